@@ -1,0 +1,83 @@
+/**
+ * Every error that a caller can see: one code, its HTTP status, whether the same call may succeed
+ * later, and a title. The documents that list them are generated from, or tested against, this table.
+ */
+export const PROBLEMS = {
+  VALIDATION_FAILED: { status: 400, retryable: false, title: 'The request does not fit its schema' },
+  MALFORMED_JSON: { status: 400, retryable: false, title: 'The body is not valid JSON' },
+  UNKNOWN_STYLE: { status: 400, retryable: false, title: 'No such interaction style' },
+  NOT_ENOUGH_MONEY: { status: 402, retryable: false, title: 'The account has not enough money' },
+  STYLE_OVERRIDE_FORBIDDEN: {
+    status: 403,
+    retryable: false,
+    title: 'This deployment runs one interaction style only',
+  },
+  NOT_YOURS: { status: 403, retryable: false, title: 'This belongs to somebody else' },
+  LOOPBACK_ONLY: { status: 403, retryable: false, title: 'This call is answered on loopback only' },
+  ROUTE_NOT_FOUND: { status: 404, retryable: false, title: 'No such route' },
+  ORDER_NOT_FOUND: { status: 404, retryable: false, title: 'No such order' },
+  ACCOUNT_NOT_FOUND: { status: 404, retryable: false, title: 'No such account' },
+  PAYMENT_NOT_FOUND: { status: 404, retryable: false, title: 'No payment is known for this order' },
+  MESSAGE_NOT_FOUND: { status: 404, retryable: false, title: 'No such message' },
+  CONTACT_NOT_FOUND: { status: 404, retryable: false, title: 'This account has no contact' },
+  IDEMPOTENCY_KEY_IN_PROGRESS: {
+    status: 409,
+    retryable: true,
+    title: 'The first request with this Idempotency-Key is still running',
+  },
+  ORDER_CANCELED: { status: 409, retryable: false, title: 'The order was canceled meanwhile' },
+  PAYMENT_VOIDED: { status: 409, retryable: false, title: 'The payment of this order was voided' },
+  PAYMENT_MISMATCH: {
+    status: 409,
+    retryable: false,
+    title: 'This order has a payment with another account or amount',
+  },
+  BODY_TOO_LARGE: { status: 413, retryable: false, title: 'The body is too large' },
+  UNSUPPORTED_MEDIA_TYPE: { status: 415, retryable: false, title: 'The body must be JSON' },
+  IDEMPOTENCY_KEY_REUSED: {
+    status: 422,
+    retryable: false,
+    title: 'This Idempotency-Key was used with another request',
+  },
+  BALANCE_TOO_LARGE: { status: 422, retryable: false, title: 'The balance would be too large' },
+  TOO_MANY_REQUESTS: { status: 429, retryable: true, title: 'Too many requests' },
+  INTERNAL: { status: 500, retryable: true, title: 'Something went wrong on our side' },
+  BILLING_UNREACHABLE: { status: 503, retryable: true, title: 'Billing cannot be reached' },
+  DATABASE_UNAVAILABLE: { status: 503, retryable: true, title: 'The database cannot be reached' },
+  SERVICE_UNAVAILABLE: { status: 503, retryable: true, title: 'The service is not running' },
+  OUTCOME_UNKNOWN: {
+    status: 503,
+    retryable: true,
+    title: 'The outcome is not known yet; ask for the order',
+  },
+} as const satisfies Record<string, { status: number; retryable: boolean; title: string }>
+
+export type ProblemCode = keyof typeof PROBLEMS
+
+/** Members that a problem may carry besides those of RFC 9457 and the code. */
+export interface ProblemDetails {
+  readonly detail?: string
+  /** The field that was refused, as a path: `body/productQuantity`, `query/profileId`. */
+  readonly field?: string
+  readonly orderId?: string
+  readonly reason?: string
+}
+
+/** The one error class that crosses module borders on purpose; its code picks everything else. */
+export class Fault extends Error {
+  readonly code: ProblemCode
+  readonly details: ProblemDetails
+
+  constructor(code: ProblemCode, details: ProblemDetails = {}, cause?: unknown) {
+    super(details.detail ?? PROBLEMS[code].title, { cause })
+    this.name = 'Fault'
+    this.code = code
+    this.details = details
+  }
+}
+
+/** The body of an `application/problem+json` answer. */
+export function problemBody(code: ProblemCode, details: ProblemDetails = {}) {
+  const { status, title, retryable } = PROBLEMS[code]
+  return { type: `urn:trifold:problem:${code}`, title, status, code, retryable, ...details }
+}

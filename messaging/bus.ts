@@ -1,0 +1,65 @@
+/**
+ * The broker as the services see it. A topic is a set of partitions; a partition is a log whose
+ * records have rising offsets; records of one key share a partition and so keep their order. A
+ * consumer group shares out the partitions among its members and remembers, per partition, the
+ * offset up to which it is done. Two implementations: `embedded-bus.ts` and Apache Kafka.
+ */
+export interface OutgoingMessage {
+  readonly topic: string
+  readonly key: string
+  /** null is a tombstone, which a compacted topic reads as the removal of its key. */
+  readonly value: Uint8Array | null
+  readonly headers: Readonly<Record<string, string>>
+}
+
+export interface BusMessage {
+  readonly topic: string
+  readonly partition: number
+  readonly offset: bigint
+  readonly key: string | null
+  readonly value: Uint8Array | null
+  readonly headers: Readonly<Record<string, string>>
+}
+
+/** Consecutive messages of one partition, never empty. */
+export interface Batch {
+  readonly topic: string
+  readonly partition: number
+  readonly messages: readonly BusMessage[]
+}
+
+/**
+ * A member of a consumer group. A partition whose batch was taken yields nothing more until that
+ * batch is committed or released; the other partitions flow on.
+ */
+export interface Subscription {
+  /**
+   * Resolves as soon as any idle partition of this member has messages, with one batch for each
+   * that has; resolves with an empty list when the subscription is closed. Rejects only with
+   * faults of the broker, after which it may be called again.
+   */
+  take(): Promise<Batch[]>
+  /** Moves the group past these batches. A partition that this member lost meanwhile is left out. */
+  commit(batches: readonly Batch[]): Promise<void>
+  /** Gives batches back unhandled: they will be taken again, by this member or by another. */
+  release(batches: readonly Batch[]): void
+  /** Leaves the group. Batches that were taken and not committed go to others. */
+  close(): Promise<void>
+}
+
+export interface Bus {
+  /** Resolves when every message is durable; after a rejection some may be, so send them again. */
+  send(messages: readonly OutgoingMessage[]): Promise<void>
+  /** A new group starts at the beginning of each topic. */
+  subscribe(group: string, topics: readonly string[]): Promise<Subscription>
+  /** Rejects when the broker cannot serve now. */
+  ping(): Promise<void>
+  close(): Promise<void>
+}
+
+export interface TopicSpec {
+  readonly name: string
+  readonly partitions: number
+  /** Keep only the newest message of each key. */
+  readonly compacted: boolean
+}

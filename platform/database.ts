@@ -1,0 +1,45 @@
+/**
+ * What the services know of a database. Two implementations: PGlite (`pglite.ts`) in the process,
+ * PostgreSQL (`postgres.ts`) over the wire. Both read `bigint` as bigint, `integer` as number,
+ * `timestamptz` as Date and `bytea` as Uint8Array, and take the same as parameters, alone or in
+ * arrays for `unnest`.
+ */
+export interface Queryable {
+  /** Runs one statement. Its text is a constant of the code: drivers prepare it once per text. */
+  query<Row = Record<string, unknown>>(text: string, params?: readonly unknown[]): Promise<Row[]>
+}
+
+export interface Database extends Queryable {
+  /** Commits when `work` resolves, rolls back when it rejects. No I/O but the database's inside. */
+  transaction<T>(work: (tx: Queryable) => Promise<T>): Promise<T>
+  /** Runs several statements without parameters, as migrations need. */
+  script(text: string): Promise<void>
+  close(): Promise<void>
+}
+
+/**
+ * `unavailable`: the server cannot be reached or cannot work now; wait and try again.
+ * `conflict`: another transaction won (unique key, deadlock, serialization); try again at once.
+ * `invalid`: this statement with these values will never succeed.
+ */
+export type DatabaseErrorKind = 'unavailable' | 'conflict' | 'invalid'
+
+export class DatabaseError extends Error {
+  readonly kind: DatabaseErrorKind
+  /** PostgreSQL's five-character SQLSTATE, where the server gave one. */
+  readonly sqlState: string | undefined
+
+  constructor(message: string, kind: DatabaseErrorKind, sqlState?: string, cause?: unknown) {
+    super(message, { cause })
+    this.name = 'DatabaseError'
+    this.kind = kind
+    this.sqlState = sqlState
+  }
+}
+
+/** Sorts a SQLSTATE: no code at all means that the connection failed. */
+export function kindOf(sqlState: string | undefined): DatabaseErrorKind {
+  if (sqlState === undefined) return 'unavailable'
+  if (['23505', '40001', '40P01', '55P03'].includes(sqlState)) return 'conflict'
+  return /^(08|53|57|58)/.test(sqlState) ? 'unavailable' : 'invalid'
+}
