@@ -55,7 +55,8 @@ export const EVENTS = {
   PAYMENT_FAIL: {
     topic: 'payment',
     from: 'billing',
-    summary: 'The order is not paid; the header x-reason says why. In hybrid order may send it too.',
+    summary:
+      'The order is not paid; the header x-reason says why. In hybrid order may send it too.',
     schema: Type.Object(
       { event: Type.Literal('PAYMENT_FAIL'), orderId: Uuid, accountId: Uuid },
       closed,
@@ -88,7 +89,7 @@ export const BALANCE_CHANGED = Type.Object(
   {
     accountId: Uuid,
     balance: Balance,
-    version: Type.Integer({ minimum: 1, description: 'counts the changes of the account' }),
+    version: Type.Integer({ minimum: 0, description: 'counts the changes of the account' }),
     updated: Type.String({ format: 'date-time' }),
   },
   closed,
@@ -180,7 +181,7 @@ export function decodeEvent<Body extends Event>(message: {
   }
   const name = (body as { event?: unknown } | null)?.event
   const known = typeof name === 'string' ? validators.get(name) : undefined
-  if (known === undefined) return `the event ${JSON.stringify(name)} is unknown`
+  if (known === undefined) return `the event ${String(JSON.stringify(name)).slice(0, 100)} is unknown`
   if (known.topic !== message.topic) return `${name} does not belong on topic ${message.topic}`
   const problem = known.validator.Errors(body)[0] ?? badMoney(body as Record<string, unknown>)
   if (problem) return `${name}${problem.instancePath} ${problem.message}`
@@ -188,13 +189,16 @@ export function decodeEvent<Body extends Event>(message: {
   return {
     body: body as Body,
     meta: {
-      id: headers.ce_id ?? `${message.topic}/${message.partition}/${message.offset}`,
+      id: headers.ce_id || `${message.topic}/${message.partition}/${message.offset}`,
       ...(isStyle(headers[STYLE_HEADER]) && { style: headers[STYLE_HEADER] }),
       ...(isReason(headers['x-reason']) && { reason: headers['x-reason'] }),
-      ...(headers.traceparent && { traceparent: headers.traceparent }),
+      ...(TRACEPARENT.test(headers.traceparent ?? '') && { traceparent: headers.traceparent }),
     },
   }
 }
+
+/** W3C Trace Context; anything else is not passed on. */
+const TRACEPARENT = /^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/
 
 function badMoney(body: Record<string, unknown>) {
   for (const field of ['price', 'value']) {

@@ -28,7 +28,9 @@ function notPlain(value: number | string): string {
   const number = typeof value === 'number' ? value : Number(value)
   if (number <= 0) return 'must be greater than zero'
   if (number >= 1e16) return `must be at most ${toUnits(MAX_AMOUNT_MINOR)}`
-  return number < 1 ? 'must have at most two decimals' : 'must be a decimal number'
+  // A number prints with an exponent below 1e-6; a text that is not plain is simply not one.
+  if (typeof value === 'number' && number < 1) return 'must have at most two decimals'
+  return 'must be a decimal number'
 }
 
 /** Minor units of an amount that a schema has already accepted. */

@@ -3,7 +3,11 @@
  * later, and a title. The documents that list them are generated from, or tested against, this table.
  */
 export const PROBLEMS = {
-  VALIDATION_FAILED: { status: 400, retryable: false, title: 'The request does not fit its schema' },
+  VALIDATION_FAILED: {
+    status: 400,
+    retryable: false,
+    title: 'The request does not fit its schema',
+  },
   MALFORMED_JSON: { status: 400, retryable: false, title: 'The body is not valid JSON' },
   UNKNOWN_STYLE: { status: 400, retryable: false, title: 'No such interaction style' },
   NOT_ENOUGH_MONEY: { status: 402, retryable: false, title: 'The account has not enough money' },

@@ -37,9 +37,29 @@ export class DatabaseError extends Error {
   }
 }
 
-/** Sorts a SQLSTATE: no code at all means that the connection failed. */
+/**
+ * Sorts a SQLSTATE. Only bad data (22) and broken constraints (23) are the fault of the values; all
+ * else is the server's, the connection's (no code at all) or a deployment's, and may pass.
+ */
 export function kindOf(sqlState: string | undefined): DatabaseErrorKind {
   if (sqlState === undefined) return 'unavailable'
   if (['23505', '40001', '40P01', '55P03'].includes(sqlState)) return 'conflict'
-  return /^(08|53|57|58)/.test(sqlState) ? 'unavailable' : 'invalid'
+  return /^2[23]/.test(sqlState) ? 'invalid' : 'unavailable'
 }
+
+/** A transaction that is tried again, at once and a few times, when another one won a conflict. */
+export async function transact<T>(
+  database: Database,
+  work: (tx: Queryable) => Promise<T>,
+): Promise<T> {
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      return await database.transaction(work)
+    } catch (error) {
+      const lost = error instanceof DatabaseError && error.kind === 'conflict'
+      if (!lost || attempt === MAX_CONFLICTS) throw error
+    }
+  }
+}
+
+const MAX_CONFLICTS = 8

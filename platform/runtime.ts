@@ -40,3 +40,11 @@ export function backoffMs(attempt: number, baseMs: number, maxMs: number, random
   const full = Math.min(maxMs, baseMs * 2 ** Math.min(attempt, 20))
   return Math.ceil(full / 2 + (full / 2) * random)
 }
+
+/** Structured log lines: members first, then one plain sentence. pino fits it. */
+export interface Log {
+  debug(members: object, sentence: string): void
+  info(members: object, sentence: string): void
+  warn(members: object, sentence: string): void
+  error(members: object, sentence: string): void
+}

@@ -1,0 +1,28 @@
+import Type, { type Static } from 'typebox'
+import { httpConfig } from '../../platform/config.ts'
+import { billingConfig } from '../../services/billing/config.ts'
+import { notificationConfig } from '../../services/notification/config.ts'
+import { orderConfig } from '../../services/order/config.ts'
+
+/** Everything that the all-in-one program reads from the environment. */
+export const allInOneConfig = Type.Object({
+  ...httpConfig,
+  PORT: Type.Integer({ ...httpConfig.PORT, default: 8000 }),
+  LOG_LEVEL: Type.Enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'], {
+    default: 'warn',
+    description: 'The least important log lines that are written.',
+  }),
+  DATA_DIR: Type.String({
+    default: 'data',
+    minLength: 1,
+    description: 'The folder that holds all state: database, event log and letters.',
+  }),
+  LAB: Type.Boolean({
+    default: true,
+    description: 'Whether services and broker can be switched off and on over HTTP, from loopback.',
+  }),
+  ...orderConfig,
+  ...billingConfig,
+  ...notificationConfig,
+})
+export type AllInOneConfig = Static<typeof allInOneConfig>

@@ -1,0 +1,242 @@
+import type { TSchema } from 'typebox'
+import {
+  BALANCE_CHANGED,
+  type BalanceChanged,
+  EVENTS,
+  type Event,
+  type EventName,
+  eventHeaders,
+  REASONS,
+  type Topic,
+} from './events.ts'
+import { STYLE_HEADER, STYLES } from './style.ts'
+
+type Service = 'order' | 'billing' | 'notification'
+type MessageName = EventName | 'BALANCE_CHANGED'
+type Action = 'send' | 'receive'
+
+interface Ref {
+  readonly $ref: string
+}
+
+/** What the AsyncAPI document says of one kind of message. */
+export interface AsyncApiMessage {
+  readonly name: MessageName
+  readonly title: string
+  readonly summary: string
+  readonly contentType: string
+  readonly payload: TSchema
+  readonly headers: Ref
+  readonly bindings: object
+  readonly examples: readonly { name: string; headers: Record<string, string>; payload: object }[]
+}
+
+export interface AsyncApiOperation {
+  readonly action: Action
+  readonly title: string
+  readonly summary: string
+  readonly channel: Ref
+  readonly messages: readonly Ref[]
+}
+
+/** The AsyncAPI 3.0.0 document of all three services, derived from the table of events. */
+export function asyncApiDocument() {
+  return {
+    asyncapi: '3.0.0',
+    info: {
+      title: 'Trifold events',
+      version: '1.0.0',
+      description:
+        'What order, billing and notification say to each other through the broker. A body has ' +
+        'exactly the fields of its schema; everything else travels in headers, all of them ' +
+        'optional for a reader. A message without ce_id is identified as topic/partition/offset.',
+      license: { name: 'MIT' },
+    },
+    defaultContentType: 'application/json',
+    channels: Object.fromEntries(TOPICS.map((topic) => [topic, channelOf(topic)])),
+    operations: Object.fromEntries(FLOWS.map((flow) => [operationId(flow), operationOf(flow)])),
+    components: {
+      messages: Object.fromEntries(MESSAGES.map((name) => [name, messageOf(name)])),
+      schemas: { Headers: HEADERS },
+    },
+  }
+}
+
+const TOPICS: readonly Topic[] = ['billing', 'payment', 'balance']
+const EVENT_NAMES = Object.keys(EVENTS) as EventName[]
+const MESSAGES: readonly MessageName[] = [...EVENT_NAMES, 'BALANCE_CHANGED']
+
+const TOPIC_SUMMARIES: Record<Topic, string> = {
+  billing: 'What billing is asked to do.',
+  payment: 'What became of the money.',
+  balance: 'The newest balance of every account; compacted, so it may be read as a table.',
+}
+
+interface Flow {
+  readonly service: Service
+  readonly action: Action
+  readonly topic: Topic
+  readonly messages: readonly MessageName[]
+  readonly summary: string
+}
+
+const FLOWS: readonly Flow[] = [
+  {
+    service: 'order',
+    action: 'send',
+    topic: 'billing',
+    messages: sentBy('order', 'billing'),
+    summary: 'Order asks for a payment, or takes that back.',
+  },
+  {
+    service: 'order',
+    action: 'send',
+    topic: 'payment',
+    messages: ['PAYMENT_FAIL'],
+    summary: 'In hybrid only, when billing cannot be reached, so that the customer hears of it.',
+  },
+  {
+    service: 'order',
+    action: 'receive',
+    topic: 'payment',
+    messages: onTopic('payment'),
+    summary: 'Order settles its pending orders.',
+  },
+  {
+    service: 'billing',
+    action: 'send',
+    topic: 'billing',
+    messages: sentBy('billing', 'billing'),
+    summary: 'Billing queues a deposit behind the payments of the same account.',
+  },
+  {
+    service: 'billing',
+    action: 'send',
+    topic: 'payment',
+    messages: sentBy('billing', 'payment'),
+    summary: 'Billing announces every outcome.',
+  },
+  {
+    service: 'billing',
+    action: 'send',
+    topic: 'balance',
+    messages: ['BALANCE_CHANGED'],
+    summary: 'Billing publishes the balance after every change.',
+  },
+  {
+    service: 'billing',
+    action: 'receive',
+    topic: 'billing',
+    messages: onTopic('billing'),
+    summary: 'Billing moves the money.',
+  },
+  {
+    service: 'notification',
+    action: 'receive',
+    topic: 'payment',
+    messages: onTopic('payment'),
+    summary: 'Notification writes to the customer.',
+  },
+]
+
+function onTopic(topic: Topic): EventName[] {
+  return EVENT_NAMES.filter((name) => EVENTS[name].topic === topic)
+}
+
+function sentBy(service: Service, topic: Topic): EventName[] {
+  return onTopic(topic).filter((name) => EVENTS[name].from === service)
+}
+
+function operationId({ service, action, topic }: Flow): string {
+  return `${service}-${action === 'send' ? 'sends' : 'receives'}-${topic}`
+}
+
+function operationOf(flow: Flow): AsyncApiOperation {
+  return {
+    action: flow.action,
+    title: operationId(flow).replaceAll('-', ' '),
+    summary: flow.summary,
+    channel: { $ref: `#/channels/${flow.topic}` },
+    messages: flow.messages.map((name) => ({ $ref: `#/channels/${flow.topic}/messages/${name}` })),
+  }
+}
+
+function channelOf(topic: Topic) {
+  const names: readonly MessageName[] = topic === 'balance' ? ['BALANCE_CHANGED'] : onTopic(topic)
+  const cleanup = topic === 'balance' ? 'compact' : 'delete'
+  return {
+    address: topic,
+    summary: TOPIC_SUMMARIES[topic],
+    messages: Object.fromEntries(
+      names.map((name) => [name, { $ref: `#/components/messages/${name}` }]),
+    ),
+    bindings: {
+      kafka: { topicConfiguration: { 'cleanup.policy': [cleanup] }, bindingVersion: '0.5.0' },
+    },
+  }
+}
+
+function messageOf(name: MessageName): AsyncApiMessage {
+  const balance = name === 'BALANCE_CHANGED'
+  const payload = EXAMPLES[name]
+  const meta = {
+    id: '01997a4e-5d1c-7c3a-9b57-2f6d0e8a1b4c',
+    style: 'events' as const,
+    ...(name === 'PAYMENT_FAIL' && { reason: 'NOT_ENOUGH_MONEY' as const }),
+    ...(name === 'ORDER_CANCELED' && { reason: 'DELETED' as const }),
+    traceparent: '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01',
+  }
+  const from = balance ? 'billing' : EVENTS[name].from
+  return {
+    name,
+    title: name,
+    summary: balance ? 'The balance of an account changed.' : EVENTS[name].summary,
+    contentType: 'application/json',
+    payload: balance ? BALANCE_CHANGED : EVENTS[name].schema,
+    headers: { $ref: '#/components/schemas/Headers' },
+    bindings: { kafka: { key: ACCOUNT_KEY, bindingVersion: '0.5.0' } },
+    examples: [{ name, headers: eventHeaders(name, from, EXAMPLE_TIME, meta), payload }],
+  }
+}
+
+const ACCOUNT_KEY = {
+  type: 'string',
+  format: 'uuid',
+  description: 'The accountId, so that the messages about one account keep their order.',
+}
+
+const HEADERS = {
+  type: 'object',
+  properties: {
+    ce_id: { type: 'string', minLength: 1, description: 'The same id is the same message again.' },
+    ce_type: { type: 'string', enum: MESSAGES },
+    ce_source: { type: 'string', format: 'uri-reference' },
+    ce_time: { type: 'string', format: 'date-time' },
+    ce_specversion: { type: 'string', const: '1.0' },
+    'content-type': { type: 'string', const: 'application/json' },
+    traceparent: { type: 'string', description: 'W3C Trace Context.' },
+    [STYLE_HEADER]: { type: 'string', enum: STYLES, description: "The order's interaction style." },
+    'x-reason': {
+      type: 'string',
+      enum: Object.keys(REASONS),
+      description: 'Why a payment failed or an order was canceled.',
+    },
+  },
+} as const
+
+const EXAMPLE_TIME = Date.UTC(2026, 0, 15, 9, 30)
+const accountId = '01997a4e-3b52-7d10-8e6f-6a1c2b3d4e5f'
+const orderId = '01997a4e-5c80-7f21-a2b3-c4d5e6f70819'
+
+const EXAMPLES: { [Name in EventName]: Extract<Event, { event: Name }> } & {
+  BALANCE_CHANGED: BalanceChanged
+} = {
+  ORDER_CREATED: { event: 'ORDER_CREATED', orderId, accountId, price: 195 },
+  DEPOSIT_REQUEST: { event: 'DEPOSIT_REQUEST', accountId, value: 199 },
+  ORDER_CANCELED: { event: 'ORDER_CANCELED', orderId, accountId },
+  ORDER_PAID: { event: 'ORDER_PAID', orderId, accountId },
+  PAYMENT_FAIL: { event: 'PAYMENT_FAIL', orderId, accountId },
+  DEPOSIT_ACCEPTED: { event: 'DEPOSIT_ACCEPTED', accountId, value: 199 },
+  PAYMENT_REFUNDED: { event: 'PAYMENT_REFUNDED', orderId, accountId, value: 195 },
+  BALANCE_CHANGED: { accountId, balance: 4, version: 3, updated: '2026-01-15T09:30:00.000Z' },
+}

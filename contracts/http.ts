@@ -1,0 +1,162 @@
+import Type, { type Static } from 'typebox'
+import { EVENTS, type EventName, type PaymentEvent, REASONS, type Reason } from './events.ts'
+import { InteractionStyle } from './style.ts'
+
+/**
+ * The HTTP shapes, each declared once: routes validate with them, types derive from them, OpenAPI
+ * shows them. Amounts and balances are in units; times are ISO 8601 in UTC with milliseconds.
+ */
+const closed = { additionalProperties: false } as const
+
+export const Uuid = Type.String({ format: 'uuid' })
+const Time = Type.String({ format: 'date-time' })
+const Amount = Type.Number({ description: 'a positive amount with at most two decimals' })
+const Balance = Type.Number({ description: 'a balance with at most two decimals' })
+const ReasonName = literals<Reason>(Object.keys(REASONS) as Reason[])
+
+export const Id = Type.String({ format: 'uuid', description: 'an id, as a JSON string' })
+export const IdParams = Type.Object({ id: Uuid })
+
+/** Pages: `limit` rows after the `cursor` that the last page's `x-next-cursor` header gave. */
+export const Page = Type.Object({
+  limit: Type.Integer({ minimum: 1, maximum: 500, default: 100 }),
+  cursor: Type.Optional(Type.String({ pattern: '^[0-9]{1,19}$' })),
+})
+export type Page = Static<typeof Page>
+export const NEXT_CURSOR_HEADER = 'x-next-cursor'
+
+/** Headers of calls that change something. */
+export const CommandHeaders = Type.Object({
+  'idempotency-key': Type.Optional(Type.String({ minLength: 1, maxLength: 255 })),
+  'x-interaction-style': Type.Optional(Type.String({ maxLength: 20 })),
+  'x-reason': Type.Optional(Type.String({ maxLength: 40 })),
+})
+export type CommandHeaders = Static<typeof CommandHeaders>
+
+// Orders
+
+export const Owner = Type.Object({ profileId: Uuid })
+export const OwnerPage = Type.Object({ profileId: Uuid, ...Page.properties })
+
+export const PlaceOrder = Type.Object(
+  { productQuantity: Type.Integer({ minimum: 1, maximum: 1_000_000 }) },
+  closed,
+)
+
+export const Order = Type.Object(
+  {
+    id: Uuid,
+    profileId: Uuid,
+    orderNumber: Type.Integer({ description: 'counts up over all orders' }),
+    productQuantity: Type.Integer(),
+    state: Type.Union([
+      Type.Literal('PENDING'),
+      Type.Literal('APPROVED'),
+      Type.Literal('CANCELED'),
+    ]),
+    price: Amount,
+    style: InteractionStyle,
+    reason: Type.Union([ReasonName, Type.Null()], { description: 'why it was canceled' }),
+    created: Time,
+    updated: Time,
+  },
+  closed,
+)
+export type OrderView = Static<typeof Order>
+
+export const WaitHeaders = Type.Object({
+  prefer: Type.Optional(
+    Type.String({ maxLength: 200, description: 'wait=5: wait up to 5 s for a final state' }),
+  ),
+})
+
+// Billing
+
+export const Account = Type.Object(
+  { id: Uuid, balance: Balance, created: Time, updated: Time },
+  closed,
+)
+
+export const Deposit = Type.Object({
+  amount: Type.String({ description: 'in units, like 199.50' }),
+})
+
+export const Pay = Type.Object(
+  { accountId: Uuid, amount: Amount, orderId: Type.Optional(Uuid) },
+  closed,
+)
+
+export const OrderIdParams = Type.Object({ orderId: Uuid })
+
+export const Void = Type.Object({ accountId: Type.Optional(Uuid) }, closed)
+
+export const Payment = Type.Object(
+  {
+    id: Uuid,
+    orderId: Uuid,
+    accountId: Type.Union([Uuid, Type.Null()]),
+    amount: Type.Union([Amount, Type.Null()]),
+    state: Type.Union([
+      Type.Literal('PAID'),
+      Type.Literal('REFUSED'),
+      Type.Literal('VOIDED'),
+      Type.Literal('REFUNDED'),
+    ]),
+    reason: Type.Union([ReasonName, Type.Null()]),
+    created: Time,
+    updated: Time,
+  },
+  closed,
+)
+export type PaymentView = Static<typeof Payment>
+
+export const Voided = Type.Object(
+  { orderId: Uuid, state: Payment.properties.state },
+  { ...closed, description: 'VOIDED: never paid; REFUNDED: given back; REFUSED: was not paid' },
+)
+
+export const Entry = Type.Object(
+  {
+    version: Type.Integer({ description: 'the place in the ledger of the account, from 1' }),
+    time: Time,
+    kind: Type.Union([Type.Literal('DEPOSIT'), Type.Literal('PAYMENT'), Type.Literal('REFUND')]),
+    orderId: Type.Union([Uuid, Type.Null()]),
+    depositId: Type.Union([Type.String(), Type.Null()]),
+    amount: Type.Number({ description: 'what it adds to the balance; a payment is negative' }),
+    balanceAfter: Balance,
+  },
+  closed,
+)
+
+// Notification: the body of a call is the body of the event; the rest travels in headers.
+
+const notices = (Object.keys(EVENTS) as EventName[]).filter(
+  (name): name is PaymentEvent['event'] => EVENTS[name].topic === 'payment',
+)
+
+export const Notify = Type.Object(
+  {
+    accountId: Uuid,
+    event: literals<PaymentEvent['event']>(notices),
+    orderId: Type.Optional(Uuid),
+    value: Type.Optional(Amount),
+  },
+  closed,
+)
+export type Notify = Static<typeof Notify>
+
+export const Message = Type.Object(
+  { id: Uuid, account: Uuid, text: Type.String(), event: Type.String(), created: Time },
+  closed,
+)
+
+export const AccountIdParams = Type.Object({ accountId: Uuid })
+
+export const Contact = Type.Object(
+  { email: Type.String({ format: 'email', maxLength: 254 }) },
+  closed,
+)
+
+function literals<Name extends string>(names: readonly Name[]) {
+  return Type.Unsafe<Name>(Type.Union(names.map((name) => Type.Literal(name))))
+}

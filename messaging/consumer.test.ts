@@ -1,0 +1,552 @@
+import assert from 'node:assert/strict'
+import { after, test } from 'node:test'
+import type { Received } from '../contracts/events.ts'
+import { type Database, DatabaseError, type Queryable } from '../platform/database.ts'
+import { migrate } from '../platform/migrate.ts'
+import { openPglite } from '../platform/pglite.ts'
+import { type Log, systemRuntime } from '../platform/runtime.ts'
+import { message, textOf } from './bus.conformance.ts'
+import type { Bus, BusMessage } from './bus.ts'
+import { type ConsumerOptions, startConsumer } from './consumer.ts'
+import { countDeadLetters, deadLetterTable } from './dead-letters.ts'
+import { createEmbeddedBus, type EmbeddedBus } from './embedded-bus.ts'
+import { partitionOf } from './partitioner.ts'
+
+const database = await openPglite()
+after(() => database.close())
+let schemas = 0
+
+interface Word {
+  readonly text: string
+  readonly key: string
+}
+
+/**
+ * A bus with the topic `words`, a consumer's schema, and a handler that writes each word once, by
+ * its position, in the order in which it was given them.
+ */
+async function setUp(t: { after(work: () => Promise<void>): void }, partitions = 1) {
+  schemas += 1
+  const schema = `reader_${schemas}`
+  const sql = `
+    create table ${schema}.word (n serial, id text primary key, key text not null, text text not null);
+    ${deadLetterTable(schema)}`
+  await migrate(database, schema, [{ id: 1, name: 'initial', sql }])
+  const topics = [{ name: 'words', partitions, compacted: false }]
+  const busSchema = `bus_${schemas}`
+  const openBus = () =>
+    createEmbeddedBus({ database, runtime: systemRuntime, topics, schema: busSchema })
+  const bus = await openBus()
+  const log = recordingLog()
+  const write = async (tx: Queryable, events: readonly Received<Word>[]) => {
+    await tx.query(
+      `insert into ${schema}.word (id, key, text)
+       select * from unnest($1::text[], $2::text[], $3::text[]) on conflict do nothing`,
+      [
+        events.map(({ meta }) => meta.id),
+        events.map(({ body }) => body.key),
+        events.map(({ body }) => body.text),
+      ],
+    )
+  }
+  const start = (options: Partial<ConsumerOptions<Word>> = {}) => {
+    const consumer = startConsumer<Word>({
+      ...{ bus, database, schema, group: 'reader', topics: ['words'], runtime: systemRuntime, log },
+      decode: decodeWord,
+      handle: write,
+      backoff: { baseMs: 1, maxMs: 5 },
+      ...options,
+    })
+    t.after(() => consumer.close())
+    return consumer
+  }
+  t.after(() => bus.close())
+  const send = (texts: readonly string[], key = 'k') =>
+    bus.send(texts.map((text) => message('words', key, text)))
+  const words = async () =>
+    (await database.query<Word>(`select key, text from ${schema}.word order by n`)).map(
+      ({ text }) => text,
+    )
+  const committed = async () => {
+    const [row] = await database.query<{ sum: string }>(
+      `select coalesce(sum(next_offset), 0)::text as sum from ${busSchema}.group_offset`,
+    )
+    return Number(row!.sum)
+  }
+  return { bus, openBus, schema, log, start, send, words, write, committed }
+}
+
+const decodeWord = (got: BusMessage): Received<Word> | string => {
+  const text = textOf(got) ?? ''
+  if (text.startsWith('unreadable')) return `cannot read ${text}`
+  const id = `${got.topic}/${got.partition}/${got.offset}`
+  return { body: { text, key: got.key ?? '' }, meta: { id } }
+}
+
+function recordingLog(): Log & { readonly lines: string[] } {
+  const lines: string[] = []
+  const write = (_members: object, sentence: string) => void lines.push(sentence)
+  return { lines, debug: write, info: write, warn: write, error: write }
+}
+
+/** Waits for a condition, looking again whenever the event loop has had a turn. */
+async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
+  const deadline = Date.now() + 10_000
+  while (!(await condition())) {
+    assert.ok(Date.now() < deadline, 'the condition did not come true')
+    await systemRuntime.sleep(1)
+  }
+}
+
+const texts = (count: number) => Array.from({ length: count }, (_, n) => String(n))
+
+/** Rejects transactions with an error of that kind for as long as it is told to. */
+function breakable(whole: Database) {
+  let error: DatabaseError | undefined
+  const counts = { transactions: 0, rejected: 0 }
+  const database: Database = {
+    ...whole,
+    async transaction(work) {
+      counts.transactions += 1
+      if (error === undefined) return whole.transaction(work)
+      counts.rejected += 1
+      throw error
+    },
+  }
+  return {
+    database,
+    counts,
+    breakWith(kind: 'unavailable' | 'conflict') {
+      error = new DatabaseError(`broken: ${kind}`, kind)
+    },
+    repair() {
+      error = undefined
+    },
+  }
+}
+
+async function deadLetters(schema: string) {
+  return database.query<{ offset: bigint; code: string; reason: string; value: Uint8Array }>(
+    `select "offset", code, reason, value, key, headers from ${schema}.dead_letter order by "offset"`,
+  )
+}
+
+test('settles all ready partitions in one transaction and in order', async (t) => {
+  const { bus, start, words, send, committed } = await setUp(t, 4)
+  for (const key of ['a', 'b', 'c', 'd', 'e']) {
+    await send(
+      texts(20).map((text) => `${key}${text}`),
+      key,
+    )
+  }
+  const calm = breakable(database)
+  start({ database: calm.database })
+  await until(async () => (await committed()) === 100)
+  assert.equal(calm.counts.transactions, 1)
+  const got = await words()
+  for (const key of ['a', 'b', 'c', 'd', 'e']) {
+    const mine = got.filter((text) => text.startsWith(key))
+    assert.deepEqual(
+      mine,
+      texts(20).map((text) => `${key}${text}`),
+    )
+  }
+  await bus.ping()
+})
+
+test('commits the transaction, then runs what follows it, then commits the offsets', async (t) => {
+  const { bus, start, send, words, write } = await setUp(t)
+  const order: string[] = []
+  const watched = watchCommits(bus, () => order.push('offsets'))
+  const inOrder: Database = {
+    ...database,
+    async transaction(work) {
+      const result = await database.transaction(work)
+      order.push('transaction')
+      return result
+    },
+  }
+  await send(['a'])
+  start({
+    bus: watched,
+    database: inOrder,
+    async handle(tx, events) {
+      await write(tx, events)
+      return { afterCommit: () => order.push('after') }
+    },
+  })
+  await until(() => order.length === 3)
+  assert.deepEqual(order, ['transaction', 'after', 'offsets'])
+  assert.deepEqual(await words(), ['a'])
+})
+
+test('sets aside what cannot be decoded and what the handler refuses, in the same transaction', async (t) => {
+  const { start, send, words, write, committed, schema } = await setUp(t)
+  await send(['a', 'unreadable', 'refused', 'b'])
+  const calm = breakable(database)
+  start({
+    database: calm.database,
+    async handle(tx, events) {
+      const bad = events.filter(({ body }) => body.text === 'refused')
+      await write(
+        tx,
+        events.filter((event) => !bad.includes(event)),
+      )
+      return { poison: new Map(bad.map((event) => [event, 'a rule is broken'])) }
+    },
+  })
+  await until(async () => (await committed()) === 4)
+  assert.equal(calm.counts.transactions, 1)
+  assert.deepEqual(await words(), ['a', 'b'])
+  const letters = await deadLetters(schema)
+  assert.deepEqual(
+    letters.map(({ offset, code, reason }) => [offset, code, reason]),
+    [
+      [1n, 'UNREADABLE', 'cannot read unreadable'],
+      [2n, 'REFUSED', 'a rule is broken'],
+    ],
+  )
+  assert.deepEqual(letters.map(textOf), ['unreadable', 'refused'])
+})
+
+test('splits until the message that breaks its statement stands alone, in order', async (t) => {
+  const { start, send, words, write, committed, schema, log } = await setUp(t)
+  const all = texts(100)
+  await send(all)
+  start({
+    async handle(tx, events) {
+      await write(tx, events)
+      await tx.query('select 1 / (case when $1 then 0 else 1 end)', [
+        events.some(({ body }) => body.text === '50'),
+      ])
+    },
+  })
+  await until(async () => (await committed()) === 100)
+  assert.deepEqual(
+    await words(),
+    all.filter((text) => text !== '50'),
+  )
+  const [letter, ...others] = await deadLetters(schema)
+  assert.equal(others.length, 0)
+  assert.equal(letter!.offset, 50n)
+  assert.equal(letter!.code, 'STATEMENT_INVALID')
+  assert.match(letter!.reason, /division by zero/)
+  assert.equal(textOf(letter!), '50')
+  assert.equal(log.lines.filter((line) => line.includes('set aside')).length, 1)
+})
+
+test('keeps other partitions going at once when one has a message that fails', async (t) => {
+  const { start, send, words, write, committed, schema } = await setUp(t, 4)
+  const keys = Array.from({ length: 4 }, (_, partition) => keyOn(partition, 4))
+  for (const [n, key] of keys.entries())
+    await send(
+      texts(10).map((text) => `${n}-${text}`),
+      key,
+    )
+  const calls: string[][] = []
+  start({
+    async handle(tx, events) {
+      calls.push(events.map(({ body }) => body.text))
+      await write(tx, events)
+      if (events.some(({ body }) => body.text === '2-5')) throw new Error('does not like 2-5')
+    },
+  })
+  await until(async () => (await committed()) === 40)
+  assert.equal((await words()).length, 39)
+  assert.deepEqual(calls[0]!.length, 40)
+  for (const call of calls.slice(1)) assert.equal(new Set(call.map((text) => text[0])).size, 1)
+  const [letter] = await deadLetters(schema)
+  assert.equal(letter!.code, 'HANDLER_FAILED')
+  assert.equal(textOf(letter!), '2-5')
+})
+
+test('gives a message that fails alone three tries before it counts as poison', async (t) => {
+  const { start, send, words, write, committed, schema } = await setUp(t)
+  await send(['passing', 'lasting', 'fine'])
+  const alone = { passing: 0, lasting: 0 }
+  start({
+    async handle(tx, events) {
+      const [{ body }, more] = [events[0]!, events[1]]
+      if (more === undefined && body.text === 'passing' && ++alone.passing > 2) {
+        return write(tx, events)
+      }
+      if (more === undefined && body.text === 'lasting') alone.lasting += 1
+      if (events.some(({ body }) => body.text !== 'fine')) throw new TypeError('oops')
+      return write(tx, events)
+    },
+  })
+  await until(async () => (await committed()) === 3)
+  assert.deepEqual(alone, { passing: 3, lasting: 3 })
+  assert.deepEqual(await words(), ['passing', 'fine'])
+  assert.deepEqual((await deadLetters(schema)).map(textOf), ['lasting'])
+})
+
+test('waits while the database is away, logs it once and loses nothing', async (t) => {
+  const { start, send, words, committed, schema, log } = await setUp(t)
+  const shaky = breakable(database)
+  shaky.breakWith('unavailable')
+  await send(texts(30))
+  const consumer = start({ database: shaky.database })
+  await until(() => shaky.counts.rejected > 5)
+  assert.equal(consumer.state().databaseIsAway, true)
+  assert.equal(await committed(), 0)
+  shaky.repair()
+  await until(async () => (await committed()) === 30)
+  assert.deepEqual(await words(), texts(30))
+  assert.equal(consumer.state().databaseIsAway, false)
+  assert.equal(await countDeadLetters(database, schema), 0)
+  assert.deepEqual(log.lines, [
+    'the database fails; it will be tried again',
+    'the database works again',
+  ])
+})
+
+test('a database that fails in the middle of a split is a retry, never poison', async (t) => {
+  const { start, send, words, write, committed, schema } = await setUp(t)
+  await send(texts(16))
+  const shaky = breakable(database)
+  let splits = 0
+  start({
+    database: shaky.database,
+    async handle(tx, events) {
+      await write(tx, events)
+      if (!events.some(({ body }) => body.text === '9')) return
+      if (events.length === 4 && splits++ === 0) {
+        shaky.breakWith('unavailable')
+        void until(() => shaky.counts.rejected > 3).then(() => shaky.repair())
+      }
+      throw new Error('does not like 9')
+    },
+  })
+  await until(async () => (await committed()) === 16)
+  assert.ok(shaky.counts.rejected > 3)
+  assert.deepEqual(
+    await words(),
+    texts(16).filter((text) => text !== '9'),
+  )
+  assert.deepEqual((await deadLetters(schema)).map(textOf), ['9'])
+})
+
+test('a batch that is retried holds its own partition and no other', async (t) => {
+  const { start, send, words, write, committed } = await setUp(t, 2)
+  const [stuck, free] = [keyOn(0, 2), keyOn(1, 2)]
+  let isLocked = true
+  const consumer = start({
+    async handle(tx, events) {
+      if (isLocked && events.some(({ body }) => body.key === stuck)) {
+        throw new DatabaseError('the row is locked', 'unavailable')
+      }
+      await write(tx, events)
+    },
+  })
+  await send(['stuck 1', 'stuck 2'], stuck)
+  await until(() => consumer.state().databaseIsAway)
+  await send(['free 1'], free)
+  await until(async () => (await words()).length === 1)
+  await send(['free 2'], free)
+  await until(async () => (await committed()) === 2)
+  assert.deepEqual(await words(), ['free 1', 'free 2'])
+  isLocked = false
+  await until(async () => (await committed()) === 4)
+  assert.deepEqual(await words(), ['free 1', 'free 2', 'stuck 1', 'stuck 2'])
+})
+
+test('a handler that hangs does not keep other partitions waiting', async (t) => {
+  const { start, send, committed } = await setUp(t, 2)
+  const [slow, free] = [keyOn(0, 2), keyOn(1, 2)]
+  const unhang = Promise.withResolvers<void>()
+  const handled: string[] = []
+  const parallel: Database = { ...database, transaction: (work) => work(database) }
+  start({
+    database: parallel,
+    async handle(_tx, events) {
+      if (events.some(({ body }) => body.key === slow)) await unhang.promise
+      handled.push(...events.map(({ body }) => body.text))
+    },
+  })
+  await send(['slow'], slow)
+  await send(['free'], free)
+  await until(async () => (await committed()) === 1)
+  assert.deepEqual(handled, ['free'])
+  unhang.resolve()
+  await until(async () => (await committed()) === 2)
+})
+
+test('tries again at once after conflicts and does not give up on lasting ones', async (t) => {
+  const { start, send, words, committed, schema } = await setUp(t)
+  const contested = breakable(database)
+  contested.breakWith('conflict')
+  await send(texts(4))
+  start({ database: contested.database })
+  await until(() => contested.counts.rejected > 30)
+  contested.repair()
+  await until(async () => (await committed()) === 4)
+  assert.deepEqual(await words(), texts(4))
+  assert.equal(await countDeadLetters(database, schema), 0)
+})
+
+test('survives a broker that goes away and comes back, logging each outage once', async (t) => {
+  const { bus, start, send, words, committed, log } = await setUp(t)
+  const handled = Promise.withResolvers<void>()
+  let failedCommits = 0
+  const failing = watchCommits(bus, () => {
+    bus.pause()
+    failedCommits += 1
+    handled.resolve()
+  })
+  const consumer = start({ bus: failing })
+  await send(['before'])
+  await handled.promise
+  await until(() => consumer.state().brokerIsAway)
+  assert.deepEqual(await words(), ['before'])
+  assert.equal(await committed(), 0)
+  failing.stopWatching()
+  bus.resume()
+  await send(['after'])
+  await until(async () => (await committed()) === 2)
+  assert.deepEqual(await words(), ['before', 'after'])
+  await until(() => !consumer.state().brokerIsAway)
+  assert.equal(failedCommits, 1)
+  assert.deepEqual(log.lines, [
+    'the broker fails; it will be tried again',
+    'the broker works again',
+  ])
+})
+
+test('starts while the broker is away and joins once it is there', async (t) => {
+  const { bus, start, send, words } = await setUp(t)
+  await send(['early'])
+  bus.pause()
+  const consumer = start()
+  await until(() => consumer.state().brokerIsAway)
+  bus.resume()
+  await until(async () => (await words()).length === 1)
+})
+
+test('delivers again what a crash left between the transaction and the offsets', async (t) => {
+  const { bus, openBus, start, send, words, committed } = await setUp(t)
+  await send(['a', 'b'])
+  const crashed = Promise.withResolvers<void>()
+  const dying = watchCommits(bus, () => {
+    crashed.resolve()
+    return new Promise<void>(() => {})
+  })
+  const first = start({ bus: dying, closeLimitMs: 1 })
+  await crashed.promise
+  await Promise.all([first.close(), bus.close()])
+  assert.equal(await committed(), 0)
+  assert.deepEqual(await words(), ['a', 'b'])
+  const later = await openBus()
+  t.after(() => later.close())
+  let deliveries = 0
+  start({
+    bus: later,
+    async handle(_tx, events) {
+      deliveries += events.length
+    },
+  })
+  await until(async () => (await committed()) === 2)
+  assert.equal(deliveries, 2)
+})
+
+test('closing finishes and commits what is in flight', async (t) => {
+  const { start, send, words, write, committed } = await setUp(t)
+  const inside = Promise.withResolvers<void>()
+  const goOn = Promise.withResolvers<void>()
+  const consumer = start({
+    async handle(tx, events) {
+      inside.resolve()
+      await goOn.promise
+      await write(tx, events)
+    },
+  })
+  await send(['a'])
+  await inside.promise
+  const closed = consumer.close()
+  goOn.resolve()
+  await closed
+  assert.equal(await committed(), 1)
+  assert.deepEqual(await words(), ['a'])
+  assert.equal(consumer.state().running, false)
+})
+
+test('closing interrupts a backoff and leaves the batch to others', async (t) => {
+  const { start, send, words, committed } = await setUp(t)
+  const shaky = breakable(database)
+  shaky.breakWith('unavailable')
+  await send(['a'])
+  const backoff = { baseMs: 3_600_000, maxMs: 3_600_000 }
+  const consumer = start({ database: shaky.database, backoff })
+  await until(() => shaky.counts.rejected === 1)
+  await consumer.close()
+  assert.equal(await committed(), 0)
+  start()
+  await until(async () => (await committed()) === 1)
+  assert.deepEqual(await words(), ['a'])
+})
+
+test('counts batches, messages, retries and dead letters', async (t) => {
+  const { start, send, committed } = await setUp(t)
+  const counted = new Map<string, number>()
+  const telemetry: NonNullable<ConsumerOptions<Word>['telemetry']> = {
+    count(name, ...[labels, by]) {
+      const key = `${name} ${Object.values(labels ?? {})}`
+      counted.set(key, (counted.get(key) ?? 0) + (by ?? 1))
+    },
+    observe(name, value, ...[labels]) {
+      counted.set(`${name} ${Object.values(labels ?? {})}`, value)
+    },
+  }
+  await send(['a', 'unreadable', 'b'])
+  let failures = 0
+  start({
+    telemetry,
+    async handle() {
+      if (failures++ === 0) throw new DatabaseError('away', 'unavailable')
+    },
+  })
+  await until(async () => (await committed()) === 3)
+  assert.deepEqual(Object.fromEntries(counted), {
+    'trifold_consumer_retries_total words': 1,
+    'trifold_consumer_batch_size words': 3,
+    'trifold_consumer_messages_total words': 3,
+    'trifold_dead_letters_total broker': 1,
+  })
+})
+
+test('stores a letter whatever its key, reason and value are, and stores it once', async (t) => {
+  const { start, send, committed, schema } = await setUp(t)
+  await send(['a'], 'the key')
+  const decode = () => `a reason with \0 in it and ${'much'.repeat(1000)} more`
+  start({ decode })
+  await until(async () => (await committed()) === 1)
+  const [letter] = await deadLetters(schema)
+  assert.equal(letter!.reason.length, 2000)
+  assert.match(letter!.reason, /^a reason with \ufffd in it/)
+})
+
+/** A bus whose subscriptions call this before each commit of offsets. */
+function watchCommits(bus: EmbeddedBus, onCommit: () => unknown): Bus & { stopWatching(): void } {
+  let watching = true
+  return {
+    ...bus,
+    stopWatching() {
+      watching = false
+    },
+    async subscribe(group, topics) {
+      const subscription = await bus.subscribe(group, topics)
+      return {
+        ...subscription,
+        async commit(batches) {
+          if (watching) await onCommit()
+          return subscription.commit(batches)
+        },
+      }
+    },
+  }
+}
+
+function keyOn(partition: number, partitions: number): string {
+  const keys = Array.from({ length: 64 }, (_, n) => `k${n}`)
+  return keys.find((key) => partitionOf(key, partitions) === partition)!
+}

@@ -1,0 +1,161 @@
+import type { Received } from '../contracts/events.ts'
+import type { Database } from '../platform/database.ts'
+import { backoffMs, type Log, type Runtime } from '../platform/runtime.ts'
+import type { Telemetry } from '../platform/telemetry.ts'
+import type { Batch, Bus, BusMessage, Subscription } from './bus.ts'
+import { createOutage } from './outage.ts'
+import { createSettlement, type Handle, type Item } from './settlement.ts'
+
+export type { Handle, Handled } from './settlement.ts'
+
+/**
+ * A consumer takes whatever is ready, settles it in one transaction and then commits the offsets.
+ * A crash between the two delivers again, so handlers are idempotent. In calm times one task holds
+ * all ready partitions; a batch that is retried keeps only its own partitions busy.
+ */
+export interface Consumer {
+  state(): ConsumerState
+  /** Finishes and commits what is in flight, then leaves the group; bounded by `closeLimitMs`. */
+  close(): Promise<void>
+}
+
+export interface ConsumerState {
+  readonly running: boolean
+  readonly brokerIsAway: boolean
+  readonly databaseIsAway: boolean
+  /** Partitions whose batch is being handled or retried. */
+  readonly busyPartitions: number
+}
+
+export interface ConsumerOptions<Body> {
+  readonly bus: Bus
+  readonly database: Database
+  /** Where the consumer's `dead_letter` table is. */
+  readonly schema: string
+  readonly group: string
+  readonly topics: readonly string[]
+  /** Returns the event, or the sentence that says why the message is poison. */
+  readonly decode: (message: BusMessage) => Received<Body> | string
+  readonly handle: Handle<Body>
+  readonly runtime: Runtime
+  readonly log: Log
+  readonly telemetry?: Pick<Telemetry, 'count' | 'observe'>
+  readonly backoff?: { readonly baseMs: number; readonly maxMs: number }
+  readonly closeLimitMs?: number
+}
+
+const BACKOFF = { baseMs: 100, maxMs: 5_000 }
+const CLOSE_LIMIT_MS = 10_000
+/**
+ * So long the next take waits for a transaction, because what queues meanwhile goes together in the
+ * next one. After that, or when it is retried, the other partitions flow on beside it.
+ */
+const PATIENCE_MS = 250
+
+export function startConsumer<Body>(options: ConsumerOptions<Body>): Consumer {
+  const { bus, runtime, log, backoff = BACKOFF } = options
+  const stop = new AbortController()
+  const broker = createOutage(log, 'the broker')
+  const settlement = createSettlement({ ...options, backoff, stopped: stop.signal })
+  const tasks = new Set<Promise<void>>()
+  let busyPartitions = 0
+  let running = true
+  let subscription: Subscription | undefined
+
+  const read = (message: BusMessage): Item<Body> => ({ message, read: decode(options, message) })
+
+  async function awaitBroker(error: unknown): Promise<void> {
+    const failures = broker.failed(error)
+    const waitMs = backoffMs(failures, backoff.baseMs, backoff.maxMs, runtime.random())
+    await runtime.sleep(waitMs, stop.signal)
+  }
+
+  /** Settles batches together, or one by one where together they fail, and commits their offsets. */
+  async function work(from: Subscription, batches: readonly Batch[], onRetry: () => void) {
+    const items = batches.flatMap(({ messages }) => messages.map(read))
+    const outcome = await settlement.settle(items, onRetry)
+    if (outcome === 'divided') {
+      onRetry()
+      await Promise.all(batches.map((batch) => work(from, [batch], onRetry)))
+      return
+    }
+    if (outcome === 'settled') {
+      try {
+        await from.commit(batches)
+      } catch (error) {
+        await awaitBroker(error)
+      }
+    }
+    // Committed batches are not in hand any more; of the others the handler's effects are idempotent.
+    from.release(batches)
+  }
+
+  /** Starts a task; resolves when the next take is due. */
+  async function begin(from: Subscription, batches: readonly Batch[]): Promise<void> {
+    const waiting = new AbortController()
+    const endWait = () => waiting.abort()
+    busyPartitions += batches.length
+    const task = work(from, batches, endWait)
+      .catch((error) => log.error({ err: error }, 'a task of the consumer failed'))
+      .finally(() => {
+        busyPartitions -= batches.length
+        tasks.delete(task)
+        endWait()
+      })
+    tasks.add(task)
+    await runtime.sleep(PATIENCE_MS, waiting.signal)
+  }
+
+  async function run(): Promise<void> {
+    while (!stop.signal.aborted) {
+      try {
+        if (broker.lasts()) await bus.ping()
+        subscription ??= await bus.subscribe(options.group, options.topics)
+        broker.over()
+        if (stop.signal.aborted) break
+        const batches = await subscription.take()
+        if (stop.signal.aborted) subscription.release(batches)
+        else if (batches.length > 0) await begin(subscription, batches)
+        else break
+      } catch (error) {
+        await awaitBroker(error)
+      }
+    }
+    running = false
+    await subscription?.close()
+  }
+
+  const loop = run().catch((error) => log.warn({ err: error }, 'leaving the group failed'))
+
+  async function leave(): Promise<void> {
+    await Promise.all(tasks)
+    await subscription?.close().catch(() => undefined)
+    await loop
+  }
+
+  let closed: Promise<void> | undefined
+  return {
+    state: () => ({
+      running,
+      brokerIsAway: broker.lasts(),
+      databaseIsAway: settlement.databaseIsAway(),
+      busyPartitions,
+    }),
+    close() {
+      stop.abort()
+      const left = new AbortController()
+      const limit = runtime.sleep(options.closeLimitMs ?? CLOSE_LIMIT_MS, left.signal)
+      closed ??= Promise.race([leave(), limit]).finally(() => left.abort())
+      return closed
+    },
+  }
+}
+
+function decode<Body>(options: ConsumerOptions<Body>, message: BusMessage): Item<Body>['read'] {
+  try {
+    const event = options.decode(message)
+    return typeof event === 'string' ? { code: 'UNREADABLE', reason: event } : { event }
+  } catch (error) {
+    return { code: 'UNREADABLE', reason: String(error) }
+  }
+}

@@ -1,0 +1,184 @@
+import type { Batch, Subscription } from './bus.ts'
+import type { EmbeddedLog, Position } from './embedded-log.ts'
+
+/**
+ * Consumer groups of the embedded bus. Who is a member lives in memory, because the process that has
+ * the members owns the log; how far a group is lives in the database, and `position` repeats it.
+ */
+export interface Group {
+  readonly name: string
+  readonly shares: Map<string, Share>
+  readonly members: Set<Member>
+}
+
+/** One partition as one group sees it. */
+interface Share {
+  readonly end: LogEnd
+  /** Where the group goes on: what it committed, or the end of what was deleted unread. */
+  position: bigint
+  owner: Member | undefined
+  /**
+   * What the owner has in its hands: a read that runs, or the batch that it took. A partition that
+   * moves drops its lease, and so the late commit of an old owner finds that it has none.
+   */
+  lease: object | undefined
+}
+
+/** The known end of a partition, shared by all groups; `send` moves it. */
+export interface LogEnd {
+  readonly topic: string
+  readonly partition: number
+  offset: bigint
+}
+
+interface Member {
+  readonly topics: ReadonlySet<string>
+  wake(): void
+}
+
+export const placeKey = ({ topic, partition }: { topic: string; partition: number }) =>
+  `${topic}/${partition}`
+
+export function wakeMembers(group: Group): void {
+  for (const member of group.members) member.wake()
+}
+
+export interface SubscriptionOptions {
+  readonly log: EmbeddedLog
+  readonly group: Group
+  readonly topics: readonly string[]
+  /** Where the group stands in each partition of the topics, as the database says. */
+  readonly positions: readonly Position[]
+  readonly ends: ReadonlyMap<string, LogEnd>
+  /** The most messages that one take returns, shared out evenly over the partitions that have any. */
+  readonly maxBatchMessages: number
+  /** Throws while the broker is out of reach. */
+  readonly assertReachable: () => void
+}
+
+/** Joins a group. */
+export function openSubscription(options: SubscriptionOptions): Subscription {
+  const { log, group, topics, assertReachable } = options
+  let closed = false
+  let wakeUp = () => {}
+  const member: Member = { topics: new Set(topics), wake: () => wakeUp() }
+  for (const at of options.positions) {
+    const key = placeKey(at)
+    if (group.shares.has(key)) continue
+    const end = options.ends.get(key)!
+    group.shares.set(key, { end, position: at.offset, owner: undefined, lease: undefined })
+  }
+  group.members.add(member)
+  rebalance(group)
+
+  const leasedTo = (batches: readonly Batch[]) =>
+    batches.flatMap((batch) => {
+      const share = group.shares.get(placeKey(batch))
+      return share?.lease === batch ? [{ share, batch }] : []
+    })
+
+  /** Reads all ready partitions in one statement and leases what is still this member's after it. */
+  async function fetch(ready: readonly Share[]): Promise<Batch[]> {
+    const reading = {}
+    const from = ready.map(({ end, position }) => ({ ...end, offset: position }))
+    const upTo = ready.map(({ end }) => end.offset)
+    for (const share of ready) share.lease = reading
+    const limit = Math.max(1, Math.floor(options.maxBatchMessages / ready.length))
+    try {
+      const lists = await log.read(from, limit)
+      return ready.flatMap((share, index) => {
+        if (share.lease !== reading) return []
+        const { topic, partition } = share.end
+        const batch = { topic, partition, messages: lists[index]! }
+        share.lease = batch.messages.length > 0 ? batch : undefined
+        // Everything up to the end is gone by retention: there is nothing to wait for below it.
+        if (share.lease === undefined) share.position = upTo[index]!
+        return share.lease === undefined ? [] : [batch]
+      })
+    } finally {
+      for (const share of ready) if (share.lease === reading) share.lease = undefined
+    }
+  }
+
+  return {
+    async take() {
+      while (!closed) {
+        assertReachable()
+        const ready = [...group.shares.values()].filter(
+          ({ owner, lease, position, end }) =>
+            owner === member && lease === undefined && position < end.offset,
+        )
+        if (ready.length === 0) {
+          await new Promise<void>((resolve) => {
+            wakeUp = resolve
+          })
+          continue
+        }
+        const batches = await fetch(ready)
+        if (batches.length > 0) return batches
+      }
+      return []
+    },
+
+    async commit(batches) {
+      assertReachable()
+      const own = leasedTo(batches)
+      if (own.length === 0) return
+      const nextOf = (batch: Batch) => batch.messages.at(-1)!.offset + 1n
+      await log.moveGroup(
+        group.name,
+        own.map(({ batch }) => ({ ...batch, offset: nextOf(batch) })),
+      )
+      for (const { share, batch } of own) {
+        const next = nextOf(batch)
+        if (share.position < next) share.position = next
+        if (share.lease === batch) share.lease = undefined
+      }
+      wakeUp()
+    },
+
+    release(batches) {
+      for (const { share } of leasedTo(batches)) share.lease = undefined
+      wakeUp()
+    },
+
+    async close() {
+      closed = true
+      if (group.members.delete(member)) rebalance(group)
+      wakeUp()
+    },
+  }
+}
+
+/**
+ * Shares the partitions out evenly over the members that read them and moves as few as that takes,
+ * idle ones first; what moves is taken again by its new owner from where the group stands.
+ */
+function rebalance(group: Group): void {
+  const load = new Map([...group.members].map((member) => [member, 0]))
+  const lightest = ({ end }: Share) =>
+    [...group.members]
+      .filter(({ topics }) => topics.has(end.topic))
+      .sort((a, b) => load.get(a)! - load.get(b)!)[0]
+  const give = (share: Share, owner: Member | undefined) => {
+    if (share.owner && load.has(share.owner)) load.set(share.owner, load.get(share.owner)! - 1)
+    share.owner = owner
+    share.lease = undefined
+    if (owner) load.set(owner, load.get(owner)! + 1)
+  }
+  const isTooMuch = (share: Share) =>
+    share.owner !== undefined && load.get(share.owner)! - load.get(lightest(share)!)! > 1
+
+  const shares = [...group.shares.values()]
+  for (const { owner } of shares) {
+    if (owner && load.has(owner)) load.set(owner, load.get(owner)! + 1)
+  }
+  for (const share of shares) {
+    if (!share.owner || !load.has(share.owner)) give(share, lightest(share))
+  }
+  const idleFirst = shares.toSorted((a, b) => Number(!!a.lease) - Number(!!b.lease))
+  for (let next = idleFirst.find(isTooMuch); next; next = idleFirst.find(isTooMuch)) {
+    give(next, lightest(next))
+  }
+  wakeMembers(group)
+}

@@ -1,0 +1,26 @@
+import Type from 'typebox'
+import type { InteractionStyle } from '../contracts/style.ts'
+
+/** Configuration that the services of the flow share. */
+export const styleConfig = {
+  INTERACTION_STYLE: Type.Unsafe<InteractionStyle>(
+    Type.Union([Type.Literal('http'), Type.Literal('hybrid'), Type.Literal('events')], {
+      default: 'events',
+      description: 'the style of requests that name none',
+    }),
+  ),
+  ALLOW_STYLE_OVERRIDE: Type.Boolean({
+    default: true,
+    description: 'whether a request may name another style with x-interaction-style',
+  }),
+  CALL_TIMEOUT_MS: Type.Integer({
+    default: 5_000,
+    minimum: 50,
+    description: 'how long a call to another service may take',
+  }),
+  IDEMPOTENCY_KEY_TTL_MS: Type.Integer({
+    default: 86_400_000,
+    minimum: 60_000,
+    description: 'how long an Idempotency-Key and its answer are kept',
+  }),
+} as const

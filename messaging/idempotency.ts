@@ -1,0 +1,139 @@
+import { Fault } from '../contracts/problems.ts'
+import type { Queryable } from '../platform/database.ts'
+
+/**
+ * Idempotency-Key: the first request's answer is stored in the transaction of its effect and given
+ * again to every request with the same key and content. A key without an answer belongs to a request
+ * whose outcome is not known yet; whoever settles that outcome stores the answer.
+ */
+export interface KeyedRequest {
+  readonly key: string
+  /** Method, path and content in one canonical text: another text under the same key is refused. */
+  readonly request: string
+}
+
+export interface StoredAnswer {
+  readonly status: number
+  /** JSON. */
+  readonly body: string
+}
+
+export function idempotencyTable(schema: string): string {
+  return `
+create table ${schema}.idempotency (
+  key text primary key,
+  request text not null,
+  status integer,
+  body text,
+  created timestamptz(3) not null
+);
+create index idempotency_created on ${schema}.idempotency (created);
+`
+}
+
+export function keyedRequest(
+  key: string | undefined,
+  call: string,
+  content: object,
+): KeyedRequest | undefined {
+  if (key === undefined) return undefined
+  const entries = Object.entries(content).sort(([a], [b]) => (a < b ? -1 : 1))
+  return { key, request: `${call} ${JSON.stringify(Object.fromEntries(entries))}` }
+}
+
+export type Idempotency = ReturnType<typeof createIdempotency>
+
+export function createIdempotency(schema: string) {
+  const find = `
+select key, request, status, body from ${schema}.idempotency where key = any($1::text[])`
+  const insert = `
+insert into ${schema}.idempotency (key, request, status, body, created)
+select key, request, status, body, $5
+from unnest($1::text[], $2::text[], $3::integer[], $4::text[]) as k (key, request, status, body)`
+  const complete = `
+update ${schema}.idempotency i set status = a.status, body = a.body
+from unnest($1::text[], $2::integer[], $3::text[]) as a (key, status, body)
+where i.key = a.key and i.status is null`
+  const expire = `delete from ${schema}.idempotency where created < $1`
+
+  return {
+    /** What is stored under these keys; read it in the transaction that will `remember`. */
+    async find(
+      tx: Queryable,
+      keys: readonly string[],
+    ): Promise<Map<string, KeyedRequest & { readonly answer: StoredAnswer | null }>> {
+      if (keys.length === 0) return new Map()
+      const rows = await tx.query<{
+        key: string
+        request: string
+        status: number | null
+        body: string | null
+      }>(find, [keys])
+      return new Map(
+        rows.map(({ key, request, status, body }) => [
+          key,
+          { key, request, answer: status === null ? null : { status, body: body ?? 'null' } },
+        ]),
+      )
+    },
+
+    /** Stores keys with their answers, or without where the outcome is still open. A key that
+     * another transaction stored meanwhile is a conflict: the caller's transaction starts again. */
+    async remember(
+      tx: Queryable,
+      entries: readonly (KeyedRequest & { readonly answer: StoredAnswer | null })[],
+      now: number,
+    ): Promise<void> {
+      if (entries.length === 0) return
+      await tx.query(insert, [
+        entries.map(({ key }) => key),
+        entries.map(({ request }) => request),
+        entries.map(({ answer }) => answer?.status ?? null),
+        entries.map(({ answer }) => answer?.body ?? null),
+        new Date(now),
+      ])
+    },
+
+    /** Stores the answers of keys whose outcome was open. */
+    async complete(
+      tx: Queryable,
+      answers: readonly (StoredAnswer & { readonly key: string })[],
+    ): Promise<void> {
+      if (answers.length === 0) return
+      await tx.query(complete, [
+        answers.map(({ key }) => key),
+        answers.map(({ status }) => status),
+        answers.map(({ body }) => body),
+      ])
+    },
+
+    async expire(db: Queryable, before: number): Promise<void> {
+      await db.query(expire, [new Date(before)])
+    },
+  }
+}
+
+/** The stored answer of a repeated request; throws what the contract says where there is none. */
+export function repeatedAnswer(
+  repeated: KeyedRequest,
+  stored: { readonly request: string; readonly answer: StoredAnswer | null },
+): StoredAnswer {
+  if (stored.request !== repeated.request) throw new Fault('IDEMPOTENCY_KEY_REUSED')
+  if (stored.answer === null) throw new Fault('IDEMPOTENCY_KEY_IN_PROGRESS')
+  return stored.answer
+}
+
+/** Sends a stored answer as it was; what an HTTP reply must be able to do is spelled out here. */
+export function sendStored<Reply extends RawReply>(reply: Reply, answer: StoredAnswer): Reply {
+  const { status, body } = answer
+  reply.code(status)
+  reply.type(status < 400 ? 'application/json' : 'application/problem+json')
+  reply.send(JSON.parse(body) as never)
+  return reply
+}
+
+interface RawReply {
+  code(status: number): unknown
+  type(name: string): unknown
+  send(text: never): unknown
+}

@@ -1,0 +1,111 @@
+import type { Database } from '../platform/database.ts'
+import type { Log, Runtime } from '../platform/runtime.ts'
+import { LANES } from './outbox.ts'
+
+/**
+ * Shares out the lanes of an outbox among the instances of a service, by leases: a lane has one
+ * relay at a time, so that a key keeps its order. Leases are compared by the instances' clocks;
+ * where those differ by more than a lease, or a holder was frozen beyond it, two relays may deliver
+ * the same rows: in the same order, and to receivers that know a message by its id.
+ */
+export interface Lanes {
+  /** The lanes that this instance holds now. */
+  held(): readonly number[]
+  close(): Promise<void>
+}
+
+const LEASE_MS = 10_000
+const RENEW_MS = 2_000
+
+export interface LanesOptions {
+  readonly database: Database
+  readonly schema: string
+  readonly instance: string
+  readonly runtime: Runtime
+  readonly log: Log
+  /** True where no other process can have the database: leases of the dead end at once. */
+  readonly soleProcess: boolean
+  /** Called when lanes were gained. */
+  readonly onGain: () => void
+}
+
+export function holdLanes(options: LanesOptions): Lanes {
+  const { database, schema, instance, runtime, log } = options
+  const closing = new AbortController()
+  let lanes: readonly number[] = []
+  let heldUntil = 0
+
+  async function renew(evictOthers: boolean): Promise<void> {
+    const now = runtime.now()
+    const until = now + LEASE_MS
+    const claimed = await database.transaction(async (tx) => {
+      const rows = await tx.query<{ lane: number; holder: string | null }>(
+        `select lane, holder from ${schema}.relay_lane order by lane for update`,
+      )
+      const others = await tx.query<{ id: string }>(
+        `with gone as (delete from ${schema}.relay_member where id <> $1 and (until < $3 or $4)),
+         me as (insert into ${schema}.relay_member (id, until) values ($1, $2)
+           on conflict (id) do update set until = excluded.until)
+         select id from ${schema}.relay_member where id <> $1 and until >= $3 and not $4`,
+        [instance, new Date(until), new Date(now), evictOthers],
+      )
+      const mine = share(rows, instance, new Set(others.map(({ id }) => id)))
+      const before = rows.filter(({ holder }) => holder === instance).map(({ lane }) => lane)
+      if (mine.join() !== before.join()) {
+        await tx.query(
+          `update ${schema}.relay_lane set holder = case when lane = any($2) then $1::uuid end
+           where (holder = $1) is distinct from (lane = any($2)) and (holder = $1 or lane = any($2))`,
+          [instance, mine],
+        )
+      }
+      return mine
+    })
+    const gained = claimed.some((lane) => !lanes.includes(lane))
+    lanes = claimed
+    heldUntil = until
+    if (gained) options.onGain()
+  }
+
+  async function loop(): Promise<void> {
+    let evictOthers = options.soleProcess
+    while (!closing.signal.aborted) {
+      try {
+        await renew(evictOthers)
+        evictOthers = false
+      } catch (error) {
+        log.warn({ err: error }, 'the lease of the relay lanes could not be renewed')
+      }
+      await runtime.sleep(RENEW_MS, closing.signal)
+    }
+  }
+
+  const running = loop()
+  return {
+    held: () => (runtime.now() < heldUntil ? lanes : []),
+    async close() {
+      closing.abort()
+      await running
+      lanes = []
+      await database
+        .query(`delete from ${schema}.relay_member where id = $1`, [instance])
+        .catch((error) => log.debug({ err: error }, 'the lease was left to expire'))
+    },
+  }
+}
+
+/** The lanes that an instance keeps or takes: its own and those of the dead, up to a fair share. */
+export function share(
+  rows: readonly { lane: number; holder: string | null }[],
+  instance: string,
+  others: ReadonlySet<string>,
+): number[] {
+  const fair = Math.ceil(LANES / (others.size + 1))
+  const own = rows.filter(({ holder }) => holder === instance)
+  const free = rows.filter(
+    ({ holder }) => holder !== instance && (holder === null || !others.has(holder)),
+  )
+  return [...own, ...free]
+    .slice(0, fair)
+    .map(({ lane }) => lane)
+    .sort((a, b) => a - b)
+}

@@ -1,0 +1,194 @@
+import type { Queryable } from '../platform/database.ts'
+
+/**
+ * The outbox: every message that a state change causes is a row here, written in the transaction of
+ * that change, and leaves through the relay. A carrier says how it travels, a key which others it
+ * must follow: rows of one carrier and key are delivered in the order of their ids.
+ */
+export type Carrier = 'broker' | 'http' | 'letter'
+
+export interface OutboxMessage {
+  readonly carrier: Carrier
+  /** A topic, the path of a call, or an e-mail address. */
+  readonly destination: string
+  readonly key: string
+  /** The same for ever, over all tries: what the receiver knows the message by. */
+  readonly eventId: string
+  readonly body: string
+  readonly headers: Readonly<Record<string, string>>
+}
+
+export interface OutboxRow extends OutboxMessage {
+  readonly id: bigint
+  /** Failed tries so far. */
+  readonly attempts: number
+}
+
+/** What became of a try: gone for good, to be tried again later, or never going to succeed. */
+export type Delivery =
+  | { readonly kind: 'done' }
+  | { readonly kind: 'retry'; readonly error: string }
+  | { readonly kind: 'poison'; readonly reason: string }
+
+export interface Postponed {
+  readonly id: bigint
+  readonly due: Date
+  readonly error: string
+}
+
+/** Keys are spread over this many lanes; each lane has one relay at a time. */
+export const LANES = 8
+
+export function outboxTables(schema: string): string {
+  return `
+create table ${schema}.outbox (
+  carrier text not null check (carrier in ('broker', 'http', 'letter')),
+  id bigint generated always as identity,
+  lane smallint not null,
+  destination text not null,
+  key text not null,
+  event_id text not null,
+  body text not null,
+  headers text not null,
+  created timestamptz(3) not null,
+  attempts integer not null default 0,
+  due timestamptz(3) not null,
+  last_error text,
+  primary key (carrier, id)
+) with (autovacuum_vacuum_scale_factor = 0.0, autovacuum_vacuum_threshold = 5000);
+create index outbox_key on ${schema}.outbox (carrier, key, id) where carrier <> 'broker';
+create table ${schema}.relay_member (id uuid primary key, until timestamptz(3) not null);
+create table ${schema}.relay_lane (lane smallint primary key, holder uuid);
+insert into ${schema}.relay_lane (lane) select generate_series(0, ${LANES - 1});
+`
+}
+
+interface StoredRow {
+  id: bigint
+  destination: string
+  key: string
+  event_id: string
+  body: string
+  headers: string
+  attempts: number
+}
+
+const toRow = (carrier: Carrier, row: StoredRow): OutboxRow => ({
+  carrier,
+  id: row.id,
+  destination: row.destination,
+  key: row.key,
+  eventId: row.event_id,
+  body: row.body,
+  headers: JSON.parse(row.headers) as Record<string, string>,
+  attempts: row.attempts,
+})
+
+export type Outbox = ReturnType<typeof createOutbox>
+
+/** The statements of one service's outbox. */
+export function createOutbox(schema: string) {
+  const columns = 'id, destination, key, event_id, body, headers, attempts'
+  const insert = `
+insert into ${schema}.outbox
+  (carrier, lane, destination, key, event_id, body, headers, created, due)
+select carrier, lane, destination, key, event_id, body, headers, $8, $8
+from unnest($1::text[], $2::smallint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[])
+  with ordinality as m (carrier, lane, destination, key, event_id, body, headers, place)
+order by place`
+  const takeForBroker = `
+with gone as (delete from ${schema}.outbox where carrier = 'broker' and id = any($1::bigint[]))
+select ${columns} from ${schema}.outbox
+where carrier = 'broker' and lane = any($2::smallint[]) and id <> all($1::bigint[])
+order by id limit $3`
+  // A row waits behind an older row of its key that is not due yet. That is read from the snapshot
+  // before this statement's own updates, so the caller keeps the keys of postponed rows busy.
+  const takeCalls = `
+with gone as (delete from ${schema}.outbox where carrier = $1 and id = any($2::bigint[])),
+later as (
+  update ${schema}.outbox o set attempts = o.attempts + 1, due = f.due, last_error = f.error
+  from unnest($3::bigint[], $4::timestamptz[], $5::text[]) as f (id, due, error)
+  where o.carrier = $1 and o.id = f.id)
+select ${columns} from ${schema}.outbox o
+where carrier = $1 and lane = any($6::smallint[]) and due <= $7 and key <> all($8::text[])
+  and id <> all($2::bigint[])
+  and not exists (
+    select from ${schema}.outbox p
+    where p.carrier = $1 and p.carrier <> 'broker' and p.key = o.key and p.id < o.id and p.due > $7)
+order by id limit $9`
+  const hurry = `update ${schema}.outbox set due = $2 where carrier = $1 and due > $2`
+  const depth = `
+select carrier, count(*)::integer as rows, min(created) as oldest
+from ${schema}.outbox group by carrier`
+
+  return {
+    /** Writes messages within the transaction of the change that causes them. */
+    async enqueue(tx: Queryable, messages: readonly OutboxMessage[], now: number): Promise<void> {
+      if (messages.length === 0) return
+      await tx.query(insert, [
+        messages.map((message) => message.carrier),
+        messages.map((message) => laneOf(message.key)),
+        messages.map((message) => message.destination),
+        messages.map((message) => message.key),
+        messages.map((message) => message.eventId),
+        messages.map((message) => message.body),
+        messages.map((message) => JSON.stringify(message.headers)),
+        new Date(now),
+      ])
+    },
+
+    /** Removes what the broker acknowledged and reads what comes next, in one write. */
+    async takeForBroker(
+      db: Queryable,
+      acknowledged: readonly bigint[],
+      lanes: readonly number[],
+      limit: number,
+    ): Promise<OutboxRow[]> {
+      const rows = await db.query<StoredRow>(takeForBroker, [acknowledged, lanes, limit])
+      return rows.map((row) => toRow('broker', row))
+    },
+
+    /** Removes and postpones what was tried and reads what is due and whose key is free. */
+    async takeCalls(
+      db: Queryable,
+      carrier: 'http' | 'letter',
+      tried: { done: readonly bigint[]; postponed: readonly Postponed[] },
+      lanes: readonly number[],
+      busyKeys: readonly string[],
+      now: number,
+      limit: number,
+    ): Promise<OutboxRow[]> {
+      const { done, postponed } = tried
+      const rows = await db.query<StoredRow>(takeCalls, [
+        carrier,
+        done,
+        postponed.map((row) => row.id),
+        postponed.map((row) => row.due),
+        postponed.map((row) => row.error),
+        lanes,
+        new Date(now),
+        busyKeys,
+        limit,
+      ])
+      return rows.map((row) => toRow(carrier, row))
+    },
+
+    /** Makes everything that waits for another try due: its destination answers again. */
+    async hurry(db: Queryable, carrier: 'http' | 'letter', now: number): Promise<void> {
+      await db.query(hurry, [carrier, new Date(now)])
+    },
+
+    depth(db: Queryable): Promise<{ carrier: Carrier; rows: number; oldest: Date }[]> {
+      return db.query(depth)
+    },
+  }
+}
+
+/** FNV-1a over the key's UTF-16 units: any spread will do, as long as it never changes. */
+export function laneOf(key: string): number {
+  let hash = 0x811c9dc5
+  for (let index = 0; index < key.length; index += 1) {
+    hash = Math.imul(hash ^ key.charCodeAt(index), 0x01000193)
+  }
+  return (hash >>> 0) % LANES
+}

@@ -1,0 +1,292 @@
+import type { Database } from '../platform/database.ts'
+import { backoffMs, type Log, type Runtime } from '../platform/runtime.ts'
+import { createSignal, type Signal } from '../platform/signal.ts'
+import type { Telemetry } from '../platform/telemetry.ts'
+import { createWaiters } from '../platform/waiters.ts'
+import type { Bus } from './bus.ts'
+import { setAside } from './dead-letters.ts'
+import { holdLanes } from './lanes.ts'
+import type { Carrier, Delivery, Outbox, OutboxRow, Postponed } from './outbox.ts'
+
+/**
+ * The relay empties the outbox: it reads rows of its lanes, hands them to their carriers and removes
+ * what was acknowledged. The broker takes whole batches; calls and letters go one by one, in order
+ * within a key, keys side by side. A row whose delivery is in doubt is delivered again.
+ */
+export interface Relay {
+  /** Call after a commit that wrote rows; delivery starts at once. */
+  wake(): void
+  /** Watches the first try of rows that are about to be committed. */
+  watch(eventIds: readonly string[]): Watch
+  close(): Promise<void>
+}
+
+export interface Watch {
+  /** Resolves when each row was tried once, delivered or not, or after so many milliseconds. */
+  tried(limitMs: number): Promise<void>
+  /** Forgets the watch: its transaction failed. */
+  cancel(): void
+}
+
+export type Deliver = (row: OutboxRow) => Promise<Delivery>
+
+export interface RelayOptions {
+  readonly database: Database
+  readonly schema: string
+  readonly outbox: Outbox
+  readonly runtime: Runtime
+  readonly log: Log
+  readonly telemetry: Telemetry
+  readonly soleProcess: boolean
+  readonly bus?: Bus
+  readonly call?: Deliver
+  readonly letter?: Deliver
+}
+
+const BROKER_BATCH = 1000
+const CALLS_AT_ONCE = 64
+/** How long an idle relay waits before it looks for rows that another process left behind. */
+const IDLE_MS = 1_000
+const RETRY_BASE_MS = 100
+const RETRY_MAX_MS = 5_000
+
+type Loop = { readonly signal: Signal; readonly done: Promise<void> }
+
+export function startRelay(options: RelayOptions): Relay {
+  const { runtime, log, telemetry, outbox, database } = options
+  const closing = new AbortController()
+  const tries = createWaiters<true>(runtime)
+  const loops: Loop[] = []
+  const wake = () => {
+    for (const { signal } of loops) signal.raise()
+  }
+  const lanes = holdLanes({ ...options, instance: runtime.uuid(), onGain: wake })
+  const context: LoopContext = {
+    ...options,
+    stopped: closing.signal,
+    lanes: () => lanes.held(),
+    wasTried: (eventId) => tries.resolve(eventId, true),
+  }
+  const begin = (run: (context: LoopContext, signal: Signal) => Promise<void>) => {
+    const signal = createSignal(runtime)
+    loops.push({ signal, done: run(context, signal) })
+  }
+  const { bus, call, letter } = options
+  if (bus) begin((at, signal) => relayToBroker(at, signal, bus))
+  if (call) begin((at, signal) => relayCalls(at, signal, 'http', call))
+  if (letter) begin((at, signal) => relayCalls(at, signal, 'letter', letter))
+  observeDepth(outbox, database, telemetry, runtime)
+
+  return {
+    wake,
+    watch(eventIds) {
+      const waiters = eventIds.map((id) => tries.wait(id))
+      return {
+        cancel() {
+          for (const waiter of waiters) waiter.cancel()
+        },
+        async tried(limitMs) {
+          await Promise.all(waiters.map((waiter) => waiter.within(limitMs)))
+        },
+      }
+    },
+    async close() {
+      closing.abort()
+      wake()
+      await Promise.all(loops.map(({ done }) => done))
+      await lanes.close()
+      log.debug({}, 'the relay is closed')
+    },
+  }
+}
+
+interface LoopContext extends RelayOptions {
+  readonly stopped: AbortSignal
+  readonly lanes: () => readonly number[]
+  readonly wasTried: (eventId: string) => void
+}
+
+/** select, send, then the delete of that batch together with the next select. */
+async function relayToBroker(at: LoopContext, signal: Signal, bus: Bus): Promise<void> {
+  const { outbox, database, telemetry, runtime } = at
+  let acknowledged: bigint[] = []
+  let failures = 0
+  while (!at.stopped.aborted || acknowledged.length > 0) {
+    try {
+      const lanes = at.stopped.aborted ? [] : at.lanes()
+      const rows =
+        lanes.length + acknowledged.length === 0
+          ? []
+          : await outbox.takeForBroker(database, acknowledged, lanes, BROKER_BATCH)
+      acknowledged = []
+      if (rows.length > 0) {
+        await bus.send(rows.map(toBusMessage))
+        acknowledged = rows.map(({ id }) => id)
+        telemetry.count('trifold_outbox_delivered_total', { carrier: 'broker' }, rows.length)
+        telemetry.observe('trifold_relay_batch_size', rows.length)
+        for (const { eventId } of rows) at.wasTried(eventId)
+      } else {
+        await signal.wait(IDLE_MS)
+      }
+      if (failures > 0) at.log.info({ failures }, 'the relay reaches the broker again')
+      failures = 0
+    } catch (error) {
+      if (failures === 0) at.log.warn({ err: error }, 'the relay cannot deliver to the broker')
+      telemetry.count('trifold_outbox_failures_total', { carrier: 'broker' })
+      // What was acknowledged but not removed will be sent again, under the same event ids.
+      if (at.stopped.aborted) return
+      const waitMs = backoffMs(failures, RETRY_BASE_MS, RETRY_MAX_MS, runtime.random())
+      await runtime.sleep(waitMs, at.stopped)
+      failures += 1
+    }
+  }
+}
+
+const encoder = new TextEncoder()
+
+function toBusMessage(row: OutboxRow) {
+  const { destination: topic, key, headers } = row
+  return { topic, key, headers, value: encoder.encode(row.body) }
+}
+
+interface Tried {
+  done: bigint[]
+  postponed: Postponed[]
+  keys: string[]
+}
+
+/**
+ * Calls run on their own while the loop goes on; a key is busy from the moment its rows are read
+ * until what became of them is written, so nothing of that key can overtake.
+ */
+async function relayCalls(
+  at: LoopContext,
+  signal: Signal,
+  carrier: 'http' | 'letter',
+  deliver: Deliver,
+): Promise<void> {
+  const { outbox, database, runtime } = at
+  const busy = new Map<string, Promise<void>>()
+  let tried: Tried = { done: [], postponed: [], keys: [] }
+  let failing = false
+
+  async function deliverInOrder(rows: readonly OutboxRow[]): Promise<void> {
+    const key = rows[0]!.key
+    for (const row of rows) {
+      const delivery = await attempt(at, carrier, deliver, row)
+      at.wasTried(row.eventId)
+      if (delivery.kind === 'retry') {
+        failing = true
+        const waitMs = backoffMs(row.attempts, RETRY_BASE_MS, RETRY_MAX_MS, runtime.random())
+        const due = new Date(runtime.now() + waitMs)
+        tried.postponed.push({ id: row.id, due, error: delivery.error })
+        break
+      }
+      tried.done.push(row.id)
+      if (failing) {
+        failing = false
+        await outbox.hurry(database, carrier, runtime.now()).catch(() => undefined)
+      }
+    }
+    tried.keys.push(key)
+    signal.raise()
+  }
+
+  while (!at.stopped.aborted || busy.size > 0) {
+    const flushing = tried
+    tried = { done: [], postponed: [], keys: [] }
+    try {
+      const room = at.stopped.aborted ? 0 : CALLS_AT_ONCE - (busy.size - flushing.keys.length)
+      const lanes = room > 0 ? at.lanes() : []
+      const idle = lanes.length === 0 && flushing.keys.length === 0
+      const rows = idle
+        ? []
+        : await outbox.takeCalls(
+            database,
+            carrier,
+            flushing,
+            lanes,
+            [...busy.keys()],
+            runtime.now(),
+            room,
+          )
+      for (const key of flushing.keys) busy.delete(key)
+      for (const group of byKey(rows)) busy.set(group[0]!.key, deliverInOrder(group))
+      // Keys that were busy during this read may have more rows: look again at once.
+      if (flushing.keys.length === 0 && rows.length === 0) {
+        await signal.wait(failing ? RETRY_BASE_MS : IDLE_MS)
+      }
+    } catch (error) {
+      at.log.warn({ err: error, carrier }, 'the relay cannot read or write its outbox')
+      tried = {
+        done: [...flushing.done, ...tried.done],
+        postponed: [...flushing.postponed, ...tried.postponed],
+        keys: [...flushing.keys, ...tried.keys],
+      }
+      if (at.stopped.aborted) break
+      await runtime.sleep(RETRY_MAX_MS / 5, at.stopped)
+    }
+  }
+  await Promise.all(busy.values())
+}
+
+/** One try; a row that can never succeed is set aside first and only then counts as done. */
+async function attempt(
+  at: LoopContext,
+  carrier: Carrier,
+  deliver: Deliver,
+  row: OutboxRow,
+): Promise<Delivery> {
+  try {
+    const delivery = await deliver(row)
+    if (delivery.kind === 'poison') {
+      await setAside(at.database, at.schema, [
+        {
+          id: at.runtime.uuid(),
+          source: 'outbox',
+          topic: `${carrier}:${row.destination}`,
+          partition: 0,
+          offset: row.id,
+          key: row.key,
+          value: encoder.encode(row.body),
+          headers: row.headers,
+          code: 'UNDELIVERABLE',
+          reason: delivery.reason,
+          created: new Date(at.runtime.now()),
+        },
+      ])
+      at.log.error({ row: row.eventId, reason: delivery.reason }, 'a message was set aside')
+      at.telemetry.count('trifold_dead_letters_total', { source: 'outbox' })
+    }
+    const failed = delivery.kind === 'retry'
+    const name = failed ? 'trifold_outbox_failures_total' : 'trifold_outbox_delivered_total'
+    at.telemetry.count(name, { carrier })
+    return delivery
+  } catch (error) {
+    at.log.warn({ err: error, row: row.eventId }, 'a delivery failed')
+    at.telemetry.count('trifold_outbox_failures_total', { carrier })
+    return { kind: 'retry', error: String(error) }
+  }
+}
+
+function byKey(rows: readonly OutboxRow[]): OutboxRow[][] {
+  const groups = new Map<string, OutboxRow[]>()
+  for (const row of rows) {
+    const group = groups.get(row.key)
+    if (group) group.push(row)
+    else groups.set(row.key, [row])
+  }
+  return [...groups.values()]
+}
+
+function observeDepth(outbox: Outbox, db: Database, telemetry: Telemetry, runtime: Runtime): void {
+  telemetry.gauge('trifold_outbox_rows', async () => {
+    const depth = await outbox.depth(db)
+    return depth.reduce((sum, { rows }) => sum + rows, 0)
+  })
+  telemetry.gauge('trifold_outbox_oldest_seconds', async () => {
+    const depth = await outbox.depth(db)
+    const oldest = Math.min(...depth.map((carrier) => carrier.oldest.getTime()), runtime.now())
+    return (runtime.now() - oldest) / 1000
+  })
+}

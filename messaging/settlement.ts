@@ -1,0 +1,173 @@
+import type { Received } from '../contracts/events.ts'
+import { type Database, DatabaseError, type Queryable } from '../platform/database.ts'
+import { backoffMs, type Log, type Runtime } from '../platform/runtime.ts'
+import type { Telemetry } from '../platform/telemetry.ts'
+import type { BusMessage } from './bus.ts'
+import { type DeadLetter, setAside } from './dead-letters.ts'
+import { createOutage } from './outage.ts'
+
+/**
+ * Brings a run of messages into the database: in one transaction where that works, else in parts,
+ * until the message that cannot succeed stands alone and is set aside. What may succeed later is
+ * tried again for as long as it takes.
+ */
+export interface Handled<Body> {
+  /** Events that can never succeed, with the sentence that says why; set aside in the same transaction. */
+  readonly poison?: ReadonlyMap<Received<Body>, string>
+  /** Runs after the commit: wake the relay, resolve waiters. */
+  readonly afterCommit?: () => void
+}
+
+/** Settles events, which are in offset order per partition and so in order per key. */
+export type Handle<Body> = (
+  tx: Queryable,
+  events: readonly Received<Body>[],
+  // biome-ignore lint/suspicious/noConfusingVoidType: a handler with nothing to add returns nothing
+) => Promise<Handled<Body> | void>
+
+export type DeadLetterCode = 'UNREADABLE' | 'REFUSED' | 'STATEMENT_INVALID' | 'HANDLER_FAILED'
+
+export interface Refusal {
+  readonly code: DeadLetterCode
+  readonly reason: string
+}
+
+export interface Item<Body> {
+  readonly message: BusMessage
+  readonly read: { readonly event: Received<Body> } | Refusal
+}
+
+export interface SettlementOptions<Body> {
+  readonly database: Database
+  readonly schema: string
+  readonly handle: Handle<Body>
+  readonly runtime: Runtime
+  readonly log: Log
+  readonly telemetry?: Pick<Telemetry, 'count' | 'observe'> | undefined
+  readonly backoff: { readonly baseMs: number; readonly maxMs: number }
+  /** Aborted when no further try is to be made. */
+  readonly stopped: AbortSignal
+}
+
+/** `divided`: the run spans several partitions and must be settled partition by partition. */
+export type Outcome = 'settled' | 'stopped' | 'divided'
+
+const CONFLICT_TRIES = 5
+const CONFLICT_BACKOFF_MS = 5
+/** A fault of the handler that may have been a passing one gets so many tries, alone. */
+const LONE_TRIES = 3
+
+export function createSettlement<Body>(options: SettlementOptions<Body>) {
+  const { database, schema, runtime, log, telemetry, stopped, backoff } = options
+  const outage = createOutage(log, 'the database')
+
+  /** Resolves with the error when nothing of the run was written. */
+  async function attempt(run: readonly Item<Body>[]): Promise<{ error: unknown } | undefined> {
+    const events = run.flatMap(({ read }) => ('event' in read ? [read.event] : []))
+    let handled: Handled<Body> | undefined
+    let letters: DeadLetter[] = []
+    try {
+      await database.transaction(async (tx) => {
+        handled = (events.length > 0 && (await options.handle(tx, events))) || undefined
+        letters = lettersOf(run, handled?.poison)
+        await setAside(tx, schema, letters)
+      })
+    } catch (error) {
+      return { error }
+    }
+    outage.over()
+    report(run, letters)
+    try {
+      handled?.afterCommit?.()
+    } catch (error) {
+      log.error({ err: error }, 'what follows a commit failed')
+    }
+    return undefined
+  }
+
+  function lettersOf(run: readonly Item<Body>[], poison?: Handled<Body>['poison']): DeadLetter[] {
+    return run.flatMap(({ message, read }) => {
+      const reason = 'event' in read ? poison?.get(read.event) : read.reason
+      if (reason === undefined) return []
+      const code = 'event' in read ? ('REFUSED' satisfies DeadLetterCode) : read.code
+      const created = new Date(runtime.now())
+      return [{ ...message, id: runtime.uuid(), source: 'broker', code, reason, created } as const]
+    })
+  }
+
+  function report(run: readonly Item<Body>[], letters: readonly DeadLetter[]): void {
+    for (const [topic, count] of countByTopic(run)) {
+      telemetry?.observe('trifold_consumer_batch_size', count, { topic })
+      telemetry?.count('trifold_consumer_messages_total', { topic }, count)
+    }
+    if (letters.length === 0) return
+    telemetry?.count('trifold_dead_letters_total', { source: 'broker' }, letters.length)
+    for (const { topic, partition, offset, code, reason } of letters) {
+      const at = `${topic}/${partition}/${offset}`
+      log.error({ at, code, reason }, 'a message was set aside')
+    }
+  }
+
+  /**
+   * `onRetry` is called before each wait. Everything before a message that fails is settled before
+   * it, everything after it afterwards.
+   */
+  async function settle(run: readonly Item<Body>[], onRetry: () => void): Promise<Outcome> {
+    const tries = { unavailable: 0, conflict: 0, fault: 0 }
+    for (;;) {
+      const failure = await attempt(run)
+      if (failure === undefined) return 'settled'
+      if (stopped.aborted) return 'stopped'
+      for (const topic of countByTopic(run).keys()) {
+        telemetry?.count('trifold_consumer_retries_total', { topic })
+      }
+      const { error } = failure
+      const kind = error instanceof DatabaseError ? error.kind : 'fault'
+      let waitMs = 0
+      if (kind === 'conflict' && tries.conflict < CONFLICT_TRIES) {
+        waitMs = backoffMs(tries.conflict++, CONFLICT_BACKOFF_MS, backoff.maxMs, runtime.random())
+      } else if (kind !== 'unavailable' && run.length > 1) {
+        return divide(run, onRetry)
+      } else if (kind === 'fault' && ++tries.fault < LONE_TRIES) {
+        waitMs = backoffMs(tries.fault, backoff.baseMs, backoff.maxMs, runtime.random())
+      } else if ((kind === 'fault' || kind === 'invalid') && 'event' in run[0]!.read) {
+        return settle([refused(run[0]!, kind, error)], onRetry)
+      } else {
+        // Also where a letter cannot be stored: the partition waits rather than lose the message.
+        outage.failed(error)
+        waitMs = backoffMs(tries.unavailable++, backoff.baseMs, backoff.maxMs, runtime.random())
+      }
+      onRetry()
+      await runtime.sleep(waitMs, stopped)
+      if (stopped.aborted) return 'stopped'
+    }
+  }
+
+  async function divide(run: readonly Item<Body>[], onRetry: () => void): Promise<Outcome> {
+    const { topic, partition } = run[0]!.message
+    const isOne = run.every((item) => isAt(item.message, topic, partition))
+    if (!isOne) return 'divided'
+    const middle = run.length >> 1
+    for (const half of [run.slice(0, middle), run.slice(middle)]) {
+      const outcome = await settle(half, onRetry)
+      if (outcome !== 'settled') return outcome
+    }
+    return 'settled'
+  }
+
+  return { settle, databaseIsAway: () => outage.lasts() }
+}
+
+const isAt = (message: BusMessage, topic: string, partition: number) =>
+  message.topic === topic && message.partition === partition
+
+function refused<Body>(item: Item<Body>, kind: 'fault' | 'invalid', error: unknown): Item<Body> {
+  const code = kind === 'invalid' ? 'STATEMENT_INVALID' : 'HANDLER_FAILED'
+  return { message: item.message, read: { code, reason: String(error) } }
+}
+
+function countByTopic(run: readonly Item<unknown>[]): Map<string, number> {
+  const counts = new Map<string, number>()
+  for (const { message } of run) counts.set(message.topic, (counts.get(message.topic) ?? 0) + 1)
+  return counts
+}

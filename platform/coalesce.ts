@@ -1,0 +1,63 @@
+/**
+ * Lets concurrent requests of a process share a transaction: whatever queued while the last batch
+ * ran is the next batch, so nothing waits longer than it must and a busy process commits less often.
+ */
+export interface CoalesceOptions<Item, Result> {
+  /** Settles the items, in their order, in one transaction; one result each. */
+  readonly run: (items: readonly Item[]) => Promise<readonly Result[]>
+  /** The most items of a batch. */
+  readonly maxBatch: number
+  /** The most items that may wait; more are refused with `overflow()`. */
+  readonly maxQueue: number
+  /** How many batches may run at a time. */
+  readonly lanes: number
+  readonly overflow: () => Error
+}
+
+interface Waiting<Item, Result> {
+  readonly item: Item
+  readonly resolve: (result: Result) => void
+  readonly reject: (error: unknown) => void
+}
+
+export function coalesce<Item, Result>(
+  options: CoalesceOptions<Item, Result>,
+): (item: Item) => Promise<Result> {
+  const queue: Waiting<Item, Result>[] = []
+  let running = 0
+
+  async function lane(): Promise<void> {
+    running += 1
+    // One turn of the event loop lets requests that were read from the sockets together go together.
+    await Promise.resolve()
+    while (queue.length > 0) await settle(queue.splice(0, options.maxBatch))
+    running -= 1
+  }
+
+  /** A batch that fails is split until what fails stands alone, so that it fails alone. */
+  async function settle(batch: readonly Waiting<Item, Result>[]): Promise<void> {
+    try {
+      const results = await options.run(batch.map(({ item }) => item))
+      for (const [index, { resolve }] of batch.entries()) resolve(results[index]!)
+    } catch (error) {
+      if (batch.length === 1 || isUnavailable(error)) {
+        for (const { reject } of batch) reject(error)
+        return
+      }
+      const middle = batch.length >> 1
+      await settle(batch.slice(0, middle))
+      await settle(batch.slice(middle))
+    }
+  }
+
+  return (item) =>
+    new Promise((resolve, reject) => {
+      if (queue.length >= options.maxQueue) return reject(options.overflow())
+      queue.push({ item, resolve, reject })
+      if (running < options.lanes) void lane()
+    })
+}
+
+function isUnavailable(error: unknown): boolean {
+  return (error as { kind?: unknown }).kind === 'unavailable'
+}

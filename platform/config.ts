@@ -1,0 +1,113 @@
+import Type, { type Static, type TObject, type TSchema } from 'typebox'
+import { Value } from 'typebox/value'
+import { expectedText, fromText, type PlainSchema } from './schema-text.ts'
+
+/**
+ * Configuration is one TypeBox object schema per program. Its keys are the names of environment
+ * variables; its defaults and descriptions are what the documents show. `secret: true` in a
+ * variable's schema keeps its value out of every message.
+ */
+export type Environment = Readonly<Record<string, string | undefined>>
+
+/**
+ * Reads the configuration once. An empty variable counts as unset. Throws one ConfigError that names
+ * every variable that is wrong.
+ */
+export function readConfig<Schema extends TObject>(
+  schema: Schema,
+  environment: Environment,
+): Readonly<Static<Schema>> {
+  const config: Record<string, unknown> = {}
+  const problems: string[] = []
+  for (const variable of variablesOf(schema)) {
+    const text = environment[variable.name] || undefined
+    const value = text === undefined ? variable.schema.default : fromText(variable.schema, text)
+    if (value === undefined && variable.optional) continue
+    const problem = problemOf(variable, text, value)
+    if (problem) problems.push(problem)
+    else config[variable.name] = value
+  }
+  if (problems.length > 0) throw new ConfigError(problems)
+  return Object.freeze(config) as Readonly<Static<Schema>>
+}
+
+/** Its message lists every problem, one a line. */
+export class ConfigError extends Error {
+  readonly problems: readonly string[]
+
+  constructor(problems: readonly string[]) {
+    super(`the configuration is wrong:\n${problems.map((problem) => `  ${problem}`).join('\n')}`)
+    this.name = 'ConfigError'
+    this.problems = problems
+  }
+}
+
+/** The rows of a document's table of variables, in the schema's order. */
+export function describeConfig(schema: TObject) {
+  return variablesOf(schema).map(({ name, schema }) => ({
+    name,
+    type: expectedText(schema),
+    default: schema.default as string | number | boolean | undefined,
+    description: schema.description ?? '',
+  }))
+}
+
+/** What every program that serves HTTP reads; spread into its schema. PORT has no default here. */
+export const httpConfig = {
+  HOST: Type.String({ default: '127.0.0.1', description: 'The address to listen on.' }),
+  PORT: Type.Integer({
+    minimum: 0,
+    maximum: 65535,
+    description: 'The port to listen on; 0 takes any free one.',
+  }),
+  BASE_PATH: Type.String({
+    default: '/otusapp/gur-ok',
+    pattern: '^(/|(/[\\w.~-]+)+)$',
+    description: 'Every path is served with and without this prefix; / means none.',
+  }),
+  BODY_LIMIT_BYTES: Type.Integer({
+    default: 65536,
+    minimum: 1024,
+    maximum: 16_777_216,
+    description: 'The largest request body.',
+  }),
+  REQUEST_TIMEOUT_MS: Type.Integer({
+    default: 30_000,
+    minimum: 100,
+    maximum: 600_000,
+    description: 'How long a request may take to arrive, and then to be answered.',
+  }),
+  RATE_LIMIT_PER_MINUTE: Type.Integer({
+    default: 0,
+    minimum: 0,
+    maximum: 10_000_000,
+    description: 'Requests per minute and client address; 0 sets no limit. Loopback has none.',
+  }),
+  LOG_LEVEL: Type.Enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'], {
+    default: 'info',
+    description: 'The least important log lines that are written.',
+  }),
+} as const
+
+interface Variable {
+  readonly name: string
+  readonly schema: PlainSchema
+  readonly optional: boolean
+}
+
+function variablesOf(schema: TObject): Variable[] {
+  const required: readonly string[] = schema.required ?? []
+  return Object.entries(schema.properties).map(([name, property]) => ({
+    name,
+    schema: property as PlainSchema,
+    optional: !required.includes(name),
+  }))
+}
+
+function problemOf({ name, schema }: Variable, text: string | undefined, value: unknown) {
+  if (value !== undefined && Value.Check(schema as TSchema, value)) return undefined
+  const hint = schema.description ? ` (${schema.description})` : ''
+  if (value === undefined) return `${name} is not set; it must be ${expectedText(schema)}${hint}`
+  const given = schema.secret === true || text === undefined ? '' : `, not ${JSON.stringify(text)}`
+  return `${name} must be ${expectedText(schema)}${given}${hint}`
+}

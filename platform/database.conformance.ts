@@ -1,0 +1,312 @@
+import assert from 'node:assert/strict'
+import { randomBytes } from 'node:crypto'
+import { after, before, describe, test } from 'node:test'
+import { type Database, DatabaseError } from './database.ts'
+import { type Migration, migrate } from './migrate.ts'
+
+/** What every implementation of Database must do. Works in a schema of its own and drops it. */
+export function describeDatabase(
+  name: string,
+  open: () => Promise<Database>,
+  options: { skip?: boolean } = {},
+): void {
+  describe(name, { skip: options.skip ?? false }, () => {
+    const schema = `conformance_${randomBytes(6).toString('hex')}`
+    let database: Database
+    before(async () => {
+      database = await open()
+      await database.script(`
+        create schema ${schema};
+        create table ${schema}.item (id integer primary key, amount bigint check (amount >= 0));
+        insert into ${schema}.item values (1, 0);`)
+    })
+    after(async () => {
+      await database.script(`drop schema ${schema} cascade`)
+      await database.close()
+    })
+    const context = { schema, database: () => database, open }
+    describeValues(context)
+    describeTransactions(context)
+    describeErrors(context)
+    describeMigrations(context)
+  })
+}
+
+interface Context {
+  readonly schema: string
+  database(): Database
+  open(): Promise<Database>
+}
+
+const oddStrings = [
+  '',
+  'NULL',
+  'null',
+  '"quoted" \\ {a,b}',
+  "it's; -- no comment",
+  ' spaced\n\ttabbed\r\n',
+  'Заказ 订单 🛒 é \u{10ffff}',
+  '$1 \\x00 \\\\',
+]
+
+function describeValues({ database }: Context): void {
+  const roundTrip = async (type: string, value: unknown) => {
+    const [row] = await database().query<{ value: unknown }>(`select $1::${type} as value`, [value])
+    assert.deepEqual(row?.value, value)
+  }
+  const cases: [type: string, values: unknown[]][] = [
+    ['bigint', [0n, -1n, 2n ** 53n + 1n, 2n ** 63n - 1n, -(2n ** 63n)]],
+    ['integer', [0, -1, 2_147_483_647]],
+    ['double precision', [0.1, -1e300]],
+    ['boolean', [true, false]],
+    ['text', oddStrings],
+    ['uuid', ['018f4e6a-0000-7000-8000-000000000001']],
+    ['numeric', ['12345678901234567890.12']],
+    ['timestamptz', [new Date(0), new Date('2026-02-28T23:59:59.999Z'), new Date(-1)]],
+    ['bytea', [new Uint8Array(), Uint8Array.from({ length: 256 }, (_, at) => at)]],
+  ]
+  for (const [type, values] of cases) {
+    test(`a ${type} comes back as it went, alone and in an array with nulls`, async () => {
+      for (const value of [...values, null]) await roundTrip(type, value)
+      await roundTrip(`${type}[]`, [null, ...values, null])
+      await roundTrip(`${type}[]`, [])
+    })
+    test(`unnest makes rows of an array of ${type}`, async () => {
+      const sent = [...values, null]
+      const rows = await database().query<{ value: unknown }>(
+        `select value from unnest($1::${type}[]) with ordinality as u (value, at) order by at`,
+        [sent],
+      )
+      assert.deepEqual(
+        rows.map((row) => row.value),
+        sent,
+      )
+    })
+  }
+
+  test('unnest joins several arrays into rows', async () => {
+    const rows = await database().query(
+      'select * from unnest($1::bigint[], $2::text[], $3::timestamptz[], $4::bytea[]) as u (a, b, c, d)',
+      [
+        [1n, 2n],
+        ['x', null],
+        [new Date(5), new Date(6)],
+        [null, new Uint8Array([7])],
+      ],
+    )
+    assert.deepEqual(rows, [
+      { a: 1n, b: 'x', c: new Date(5), d: null },
+      { a: 2n, b: null, c: new Date(6), d: new Uint8Array([7]) },
+    ])
+  })
+
+  test('an object is sent as jsonb and comes back as one', () =>
+    roundTrip('jsonb', { a: [1, null, 'x"y'], b: { c: true } }))
+
+  test('a moment is shown in UTC and keeps its milliseconds', async () => {
+    const rows = await database().query('select $1::timestamptz::text as text', [
+      new Date('2026-07-01T12:00:00.123Z'),
+    ])
+    assert.deepEqual(rows, [{ text: '2026-07-01 12:00:00.123+00' }])
+  })
+
+  test('ten thousand rows go and come in one statement', async () => {
+    const ids = Array.from({ length: 10_000 }, (_, at) => BigInt(at))
+    const rows = await database().query<{ id: bigint }>(
+      'select id from unnest($1::bigint[]) as u (id) order by id',
+      [ids],
+    )
+    assert.deepEqual(
+      rows.map((row) => row.id),
+      ids,
+    )
+  })
+}
+
+function describeTransactions({ schema, database }: Context): void {
+  const amountOf = async (id: number) => {
+    const rows = await database().query(`select amount from ${schema}.item where id = $1`, [id])
+    return rows[0]?.amount
+  }
+
+  test('a transaction that resolves is kept, with what it returned', async () => {
+    const returned = await database().transaction(async (tx) => {
+      await tx.query(`insert into ${schema}.item values (10, 5)`)
+      return 'done'
+    })
+    assert.equal(returned, 'done')
+    assert.equal(await amountOf(10), 5n)
+  })
+
+  test('a transaction that rejects leaves nothing and rejects with the same error', async () => {
+    const fault = new Error('changed my mind')
+    const attempt = database().transaction(async (tx) => {
+      await tx.query(`insert into ${schema}.item values (11, 5)`)
+      throw fault
+    })
+    await assert.rejects(attempt, (error) => error === fault)
+    assert.equal(await amountOf(11), undefined)
+  })
+
+  test('a transaction that swallowed a failed statement rejects', async () => {
+    const attempt = database().transaction(async (tx) => {
+      await tx.query(`insert into ${schema}.item values (12, 5)`)
+      await tx.query('select 1 / 0').catch(() => {})
+    })
+    await assert.rejects(attempt, { name: 'DatabaseError', sqlState: '25P02' })
+    assert.equal(await amountOf(12), undefined)
+  })
+
+  test('a transaction takes no statement after its end', async () => {
+    const tx = await database().transaction(async (tx) => tx)
+    await assert.rejects(tx.query('select 1'), /over/)
+  })
+
+  test('statements started together in a transaction all run', async () => {
+    const rows = await database().transaction((tx) =>
+      Promise.all([1, 2, 3].map((value) => tx.query('select $1::integer as value', [value]))),
+    )
+    assert.deepEqual(rows.flat(), [{ value: 1 }, { value: 2 }, { value: 3 }])
+  })
+
+  test('twenty transactions on one row at once all take effect', async () => {
+    const increment = () =>
+      database().transaction(async (tx) => {
+        await tx.query(`update ${schema}.item set amount = amount + 1 where id = 1`)
+        return tx.query<{ amount: bigint }>(`select amount from ${schema}.item where id = 1`)
+      })
+    const seen = await Promise.all(Array.from({ length: 20 }, increment))
+    assert.equal(await amountOf(1), 20n)
+    assert.equal(new Set(seen.map((rows) => rows[0]?.amount)).size, 20)
+  })
+
+  test('a script runs several statements and is undone as a whole', async () => {
+    await database().script(`
+      create table ${schema}.scripted (id integer);
+      insert into ${schema}.scripted values (1), (2);`)
+    const failing = database().script(`insert into ${schema}.scripted values (3); select 1 / 0`)
+    await assert.rejects(failing, { name: 'DatabaseError', kind: 'invalid' })
+    const rows = await database().query(`select id from ${schema}.scripted order by id`)
+    assert.deepEqual(rows, [{ id: 1 }, { id: 2 }])
+  })
+}
+
+function describeErrors({ schema, database, open }: Context): void {
+  const refusals: [
+    what: string,
+    text: string,
+    kind: string,
+    sqlState: string,
+    params?: unknown[],
+  ][] = [
+    ['a unique key that is taken', `insert into ${schema}.item values (1, 1)`, 'conflict', '23505'],
+    ['a broken check', `insert into ${schema}.item values (13, -1)`, 'invalid', '23514'],
+    ['a table that is missing', 'select * from nowhere', 'invalid', '42P01'],
+    ['two statements in one query', 'select 1; select 2', 'invalid', '42601'],
+    ['a zero byte in a text', 'select $1::text', 'invalid', '22021', ['a\0b']],
+  ]
+  for (const [what, text, kind, sqlState, params] of refusals) {
+    test(`${what} is ${kind} (${sqlState}), again and again`, async () => {
+      for (let attempt = 0; attempt < 3; attempt++) {
+        await assert.rejects(database().query(text, params), (error) => {
+          assert.ok(error instanceof DatabaseError)
+          assert.deepEqual([error.kind, error.sqlState], [kind, sqlState])
+          return true
+        })
+      }
+      assert.deepEqual(await database().query('select 1 as one'), [{ one: 1 }])
+    })
+  }
+
+  test('a statement outlives a change of its table', async () => {
+    const text = `select * from ${schema}.changing`
+    await database().script(`create table ${schema}.changing (a integer)`)
+    await database().query(text)
+    await database().script(`
+      alter table ${schema}.changing add b integer;
+      insert into ${schema}.changing values (1, 2)`)
+    await assert.rejects(database().query(text), { kind: 'conflict' })
+    assert.deepEqual(await database().query(text), [{ a: 1, b: 2 }])
+  })
+
+  test('a database that was closed is unavailable', async () => {
+    const closed = await open()
+    await closed.query('select 1')
+    await Promise.all([closed.close(), closed.close()])
+    const unavailable = { name: 'DatabaseError', kind: 'unavailable' }
+    await assert.rejects(closed.query('select 1'), unavailable)
+    await assert.rejects(
+      closed.transaction(async () => {}),
+      unavailable,
+    )
+    await assert.rejects(closed.script('select 1'), unavailable)
+  })
+}
+
+function describeMigrations({ schema, database }: Context): void {
+  const create: Migration = {
+    id: 1,
+    name: 'create',
+    sql: `
+      create table ${schema}_m.thing (id integer primary key, note text); -- it's one
+      insert into ${schema}_m.thing values (1, 'a');
+      create function ${schema}_m.twice(n integer) returns integer
+        language sql as $$ select n * 2 $$;
+      select ${schema}_m.twice(1)`,
+  }
+  const extend: Migration = {
+    id: 2,
+    name: 'extend',
+    sql: `alter table ${schema}_m.thing add extra text; update ${schema}_m.thing set extra = 'b';`,
+  }
+  const drop = () => database().script(`drop schema if exists ${schema}_m cascade`)
+  const things = () => database().query(`select id, note, extra from ${schema}_m.thing`)
+
+  test('migrations are applied once, and later ones when they come', async (t) => {
+    t.after(drop)
+    assert.equal(await migrate(database(), `${schema}_m`, [create]), 1)
+    assert.equal(await migrate(database(), `${schema}_m`, [create]), 0)
+    assert.equal(await migrate(database(), `${schema}_m`, [create, extend]), 1)
+    assert.equal(await migrate(database(), `${schema}_m`, [create, extend]), 0)
+    assert.deepEqual(await things(), [{ id: 1, note: 'a', extra: 'b' }])
+  })
+
+  test('the previous version of the code starts on a newer schema', async (t) => {
+    t.after(drop)
+    await migrate(database(), `${schema}_m`, [create, extend])
+    assert.equal(await migrate(database(), `${schema}_m`, [create]), 0)
+  })
+
+  test('migrations that race are applied once between them', async (t) => {
+    t.after(drop)
+    const race = () => migrate(database(), `${schema}_m`, [create, extend])
+    const applied = await Promise.all([race(), race(), race()])
+    assert.equal(
+      applied.reduce((sum, count) => sum + count),
+      2,
+    )
+    assert.deepEqual(await things(), [{ id: 1, note: 'a', extra: 'b' }])
+  })
+
+  test('a migration that fails leaves nothing, and what was before it', async (t) => {
+    t.after(drop)
+    const failing = { ...extend, sql: `delete from ${schema}_m.thing; select 1 / 0` }
+    await assert.rejects(migrate(database(), `${schema}_m`, [create, failing]), {
+      sqlState: '22012',
+    })
+    assert.equal(await migrate(database(), `${schema}_m`, [create, extend]), 1)
+    assert.deepEqual(await things(), [{ id: 1, note: 'a', extra: 'b' }])
+  })
+
+  test('a migration that was applied under another name is refused', async (t) => {
+    t.after(drop)
+    await migrate(database(), `${schema}_m`, [create])
+    const renamed = { ...create, name: 'other' }
+    await assert.rejects(migrate(database(), `${schema}_m`, [renamed]), /other/)
+  })
+
+  test('migrations out of order and odd schema names are refused', async () => {
+    await assert.rejects(migrate(database(), `${schema}_m`, [extend, create]), /out of order/)
+    await assert.rejects(migrate(database(), 'a; drop', []), /schema name/)
+  })
+}

@@ -1,0 +1,85 @@
+import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import { createServer, type RequestListener } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { type TestContext, test } from 'node:test'
+import { createHttpClient, HttpUnreachable } from './http-client.ts'
+
+async function serve(t: TestContext, listener: RequestListener) {
+  const server = createServer(listener).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const client = createHttpClient()
+  t.after(async () => {
+    server.closeAllConnections()
+    server.close()
+    await client.close()
+  })
+  const { port } = server.address() as AddressInfo
+  return { server, call: client.call, url: `http://127.0.0.1:${port}` }
+}
+
+test('sends method, headers and body, and resolves with any answer', async (t) => {
+  const { call, url } = await serve(t, async (request, response) => {
+    const chunks: Buffer[] = []
+    for await (const chunk of request) chunks.push(chunk)
+    const seen = [
+      request.method,
+      request.url,
+      request.headers['x-one'],
+      String(Buffer.concat(chunks)),
+    ]
+    response.writeHead(402).end(JSON.stringify(seen))
+  })
+  const headers = { 'x-one': '1' }
+  const answer = await call({ method: 'POST', url: `${url}/a?b=1`, headers, body: 'héllo' }, 2000)
+  assert.equal(answer.status, 402)
+  assert.deepEqual(JSON.parse(answer.body), ['POST', '/a?b=1', '1', 'héllo'])
+})
+
+test('uses its connections again', async (t) => {
+  let connections = 0
+  const { server, call, url } = await serve(t, (_request, response) => response.end('ok'))
+  server.on('connection', () => connections++)
+  for (let i = 0; i < 20; i++) await call({ method: 'GET', url, headers: {} }, 2000)
+  // A connection is free again a moment after its answer, so a second one may open meanwhile.
+  assert.ok(connections <= 2, `${connections} connections for 20 calls`)
+})
+
+test('rejects when nobody listens, naming the call but not its query', async (t) => {
+  const { server, call, url } = await serve(t, () => {})
+  server.close()
+  await once(server, 'close')
+  await assert.rejects(
+    call({ method: 'DELETE', url: `${url}/a?p=1`, headers: {} }, 2000),
+    (error) => {
+      assert.ok(error instanceof HttpUnreachable)
+      assert.match(error.message, /^DELETE http:\/\/127\.0\.0\.1:\d+\/a: .*ECONNREFUSED/)
+      return true
+    },
+  )
+})
+
+test('the time-out covers an answer that never comes, and a body that never ends', async (t) => {
+  const { call, url } = await serve(t, (request, response) => {
+    if (request.url === '/body') response.writeHead(200).write('half')
+  })
+  for (const path of ['/head', '/body']) {
+    const started = performance.now()
+    const answer = call({ method: 'GET', url: url + path, headers: {} }, 100)
+    await assert.rejects(answer, HttpUnreachable)
+    assert.ok(performance.now() - started < 1500)
+  }
+})
+
+test('rejects an answer that breaks off or is larger than the bound', async (t) => {
+  const { call, url } = await serve(t, (request, response) => {
+    if (request.url === '/large') return response.end('x'.repeat(1_048_577))
+    response.writeHead(200, { 'content-length': 10 }).write('x', () => response.destroy())
+  })
+  for (const path of ['/large', '/broken']) {
+    await assert.rejects(
+      call({ method: 'GET', url: url + path, headers: {} }, 2000),
+      HttpUnreachable,
+    )
+  }
+})

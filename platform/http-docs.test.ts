@@ -1,0 +1,150 @@
+import assert from 'node:assert/strict'
+import { type TestContext, test } from 'node:test'
+import Ajv2020 from 'ajv/dist/2020.js'
+import addFormats from 'ajv-formats'
+import Type from 'typebox'
+import { createHttpServer } from './http-server.ts'
+import { systemRuntime } from './runtime.ts'
+import { createLog, createTelemetry } from './telemetry.ts'
+
+const PREFIX = '/otusapp/gur-ok'
+const State = Type.Union([Type.Literal('ON'), Type.Literal('OFF')], { $id: 'State' })
+
+async function build(t: TestContext) {
+  const app = await createHttpServer({
+    service: 'billing',
+    title: 'Billing',
+    basePath: PREFIX,
+    bodyLimitBytes: 65536,
+    requestTimeoutMs: 2000,
+    rateLimitPerMinute: 0,
+    log: createLog('silent', 'billing', { write: () => {} }),
+    telemetry: createTelemetry('billing'),
+    readiness: {},
+    runtime: systemRuntime,
+  })
+  t.after(() => app.close())
+  app.post(
+    '/billing/:id',
+    {
+      schema: {
+        summary: 'Do it',
+        params: Type.Object({ id: Type.String({ format: 'uuid' }) }),
+        querystring: Type.Object({ limit: Type.Integer({ default: 5 }), amount: Type.String() }),
+        headers: Type.Object({ 'idempotency-key': Type.Optional(Type.String()) }),
+        body: Type.Object({ state: State }, { additionalProperties: false }),
+        response: {
+          200: Type.Object({ state: State, before: Type.Union([State, Type.Null()]) }),
+        },
+      },
+    },
+    async (request) => ({ state: request.body.state, before: null }),
+  )
+  return app
+}
+
+interface Operation {
+  summary?: string
+  parameters?: { name: string; in: string; required: boolean; schema: object }[]
+  requestBody?: { required: boolean; content: Record<string, { schema: object }> }
+  responses: Record<string, { description: string; content: Record<string, { schema: object }> }>
+}
+
+interface Document {
+  openapi: string
+  info: object
+  servers: { url: string }[]
+  components: { schemas: Record<string, object> }
+  paths: Record<string, Record<string, Operation>>
+}
+
+test('the document shows the routes, both servers and the problems', async (t) => {
+  const app = await build(t)
+  const answer = await app.inject('/billing/openapi.json')
+  assert.match(String(answer.headers['content-type']), /^application\/json/)
+  const document: Document = answer.json()
+  assert.equal(document.openapi, '3.1.0')
+  assert.deepEqual(document.info, { title: 'Billing', version: '1.0.0' })
+  assert.deepEqual(document.servers, [{ url: '/' }, { url: PREFIX }])
+  assert.deepEqual(Object.keys(document.paths).sort(), ['/billing/health', '/billing/{id}'])
+
+  const operation = document.paths['/billing/{id}']!.post!
+  const parameters = operation.parameters!.map((one) => `${one.in} ${one.name} ${one.required}`)
+  assert.deepEqual(parameters.sort(), [
+    'header idempotency-key false',
+    'path id true',
+    'query amount true',
+    'query limit false',
+  ])
+  assert.equal(operation.requestBody!.required, true)
+  assert.deepEqual(document.components.schemas.State, { type: 'string', enum: ['ON', 'OFF'] })
+  const problem = operation.responses.default!.content['application/problem+json']!.schema
+  assert.deepEqual(problem, { $ref: '#/components/schemas/Problem' })
+})
+
+test('every schema of the document is valid JSON Schema 2020-12 whose references are there', async (t) => {
+  const app = await build(t)
+  const document: Document = (await app.inject('/billing/openapi.json')).json()
+  const ajv = new Ajv2020.default({ strict: true, allowUnionTypes: true })
+  addFormats.default(ajv)
+  ajv
+    .addSchema({ $id: 'document', components: document.components } as object, 'document')
+    .addKeyword('components')
+  const pointed = (schema: object) =>
+    JSON.parse(JSON.stringify(schema).replaceAll('"#/components', '"document#/components'))
+
+  for (const [path, operations] of Object.entries(document.paths)) {
+    for (const { parameters = [], requestBody, responses } of Object.values(operations)) {
+      const inPath = parameters.filter((one) => one.in === 'path').map((one) => one.name)
+      assert.deepEqual(
+        inPath,
+        [...path.matchAll(/\{(\w+)\}/g)].map((match) => match[1]),
+      )
+      const answers = Object.values(responses)
+      for (const answer of answers) assert.ok(answer.description)
+      const contents = [requestBody, ...answers].flatMap((one) => Object.values(one?.content ?? {}))
+      for (const { schema } of [...parameters, ...contents]) ajv.compile(pointed(schema))
+    }
+  }
+})
+
+test('a problem that is sent fits the schema of problems', async (t) => {
+  const app = await build(t)
+  const document: Document = (await app.inject('/billing/openapi.json')).json()
+  const ajv = new Ajv2020.default({ strict: true })
+  addFormats.default(ajv)
+  const fits = ajv.compile(document.components.schemas.Problem!)
+  assert.ok(fits((await app.inject('/nowhere')).json()), JSON.stringify(fits.errors))
+})
+
+for (const prefix of ['', PREFIX]) {
+  test(`the page works offline under "${prefix}/": all it needs is beside it`, async (t) => {
+    const app = await build(t)
+    const bare = await app.inject(`${prefix}/billing/docs`)
+    assert.equal(bare.statusCode, 302)
+    const at = new URL(String(bare.headers.location), `http://host${prefix}/billing/docs`)
+    assert.equal(at.href, `http://host${prefix}/billing/docs/`)
+
+    const page = await app.inject(at.pathname)
+    assert.match(String(page.headers['content-type']), /^text\/html/)
+    const links = [...page.body.matchAll(/(?:href|src)="([^"]+)"/g)].map((match) => match[1]!)
+    assert.ok(links.length > 5)
+    for (const link of [...links, './json']) {
+      const target = new URL(link, at)
+      assert.ok(target.href.startsWith(at.href), link)
+      assert.equal((await app.inject(target.pathname)).statusCode, 200, link)
+    }
+    assert.equal((await app.inject(`${at.pathname}json`)).json().openapi, '3.1.0')
+  })
+}
+
+test('the security policy lets the page load its own files, over plain HTTP too', async (t) => {
+  const app = await build(t)
+  const page = await app.inject('/billing/docs/')
+  const policy = String(page.headers['content-security-policy'])
+  assert.match(policy, /script-src 'self'/)
+  assert.match(policy, /style-src 'self'/)
+  assert.match(policy, /img-src 'self' data:/)
+  assert.doesNotMatch(policy, /upgrade-insecure-requests/)
+  assert.doesNotMatch(page.body, /<script(?![^>]*src=)|<style|\son\w+=/)
+})

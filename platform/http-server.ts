@@ -1,0 +1,167 @@
+import helmet from '@fastify/helmet'
+import rateLimit from '@fastify/rate-limit'
+import { type FastifyBaseLogger, type FastifyRequest, fastify, LogController } from 'fastify'
+import { Fault } from '../contracts/problems.ts'
+import { addDocs } from './http-docs.ts'
+import { addRequestHooks, saneRequestId } from './http-hooks.ts'
+import { addOperations } from './http-operations.ts'
+import { rawProblem, sendProblem } from './http-problems.ts'
+import { compileValidator, type HttpServer, parseJsonBody } from './http-validation.ts'
+import type { Log, Runtime } from './runtime.ts'
+import type { Telemetry } from './telemetry.ts'
+
+export interface HttpServerOptions {
+  /** The first part of every path of the service. */
+  readonly service: 'orders' | 'billing' | 'notification'
+  /** The title of its documents. */
+  readonly title: string
+  /** Every path is served with and without this prefix; '' or '/' is none. */
+  readonly basePath: string
+  readonly bodyLimitBytes: number
+  /** How long a request may take to arrive, and then, without `Prefer: wait`, to be answered. */
+  readonly requestTimeoutMs: number
+  /** For each client address but loopback; 0 sets no limit. */
+  readonly rateLimitPerMinute: number
+  readonly log: Log | FastifyBaseLogger
+  readonly telemetry: Telemetry
+  readonly readiness: Readonly<Record<string, () => Promise<void>>>
+  readonly runtime: Runtime
+}
+
+export type { HttpServer } from './http-validation.ts'
+
+/** Longer than the pools of clients and proxies keep a connection, so that they close it first. */
+const KEEP_ALIVE_MS = 72_000
+/** What a caller may add to the time for an answer, with `Prefer: wait`. */
+const LONGEST_WAIT_MS = 30_000
+const MAX_PARAM_CHARACTERS = 128
+const MAX_RATE_LIMITED_ADDRESSES = 10_000
+const PRIVATE_NETWORKS = ['loopback', 'linklocal', 'uniquelocal']
+
+/**
+ * The HTTP side of a service, before its own routes: add them, then listen, or hand `ready()` and
+ * `routing` to another server, whose time-outs and connections are then the ones that count.
+ * Header names in schemas are lower case; a string that a route's schema promises is sent as JSON.
+ * Every error is a problem of contracts/problems.ts.
+ */
+export async function createHttpServer(options: HttpServerOptions): Promise<HttpServer> {
+  const { requestTimeoutMs, runtime } = options
+  const basePath = options.basePath.replace(/\/+$/, '')
+  const app: HttpServer = fastify({
+    loggerInstance: asFastifyLogger(options.log),
+    logController: new LogController({
+      disableRequestLogging: true,
+      requestIdLogLabel: 'requestId',
+    }),
+    genReqId: ({ headers }) => saneRequestId(headers['x-request-id']) ?? runtime.uuid(),
+    rewriteUrl: ({ url = '/' }) => withoutPrefix(url, basePath),
+    routerOptions: { ignoreTrailingSlash: true, maxParamLength: MAX_PARAM_CHARACTERS },
+    trustProxy: PRIVATE_NETWORKS,
+    bodyLimit: options.bodyLimitBytes,
+    requestTimeout: requestTimeoutMs,
+    handlerTimeout: requestTimeoutMs + LONGEST_WAIT_MS,
+    // A socket may be silent for longer than the slowest answer takes.
+    connectionTimeout: requestTimeoutMs + 2 * LONGEST_WAIT_MS,
+    keepAliveTimeout: KEEP_ALIVE_MS,
+    forceCloseConnections: 'idle',
+    return503OnClosing: false,
+    frameworkErrors: (error, request, reply) => {
+      reply.header('x-request-id', request.id)
+      sendProblem(error, request, reply)
+    },
+    clientErrorHandler(_error, socket) {
+      if (socket.writable) socket.end(rawProblem())
+      else socket.destroy()
+    },
+  })
+  app.setValidatorCompiler(compileValidator)
+  // Fastify's own cannot meet one named schema twice; and types already bind what a route answers.
+  app.setSerializerCompiler(() => JSON.stringify)
+  app.setErrorHandler(sendProblem)
+  app.setNotFoundHandler((request, reply) => sendProblem(notFound(request), request, reply))
+  readJsonOnly(app)
+  await addSecurity(app, options.rateLimitPerMinute)
+  addRequestHooks(app, options.telemetry)
+  await addDocs(app, { service: options.service, title: options.title, basePath })
+  addOperations(app, { ...options, log: app.log })
+  return app
+}
+
+async function addSecurity(app: HttpServer, rateLimitPerMinute: number): Promise<void> {
+  await app.register(helmet, {
+    // Both are for the gateway to say, which knows whether TLS ends there: over plain HTTP the
+    // upgrade would break the documents' pages on every host but localhost.
+    strictTransportSecurity: false,
+    contentSecurityPolicy: { directives: { upgradeInsecureRequests: null } },
+  })
+  if (rateLimitPerMinute === 0) return
+  await app.register(rateLimit, {
+    max: rateLimitPerMinute,
+    timeWindow: 60_000,
+    cache: MAX_RATE_LIMITED_ADDRESSES,
+    allowList: (request) => isLoopback(request),
+    errorResponseBuilder: (_request, { after }) => {
+      return new Fault('TOO_MANY_REQUESTS', { detail: `try again in ${after}` })
+    },
+  })
+}
+
+/** Whether the caller is on this machine and speaks for nobody else, as a proxy would. */
+export function isLoopback(request: {
+  readonly socket: { readonly remoteAddress?: string | undefined }
+  readonly headers: Readonly<Record<string, unknown>>
+}): boolean {
+  const address = request.socket.remoteAddress ?? ''
+  const isForwarded = 'x-forwarded-for' in request.headers || 'forwarded' in request.headers
+  return !isForwarded && /^(::1|(::ffff:)?127\.\d+\.\d+\.\d+)$/.test(address)
+}
+
+/** JSON is the only content type; an empty body is none, whatever type it claims. */
+function readJsonOnly(app: HttpServer): void {
+  app.removeAllContentTypeParsers()
+  const asBytes = { parseAs: 'buffer' } as const
+  app.addContentTypeParser<Buffer>(
+    'application/json',
+    asBytes,
+    async (_request: FastifyRequest, body: Uint8Array) => parseJsonBody(body),
+  )
+  app.addContentTypeParser<Buffer>(
+    '*',
+    asBytes,
+    async (_request: FastifyRequest, body: Uint8Array) => {
+      if (body.length > 0) throw new Fault('UNSUPPORTED_MEDIA_TYPE')
+    },
+  )
+}
+
+function withoutPrefix(url: string, basePath: string): string {
+  if (basePath === '' || !url.startsWith(basePath)) return url
+  const rest = url.slice(basePath.length)
+  if (rest === '' || rest.startsWith('?')) return `/${rest}`
+  return rest.startsWith('/') ? rest : url
+}
+
+function notFound({ method, url }: { method: string; url: string }): Fault {
+  return new Fault('ROUTE_NOT_FOUND', { detail: `${method} ${url.split('?', 1)[0]}` })
+}
+
+/** A plain Log as the logger that Fastify asks for: children carry members of their own. */
+function asFastifyLogger(log: Log | FastifyBaseLogger, own: object = {}): FastifyBaseLogger {
+  if ('child' in log) return log
+  const write = (level: keyof Log) => (first: unknown, sentence?: string) => {
+    if (typeof first === 'string') log[level](own, first)
+    else if (first instanceof Error) log[level]({ ...own, err: first }, sentence ?? first.message)
+    else log[level]({ ...own, ...(first as object) }, sentence ?? '')
+  }
+  return {
+    level: 'debug',
+    fatal: write('error'),
+    error: write('error'),
+    warn: write('warn'),
+    info: write('info'),
+    debug: write('debug'),
+    trace: () => undefined,
+    silent: () => undefined,
+    child: (members: object) => asFastifyLogger(log, { ...own, ...members }),
+  } as FastifyBaseLogger
+}

@@ -1,0 +1,137 @@
+import type {
+  FastifyBaseLogger,
+  FastifyInstance,
+  FastifyTypeProvider,
+  RawReplyDefaultExpression,
+  RawRequestDefaultExpression,
+  RawServerDefault,
+} from 'fastify'
+import type { FastifyRouteSchemaDef } from 'fastify/types/schema.js'
+import type { Static, TSchema } from 'typebox'
+import { Compile } from 'typebox/compile'
+import { Fault } from '../contracts/problems.ts'
+import { lowerUuids } from '../contracts/uuid.ts'
+import { expectedText, fromText, type PlainSchema } from './schema-text.ts'
+
+interface TypeBoxProvider extends FastifyTypeProvider {
+  validator: this['schema'] extends TSchema ? Static<this['schema']> : unknown
+  serializer: this['schema'] extends TSchema ? Static<this['schema']> : unknown
+}
+
+/** Fastify, with the types of a route's input and answers taken from its TypeBox schemas. */
+export type HttpServer = FastifyInstance<
+  RawServerDefault,
+  RawRequestDefaultExpression,
+  RawReplyDefaultExpression,
+  FastifyBaseLogger,
+  TypeBoxProvider
+>
+
+type Values = Readonly<Record<string, unknown>>
+type Verdict = { value: unknown } | { error: Fault }
+
+/** Deeper bodies than any schema here asks for are refused before anything walks through them. */
+const MAX_BODY_DEPTH = 16
+
+/**
+ * Fastify's validator compiler over TypeBox. A body is taken as it is: no coercion, and an unknown
+ * field of a closed schema is refused. Parameters, query and headers are text, so numbers and
+ * booleans are read from it; query parameters that the schema does not name are left out, because
+ * proxies and clients add some. UUIDs are lower case afterwards, in all of them.
+ */
+export function compileValidator(route: FastifyRouteSchemaDef<TSchema>) {
+  const schema = route.schema as PlainSchema
+  const part = route.httpPart === 'querystring' ? 'query' : (route.httpPart ?? 'body')
+  const validator = Compile(route.schema)
+
+  return (input: unknown): Verdict => {
+    const repeated = part === 'query' ? firstRepeated(input as Values) : undefined
+    if (repeated !== undefined) {
+      return refused(`query/${repeated}`, `${repeated} is given more than once`)
+    }
+    const value = part === 'body' ? lowerUuids(input) : readNamed(schema, input as Values)
+    if (validator.Check(value)) {
+      // Routes and hooks still want the headers that no schema names.
+      return { value: part === 'headers' ? { ...(input as Values), ...(value as Values) } : value }
+    }
+    if (part === 'body' && (input === undefined || input === null)) {
+      return refused('body', 'the request needs a JSON body')
+    }
+    const [field, detail] = firstProblem(schema, validator.Errors(value))
+    return refused(`${part}${field}`, `${part}${field} ${detail}`)
+  }
+}
+
+/** Parses a JSON body. An empty one is no body; throws the Fault that says what is wrong. */
+export function parseJsonBody(bytes: Uint8Array): unknown {
+  let value: unknown
+  try {
+    const text = new TextDecoder('utf-8', { fatal: true }).decode(bytes)
+    if (text.trim() === '') return undefined
+    value = JSON.parse(text)
+  } catch (error) {
+    throw new Fault('MALFORMED_JSON', {}, error)
+  }
+  if (isDeeperThan(value, MAX_BODY_DEPTH)) {
+    const detail = `the body is nested deeper than ${MAX_BODY_DEPTH} levels`
+    throw new Fault('VALIDATION_FAILED', { field: 'body', detail })
+  }
+  return value
+}
+
+function isDeeperThan(value: unknown, levels: number): boolean {
+  if (value === null || typeof value !== 'object') return false
+  return levels === 0 || Object.values(value).some((inner) => isDeeperThan(inner, levels - 1))
+}
+
+function refused(field: string, detail: string): Verdict {
+  return { error: new Fault('VALIDATION_FAILED', { field, detail }) }
+}
+
+function firstRepeated(query: Values): string | undefined {
+  return Object.keys(query).find((name) => Array.isArray(query[name]))
+}
+
+/** The values that the schema names, each read from its text; defaults stand in for missing ones. */
+function readNamed({ properties }: PlainSchema, input: Values): unknown {
+  if (properties === undefined) return input
+  const values: Record<string, unknown> = {}
+  for (const [name, schema] of Object.entries(properties)) {
+    const text = Object.hasOwn(input, name) ? input[name] : undefined
+    if (typeof text === 'string') values[name] = fromText(schema, lowerUuids(text))
+    else if (text !== undefined) values[name] = text
+    else if (schema.default !== undefined) values[name] = schema.default
+  }
+  return values
+}
+
+interface ValidationError {
+  readonly keyword: string
+  readonly instancePath: string
+  readonly params: object
+  readonly message: string
+}
+
+/** The path of the field to name, and what is wrong with it. An unknown or missing field comes first. */
+function firstProblem(schema: PlainSchema, errors: ValidationError[]): [string, string] {
+  for (const { keyword, instancePath, params } of errors) {
+    const names = params as { additionalProperties?: string[]; requiredProperties?: string[] }
+    const unknown = keyword === 'additionalProperties' ? names.additionalProperties?.[0] : undefined
+    if (unknown !== undefined) return [`${instancePath}/${unknown}`, 'is not a known field']
+    const missing = keyword === 'required' ? names.requiredProperties?.[0] : undefined
+    if (missing !== undefined) return [`${instancePath}/${missing}`, 'is required']
+  }
+  const error = errors[0]
+  if (error === undefined) return ['', 'does not fit its schema']
+  const inner = schemaAt(schema, error.instancePath)
+  return [error.instancePath, inner ? `must be ${expectedText(inner)}` : error.message]
+}
+
+/** The part of a schema that a JSON pointer into the value leads to, through objects and lists. */
+function schemaAt(schema: PlainSchema, pointer: string): PlainSchema | undefined {
+  const steps = pointer.split('/').slice(1)
+  return steps.reduce<PlainSchema | undefined>(
+    (at, step) => at?.properties?.[step] ?? at?.items,
+    schema,
+  )
+}

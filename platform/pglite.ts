@@ -1,0 +1,136 @@
+import { mkdirSync } from 'node:fs'
+import { join } from 'node:path'
+import { PGlite } from '@electric-sql/pglite'
+import { type Database, DatabaseError, type Queryable } from './database.ts'
+import { lockFolder } from './folder-lock.ts'
+import { ensureCluster, freshCluster } from './pglite-cluster.ts'
+import { createSession, type Session } from './pglite-session.ts'
+import { upkeep } from './pglite-upkeep.ts'
+
+export interface PgliteOptions {
+  /** Where the data live, created if missing; without it they live in memory. */
+  readonly folder?: string
+  /** At most how often, between statements, PGlite's housekeeping is looked after. */
+  readonly upkeepEveryMs?: number
+}
+
+/** Longer than this in one go, statements would keep timers and sockets waiting. */
+const maxTurnMs = 10
+
+/**
+ * PostgreSQL inside this process. It has one connection: transactions run one after the other, and
+ * whoever calls the database itself, instead of `tx`, inside a transaction waits for ever.
+ *
+ * What was committed survives the death of the process, but not surely that of the machine, since
+ * PGlite does not flush its files to the disk.
+ *
+ * Rejects with a plain Error when the folder is in use or holds something else.
+ */
+export async function openPglite(options: PgliteOptions = {}): Promise<Database> {
+  const opened = await open(options.folder)
+  const upkeepEveryMs = options.upkeepEveryMs ?? 1_000
+  const session = createSession(opened.pglite)
+  const exclusively = createQueue()
+  let upkeepAt = performance.now() + upkeepEveryMs
+  let closing: Promise<void> | undefined
+
+  function use<T>(work: () => Promise<T>): Promise<T> {
+    if (closing) {
+      return Promise.reject(new DatabaseError('the database is closed', 'unavailable'))
+    }
+    const result = exclusively(work)
+    if (performance.now() >= upkeepAt) {
+      upkeepAt = performance.now() + upkeepEveryMs
+      // Nobody waits for upkeep, and what ails the database shows in the next statement anyway.
+      exclusively(() => upkeep(session)).catch(() => {})
+    }
+    return result
+  }
+
+  return {
+    query: <Row>(text: string, params?: readonly unknown[]) =>
+      use(async () => (await session.run(text, params)).rows as Row[]),
+    transaction: (work) => use(() => runTransaction(session, work)),
+    script: (text) => use(() => session.script(text)),
+    close() {
+      closing ??= exclusively(() => opened.close())
+      return closing
+    },
+  }
+}
+
+async function runTransaction<T>(session: Session, work: (tx: Queryable) => Promise<T>) {
+  let over = false
+  const tx: Queryable = {
+    async query<Row>(text: string, params?: readonly unknown[]) {
+      if (over) throw new Error('this transaction is over')
+      return (await session.run(text, params)).rows as Row[]
+    },
+  }
+  await session.run('begin')
+  let result: T
+  try {
+    result = await work(tx)
+  } catch (error) {
+    over = true
+    await session.run('rollback')
+    throw error
+  }
+  over = true
+  const { tag } = await session.run('commit')
+  if (tag !== 'COMMIT') {
+    throw new DatabaseError('a failed statement rolled the transaction back', 'invalid', '25P02')
+  }
+  return result
+}
+
+/** Runs what it is given one by one, in order, and lets the event loop turn now and then. */
+function createQueue(): <T>(work: () => Promise<T>) => Promise<T> {
+  let last: Promise<unknown> = Promise.resolve()
+  let turnStarted = performance.now()
+  return (work) => {
+    const result = last.then(async () => {
+      if (performance.now() - turnStarted > maxTurnMs) {
+        await new Promise((resolve) => setImmediate(resolve))
+        turnStarted = performance.now()
+      }
+      return work()
+    })
+    last = result.catch(() => {})
+    return result
+  }
+}
+
+async function open(
+  folder: string | undefined,
+): Promise<{ pglite: PGlite; close(): Promise<void> }> {
+  if (folder === undefined) {
+    const pglite = await start({ loadDataDir: new Blob([await freshCluster()]) })
+    return { pglite, close: () => pglite.close() }
+  }
+  mkdirSync(folder, { recursive: true })
+  const lock = lockFolder(folder)
+  try {
+    const dataDir = join(folder, 'pgdata')
+    await ensureCluster(dataDir)
+    const pglite = await start({ dataDir })
+    return { pglite, close: () => pglite.close().finally(() => lock.release()) }
+  } catch (error) {
+    lock.release()
+    throw error
+  }
+}
+
+async function start(place: { dataDir: string } | { loadDataDir: Blob }): Promise<PGlite> {
+  const said: string[] = []
+  const settings = ['timezone=UTC', 'min_wal_size=32MB'].flatMap((setting) => ['-c', setting])
+  try {
+    return await PGlite.create({
+      ...place,
+      startParams: [...PGlite.defaultStartParams, ...settings],
+      onStderr: (line) => said.push(line) > 100,
+    })
+  } catch (cause) {
+    throw new Error(`PGlite cannot start: ${said.slice(-5).join(' ') || cause}`, { cause })
+  }
+}

@@ -1,0 +1,114 @@
+import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import { type AddressInfo, createServer } from 'node:net'
+import { describe, type TestContext, test } from 'node:test'
+import { describeDatabase } from './database.conformance.ts'
+import type { Queryable } from './database.ts'
+import { openPostgres, type PostgresOptions } from './postgres.ts'
+
+const url = process.env.TEST_DATABASE_URL
+const name = url ? 'PostgreSQL' : 'PostgreSQL (skipped: TEST_DATABASE_URL names no server)'
+
+describeDatabase(name, () => openPostgres({ url: url! }), { skip: !url })
+
+describe(`${name}, when connections break`, { skip: !url }, () => {
+  const unavailable = { name: 'DatabaseError', kind: 'unavailable' }
+  const open = async (t: TestContext, options: Partial<PostgresOptions> = {}) => {
+    const database = await openPostgres({ url: url!, ...options })
+    t.after(() => database.close())
+    return database
+  }
+  const kill = 'select pg_terminate_backend($1)'
+  const pidOf = async (connection: Queryable) => {
+    const rows = await connection.query<{ pid: number }>('select pg_backend_pid() as pid')
+    return rows[0]!.pid
+  }
+
+  test('an idle connection that dies is reported and replaced', async (t) => {
+    const died = Promise.withResolvers<Error>()
+    const database = await open(t, { onPoolError: died.resolve })
+    const pid = await pidOf(database)
+    const other = await open(t)
+    await other.query(kill, [pid])
+    assert.match((await died.promise).message, /terminat/)
+    assert.deepEqual(await database.query('select 1 as one'), [{ one: 1 }])
+  })
+
+  test('a transaction whose connection dies rejects, and the next one works', async (t) => {
+    const database = await open(t, { maxConnections: 1 })
+    const other = await open(t)
+    const attempt = database.transaction(async (tx) => {
+      await other.query(kill, [await pidOf(tx)])
+      await tx.query('select 2')
+    })
+    await assert.rejects(attempt, unavailable)
+    assert.equal(await database.transaction(async () => 'works'), 'works')
+  })
+
+  test('a statement that takes too long is unavailable and its connection is kept', async (t) => {
+    const database = await open(t, { maxConnections: 1, statementTimeoutMs: 50 })
+    const before = await pidOf(database)
+    await assert.rejects(database.query('select pg_sleep(30)'), {
+      ...unavailable,
+      sqlState: '57014',
+    })
+    await assert.rejects(
+      database.transaction((tx) => tx.query('select pg_sleep(30)')),
+      unavailable,
+    )
+    assert.equal(await pidOf(database), before)
+  })
+
+  test('a refused statement costs no connection', async (t) => {
+    const database = await open(t, { maxConnections: 1 })
+    const before = await pidOf(database)
+    await assert.rejects(database.query('select 1 / 0'))
+    await assert.rejects(database.transaction((tx) => tx.query('select 1 / 0')))
+    assert.equal(await pidOf(database), before)
+  })
+
+  test('who finds no free connection in time is told so', async (t) => {
+    const database = await open(t, { maxConnections: 1, connectTimeoutMs: 50 })
+    await database.transaction(async () => {
+      await assert.rejects(database.query('select 1'), unavailable)
+    })
+  })
+
+  test('a wrong database name is unavailable, not a fault of the statement', async (t) => {
+    const wrong = new URL(url!)
+    wrong.pathname = '/no_such_database'
+    const database = await open(t, { url: wrong.href })
+    await assert.rejects(database.query('select 1'), { ...unavailable, sqlState: '3D000' })
+  })
+})
+
+describe('PostgreSQL that cannot be reached', () => {
+  const unavailable = { name: 'DatabaseError', kind: 'unavailable' }
+
+  test('opens, and every use is unavailable while nobody listens', async (t) => {
+    const server = createServer().listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    const { port } = server.address() as AddressInfo
+    server.close()
+    const database = await openPostgres({ url: `postgres://nobody@127.0.0.1:${port}/none` })
+    t.after(() => database.close())
+    await assert.rejects(database.query('select 1'), unavailable)
+    await assert.rejects(
+      database.transaction(async () => {}),
+      unavailable,
+    )
+  })
+
+  test('is given up after the time-out when it says nothing', async (t) => {
+    const server = createServer().listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    t.after(() => server.close())
+    const { port } = server.address() as AddressInfo
+    const database = await openPostgres({
+      url: `postgres://nobody@127.0.0.1:${port}/none`,
+      connectTimeoutMs: 50,
+    })
+    t.after(() => database.close())
+    await assert.rejects(database.query('select 1'), unavailable)
+  })
+})

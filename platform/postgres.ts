@@ -1,0 +1,174 @@
+import { Pool, type PoolClient, DatabaseError as ServerError } from 'pg'
+import { type Database, DatabaseError, kindOf, type Queryable } from './database.ts'
+import { decoderOf, encodeValue } from './pg-values.ts'
+
+export interface PostgresOptions {
+  readonly url: string
+  /** 10 unless told; more wait their turn for up to `connectTimeoutMs`. */
+  readonly maxConnections?: number
+  /** 30 seconds unless told; migrations are bound by it too. */
+  readonly statementTimeoutMs?: number
+  /** 5 seconds unless told. */
+  readonly connectTimeoutMs?: number
+  /** Told of every connection that broke while nobody used it; the pool replaces it by itself. */
+  readonly onPoolError?: (error: Error) => void
+}
+
+/** How much longer than the server's own time-out a silent server is waited for. */
+const silenceGraceMs = 5_000
+
+/** PostgreSQL over the wire. Connections are made when first needed, so it may be down meanwhile. */
+export async function openPostgres(options: PostgresOptions): Promise<Database> {
+  const pool = createPool(options)
+  const nameOf = createStatementNames()
+  let closing: Promise<void> | undefined
+
+  /** Borrows a connection; one that broke is not given back. */
+  async function withConnection<T>(work: (connection: Connection) => Promise<T>): Promise<T> {
+    if (closing) throw new DatabaseError('the database is closed', 'unavailable')
+    const client = await pool.connect().catch((cause) => {
+      throw connectError(cause)
+    })
+    const connection = createConnection(client, nameOf)
+    try {
+      return await work(connection)
+    } finally {
+      client.release(connection.broken())
+    }
+  }
+
+  return {
+    query: <Row>(text: string, params?: readonly unknown[]) =>
+      withConnection(async (connection) => (await connection.run(text, params)).rows as Row[]),
+    transaction: (work) => withConnection((connection) => runTransaction(connection, work)),
+    script: (text) => withConnection((connection) => connection.script(text)),
+    close() {
+      closing ??= pool.end()
+      return closing
+    },
+  }
+}
+
+function createPool(options: PostgresOptions): Pool {
+  const statementTimeoutMs = options.statementTimeoutMs ?? 30_000
+  const pool = new Pool({
+    connectionString: options.url,
+    max: options.maxConnections ?? 10,
+    connectionTimeoutMillis: options.connectTimeoutMs ?? 5_000,
+    statement_timeout: statementTimeoutMs,
+    query_timeout: statementTimeoutMs + silenceGraceMs,
+    keepAlive: true,
+    application_name: 'trifold',
+    options: '-c timezone=UTC -c datestyle=ISO',
+    types: { getTypeParser: ((oid: number) => decoderOf(oid)) as never },
+  })
+  pool.on('error', (error) => options.onPoolError?.(error))
+  // A connection that breaks while it is borrowed tells it here too; its statement fails anyway.
+  pool.on('connect', (client) => client.on('error', () => {}))
+  return pool
+}
+
+interface Connection {
+  run(text: string, params?: readonly unknown[]): Promise<{ rows: unknown[]; command: string }>
+  script(text: string): Promise<void>
+  /** True once the connection failed, or is in a state that nobody knows. */
+  broken(): boolean
+  giveUp(): void
+}
+
+function createConnection(client: PoolClient, nameOf: StatementNames): Connection {
+  let isBroken = false
+  /** Statements that a caller starts together run one by one, as the protocol wants it. */
+  let last: Promise<unknown> = Promise.resolve()
+
+  function inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const result = last.then(work).catch((cause) => {
+      const error = statementError(cause)
+      if (error.sqlState === undefined || /^(08|57P)/.test(error.sqlState)) isBroken = true
+      if (isStale(error)) nameOf.renew()
+      throw error
+    })
+    last = result.catch(() => {})
+    return result
+  }
+
+  return {
+    run: (text, params = []) =>
+      inTurn(() => client.query({ name: nameOf(text), text, values: params.map(encodeValue) })),
+    script: (text) => inTurn(async () => void (await client.query(text))),
+    broken: () => isBroken,
+    giveUp() {
+      isBroken = true
+    },
+  }
+}
+
+async function runTransaction<T>(connection: Connection, work: (tx: Queryable) => Promise<T>) {
+  let over = false
+  const tx: Queryable = {
+    async query<Row>(text: string, params?: readonly unknown[]) {
+      if (over) throw new Error('this transaction is over')
+      return (await connection.run(text, params)).rows as Row[]
+    },
+  }
+  await connection.run('begin')
+  let result: T
+  try {
+    result = await work(tx)
+  } catch (error) {
+    over = true
+    if (!connection.broken()) await connection.run('rollback').catch(connection.giveUp)
+    throw error
+  }
+  over = true
+  const { command } = await connection.run('commit')
+  if (command !== 'COMMIT') {
+    throw new DatabaseError('a failed statement rolled the transaction back', 'invalid', '25P02')
+  }
+  return result
+}
+
+interface StatementNames {
+  /** The same name for the same text; undefined, for a statement that is not kept, past the bound. */
+  (text: string): string | undefined
+  /** Makes every connection prepare its statements anew. */
+  renew(): void
+}
+
+/** Texts are constants of the code, which never come near this bound. */
+const maxStatements = 1_000
+
+function createStatementNames(): StatementNames {
+  const names = new Map<string, string>()
+  let namesGiven = 0
+  const nameOf = (text: string) => {
+    const known = names.get(text)
+    if (known || names.size >= maxStatements) return known
+    const name = `s${++namesGiven}`
+    names.set(text, name)
+    return name
+  }
+  return Object.assign(nameOf, { renew: () => names.clear() })
+}
+
+function statementError(cause: Error): DatabaseError {
+  const sqlState = cause instanceof ServerError ? cause.code : undefined
+  const kind = isStale({ sqlState, message: cause.message }) ? 'conflict' : kindOf(sqlState)
+  return new DatabaseError(cause.message, kind, sqlState, cause)
+}
+
+/**
+ * A column was added to what a kept statement returns, or something between us and the server
+ * dropped the statement. Prepared anew, it will succeed.
+ */
+function isStale(error: Pick<DatabaseError, 'sqlState' | 'message'>): boolean {
+  if (error.sqlState === '26000') return true
+  return error.sqlState === '0A000' && error.message.startsWith('cached plan')
+}
+
+/** Whatever keeps us out, a wrong password too, says nothing against what we wanted to do. */
+function connectError(cause: Error): DatabaseError {
+  const sqlState = cause instanceof ServerError ? cause.code : undefined
+  const reason = cause.message || String((cause as { code?: string }).code ?? cause.name)
+  return new DatabaseError(`no connection to PostgreSQL: ${reason}`, 'unavailable', sqlState, cause)
+}

@@ -1,0 +1,138 @@
+import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { type TestContext, test } from 'node:test'
+
+/** Runs a program whose start is the given source, and collects what it writes. */
+function run(t: TestContext, start: string, options = '{}', env: Record<string, string> = {}) {
+  const source = `
+    import Type from 'typebox'
+    import { readConfig } from '${new URL('./config.ts', import.meta.url)}'
+    import { runProcess } from '${new URL('./process.ts', import.meta.url)}'
+    const busy = setInterval(() => {}, 1000)
+    await runProcess('order', ${start}, ${options})`
+  const child = spawn(process.execPath, ['--input-type=module', '-e', source], {
+    cwd: import.meta.dirname,
+    env: { ...process.env, ...env },
+  })
+  t.after(() => child.kill('SIGKILL'))
+  let output = ''
+  const heard = new Set<() => void>()
+  for (const stream of [child.stdout, child.stderr]) {
+    stream.on('data', (chunk) => {
+      output += chunk
+      for (const check of heard) check()
+    })
+  }
+  const exit = once(child, 'exit').then(([code]) => code as number)
+  return {
+    child,
+    exit: async () => ({ code: await exit, output }),
+    says: (text: string) =>
+      new Promise<void>((resolve, reject) => {
+        const check = () => output.includes(text) && resolve()
+        heard.add(check)
+        check()
+        exit.then(() => reject(new Error(`ended without saying ${text}: ${output}`)))
+      }),
+  }
+}
+
+const WELL_BEHAVED = `async () => {
+  console.log('started')
+  return { close: async () => console.log('closed') }
+}`
+
+for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+  test(`closes on ${signal} and ends with 0`, async (t) => {
+    const program = run(t, WELL_BEHAVED)
+    await program.says('started')
+    program.child.kill(signal)
+    const { code, output } = await program.exit()
+    assert.equal(code, 0)
+    assert.match(output, /closed/)
+  })
+}
+
+const NEVER_CLOSES = `async () => {
+  console.log('started')
+  return { close: () => { console.log('closing'); return new Promise(() => {}) } }
+}`
+
+test('ends with 1 when closing takes longer than its deadline', async (t) => {
+  const program = run(t, NEVER_CLOSES, '{ deadlineMs: 50 }')
+  await program.says('started')
+  program.child.kill('SIGTERM')
+  const { code, output } = await program.exit()
+  assert.equal(code, 1)
+  assert.match(output, /did not close before its deadline/)
+})
+
+for (const [signal, expected] of [
+  ['SIGTERM', 143],
+  ['SIGINT', 130],
+] as const) {
+  test(`a second signal, ${signal}, ends it at once with ${expected}`, async (t) => {
+    const program = run(t, NEVER_CLOSES)
+    await program.says('started')
+    program.child.kill('SIGTERM')
+    await program.says('closing')
+    program.child.kill(signal)
+    assert.equal((await program.exit()).code, expected)
+  })
+}
+
+test('a signal during the start closes what has started', async (t) => {
+  const program = run(
+    t,
+    `async () => {
+      console.log('starting')
+      await new Promise((resolve) => process.once('SIGTERM', resolve))
+      return { close: async () => console.log('closed') }
+    }`,
+  )
+  await program.says('starting')
+  program.child.kill('SIGTERM')
+  const { code, output } = await program.exit()
+  assert.equal(code, 0)
+  assert.match(output, /closed/)
+})
+
+test('prints a wrong configuration readably and ends with 2', async (t) => {
+  const start = `async (env) => readConfig(Type.Object({
+    PORT: Type.Integer(), SIZE: Type.Integer() }), env)`
+  const { code, output } = await run(t, start, '{}', { PORT: 'x', SIZE: '' }).exit()
+  assert.equal(code, 2)
+  assert.equal(
+    output,
+    'order: the configuration is wrong:\n' +
+      '  PORT must be an integer, not "x"\n' +
+      '  SIZE is not set; it must be an integer\n',
+  )
+})
+
+test('logs a start that failed and ends with 1', async (t) => {
+  const program = run(t, `() => { throw new Error('no luck') }`)
+  const { code, output } = await program.exit()
+  assert.equal(code, 1)
+  assert.match(output, /no luck/)
+})
+
+for (const [name, fault] of [
+  ['an exception', `setTimeout(() => { throw new Error('unforeseen') })`],
+  ['a rejection', `Promise.reject(new Error('unforeseen'))`],
+] as const) {
+  test(`${name} that nobody caught is logged, closes the program and ends it with 1`, async (t) => {
+    const program = run(
+      t,
+      `async () => {
+        ${fault}
+        return { close: async () => console.log('closed') }
+      }`,
+    )
+    const { code, output } = await program.exit()
+    assert.equal(code, 1)
+    assert.match(output, /unforeseen/)
+    assert.match(output, /closed/)
+  })
+}

@@ -1,0 +1,75 @@
+import { ConfigError, type Environment } from './config.ts'
+import type { Log } from './runtime.ts'
+import { createLog } from './telemetry.ts'
+
+/** The only place that reads the process's environment. */
+export function environment(): Environment {
+  return process.env
+}
+
+export interface ProcessOptions {
+  /** How long close() may take before the process ends anyway, in milliseconds. */
+  readonly deadlineMs?: number
+  readonly log?: Log
+}
+
+const EXIT_CODES = { SIGTERM: 143, SIGINT: 130 } as const
+
+/**
+ * Runs a program: starts it, and closes it on SIGTERM, SIGINT or a fault that nobody caught. Exit
+ * codes: 0 closed on a signal; 1 a fault, a failed start, or a close past its deadline; 2 a wrong
+ * configuration; 130 or 143 a second signal. Resolves when the program has started.
+ */
+export async function runProcess(
+  name: string,
+  start: (environment: Environment) => Promise<{ close(): Promise<void> }>,
+  { deadlineMs = 20_000, log = createLog('info', name) }: ProcessOptions = {},
+): Promise<void> {
+  let stopping = false
+
+  function stop(exitCode: number): void {
+    stopping = true
+    setTimeout(() => {
+      log.error({ deadlineMs }, `${name} did not close before its deadline`)
+      process.exit(1)
+    }, deadlineMs)
+    // A signal during the start waits for it: only what has started can be closed.
+    started
+      .then((program) => program.close())
+      .then(
+        () => process.exit(exitCode),
+        (err) => {
+          log.error({ err }, `${name} failed to close`)
+          process.exit(1)
+        },
+      )
+  }
+
+  function onSignal(signal: 'SIGTERM' | 'SIGINT'): void {
+    if (stopping) process.exit(EXIT_CODES[signal])
+    log.info({ signal }, `${name} is closing`)
+    stop(0)
+  }
+
+  function onFault(err: unknown): void {
+    log.error({ err }, `${name} met a fault that nobody caught`)
+    if (!stopping) stop(1)
+  }
+
+  process.on('SIGTERM', onSignal)
+  process.on('SIGINT', onSignal)
+  process.on('uncaughtException', onFault)
+  process.on('unhandledRejection', onFault)
+
+  const started = Promise.resolve().then(() => start(environment()))
+  await started.catch((error) => failToStart(name, error, log))
+}
+
+function failToStart(name: string, error: unknown, log: Log): never {
+  if (error instanceof ConfigError) {
+    process.stderr.write(`${name}: ${error.message}\n`)
+    process.exit(2)
+  }
+  log.error({ err: error }, `${name} failed to start`)
+  process.exit(1)
+}

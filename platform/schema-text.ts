@@ -1,0 +1,93 @@
+/**
+ * Schemas and text: what a schema asks for, as words that fit after "must be"; and the value that a
+ * text from a URL, a header or the environment stands for.
+ */
+
+/** The members of a JSON schema that are looked at here. */
+export interface PlainSchema {
+  readonly type?: string
+  readonly const?: unknown
+  readonly enum?: readonly unknown[]
+  readonly anyOf?: readonly PlainSchema[]
+  readonly properties?: Readonly<Record<string, PlainSchema>>
+  readonly items?: PlainSchema
+  readonly format?: string
+  readonly pattern?: string
+  readonly minimum?: number
+  readonly maximum?: number
+  readonly exclusiveMinimum?: number
+  readonly exclusiveMaximum?: number
+  readonly minLength?: number
+  readonly maxLength?: number
+  readonly minItems?: number
+  readonly maxItems?: number
+  readonly default?: unknown
+  readonly description?: string
+  readonly secret?: boolean
+}
+
+export function expectedText(schema: PlainSchema): string {
+  if (schema.const !== undefined) return String(schema.const)
+  if (schema.enum) return `one of ${schema.enum.join(', ')}`
+  if (schema.anyOf?.every((one) => one.const !== undefined)) {
+    return `one of ${schema.anyOf.map((one) => one.const).join(', ')}`
+  }
+  if (schema.anyOf) return schema.anyOf.map(expectedText).join(' or ')
+  switch (schema.type) {
+    case 'integer':
+      return `an integer${bounds(schema)}`
+    case 'number':
+      return `a number${bounds(schema)}`
+    case 'boolean':
+      return 'true or false'
+    case 'string':
+      return stringText(schema)
+    case 'array':
+      return `a list${span(schema.minItems, schema.maxItems, 'items')}`
+    case undefined:
+      return 'a value of another kind'
+    default:
+      return schema.type === 'null' ? 'null' : `an ${schema.type}`
+  }
+}
+
+function stringText({ format, pattern, minLength, maxLength }: PlainSchema): string {
+  if (format === 'uuid') return 'a UUID'
+  const size = span(minLength, maxLength, 'characters')
+  if (format) return `text in the format ${format}${size}`
+  return pattern ? `text that matches ${pattern}${size}` : `text${size}`
+}
+
+function span(least: number | undefined, most: number | undefined, unit: string): string {
+  if (least !== undefined && most !== undefined) return ` of ${least} to ${most} ${unit}`
+  if (least !== undefined) return ` of at least ${least} ${unit}`
+  return most === undefined ? '' : ` of at most ${most} ${unit}`
+}
+
+function bounds(schema: PlainSchema): string {
+  const { minimum, maximum, exclusiveMinimum, exclusiveMaximum } = schema
+  if (minimum !== undefined && maximum !== undefined) return ` from ${minimum} to ${maximum}`
+  const limits = [
+    minimum === undefined ? '' : ` of at least ${minimum}`,
+    exclusiveMinimum === undefined ? '' : ` greater than ${exclusiveMinimum}`,
+    maximum === undefined ? '' : ` of at most ${maximum}`,
+    exclusiveMaximum === undefined ? '' : ` less than ${exclusiveMaximum}`,
+  ]
+  return limits.filter((limit) => limit !== '').join(' and')
+}
+
+/** Up to fifteen digits: more would be rounded silently on their way into a number. */
+const PLAIN_NUMBER = /^-?(?=(?:\.?\d){1,15}$)\d+(?:\.\d+)?$/
+const BOOLEANS: Readonly<Record<string, boolean>> = { true: true, 1: true, false: false, 0: false }
+
+/**
+ * The number or boolean that a text stands for where the schema wants one. What is no plain decimal
+ * number, or none of true, false, 1 and 0, stays text, which the schema then refuses.
+ */
+export function fromText(schema: PlainSchema, text: string): unknown {
+  if (schema.type === 'integer' || schema.type === 'number') {
+    return PLAIN_NUMBER.test(text) ? Number(text) : text
+  }
+  if (schema.type === 'boolean' && Object.hasOwn(BOOLEANS, text)) return BOOLEANS[text]
+  return text
+}

@@ -1,0 +1,74 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { createLog, createTelemetry, METRICS } from './telemetry.ts'
+
+test('counts, observes and reads gauges at the scrape, under the name of the service', async () => {
+  const telemetry = createTelemetry('order')
+  telemetry.count('trifold_outbox_delivered_total', { carrier: 'http' })
+  telemetry.count('trifold_outbox_delivered_total', { carrier: 'http' }, 2)
+  telemetry.observe('trifold_relay_batch_size', 7)
+  telemetry.gauge('trifold_outbox_oldest_seconds', () => 12)
+  telemetry.gauge('trifold_outbox_rows', async () => [
+    { labels: { carrier: 'http' }, value: 3 },
+    { labels: { carrier: 'letter' }, value: 4 },
+  ])
+  const { contentType, body } = await telemetry.scrape()
+  assert.match(contentType, /^text\/plain/)
+  assert.match(body, /trifold_outbox_delivered_total\{carrier="http",service="order"\} 3\n/)
+  assert.match(body, /trifold_relay_batch_size_bucket\{le="10",service="order"\} 1\n/)
+  assert.match(body, /trifold_outbox_oldest_seconds\{service="order"\} 12\n/)
+  assert.match(body, /trifold_outbox_rows\{carrier="letter",service="order"\} 4\n/)
+})
+
+test('a gauge whose reading fails is absent from the scrape, and back when it can be read', async () => {
+  const telemetry = createTelemetry('order')
+  let isDown = true
+  telemetry.gauge('trifold_dead_letters', async () => {
+    if (isDown) throw new Error('no database')
+    return 5
+  })
+  const value = /^trifold_dead_letters\{/m
+  assert.doesNotMatch((await telemetry.scrape()).body, value)
+  isDown = false
+  assert.match((await telemetry.scrape()).body, value)
+  isDown = true
+  assert.doesNotMatch((await telemetry.scrape()).body, value)
+})
+
+test('services of one process do not mix, and only one tells of the process', async () => {
+  const scrapes = await Promise.all(
+    ['order', 'billing'].map(async (service) => {
+      const telemetry = createTelemetry(service)
+      telemetry.count('trifold_payments_total', { state: service })
+      return (await telemetry.scrape()).body
+    }),
+  )
+  assert.match(scrapes[1]!, /state="billing"/)
+  assert.doesNotMatch(scrapes[1]!, /state="order"/)
+  assert.ok(scrapes.filter((body) => body.includes('process_cpu')).length <= 1)
+})
+
+test('every metric has a name and a help that Prometheus takes', () => {
+  for (const [name, { type, help }] of Object.entries(METRICS)) {
+    assert.match(name, /^trifold_[a-z_]+$/)
+    assert.equal(name.endsWith('_total'), type === 'counter', name)
+    assert.match(help, /^[A-Z].*\.$/, name)
+  }
+})
+
+test('log lines are JSON with service, level and ISO time, and credentials are masked', () => {
+  const lines: string[] = []
+  const log = createLog('info', 'order', { write: (line) => lines.push(line) })
+  log.debug({}, 'not written')
+  log.warn({ orderId: 'o1', headers: { authorization: 'Bearer x', accept: '*/*' } }, 'a sentence')
+  log.info({ req: { headers: { cookie: 'a=b', authorization: 'c' } } }, 'another')
+  const [first, second] = lines.map((line) => JSON.parse(line))
+  assert.equal(lines.length, 2)
+  assert.equal(first.service, 'order')
+  assert.equal(first.level, 'warn')
+  assert.equal(first.orderId, 'o1')
+  assert.equal(first.msg, 'a sentence')
+  assert.equal(new Date(first.time).toISOString(), first.time)
+  assert.deepEqual(first.headers, { authorization: '[Redacted]', accept: '*/*' })
+  assert.deepEqual(second.req.headers, { cookie: '[Redacted]', authorization: '[Redacted]' })
+})

@@ -1,0 +1,227 @@
+import { pino } from 'pino'
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
+
+const SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30]
+const LONG_SECONDS = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800]
+const SIZES = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000]
+
+/** Every metric that a service may report; the documents list them from here. */
+export const METRICS = {
+  trifold_http_requests_total: {
+    type: 'counter',
+    help: 'HTTP requests answered, by the pattern of their route.',
+    labels: ['method', 'route', 'status'],
+  },
+  trifold_http_request_seconds: {
+    type: 'histogram',
+    help: 'Time from a request to its answer.',
+    labels: ['method', 'route'],
+    buckets: SECONDS,
+  },
+  trifold_orders_total: {
+    type: 'counter',
+    help: 'Orders that reached a state; the reason is empty where there is none.',
+    labels: ['style', 'state', 'reason'],
+  },
+  trifold_order_settle_seconds: {
+    type: 'histogram',
+    help: 'Time from an order to its final state.',
+    labels: ['style'],
+    buckets: LONG_SECONDS,
+  },
+  trifold_outbox_delivered_total: {
+    type: 'counter',
+    help: 'Outbox rows that were delivered.',
+    labels: ['carrier'],
+  },
+  trifold_outbox_failures_total: {
+    type: 'counter',
+    help: 'Tries to deliver that failed and will be repeated.',
+    labels: ['carrier'],
+  },
+  trifold_outbox_rows: {
+    type: 'gauge',
+    help: 'Outbox rows that wait for delivery.',
+    labels: ['carrier'],
+  },
+  trifold_outbox_oldest_seconds: {
+    type: 'gauge',
+    help: 'Age of the oldest outbox row that waits.',
+    labels: [],
+  },
+  trifold_relay_batch_size: {
+    type: 'histogram',
+    help: 'Outbox rows that were sent to the broker together.',
+    labels: [],
+    buckets: SIZES,
+  },
+  trifold_consumer_batch_size: {
+    type: 'histogram',
+    help: 'Messages that were handled in one transaction.',
+    labels: ['topic'],
+    buckets: SIZES,
+  },
+  trifold_consumer_messages_total: {
+    type: 'counter',
+    help: 'Messages that were handled.',
+    labels: ['topic'],
+  },
+  trifold_consumer_retries_total: {
+    type: 'counter',
+    help: 'Batches that failed and were tried again.',
+    labels: ['topic'],
+  },
+  trifold_dead_letters_total: {
+    type: 'counter',
+    help: 'Messages that were set aside.',
+    labels: ['source'],
+  },
+  trifold_dead_letters: {
+    type: 'gauge',
+    help: 'Messages that are set aside now.',
+    labels: [],
+  },
+  trifold_payments_total: {
+    type: 'counter',
+    help: 'Payments that reached a state.',
+    labels: ['state'],
+  },
+  trifold_messages_total: {
+    type: 'counter',
+    help: 'Messages written to customers.',
+    labels: ['event'],
+  },
+  trifold_coalesced_batch_size: {
+    type: 'histogram',
+    help: 'Concurrent requests that shared one transaction.',
+    labels: ['operation'],
+    buckets: SIZES,
+  },
+} as const satisfies Record<string, Metric>
+
+interface Metric {
+  readonly type: 'counter' | 'histogram' | 'gauge'
+  readonly help: string
+  readonly labels: readonly string[]
+  readonly buckets?: readonly number[]
+}
+
+type Metrics = typeof METRICS
+type NamesOf<Type extends Metric['type']> = {
+  [Name in keyof Metrics]: Metrics[Name]['type'] extends Type ? Name : never
+}[keyof Metrics]
+type Labels<Name extends keyof Metrics> = Record<Metrics[Name]['labels'][number], string>
+/** Labels are asked for exactly where the table names some. */
+type AndLabels<Name extends keyof Metrics, Last extends unknown[]> = [
+  Metrics[Name]['labels'][number],
+] extends [never]
+  ? [labels?: Record<string, never>, ...last: Last]
+  : [labels: Labels<Name>, ...last: Last]
+
+/** One number, or one for each set of labels. */
+export type Reading<Name extends keyof Metrics> =
+  | number
+  | readonly { readonly labels: Labels<Name>; readonly value: number }[]
+
+export interface Telemetry {
+  count<Name extends NamesOf<'counter'>>(name: Name, ...rest: AndLabels<Name, [by?: number]>): void
+  observe<Name extends NamesOf<'histogram'>>(
+    name: Name,
+    value: number,
+    ...rest: AndLabels<Name, []>
+  ): void
+  /** `read` is called at each scrape. If it rejects or is slow, the scrape goes without it. */
+  gauge<Name extends NamesOf<'gauge'>>(
+    name: Name,
+    read: () => Reading<Name> | Promise<Reading<Name>>,
+  ): void
+  scrape(): Promise<{ contentType: string; body: string }>
+}
+
+const MAX_READ_MS = 2000
+let processMetricsAreTaken = false
+
+/**
+ * The metrics of one service, in a registry of its own: several services can share a process. The
+ * metrics of the process itself are in the first registry only, so that no sum counts them twice.
+ */
+export function createTelemetry(service: string): Telemetry {
+  const registry = new Registry()
+  registry.setDefaultLabels({ service })
+  if (!processMetricsAreTaken) collectDefaultMetrics({ register: registry })
+  processMetricsAreTaken = true
+
+  const counters = new Map<string, Counter>()
+  const histograms = new Map<string, Histogram>()
+  for (const [name, metric] of Object.entries<Metric>(METRICS)) {
+    const options = { name, help: metric.help, labelNames: [...metric.labels] }
+    const own = { ...options, registers: [registry] }
+    if (metric.type === 'counter') counters.set(name, new Counter(own))
+    if (metric.type === 'histogram') {
+      histograms.set(name, new Histogram({ ...own, buckets: [...(metric.buckets ?? SECONDS)] }))
+    }
+  }
+
+  return {
+    count: (name, ...[labels, by]) => counters.get(name)!.inc({ ...labels }, by ?? 1),
+    observe: (name, value, ...[labels]) => histograms.get(name)!.observe({ ...labels }, value),
+    gauge(name, read) {
+      registry.removeSingleMetric(name)
+      const { help, labels } = METRICS[name]
+      new Gauge({
+        name,
+        help,
+        labelNames: [...labels],
+        registers: [registry],
+        async collect() {
+          const reading = await inTime(read)
+          this.reset()
+          if (typeof reading === 'number') return this.set(reading)
+          // A gauge without labels keeps a zero after reset(), which would be a lie here.
+          if (reading === undefined) return this.remove()
+          for (const { labels, value } of reading) this.set({ ...labels }, value)
+        },
+      })
+    },
+    scrape: async () => ({
+      contentType: registry.contentType,
+      body: await registry.metrics(),
+    }),
+  }
+}
+
+/** The reading, or undefined where there is none to be had: a scrape must not fail or hang with it. */
+async function inTime<T>(read: () => T | Promise<T>): Promise<T | undefined> {
+  let timer: NodeJS.Timeout | undefined
+  const tooLate = new Promise<undefined>((resolve) => {
+    timer = setTimeout(resolve, MAX_READ_MS, undefined)
+  })
+  try {
+    return await Promise.race([read(), tooLate])
+  } catch {
+    return undefined
+  } finally {
+    clearTimeout(timer)
+  }
+}
+
+const SECRET_HEADERS = ['authorization', 'proxy-authorization', 'cookie', 'set-cookie']
+
+/**
+ * JSON lines on standard output, or into `destination`. Headers that carry credentials are masked
+ * wherever headers are logged: as `headers`, or in a request or answer.
+ */
+export function createLog(
+  level: string,
+  service: string,
+  destination?: { write(line: string): void },
+) {
+  const options = {
+    level,
+    base: { service },
+    timestamp: pino.stdTimeFunctions.isoTime,
+    formatters: { level: (label: string) => ({ level: label }) },
+    redact: SECRET_HEADERS.flatMap((name) => [`headers["${name}"]`, `*.headers["${name}"]`]),
+  }
+  return destination ? pino(options, destination) : pino(options)
+}

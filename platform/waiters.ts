@@ -1,0 +1,49 @@
+import type { Runtime } from './runtime.ts'
+
+/** Lets requests of this process wait until something happens to a key, without polling. */
+export interface Waiters<Value> {
+  /** Begin to wait before the cause is set off, so that nothing is missed. */
+  wait(key: string): Waiter<Value>
+  resolve(key: string, value: Value): void
+}
+
+export interface Waiter<Value> {
+  /** The value, or undefined after so many milliseconds; either way the wait is over. */
+  within(limitMs: number): Promise<Value | undefined>
+  cancel(): void
+}
+
+export function createWaiters<Value>(runtime: Runtime): Waiters<Value> {
+  const waiting = new Map<string, Set<(value: Value) => void>>()
+  return {
+    wait(key) {
+      const timeout = new AbortController()
+      let settle: (value: Value) => void = () => undefined
+      const value = new Promise<Value>((resolve) => {
+        settle = resolve
+      })
+      const all = waiting.get(key) ?? new Set()
+      waiting.set(key, all.add(settle))
+      const cancel = () => {
+        timeout.abort()
+        all.delete(settle)
+        if (all.size === 0 && waiting.get(key) === all) waiting.delete(key)
+      }
+      return {
+        cancel,
+        async within(limitMs) {
+          const late = runtime.sleep(limitMs, timeout.signal).then(() => undefined)
+          const first = await Promise.race([value, late])
+          cancel()
+          return first
+        },
+      }
+    },
+    resolve(key, value) {
+      const all = waiting.get(key)
+      if (all === undefined) return
+      waiting.delete(key)
+      for (const settle of all) settle(value)
+    },
+  }
+}

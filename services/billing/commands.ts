@@ -1,0 +1,190 @@
+import { toUnits } from '../../contracts/money.ts'
+import { problemBody, PROBLEMS, type ProblemCode } from '../../contracts/problems.ts'
+import {
+  type Idempotency,
+  type KeyedRequest,
+  repeatedAnswer,
+  type StoredAnswer,
+} from '../../messaging/idempotency.ts'
+import type { Outbox, OutboxMessage } from '../../messaging/outbox.ts'
+import type { Queryable } from '../../platform/database.ts'
+import {
+  type Account,
+  type Command,
+  decide,
+  type Deposit,
+  type Outcome,
+  type Payment,
+  type Transfer,
+} from './ledger.ts'
+import { balanceChanged, type Companions, deleteOrder, route } from './routing.ts'
+import { type Changes, findDeposits, findPayments, lockAccounts, writeChanges } from './store.ts'
+
+/**
+ * What billing does in one transaction: it locks the accounts of a batch, reads what is known of its
+ * payments and deposits, decides the commands one after another in memory, and writes books, outbox
+ * and answers at once.
+ */
+export interface CommandContext {
+  readonly outbox: Outbox
+  readonly idempotency: Idempotency
+  readonly now: number
+}
+
+export interface Addressed {
+  readonly command: Command
+  readonly keyed?: KeyedRequest | undefined
+}
+
+export type Applied =
+  | {
+      readonly kind: 'applied'
+      readonly outcome: Outcome
+      /** The announcements that go by HTTP, which style `http` tries before it answers. */
+      readonly callIds: readonly string[]
+    }
+  | { readonly kind: 'repeated'; readonly answer: StoredAnswer }
+  | { readonly kind: 'refused'; readonly error: unknown }
+
+export async function applyCommands(
+  tx: Queryable,
+  at: CommandContext,
+  batch: readonly Addressed[],
+): Promise<Applied[]> {
+  const known = await at.idempotency.find(tx, batch.flatMap(({ keyed }) => keyed?.key ?? []))
+  const books = await openBooks(tx, batch.map(({ command }) => command))
+  const messages: OutboxMessage[] = []
+  const remembered: (KeyedRequest & { answer: StoredAnswer })[] = []
+
+  const applied = batch.map(({ command, keyed }): Applied => {
+    const stored = keyed && known.get(keyed.key)
+    if (keyed && stored) return repeat(keyed, stored)
+    const { outcome, sent } = books.apply(command, at.now)
+    messages.push(...sent)
+    if (keyed && outcome.kind !== 'refused') {
+      const entry = { ...keyed, answer: answerTo(command, outcome) }
+      known.set(keyed.key, entry)
+      remembered.push(entry)
+    }
+    const calls = sent.filter(({ carrier }) => carrier === 'http')
+    return { kind: 'applied', outcome, callIds: calls.map(({ eventId }) => eventId) }
+  })
+
+  await writeChanges(tx, books.changes(), at.now)
+  await at.outbox.enqueue(tx, [...messages, ...books.balances(at.now)], at.now)
+  await at.idempotency.remember(tx, remembered, at.now)
+  return applied
+}
+
+function repeat(
+  keyed: KeyedRequest,
+  stored: { readonly request: string; readonly answer: StoredAnswer | null },
+): Applied {
+  try {
+    return { kind: 'repeated', answer: repeatedAnswer(keyed, stored) }
+  } catch (error) {
+    return { kind: 'refused', error }
+  }
+}
+
+/** The part of the books that a batch can touch, under lock, and what the batch makes of it. */
+async function openBooks(tx: Queryable, commands: readonly Command[]) {
+  const orderIds = unique(commands.map((command) => ('orderId' in command ? command.orderId : null)))
+  const named = commands.map(({ accountId }) => accountId)
+  // A void that names no account still needs the lock of the account that it may refund.
+  const nameless = commands.flatMap((command) =>
+    command.type === 'void' && command.accountId === null ? [command.orderId] : [],
+  )
+  const payers = [...(await findPayments(tx, nameless)).values()].map(({ accountId }) => accountId)
+  const accounts = await lockAccounts(tx, unique([...named, ...payers]))
+  const payments: Map<string, Payment> = await findPayments(tx, orderIds)
+  const depositIds = unique(
+    commands.map((command) => ('depositId' in command ? command.depositId : null)),
+  )
+  const deposits = await findDeposits(tx, depositIds)
+  const before = { accounts: new Map(accounts), payments: new Map(payments), deposits: new Map(deposits) }
+  const transfers: Transfer[] = []
+  const traces = new Map<string, string | undefined>()
+
+  return {
+    apply(command: Command, now: number): { outcome: Outcome; sent: OutboxMessage[] } {
+      const payment = 'orderId' in command ? payments.get(command.orderId) : undefined
+      const deposit = 'depositId' in command ? deposits.get(command.depositId) : undefined
+      const account = accounts.get(command.accountId ?? payment?.accountId ?? '')
+      const decision = decide({ account, payment, deposit }, command)
+      if (decision.account) accounts.set(decision.account.id, decision.account)
+      if (decision.payment) payments.set(decision.payment.orderId, decision.payment)
+      if (decision.deposit) deposits.set(decision.deposit.id, decision.deposit)
+      if (decision.transfer) transfers.push(decision.transfer)
+      if (decision.account) traces.set(decision.account.id, command.traceparent)
+      const companions: Companions = { now, traceparent: command.traceparent }
+      const sent = decision.announce ? [route(decision.announce, companions)] : []
+      const { announce } = decision
+      if (announce?.event === 'PAYMENT_REFUNDED' && isUnknownToOrder(command, announce.payment)) {
+        sent.push(deleteOrder(announce.payment, companions))
+      }
+      return { outcome: decision.outcome, sent }
+    },
+
+    changes: (): Changes => {
+      const changed = <Row>(now: ReadonlyMap<string, Row>, then: ReadonlyMap<string, Row>) => ({
+        added: [...now].flatMap(([id, row]) => (then.has(id) ? [] : [row])),
+        updated: [...now].flatMap(([id, row]) => (then.has(id) && then.get(id) !== row ? [row] : [])),
+      })
+      const account = changed<Account>(accounts, before.accounts)
+      const payment = changed<Payment>(payments, before.payments)
+      const deposit = changed<Deposit>(deposits, before.deposits)
+      return {
+        newAccounts: account.added,
+        accounts: account.updated,
+        newPayments: payment.added,
+        payments: payment.updated,
+        newDeposits: deposit.added,
+        deposits: deposit.updated,
+        transfers,
+      }
+    },
+
+    /** One message of the balance stream for each new version that the batch ended with. */
+    balances: (now: number): OutboxMessage[] =>
+      [...accounts.values()]
+        .filter(({ id, version }) => before.accounts.get(id)?.version !== version)
+        .map((account) => balanceChanged(account, { now, traceparent: traces.get(account.id) })),
+  }
+}
+
+/** A refund in `http` that order did not ask for: it reads no topic, so it has to be told. */
+function isUnknownToOrder(command: Command, payment: Payment): boolean {
+  return command.type === 'void' && payment.style === 'http' && !command.byOrder
+}
+
+const unique = (ids: readonly (string | null)[]): string[] => [
+  ...new Set(ids.filter((id) => id !== null)),
+]
+
+/** What a command's sender is answered over HTTP. */
+export function answerTo(command: Command, outcome: Outcome): StoredAnswer {
+  switch (outcome.kind) {
+    case 'account':
+      return ok(outcome.account.id)
+    case 'balance':
+      return ok(toUnits(outcome.balanceMinor))
+    case 'refused':
+      return problem(outcome.code)
+    case 'payment': {
+      const { orderId, id, state, reason } = outcome.payment
+      if (command.type === 'void') return ok({ orderId, state })
+      const details = { orderId, reason: reason ?? 'ORDER_CANCELED' }
+      if (state === 'PAID') return ok(id)
+      if (state !== 'REFUSED') return problem('PAYMENT_VOIDED', details)
+      const unknown = reason === 'ACCOUNT_NOT_FOUND'
+      return problem(unknown ? 'ACCOUNT_NOT_FOUND' : 'NOT_ENOUGH_MONEY', details)
+    }
+  }
+}
+
+const ok = (body: unknown): StoredAnswer => ({ status: 200, body: JSON.stringify(body) })
+
+function problem(code: ProblemCode, details = {}): StoredAnswer {
+  return { status: PROBLEMS[code].status, body: JSON.stringify(problemBody(code, details)) }
+}

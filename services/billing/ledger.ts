@@ -1,0 +1,284 @@
+import type { Reason } from '../../contracts/events.ts'
+import { MAX_BALANCE_MINOR } from '../../contracts/money.ts'
+import type { InteractionStyle } from '../../contracts/style.ts'
+
+/**
+ * The rules of money. Every movement is a transfer with a debit and a credit side; one side is the
+ * customer's account, the other is cash (deposits) or revenue (payments, refunds). An order has one
+ * payment for ever, a deposit happens once; a repeated command changes nothing and finds the stored
+ * outcome. A void that comes first is kept, and refuses the payment that comes later.
+ */
+export interface Account {
+  readonly id: string
+  readonly balanceMinor: bigint
+  /** Counts the changes; the ledger entry that made the change has the same number. */
+  readonly version: number
+  /** Requested in `events` and not yet in the balance. */
+  readonly pendingMinor: bigint
+}
+
+export interface Payment {
+  readonly id: string
+  readonly orderId: string
+  /** null in a void that came first and did not name the account. */
+  readonly accountId: string | null
+  readonly amountMinor: bigint | null
+  readonly state: 'PAID' | 'REFUSED' | 'VOIDED' | 'REFUNDED'
+  readonly reason: Reason | null
+  readonly style: InteractionStyle
+}
+
+export interface Deposit {
+  readonly id: string
+  readonly accountId: string
+  readonly amountMinor: bigint
+  readonly state: 'REQUESTED' | 'APPLIED'
+  readonly style: InteractionStyle
+}
+
+export interface Transfer {
+  readonly accountId: string
+  readonly version: number
+  readonly kind: 'DEPOSIT' | 'PAYMENT' | 'REFUND'
+  readonly debit: LedgerSide
+  readonly credit: LedgerSide
+  readonly amountMinor: bigint
+  readonly balanceAfterMinor: bigint
+  readonly orderId: string | null
+  readonly depositId: string | null
+}
+export type LedgerSide = 'customer' | 'cash' | 'revenue'
+
+export type Command = {
+  readonly style: InteractionStyle
+  readonly traceparent?: string
+  /** A message may be a repetition whose first answer was lost: its outcome is announced again. */
+  readonly byMessage: boolean
+} & (
+  | { readonly type: 'createAccount'; readonly accountId: string }
+  | {
+      readonly type: 'pay'
+      readonly paymentId: string
+      readonly orderId: string
+      readonly accountId: string
+      readonly amountMinor: bigint
+    }
+  | {
+      readonly type: 'void'
+      readonly paymentId: string
+      readonly orderId: string
+      readonly accountId: string | null
+      /** Order itself asks: it need not be told that its order is off. */
+      readonly byOrder: boolean
+    }
+  | ({ readonly type: 'deposit' | 'requestDeposit' } & DepositTerms)
+)
+
+interface DepositTerms {
+  readonly depositId: string
+  readonly accountId: string
+  readonly amountMinor: bigint
+}
+
+/** What has happened to one account's money, for the customer and for order to hear. */
+export type Announcement =
+  | { readonly event: 'ORDER_PAID'; readonly payment: Payment }
+  | { readonly event: 'PAYMENT_FAIL'; readonly payment: Payment }
+  | { readonly event: 'PAYMENT_REFUNDED'; readonly payment: Payment }
+  | { readonly event: 'DEPOSIT_ACCEPTED'; readonly deposit: Deposit }
+  | { readonly event: 'DEPOSIT_REQUEST'; readonly deposit: Deposit }
+
+/** What the command's sender learns. A refusal is a value: nothing was changed for it. */
+export type Outcome =
+  | { readonly kind: 'account'; readonly account: Account }
+  | { readonly kind: 'payment'; readonly payment: Payment }
+  | { readonly kind: 'balance'; readonly balanceMinor: bigint }
+  | {
+      readonly kind: 'refused'
+      readonly code: 'ACCOUNT_NOT_FOUND' | 'PAYMENT_MISMATCH' | 'BALANCE_TOO_LARGE'
+    }
+
+/** The part of the books that one command can touch. */
+export interface Books {
+  readonly account: Account | undefined
+  readonly payment: Payment | undefined
+  readonly deposit: Deposit | undefined
+}
+
+export interface Decision {
+  readonly outcome: Outcome
+  readonly account?: Account
+  readonly payment?: Payment
+  readonly deposit?: Deposit
+  readonly transfer?: Transfer
+  readonly announce?: Announcement
+}
+
+export function decide(books: Books, command: Command): Decision {
+  switch (command.type) {
+    case 'createAccount': {
+      const { accountId: id } = command
+      const account = books.account ?? { id, balanceMinor: 0n, version: 0, pendingMinor: 0n }
+      return { account, outcome: { kind: 'account', account } }
+    }
+    case 'pay':
+      return books.payment ? repeatPayment(books.payment, command) : pay(books.account, command)
+    case 'void':
+      return books.payment
+        ? voidPayment(books.account, books.payment, command)
+        : voidFirst(command)
+    case 'requestDeposit':
+      return requestDeposit(books, command)
+    case 'deposit':
+      return deposit(books, command)
+  }
+}
+
+type CommandOf<Type extends Command['type']> = Command & { readonly type: Type }
+
+function pay(account: Account | undefined, command: CommandOf<'pay'>): Decision {
+  const { paymentId: id, orderId, accountId, amountMinor, style } = command
+  const terms = { id, orderId, accountId, amountMinor, style }
+  const reason =
+    account === undefined
+      ? 'ACCOUNT_NOT_FOUND'
+      : account.balanceMinor < amountMinor
+        ? 'NOT_ENOUGH_MONEY'
+        : null
+  if (account === undefined || reason !== null) {
+    const payment: Payment = { ...terms, state: 'REFUSED', reason }
+    return { ...settled(payment), payment, announce: { event: 'PAYMENT_FAIL', payment } }
+  }
+  const payment: Payment = { ...terms, state: 'PAID', reason: null }
+  return {
+    ...settled(payment),
+    ...move(account, { kind: 'PAYMENT', amountMinor, orderId }),
+    payment,
+    announce: { event: 'ORDER_PAID', payment },
+  }
+}
+
+function repeatPayment(payment: Payment, command: CommandOf<'pay'>): Decision {
+  const { accountId, amountMinor } = payment
+  const same =
+    (accountId === null || accountId === command.accountId) &&
+    (amountMinor === null || amountMinor === command.amountMinor)
+  if (!same) return refused('PAYMENT_MISMATCH')
+  if (!command.byMessage) return settled(payment)
+  // A void that came first may not know the account: the payment that it refuses does.
+  const told = { ...payment, accountId: command.accountId }
+  return { ...settled(payment), announce: { event: announcementOf(payment), payment: told } }
+}
+
+function announcementOf(payment: Payment): 'ORDER_PAID' | 'PAYMENT_FAIL' | 'PAYMENT_REFUNDED' {
+  switch (payment.state) {
+    case 'PAID':
+      return 'ORDER_PAID'
+    case 'REFUSED':
+    case 'VOIDED':
+      return 'PAYMENT_FAIL'
+    case 'REFUNDED':
+      return 'PAYMENT_REFUNDED'
+  }
+}
+
+function voidFirst(command: CommandOf<'void'>): Decision {
+  const { paymentId: id, orderId, accountId, style } = command
+  const state = 'VOIDED'
+  const payment: Payment = {
+    id, orderId, accountId, amountMinor: null, state, reason: 'ORDER_CANCELED', style,
+  }
+  return { ...settled(payment), payment }
+}
+
+function voidPayment(
+  account: Account | undefined,
+  payment: Payment,
+  command: CommandOf<'void'>,
+): Decision {
+  const known = command.accountId !== null && payment.accountId !== null
+  if (known && command.accountId !== payment.accountId) return refused('PAYMENT_MISMATCH')
+  if (payment.state === 'PAID' && account !== undefined && payment.amountMinor !== null) {
+    const refunded: Payment = { ...payment, state: 'REFUNDED' }
+    const { orderId, amountMinor } = payment
+    return {
+      ...settled(refunded),
+      ...move(account, { kind: 'REFUND', amountMinor, orderId }),
+      payment: refunded,
+      announce: { event: 'PAYMENT_REFUNDED', payment: refunded },
+    }
+  }
+  const again = payment.state === 'REFUNDED' && command.byMessage
+  return { ...settled(payment), ...(again && { announce: { event: 'PAYMENT_REFUNDED', payment } }) }
+}
+
+function requestDeposit(books: Books, command: CommandOf<'requestDeposit' | 'deposit'>): Decision {
+  const { account } = books
+  const { depositId: id, accountId, amountMinor, style } = command
+  if (account === undefined) return refused('ACCOUNT_NOT_FOUND')
+  const balanceMinor = account.balanceMinor + account.pendingMinor + amountMinor
+  if (balanceMinor > MAX_BALANCE_MINOR) return refused('BALANCE_TOO_LARGE')
+  const requested: Deposit = { id, accountId, amountMinor, state: 'REQUESTED', style }
+  return {
+    account: { ...account, pendingMinor: account.pendingMinor + amountMinor },
+    deposit: requested,
+    announce: { event: 'DEPOSIT_REQUEST', deposit: requested },
+    outcome: { kind: 'balance', balanceMinor },
+  }
+}
+
+function deposit(books: Books, command: CommandOf<'requestDeposit' | 'deposit'>): Decision {
+  const { account, deposit: known } = books
+  const { depositId: id, accountId, amountMinor, style } = command
+  if (account === undefined) return refused('ACCOUNT_NOT_FOUND')
+  const outcome: Outcome = { kind: 'balance', balanceMinor: account.balanceMinor }
+  if (known?.state === 'APPLIED') {
+    const again = command.byMessage && { announce: { event: 'DEPOSIT_ACCEPTED', deposit: known } as const }
+    return { outcome, ...again }
+  }
+  if (known === undefined && account.balanceMinor + amountMinor > MAX_BALANCE_MINOR) {
+    return refused('BALANCE_TOO_LARGE')
+  }
+  const applied: Deposit = { id, accountId, amountMinor, style, ...known, state: 'APPLIED' }
+  const requestedMinor = known?.amountMinor ?? 0n
+  const { account: paidIn, transfer } = move(
+    { ...account, pendingMinor: account.pendingMinor - requestedMinor },
+    { kind: 'DEPOSIT', amountMinor: applied.amountMinor, depositId: id },
+  )
+  return {
+    account: paidIn,
+    transfer,
+    deposit: applied,
+    announce: { event: 'DEPOSIT_ACCEPTED', deposit: applied },
+    outcome: { kind: 'balance', balanceMinor: paidIn.balanceMinor },
+  }
+}
+
+/** Moves money between the customer's account and the other side of its kind. */
+function move(
+  account: Account,
+  cause: Pick<Transfer, 'kind' | 'amountMinor'> & { orderId?: string; depositId?: string },
+): { account: Account; transfer: Transfer } {
+  const { kind, amountMinor, orderId = null, depositId = null } = cause
+  const other: LedgerSide = kind === 'DEPOSIT' ? 'cash' : 'revenue'
+  const out = kind === 'PAYMENT'
+  const balanceMinor = account.balanceMinor + (out ? -amountMinor : amountMinor)
+  const version = account.version + 1
+  const transfer: Transfer = {
+    accountId: account.id,
+    version,
+    kind,
+    debit: out ? 'customer' : other,
+    credit: out ? other : 'customer',
+    amountMinor,
+    balanceAfterMinor: balanceMinor,
+    orderId,
+    depositId,
+  }
+  return { account: { ...account, balanceMinor, version }, transfer }
+}
+
+const settled = (payment: Payment): Decision => ({ outcome: { kind: 'payment', payment } })
+const refused = (code: (Outcome & { kind: 'refused' })['code']): Decision => ({
+  outcome: { kind: 'refused', code },
+})

@@ -1,0 +1,32 @@
+import type { Delivery, OutboxRow } from '../../messaging/outbox.ts'
+import type { HttpClient } from '../../platform/http-client.ts'
+import { NOTIFY_PATH } from './routing.ts'
+
+/** Calls out, in `http`: rows of the outbox that go to notification, or tell order of a refund. */
+export interface NotificationCallsOptions {
+  readonly http: HttpClient
+  readonly notificationUrl: string
+  readonly orderUrl: string
+  readonly timeoutMs: number
+}
+
+export function notificationCalls(options: NotificationCallsOptions) {
+  const { http, notificationUrl, orderUrl, timeoutMs } = options
+
+  return async (row: OutboxRow): Promise<Delivery> => {
+    const { destination, headers, body } = row
+    const notify = destination === NOTIFY_PATH
+    try {
+      const { status, body: said } = notify
+        ? await http({ method: 'POST', url: `${notificationUrl}${destination}`, headers, body }, timeoutMs)
+        : await http({ method: 'DELETE', url: `${orderUrl}${destination}`, headers }, timeoutMs)
+      // An order that order does not know was paid by REST: there is nobody to tell.
+      if (status < 300 || (!notify && status === 404)) return { kind: 'done' }
+      const error = `${destination} answered ${status}`
+      const final = status < 500 && ![409, 429].includes(status)
+      return final ? { kind: 'poison', reason: `${error}: ${said}` } : { kind: 'retry', error }
+    } catch (error) {
+      return { kind: 'retry', error: `${destination} gave no answer: ${(error as Error).message}` }
+    }
+  }
+}

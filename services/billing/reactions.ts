@@ -1,0 +1,53 @@
+import type { BillingEvent, Received } from '../../contracts/events.ts'
+import { toMinor } from '../../contracts/money.ts'
+import type { InteractionStyle } from '../../contracts/style.ts'
+import type { Handled } from '../../messaging/consumer.ts'
+import type { Queryable } from '../../platform/database.ts'
+import { applyCommands, type CommandContext } from './commands.ts'
+import type { Command } from './ledger.ts'
+
+/** Events in: what the topic `billing` asks for, settled as one batch. */
+export async function settleRequests(
+  tx: Queryable,
+  context: CommandContext & { readonly defaultStyle: InteractionStyle; readonly newId: () => string },
+  events: readonly Received<BillingEvent>[],
+  afterCommit: () => void,
+): Promise<Handled<BillingEvent>> {
+  const batch = events.map((event) => ({ command: toCommand(event, context) }))
+  const applied = await applyCommands(tx, context, batch)
+  const poison = new Map<Received<BillingEvent>, string>()
+  for (const [index, event] of events.entries()) {
+    const result = applied[index]
+    if (result?.kind === 'applied' && result.outcome.kind === 'refused') {
+      poison.set(event, `${event.body.event} is refused: ${result.outcome.code}`)
+    }
+  }
+  return { poison, afterCommit }
+}
+
+function toCommand(
+  { body, meta }: Received<BillingEvent>,
+  context: { readonly defaultStyle: InteractionStyle; readonly newId: () => string },
+): Command {
+  const { accountId } = body
+  const common = {
+    style: meta.style ?? context.defaultStyle,
+    byMessage: true,
+    ...(meta.traceparent && { traceparent: meta.traceparent }),
+  }
+  switch (body.event) {
+    case 'ORDER_CREATED': {
+      const { orderId } = body
+      const amountMinor = toMinor(body.price)
+      return { ...common, type: 'pay', paymentId: context.newId(), orderId, accountId, amountMinor }
+    }
+    case 'ORDER_CANCELED': {
+      const { orderId } = body
+      return { ...common, type: 'void', paymentId: context.newId(), orderId, accountId, byOrder: true }
+    }
+    case 'DEPOSIT_REQUEST': {
+      const amountMinor = toMinor(body.value)
+      return { ...common, type: 'deposit', depositId: meta.id, accountId, amountMinor }
+    }
+  }
+}

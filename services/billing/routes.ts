@@ -1,0 +1,214 @@
+import Type from 'typebox'
+import {
+  Account as AccountSchema,
+  CommandHeaders,
+  Deposit,
+  Entry,
+  Id,
+  IdParams,
+  NEXT_CURSOR_HEADER,
+  OrderIdParams,
+  Page,
+  Pay,
+  Payment as PaymentSchema,
+  Void,
+  Voided,
+} from '../../contracts/http.ts'
+import { parseAmount, toUnits } from '../../contracts/money.ts'
+import { Fault } from '../../contracts/problems.ts'
+import { type InteractionStyle, requestedStyle } from '../../contracts/style.ts'
+import { keyedRequest, sendStored, type StoredAnswer } from '../../messaging/idempotency.ts'
+import type { HttpServer } from '../../platform/http-server.ts'
+import type { Addressed } from './commands.ts'
+import type { StoredAccount, StoredPayment, StoredTransfer } from './store.ts'
+
+/** HTTP in: accounts, deposits, payments. */
+export interface BillingRoutes {
+  readonly newId: () => string
+  readonly defaultStyle: InteractionStyle
+  readonly allowOverride: boolean
+  /** Settles the command and, in `http`, lets its announcements be tried before the answer. */
+  readonly settle: (addressed: Addressed) => Promise<StoredAnswer>
+  readonly findAccount: (id: string) => Promise<StoredAccount | undefined>
+  readonly findPayment: (orderId: string) => Promise<StoredPayment | undefined>
+  readonly entries: (accountId: string, page: Page) => Promise<StoredTransfer[]>
+}
+
+export function billingRoutes(app: HttpServer, routes: BillingRoutes): void {
+  const { newId } = routes
+  // Calls between services carry the style of the flow that they belong to, whatever the default.
+  const flowStyle = (header: string | undefined) => requestedStyle(header, { ...routes, allowOverride: true })
+  const common = (request: { traceparent: string }) => ({
+    traceparent: request.traceparent,
+    byMessage: false,
+  })
+
+  app.post(
+    '/billing/account/create',
+    { schema: { summary: 'Open an account', headers: CommandHeaders, response: { 200: Id } } },
+    async (request, reply) => {
+      const keyed = keyedRequest(request.headers['idempotency-key'], 'POST account/create', {})
+      const style = requestedStyle(request.headers['x-interaction-style'], routes)
+      const command = { ...common(request), type: 'createAccount', accountId: newId(), style } as const
+      return sendStored(reply, await routes.settle({ command, keyed }))
+    },
+  )
+
+  app.post(
+    '/billing/account/:id',
+    {
+      schema: {
+        summary: 'Deposit; the answer is the balance that it leads to',
+        params: IdParams,
+        querystring: Deposit,
+        headers: CommandHeaders,
+        response: { 200: Type.Number() },
+      },
+    },
+    async (request, reply) => {
+      const { id: accountId } = request.params
+      const { amount } = request.query
+      const amountMinor = amountOf(amount, 'query/amount')
+      const style = requestedStyle(request.headers['x-interaction-style'], routes)
+      const content = { accountId, amount }
+      const keyed = keyedRequest(request.headers['idempotency-key'], 'POST deposit', content)
+      const type = style === 'events' ? 'requestDeposit' : 'deposit'
+      const terms = { depositId: newId(), accountId, amountMinor }
+      const command = { ...common(request), type, style, ...terms } as const
+      return sendStored(reply, await routes.settle({ command, keyed }))
+    },
+  )
+
+  app.post(
+    '/billing/account',
+    {
+      schema: {
+        summary: 'Pay; without an order id the payment is its own order',
+        headers: CommandHeaders,
+        body: Pay,
+        response: { 200: Id },
+      },
+    },
+    async (request, reply) => {
+      const { accountId, amount } = request.body
+      const amountMinor = amountOf(amount, 'body/amount')
+      const style = flowStyle(request.headers['x-interaction-style'])
+      const keyed = keyedRequest(request.headers['idempotency-key'], 'POST payment', request.body)
+      const paymentId = newId()
+      const orderId = request.body.orderId ?? paymentId
+      const terms = { paymentId, orderId, accountId, amountMinor }
+      const command = { ...common(request), type: 'pay', style, ...terms } as const
+      return sendStored(reply, await routes.settle({ command, keyed }))
+    },
+  )
+
+  app.post(
+    '/billing/payments/:orderId/void',
+    {
+      schema: {
+        summary: 'Cancel or refund a payment; a void that comes first wins',
+        params: OrderIdParams,
+        headers: CommandHeaders,
+        body: Type.Optional(Void),
+        response: { 200: Voided },
+      },
+    },
+    async (request, reply) => {
+      const { orderId } = request.params
+      const accountId = request.body?.accountId ?? null
+      const key = request.headers['idempotency-key']
+      const keyed = keyedRequest(key, 'POST void', { orderId, accountId })
+      const style = flowStyle(request.headers['x-interaction-style'])
+      const byOrder = key === `${orderId}/ORDER_CANCELED`
+      const terms = { paymentId: newId(), orderId, accountId, byOrder }
+      const command = { ...common(request), type: 'void', style, ...terms } as const
+      return sendStored(reply, await routes.settle({ command, keyed }))
+    },
+  )
+
+  readingRoutes(app, routes)
+}
+
+function readingRoutes(app: HttpServer, routes: BillingRoutes): void {
+  app.get(
+    '/billing/account/:id',
+    { schema: { summary: 'An account', params: IdParams, response: { 200: AccountSchema } } },
+    async (request) => {
+      const account = await routes.findAccount(request.params.id)
+      if (account === undefined) throw new Fault('ACCOUNT_NOT_FOUND')
+      const { id, balanceMinor, created, updated } = account
+      return {
+        id,
+        balance: toUnits(balanceMinor),
+        created: created.toISOString(),
+        updated: updated.toISOString(),
+      }
+    },
+  )
+
+  app.get(
+    '/billing/account/:id/entries',
+    {
+      schema: {
+        summary: 'The ledger of an account, oldest first',
+        params: IdParams,
+        querystring: Page,
+        response: { 200: Type.Array(Entry) },
+      },
+    },
+    async (request, reply) => {
+      const { id } = request.params
+      const entries = await routes.entries(id, request.query)
+      if (entries.length === 0 && (await routes.findAccount(id)) === undefined) {
+        throw new Fault('ACCOUNT_NOT_FOUND')
+      }
+      const last = entries.at(-1)
+      if (last && entries.length === request.query.limit) {
+        reply.header(NEXT_CURSOR_HEADER, String(last.version))
+      }
+      return entries.map((entry) => ({
+        version: entry.version,
+        time: entry.created.toISOString(),
+        kind: entry.kind,
+        orderId: entry.orderId,
+        depositId: entry.depositId,
+        amount: toUnits(entry.debit === 'customer' ? -entry.amountMinor : entry.amountMinor),
+        balanceAfter: toUnits(entry.balanceAfterMinor),
+      }))
+    },
+  )
+
+  app.get(
+    '/billing/payments/:orderId',
+    {
+      schema: {
+        summary: "What became of an order's payment",
+        params: OrderIdParams,
+        response: { 200: PaymentSchema },
+      },
+    },
+    async (request) => {
+      const payment = await routes.findPayment(request.params.orderId)
+      if (payment === undefined) throw new Fault('PAYMENT_NOT_FOUND')
+      const { id, orderId, accountId, amountMinor, state, reason, created, updated } = payment
+      return {
+        id,
+        orderId,
+        accountId,
+        amount: amountMinor === null ? null : toUnits(amountMinor),
+        state,
+        reason,
+        created: created.toISOString(),
+        updated: updated.toISOString(),
+      }
+    },
+  )
+}
+
+function amountOf(value: number | string, field: string): bigint {
+  const minor = parseAmount(value)
+  if (typeof minor === 'string') {
+    throw new Fault('VALIDATION_FAILED', { field, detail: `${field} ${minor}` })
+  }
+  return minor
+}

@@ -1,0 +1,145 @@
+import { type BillingEvent, decodeEvent } from '../../contracts/events.ts'
+import { Fault } from '../../contracts/problems.ts'
+import { startConsumer } from '../../messaging/consumer.ts'
+import { countDeadLetters } from '../../messaging/dead-letters.ts'
+import { createIdempotency, type StoredAnswer } from '../../messaging/idempotency.ts'
+import { createOutbox } from '../../messaging/outbox.ts'
+import { periodically } from '../../messaging/periodically.ts'
+import { startRelay, type Watch } from '../../messaging/relay.ts'
+import type { Service, ServiceParts } from '../../messaging/service.ts'
+import { coalesce } from '../../platform/coalesce.ts'
+import { transact } from '../../platform/database.ts'
+import { createHttpServer } from '../../platform/http-server.ts'
+import { migrate } from '../../platform/migrate.ts'
+import { askForDeposits } from './ask-again.ts'
+import { type Addressed, answerTo, type Applied, applyCommands, type CommandContext } from './commands.ts'
+import type { BillingConfig } from './config.ts'
+import { migrations, SCHEMA } from './migrations/001-initial.ts'
+import { notificationCalls } from './notification-calls.ts'
+import { settleRequests } from './reactions.ts'
+import { billingRoutes } from './routes.ts'
+import { findAccount, findPayments, listTransfers } from './store.ts'
+
+/**
+ * How long an answer in `http` waits for its message to be tried: well below what order gives us,
+ * so that a notification that hangs never looks like a billing that does.
+ */
+const FIRST_TRY_MS = 1_000
+
+/** The billing service, wired: this is the only place where its parts meet. */
+export async function createBillingService(
+  parts: ServiceParts,
+  config: BillingConfig & { readonly NOTIFICATION_URL: string; readonly ORDER_URL: string },
+): Promise<Service> {
+  const { database, bus, runtime, log, telemetry } = parts
+  await migrate(database, SCHEMA, migrations)
+  const outbox = createOutbox(SCHEMA)
+  const idempotency = createIdempotency(SCHEMA)
+  const context = (): CommandContext => ({ outbox, idempotency, now: runtime.now() })
+
+  const apply = coalesce<Addressed, { applied: Applied; watch?: Watch }>({
+    maxBatch: 500,
+    maxQueue: 10_000,
+    lanes: 2,
+    overflow: () => new Fault('TOO_MANY_REQUESTS'),
+    run: async (batch) => {
+      let watches: (Watch | undefined)[] = []
+      try {
+        const applied = await transact(database, async (tx) => {
+          const results = await applyCommands(tx, context(), batch)
+          for (const watch of watches) watch?.cancel()
+          watches = results.map(watchCalls)
+          return results
+        })
+        relay.wake()
+        return applied.map((result, index) => {
+          const watch = watches[index]
+          return { applied: result, ...(watch && { watch }) }
+        })
+      } catch (error) {
+        for (const watch of watches) watch?.cancel()
+        throw error
+      }
+    },
+  })
+
+  // Watched before the commit, since the relay may be faster than what comes after it.
+  function watchCalls(result: Applied): Watch | undefined {
+    const calls = result.kind === 'applied' ? result.callIds : []
+    return calls.length > 0 ? relay.watch(calls) : undefined
+  }
+
+  async function settle(addressed: Addressed): Promise<StoredAnswer> {
+    const { applied, watch } = await apply(addressed)
+    if (applied.kind === 'refused') throw applied.error
+    if (applied.kind === 'repeated') return applied.answer
+    await watch?.tried(FIRST_TRY_MS)
+    const { outcome } = applied
+    if (outcome.kind === 'refused') throw new Fault(outcome.code)
+    if (outcome.kind === 'payment') {
+      telemetry.count('trifold_payments_total', { state: outcome.payment.state })
+    }
+    return answerTo(addressed.command, outcome)
+  }
+
+  const relay = startRelay({
+    ...parts,
+    schema: SCHEMA,
+    outbox,
+    call: notificationCalls({
+      http: parts.http,
+      notificationUrl: config.NOTIFICATION_URL,
+      orderUrl: config.ORDER_URL,
+      timeoutMs: config.CALL_TIMEOUT_MS,
+    }),
+  })
+  const consumer = startConsumer<BillingEvent>({
+    ...parts,
+    schema: SCHEMA,
+    group: 'billing',
+    topics: ['billing'],
+    decode: decodeEvent<BillingEvent>,
+    handle: (tx, events) => {
+      const { INTERACTION_STYLE: defaultStyle } = config
+      const at = { ...context(), defaultStyle, newId: runtime.uuid }
+      return settleRequests(tx, at, events, relay.wake)
+    },
+  })
+  const asking = periodically(1_000, runtime, log, async () => {
+    const asked = await askForDeposits(database, outbox, runtime.now(), config)
+    if (asked > 0) relay.wake()
+  })
+  const expiring = periodically(60_000, runtime, log, () =>
+    idempotency.expire(database, runtime.now() - config.IDEMPOTENCY_KEY_TTL_MS),
+  )
+  telemetry.gauge('trifold_dead_letters', () => countDeadLetters(database, SCHEMA))
+
+  const app = await createHttpServer({
+    ...parts.server,
+    service: 'billing',
+    title: 'Trifold billing',
+    log,
+    telemetry,
+    runtime,
+    readiness: { database: async () => void (await database.query('select 1')), broker: bus.ping },
+  })
+  billingRoutes(app, {
+    newId: runtime.uuid,
+    defaultStyle: config.INTERACTION_STYLE,
+    allowOverride: config.ALLOW_STYLE_OVERRIDE,
+    settle,
+    findAccount: (id) => findAccount(database, id),
+    findPayment: async (orderId) => (await findPayments(database, [orderId])).get(orderId),
+    entries: (accountId, page) => listTransfers(database, accountId, page),
+  })
+  await app.ready()
+
+  return {
+    app,
+    async close() {
+      await app.close()
+      await Promise.all([asking.close(), expiring.close(), consumer.close()])
+      await relay.close()
+    },
+  }
+}

@@ -1,0 +1,63 @@
+import type { Outbox, OutboxMessage } from '../../messaging/outbox.ts'
+import type { Queryable } from '../../platform/database.ts'
+import { type Notice, textOf } from './message.ts'
+import { findByEvents, findContacts, insertMessages, type NewMessage, type StoredMessage } from './store.ts'
+
+/**
+ * What notification does in one transaction: the messages of a batch of events are written, and for
+ * each that is new and whose account has a contact, a letter goes to the outbox.
+ */
+export interface CommandContext {
+  readonly outbox: Outbox
+  readonly newId: () => string
+  readonly now: number
+}
+
+/** The message of each notice: the new one, or the one that its event had before. */
+export async function writeMessages(
+  tx: Queryable,
+  at: CommandContext,
+  notices: readonly Notice[],
+): Promise<NewMessage[]> {
+  const wanted = new Map<string, NewMessage>()
+  for (const notice of notices) {
+    const { eventId, accountId, event } = notice
+    if (wanted.has(eventId)) continue
+    wanted.set(eventId, { id: at.newId(), eventId, accountId, event, text: textOf(notice) })
+  }
+  const written = await insertMessages(tx, [...wanted.values()], at.now)
+  const contacts = await findContacts(tx, [...new Set(written.map(({ accountId }) => accountId))])
+  await at.outbox.enqueue(tx, written.flatMap((message) => letterTo(contacts, message)), at.now)
+
+  const found = new Map<string, NewMessage>(written.map((message) => [message.eventId, message]))
+  const told = [...wanted.keys()].filter((eventId) => !found.has(eventId))
+  for (const [eventId, message] of await findByEvents(tx, told)) found.set(eventId, message)
+  return notices.map(({ eventId }) => found.get(eventId) as NewMessage)
+}
+
+/** A letter keeps its Message-ID over all tries, so that mail systems can tell a repetition. */
+function letterTo(contacts: ReadonlyMap<string, string>, message: StoredMessage): OutboxMessage[] {
+  const email = contacts.get(message.accountId)
+  if (email === undefined) return []
+  return [
+    {
+      carrier: 'letter',
+      destination: email,
+      key: message.accountId,
+      eventId: message.eventId,
+      body: message.text,
+      headers: {
+        'message-id': `<${message.id}@trifold>`,
+        subject: SUBJECTS[message.event] ?? 'About your account',
+        date: message.created.toISOString(),
+      },
+    },
+  ]
+}
+
+const SUBJECTS: Readonly<Record<string, string>> = {
+  ORDER_PAID: 'Your order is paid',
+  PAYMENT_FAIL: 'Your order is not paid',
+  DEPOSIT_ACCEPTED: 'Your deposit is accepted',
+  PAYMENT_REFUNDED: 'Your order is refunded',
+}

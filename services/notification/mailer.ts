@@ -1,0 +1,88 @@
+import { access, mkdir, open, rename } from 'node:fs/promises'
+import { hostname } from 'node:os'
+import { join } from 'node:path'
+import { createTransport } from 'nodemailer'
+import MailComposer from 'nodemailer/lib/mail-composer/index.js'
+import type { Deliver } from '../../messaging/relay.ts'
+
+/**
+ * The carrier of letters: a mail server where one is configured, else a Maildir that any mail reader
+ * opens. In the Maildir a letter's name follows from its Message-ID, so a repetition finds it there;
+ * a mail server that dies between accepting and answering may get a letter twice.
+ */
+export interface MailerOptions {
+  readonly from: string
+  readonly smtpUrl: string
+  readonly maildir: string
+  readonly timeoutMs: number
+}
+
+interface Letter {
+  readonly from: string
+  readonly to: string
+  readonly subject: string
+  readonly text: string
+  readonly messageId: string
+  readonly date: Date
+}
+
+export function createMailer(options: MailerOptions): { deliver: Deliver; close(): void } {
+  const { from, smtpUrl, maildir, timeoutMs } = options
+  const smtp = smtpUrl === '' ? undefined : createSmtp(smtpUrl, timeoutMs)
+  return {
+    async deliver(row) {
+      const letter: Letter = {
+        from,
+        to: row.destination,
+        subject: row.headers.subject ?? '',
+        text: `${row.body}\n`,
+        messageId: row.headers['message-id'] ?? `<${row.eventId}@trifold>`,
+        date: new Date(row.headers.date ?? 0),
+      }
+      try {
+        await (smtp ? smtp.sendMail(letter) : keep(maildir, letter))
+        return { kind: 'done' }
+      } catch (error) {
+        const { responseCode, message } = error as Error & { responseCode?: number }
+        const final = responseCode !== undefined && responseCode >= 500
+        return final ? { kind: 'poison', reason: message } : { kind: 'retry', error: message }
+      }
+    },
+    close: () => smtp?.close(),
+  }
+}
+
+function createSmtp(url: string, timeoutMs: number) {
+  return createTransport({
+    url,
+    pool: true,
+    maxConnections: 4,
+    connectionTimeout: timeoutMs,
+    greetingTimeout: timeoutMs,
+    socketTimeout: timeoutMs,
+  })
+}
+
+/** Maildir: written whole in `tmp`, then moved to `new`, where readers look. */
+async function keep(maildir: string, letter: Letter): Promise<void> {
+  const name = `${letter.messageId.replace(/[^\w.-]/g, '')}.${hostname()}`
+  const target = join(maildir, 'new', name)
+  for (const folder of ['tmp', 'new', 'cur']) await mkdir(join(maildir, folder), { recursive: true })
+  if (await exists(target)) return
+  const content = await new MailComposer(letter).compile().build()
+  const draft = join(maildir, 'tmp', name)
+  const file = await open(draft, 'w')
+  try {
+    await file.writeFile(content)
+    await file.sync()
+  } finally {
+    await file.close()
+  }
+  await rename(draft, target)
+}
+
+const exists = (path: string) =>
+  access(path).then(
+    () => true,
+    () => false,
+  )

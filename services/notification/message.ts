@@ -1,0 +1,45 @@
+import type { Reason } from '../../contracts/events.ts'
+import { toUnits } from '../../contracts/money.ts'
+
+/** What a customer is told, and how. Texts are a contract: the clients read them. */
+export type Notice = {
+  /** The event's id: there is one message for it, for ever. */
+  readonly eventId: string
+  readonly accountId: string
+} & (
+  | { readonly event: 'ORDER_PAID'; readonly orderId: string }
+  | { readonly event: 'PAYMENT_FAIL'; readonly orderId: string; readonly reason: Reason | null }
+  | { readonly event: 'DEPOSIT_ACCEPTED'; readonly valueMinor: bigint }
+  | { readonly event: 'PAYMENT_REFUNDED'; readonly orderId: string; readonly valueMinor: bigint }
+)
+
+export function textOf(notice: Notice): string {
+  const { accountId } = notice
+  switch (notice.event) {
+    case 'ORDER_PAID':
+      return `ORDER ${notice.orderId} PAID SUCCESSFULLY`
+    case 'PAYMENT_FAIL':
+      return failureText(accountId, notice.orderId, notice.reason)
+    case 'DEPOSIT_ACCEPTED':
+      return `DEPOSIT ${toUnits(notice.valueMinor)} ACCEPTED ON ACCOUNT ${accountId}`
+    case 'PAYMENT_REFUNDED':
+      return `ORDER ${notice.orderId} REFUNDED: ${toUnits(notice.valueMinor)} ON ACCOUNT ${accountId}`
+  }
+}
+
+function failureText(accountId: string, orderId: string, reason: Reason | null): string {
+  switch (reason) {
+    case null:
+    case 'NOT_ENOUGH_MONEY':
+      return `NOT ENOUGH MONEY on account ${accountId} for order ${orderId}`
+    case 'ACCOUNT_NOT_FOUND':
+      return `NO SUCH ACCOUNT ${accountId} for order ${orderId}`
+    case 'BILLING_UNREACHABLE':
+      return `ORDER ${orderId} NOT PAID: billing could not be reached`
+    case 'ORDER_CANCELED':
+    case 'DEADLINE_PASSED':
+    case 'DELETED':
+    case 'REFUNDED':
+      return `ORDER ${orderId} NOT PAID: it was canceled`
+  }
+}

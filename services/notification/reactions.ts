@@ -1,0 +1,36 @@
+import type { PaymentEvent, Received } from '../../contracts/events.ts'
+import { toMinor } from '../../contracts/money.ts'
+import type { Handled } from '../../messaging/consumer.ts'
+import type { Queryable } from '../../platform/database.ts'
+import { type CommandContext, writeMessages } from './commands.ts'
+import type { Notice } from './message.ts'
+
+/** Events in: every event of the topic `payment` is a message to its customer. */
+export async function tellCustomers(
+  tx: Queryable,
+  context: CommandContext,
+  events: readonly Received<PaymentEvent>[],
+  afterCommit: () => void,
+): Promise<Handled<PaymentEvent>> {
+  await writeMessages(tx, context, events.map(toNotice))
+  return { afterCommit }
+}
+
+function toNotice({ body, meta }: Received<PaymentEvent>): Notice {
+  const { accountId } = body
+  const { id: eventId } = meta
+  switch (body.event) {
+    case 'ORDER_PAID':
+      return { eventId, accountId, event: body.event, orderId: body.orderId }
+    case 'PAYMENT_FAIL': {
+      const { event, orderId } = body
+      return { eventId, accountId, event, orderId, reason: meta.reason ?? null }
+    }
+    case 'DEPOSIT_ACCEPTED':
+      return { eventId, accountId, event: body.event, valueMinor: toMinor(body.value) }
+    case 'PAYMENT_REFUNDED': {
+      const { event, orderId } = body
+      return { eventId, accountId, event, orderId, valueMinor: toMinor(body.value) }
+    }
+  }
+}

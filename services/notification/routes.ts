@@ -1,0 +1,193 @@
+import Type from 'typebox'
+import { isReason } from '../../contracts/events.ts'
+import {
+  AccountIdParams,
+  CommandHeaders,
+  Contact,
+  Id,
+  IdParams,
+  Message as MessageSchema,
+  NEXT_CURSOR_HEADER,
+  Notify,
+  Page,
+} from '../../contracts/http.ts'
+import { parseAmount } from '../../contracts/money.ts'
+import { Fault } from '../../contracts/problems.ts'
+import { requestedStyle } from '../../contracts/style.ts'
+import type { HttpServer } from '../../platform/http-server.ts'
+import { type Notice, textOf } from './message.ts'
+import type { NewMessage, StoredMessage } from './store.ts'
+
+/** HTTP in: messages and contacts. */
+export interface NotificationRoutes {
+  readonly newId: () => string
+  readonly write: (notice: Notice) => Promise<NewMessage>
+  readonly find: (id: string) => Promise<StoredMessage | undefined>
+  readonly list: (accountId: string | null, page: Page) => Promise<StoredMessage[]>
+  readonly deleteAll: () => Promise<void>
+  readonly putContact: (accountId: string, email: string) => Promise<void>
+  readonly findContact: (accountId: string) => Promise<string | undefined>
+  readonly deleteContact: (accountId: string) => Promise<boolean>
+}
+
+export function notificationRoutes(app: HttpServer, routes: NotificationRoutes): void {
+  app.post(
+    '/notification',
+    {
+      schema: {
+        summary: 'Tell a customer; the Idempotency-Key is the id of the event',
+        headers: CommandHeaders,
+        body: Notify,
+        response: { 200: Id },
+      },
+    },
+    async (request) => {
+      const { 'idempotency-key': key, 'x-reason': reason } = request.headers
+      requestedStyle(request.headers['x-interaction-style'], anyStyle)
+      const notice = toNotice(request.body, key ?? `rest/${routes.newId()}`, reason)
+      const message = await routes.write(notice)
+      const same = message.accountId === notice.accountId && message.event === notice.event
+      // A deleted message has no text left to compare with.
+      if (!same || (message.text !== '' && message.text !== textOf(notice))) {
+        throw new Fault('IDEMPOTENCY_KEY_REUSED')
+      }
+      return message.id
+    },
+  )
+
+  const list = async (
+    accountId: string | null,
+    page: Page,
+    reply: { header(name: string, value: string): unknown },
+  ) => {
+    const messages = await routes.list(accountId, page)
+    const last = messages.at(-1)
+    if (last && messages.length === page.limit) reply.header(NEXT_CURSOR_HEADER, String(last.seq))
+    return messages.map(view)
+  }
+
+  app.get(
+    '/notification',
+    {
+      schema: {
+        summary: 'All messages, oldest first',
+        querystring: Page,
+        response: { 200: Type.Array(MessageSchema) },
+      },
+    },
+    (request, reply) => list(null, request.query, reply),
+  )
+
+  app.get(
+    '/notification/account/:accountId',
+    {
+      schema: {
+        summary: "An account's messages, oldest first",
+        params: AccountIdParams,
+        querystring: Page,
+        response: { 200: Type.Array(MessageSchema) },
+      },
+    },
+    (request, reply) => list(request.params.accountId, request.query, reply),
+  )
+
+  app.get(
+    '/notification/:id',
+    { schema: { summary: 'One message', params: IdParams, response: { 200: MessageSchema } } },
+    async (request) => {
+      const message = await routes.find(request.params.id)
+      if (message === undefined) throw new Fault('MESSAGE_NOT_FOUND')
+      return view(message)
+    },
+  )
+
+  app.delete(
+    '/notification',
+    { schema: { summary: 'Remove all messages', response: { 200: Type.Boolean() } } },
+    async () => {
+      await routes.deleteAll()
+      return true
+    },
+  )
+
+  contactRoutes(app, routes)
+}
+
+function contactRoutes(app: HttpServer, routes: NotificationRoutes): void {
+  const path = '/notification/contact/:accountId'
+  const params = AccountIdParams
+
+  app.put(
+    path,
+    { schema: { summary: "Say where an account's letters go", params, body: Contact, response: { 200: Contact } } },
+    async (request) => {
+      const { email } = request.body
+      await routes.putContact(request.params.accountId, email)
+      return { email }
+    },
+  )
+  app.get(
+    path,
+    { schema: { summary: "Where an account's letters go", params, response: { 200: Contact } } },
+    async (request) => {
+      const email = await routes.findContact(request.params.accountId)
+      if (email === undefined) throw new Fault('CONTACT_NOT_FOUND')
+      return { email }
+    },
+  )
+  app.delete(
+    path,
+    { schema: { summary: 'Send no letters any more', params, response: { 200: Id } } },
+    async (request) => {
+      const { accountId } = request.params
+      if (!(await routes.deleteContact(accountId))) throw new Fault('CONTACT_NOT_FOUND')
+      return accountId
+    },
+  )
+}
+
+/** Every style may notify by REST: the name only has to exist. */
+const anyStyle = { defaultStyle: 'http', allowOverride: true } as const
+
+function toNotice(body: Notify, eventId: string, reason: string | undefined): Notice {
+  const { accountId, event } = body
+  const common = { eventId, accountId }
+  switch (event) {
+    case 'ORDER_PAID':
+      return { ...common, event, orderId: required(body, 'orderId') }
+    case 'PAYMENT_FAIL': {
+      const orderId = required(body, 'orderId')
+      return { ...common, event, orderId, reason: isReason(reason) ? reason : null }
+    }
+    case 'DEPOSIT_ACCEPTED':
+      return { ...common, event, valueMinor: amountOf(required(body, 'value')) }
+    case 'PAYMENT_REFUNDED': {
+      const valueMinor = amountOf(required(body, 'value'))
+      return { ...common, event, orderId: required(body, 'orderId'), valueMinor }
+    }
+  }
+}
+
+function required<Name extends 'orderId' | 'value'>(
+  body: Notify,
+  name: Name,
+): NonNullable<Notify[Name]> {
+  const value = body[name]
+  if (value === undefined) {
+    const detail = `${body.event} needs ${name}`
+    throw new Fault('VALIDATION_FAILED', { field: `body/${name}`, detail })
+  }
+  return value as NonNullable<Notify[Name]>
+}
+
+function amountOf(value: number): bigint {
+  const minor = parseAmount(value)
+  if (typeof minor === 'string') {
+    throw new Fault('VALIDATION_FAILED', { field: 'body/value', detail: `body/value ${minor}` })
+  }
+  return minor
+}
+
+function view({ id, accountId, text, event, created }: StoredMessage) {
+  return { id, account: accountId, text, event, created: created.toISOString() }
+}

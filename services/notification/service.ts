@@ -1,0 +1,105 @@
+import { decodeEvent, type PaymentEvent } from '../../contracts/events.ts'
+import { Fault } from '../../contracts/problems.ts'
+import { startConsumer } from '../../messaging/consumer.ts'
+import { countDeadLetters } from '../../messaging/dead-letters.ts'
+import { createOutbox } from '../../messaging/outbox.ts'
+import { startRelay } from '../../messaging/relay.ts'
+import type { Service, ServiceParts } from '../../messaging/service.ts'
+import { coalesce } from '../../platform/coalesce.ts'
+import { transact } from '../../platform/database.ts'
+import { createHttpServer } from '../../platform/http-server.ts'
+import { migrate } from '../../platform/migrate.ts'
+import { type CommandContext, writeMessages } from './commands.ts'
+import type { NotificationConfig } from './config.ts'
+import { createMailer } from './mailer.ts'
+import type { Notice } from './message.ts'
+import { migrations, SCHEMA } from './migrations/001-initial.ts'
+import { tellCustomers } from './reactions.ts'
+import { notificationRoutes } from './routes.ts'
+import {
+  deleteContact,
+  deleteMessages,
+  findContacts,
+  findMessage,
+  listMessages,
+  type NewMessage,
+  putContact,
+} from './store.ts'
+
+const LETTER_TIMEOUT_MS = 10_000
+
+/** The notification service, wired: this is the only place where its parts meet. */
+export async function createNotificationService(
+  parts: ServiceParts,
+  config: NotificationConfig,
+): Promise<Service> {
+  const { database, bus, runtime, log, telemetry } = parts
+  await migrate(database, SCHEMA, migrations)
+  const outbox = createOutbox(SCHEMA)
+  const context = (): CommandContext => ({ outbox, newId: runtime.uuid, now: runtime.now() })
+
+  const mailer = createMailer({
+    from: config.LETTER_FROM,
+    smtpUrl: config.SMTP_URL,
+    maildir: config.MAILDIR,
+    timeoutMs: LETTER_TIMEOUT_MS,
+  })
+  const relay = startRelay({ ...parts, schema: SCHEMA, outbox, letter: mailer.deliver })
+  const write = coalesce<Notice, NewMessage>({
+    maxBatch: 500,
+    maxQueue: 10_000,
+    lanes: 2,
+    overflow: () => new Fault('TOO_MANY_REQUESTS'),
+    run: async (notices) => {
+      const messages = await transact(database, (tx) => writeMessages(tx, context(), notices))
+      relay.wake()
+      return messages
+    },
+  })
+  const consumer = startConsumer<PaymentEvent>({
+    ...parts,
+    schema: SCHEMA,
+    group: 'notification',
+    topics: ['payment'],
+    decode: decodeEvent<PaymentEvent>,
+    handle: async (tx, events) => {
+      for (const { body } of events) telemetry.count('trifold_messages_total', { event: body.event })
+      return tellCustomers(tx, context(), events, relay.wake)
+    },
+  })
+  telemetry.gauge('trifold_dead_letters', () => countDeadLetters(database, SCHEMA))
+
+  const app = await createHttpServer({
+    ...parts.server,
+    service: 'notification',
+    title: 'Trifold notification',
+    log,
+    telemetry,
+    runtime,
+    readiness: { database: async () => void (await database.query('select 1')), broker: bus.ping },
+  })
+  notificationRoutes(app, {
+    newId: runtime.uuid,
+    write: (notice) => {
+      telemetry.count('trifold_messages_total', { event: notice.event })
+      return write(notice)
+    },
+    find: (id) => findMessage(database, id),
+    list: (accountId, page) => listMessages(database, accountId, page),
+    deleteAll: () => deleteMessages(database, runtime.now()),
+    putContact: (accountId, email) => putContact(database, accountId, email, runtime.now()),
+    findContact: async (id) => (await findContacts(database, [id])).get(id),
+    deleteContact: (accountId) => deleteContact(database, accountId),
+  })
+  await app.ready()
+
+  return {
+    app,
+    async close() {
+      await app.close()
+      await consumer.close()
+      await relay.close()
+      mailer.close()
+    },
+  }
+}

@@ -1,0 +1,148 @@
+import { problemBody, PROBLEMS } from '../../contracts/problems.ts'
+import {
+  type Idempotency,
+  type KeyedRequest,
+  repeatedAnswer,
+  type StoredAnswer,
+} from '../../messaging/idempotency.ts'
+import type { Outbox, OutboxMessage } from '../../messaging/outbox.ts'
+import type { Queryable } from '../../platform/database.ts'
+import { answerOf, decide, type Order, type OrderCommand } from './order.ts'
+import { route, type Trace } from './routing.ts'
+import { changeOrders, findOrders, insertOrders, type OrderChange, type StoredOrder } from './store.ts'
+
+/**
+ * What order does in one transaction: a batch of orders is placed, or a batch of commands moves
+ * orders on. The state change, what it asks of others (outbox) and the answer to an Idempotency-Key
+ * are written together.
+ */
+export interface CommandContext {
+  readonly outbox: Outbox
+  readonly idempotency: Idempotency
+  readonly now: number
+  readonly askAfterMs: number
+  readonly deadlineMs: number
+}
+
+export interface Placement {
+  readonly order: Order
+  readonly keyed: KeyedRequest | undefined
+  readonly trace: Trace
+}
+
+/** Placed, or what an earlier request with the same key was answered (or why it is refused). */
+export type Placed =
+  | { readonly kind: 'placed' }
+  | { readonly kind: 'repeated'; readonly answer: StoredAnswer }
+  | { readonly kind: 'refused'; readonly error: unknown }
+
+export async function placeOrders(
+  tx: Queryable,
+  at: CommandContext,
+  placements: readonly Placement[],
+): Promise<Placed[]> {
+  const keys = placements.flatMap(({ keyed }) => (keyed ? [keyed.key] : []))
+  const known = await at.idempotency.find(tx, keys)
+  const fresh: Placement[] = []
+  const results = placements.map((placement): Placed => {
+    const { keyed, order } = placement
+    const stored = keyed && known.get(keyed.key)
+    if (keyed && stored) return repeat(keyed, stored)
+    if (keyed) known.set(keyed.key, { ...keyed, answer: firstAnswer(order) })
+    fresh.push(placement)
+    return { kind: 'placed' }
+  })
+  const orders = fresh.map(({ order }) => order)
+  const { now } = at
+  const times = { now, askAt: now + at.askAfterMs, deadline: now + at.deadlineMs }
+  await insertOrders(tx, orders, times)
+  await at.outbox.enqueue(
+    tx,
+    fresh.map(({ order, trace }) => route('requestPayment', order, null, now, trace)),
+    now,
+  )
+  await at.idempotency.remember(
+    tx,
+    fresh.flatMap(({ keyed, order }) => (keyed ? [{ ...keyed, answer: firstAnswer(order) }] : [])),
+    now,
+  )
+  return results
+}
+
+/** In `events` the answer is the id at once; in the others it waits for the outcome. */
+function firstAnswer(order: Order): StoredAnswer | null {
+  return order.style === 'events' ? { status: 201, body: JSON.stringify(order.id) } : null
+}
+
+function repeat(
+  keyed: KeyedRequest,
+  stored: { readonly request: string; readonly answer: StoredAnswer | null },
+): Placed {
+  try {
+    return { kind: 'repeated', answer: repeatedAnswer(keyed, stored) }
+  } catch (error) {
+    return { kind: 'refused', error }
+  }
+}
+
+export interface AddressedCommand {
+  readonly orderId: string
+  /** Whose order it must be, where the sender says so. */
+  readonly profileId?: string
+  readonly command: OrderCommand
+  readonly trace?: Trace
+}
+
+/** The order as a command left it, or why the command was not for it. */
+export type Applied = StoredOrder | 'unknown' | 'not theirs'
+
+export async function applyCommands(
+  tx: Queryable,
+  at: CommandContext,
+  commands: readonly AddressedCommand[],
+): Promise<Applied[]> {
+  const orders = await findOrders(tx, [...new Set(commands.map(({ orderId }) => orderId))])
+  const origins = new Map(orders)
+  const messages: OutboxMessage[] = []
+  const applied = commands.map(({ orderId, profileId, command, trace }): Applied => {
+    const order = orders.get(orderId)
+    if (order === undefined) return 'unknown'
+    if (profileId !== undefined && profileId !== order.profileId) return 'not theirs'
+    const { state, reason, effects } = decide(order, command)
+    const moved = state === order.state ? order : { ...order, state, reason, updated: new Date(at.now) }
+    orders.set(orderId, moved)
+    for (const effect of effects) messages.push(route(effect, moved, reason, at.now, trace))
+    return moved
+  })
+  const changed = [...orders.values()].filter((order) => order.state !== origins.get(order.id)?.state)
+  const changes = changed.map(
+    ({ id, state, reason }): OrderChange => ({ id, from: origins.get(id)!.state, to: state, reason }),
+  )
+  await changeOrders(tx, changes, at.now)
+  await at.outbox.enqueue(tx, messages, at.now)
+  await at.idempotency.complete(tx, openAnswers(changed, origins))
+  return applied
+}
+
+/** The answers that a settled outcome gives to the keys that waited for it. */
+function openAnswers(
+  changed: readonly StoredOrder[],
+  origins: ReadonlyMap<string, StoredOrder>,
+): (StoredAnswer & { key: string })[] {
+  return changed.flatMap((order) =>
+    order.idempotencyKey !== null && origins.get(order.id)?.state === 'PENDING'
+      ? [{ key: order.idempotencyKey, ...outcomeAnswer(order) }]
+      : [],
+  )
+}
+
+/** What the customer of a settled order in `http` or `hybrid` is answered. */
+export function outcomeAnswer(order: Order): StoredAnswer {
+  const answer = answerOf(order.reason)
+  if (answer.accepted) return { status: 201, body: JSON.stringify(order.id) }
+  const details = { orderId: order.id, ...(order.reason && { reason: order.reason }) }
+  return {
+    status: PROBLEMS[answer.code].status,
+    body: JSON.stringify(problemBody(answer.code, details)),
+  }
+}

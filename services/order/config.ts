@@ -1,0 +1,25 @@
+import Type, { type Static } from 'typebox'
+import { styleConfig } from '../../messaging/flow-config.ts'
+
+/** What order needs to know; the process adds addresses and limits of the platform. */
+export const orderConfig = {
+  ...styleConfig,
+  UNIT_PRICE: Type.String({
+    default: '65',
+    pattern: '^[0-9]{1,6}(\\.[0-9]{1,2})?$',
+    description: 'what one unit of the product costs, in units of money',
+  }),
+  ASK_AGAIN_AFTER_MS: Type.Integer({
+    default: 5_000,
+    minimum: 100,
+    description: 'how long an order is PENDING before billing is asked again; doubles each time',
+  }),
+  ORDER_DEADLINE_MS: Type.Integer({
+    default: 900_000,
+    minimum: 1_000,
+    description: 'how long an order may be PENDING before it is canceled and its payment voided',
+  }),
+} as const
+
+const schema = Type.Object(orderConfig)
+export type OrderConfig = Static<typeof schema>

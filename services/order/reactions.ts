@@ -1,0 +1,57 @@
+import type { PaymentEvent, Received } from '../../contracts/events.ts'
+import type { Handled } from '../../messaging/consumer.ts'
+import type { Queryable } from '../../platform/database.ts'
+import { type AddressedCommand, type Applied, applyCommands, type CommandContext } from './commands.ts'
+import type { OrderCommand } from './order.ts'
+
+/**
+ * Events in: what billing says on the topic `payment` moves orders on. An order that we do not know
+ * is none of ours: payments are made by REST, too, with ids of the caller's.
+ */
+export async function settleOrders(
+  tx: Queryable,
+  context: CommandContext,
+  events: readonly Received<PaymentEvent>[],
+  afterCommit: (applied: readonly Applied[]) => void,
+): Promise<Handled<PaymentEvent>> {
+  const addressed = events.flatMap((event) => {
+    const command = toCommand(event)
+    return command ? [{ event, command }] : []
+  })
+  const applied = await applyCommands(
+    tx,
+    context,
+    addressed.map(({ command }) => command),
+  )
+  const poison = new Map<Received<PaymentEvent>, string>()
+  for (const [index, { event, command }] of addressed.entries()) {
+    if (applied[index] !== 'not theirs') continue
+    poison.set(event, `order ${command.orderId} does not belong to account ${command.profileId}`)
+  }
+  return { poison, afterCommit: () => afterCommit(applied) }
+}
+
+function toCommand({ body, meta }: Received<PaymentEvent>): AddressedCommand | undefined {
+  if (body.event === 'DEPOSIT_ACCEPTED') return undefined
+  const { traceparent } = meta
+  return {
+    orderId: body.orderId,
+    profileId: body.accountId,
+    command: commandOf(body.event, meta.reason),
+    ...(traceparent && { trace: { traceparent } }),
+  }
+}
+
+function commandOf(
+  event: 'ORDER_PAID' | 'PAYMENT_FAIL' | 'PAYMENT_REFUNDED',
+  reason: Received<PaymentEvent>['meta']['reason'],
+): OrderCommand {
+  switch (event) {
+    case 'ORDER_PAID':
+      return { type: 'approve' }
+    case 'PAYMENT_FAIL':
+      return { type: 'refuse', reason: reason ?? 'NOT_ENOUGH_MONEY' }
+    case 'PAYMENT_REFUNDED':
+      return { type: 'acknowledgeRefund' }
+  }
+}

@@ -1,0 +1,215 @@
+import Type from 'typebox'
+import {
+  CommandHeaders,
+  Id,
+  IdParams,
+  NEXT_CURSOR_HEADER,
+  Order as OrderSchema,
+  type OrderView,
+  Owner,
+  OwnerPage,
+  PlaceOrder,
+  WaitHeaders,
+} from '../../contracts/http.ts'
+import { toUnits } from '../../contracts/money.ts'
+import { Fault } from '../../contracts/problems.ts'
+import { type InteractionStyle, requestedStyle } from '../../contracts/style.ts'
+import { keyedRequest, sendStored, type StoredAnswer } from '../../messaging/idempotency.ts'
+import type { HttpServer } from '../../platform/http-server.ts'
+import type { Applied, Placed, Placement } from './commands.ts'
+import { outcomeAnswer } from './commands.ts'
+import type { Order, OrderCommand } from './order.ts'
+import type { StoredOrder } from './store.ts'
+
+/** HTTP in: what customers ask of order. */
+export interface OrderRoutes {
+  readonly newId: () => string
+  readonly unitPriceMinor: bigint
+  readonly defaultStyle: InteractionStyle
+  readonly allowOverride: boolean
+  /** How long a request in `http` or `hybrid` waits for its outcome. */
+  readonly outcomeTimeoutMs: number
+  readonly place: (placement: Placement) => Promise<Placed>
+  readonly apply: (command: {
+    orderId: string
+    profileId: string
+    command: OrderCommand
+    trace: { traceparent: string }
+  }) => Promise<Applied>
+  readonly find: (orderId: string) => Promise<StoredOrder | undefined>
+  readonly list: (profileId: string, page: { limit: number; cursor?: string }) => Promise<StoredOrder[]>
+  /** Begins to wait for the order's outcome in this process. */
+  readonly awaitOutcome: (orderId: string) => {
+    within: (limitMs: number) => Promise<StoredOrder | undefined>
+    cancel: () => void
+  }
+}
+
+const MAX_WAIT_SECONDS = 30
+/** How often a waiting read looks for an outcome that another process committed. */
+const LOOK_AGAIN_MS = 500
+
+export function orderRoutes(app: HttpServer, routes: OrderRoutes): void {
+  app.post(
+    '/orders',
+    {
+      schema: {
+        summary: 'Place an order',
+        querystring: Owner,
+        headers: CommandHeaders,
+        body: PlaceOrder,
+        response: { 201: Id },
+      },
+    },
+    async (request, reply) => {
+      const { profileId } = request.query
+      const style = requestedStyle(request.headers['x-interaction-style'], routes)
+      const { productQuantity } = request.body
+      const keyed = keyedRequest(request.headers['idempotency-key'], 'POST /orders', {
+        profileId,
+        productQuantity,
+      })
+      const order: Order = {
+        id: routes.newId(),
+        profileId,
+        productQuantity,
+        priceMinor: routes.unitPriceMinor * BigInt(productQuantity),
+        style,
+        state: 'PENDING',
+        reason: null,
+        idempotencyKey: keyed?.key ?? null,
+      }
+      const answer = await placeAndSettle(routes, {
+        order,
+        keyed,
+        trace: { traceparent: request.traceparent },
+      })
+      return sendStored(reply, answer)
+    },
+  )
+
+  app.get(
+    '/orders/:id',
+    {
+      schema: {
+        summary: 'One order; with Prefer: wait=N once its outcome is known',
+        params: IdParams,
+        querystring: Owner,
+        headers: WaitHeaders,
+        response: { 200: OrderSchema },
+      },
+    },
+    async (request, reply) => {
+      const { id } = request.params
+      const waitSeconds = waitOf(request.headers.prefer)
+      if (waitSeconds > 0) reply.header('preference-applied', `wait=${waitSeconds}`)
+      return view(theirs(await findSettled(routes, id, waitSeconds), request.query.profileId))
+    },
+  )
+
+  app.get(
+    '/orders',
+    {
+      schema: {
+        summary: "A profile's orders, newest first",
+        querystring: OwnerPage,
+        response: { 200: Type.Array(OrderSchema) },
+      },
+    },
+    async (request, reply) => {
+      const { profileId, ...page } = request.query
+      const orders = await routes.list(profileId, page)
+      const last = orders.at(-1)
+      if (last && orders.length === page.limit) {
+        reply.header(NEXT_CURSOR_HEADER, String(last.orderNumber))
+      }
+      return orders.map(view)
+    },
+  )
+
+  app.delete(
+    '/orders/:id',
+    {
+      schema: {
+        summary: 'Cancel a pending order or give a paid one back',
+        params: IdParams,
+        querystring: Owner,
+        response: { 200: Id },
+      },
+    },
+    async (request) => {
+      const { traceparent } = request
+      const { id: orderId } = request.params
+      const { profileId } = request.query
+      const command = { type: 'delete' } as const
+      const applied = await routes.apply({ orderId, profileId, command, trace: { traceparent } })
+      if (applied === 'unknown') throw new Fault('ORDER_NOT_FOUND')
+      if (applied === 'not theirs') throw new Fault('NOT_YOURS')
+      return orderId
+    },
+  )
+}
+
+/** Places the order and, where billing answers over HTTP, waits for what it says. */
+async function placeAndSettle(routes: OrderRoutes, placement: Placement): Promise<StoredAnswer> {
+  const { order } = placement
+  const outcome = order.style === 'events' ? undefined : routes.awaitOutcome(order.id)
+  try {
+    const placed = await routes.place(placement)
+    if (placed.kind === 'repeated') return placed.answer
+    if (placed.kind === 'refused') throw placed.error
+    if (outcome === undefined) return { status: 201, body: JSON.stringify(order.id) }
+    const settled = (await outcome.within(routes.outcomeTimeoutMs)) ?? (await routes.find(order.id))
+    if (settled === undefined || settled.state === 'PENDING') {
+      throw new Fault('OUTCOME_UNKNOWN', { orderId: order.id })
+    }
+    return outcomeAnswer(settled)
+  } finally {
+    outcome?.cancel()
+  }
+}
+
+async function findSettled(
+  routes: OrderRoutes,
+  id: string,
+  waitSeconds: number,
+): Promise<StoredOrder | undefined> {
+  for (let leftMs = waitSeconds * 1000; ; leftMs -= LOOK_AGAIN_MS) {
+    const outcome = routes.awaitOutcome(id)
+    try {
+      const order = await routes.find(id)
+      if (order?.state !== 'PENDING' || leftMs <= 0) return order
+      const settled = await outcome.within(Math.min(leftMs, LOOK_AGAIN_MS))
+      if (settled) return settled
+    } finally {
+      outcome.cancel()
+    }
+  }
+}
+
+/** Seconds of RFC 7240's `wait`, bounded; 0 where there is none. */
+function waitOf(prefer: string | undefined): number {
+  const seconds = /(?:^|[,;\s])wait\s*=\s*(\d{1,4})/i.exec(prefer ?? '')?.[1]
+  return Math.min(Number(seconds ?? 0), MAX_WAIT_SECONDS)
+}
+
+function theirs(order: StoredOrder | undefined, profileId: string): StoredOrder {
+  if (order === undefined) throw new Fault('ORDER_NOT_FOUND')
+  if (order.profileId !== profileId) throw new Fault('NOT_YOURS')
+  return order
+}
+
+function view(order: StoredOrder): OrderView {
+  return {
+    id: order.id,
+    profileId: order.profileId,
+    orderNumber: Number(order.orderNumber),
+    productQuantity: order.productQuantity,
+    state: order.state,
+    price: toUnits(order.priceMinor),
+    style: order.style,
+    reason: order.reason,
+    created: order.created.toISOString(),
+    updated: order.updated.toISOString(),
+  }
+}

@@ -1,0 +1,77 @@
+import { eventHeaders, type EventMeta, type Reason } from '../../contracts/events.ts'
+import { toUnits } from '../../contracts/money.ts'
+import { STYLE_HEADER } from '../../contracts/style.ts'
+import type { OutboxMessage } from '../../messaging/outbox.ts'
+import type { Order, OrderEffect } from './order.ts'
+
+/**
+ * How what order asks of others travels: the interaction styles, seen from order. Calls have the
+ * order's id as their key, since billing takes them in any sequence (a void wins either way); events
+ * have the account's, as the topics do.
+ */
+export const PAY_PATH = '/billing/account'
+
+export interface Trace {
+  readonly traceparent?: string
+}
+
+export function route(
+  effect: OrderEffect,
+  order: Order,
+  reason: Reason | null,
+  now: number,
+  trace: Trace = {},
+): OutboxMessage {
+  const { id: orderId, profileId: accountId, style } = order
+  switch (effect) {
+    case 'requestPayment': {
+      const id = `${orderId}/ORDER_CREATED`
+      const price = toUnits(order.priceMinor)
+      return style === 'events'
+        ? event('billing', { event: 'ORDER_CREATED', orderId, accountId, price }, { id, style, ...trace }, now)
+        : call(PAY_PATH, orderId, { accountId, amount: price, orderId }, { id, style, ...trace })
+    }
+    case 'voidPayment': {
+      const id = `${orderId}/ORDER_CANCELED`
+      return style === 'events'
+        ? event('billing', { event: 'ORDER_CANCELED', orderId, accountId }, { id, style, ...trace }, now)
+        : call(`/billing/payments/${orderId}/void`, orderId, { accountId }, { id, style, ...trace })
+    }
+    case 'announceFailure': {
+      const meta = { id: `${orderId}/PAYMENT_FAIL`, style, ...(reason && { reason }), ...trace }
+      return event('payment', { event: 'PAYMENT_FAIL', orderId, accountId }, meta, now)
+    }
+  }
+}
+
+function event(
+  topic: 'billing' | 'payment',
+  body: { event: string; accountId: string; orderId: string; price?: number },
+  meta: EventMeta,
+  now: number,
+): OutboxMessage {
+  return {
+    carrier: 'broker',
+    destination: topic,
+    key: body.accountId,
+    eventId: meta.id,
+    body: JSON.stringify(body),
+    headers: eventHeaders(body.event, 'order', now, meta),
+  }
+}
+
+function call(path: string, key: string, body: object, meta: EventMeta): OutboxMessage {
+  return {
+    carrier: 'http',
+    destination: path,
+    key,
+    eventId: meta.id,
+    body: JSON.stringify(body),
+    headers: {
+      'content-type': 'application/json',
+      'idempotency-key': meta.id,
+      ...(meta.style && { [STYLE_HEADER]: meta.style }),
+      ...(meta.traceparent && { traceparent: meta.traceparent }),
+    },
+  }
+}

@@ -1,0 +1,152 @@
+import { decodeEvent, type PaymentEvent } from '../../contracts/events.ts'
+import { parseAmount } from '../../contracts/money.ts'
+import { Fault } from '../../contracts/problems.ts'
+import { startConsumer } from '../../messaging/consumer.ts'
+import { countDeadLetters } from '../../messaging/dead-letters.ts'
+import { createIdempotency } from '../../messaging/idempotency.ts'
+import { createOutbox } from '../../messaging/outbox.ts'
+import { startRelay } from '../../messaging/relay.ts'
+import type { Service, ServiceParts } from '../../messaging/service.ts'
+import { coalesce } from '../../platform/coalesce.ts'
+import { transact } from '../../platform/database.ts'
+import { createHttpServer } from '../../platform/http-server.ts'
+import { migrate } from '../../platform/migrate.ts'
+import { createWaiters } from '../../platform/waiters.ts'
+import { startAskingAgain } from './ask-again.ts'
+import { billingCalls } from './billing-calls.ts'
+import {
+  type AddressedCommand,
+  type Applied,
+  applyCommands,
+  type CommandContext,
+  type Placed,
+  type Placement,
+  placeOrders,
+} from './commands.ts'
+import type { OrderConfig } from './config.ts'
+import { migrations, SCHEMA } from './migrations/001-initial.ts'
+import { settleOrders } from './reactions.ts'
+import { orderRoutes } from './routes.ts'
+import { findOrders, listOrders, type StoredOrder } from './store.ts'
+
+/** The order service, wired: this is the only place where its parts meet. */
+export async function createOrderService(
+  parts: ServiceParts,
+  config: OrderConfig & { readonly BILLING_URL: string },
+): Promise<Service> {
+  const { database, bus, runtime, log, telemetry } = parts
+  await migrate(database, SCHEMA, migrations)
+  const outbox = createOutbox(SCHEMA)
+  const idempotency = createIdempotency(SCHEMA)
+  const outcomes = createWaiters<StoredOrder>(runtime)
+  const context = (): CommandContext => ({
+    outbox,
+    idempotency,
+    now: runtime.now(),
+    askAfterMs: config.ASK_AGAIN_AFTER_MS,
+    deadlineMs: config.ORDER_DEADLINE_MS,
+  })
+
+  const place = coalesce<Placement, Placed>({
+    ...bounds,
+    run: async (placements) => {
+      const placed = await transact(database, (tx) => placeOrders(tx, context(), placements))
+      relay.wake()
+      return placed
+    },
+  })
+  const apply = coalesce<AddressedCommand, Applied>({
+    ...bounds,
+    run: async (commands) => {
+      const applied = await transact(database, (tx) => applyCommands(tx, context(), commands))
+      announce(applied)
+      return applied
+    },
+  })
+
+  function announce(applied: readonly Applied[]): void {
+    relay.wake()
+    for (const order of applied) {
+      if (typeof order === 'string' || order.state === 'PENDING') continue
+      outcomes.resolve(order.id, order)
+      if (order.updated.getTime() < runtime.now() - FRESH_MS) continue
+      const { style, state, reason } = order
+      telemetry.count('trifold_orders_total', { style, state, reason: reason ?? '' })
+      const seconds = (order.updated.getTime() - order.created.getTime()) / 1000
+      telemetry.observe('trifold_order_settle_seconds', seconds, { style })
+    }
+  }
+
+  const relay = startRelay({
+    ...parts,
+    schema: SCHEMA,
+    outbox,
+    call: billingCalls({
+      http: parts.http,
+      billingUrl: config.BILLING_URL,
+      timeoutMs: config.CALL_TIMEOUT_MS,
+      log,
+      settle: async (orderId, command) => void (await apply({ orderId, command })),
+    }),
+  })
+  const consumer = startConsumer<PaymentEvent>({
+    ...parts,
+    schema: SCHEMA,
+    group: 'order',
+    topics: ['payment'],
+    decode: decodeEvent<PaymentEvent>,
+    handle: (tx, events) => settleOrders(tx, context(), events, announce),
+  })
+  const asking = startAskingAgain({ ...parts, config, outbox, idempotency, apply, wake: relay.wake })
+  telemetry.gauge('trifold_dead_letters', () => countDeadLetters(database, SCHEMA))
+
+  const app = await createHttpServer({
+    ...parts.server,
+    service: 'orders',
+    title: 'Trifold order',
+    log,
+    telemetry,
+    runtime,
+    readiness: { database: async () => void (await database.query('select 1')), broker: bus.ping },
+  })
+  orderRoutes(app, {
+    newId: runtime.uuid,
+    unitPriceMinor: unitPrice(config.UNIT_PRICE),
+    defaultStyle: config.INTERACTION_STYLE,
+    allowOverride: config.ALLOW_STYLE_OVERRIDE,
+    outcomeTimeoutMs: config.CALL_TIMEOUT_MS + 2_000,
+    place,
+    apply,
+    find: async (id) => (await findOrders(database, [id])).get(id),
+    list: (profileId, page) => listOrders(database, profileId, page),
+    awaitOutcome: outcomes.wait,
+  })
+  await app.ready()
+
+  return {
+    app,
+    async close() {
+      await app.close()
+      await asking.close()
+      await consumer.close()
+      await relay.close()
+    },
+  }
+}
+
+/** Batches of concurrent requests: at most so many share a transaction, at most so many wait. */
+const bounds = {
+  maxBatch: 500,
+  maxQueue: 10_000,
+  lanes: 2,
+  overflow: () => new Fault('TOO_MANY_REQUESTS'),
+}
+
+/** Outcomes that are older were counted when they happened. */
+const FRESH_MS = 1_000
+
+function unitPrice(text: string): bigint {
+  const minor = parseAmount(text)
+  if (typeof minor === 'string') throw new RangeError(`UNIT_PRICE ${minor}`)
+  return minor
+}

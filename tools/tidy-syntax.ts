@@ -1,0 +1,194 @@
+import ts from 'typescript'
+
+/** Something that breaks the house style: where (`line` counts from 1), and what to do about it. */
+export interface Finding {
+  readonly line: number
+  readonly message: string
+}
+
+const MAX_FUNCTION_LINES = 70
+const TEST_FILE = /\.(test|conformance)\.ts$/
+const TEST_CALL = /^(test|it|describe|suite)$/
+
+/** Every node of a tree, parents before children. */
+export function* nodesOf(node: ts.Node): Generator<ts.Node> {
+  yield node
+  const children: ts.Node[] = []
+  ts.forEachChild(node, (child) => {
+    children.push(child)
+  })
+  for (const child of children) yield* nodesOf(child)
+}
+
+export function lineOf(node: ts.Node): number {
+  const source = node.getSourceFile()
+  return source.getLineAndCharacterOfPosition(node.getStart(source)).line + 1
+}
+
+/**
+ * Functions that do not fit a screen. A named function inside another, as a factory has them, is read
+ * on its own and so counts on its own. Where tests are declared, length is no complexity.
+ */
+export function longFunctions(source: ts.SourceFile): Finding[] {
+  const functions = [...nodesOf(source)].filter(hasBody)
+  const declarers = new Set(functions.filter((node) => declaresTests(node)).map(functionName))
+  return functions.flatMap((node) => {
+    const lines = ownLines(node)
+    if (lines <= MAX_FUNCTION_LINES || declaresTests(node, declarers)) return []
+    const message = `${functionName(node) ?? 'a function'} has ${lines} lines: at most ${MAX_FUNCTION_LINES} fit a screen`
+    return [{ line: lineOf(node), message }]
+  })
+}
+
+function hasBody(node: ts.Node): boolean {
+  return ts.isFunctionLike(node) && 'body' in node && node.body !== undefined
+}
+
+function ownLines(node: ts.Node): number {
+  let lines = linesOf(node)
+  const visit = (child: ts.Node): void => {
+    if (hasBody(child) && functionName(child) !== undefined) lines -= linesOf(child) - 1
+    else ts.forEachChild(child, visit)
+  }
+  ts.forEachChild(node, visit)
+  return lines
+}
+
+function linesOf(node: ts.Node): number {
+  const source = node.getSourceFile()
+  return source.getLineAndCharacterOfPosition(node.getEnd()).line + 2 - lineOf(node)
+}
+
+/** Itself, or by one of the file's own functions that do. */
+function declaresTests(node: ts.Node, declarers = new Set<string | undefined>()): boolean {
+  if (!isTestPath(node.getSourceFile().fileName)) return false
+  const declares = (call: ts.Node) =>
+    ts.isCallExpression(call) && (isTestCall(call) || declarers.has(call.expression.getText()))
+  return declares(node.parent) || [...nodesOf(node)].some(declares)
+}
+
+/** `test(...)`, `describe.only(...)`, `t.test(...)` and their like. */
+function isTestCall(call: ts.CallExpression): boolean {
+  return call.expression
+    .getText()
+    .split('.')
+    .some((part) => TEST_CALL.test(part))
+}
+
+function functionName(node: ts.Node): string | undefined {
+  const { name } = node as { name?: ts.Node }
+  if (name !== undefined) return name.getText()
+  const { parent } = node
+  if (ts.isVariableDeclaration(parent) || ts.isPropertyAssignment(parent)) {
+    return parent.name.getText()
+  }
+  return undefined
+}
+
+/** Tests that run alone or not at all. A test may be skipped for a reason that it names. */
+export function testsLeftOut(source: ts.SourceFile): Finding[] {
+  if (!isTestPath(source.fileName)) return []
+  return [...nodesOf(source)].flatMap((node) => {
+    const message = ts.isCallExpression(node) && leftOut(node)
+    return message ? [{ line: lineOf(node), message }] : []
+  })
+}
+
+function leftOut(call: ts.CallExpression): string | undefined {
+  const { expression } = call
+  const member = ts.isPropertyAccessExpression(expression) ? expression.name.text : ''
+  const receiver = ts.isPropertyAccessExpression(expression) ? expression.expression.getText() : ''
+  const ofTest = TEST_CALL.test(receiver) || /^(t|context)$/.test(receiver)
+  if (ofTest && member === 'only') return 'runs alone: remove .only'
+  if (TEST_CALL.test(receiver) && (member === 'skip' || member === 'todo')) {
+    return `is left out: give the reason as { ${member}: 'why' }`
+  }
+  if (ofTest && (member === 'skip' || member === 'todo') && call.arguments.length === 0) {
+    return `is left out: give the reason as ${receiver}.${member}('why')`
+  }
+  if (!isTestCall(call)) return undefined
+  for (const option of call.arguments.filter(ts.isObjectLiteralExpression)) {
+    for (const { name, initializer } of option.properties.filter(ts.isPropertyAssignment)) {
+      const literallyTrue = initializer.kind === ts.SyntaxKind.TrueKeyword
+      if (!literallyTrue) continue
+      if (name.getText() === 'only') return 'runs alone: remove only'
+      if (/^(skip|todo)$/.test(name.getText())) {
+        return `is left out: give the reason as { ${name.getText()}: 'why' }`
+      }
+    }
+  }
+  return undefined
+}
+
+/** The environment is read once, in one file, so that the configuration's schema is the truth. */
+export function environmentReads(source: ts.SourceFile): Finding[] {
+  if (source.fileName === 'platform/process.ts' || isTool(source.fileName)) return []
+  return [...nodesOf(source)].flatMap((node) =>
+    readsEnvironment(node)
+      ? [{ line: lineOf(node), message: 'reads process.env: only platform/process.ts does' }]
+      : [],
+  )
+}
+
+function readsEnvironment(node: ts.Node): boolean {
+  if (ts.isPropertyAccessExpression(node)) {
+    return node.name.text === 'env' && /(^|\.)process$/.test(node.expression.getText())
+  }
+  if (ts.isElementAccessExpression(node)) {
+    return /^\w*process\[.env.\]$/.test(node.getText())
+  }
+  if (ts.isImportSpecifier(node)) {
+    const from = node.parent.parent.parent.moduleSpecifier.getText().slice(1, -1)
+    return /^(node:)?process$/.test(from) && (node.propertyName ?? node.name).text === 'env'
+  }
+  // const { env } = process
+  return (
+    ts.isVariableDeclaration(node) &&
+    node.initializer?.getText() === 'process' &&
+    /\benv\b/.test(node.name.getText())
+  )
+}
+
+// Whole beginnings of statements, because a sentence too may begin with "select" or "with".
+const STATEMENT = new RegExp(
+  [
+    String.raw`select\b[^]*\bfrom\s`,
+    String.raw`select\s+([\d'$]|\w+\()`,
+    String.raw`insert\s+into\s`,
+    String.raw`update\s+(only\s+)?[\w.$"{}]+(\s+(as\s+)?\w+)?\s+set\s`,
+    String.raw`delete\s+from\s`,
+    String.raw`with\s+(recursive\s+)?\w+\s*(\([^)]*\)\s*)?as\s+((not\s+)?materialized\s+)?\(`,
+    String.raw`(create|alter|drop|truncate)\s+(unlogged\s+|unique\s+)?(table|index|schema)\s`,
+  ]
+    .map((beginning) => String.raw`^\s*(${beginning})`)
+    .join('|'),
+)
+
+/** SQL is for the files that are about it, where one sees every statement on a table. */
+export function sqlOutOfPlace(source: ts.SourceFile): Finding[] {
+  const path = source.fileName
+  const atHome = /(^|\/)store\.ts$|^(messaging|platform)\/|\/migrations\//.test(path)
+  if (atHome || isTool(path)) return []
+  return [...nodesOf(source)].flatMap((node) => {
+    const text = ts.isTemplateExpression(node) ? node.getText().slice(1) : literalText(node)
+    const keyword = /^\s*(\S+)/.exec(text)?.[1] ?? ''
+    // As keywords are written: all lower or all upper; a Sentence begins otherwise.
+    const asKeyword = keyword === keyword.toLowerCase() || keyword === keyword.toUpperCase()
+    if (!asKeyword || !STATEMENT.test(text.toLowerCase())) return []
+    const message = `has SQL (${keyword} ...): it belongs in store.ts, messaging or migrations`
+    return [{ line: lineOf(node), message }]
+  })
+}
+
+function literalText(node: ts.Node): string {
+  return ts.isStringLiteralLike(node) ? node.text : ''
+}
+
+function isTestPath(path: string): boolean {
+  return TEST_FILE.test(path) || path.startsWith('tests/')
+}
+
+/** Tests and tools start and inspect everything, so they may know everything. */
+function isTool(path: string): boolean {
+  return isTestPath(path) || path.startsWith('tools/')
+}
