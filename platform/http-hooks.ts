@@ -26,22 +26,24 @@ export function addRequestHooks(app: HttpServer, telemetry: Telemetry): void {
   })
   app.decorateRequest('traceparent', '')
 
-  app.addHook('onRequest', async (request, reply) => {
+  // With callbacks, not promises: these run for every request.
+  app.addHook('onRequest', (request, reply, done) => {
     const { traceparent } = request.headers
     request.traceparent = isTraceparent(traceparent) ? traceparent : newTraceparent()
     reply.header('x-request-id', request.id)
     // Running requests are finished; those that come late on an open connection go elsewhere.
-    if (isClosing) throw new Fault('SERVICE_UNAVAILABLE', { detail: 'the service is closing' })
+    const detail = 'the service is closing'
+    done(isClosing ? new Fault('SERVICE_UNAVAILABLE', { detail }) : undefined)
   })
 
-  app.addHook('onSend', async (request, reply, payload) => {
+  app.addHook('onSend', (request, reply, payload, done) => {
     if (isClosing) reply.header('connection', 'close')
-    if (!isBareText(payload, request, reply)) return payload
+    if (!isBareText(payload, request, reply)) return done(null, payload)
     reply.type('application/json; charset=utf-8')
-    return JSON.stringify(payload)
+    done(null, JSON.stringify(payload))
   })
 
-  app.addHook('onResponse', async (request, reply) => {
+  app.addHook('onResponse', (request, reply, done) => {
     const { method, traceparent } = request
     const route = request.routeOptions.url ?? 'unmatched'
     const status = reply.statusCode
@@ -50,6 +52,7 @@ export function addRequestHooks(app: HttpServer, telemetry: Telemetry): void {
     telemetry.observe('trifold_http_request_seconds', durationMs / 1000, { method, route })
     const level = request.routeOptions.config.quiet ? 'debug' : 'info'
     request.log[level]({ method, route, status, durationMs, traceparent }, 'a request was answered')
+    done()
   })
 }
 
@@ -66,9 +69,10 @@ function isBareText(payload: unknown, request: FastifyRequest, reply: FastifyRep
 
 const TRACEPARENT = /^(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}$/
 
-/** The caller's id of a request, where it is fit for headers and log lines. */
-export function saneRequestId(header: unknown): string | undefined {
-  return typeof header === 'string' && /^[\w.-]{1,128}$/.test(header) ? header : undefined
+/** The caller's id of a request, where it is fit for headers and log lines; otherwise a new one. */
+export function requestId(header: unknown): string {
+  const isSane = typeof header === 'string' && /^[\w.-]{1,128}$/.test(header)
+  return isSane ? header : crypto.randomUUID()
 }
 
 function isTraceparent(header: unknown): header is string {

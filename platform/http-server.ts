@@ -3,7 +3,7 @@ import rateLimit from '@fastify/rate-limit'
 import { type FastifyBaseLogger, type FastifyRequest, fastify, LogController } from 'fastify'
 import { Fault } from '../contracts/problems.ts'
 import { addDocs } from './http-docs.ts'
-import { addRequestHooks, saneRequestId } from './http-hooks.ts'
+import { addRequestHooks, requestId } from './http-hooks.ts'
 import { addOperations } from './http-operations.ts'
 import { rawProblem, sendProblem } from './http-problems.ts'
 import { compileValidator, type HttpServer, parseJsonBody } from './http-validation.ts'
@@ -45,7 +45,7 @@ const PRIVATE_NETWORKS = ['loopback', 'linklocal', 'uniquelocal']
  * Every error is a problem of contracts/problems.ts.
  */
 export async function createHttpServer(options: HttpServerOptions): Promise<HttpServer> {
-  const { requestTimeoutMs, runtime } = options
+  const { requestTimeoutMs } = options
   const basePath = options.basePath.replace(/\/+$/, '')
   const app: HttpServer = fastify({
     loggerInstance: asFastifyLogger(options.log),
@@ -53,15 +53,14 @@ export async function createHttpServer(options: HttpServerOptions): Promise<Http
       disableRequestLogging: true,
       requestIdLogLabel: 'requestId',
     }),
-    genReqId: ({ headers }) => saneRequestId(headers['x-request-id']) ?? runtime.uuid(),
+    genReqId: ({ headers }) => requestId(headers['x-request-id']),
     rewriteUrl: ({ url = '/' }) => withoutPrefix(url, basePath),
     routerOptions: { ignoreTrailingSlash: true, maxParamLength: MAX_PARAM_CHARACTERS },
     trustProxy: PRIVATE_NETWORKS,
     bodyLimit: options.bodyLimitBytes,
     requestTimeout: requestTimeoutMs,
-    handlerTimeout: requestTimeoutMs + LONGEST_WAIT_MS,
-    // A socket may be silent for longer than the slowest answer takes.
-    connectionTimeout: requestTimeoutMs + 2 * LONGEST_WAIT_MS,
+    // This bounds an answer too: a timer for each handler would cost more than the rest of a request.
+    connectionTimeout: requestTimeoutMs + LONGEST_WAIT_MS,
     keepAliveTimeout: KEEP_ALIVE_MS,
     forceCloseConnections: 'idle',
     return503OnClosing: false,

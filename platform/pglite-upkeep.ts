@@ -17,8 +17,10 @@ export async function upkeep(session: Session): Promise<void> {
   if (table) await session.script(`vacuum (analyze) ${table.name}`)
 }
 
+/** Has the counts of dead rows, which PostgreSQL holds back for a while, ready for what follows. */
 const selectLogSize = `
-  select pg_wal_lsn_diff(pg_current_wal_insert_lsn(), redo_lsn)::bigint as bytes
+  select pg_wal_lsn_diff(pg_current_wal_insert_lsn(), redo_lsn)::bigint as bytes,
+    pg_stat_force_next_flush()
   from pg_control_checkpoint()`
 
 /** Thresholds in the manner of autovacuum: a share of the table over a floor. */
