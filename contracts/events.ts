@@ -181,7 +181,8 @@ export function decodeEvent<Body extends Event>(message: {
   }
   const name = (body as { event?: unknown } | null)?.event
   const known = typeof name === 'string' ? validators.get(name) : undefined
-  if (known === undefined) return `the event ${String(JSON.stringify(name)).slice(0, 100)} is unknown`
+  if (known === undefined)
+    return `the event ${String(JSON.stringify(name)).slice(0, 100)} is unknown`
   if (known.topic !== message.topic) return `${name} does not belong on topic ${message.topic}`
   const problem = known.validator.Errors(body)[0] ?? badMoney(body as Record<string, unknown>)
   if (problem) return `${name}${problem.instancePath} ${problem.message}`

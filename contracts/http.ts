@@ -8,7 +8,7 @@ import { InteractionStyle } from './style.ts'
  */
 const closed = { additionalProperties: false } as const
 
-export const Uuid = Type.String({ format: 'uuid' })
+const Uuid = Type.String({ format: 'uuid' })
 const Time = Type.String({ format: 'date-time' })
 const Amount = Type.Number({ description: 'a positive amount with at most two decimals' })
 const Balance = Type.Number({ description: 'a balance with at most two decimals' })
@@ -108,7 +108,6 @@ export const Payment = Type.Object(
   },
   closed,
 )
-export type PaymentView = Static<typeof Payment>
 
 export const Voided = Type.Object(
   { orderId: Uuid, state: Payment.properties.state },

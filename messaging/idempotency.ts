@@ -127,13 +127,14 @@ export function repeatedAnswer(
 export function sendStored<Reply extends RawReply>(reply: Reply, answer: StoredAnswer): Reply {
   const { status, body } = answer
   reply.code(status)
-  reply.type(status < 400 ? 'application/json' : 'application/problem+json')
-  reply.send(JSON.parse(body) as never)
+  reply.type(status < 400 ? 'application/json; charset=utf-8' : 'application/problem+json')
+  // As bytes: text would be sent as it is, so an id would lose its quotes.
+  reply.send(new TextEncoder().encode(body) as never)
   return reply
 }
 
 interface RawReply {
   code(status: number): unknown
   type(name: string): unknown
-  send(text: never): unknown
+  send(bytes: never): unknown
 }

@@ -1,9 +1,15 @@
-import type { Database } from '../platform/database.ts'
+import { Fault } from '../contracts/problems.ts'
+import { type Database, ping } from '../platform/database.ts'
 import type { HttpClient } from '../platform/http-client.ts'
-import type { HttpServer, HttpServerOptions } from '../platform/http-server.ts'
+import {
+  createHttpServer,
+  type HttpServer,
+  type HttpServerOptions,
+} from '../platform/http-server.ts'
 import type { Log, Runtime } from '../platform/runtime.ts'
 import type { Telemetry } from '../platform/telemetry.ts'
 import type { Bus } from './bus.ts'
+import { countDeadLetters } from './dead-letters.ts'
 
 /** What every service is made of; which implementations, it cannot tell. */
 export interface ServiceParts {
@@ -25,4 +31,28 @@ export interface ServiceParts {
 export interface Service {
   readonly app: HttpServer
   close(): Promise<void>
+}
+
+/** The HTTP side of a service, ready for its routes; it is ready when database and broker are. */
+export function createServiceServer(
+  parts: ServiceParts,
+  about: {
+    readonly service: HttpServerOptions['service']
+    readonly title: string
+    readonly schema: string
+  },
+): Promise<HttpServer> {
+  const { database, bus, server, log, telemetry, runtime } = parts
+  const { service, title, schema } = about
+  telemetry.gauge('trifold_dead_letters', () => countDeadLetters(database, schema))
+  const readiness = { database: () => ping(database), broker: () => bus.ping() }
+  return createHttpServer({ ...server, service, title, log, telemetry, runtime, readiness })
+}
+
+/** Batches of concurrent requests: at most so many share a transaction, at most so many wait. */
+export const requestBatches = {
+  maxBatch: 500,
+  maxQueue: 10_000,
+  lanes: 2,
+  overflow: () => new Fault('TOO_MANY_REQUESTS'),
 }

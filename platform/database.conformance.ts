@@ -201,8 +201,8 @@ function describeErrors({ schema, database, open }: Context): void {
   ][] = [
     ['a unique key that is taken', `insert into ${schema}.item values (1, 1)`, 'conflict', '23505'],
     ['a broken check', `insert into ${schema}.item values (13, -1)`, 'invalid', '23514'],
-    ['a table that is missing', 'select * from nowhere', 'invalid', '42P01'],
-    ['two statements in one query', 'select 1; select 2', 'invalid', '42601'],
+    ['a table that is missing', 'select * from nowhere', 'unavailable', '42P01'],
+    ['two statements in one query', 'select 1; select 2', 'unavailable', '42601'],
     ['a zero byte in a text', 'select $1::text', 'invalid', '22021', ['a\0b']],
   ]
   for (const [what, text, kind, sqlState, params] of refusals) {

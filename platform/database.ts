@@ -63,3 +63,8 @@ export async function transact<T>(
 }
 
 const MAX_CONFLICTS = 8
+
+/** Rejects when the database cannot answer now. */
+export async function ping(database: Queryable): Promise<void> {
+  await database.query('select 1')
+}

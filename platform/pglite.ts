@@ -1,7 +1,7 @@
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { PGlite } from '@electric-sql/pglite'
-import { type Database, DatabaseError, type Queryable } from './database.ts'
+import { type Database, DatabaseError, kindOf, type Queryable } from './database.ts'
 import { lockFolder } from './folder-lock.ts'
 import { ensureCluster, freshCluster } from './pglite-cluster.ts'
 import { createSession, type Session } from './pglite-session.ts'
@@ -79,7 +79,8 @@ async function runTransaction<T>(session: Session, work: (tx: Queryable) => Prom
   over = true
   const { tag } = await session.run('commit')
   if (tag !== 'COMMIT') {
-    throw new DatabaseError('a failed statement rolled the transaction back', 'invalid', '25P02')
+    const state = '25P02'
+    throw new DatabaseError('a failed statement rolled it all back', kindOf(state), state)
   }
   return result
 }

@@ -123,7 +123,8 @@ async function runTransaction<T>(connection: Connection, work: (tx: Queryable) =
   over = true
   const { command } = await connection.run('commit')
   if (command !== 'COMMIT') {
-    throw new DatabaseError('a failed statement rolled the transaction back', 'invalid', '25P02')
+    const state = '25P02'
+    throw new DatabaseError('a failed statement rolled it all back', kindOf(state), state)
   }
   return result
 }

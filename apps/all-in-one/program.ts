@@ -68,7 +68,9 @@ export async function startAllInOne(config: AllInOneConfig): Promise<Program> {
     })
   const lab: Record<SwitchName, ReturnType<typeof switchable>> = {
     order: service('order', () => createOrderService(parts('order'), { ...config, ...urls })),
-    billing: service('billing', () => createBillingService(parts('billing'), { ...config, ...urls })),
+    billing: service('billing', () =>
+      createBillingService(parts('billing'), { ...config, ...urls }),
+    ),
     notification: service('notification', () =>
       createNotificationService(parts('notification'), { ...config, MAILDIR: maildir }),
     ),

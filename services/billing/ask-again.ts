@@ -21,7 +21,9 @@ export function askForDeposits(
   return transact(database, async (tx) => {
     const { DEPOSIT_ASK_AGAIN_AFTER_MS: askAfterMs } = config
     const deposits = await takeDepositsToAsk(tx, now, askAfterMs, MAX_ASK_AFTER_MS, LIMIT)
-    const messages = deposits.map((deposit) => route({ event: 'DEPOSIT_REQUEST', deposit }, { now }))
+    const messages = deposits.map((deposit) =>
+      route({ event: 'DEPOSIT_REQUEST', deposit }, { now }),
+    )
     await outbox.enqueue(tx, messages, now)
     return deposits.length
   })

@@ -1,5 +1,5 @@
 import { toUnits } from '../../contracts/money.ts'
-import { problemBody, PROBLEMS, type ProblemCode } from '../../contracts/problems.ts'
+import { PROBLEMS, type ProblemCode, problemBody } from '../../contracts/problems.ts'
 import {
   type Idempotency,
   type KeyedRequest,
@@ -11,8 +11,8 @@ import type { Queryable } from '../../platform/database.ts'
 import {
   type Account,
   type Command,
-  decide,
   type Deposit,
+  decide,
   type Outcome,
   type Payment,
   type Transfer,
@@ -51,8 +51,14 @@ export async function applyCommands(
   at: CommandContext,
   batch: readonly Addressed[],
 ): Promise<Applied[]> {
-  const known = await at.idempotency.find(tx, batch.flatMap(({ keyed }) => keyed?.key ?? []))
-  const books = await openBooks(tx, batch.map(({ command }) => command))
+  const known = await at.idempotency.find(
+    tx,
+    batch.flatMap(({ keyed }) => keyed?.key ?? []),
+  )
+  const books = await openBooks(
+    tx,
+    batch.map(({ command }) => command),
+  )
   const messages: OutboxMessage[] = []
   const remembered: (KeyedRequest & { answer: StoredAnswer })[] = []
 
@@ -89,7 +95,9 @@ function repeat(
 
 /** The part of the books that a batch can touch, under lock, and what the batch makes of it. */
 async function openBooks(tx: Queryable, commands: readonly Command[]) {
-  const orderIds = unique(commands.map((command) => ('orderId' in command ? command.orderId : null)))
+  const orderIds = unique(
+    commands.map((command) => ('orderId' in command ? command.orderId : null)),
+  )
   const named = commands.map(({ accountId }) => accountId)
   // A void that names no account still needs the lock of the account that it may refund.
   const nameless = commands.flatMap((command) =>
@@ -102,7 +110,11 @@ async function openBooks(tx: Queryable, commands: readonly Command[]) {
     commands.map((command) => ('depositId' in command ? command.depositId : null)),
   )
   const deposits = await findDeposits(tx, depositIds)
-  const before = { accounts: new Map(accounts), payments: new Map(payments), deposits: new Map(deposits) }
+  const before = {
+    accounts: new Map(accounts),
+    payments: new Map(payments),
+    deposits: new Map(deposits),
+  }
   const transfers: Transfer[] = []
   const traces = new Map<string, string | undefined>()
 
@@ -129,7 +141,9 @@ async function openBooks(tx: Queryable, commands: readonly Command[]) {
     changes: (): Changes => {
       const changed = <Row>(now: ReadonlyMap<string, Row>, then: ReadonlyMap<string, Row>) => ({
         added: [...now].flatMap(([id, row]) => (then.has(id) ? [] : [row])),
-        updated: [...now].flatMap(([id, row]) => (then.has(id) && then.get(id) !== row ? [row] : [])),
+        updated: [...now].flatMap(([id, row]) =>
+          then.has(id) && then.get(id) !== row ? [row] : [],
+        ),
       })
       const account = changed<Account>(accounts, before.accounts)
       const payment = changed<Payment>(payments, before.payments)

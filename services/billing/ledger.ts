@@ -124,9 +124,7 @@ export function decide(books: Books, command: Command): Decision {
     case 'pay':
       return books.payment ? repeatPayment(books.payment, command) : pay(books.account, command)
     case 'void':
-      return books.payment
-        ? voidPayment(books.account, books.payment, command)
-        : voidFirst(command)
+      return books.payment ? voidPayment(books.account, books.payment, command) : voidFirst(command)
     case 'requestDeposit':
       return requestDeposit(books, command)
     case 'deposit':
@@ -186,7 +184,13 @@ function voidFirst(command: CommandOf<'void'>): Decision {
   const { paymentId: id, orderId, accountId, style } = command
   const state = 'VOIDED'
   const payment: Payment = {
-    id, orderId, accountId, amountMinor: null, state, reason: 'ORDER_CANCELED', style,
+    id,
+    orderId,
+    accountId,
+    amountMinor: null,
+    state,
+    reason: 'ORDER_CANCELED',
+    style,
   }
   return { ...settled(payment), payment }
 }
@@ -233,7 +237,9 @@ function deposit(books: Books, command: CommandOf<'requestDeposit' | 'deposit'>)
   if (account === undefined) return refused('ACCOUNT_NOT_FOUND')
   const outcome: Outcome = { kind: 'balance', balanceMinor: account.balanceMinor }
   if (known?.state === 'APPLIED') {
-    const again = command.byMessage && { announce: { event: 'DEPOSIT_ACCEPTED', deposit: known } as const }
+    const again = command.byMessage && {
+      announce: { event: 'DEPOSIT_ACCEPTED', deposit: known } as const,
+    }
     return { outcome, ...again }
   }
   if (known === undefined && account.balanceMinor + amountMinor > MAX_BALANCE_MINOR) {

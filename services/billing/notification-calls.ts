@@ -18,7 +18,10 @@ export function notificationCalls(options: NotificationCallsOptions) {
     const notify = destination === NOTIFY_PATH
     try {
       const { status, body: said } = notify
-        ? await http({ method: 'POST', url: `${notificationUrl}${destination}`, headers, body }, timeoutMs)
+        ? await http(
+            { method: 'POST', url: `${notificationUrl}${destination}`, headers, body },
+            timeoutMs,
+          )
         : await http({ method: 'DELETE', url: `${orderUrl}${destination}`, headers }, timeoutMs)
       // An order that order does not know was paid by REST: there is nobody to tell.
       if (status < 300 || (!notify && status === 404)) return { kind: 'done' }

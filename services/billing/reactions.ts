@@ -9,7 +9,10 @@ import type { Command } from './ledger.ts'
 /** Events in: what the topic `billing` asks for, settled as one batch. */
 export async function settleRequests(
   tx: Queryable,
-  context: CommandContext & { readonly defaultStyle: InteractionStyle; readonly newId: () => string },
+  context: CommandContext & {
+    readonly defaultStyle: InteractionStyle
+    readonly newId: () => string
+  },
   events: readonly Received<BillingEvent>[],
   afterCommit: () => void,
 ): Promise<Handled<BillingEvent>> {
@@ -43,7 +46,14 @@ function toCommand(
     }
     case 'ORDER_CANCELED': {
       const { orderId } = body
-      return { ...common, type: 'void', paymentId: context.newId(), orderId, accountId, byOrder: true }
+      return {
+        ...common,
+        type: 'void',
+        paymentId: context.newId(),
+        orderId,
+        accountId,
+        byOrder: true,
+      }
     }
     case 'DEPOSIT_REQUEST': {
       const amountMinor = toMinor(body.value)

@@ -17,7 +17,7 @@ import {
 import { parseAmount, toUnits } from '../../contracts/money.ts'
 import { Fault } from '../../contracts/problems.ts'
 import { type InteractionStyle, requestedStyle } from '../../contracts/style.ts'
-import { keyedRequest, sendStored, type StoredAnswer } from '../../messaging/idempotency.ts'
+import { keyedRequest, type StoredAnswer, sendStored } from '../../messaging/idempotency.ts'
 import type { HttpServer } from '../../platform/http-server.ts'
 import type { Addressed } from './commands.ts'
 import type { StoredAccount, StoredPayment, StoredTransfer } from './store.ts'
@@ -35,13 +35,17 @@ export interface BillingRoutes {
 }
 
 export function billingRoutes(app: HttpServer, routes: BillingRoutes): void {
+  accountRoutes(app, routes)
+  paymentRoutes(app, routes)
+  readingAccounts(app, routes)
+  readingPayments(app, routes)
+}
+
+/** A request was made by somebody who waits for the answer: nothing is announced twice for it. */
+const common = ({ traceparent }: { traceparent: string }) => ({ traceparent, byMessage: false })
+
+function accountRoutes(app: HttpServer, routes: BillingRoutes): void {
   const { newId } = routes
-  // Calls between services carry the style of the flow that they belong to, whatever the default.
-  const flowStyle = (header: string | undefined) => requestedStyle(header, { ...routes, allowOverride: true })
-  const common = (request: { traceparent: string }) => ({
-    traceparent: request.traceparent,
-    byMessage: false,
-  })
 
   app.post(
     '/billing/account/create',
@@ -49,7 +53,12 @@ export function billingRoutes(app: HttpServer, routes: BillingRoutes): void {
     async (request, reply) => {
       const keyed = keyedRequest(request.headers['idempotency-key'], 'POST account/create', {})
       const style = requestedStyle(request.headers['x-interaction-style'], routes)
-      const command = { ...common(request), type: 'createAccount', accountId: newId(), style } as const
+      const command = {
+        ...common(request),
+        type: 'createAccount',
+        accountId: newId(),
+        style,
+      } as const
       return sendStored(reply, await routes.settle({ command, keyed }))
     },
   )
@@ -78,6 +87,13 @@ export function billingRoutes(app: HttpServer, routes: BillingRoutes): void {
       return sendStored(reply, await routes.settle({ command, keyed }))
     },
   )
+}
+
+function paymentRoutes(app: HttpServer, routes: BillingRoutes): void {
+  const { newId } = routes
+  // Calls between services carry the style of the flow that they belong to, whatever the default.
+  const flowStyle = (header: string | undefined) =>
+    requestedStyle(header, { ...routes, allowOverride: true })
 
   app.post(
     '/billing/account',
@@ -125,11 +141,9 @@ export function billingRoutes(app: HttpServer, routes: BillingRoutes): void {
       return sendStored(reply, await routes.settle({ command, keyed }))
     },
   )
-
-  readingRoutes(app, routes)
 }
 
-function readingRoutes(app: HttpServer, routes: BillingRoutes): void {
+function readingAccounts(app: HttpServer, routes: BillingRoutes): void {
   app.get(
     '/billing/account/:id',
     { schema: { summary: 'An account', params: IdParams, response: { 200: AccountSchema } } },
@@ -177,7 +191,9 @@ function readingRoutes(app: HttpServer, routes: BillingRoutes): void {
       }))
     },
   )
+}
 
+function readingPayments(app: HttpServer, routes: BillingRoutes): void {
   app.get(
     '/billing/payments/:orderId',
     {

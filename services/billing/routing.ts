@@ -1,4 +1,4 @@
-import { type BalanceChanged, eventHeaders, type EventMeta } from '../../contracts/events.ts'
+import { type BalanceChanged, type EventMeta, eventHeaders } from '../../contracts/events.ts'
 import { toUnits } from '../../contracts/money.ts'
 import { STYLE_HEADER } from '../../contracts/style.ts'
 import type { OutboxMessage } from '../../messaging/outbox.ts'

@@ -1,18 +1,27 @@
 import { type BillingEvent, decodeEvent } from '../../contracts/events.ts'
 import { Fault } from '../../contracts/problems.ts'
 import { startConsumer } from '../../messaging/consumer.ts'
-import { countDeadLetters } from '../../messaging/dead-letters.ts'
 import { createIdempotency, type StoredAnswer } from '../../messaging/idempotency.ts'
 import { createOutbox } from '../../messaging/outbox.ts'
 import { periodically } from '../../messaging/periodically.ts'
 import { startRelay, type Watch } from '../../messaging/relay.ts'
-import type { Service, ServiceParts } from '../../messaging/service.ts'
+import {
+  createServiceServer,
+  requestBatches,
+  type Service,
+  type ServiceParts,
+} from '../../messaging/service.ts'
 import { coalesce } from '../../platform/coalesce.ts'
 import { transact } from '../../platform/database.ts'
-import { createHttpServer } from '../../platform/http-server.ts'
 import { migrate } from '../../platform/migrate.ts'
 import { askForDeposits } from './ask-again.ts'
-import { type Addressed, answerTo, type Applied, applyCommands, type CommandContext } from './commands.ts'
+import {
+  type Addressed,
+  type Applied,
+  answerTo,
+  applyCommands,
+  type CommandContext,
+} from './commands.ts'
 import type { BillingConfig } from './config.ts'
 import { migrations, SCHEMA } from './migrations/001-initial.ts'
 import { notificationCalls } from './notification-calls.ts'
@@ -31,17 +40,14 @@ export async function createBillingService(
   parts: ServiceParts,
   config: BillingConfig & { readonly NOTIFICATION_URL: string; readonly ORDER_URL: string },
 ): Promise<Service> {
-  const { database, bus, runtime, log, telemetry } = parts
+  const { database, runtime, log, telemetry } = parts
   await migrate(database, SCHEMA, migrations)
   const outbox = createOutbox(SCHEMA)
   const idempotency = createIdempotency(SCHEMA)
   const context = (): CommandContext => ({ outbox, idempotency, now: runtime.now() })
 
   const apply = coalesce<Addressed, { applied: Applied; watch?: Watch }>({
-    maxBatch: 500,
-    maxQueue: 10_000,
-    lanes: 2,
-    overflow: () => new Fault('TOO_MANY_REQUESTS'),
+    ...requestBatches,
     run: async (batch) => {
       let watches: (Watch | undefined)[] = []
       try {
@@ -112,16 +118,11 @@ export async function createBillingService(
   const expiring = periodically(60_000, runtime, log, () =>
     idempotency.expire(database, runtime.now() - config.IDEMPOTENCY_KEY_TTL_MS),
   )
-  telemetry.gauge('trifold_dead_letters', () => countDeadLetters(database, SCHEMA))
 
-  const app = await createHttpServer({
-    ...parts.server,
+  const app = await createServiceServer(parts, {
     service: 'billing',
     title: 'Trifold billing',
-    log,
-    telemetry,
-    runtime,
-    readiness: { database: async () => void (await database.query('select 1')), broker: bus.ping },
+    schema: SCHEMA,
   })
   billingRoutes(app, {
     newId: runtime.uuid,

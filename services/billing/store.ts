@@ -55,10 +55,9 @@ export async function findDeposits(
 ): Promise<Map<string, Deposit>> {
   if (ids.length === 0) return new Map()
   return byId(
-    await tx.query<Deposit>(
-      `select ${DEPOSIT} from billing.deposit where id = any($1::text[])`,
-      [ids],
-    ),
+    await tx.query<Deposit>(`select ${DEPOSIT} from billing.deposit where id = any($1::text[])`, [
+      ids,
+    ]),
   )
 }
 
@@ -168,10 +167,9 @@ async function insertDeposits(tx: Queryable, deposits: readonly Deposit[], at: D
 
 async function applyDeposits(tx: Queryable, deposits: readonly Deposit[]) {
   if (deposits.length === 0) return
-  await tx.query(
-    `update billing.deposit set state = 'APPLIED' where id = any($1::text[])`,
-    [deposits.map(({ id }) => id)],
-  )
+  await tx.query(`update billing.deposit set state = 'APPLIED' where id = any($1::text[])`, [
+    deposits.map(({ id }) => id),
+  ])
 }
 
 async function insertTransfers(tx: Queryable, transfers: readonly Transfer[], at: Date) {

@@ -1,7 +1,13 @@
 import type { Outbox, OutboxMessage } from '../../messaging/outbox.ts'
 import type { Queryable } from '../../platform/database.ts'
 import { type Notice, textOf } from './message.ts'
-import { findByEvents, findContacts, insertMessages, type NewMessage, type StoredMessage } from './store.ts'
+import {
+  findByEvents,
+  findContacts,
+  insertMessages,
+  type NewMessage,
+  type StoredMessage,
+} from './store.ts'
 
 /**
  * What notification does in one transaction: the messages of a batch of events are written, and for
@@ -27,7 +33,11 @@ export async function writeMessages(
   }
   const written = await insertMessages(tx, [...wanted.values()], at.now)
   const contacts = await findContacts(tx, [...new Set(written.map(({ accountId }) => accountId))])
-  await at.outbox.enqueue(tx, written.flatMap((message) => letterTo(contacts, message)), at.now)
+  await at.outbox.enqueue(
+    tx,
+    written.flatMap((message) => letterTo(contacts, message)),
+    at.now,
+  )
 
   const found = new Map<string, NewMessage>(written.map((message) => [message.eventId, message]))
   const told = [...wanted.keys()].filter((eventId) => !found.has(eventId))

@@ -67,7 +67,8 @@ function createSmtp(url: string, timeoutMs: number) {
 async function keep(maildir: string, letter: Letter): Promise<void> {
   const name = `${letter.messageId.replace(/[^\w.-]/g, '')}.${hostname()}`
   const target = join(maildir, 'new', name)
-  for (const folder of ['tmp', 'new', 'cur']) await mkdir(join(maildir, folder), { recursive: true })
+  for (const folder of ['tmp', 'new', 'cur'])
+    await mkdir(join(maildir, folder), { recursive: true })
   if (await exists(target)) return
   const content = await new MailComposer(letter).compile().build()
   const draft = join(maildir, 'tmp', name)

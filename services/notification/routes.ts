@@ -31,6 +31,12 @@ export interface NotificationRoutes {
 }
 
 export function notificationRoutes(app: HttpServer, routes: NotificationRoutes): void {
+  notifyingRoute(app, routes)
+  messageRoutes(app, routes)
+  contactRoutes(app, routes)
+}
+
+function notifyingRoute(app: HttpServer, routes: NotificationRoutes): void {
   app.post(
     '/notification',
     {
@@ -54,7 +60,9 @@ export function notificationRoutes(app: HttpServer, routes: NotificationRoutes):
       return message.id
     },
   )
+}
 
+function messageRoutes(app: HttpServer, routes: NotificationRoutes): void {
   const list = async (
     accountId: string | null,
     page: Page,
@@ -109,8 +117,6 @@ export function notificationRoutes(app: HttpServer, routes: NotificationRoutes):
       return true
     },
   )
-
-  contactRoutes(app, routes)
 }
 
 function contactRoutes(app: HttpServer, routes: NotificationRoutes): void {
@@ -119,7 +125,14 @@ function contactRoutes(app: HttpServer, routes: NotificationRoutes): void {
 
   app.put(
     path,
-    { schema: { summary: "Say where an account's letters go", params, body: Contact, response: { 200: Contact } } },
+    {
+      schema: {
+        summary: "Say where an account's letters go",
+        params,
+        body: Contact,
+        response: { 200: Contact },
+      },
+    },
     async (request) => {
       const { email } = request.body
       await routes.putContact(request.params.accountId, email)

@@ -1,13 +1,15 @@
 import { decodeEvent, type PaymentEvent } from '../../contracts/events.ts'
-import { Fault } from '../../contracts/problems.ts'
 import { startConsumer } from '../../messaging/consumer.ts'
-import { countDeadLetters } from '../../messaging/dead-letters.ts'
 import { createOutbox } from '../../messaging/outbox.ts'
 import { startRelay } from '../../messaging/relay.ts'
-import type { Service, ServiceParts } from '../../messaging/service.ts'
+import {
+  createServiceServer,
+  requestBatches,
+  type Service,
+  type ServiceParts,
+} from '../../messaging/service.ts'
 import { coalesce } from '../../platform/coalesce.ts'
 import { transact } from '../../platform/database.ts'
-import { createHttpServer } from '../../platform/http-server.ts'
 import { migrate } from '../../platform/migrate.ts'
 import { type CommandContext, writeMessages } from './commands.ts'
 import type { NotificationConfig } from './config.ts'
@@ -33,7 +35,7 @@ export async function createNotificationService(
   parts: ServiceParts,
   config: NotificationConfig,
 ): Promise<Service> {
-  const { database, bus, runtime, log, telemetry } = parts
+  const { database, runtime, telemetry } = parts
   await migrate(database, SCHEMA, migrations)
   const outbox = createOutbox(SCHEMA)
   const context = (): CommandContext => ({ outbox, newId: runtime.uuid, now: runtime.now() })
@@ -46,10 +48,7 @@ export async function createNotificationService(
   })
   const relay = startRelay({ ...parts, schema: SCHEMA, outbox, letter: mailer.deliver })
   const write = coalesce<Notice, NewMessage>({
-    maxBatch: 500,
-    maxQueue: 10_000,
-    lanes: 2,
-    overflow: () => new Fault('TOO_MANY_REQUESTS'),
+    ...requestBatches,
     run: async (notices) => {
       const messages = await transact(database, (tx) => writeMessages(tx, context(), notices))
       relay.wake()
@@ -63,20 +62,16 @@ export async function createNotificationService(
     topics: ['payment'],
     decode: decodeEvent<PaymentEvent>,
     handle: async (tx, events) => {
-      for (const { body } of events) telemetry.count('trifold_messages_total', { event: body.event })
+      for (const { body } of events)
+        telemetry.count('trifold_messages_total', { event: body.event })
       return tellCustomers(tx, context(), events, relay.wake)
     },
   })
-  telemetry.gauge('trifold_dead_letters', () => countDeadLetters(database, SCHEMA))
 
-  const app = await createHttpServer({
-    ...parts.server,
+  const app = await createServiceServer(parts, {
     service: 'notification',
     title: 'Trifold notification',
-    log,
-    telemetry,
-    runtime,
-    readiness: { database: async () => void (await database.query('select 1')), broker: bus.ping },
+    schema: SCHEMA,
   })
   notificationRoutes(app, {
     newId: runtime.uuid,

@@ -111,10 +111,9 @@ export function listMessages(
 
 /** Takes all messages away, texts included; that their events were told stays known. */
 export async function deleteMessages(db: Queryable, now: number): Promise<void> {
-  await db.query(
-    `update notification.message set deleted = $1, text = '' where deleted is null`,
-    [new Date(now)],
-  )
+  await db.query(`update notification.message set deleted = $1, text = '' where deleted is null`, [
+    new Date(now),
+  ])
 }
 
 export async function putContact(

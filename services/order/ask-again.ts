@@ -37,7 +37,13 @@ export function startAskingAgain(options: AskAgainOptions): { close(): Promise<v
     const now = runtime.now()
     const asked = await transact(database, async (tx) => {
       const { ASK_AGAIN_AFTER_MS } = config
-      const orders = await takeOrdersToAsk(tx, now, ASK_AGAIN_AFTER_MS, MAX_ASK_AFTER_MS, LOOK_LIMIT)
+      const orders = await takeOrdersToAsk(
+        tx,
+        now,
+        ASK_AGAIN_AFTER_MS,
+        MAX_ASK_AFTER_MS,
+        LOOK_LIMIT,
+      )
       const messages = orders.map((order) => route('requestPayment', order, null, now))
       await outbox.enqueue(tx, messages, now)
       return orders.length

@@ -1,4 +1,4 @@
-import { problemBody, PROBLEMS } from '../../contracts/problems.ts'
+import { PROBLEMS, problemBody } from '../../contracts/problems.ts'
 import {
   type Idempotency,
   type KeyedRequest,
@@ -9,7 +9,13 @@ import type { Outbox, OutboxMessage } from '../../messaging/outbox.ts'
 import type { Queryable } from '../../platform/database.ts'
 import { answerOf, decide, type Order, type OrderCommand } from './order.ts'
 import { route, type Trace } from './routing.ts'
-import { changeOrders, findOrders, insertOrders, type OrderChange, type StoredOrder } from './store.ts'
+import {
+  changeOrders,
+  findOrders,
+  insertOrders,
+  type OrderChange,
+  type StoredOrder,
+} from './store.ts'
 
 /**
  * What order does in one transaction: a batch of orders is placed, or a batch of commands moves
@@ -109,14 +115,22 @@ export async function applyCommands(
     if (order === undefined) return 'unknown'
     if (profileId !== undefined && profileId !== order.profileId) return 'not theirs'
     const { state, reason, effects } = decide(order, command)
-    const moved = state === order.state ? order : { ...order, state, reason, updated: new Date(at.now) }
+    const moved =
+      state === order.state ? order : { ...order, state, reason, updated: new Date(at.now) }
     orders.set(orderId, moved)
     for (const effect of effects) messages.push(route(effect, moved, reason, at.now, trace))
     return moved
   })
-  const changed = [...orders.values()].filter((order) => order.state !== origins.get(order.id)?.state)
+  const changed = [...orders.values()].filter(
+    (order) => order.state !== origins.get(order.id)?.state,
+  )
   const changes = changed.map(
-    ({ id, state, reason }): OrderChange => ({ id, from: origins.get(id)!.state, to: state, reason }),
+    ({ id, state, reason }): OrderChange => ({
+      id,
+      from: origins.get(id)!.state,
+      to: state,
+      reason,
+    }),
   )
   await changeOrders(tx, changes, at.now)
   await at.outbox.enqueue(tx, messages, at.now)

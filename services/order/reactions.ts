@@ -1,7 +1,12 @@
 import type { PaymentEvent, Received } from '../../contracts/events.ts'
 import type { Handled } from '../../messaging/consumer.ts'
 import type { Queryable } from '../../platform/database.ts'
-import { type AddressedCommand, type Applied, applyCommands, type CommandContext } from './commands.ts'
+import {
+  type AddressedCommand,
+  type Applied,
+  applyCommands,
+  type CommandContext,
+} from './commands.ts'
 import type { OrderCommand } from './order.ts'
 
 /**

@@ -14,7 +14,7 @@ import {
 import { toUnits } from '../../contracts/money.ts'
 import { Fault } from '../../contracts/problems.ts'
 import { type InteractionStyle, requestedStyle } from '../../contracts/style.ts'
-import { keyedRequest, sendStored, type StoredAnswer } from '../../messaging/idempotency.ts'
+import { keyedRequest, type StoredAnswer, sendStored } from '../../messaging/idempotency.ts'
 import type { HttpServer } from '../../platform/http-server.ts'
 import type { Applied, Placed, Placement } from './commands.ts'
 import { outcomeAnswer } from './commands.ts'
@@ -37,7 +37,10 @@ export interface OrderRoutes {
     trace: { traceparent: string }
   }) => Promise<Applied>
   readonly find: (orderId: string) => Promise<StoredOrder | undefined>
-  readonly list: (profileId: string, page: { limit: number; cursor?: string }) => Promise<StoredOrder[]>
+  readonly list: (
+    profileId: string,
+    page: { limit: number; cursor?: string },
+  ) => Promise<StoredOrder[]>
   /** Begins to wait for the order's outcome in this process. */
   readonly awaitOutcome: (orderId: string) => {
     within: (limitMs: number) => Promise<StoredOrder | undefined>
@@ -50,6 +53,12 @@ const MAX_WAIT_SECONDS = 30
 const LOOK_AGAIN_MS = 500
 
 export function orderRoutes(app: HttpServer, routes: OrderRoutes): void {
+  placingRoute(app, routes)
+  readingRoutes(app, routes)
+  deletingRoute(app, routes)
+}
+
+function placingRoute(app: HttpServer, routes: OrderRoutes): void {
   app.post(
     '/orders',
     {
@@ -87,7 +96,9 @@ export function orderRoutes(app: HttpServer, routes: OrderRoutes): void {
       return sendStored(reply, answer)
     },
   )
+}
 
+function readingRoutes(app: HttpServer, routes: OrderRoutes): void {
   app.get(
     '/orders/:id',
     {
@@ -126,7 +137,9 @@ export function orderRoutes(app: HttpServer, routes: OrderRoutes): void {
       return orders.map(view)
     },
   )
+}
 
+function deletingRoute(app: HttpServer, routes: OrderRoutes): void {
   app.delete(
     '/orders/:id',
     {

@@ -1,4 +1,4 @@
-import { eventHeaders, type EventMeta, type Reason } from '../../contracts/events.ts'
+import { type EventMeta, eventHeaders, type Reason } from '../../contracts/events.ts'
 import { toUnits } from '../../contracts/money.ts'
 import { STYLE_HEADER } from '../../contracts/style.ts'
 import type { OutboxMessage } from '../../messaging/outbox.ts'
@@ -28,13 +28,23 @@ export function route(
       const id = `${orderId}/ORDER_CREATED`
       const price = toUnits(order.priceMinor)
       return style === 'events'
-        ? event('billing', { event: 'ORDER_CREATED', orderId, accountId, price }, { id, style, ...trace }, now)
+        ? event(
+            'billing',
+            { event: 'ORDER_CREATED', orderId, accountId, price },
+            { id, style, ...trace },
+            now,
+          )
         : call(PAY_PATH, orderId, { accountId, amount: price, orderId }, { id, style, ...trace })
     }
     case 'voidPayment': {
       const id = `${orderId}/ORDER_CANCELED`
       return style === 'events'
-        ? event('billing', { event: 'ORDER_CANCELED', orderId, accountId }, { id, style, ...trace }, now)
+        ? event(
+            'billing',
+            { event: 'ORDER_CANCELED', orderId, accountId },
+            { id, style, ...trace },
+            now,
+          )
         : call(`/billing/payments/${orderId}/void`, orderId, { accountId }, { id, style, ...trace })
     }
     case 'announceFailure': {

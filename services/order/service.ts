@@ -1,15 +1,17 @@
 import { decodeEvent, type PaymentEvent } from '../../contracts/events.ts'
 import { parseAmount } from '../../contracts/money.ts'
-import { Fault } from '../../contracts/problems.ts'
 import { startConsumer } from '../../messaging/consumer.ts'
-import { countDeadLetters } from '../../messaging/dead-letters.ts'
 import { createIdempotency } from '../../messaging/idempotency.ts'
 import { createOutbox } from '../../messaging/outbox.ts'
 import { startRelay } from '../../messaging/relay.ts'
-import type { Service, ServiceParts } from '../../messaging/service.ts'
+import {
+  createServiceServer,
+  requestBatches,
+  type Service,
+  type ServiceParts,
+} from '../../messaging/service.ts'
 import { coalesce } from '../../platform/coalesce.ts'
 import { transact } from '../../platform/database.ts'
-import { createHttpServer } from '../../platform/http-server.ts'
 import { migrate } from '../../platform/migrate.ts'
 import { createWaiters } from '../../platform/waiters.ts'
 import { startAskingAgain } from './ask-again.ts'
@@ -34,7 +36,7 @@ export async function createOrderService(
   parts: ServiceParts,
   config: OrderConfig & { readonly BILLING_URL: string },
 ): Promise<Service> {
-  const { database, bus, runtime, log, telemetry } = parts
+  const { database, runtime, log } = parts
   await migrate(database, SCHEMA, migrations)
   const outbox = createOutbox(SCHEMA)
   const idempotency = createIdempotency(SCHEMA)
@@ -48,7 +50,7 @@ export async function createOrderService(
   })
 
   const place = coalesce<Placement, Placed>({
-    ...bounds,
+    ...requestBatches,
     run: async (placements) => {
       const placed = await transact(database, (tx) => placeOrders(tx, context(), placements))
       relay.wake()
@@ -56,7 +58,7 @@ export async function createOrderService(
     },
   })
   const apply = coalesce<AddressedCommand, Applied>({
-    ...bounds,
+    ...requestBatches,
     run: async (commands) => {
       const applied = await transact(database, (tx) => applyCommands(tx, context(), commands))
       announce(applied)
@@ -64,16 +66,13 @@ export async function createOrderService(
     },
   })
 
+  /** After a commit: whoever waits for these orders hears of them, and what they caused goes out. */
   function announce(applied: readonly Applied[]): void {
     relay.wake()
     for (const order of applied) {
       if (typeof order === 'string' || order.state === 'PENDING') continue
       outcomes.resolve(order.id, order)
-      if (order.updated.getTime() < runtime.now() - FRESH_MS) continue
-      const { style, state, reason } = order
-      telemetry.count('trifold_orders_total', { style, state, reason: reason ?? '' })
-      const seconds = (order.updated.getTime() - order.created.getTime()) / 1000
-      telemetry.observe('trifold_order_settle_seconds', seconds, { style })
+      measure(order, parts)
     }
   }
 
@@ -97,17 +96,19 @@ export async function createOrderService(
     decode: decodeEvent<PaymentEvent>,
     handle: (tx, events) => settleOrders(tx, context(), events, announce),
   })
-  const asking = startAskingAgain({ ...parts, config, outbox, idempotency, apply, wake: relay.wake })
-  telemetry.gauge('trifold_dead_letters', () => countDeadLetters(database, SCHEMA))
+  const asking = startAskingAgain({
+    ...parts,
+    config,
+    outbox,
+    idempotency,
+    apply,
+    wake: relay.wake,
+  })
 
-  const app = await createHttpServer({
-    ...parts.server,
+  const app = await createServiceServer(parts, {
     service: 'orders',
     title: 'Trifold order',
-    log,
-    telemetry,
-    runtime,
-    readiness: { database: async () => void (await database.query('select 1')), broker: bus.ping },
+    schema: SCHEMA,
   })
   orderRoutes(app, {
     newId: runtime.uuid,
@@ -134,16 +135,16 @@ export async function createOrderService(
   }
 }
 
-/** Batches of concurrent requests: at most so many share a transaction, at most so many wait. */
-const bounds = {
-  maxBatch: 500,
-  maxQueue: 10_000,
-  lanes: 2,
-  overflow: () => new Fault('TOO_MANY_REQUESTS'),
-}
-
-/** Outcomes that are older were counted when they happened. */
+/** Outcomes that are older were measured when they happened. */
 const FRESH_MS = 1_000
+
+function measure(order: StoredOrder, { telemetry, runtime }: ServiceParts): void {
+  const { style, state, reason, created, updated } = order
+  if (updated.getTime() < runtime.now() - FRESH_MS) return
+  telemetry.count('trifold_orders_total', { style, state, reason: reason ?? '' })
+  const seconds = (updated.getTime() - created.getTime()) / 1000
+  telemetry.observe('trifold_order_settle_seconds', seconds, { style })
+}
 
 function unitPrice(text: string): bigint {
   const minor = parseAmount(text)
