@@ -108,6 +108,7 @@ export const Payment = Type.Object(
   },
   closed,
 )
+export type PaymentView = Static<typeof Payment>
 
 export const Voided = Type.Object(
   { orderId: Uuid, state: Payment.properties.state },

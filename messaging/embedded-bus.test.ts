@@ -61,19 +61,25 @@ test('finds messages and offsets again in its folder', async () => {
   await rm(folder, { recursive: true })
 })
 
-test('writes concurrent sends in one statement', async () => {
-  let statements = 0
-  const counting: Database = {
+/** The database of these tests, counting statements. */
+function counting() {
+  const counts = { statements: 0 }
+  const counted: Database = {
     ...database,
     query(text, params) {
-      statements += 1
+      counts.statements += 1
       return database.query(text, params)
     },
   }
-  const bus = await openFresh([plain('billing', 4)], { database: counting })
-  statements = 0
+  return { counts, database: counted }
+}
+
+test('writes concurrent sends in one statement', async () => {
+  const { counts, ...counted } = counting()
+  const bus = await openFresh([plain('billing', 4)], counted)
+  counts.statements = 0
   await Promise.all(numbered('billing', 100, 10).map((one) => bus.send([one])))
-  assert.equal(statements, 1)
+  assert.equal(counts.statements, 1)
   await bus.close()
 })
 
@@ -143,14 +149,18 @@ test('deletes what is old and passed by all groups, nothing else', async () => {
   await bus.close()
 })
 
-test('a new group does not wait for messages that retention has deleted', async () => {
+test('a new group skips what retention has deleted and then waits without asking', async () => {
   const runtime = settableClock()
-  const bus = await openFresh([plain('billing')], { runtime, retentionMs: 1000 })
+  const { counts, ...counted } = counting()
+  const bus = await openFresh([plain('billing')], { ...counted, runtime, retentionMs: 1000 })
   await bus.send(numbered('billing', 10, 1))
   runtime.set(runtime.now() + 2000)
   await bus.maintain()
   const subscription = await bus.subscribe('late', ['billing'])
+  counts.statements = 0
   const taking = receive(subscription, 1)
+  for (let pings = 1; pings <= 20; pings += 1) await bus.ping()
+  assert.equal(counts.statements, 20 + 1)
   await bus.send([message('billing', 'k', 'new')])
   const [got] = await taking
   assert.equal(textOf(got!), 'new')

@@ -60,8 +60,12 @@ export interface SubscriptionOptions {
 export function openSubscription(options: SubscriptionOptions): Subscription {
   const { log, group, topics, assertReachable } = options
   let closed = false
-  let wakeUp = () => {}
-  const member: Member = { topics: new Set(topics), wake: () => wakeUp() }
+  let change = Promise.withResolvers<void>()
+  const wake = () => {
+    change.resolve()
+    change = Promise.withResolvers()
+  }
+  const member: Member = { topics: new Set(topics), wake }
   for (const at of options.positions) {
     const key = placeKey(at)
     if (group.shares.has(key)) continue
@@ -109,9 +113,7 @@ export function openSubscription(options: SubscriptionOptions): Subscription {
             owner === member && lease === undefined && position < end.offset,
         )
         if (ready.length === 0) {
-          await new Promise<void>((resolve) => {
-            wakeUp = resolve
-          })
+          await change.promise
           continue
         }
         const batches = await fetch(ready)
@@ -134,18 +136,18 @@ export function openSubscription(options: SubscriptionOptions): Subscription {
         if (share.position < next) share.position = next
         if (share.lease === batch) share.lease = undefined
       }
-      wakeUp()
+      wake()
     },
 
     release(batches) {
       for (const { share } of leasedTo(batches)) share.lease = undefined
-      wakeUp()
+      wake()
     },
 
     async close() {
       closed = true
       if (group.members.delete(member)) rebalance(group)
-      wakeUp()
+      wake()
     },
   }
 }

@@ -121,12 +121,19 @@ order by id limit $9`
 select carrier, count(*)::integer as rows, min(created) as oldest
 from ${schema}.outbox group by carrier`
 
+  const written = new WeakMap<Queryable, Set<Carrier>>()
+
   return {
+    /** The carriers that have rows from this transaction: those to wake after its commit. */
+    carriersOf: (tx: Queryable): ReadonlySet<Carrier> => written.get(tx) ?? new Set(),
+
     /** Writes messages within the transaction of the change that causes them. */
     async enqueue(tx: Queryable, messages: readonly OutboxMessage[], now: number): Promise<void> {
       if (messages.length === 0) return
+      const carriers = messages.map((message) => message.carrier)
+      written.set(tx, new Set([...(written.get(tx) ?? []), ...carriers]))
       await tx.query(insert, [
-        messages.map((message) => message.carrier),
+        carriers,
         messages.map((message) => laneOf(message.key)),
         messages.map((message) => message.destination),
         messages.map((message) => message.key),

@@ -1,4 +1,4 @@
-import type { Database } from '../platform/database.ts'
+import type { Database, Queryable } from '../platform/database.ts'
 import { backoffMs, type Log, type Runtime } from '../platform/runtime.ts'
 import { createSignal, type Signal } from '../platform/signal.ts'
 import type { Telemetry } from '../platform/telemetry.ts'
@@ -14,8 +14,8 @@ import type { Carrier, Delivery, Outbox, OutboxRow, Postponed } from './outbox.t
  * within a key, keys side by side. A row whose delivery is in doubt is delivered again.
  */
 export interface Relay {
-  /** Call after a commit that wrote rows; delivery starts at once. */
-  wake(): void
+  /** Call after the commit of a transaction that wrote rows; delivery starts at once. */
+  wake(committed: Queryable): void
   /** Watches the first try of rows that are about to be committed. */
   watch(eventIds: readonly string[]): Watch
   close(): Promise<void>
@@ -50,35 +50,38 @@ const IDLE_MS = 1_000
 const RETRY_BASE_MS = 100
 const RETRY_MAX_MS = 5_000
 
-type Loop = { readonly signal: Signal; readonly done: Promise<void> }
+type Loop = { readonly carrier: Carrier; readonly signal: Signal; readonly done: Promise<void> }
 
 export function startRelay(options: RelayOptions): Relay {
   const { runtime, log, telemetry, outbox, database } = options
   const closing = new AbortController()
   const tries = createWaiters<true>(runtime)
   const loops: Loop[] = []
-  const wake = () => {
+  const wakeAll = () => {
     for (const { signal } of loops) signal.raise()
   }
-  const lanes = holdLanes({ ...options, instance: runtime.uuid(), onGain: wake })
+  const lanes = holdLanes({ ...options, instance: runtime.uuid(), onGain: wakeAll })
   const context: LoopContext = {
     ...options,
     stopped: closing.signal,
     lanes: () => lanes.held(),
     wasTried: (eventId) => tries.resolve(eventId, true),
   }
-  const begin = (run: (context: LoopContext, signal: Signal) => Promise<void>) => {
+  const begin = (carrier: Carrier, run: (signal: Signal) => Promise<void>) => {
     const signal = createSignal(runtime)
-    loops.push({ signal, done: run(context, signal) })
+    loops.push({ carrier, signal, done: run(signal) })
   }
   const { bus, call, letter } = options
-  if (bus) begin((at, signal) => relayToBroker(at, signal, bus))
-  if (call) begin((at, signal) => relayCalls(at, signal, 'http', call))
-  if (letter) begin((at, signal) => relayCalls(at, signal, 'letter', letter))
+  if (bus) begin('broker', (signal) => relayToBroker(context, signal, bus))
+  if (call) begin('http', (signal) => relayCalls(context, signal, 'http', call))
+  if (letter) begin('letter', (signal) => relayCalls(context, signal, 'letter', letter))
   observeDepth(outbox, database, telemetry, runtime)
 
   return {
-    wake,
+    wake(committed) {
+      const carriers = outbox.carriersOf(committed)
+      for (const { carrier, signal } of loops) if (carriers.has(carrier)) signal.raise()
+    },
     watch(eventIds) {
       const waiters = eventIds.map((id) => tries.wait(id))
       return {
@@ -92,7 +95,7 @@ export function startRelay(options: RelayOptions): Relay {
     },
     async close() {
       closing.abort()
-      wake()
+      wakeAll()
       await Promise.all(loops.map(({ done }) => done))
       await lanes.close()
       log.debug({}, 'the relay is closed')

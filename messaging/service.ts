@@ -1,5 +1,6 @@
 import { Fault } from '../contracts/problems.ts'
-import { type Database, ping } from '../platform/database.ts'
+import { coalesce } from '../platform/coalesce.ts'
+import { type Database, ping, type Queryable, transact } from '../platform/database.ts'
 import type { HttpClient } from '../platform/http-client.ts'
 import {
   createHttpServer,
@@ -55,4 +56,26 @@ export const requestBatches = {
   maxQueue: 10_000,
   lanes: 2,
   overflow: () => new Fault('TOO_MANY_REQUESTS'),
+}
+
+/**
+ * Lets concurrent requests share a transaction; `afterCommit` runs before they are answered, with
+ * the transaction that was committed.
+ */
+export function inBatches<Item, Result>(
+  database: Database,
+  run: (tx: Queryable, items: readonly Item[]) => Promise<readonly Result[]>,
+  afterCommit: (results: readonly Result[], committed: Queryable) => void,
+): (item: Item) => Promise<Result> {
+  return coalesce<Item, Result>({
+    ...requestBatches,
+    run: async (items) => {
+      const { results, tx } = await transact(database, async (tx) => ({
+        results: await run(tx, items),
+        tx,
+      }))
+      afterCommit(results, tx)
+      return results
+    },
+  })
 }

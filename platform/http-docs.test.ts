@@ -142,6 +142,7 @@ test('the security policy lets the page load its own files, over plain HTTP too'
   const app = await build(t)
   const page = await app.inject('/billing/docs/')
   const policy = String(page.headers['content-security-policy'])
+  assert.match(policy, /default-src 'self'/)
   assert.match(policy, /script-src 'self'/)
   assert.match(policy, /style-src 'self'/)
   assert.match(policy, /img-src 'self' data:/)

@@ -1,6 +1,8 @@
+import helmet from '@fastify/helmet'
 import swagger from '@fastify/swagger'
 import swaggerUi from '@fastify/swagger-ui'
-import type { FastifySchema } from 'fastify'
+import type { FastifyInstance, FastifySchema } from 'fastify'
+import { DATA_HEADERS } from './http-hooks.ts'
 import { PROBLEM_TYPE, Problem } from './http-problems.ts'
 import type { HttpServer } from './http-validation.ts'
 
@@ -27,7 +29,24 @@ export async function addDocs(app: HttpServer, { service, title, basePath }: Doc
     transformObject: (document) =>
       collapseUnions('openapiObject' in document ? document.openapiObject : {}) as object,
   })
-  await app.register(swaggerUi, {
+  await app.register((scope) => addPage(scope, service, title))
+  app.get(`/${service}/openapi.json`, { config: { quiet: true }, schema: { hide: true } }, () =>
+    app.swagger(),
+  )
+}
+
+async function addPage(scope: FastifyInstance, service: string, title: string): Promise<void> {
+  scope.addHook('onRequest', (_request, reply, done) => {
+    for (const name of Object.keys(DATA_HEADERS)) reply.removeHeader(name)
+    done()
+  })
+  await scope.register(helmet, {
+    // Both are for the gateway to say, which knows whether TLS ends there: over plain HTTP the
+    // upgrade would break the page on every host but localhost.
+    strictTransportSecurity: false,
+    contentSecurityPolicy: { directives: { upgradeInsecureRequests: null } },
+  })
+  await scope.register(swaggerUi, {
     routePrefix: `/${service}/docs`,
     theme: { title },
     uiHooks: {
@@ -39,9 +58,6 @@ export async function addDocs(app: HttpServer, { service, title, basePath }: Doc
       },
     },
   })
-  app.get(`/${service}/openapi.json`, { config: { quiet: true }, schema: { hide: true } }, () =>
-    app.swagger(),
-  )
 }
 
 /**

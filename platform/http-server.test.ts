@@ -230,6 +230,16 @@ test('a handler that takes too long is answered for', async (t) => {
   assert.equal(headers['retry-after'], '1')
 })
 
+test('answers carry headers that keep a browser from running them', async (t) => {
+  const { app } = await build(t)
+  for (const url of [`/orders/${UUID}`, '/nowhere']) {
+    const { headers } = await app.inject(url)
+    assert.equal(headers['x-content-type-options'], 'nosniff')
+    assert.match(String(headers['content-security-policy']), /default-src 'none'/)
+    assert.equal(headers['x-powered-by'], undefined)
+  }
+})
+
 test('keeps a sane request id, replaces any other, and logs it in every line', async (t) => {
   const { app, lines } = await build(t)
   const url = `/orders/${UUID}`

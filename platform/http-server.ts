@@ -1,4 +1,3 @@
-import helmet from '@fastify/helmet'
 import rateLimit from '@fastify/rate-limit'
 import { type FastifyBaseLogger, type FastifyRequest, fastify, LogController } from 'fastify'
 import { Fault } from '../contracts/problems.ts'
@@ -59,7 +58,8 @@ export async function createHttpServer(options: HttpServerOptions): Promise<Http
     trustProxy: PRIVATE_NETWORKS,
     bodyLimit: options.bodyLimitBytes,
     requestTimeout: requestTimeoutMs,
-    // This bounds an answer too: a timer for each handler would cost more than the rest of a request.
+    // This bounds the answer too. Fastify's handlerTimeout, for single routes, is dear: it aborts a
+    // signal, with a stack trace, after every request.
     connectionTimeout: requestTimeoutMs + LONGEST_WAIT_MS,
     keepAliveTimeout: KEEP_ALIVE_MS,
     forceCloseConnections: 'idle',
@@ -79,20 +79,14 @@ export async function createHttpServer(options: HttpServerOptions): Promise<Http
   app.setErrorHandler(sendProblem)
   app.setNotFoundHandler((request, reply) => sendProblem(notFound(request), request, reply))
   readJsonOnly(app)
-  await addSecurity(app, options.rateLimitPerMinute)
+  await limitRate(app, options.rateLimitPerMinute)
   addRequestHooks(app, options.telemetry)
   await addDocs(app, { service: options.service, title: options.title, basePath })
   addOperations(app, { ...options, log: app.log })
   return app
 }
 
-async function addSecurity(app: HttpServer, rateLimitPerMinute: number): Promise<void> {
-  await app.register(helmet, {
-    // Both are for the gateway to say, which knows whether TLS ends there: over plain HTTP the
-    // upgrade would break the documents' pages on every host but localhost.
-    strictTransportSecurity: false,
-    contentSecurityPolicy: { directives: { upgradeInsecureRequests: null } },
-  })
+async function limitRate(app: HttpServer, rateLimitPerMinute: number): Promise<void> {
   if (rateLimitPerMinute === 0) return
   await app.register(rateLimit, {
     max: rateLimitPerMinute,

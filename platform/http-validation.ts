@@ -7,7 +7,7 @@ import type {
   RawServerDefault,
 } from 'fastify'
 import type { FastifyRouteSchemaDef } from 'fastify/types/schema.js'
-import type { Static, TSchema } from 'typebox'
+import Type, { type Static, type TSchema } from 'typebox'
 import { Compile } from 'typebox/compile'
 import { Fault } from '../contracts/problems.ts'
 import { lowerUuids } from '../contracts/uuid.ts'
@@ -55,6 +55,7 @@ export function compileValidator(route: FastifyRouteSchemaDef<TSchema>) {
       return { value: part === 'headers' ? { ...(input as Values), ...(value as Values) } : value }
     }
     if (part === 'body' && (input === undefined || input === null)) {
+      if (Type.IsOptional(route.schema)) return { value: undefined }
       return refused('body', 'the request needs a JSON body')
     }
     const [field, detail] = firstProblem(schema, validator.Errors(value))

@@ -14,7 +14,7 @@ export async function settleRequests(
     readonly newId: () => string
   },
   events: readonly Received<BillingEvent>[],
-  afterCommit: () => void,
+  wake: (committed: Queryable) => void,
 ): Promise<Handled<BillingEvent>> {
   const batch = events.map((event) => ({ command: toCommand(event, context) }))
   const applied = await applyCommands(tx, context, batch)
@@ -25,7 +25,7 @@ export async function settleRequests(
       poison.set(event, `${event.body.event} is refused: ${result.outcome.code}`)
     }
   }
-  return { poison, afterCommit }
+  return { poison, afterCommit: () => wake(tx) }
 }
 
 function toCommand(

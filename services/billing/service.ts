@@ -51,13 +51,13 @@ export async function createBillingService(
     run: async (batch) => {
       let watches: (Watch | undefined)[] = []
       try {
-        const applied = await transact(database, async (tx) => {
+        const { applied, tx } = await transact(database, async (tx) => {
           const results = await applyCommands(tx, context(), batch)
           for (const watch of watches) watch?.cancel()
           watches = results.map(watchCalls)
-          return results
+          return { applied: results, tx }
         })
-        relay.wake()
+        relay.wake(tx)
         return applied.map((result, index) => {
           const watch = watches[index]
           return { applied: result, ...(watch && { watch }) }
@@ -112,8 +112,7 @@ export async function createBillingService(
     },
   })
   const asking = periodically(1_000, runtime, log, async () => {
-    const asked = await askForDeposits(database, outbox, runtime.now(), config)
-    if (asked > 0) relay.wake()
+    relay.wake(await askForDeposits(database, outbox, runtime.now(), config))
   })
   const expiring = periodically(60_000, runtime, log, () =>
     idempotency.expire(database, runtime.now() - config.IDEMPOTENCY_KEY_TTL_MS),

@@ -10,10 +10,10 @@ export async function tellCustomers(
   tx: Queryable,
   context: CommandContext,
   events: readonly Received<PaymentEvent>[],
-  afterCommit: () => void,
+  wake: (committed: Queryable) => void,
 ): Promise<Handled<PaymentEvent>> {
   await writeMessages(tx, context, events.map(toNotice))
-  return { afterCommit }
+  return { afterCommit: () => wake(tx) }
 }
 
 function toNotice({ body, meta }: Received<PaymentEvent>): Notice {

@@ -4,12 +4,10 @@ import { createOutbox } from '../../messaging/outbox.ts'
 import { startRelay } from '../../messaging/relay.ts'
 import {
   createServiceServer,
-  requestBatches,
+  inBatches,
   type Service,
   type ServiceParts,
 } from '../../messaging/service.ts'
-import { coalesce } from '../../platform/coalesce.ts'
-import { transact } from '../../platform/database.ts'
 import { migrate } from '../../platform/migrate.ts'
 import { type CommandContext, writeMessages } from './commands.ts'
 import type { NotificationConfig } from './config.ts'
@@ -46,15 +44,14 @@ export async function createNotificationService(
     maildir: config.MAILDIR,
     timeoutMs: LETTER_TIMEOUT_MS,
   })
-  const relay = startRelay({ ...parts, schema: SCHEMA, outbox, letter: mailer.deliver })
-  const write = coalesce<Notice, NewMessage>({
-    ...requestBatches,
-    run: async (notices) => {
-      const messages = await transact(database, (tx) => writeMessages(tx, context(), notices))
-      relay.wake()
-      return messages
-    },
-  })
+  // Nothing of notification goes to the broker.
+  const { bus: _, ...withoutBus } = parts
+  const relay = startRelay({ ...withoutBus, schema: SCHEMA, outbox, letter: mailer.deliver })
+  const write = inBatches<Notice, NewMessage>(
+    database,
+    (tx, notices) => writeMessages(tx, context(), notices),
+    (_, tx) => relay.wake(tx),
+  )
   const consumer = startConsumer<PaymentEvent>({
     ...parts,
     schema: SCHEMA,

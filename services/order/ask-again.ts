@@ -1,7 +1,7 @@
 import type { Idempotency } from '../../messaging/idempotency.ts'
 import type { Outbox } from '../../messaging/outbox.ts'
 import { periodically } from '../../messaging/periodically.ts'
-import { type Database, transact } from '../../platform/database.ts'
+import { type Database, type Queryable, transact } from '../../platform/database.ts'
 import type { Log, Runtime } from '../../platform/runtime.ts'
 import type { AddressedCommand, Applied } from './commands.ts'
 import type { OrderConfig } from './config.ts'
@@ -21,7 +21,7 @@ export interface AskAgainOptions {
   readonly log: Log
   readonly config: OrderConfig
   readonly apply: (command: AddressedCommand) => Promise<Applied>
-  readonly wake: () => void
+  readonly wake: (committed: Queryable) => void
 }
 
 const LOOK_MS = 1_000
@@ -46,11 +46,11 @@ export function startAskingAgain(options: AskAgainOptions): { close(): Promise<v
       )
       const messages = orders.map((order) => route('requestPayment', order, null, now))
       await outbox.enqueue(tx, messages, now)
-      return orders.length
+      return { orders: orders.length, tx }
     })
-    if (asked === 0) return
-    log.info({ orders: asked }, 'billing is asked again')
-    wake()
+    if (asked.orders === 0) return
+    log.info({ orders: asked.orders }, 'billing is asked again')
+    wake(asked.tx)
   }
 
   async function cancelOverdue(): Promise<void> {

@@ -17,7 +17,7 @@ export async function settleOrders(
   tx: Queryable,
   context: CommandContext,
   events: readonly Received<PaymentEvent>[],
-  afterCommit: (applied: readonly Applied[]) => void,
+  afterCommit: (applied: readonly Applied[], committed: Queryable) => void,
 ): Promise<Handled<PaymentEvent>> {
   const addressed = events.flatMap((event) => {
     const command = toCommand(event)
@@ -33,7 +33,7 @@ export async function settleOrders(
     if (applied[index] !== 'not theirs') continue
     poison.set(event, `order ${command.orderId} does not belong to account ${command.profileId}`)
   }
-  return { poison, afterCommit: () => afterCommit(applied) }
+  return { poison, afterCommit: () => afterCommit(applied, tx) }
 }
 
 function toCommand({ body, meta }: Received<PaymentEvent>): AddressedCommand | undefined {

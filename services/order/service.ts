@@ -1,4 +1,5 @@
 import { decodeEvent, type PaymentEvent } from '../../contracts/events.ts'
+import type { Page } from '../../contracts/http.ts'
 import { parseAmount } from '../../contracts/money.ts'
 import { startConsumer } from '../../messaging/consumer.ts'
 import { createIdempotency } from '../../messaging/idempotency.ts'
@@ -6,12 +7,11 @@ import { createOutbox } from '../../messaging/outbox.ts'
 import { startRelay } from '../../messaging/relay.ts'
 import {
   createServiceServer,
-  requestBatches,
+  inBatches,
   type Service,
   type ServiceParts,
 } from '../../messaging/service.ts'
-import { coalesce } from '../../platform/coalesce.ts'
-import { transact } from '../../platform/database.ts'
+import type { Database, Queryable } from '../../platform/database.ts'
 import { migrate } from '../../platform/migrate.ts'
 import { createWaiters } from '../../platform/waiters.ts'
 import { startAskingAgain } from './ask-again.ts'
@@ -49,26 +49,20 @@ export async function createOrderService(
     deadlineMs: config.ORDER_DEADLINE_MS,
   })
 
-  const place = coalesce<Placement, Placed>({
-    ...requestBatches,
-    run: async (placements) => {
-      const placed = await transact(database, (tx) => placeOrders(tx, context(), placements))
-      relay.wake()
-      return placed
-    },
-  })
-  const apply = coalesce<AddressedCommand, Applied>({
-    ...requestBatches,
-    run: async (commands) => {
-      const applied = await transact(database, (tx) => applyCommands(tx, context(), commands))
-      announce(applied)
-      return applied
-    },
-  })
+  const place = inBatches<Placement, Placed>(
+    database,
+    (tx, placements) => placeOrders(tx, context(), placements),
+    (_, tx) => relay.wake(tx),
+  )
+  const apply = inBatches<AddressedCommand, Applied>(
+    database,
+    (tx, commands) => applyCommands(tx, context(), commands),
+    announce,
+  )
 
   /** After a commit: whoever waits for these orders hears of them, and what they caused goes out. */
-  function announce(applied: readonly Applied[]): void {
-    relay.wake()
+  function announce(applied: readonly Applied[], committed: Queryable): void {
+    relay.wake(committed)
     for (const order of applied) {
       if (typeof order === 'string' || order.state === 'PENDING') continue
       outcomes.resolve(order.id, order)
@@ -111,15 +105,11 @@ export async function createOrderService(
     schema: SCHEMA,
   })
   orderRoutes(app, {
+    ...reading(database),
+    ...customers(config),
     newId: runtime.uuid,
-    unitPriceMinor: unitPrice(config.UNIT_PRICE),
-    defaultStyle: config.INTERACTION_STYLE,
-    allowOverride: config.ALLOW_STYLE_OVERRIDE,
-    outcomeTimeoutMs: config.CALL_TIMEOUT_MS + 2_000,
     place,
     apply,
-    find: async (id) => (await findOrders(database, [id])).get(id),
-    list: (profileId, page) => listOrders(database, profileId, page),
     awaitOutcome: outcomes.wait,
   })
   await app.ready()
@@ -134,6 +124,20 @@ export async function createOrderService(
     },
   }
 }
+
+const reading = (database: Database) => ({
+  find: async (id: string) => (await findOrders(database, [id])).get(id),
+  list: (profileId: string, page: Page) => listOrders(database, profileId, page),
+})
+
+/** What the configuration says of the calls of customers. */
+const customers = (config: OrderConfig) => ({
+  unitPriceMinor: unitPrice(config.UNIT_PRICE),
+  defaultStyle: config.INTERACTION_STYLE,
+  allowOverride: config.ALLOW_STYLE_OVERRIDE,
+  // Longer than the call to billing, so that its failure is settled and told.
+  outcomeTimeoutMs: config.CALL_TIMEOUT_MS + 2_000,
+})
 
 /** Outcomes that are older were measured when they happened. */
 const FRESH_MS = 1_000

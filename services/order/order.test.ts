@@ -1,0 +1,173 @@
+import assert from 'node:assert/strict'
+import { describe, test } from 'node:test'
+import fc from 'fast-check'
+import { REASONS, type Reason } from '../../contracts/events.ts'
+import { STYLES } from '../../contracts/style.ts'
+import {
+  answerOf,
+  decide,
+  type Order,
+  type OrderCommand,
+  type OrderDecision,
+  type OrderState,
+} from './order.ts'
+
+const reasons = Object.keys(REASONS) as Reason[]
+
+const order = (given: Partial<Order> = {}): Order => ({
+  id: '0190aaaa-0000-7000-8000-000000000001',
+  profileId: '0190aaaa-0000-7000-8000-000000000002',
+  productQuantity: 3,
+  priceMinor: 19_500n,
+  style: 'events',
+  state: 'PENDING',
+  reason: null,
+  idempotencyKey: null,
+  ...given,
+})
+
+const paid = { state: 'APPROVED', reason: null, effects: [] } as const
+const off = (reason: Reason, ...effects: OrderDecision['effects']): OrderDecision => ({
+  state: 'CANCELED',
+  reason,
+  effects,
+})
+
+type Row = [given: OrderState, when: OrderCommand, then: OrderDecision]
+const refuse = { type: 'refuse', reason: 'NOT_ENOUGH_MONEY' } as const
+
+/** Every state with every command; a canceled order was canceled for lack of money. */
+const table: Row[] = [
+  ['PENDING', { type: 'approve' }, paid],
+  ['PENDING', refuse, off('NOT_ENOUGH_MONEY')],
+  ['PENDING', { type: 'giveUpOnBilling' }, off('BILLING_UNREACHABLE', 'voidPayment')],
+  ['PENDING', { type: 'passDeadline' }, off('DEADLINE_PASSED', 'voidPayment')],
+  ['PENDING', { type: 'delete' }, off('DELETED', 'voidPayment')],
+  ['PENDING', { type: 'acknowledgeRefund' }, off('REFUNDED')],
+  ['APPROVED', { type: 'approve' }, paid],
+  ['APPROVED', refuse, paid],
+  ['APPROVED', { type: 'giveUpOnBilling' }, paid],
+  ['APPROVED', { type: 'passDeadline' }, paid],
+  ['APPROVED', { type: 'delete' }, off('DELETED', 'voidPayment')],
+  ['APPROVED', { type: 'acknowledgeRefund' }, off('REFUNDED')],
+  ['CANCELED', { type: 'approve' }, off('NOT_ENOUGH_MONEY', 'voidPayment')],
+  ['CANCELED', refuse, off('NOT_ENOUGH_MONEY')],
+  ['CANCELED', { type: 'giveUpOnBilling' }, off('NOT_ENOUGH_MONEY')],
+  ['CANCELED', { type: 'passDeadline' }, off('NOT_ENOUGH_MONEY')],
+  ['CANCELED', { type: 'delete' }, off('NOT_ENOUGH_MONEY')],
+  ['CANCELED', { type: 'acknowledgeRefund' }, off('NOT_ENOUGH_MONEY')],
+]
+
+describe('an order', () => {
+  for (const [state, command, expected] of table) {
+    const { state: then, effects } = expected
+    const asks = effects.length > 0 ? ` and asks for ${effects.join(', ')}` : ''
+    test(`that is ${state} is ${then} after ${command.type}${asks}`, () => {
+      const reason = state === 'CANCELED' ? 'NOT_ENOUGH_MONEY' : null
+      assert.deepEqual(decide(order({ state, reason }), command), expected)
+    })
+  }
+
+  test('in hybrid tells the customer itself that billing cannot be reached', () => {
+    const decision = decide(order({ style: 'hybrid' }), { type: 'giveUpOnBilling' })
+    assert.deepEqual(decision, off('BILLING_UNREACHABLE', 'voidPayment', 'announceFailure'))
+  })
+
+  test('keeps the reason that billing gave for its refusal', () => {
+    for (const reason of reasons) {
+      assert.deepEqual(decide(order(), { type: 'refuse', reason }), off(reason))
+    }
+  })
+})
+
+const anyCommand: fc.Arbitrary<OrderCommand> = fc.oneof(
+  fc.constantFrom<OrderCommand[]>(
+    { type: 'approve' },
+    { type: 'giveUpOnBilling' },
+    { type: 'passDeadline' },
+    { type: 'delete' },
+    { type: 'acknowledgeRefund' },
+  ),
+  fc.record({ type: fc.constant('refuse' as const), reason: fc.constantFrom(...reasons) }),
+)
+
+function play(start: Order, commands: readonly OrderCommand[]) {
+  const steps: { command: OrderCommand; before: Order; decision: OrderDecision }[] = []
+  let now = start
+  for (const command of commands) {
+    const decision = decide(now, command)
+    steps.push({ command, before: now, decision })
+    now = { ...now, state: decision.state, reason: decision.reason }
+  }
+  return { end: now, steps }
+}
+
+describe('whatever happens to an order', () => {
+  const whatever = fc.tuple(fc.constantFrom(...STYLES), fc.array(anyCommand, { maxLength: 12 }))
+  const always = (holds: (played: ReturnType<typeof play>) => void) =>
+    fc.assert(fc.property(whatever, ([style, commands]) => holds(play(order({ style }), commands))))
+
+  test('it leaves PENDING once, and is never approved after it was canceled', () => {
+    always(({ steps }) => {
+      const moves = steps.filter(({ before, decision }) => before.state !== decision.state)
+      const path = moves.map(({ before, decision }) => `${before.state}>${decision.state}`)
+      assert.ok(
+        ['', 'PENDING>APPROVED', 'PENDING>CANCELED', 'PENDING>APPROVED,APPROVED>CANCELED'].includes(
+          path.join(),
+        ),
+        path.join(),
+      )
+    })
+  })
+
+  test('it has a reason exactly when it is canceled, and keeps its first', () => {
+    always(({ end, steps }) => {
+      assert.equal(end.reason !== null, end.state === 'CANCELED')
+      const off = steps.find(({ decision }) => decision.state === 'CANCELED')
+      if (off) assert.equal(end.reason, off.decision.reason)
+    })
+  })
+
+  test('the same command again changes nothing more', () => {
+    always(({ steps }) => {
+      for (const { before, command, decision } of steps) {
+        const after = { ...before, state: decision.state, reason: decision.reason }
+        const again = decide(after, command)
+        assert.deepEqual([again.state, again.reason], [decision.state, decision.reason])
+      }
+    })
+  })
+
+  test('a canceled order that may have been paid has asked for its void', () => {
+    always(({ end, steps }) => {
+      if (end.state !== 'CANCELED') return
+      const asked = steps.findLastIndex(({ decision }) => decision.effects.includes('voidPayment'))
+      const approved = steps.findLastIndex(({ command }) => command.type === 'approve')
+      // Where billing itself says that nothing was taken, or that all was given back, none is needed.
+      const byBilling = ['refuse', 'acknowledgeRefund']
+      const offAt = steps.findIndex(({ decision }) => decision.state === 'CANCELED')
+      const told = byBilling.includes(steps[offAt]!.command.type)
+      if (!told) assert.ok(asked >= offAt)
+      if (approved > offAt) assert.ok(asked >= approved)
+    })
+  })
+})
+
+test('a customer is told of lack of money, of billing out of reach, or of a cancelation', () => {
+  assert.deepEqual(answerOf(null), { accepted: true })
+  const codes = Object.fromEntries(
+    reasons.map((reason) => {
+      const answer = answerOf(reason)
+      return [reason, answer.accepted ? '' : answer.code]
+    }),
+  )
+  assert.deepEqual(codes, {
+    NOT_ENOUGH_MONEY: 'NOT_ENOUGH_MONEY',
+    ACCOUNT_NOT_FOUND: 'NOT_ENOUGH_MONEY',
+    ORDER_CANCELED: 'ORDER_CANCELED',
+    BILLING_UNREACHABLE: 'BILLING_UNREACHABLE',
+    DEADLINE_PASSED: 'ORDER_CANCELED',
+    DELETED: 'ORDER_CANCELED',
+    REFUNDED: 'ORDER_CANCELED',
+  })
+})

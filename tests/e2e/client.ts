@@ -1,0 +1,160 @@
+import assert, { AssertionError } from 'node:assert/strict'
+import { setTimeout as pause } from 'node:timers/promises'
+import type { Static } from 'typebox'
+import type { Account, Entry, Message, OrderView, Payment } from '../../contracts/http.ts'
+import type { InteractionStyle } from '../../contracts/style.ts'
+
+/** What one unit of the product costs unless a test configures it otherwise. */
+export const UNIT_PRICE = 65
+
+export interface Answer<Body = unknown> {
+  readonly status: number
+  readonly headers: Headers
+  readonly body: Body
+}
+
+export interface Problem {
+  readonly code: string
+  readonly status: number
+  readonly field?: string
+  readonly detail?: string
+  readonly orderId?: string
+  readonly reason?: string
+}
+
+export interface CallOptions {
+  readonly style?: InteractionStyle | undefined
+  /** The Idempotency-Key. */
+  readonly key?: string | undefined
+  readonly headers?: Readonly<Record<string, string>>
+  /** Sent as JSON. */
+  readonly json?: unknown
+  /** Sent as it is; its content type goes in `headers`. */
+  readonly raw?: string
+}
+
+export type AccountView = Static<typeof Account>
+export type PaymentView = Static<typeof Payment>
+export type EntryView = Static<typeof Entry>
+export type MessageView = Static<typeof Message>
+
+export type Client = ReturnType<typeof createClient>
+
+/** A customer's view of a program at `url`: calls over real HTTP, and what tests do again and again. */
+export function createClient(url: string) {
+  async function call<Body = unknown>(
+    method: string,
+    path: string,
+    options: CallOptions = {},
+  ): Promise<Answer<Body>> {
+    const { style, key, json, raw } = options
+    const body = json === undefined ? raw : JSON.stringify(json)
+    const response = await fetch(`${url}${path}`, {
+      method,
+      headers: {
+        ...(json !== undefined && { 'content-type': 'application/json' }),
+        ...(style && { 'x-interaction-style': style }),
+        ...(key !== undefined && { 'idempotency-key': key }),
+        ...options.headers,
+      },
+      ...(body !== undefined && { body }),
+    })
+    const text = await response.text()
+    const isJson = /json/.test(response.headers.get('content-type') ?? '')
+    return {
+      status: response.status,
+      headers: response.headers,
+      body: (isJson ? JSON.parse(text) : text) as Body,
+    }
+  }
+
+  /** The body of an answer that must be 2xx. */
+  async function read<Body>(
+    path: string,
+    options: CallOptions = {},
+    method = 'GET',
+  ): Promise<Body> {
+    const { status, body } = await call<Body>(method, path, options)
+    assert.ok(status < 300, `${method} ${path} answered ${status}: ${JSON.stringify(body)}`)
+    return body
+  }
+
+  /** All rows of a paged list, from page to page. */
+  async function readAll<Row>(path: string, limit = 500): Promise<Row[]> {
+    const rows: Row[] = []
+    const joint = path.includes('?') ? '&' : '?'
+    for (let cursor: string | null = ''; cursor !== null; ) {
+      const after = cursor === '' ? '' : `&cursor=${cursor}`
+      const page: Answer<Row[]> = await call('GET', `${path}${joint}limit=${limit}${after}`)
+      assert.equal(page.status, 200)
+      assert.ok(page.body.length <= limit)
+      rows.push(...page.body)
+      cursor = page.headers.get('x-next-cursor')
+    }
+    return rows
+  }
+
+  const createAccount = () => read<string>('/billing/account/create', {}, 'POST')
+
+  /** Answers the balance that it leads to. */
+  const deposit = (account: string, amount: number, style: InteractionStyle = 'http') =>
+    read<number>(`/billing/account/${account}?amount=${amount}`, { style }, 'POST')
+
+  return {
+    url,
+    call,
+    read,
+    readAll,
+    createAccount,
+    deposit,
+
+    /** A new account with so much money, there already in every style. */
+    async fundedAccount(amount: number): Promise<string> {
+      const account = await createAccount()
+      await deposit(account, amount)
+      return account
+    },
+
+    /** Places an order and answers what the customer gets: an id as text, or a problem. */
+    order: (profile: string, options: CallOptions & { readonly quantity?: number } = {}) =>
+      call<string & Problem>('POST', `/orders?profileId=${profile}`, {
+        json: { productQuantity: options.quantity ?? 1 },
+        ...options,
+      }),
+
+    /** Waits for the order's outcome, in the program, for so many seconds. */
+    getOrder: (profile: string, id: string, waitSeconds = 10) =>
+      read<OrderView>(`/orders/${id}?profileId=${profile}`, {
+        headers: { prefer: `wait=${waitSeconds}` },
+      }),
+
+    orders: (profile: string) => readAll<OrderView>(`/orders/?profileId=${profile}`),
+    deleteOrder: (profile: string, id: string) =>
+      read<string>(`/orders/${id}?profileId=${profile}`, {}, 'DELETE'),
+    balance: async (account: string) =>
+      (await read<AccountView>(`/billing/account/${account}`)).balance,
+    entries: (account: string) => readAll<EntryView>(`/billing/account/${account}/entries`),
+    payment: (orderId: string) => read<PaymentView>(`/billing/payments/${orderId}`),
+    messages: (account: string) => readAll<MessageView>(`/notification/account/${account}`),
+  }
+}
+
+const LOOK_AGAIN_MS = 20
+
+/** Tries a check until its assertions hold, and resolves with what it returns. */
+export async function eventually<T>(check: () => Promise<T>, deadlineMs = 10_000): Promise<T> {
+  const deadline = performance.now() + deadlineMs
+  for (;;) {
+    try {
+      return await check()
+    } catch (error) {
+      if (!(error instanceof AssertionError) || performance.now() > deadline) throw error
+    }
+    await pause(LOOK_AGAIN_MS)
+  }
+}
+
+/** What the ledger says that the account has: the sum of its entries, in whole hundredths. */
+export function sumOf(entries: readonly EntryView[]): number {
+  return entries.reduce((sum, { amount }) => sum + Math.round(amount * 100), 0) / 100
+}

@@ -1,0 +1,211 @@
+import assert from 'node:assert/strict'
+import { createServer, type IncomingHttpHeaders, type ServerResponse } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import type { Bus, BusMessage } from '../messaging/bus.ts'
+import { createEmbeddedBus } from '../messaging/embedded-bus.ts'
+import type { Service, ServiceParts } from '../messaging/service.ts'
+import { TOPICS } from '../messaging/topics.ts'
+import { createHttpClient } from '../platform/http-client.ts'
+import { openPglite } from '../platform/pglite.ts'
+import { type Runtime, systemRuntime } from '../platform/runtime.ts'
+import { createLog, createTelemetry } from '../platform/telemetry.ts'
+
+/**
+ * What component tests stand on: a service's real parts (PGlite in memory, the embedded bus, the
+ * pooled HTTP client) under a clock that can be moved on, and a stand-in for the other services
+ * that really listens on HTTP.
+ */
+export async function openParts(service: string) {
+  const database = await openPglite()
+  const clock = createClock()
+  const bus = await createEmbeddedBus({ database, runtime: clock.runtime, topics: TOPICS })
+  const http = createHttpClient()
+  const parts: ServiceParts = {
+    database,
+    bus,
+    http: http.call,
+    runtime: clock.runtime,
+    log: createLog('silent', service),
+    telemetry: createTelemetry(service),
+    soleProcess: true,
+    server: {
+      basePath: '/otusapp/gur-ok',
+      bodyLimitBytes: 65_536,
+      requestTimeoutMs: 30_000,
+      rateLimitPerMinute: 0,
+    },
+  }
+  return {
+    parts,
+    clock,
+    async close() {
+      await http.close()
+      await bus.close()
+      await database.close()
+    },
+  }
+}
+
+/** The time of day, plus what it was moved on by: who sleeps until then wakes at once. */
+export function createClock() {
+  let aheadMs = 0
+  const sleepers = new Set<{ dueMs: number; wake: AbortController }>()
+  const now = () => Date.now() + aheadMs
+  const runtime: Runtime = {
+    ...systemRuntime,
+    now,
+    async sleep(durationMs, signal) {
+      const sleeper = { dueMs: now() + durationMs, wake: new AbortController() }
+      sleepers.add(sleeper)
+      const either = signal ? AbortSignal.any([signal, sleeper.wake.signal]) : sleeper.wake.signal
+      await systemRuntime.sleep(durationMs, either)
+      sleepers.delete(sleeper)
+    },
+  }
+  return {
+    runtime,
+    moveOn(byMs: number) {
+      aheadMs += byMs
+      for (const { dueMs, wake } of sleepers) if (dueMs <= now()) wake.abort()
+    },
+  }
+}
+
+/** Waits until something is there, looking again and again; fails after ten seconds. */
+export async function until<T>(
+  find: () => T | undefined | false | null | Promise<T | undefined | false | null>,
+  what = 'the condition',
+): Promise<T> {
+  for (const deadline = Date.now() + 10_000; ; ) {
+    const found = await find()
+    if (found !== undefined && found !== false && found !== null) return found
+    assert.ok(Date.now() < deadline, `${what} did not come true: ${find}`)
+    await systemRuntime.sleep(5)
+  }
+}
+
+export interface WireMessage {
+  readonly topic: string
+  readonly key: string | null
+  readonly headers: Readonly<Record<string, string>>
+  readonly body: Record<string, unknown>
+  /** The body's text, byte by byte as a foreign reader gets it. */
+  readonly text: string
+}
+
+/** Everything that passes the topics, as a program that is none of ours reads it. */
+export async function readTopics(bus: Bus, topics: readonly string[]) {
+  const subscription = await bus.subscribe('observer', topics)
+  const messages: WireMessage[] = []
+  async function run(): Promise<void> {
+    for (;;) {
+      const batches = await subscription.take()
+      if (batches.length === 0) return
+      for (const batch of batches) messages.push(...batch.messages.map(toWire))
+      await subscription.commit(batches)
+    }
+  }
+  const running = run()
+  return {
+    messages,
+    /** Those of one key, whose order is the order in which they were sent. */
+    of: (key: string) => messages.filter((message) => message.key === key),
+    async close() {
+      await subscription.close()
+      await running
+    },
+  }
+}
+
+function toWire({ topic, key, headers, value }: BusMessage): WireMessage {
+  const text = new TextDecoder().decode(value ?? new Uint8Array())
+  let body: Record<string, unknown> = {}
+  try {
+    body = JSON.parse(text) as Record<string, unknown>
+  } catch {
+    // What is not JSON has no fields.
+  }
+  return { topic, key, headers, body, text }
+}
+
+/** Sends a body as a program that is none of ours does: without headers, unless told otherwise. */
+export function sendBare(
+  bus: Bus,
+  topic: string,
+  body: { readonly accountId: string } & object,
+  headers: Record<string, string> = {},
+): Promise<void> {
+  const value = new TextEncoder().encode(JSON.stringify(body))
+  return bus.send([{ topic, key: body.accountId, value, headers }])
+}
+
+export interface FakeRequest {
+  readonly method: string
+  readonly path: string
+  readonly headers: IncomingHttpHeaders
+  readonly body: string
+}
+
+/** `hang` never answers, `cut` breaks the connection after the request was read. */
+export type FakeAnswer = { readonly status: number; readonly body?: unknown } | 'hang' | 'cut'
+
+/** Another service, as far as HTTP can tell: it records what it is asked and answers as told. */
+export async function startFakeService(answer: FakeAnswer) {
+  const requests: FakeRequest[] = []
+  let decide: (request: FakeRequest) => FakeAnswer = () => answer
+  const server = createServer((incoming, response) => {
+    const chunks: Uint8Array[] = []
+    incoming.on('data', (chunk: Uint8Array) => chunks.push(chunk))
+    incoming.on('end', () => {
+      const { method = '', url: path = '', headers } = incoming
+      const request = { method, path, headers, body: Buffer.concat(chunks).toString() }
+      requests.push(request)
+      give(response, decide(request))
+    })
+  })
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  return {
+    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    requests,
+    /** The requests that mention an id, in path or body. */
+    about: (id: string) => requests.filter(({ path, body }) => `${path} ${body}`.includes(id)),
+    answerWith(next: FakeAnswer | ((request: FakeRequest) => FakeAnswer)) {
+      decide = typeof next === 'function' ? next : () => next
+    },
+    close: () =>
+      new Promise<void>((resolve) => {
+        server.close(() => resolve())
+        server.closeAllConnections()
+      }),
+  }
+}
+
+function give(response: ServerResponse, answer: FakeAnswer): void {
+  if (answer === 'hang') return
+  if (answer === 'cut') return void response.destroy()
+  response.writeHead(answer.status, { 'content-type': 'application/json' })
+  response.end(JSON.stringify(answer.body ?? null))
+}
+
+/** Calls a service through its own router, without a socket. */
+export function caller(service: Service) {
+  return async (
+    method: 'GET' | 'POST' | 'PUT' | 'DELETE',
+    url: string,
+    options: { body?: object; headers?: Record<string, string> } = {},
+  ) => {
+    const { body, headers = {} } = options
+    const answer = await service.app.inject({
+      method,
+      url,
+      headers,
+      ...(body && { payload: body }),
+    })
+    return {
+      status: answer.statusCode,
+      headers: answer.headers,
+      // biome-ignore lint/suspicious/noExplicitAny: a test states what it expects of an answer.
+      body: JSON.parse(answer.body) as any,
+    }
+  }
+}
