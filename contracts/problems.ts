@@ -36,6 +36,11 @@ export const PROBLEMS = {
     retryable: false,
     title: 'This order has a payment with another account or amount',
   },
+  DEPOSIT_MISMATCH: {
+    status: 409,
+    retryable: false,
+    title: 'This deposit is known with another account or amount',
+  },
   BODY_TOO_LARGE: { status: 413, retryable: false, title: 'The body is too large' },
   UNSUPPORTED_MEDIA_TYPE: { status: 415, retryable: false, title: 'The body must be JSON' },
   IDEMPOTENCY_KEY_REUSED: {

@@ -95,7 +95,11 @@ export type Outcome =
   | { readonly kind: 'balance'; readonly balanceMinor: bigint }
   | {
       readonly kind: 'refused'
-      readonly code: 'ACCOUNT_NOT_FOUND' | 'PAYMENT_MISMATCH' | 'BALANCE_TOO_LARGE'
+      readonly code:
+        | 'ACCOUNT_NOT_FOUND'
+        | 'PAYMENT_MISMATCH'
+        | 'DEPOSIT_MISMATCH'
+        | 'BALANCE_TOO_LARGE'
     }
 
 /** The part of the books that one command can touch. */
@@ -217,10 +221,13 @@ function voidPayment(
 }
 
 function requestDeposit(books: Books, command: CommandOf<'requestDeposit' | 'deposit'>): Decision {
-  const { account } = books
+  const { account, deposit: known } = books
   const { depositId: id, accountId, amountMinor, style } = command
   if (account === undefined) return refused('ACCOUNT_NOT_FOUND')
-  const balanceMinor = account.balanceMinor + account.pendingMinor + amountMinor
+  if (known && !isSameDeposit(known, command)) return refused('DEPOSIT_MISMATCH')
+  const expectedMinor = account.balanceMinor + account.pendingMinor
+  if (known) return { outcome: { kind: 'balance', balanceMinor: expectedMinor } }
+  const balanceMinor = expectedMinor + amountMinor
   if (balanceMinor > MAX_BALANCE_MINOR) return refused('BALANCE_TOO_LARGE')
   const requested: Deposit = { id, accountId, amountMinor, state: 'REQUESTED', style }
   return {
@@ -235,6 +242,7 @@ function deposit(books: Books, command: CommandOf<'requestDeposit' | 'deposit'>)
   const { account, deposit: known } = books
   const { depositId: id, accountId, amountMinor, style } = command
   if (account === undefined) return refused('ACCOUNT_NOT_FOUND')
+  if (known && !isSameDeposit(known, command)) return refused('DEPOSIT_MISMATCH')
   const outcome: Outcome = { kind: 'balance', balanceMinor: account.balanceMinor }
   if (known?.state === 'APPLIED') {
     const again = command.byMessage && {
@@ -242,9 +250,8 @@ function deposit(books: Books, command: CommandOf<'requestDeposit' | 'deposit'>)
     }
     return { outcome, ...again }
   }
-  if (known === undefined && account.balanceMinor + amountMinor > MAX_BALANCE_MINOR) {
-    return refused('BALANCE_TOO_LARGE')
-  }
+  const expectedMinor = account.balanceMinor + account.pendingMinor + amountMinor
+  if (known === undefined && expectedMinor > MAX_BALANCE_MINOR) return refused('BALANCE_TOO_LARGE')
   const applied: Deposit = { id, accountId, amountMinor, style, ...known, state: 'APPLIED' }
   const requestedMinor = known?.amountMinor ?? 0n
   const { account: paidIn, transfer } = move(
@@ -259,6 +266,9 @@ function deposit(books: Books, command: CommandOf<'requestDeposit' | 'deposit'>)
     outcome: { kind: 'balance', balanceMinor: paidIn.balanceMinor },
   }
 }
+
+const isSameDeposit = (known: Deposit, terms: DepositTerms): boolean =>
+  known.accountId === terms.accountId && known.amountMinor === terms.amountMinor
 
 /** Moves money between the customer's account and the other side of its kind. */
 function move(

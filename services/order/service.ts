@@ -31,6 +31,8 @@ import { settleOrders } from './reactions.ts'
 import { orderRoutes } from './routes.ts'
 import { findOrders, listOrders, type StoredOrder } from './store.ts'
 
+const SERVER = { service: 'orders', title: 'Trifold order', schema: SCHEMA } as const
+
 /** The order service, wired: this is the only place where its parts meet. */
 export async function createOrderService(
   parts: ServiceParts,
@@ -99,11 +101,7 @@ export async function createOrderService(
     wake: relay.wake,
   })
 
-  const app = await createServiceServer(parts, {
-    service: 'orders',
-    title: 'Trifold order',
-    schema: SCHEMA,
-  })
+  const app = await createServiceServer(parts, SERVER)
   orderRoutes(app, {
     ...reading(database),
     ...customers(config),
