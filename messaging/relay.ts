@@ -285,7 +285,7 @@ function byKey(rows: readonly OutboxRow[]): OutboxRow[][] {
 function observeDepth(outbox: Outbox, db: Database, telemetry: Telemetry, runtime: Runtime): void {
   telemetry.gauge('trifold_outbox_rows', async () => {
     const depth = await outbox.depth(db)
-    return depth.reduce((sum, { rows }) => sum + rows, 0)
+    return depth.map(({ carrier, rows }) => ({ labels: { carrier }, value: rows }))
   })
   telemetry.gauge('trifold_outbox_oldest_seconds', async () => {
     const depth = await outbox.depth(db)

@@ -65,11 +65,16 @@ export async function runProcess(
   await started.catch((error) => failToStart(name, error, log))
 }
 
+/** What a person can mend (a port or a folder in use) is one sentence; the rest has its stack. */
 function failToStart(name: string, error: unknown, log: Log): never {
-  if (error instanceof ConfigError) {
+  if (error instanceof ConfigError || isRefusal(error)) {
     process.stderr.write(`${name}: ${error.message}\n`)
-    process.exit(2)
+    process.exit(error instanceof ConfigError ? 2 : 1)
   }
   log.error({ err: error }, `${name} failed to start`)
   process.exit(1)
+}
+
+function isRefusal(error: unknown): error is Error {
+  return error instanceof Error && (error.constructor === Error || 'syscall' in error)
 }

@@ -292,15 +292,23 @@ export interface LateOrder {
   deadline: Date | null
 }
 
-/** Orders that are watched and not PENDING or the reverse, and those PENDING past this deadline. */
-export function lateOrders(orders: Queryable, due: number, limit: number): Promise<LateOrder[]> {
+/**
+ * Orders that are watched and not PENDING or the reverse, and those that are PENDING though their
+ * deadline passed before `due`, or at all.
+ */
+export function lateOrders(
+  orders: Queryable,
+  due: number | 'at all',
+  limit: number,
+): Promise<LateOrder[]> {
   return orders.query<LateOrder>(
     `
 select coalesce(o.id, w.order_id) as id, o.state, w.deadline
 from orders.orders o full join orders.watch w on w.order_id = o.id
-where (coalesce(o.state, '') = 'PENDING') <> (w.order_id is not null) or w.deadline <= $1
+where (coalesce(o.state, '') = 'PENDING') <> (w.order_id is not null)
+  or (w.order_id is not null and coalesce(w.deadline < $1, true))
 order by 1 limit $2`,
-    [new Date(due), limit],
+    [due === 'at all' ? null : new Date(due), limit],
   )
 }
 
@@ -359,6 +367,25 @@ export function repeatedEvents(
   return notification.query(
     `select event_id as "eventId", count(*) as messages from notification.message
      group by event_id having count(*) > 1 limit $1`,
+    [limit],
+  )
+}
+
+// What is outstanding
+
+export async function watchedOrders(orders: Queryable): Promise<bigint> {
+  const [row] = await orders.query<{ watched: bigint }>(
+    'select count(*) as watched from orders.watch',
+  )
+  return row!.watched
+}
+
+export function requestedDeposits(
+  billing: Queryable,
+  limit: number,
+): Promise<{ id: string; created: Date }[]> {
+  return billing.query(
+    `select id, created from billing.deposit where state = 'REQUESTED' order by ask_at limit $1`,
     [limit],
   )
 }
