@@ -113,14 +113,21 @@ where i.key = a.key and i.status is null`
   }
 }
 
-/** The stored answer of a repeated request; throws what the contract says where there is none. */
-export function repeatedAnswer(
-  repeated: KeyedRequest,
+/** What a request is told whose key was stored before: the first answer, or why there is none. */
+export type Repetition =
+  | { readonly kind: 'repeated'; readonly answer: StoredAnswer }
+  | { readonly kind: 'refused'; readonly fault: Fault }
+
+export function repeat(
+  keyed: KeyedRequest,
   stored: { readonly request: string; readonly answer: StoredAnswer | null },
-): StoredAnswer {
-  if (stored.request !== repeated.request) throw new Fault('IDEMPOTENCY_KEY_REUSED')
-  if (stored.answer === null) throw new Fault('IDEMPOTENCY_KEY_IN_PROGRESS')
-  return stored.answer
+): Repetition {
+  const { request, answer } = stored
+  if (request !== keyed.request) {
+    return { kind: 'refused', fault: new Fault('IDEMPOTENCY_KEY_REUSED') }
+  }
+  if (answer === null) return { kind: 'refused', fault: new Fault('IDEMPOTENCY_KEY_IN_PROGRESS') }
+  return { kind: 'repeated', answer }
 }
 
 /** Sends a stored answer as it was; what an HTTP reply must be able to do is spelled out here. */

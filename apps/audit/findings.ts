@@ -1,3 +1,25 @@
+import type { Queryable } from '../../platform/database.ts'
+
+/** The books of a deployment: the database of each service, and what is known beside them. */
+export interface Books {
+  readonly orders: Queryable
+  readonly billing: Queryable
+  readonly notification: Queryable
+  /** The embedded log, where that is the broker. */
+  readonly bus?: Queryable
+  /** Letters that were found where letters go, each as often as it was found. */
+  readonly letters?: readonly Letter[]
+  /** Epoch milliseconds. */
+  readonly now: number
+  /** Faults and requests have stopped, and everything had its time: all must be final. */
+  readonly settled?: boolean
+}
+
+export interface Letter {
+  readonly messageId: string
+  readonly recipient: string
+}
+
 /** The invariants, as their names and sentences; `audit` is what they say as code. */
 export const INVARIANTS = {
   I1: 'all transfers sum to zero; a balance is the sum of its entries and never negative',

@@ -3,7 +3,8 @@ import { PROBLEMS, type ProblemCode, problemBody } from '../../contracts/problem
 import {
   type Idempotency,
   type KeyedRequest,
-  repeatedAnswer,
+  type Repetition,
+  repeat,
   type StoredAnswer,
 } from '../../messaging/idempotency.ts'
 import type { Outbox, OutboxMessage } from '../../messaging/outbox.ts'
@@ -43,8 +44,7 @@ export type Applied =
       /** The announcements that go by HTTP, which style `http` tries before it answers. */
       readonly callIds: readonly string[]
     }
-  | { readonly kind: 'repeated'; readonly answer: StoredAnswer }
-  | { readonly kind: 'refused'; readonly error: unknown }
+  | Repetition
 
 export async function applyCommands(
   tx: Queryable,
@@ -80,17 +80,6 @@ export async function applyCommands(
   await at.outbox.enqueue(tx, [...messages, ...books.balances(at.now)], at.now)
   await at.idempotency.remember(tx, remembered, at.now)
   return applied
-}
-
-function repeat(
-  keyed: KeyedRequest,
-  stored: { readonly request: string; readonly answer: StoredAnswer | null },
-): Applied {
-  try {
-    return { kind: 'repeated', answer: repeatedAnswer(keyed, stored) }
-  } catch (error) {
-    return { kind: 'refused', error }
-  }
 }
 
 /** The part of the books that a batch can touch, under lock, and what the batch makes of it. */

@@ -77,7 +77,7 @@ export async function createBillingService(
 
   async function settle(addressed: Addressed): Promise<StoredAnswer> {
     const { applied, watch } = await apply(addressed)
-    if (applied.kind === 'refused') throw applied.error
+    if (applied.kind === 'refused') throw applied.fault
     if (applied.kind === 'repeated') return applied.answer
     await watch?.tried(FIRST_TRY_MS)
     const { outcome } = applied

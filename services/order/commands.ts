@@ -2,7 +2,8 @@ import { PROBLEMS, problemBody } from '../../contracts/problems.ts'
 import {
   type Idempotency,
   type KeyedRequest,
-  repeatedAnswer,
+  type Repetition,
+  repeat,
   type StoredAnswer,
 } from '../../messaging/idempotency.ts'
 import type { Outbox, OutboxMessage } from '../../messaging/outbox.ts'
@@ -37,10 +38,7 @@ export interface Placement {
 }
 
 /** Placed, or what an earlier request with the same key was answered (or why it is refused). */
-export type Placed =
-  | { readonly kind: 'placed' }
-  | { readonly kind: 'repeated'; readonly answer: StoredAnswer }
-  | { readonly kind: 'refused'; readonly error: unknown }
+export type Placed = { readonly kind: 'placed' } | Repetition
 
 export async function placeOrders(
   tx: Queryable,
@@ -78,17 +76,6 @@ export async function placeOrders(
 /** In `events` the answer is the id at once; in the others it waits for the outcome. */
 function firstAnswer(order: Order): StoredAnswer | null {
   return order.style === 'events' ? { status: 201, body: JSON.stringify(order.id) } : null
-}
-
-function repeat(
-  keyed: KeyedRequest,
-  stored: { readonly request: string; readonly answer: StoredAnswer | null },
-): Placed {
-  try {
-    return { kind: 'repeated', answer: repeatedAnswer(keyed, stored) }
-  } catch (error) {
-    return { kind: 'refused', error }
-  }
 }
 
 export interface AddressedCommand {

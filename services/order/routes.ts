@@ -170,7 +170,7 @@ async function placeAndSettle(routes: OrderRoutes, placement: Placement): Promis
   try {
     const placed = await routes.place(placement)
     if (placed.kind === 'repeated') return placed.answer
-    if (placed.kind === 'refused') throw placed.error
+    if (placed.kind === 'refused') throw placed.fault
     if (outcome === undefined) return { status: 201, body: JSON.stringify(order.id) }
     const settled = (await outcome.within(routes.outcomeTimeoutMs)) ?? (await routes.find(order.id))
     if (settled === undefined || settled.state === 'PENDING') {

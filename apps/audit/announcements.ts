@@ -1,0 +1,267 @@
+import type { InteractionStyle } from '../../contracts/style.ts'
+import { ahead, outboxed } from '../../messaging/outstanding.ts'
+import { type Books, type Findings, type Letter, MAX_VIOLATIONS_EACH } from './findings.ts'
+import { LOWEST_ID, PAGE_ROWS, pagesOf } from './pages.ts'
+import {
+  type Deposit,
+  depositsFrom,
+  depositsOf,
+  entriesAfter,
+  knownMessages,
+  type LedgerEntry,
+  type Message,
+  messagesAfter,
+  messagesOf,
+  type Order,
+  ordersOf,
+  type Payment,
+  paymentsFrom,
+  paymentsOf,
+  repeatedEvents,
+} from './store.ts'
+
+/** What is said to customers, against what is in the books: I5, I6 and I7. */
+export async function auditAnnouncements(books: Books, findings: Findings): Promise<void> {
+  await auditOutcomes(books, findings)
+  await auditOrderOfLedger(books, findings)
+  await auditMessages(books, findings)
+  if (books.letters) await auditLetters(books, books.letters, findings)
+}
+
+/** An event that must reach its customer. */
+export interface Announced {
+  readonly eventId: string
+  readonly style: InteractionStyle
+  readonly subject: string
+}
+
+/** I5: every committed outcome is announced. */
+async function auditOutcomes(books: Books, findings: Findings): Promise<void> {
+  const { billing } = books
+  const payments = pagesOf(
+    (from, limit) => paymentsFrom(billing, from, limit),
+    ({ orderId }) => orderId,
+  )
+  for await (const page of payments) {
+    await auditMissing(books, findings, 'billing', page.flatMap(paymentAnnounced))
+  }
+  const deposits = pagesOf(
+    (from, limit) => depositsFrom(billing, from, limit),
+    ({ id }) => id,
+    '',
+  )
+  for await (const page of deposits) {
+    await auditMissing(books, findings, 'billing', page.flatMap(depositAnnounced))
+  }
+}
+
+/** A void tells nobody; only a payment that it refuses later does. */
+function paymentAnnounced({ orderId, state, style }: Payment): Announced[] {
+  const events = {
+    PAID: ['ORDER_PAID'],
+    REFUNDED: ['ORDER_PAID', 'PAYMENT_REFUNDED'],
+    REFUSED: ['PAYMENT_FAIL'],
+    VOIDED: [],
+  }[state]
+  const subject = `payment of order ${orderId}`
+  return events.map((event) => ({ eventId: `${orderId}/${event}`, style, subject }))
+}
+
+function depositAnnounced({ id, state, style }: Deposit): Announced[] {
+  if (state !== 'APPLIED') return []
+  return [{ eventId: `${id}/DEPOSIT_ACCEPTED`, style, subject: `deposit ${id}` }]
+}
+
+/**
+ * I5 for events that `schema` has committed. Until all is settled, one may still be in the outbox or
+ * in the log; both are read in the direction of the flow, so that nothing slips by on its way.
+ */
+export async function auditMissing(
+  books: Books,
+  findings: Findings,
+  schema: 'orders' | 'billing',
+  announced: readonly Announced[],
+): Promise<void> {
+  if (announced.length === 0) return
+  const { notification, bus, settled } = books
+  const told = async (ids: string[]) =>
+    (await messagesOf(notification, ids)).map(({ eventId }) => eventId)
+  const without = async (found: (ids: string[]) => Promise<string[]>) => {
+    if (missing.length === 0) return
+    const ids = new Set(await found(missing.map(({ eventId }) => eventId)))
+    missing = missing.filter(({ eventId }) => !ids.has(eventId))
+  }
+  let missing = announced
+  await without(told)
+  if (!settled) {
+    await without((ids) => outboxed(books[schema], schema, ids))
+    if (bus) await without((ids) => ahead(bus, 'payment', 'notification', ids))
+    // What a broker of its own may hold cannot be seen from here.
+    else missing = missing.filter(({ style }) => style === 'http')
+    await without(told)
+  }
+  findings.checked('I5', announced.length, 'outcomes')
+  for (const { eventId, subject, style } of missing) {
+    const event = eventId.slice(eventId.lastIndexOf('/') + 1)
+    findings.add('I5', subject, `was never announced: no message ${event} (${style})`)
+  }
+}
+
+/** I6: a style is one way from billing to the customer, which nothing overtakes. */
+async function auditOrderOfLedger(books: Books, findings: Findings): Promise<void> {
+  const { billing, notification } = books
+  let after: Pick<LedgerEntry, 'accountId' | 'version'> = { accountId: LOWEST_ID, version: 0 }
+  const latest = new Map<string, { readonly entry: LedgerEntry; readonly message: Message }>()
+  for (;;) {
+    const entries = await entriesAfter(billing, after, PAGE_ROWS)
+    const messages = await messagesOf(notification, entries.map(eventOf))
+    const byEvent = new Map(messages.map((message) => [message.eventId, message]))
+    for (const entry of entries) {
+      if (entry.accountId !== after.accountId) latest.clear()
+      after = entry
+      const message = byEvent.get(eventOf(entry))
+      if (message === undefined || entry.style === null) continue
+      const before = latest.get(entry.style)
+      if (before && before.message.created >= message.created) {
+        const place = (at: LedgerEntry, { event }: Message) => `entry ${at.version} (${event})`
+        const sentence = `heard of ${place(entry, message)} no later than of ${place(before.entry, before.message)}`
+        findings.add('I6', `account ${entry.accountId}`, sentence)
+      } else latest.set(entry.style, { entry, message })
+    }
+    findings.checked('I6', messages.length, 'announced ledger entries')
+    if (entries.length === 0) return
+  }
+}
+
+const EVENT_OF_KIND = {
+  DEPOSIT: 'DEPOSIT_ACCEPTED',
+  PAYMENT: 'ORDER_PAID',
+  REFUND: 'PAYMENT_REFUNDED',
+} as const
+const eventOf = ({ kind, causeId }: LedgerEntry) => `${causeId}/${EVENT_OF_KIND[kind]}`
+
+/** I7 and the other half of I5: messages have rising times, and a cause. */
+async function auditMessages(books: Books, findings: Findings): Promise<void> {
+  const { notification } = books
+  for (const { eventId, messages } of await repeatedEvents(notification, MAX_VIOLATIONS_EACH)) {
+    findings.add('I7', `event ${eventId}`, `has ${messages} messages`)
+  }
+  let last: Message | undefined
+  for (;;) {
+    const after = last ?? { accountId: LOWEST_ID, seq: 0n }
+    const messages = await messagesAfter(notification, after, PAGE_ROWS)
+    for (const message of messages) {
+      if (last?.accountId === message.accountId && last.created >= message.created) {
+        const sentence = `was written after message ${last.id}, but not with a later time`
+        findings.add('I7', `message ${message.id}`, sentence)
+      }
+      last = message
+    }
+    findings.checked('I7', messages.length, 'messages')
+    if (messages.length === 0) return
+    await auditCauses(books, messages, findings)
+  }
+}
+
+const ID = '[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}'
+const PAYMENT_EVENT = new RegExp(`^(${ID})/(ORDER_PAID|PAYMENT_FAIL|PAYMENT_REFUNDED)$`)
+const DEPOSIT_EVENT = /^(.+)\/(DEPOSIT_ACCEPTED)$/s
+
+/** I5: every announcement has a cause; ids of other forms are those of foreign programs. */
+async function auditCauses(
+  { billing, orders }: Books,
+  messages: readonly Message[],
+  findings: Findings,
+): Promise<void> {
+  const ofPayments = messages.flatMap((message) => caused(message, PAYMENT_EVENT))
+  const ofDeposits = messages.flatMap((message) => caused(message, DEPOSIT_EVENT))
+  const orderIds = [...new Set(ofPayments.map(({ causeId }) => causeId))]
+  const payments = await paymentsOf(billing, orderIds)
+  const byOrder = new Map(payments.map((payment) => [payment.orderId, payment]))
+  const depositIds = ofDeposits.map(({ causeId }) => causeId)
+  const deposits = await depositsOf(billing, depositIds)
+  const byDeposit = new Map(deposits.map((deposit) => [deposit.id, deposit]))
+
+  const unpaid = ofPayments.filter((said) => !isPaymentsOwn(said, byOrder.get(said.causeId)))
+  const failures = unpaid.filter(({ event }) => event === 'PAYMENT_FAIL')
+  const canceled = await ordersOf(
+    orders,
+    failures.map(({ causeId }) => causeId),
+  )
+  const unreachable = new Map(canceled.map((order) => [order.id, order]))
+  const causeless = [
+    ...unpaid.filter((said) => !isOrdersOwn(said, unreachable.get(said.causeId))),
+    ...ofDeposits.filter((said) => !isDepositsOwn(said, byDeposit.get(said.causeId))),
+  ]
+  findings.checked('I5', ofPayments.length + ofDeposits.length, 'announcements')
+  for (const { message, event, causeId } of causeless) {
+    const cause = event === 'DEPOSIT_ACCEPTED' ? byDeposit.get(causeId) : byOrder.get(causeId)
+    const found = cause ? `${cause.state}, of account ${cause.accountId}` : 'nothing'
+    const sentence = `says ${message.event} of ${causeId} to ${message.accountId}; billing has ${found}`
+    findings.add('I5', `message ${message.id}`, sentence)
+  }
+}
+
+interface Caused {
+  readonly message: Message
+  readonly causeId: string
+  readonly event: string
+}
+
+function caused(message: Message, form: RegExp): Caused[] {
+  const [, causeId, event] = form.exec(message.eventId) ?? []
+  return causeId && event ? [{ message, causeId, event }] : []
+}
+
+function isPaymentsOwn({ message, event }: Caused, payment: Payment | undefined): boolean {
+  if (payment === undefined || message.event !== event) return false
+  // A void that came first may not know the account: the payment that it refused did.
+  if (payment.accountId !== null && payment.accountId !== message.accountId) return false
+  const states = {
+    ORDER_PAID: ['PAID', 'REFUNDED'],
+    PAYMENT_FAIL: ['REFUSED', 'VOIDED'],
+    PAYMENT_REFUNDED: ['REFUNDED'],
+  }[event]
+  return states?.includes(payment.state) ?? false
+}
+
+function isOrdersOwn({ message, event }: Caused, order: Order | undefined): boolean {
+  if (order === undefined || message.event !== event) return false
+  return order.reason === 'BILLING_UNREACHABLE' && order.profileId === message.accountId
+}
+
+function isDepositsOwn({ message, event }: Caused, deposit: Deposit | undefined): boolean {
+  if (deposit === undefined || message.event !== event) return false
+  return deposit.state === 'APPLIED' && deposit.accountId === message.accountId
+}
+
+const OUR_LETTER = new RegExp(`^<(${ID})@trifold>$`)
+
+/** I7: letters, each to a recipient once; those that others put there are none of ours. */
+async function auditLetters(
+  { notification }: Books,
+  letters: readonly Letter[],
+  findings: Findings,
+): Promise<void> {
+  const copies = new Map<string, number>()
+  const ids = new Set<string>()
+  for (const { messageId, recipient } of letters) {
+    const id = OUR_LETTER.exec(messageId)?.[1]
+    if (id === undefined) continue
+    ids.add(id)
+    const letter = `${messageId} to ${recipient}`
+    copies.set(letter, (copies.get(letter) ?? 0) + 1)
+  }
+  for (const [letter, count] of copies) {
+    if (count > 1) findings.add('I7', `letter ${letter}`, `was found ${count} times`)
+  }
+  const all = [...ids]
+  for (let from = 0; from < all.length; from += PAGE_ROWS) {
+    const page = all.slice(from, from + PAGE_ROWS)
+    const known = await knownMessages(notification, page)
+    for (const id of page) {
+      if (!known.has(id)) findings.add('I7', `letter <${id}@trifold>`, 'is of no message')
+    }
+  }
+  findings.checked('I7', copies.size, 'letters')
+}

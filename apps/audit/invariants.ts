@@ -1,0 +1,192 @@
+import { toUnits } from '../../contracts/money.ts'
+import { type Announced, auditAnnouncements, auditMissing } from './announcements.ts'
+import {
+  type Books,
+  type Checked,
+  createFindings,
+  type Findings,
+  MAX_VIOLATIONS_EACH,
+  type Violation,
+} from './findings.ts'
+import { auditOutstanding } from './outstanding.ts'
+import { pagesOf } from './pages.ts'
+import {
+  type BrokenAccount,
+  type BrokenEntry,
+  type BrokenPayment,
+  brokenAccounts,
+  brokenDeposits,
+  brokenEntries,
+  brokenPayments,
+  type LedgerTotals,
+  lateOrders,
+  ledgerTotals,
+  type Order,
+  ordersFrom,
+  type Payment,
+  paymentsOf,
+} from './store.ts'
+
+/** How long after its deadline an order may still be PENDING. */
+const DEADLINE_GRACE_MS = 60_000
+
+/**
+ * What must always be true, checked on the books: returns what is not, at most MAX_VIOLATIONS_EACH
+ * of each invariant. Without `settled` the services may be running: states are read before what
+ * must follow from them, so that work in flight is no violation. Rejects when a database does.
+ */
+export async function audit(books: Books, checked?: Checked): Promise<readonly Violation[]> {
+  const findings = createFindings(checked)
+  await auditLedger(books, findings)
+  await auditTransfers(books, findings)
+  await auditOrders(books, findings)
+  await auditPending(books, findings)
+  await auditAnnouncements(books, findings)
+  await auditOutstanding(books, findings)
+  return findings.violations.toSorted((a, b) => (a.invariant < b.invariant ? -1 : 1))
+}
+
+/** I1. */
+async function auditLedger({ billing }: Books, findings: Findings): Promise<void> {
+  const totals = await ledgerTotals(billing)
+  findings.checked('I1', Number(totals.transfers), 'transfers')
+  findings.checked('I1', Number(totals.accounts), 'accounts')
+  findings.checked('I2', Number(totals.payments), 'payments')
+  findings.checked('I2', Number(totals.deposits), 'deposits')
+  const unbalanced = imbalanceOf(totals)
+  if (unbalanced) findings.add('I1', 'ledger', unbalanced)
+  for (const account of await brokenAccounts(billing, MAX_VIOLATIONS_EACH)) {
+    findings.add('I1', `account ${account.id}`, accountSentence(account))
+  }
+  for (const entry of await brokenEntries(billing, MAX_VIOLATIONS_EACH)) {
+    findings.add('I1', `account ${entry.accountId}`, entrySentence(entry))
+  }
+}
+
+function imbalanceOf({ customers, cash, revenue }: LedgerTotals): string | undefined {
+  const sum = BigInt(customers) + BigInt(cash) + BigInt(revenue)
+  if (sum === 0n) return undefined
+  const parts = `customers ${money(customers)}, cash ${money(cash)}, revenue ${money(revenue)}`
+  return `does not sum to zero but to ${money(sum)}: ${parts}`
+}
+
+function accountSentence(account: BrokenAccount): string {
+  const { version, entries, balanceMinor, entriesMinor, pendingMinor, requestedMinor } = account
+  const faults: string[] = []
+  if (balanceMinor < 0n) faults.push(`has a negative balance of ${money(balanceMinor)}`)
+  if (balanceMinor !== BigInt(entriesMinor)) {
+    faults.push(
+      `has a balance of ${money(balanceMinor)}, its entries sum to ${money(entriesMinor)}`,
+    )
+  }
+  if (pendingMinor !== BigInt(requestedMinor)) {
+    faults.push(`expects ${money(pendingMinor)}, but ${money(requestedMinor)} are requested`)
+  }
+  if (BigInt(version) !== entries || faults.length === 0) {
+    faults.push(`is at version ${version}, with ${entries} entries`)
+  }
+  return faults.join('; ')
+}
+
+function entrySentence(entry: BrokenEntry): string {
+  const { version, previousVersion, kind, debit, credit, balanceAfterMinor } = entry
+  const { movedMinor, balanceBeforeMinor } = entry
+  if (version !== previousVersion + 1) return `has entry ${version} after entry ${previousVersion}`
+  if (!entry.rightSides) return `has entry ${version}, a ${kind} from ${debit} to ${credit}`
+  const sum = `${money(balanceBeforeMinor)} and a movement of ${money(movedMinor)}`
+  return `has entry ${version}, which leaves ${money(balanceAfterMinor)} after ${sum}`
+}
+
+/** I2. */
+async function auditTransfers({ billing }: Books, findings: Findings): Promise<void> {
+  for (const payment of await brokenPayments(billing, MAX_VIOLATIONS_EACH)) {
+    findings.add('I2', `order ${payment.orderId}`, transfersSentence(payment))
+  }
+  for (const deposit of await brokenDeposits(billing, MAX_VIOLATIONS_EACH)) {
+    const { depositId, state, credits, sameTerms } = deposit
+    const sentence = sameTerms
+      ? `is ${state ?? 'unknown'}, with ${credits} credits in the ledger`
+      : 'has a transfer of another account or amount'
+    findings.add('I2', `deposit ${depositId}`, sentence)
+  }
+}
+
+function transfersSentence({ state, debits, refunds, sameTerms }: BrokenPayment): string {
+  if (!sameTerms) return 'has a transfer of another account or amount than its payment'
+  const payment = state === null ? 'has no payment' : `has a payment that is ${state}`
+  return `${payment}, with ${debits} debits and ${refunds} refunds in the ledger`
+}
+
+/** I3 and I8, and of I5 what order announces itself. */
+async function auditOrders(books: Books, findings: Findings): Promise<void> {
+  const pages = pagesOf(
+    (from, limit) => ordersFrom(books.orders, from, limit),
+    ({ id }) => id,
+  )
+  for await (const orders of pages) {
+    const payments = await paymentsOf(
+      books.billing,
+      orders.map(({ id }) => id),
+    )
+    const byOrder = new Map(payments.map((payment) => [payment.orderId, payment]))
+    for (const order of orders) auditOrder(order, byOrder.get(order.id), books, findings)
+    findings.checked('I3', orders.length, 'orders')
+    findings.checked('I4', orders.length, 'orders')
+    findings.checked('I8', payments.length, 'payments of orders')
+    await auditMissing(books, findings, 'orders', orders.flatMap(failureToAnnounce))
+  }
+}
+
+function auditOrder(
+  order: Order,
+  payment: Payment | undefined,
+  { settled }: Books,
+  findings: Findings,
+): void {
+  const { id, state, priceMinor, profileId } = order
+  const subject = `order ${id}`
+  if (state === 'APPROVED') {
+    // A refund that began at billing is on its way to order.
+    const isHeld = payment?.state === 'PAID' || (!settled && payment?.state === 'REFUNDED')
+    if (!isHeld) {
+      findings.add('I3', subject, `is APPROVED, but its payment is ${payment?.state ?? 'missing'}`)
+    } else if (payment.amountMinor !== priceMinor) {
+      const paid = money(payment.amountMinor ?? 0n)
+      findings.add('I3', subject, `costs ${money(priceMinor)}, but ${paid} were paid`)
+    }
+  } else if (settled && payment?.state === 'PAID') {
+    findings.add('I3', subject, `is ${state}, but its payment is PAID`)
+  }
+  const payer = payment?.accountId ?? profileId
+  if (payer !== profileId) {
+    const sentence = `belongs to ${profileId}, but its payment names account ${payer}`
+    findings.add('I8', subject, sentence)
+  }
+}
+
+/** In `hybrid` order tells the customer itself that billing could not be reached. */
+function failureToAnnounce({ id, state, style, reason }: Order): Announced[] {
+  const tells = state === 'CANCELED' && style === 'hybrid' && reason === 'BILLING_UNREACHABLE'
+  if (!tells) return []
+  return [{ eventId: `${id}/PAYMENT_FAIL`, style, subject: `order ${id}` }]
+}
+
+/** I4. */
+async function auditPending({ orders, settled, now }: Books, findings: Findings): Promise<void> {
+  const due = settled ? 'at all' : now - DEADLINE_GRACE_MS
+  for (const order of await lateOrders(orders, due, MAX_VIOLATIONS_EACH)) {
+    const { id, state, deadline } = order
+    const sentence =
+      state === 'PENDING'
+        ? deadline
+          ? `is still PENDING, with a deadline of ${deadline.toISOString()}`
+          : 'is PENDING and nobody watches it'
+        : `is watched, though it is ${state ?? 'unknown'}`
+    findings.add('I4', `order ${id}`, sentence)
+  }
+}
+
+/** Minor units as units; sums may be too large for an exact number and are only shown. */
+function money(minor: bigint | string): string {
+  return String(toUnits(BigInt(minor)))
+}

@@ -1,0 +1,41 @@
+import { open, readdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import type { Letter } from './findings.ts'
+
+/** The headers of our letters are much smaller. */
+const MAX_HEADER_BYTES = 16_384
+
+/** The letters of a Maildir, read or not; none where there is no such folder. */
+export async function lettersIn(maildir: string): Promise<Letter[]> {
+  const letters: Letter[] = []
+  // Mail readers move letters from `new` to `cur`: in this order none is met twice.
+  for (const folder of ['cur', 'new'].map((name) => join(maildir, name))) {
+    for (const name of await readdir(folder).catch(orAbsent([]))) {
+      const text = await headerOf(join(folder, name)).catch(orAbsent(''))
+      const messageId = field(text, 'message-id')
+      if (messageId) letters.push({ messageId, recipient: field(text, 'to') ?? '' })
+    }
+  }
+  return letters
+}
+
+async function headerOf(path: string): Promise<string> {
+  const file = await open(path)
+  try {
+    const { buffer, bytesRead } = await file.read({ buffer: Buffer.alloc(MAX_HEADER_BYTES) })
+    const [header = ''] = buffer.toString('utf8', 0, bytesRead).split(/\r?\n\r?\n/, 1)
+    return header.replace(/\r?\n[ \t]+/g, ' ')
+  } finally {
+    await file.close()
+  }
+}
+
+const field = (header: string, name: string) =>
+  new RegExp(`^${name}:[ \t]*(.*?)[ \t]*\r?$`, 'im').exec(header)?.[1]
+
+const orAbsent =
+  <T>(absent: T) =>
+  (error: NodeJS.ErrnoException): T => {
+    if (error.code === 'ENOENT') return absent
+    throw error
+  }

@@ -1,0 +1,168 @@
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
+import { parseArgs } from 'node:util'
+import type { Database } from '../../platform/database.ts'
+import { openPglite } from '../../platform/pglite.ts'
+import { openPostgres } from '../../platform/postgres.ts'
+import { environment } from '../../platform/process.ts'
+import {
+  type Books,
+  type Checked,
+  INVARIANTS,
+  type Invariant,
+  MAX_VIOLATIONS_EACH,
+  type Violation,
+} from './findings.ts'
+import { audit } from './invariants.ts'
+import { lettersIn } from './maildir.ts'
+
+const HELP = `
+npm run audit -- [--data DIR | --orders URL --billing URL --notification URL] [--settled]
+
+Checks what must always be true, on the books of a stopped program or of running services.
+
+  --data DIR          the data folder of a stopped program; DATA_DIR or "data" unless told
+  --orders URL, --billing URL, --notification URL
+                      the PostgreSQL databases of the three services, running or not
+  --settled           faults have stopped and everything had its time: all must be final
+  --help              this text
+
+Exit code: 0 all is true, 1 something is not, 2 wrong usage or the books cannot be read.
+`
+
+const MAX_LINES = 100
+const STATEMENT_TIMEOUT_MS = 600_000
+
+/** What a user can do something about; anything else is a fault. */
+class UsageError extends Error {}
+
+type Opened = Omit<Books, 'now' | 'settled'> & { readonly close: () => Promise<void> }
+
+process.exitCode = await main(process.argv.slice(2)).catch((error: Error) => {
+  process.stderr.write(`audit: ${error.message}\n`)
+  if (error instanceof UsageError) process.stderr.write(HELP)
+  return 2
+})
+
+async function main(args: readonly string[]): Promise<number> {
+  const options = readOptions(args)
+  if (options.help) {
+    process.stdout.write(HELP)
+    return 0
+  }
+  const { close, ...books } = await openBooks(options)
+  try {
+    const checks = new Map<Invariant, Map<string, number>>()
+    const checked: Checked = (invariant, count, what) => {
+      const counts = checks.get(invariant) ?? new Map<string, number>()
+      checks.set(invariant, counts.set(what, (counts.get(what) ?? 0) + count))
+    }
+    const { settled } = options
+    const violations = await audit({ ...books, now: Date.now(), settled }, checked)
+    process.stdout.write(report(violations, checks, settled))
+    return violations.length === 0 ? 0 : 1
+  } finally {
+    await close()
+  }
+}
+
+interface Options {
+  readonly help: boolean
+  readonly settled: boolean
+  readonly data: string | undefined
+  readonly urls: readonly [orders: string, billing: string, notification: string] | undefined
+}
+
+function readOptions(args: readonly string[]): Options {
+  const { data, orders, billing, notification, help = false, settled = false } = parse(args)
+  const given = [orders, billing, notification].filter((url) => url !== undefined)
+  if (data !== undefined && given.length > 0) {
+    throw new UsageError('give a data folder or databases, not both')
+  }
+  if (!orders || !billing || !notification) {
+    if (given.length > 0) throw new UsageError('--orders, --billing and --notification go together')
+    return { help, settled, data, urls: undefined }
+  }
+  return { help, settled, data, urls: [orders, billing, notification] }
+}
+
+function parse(args: readonly string[]) {
+  const text = { type: 'string' } as const
+  const flag = { type: 'boolean' } as const
+  const options = {
+    data: text,
+    orders: text,
+    billing: text,
+    notification: text,
+    settled: flag,
+    help: flag,
+  }
+  try {
+    return parseArgs({ args: [...args], options }).values
+  } catch (error) {
+    throw new UsageError((error as Error).message)
+  }
+}
+
+async function openBooks({ data, urls }: Options): Promise<Opened> {
+  const { DATA_DIR, MAILDIR } = environment()
+  if (urls === undefined) return openFolder(data ?? (DATA_DIR || 'data'), MAILDIR)
+  const open = (url: string) => openPostgres({ url, statementTimeoutMs: STATEMENT_TIMEOUT_MS })
+  const [orders, billing, notification] = await Promise.all(urls.map(open))
+  return {
+    orders: orders as Database,
+    billing: billing as Database,
+    notification: notification as Database,
+    close: async () => {
+      await Promise.all([orders?.close(), billing?.close(), notification?.close()])
+    },
+  }
+}
+
+/** One database holds all schemas; opening it repairs what a crash left, as a start would. */
+async function openFolder(folder: string, maildir: string | undefined): Promise<Opened> {
+  const place = join(folder, 'database')
+  if (!existsSync(join(place, 'pgdata', 'PG_VERSION'))) {
+    throw new Error(`${folder} is no data folder: it holds no database`)
+  }
+  const database = await openPglite({ folder: place })
+  const close = () => database.close()
+  try {
+    const letters = await lettersIn(maildir || join(folder, 'mail'))
+    return {
+      orders: database,
+      billing: database,
+      notification: database,
+      bus: database,
+      letters,
+      close,
+    }
+  } catch (error) {
+    await close()
+    throw error
+  }
+}
+
+function report(
+  violations: readonly Violation[],
+  checks: ReadonlyMap<Invariant, ReadonlyMap<string, number>>,
+  settled: boolean,
+): string {
+  const table = (Object.keys(INVARIANTS) as Invariant[]).map((invariant) => {
+    const found = violations.filter((violation) => violation.invariant === invariant).length
+    const counts = [...(checks.get(invariant) ?? [])].map(([what, count]) => `${count} ${what}`)
+    const many = found === MAX_VIOLATIONS_EACH ? `${found} or more` : String(found)
+    const result = found > 0 ? many : counts.length > 0 ? 'ok' : '-'
+    return `${invariant}  ${result.padEnd(12)}  ${INVARIANTS[invariant]}${counts.length > 0 ? ` (${counts.join(', ')})` : ''}`
+  })
+  const lines = violations
+    .slice(0, MAX_LINES)
+    .map(({ invariant, subject, sentence }) => `${invariant}  ${subject} ${sentence}`)
+  const more = violations.length - lines.length
+  if (more > 0) lines.push(`... and ${more} more`)
+  const mode = settled
+    ? 'everything must be final'
+    : 'work may be in flight; --settled checks the rest'
+  const sum = violations.length === 0 ? 'No violations' : `Violations: ${violations.length}`
+  return `${[...table, '', ...lines, `${sum} (${mode}).`].join('\n')}\n`
+}

@@ -1,0 +1,108 @@
+import type { Queryable } from '../platform/database.ts'
+import type { Carrier } from './outbox.ts'
+
+/**
+ * What the tables of messaging still hold, for whoever audits them: outbox, relay, dead letters and
+ * idempotency keys of a service's schema, and the embedded log in the schema `bus`.
+ */
+export interface OutboxDepth {
+  readonly carrier: Carrier
+  readonly rows: bigint
+  readonly oldest: Date
+}
+
+export function outboxDepth(db: Queryable, schema: string): Promise<OutboxDepth[]> {
+  return db.query(
+    `select carrier, count(*) as rows, min(created) as oldest
+     from ${schema}.outbox group by carrier order by carrier`,
+  )
+}
+
+/** Which of these events wait in the outbox. */
+export async function outboxed(
+  db: Queryable,
+  schema: string,
+  eventIds: readonly string[],
+): Promise<string[]> {
+  const rows = await db.query<{ eventId: string }>(
+    `select event_id as "eventId" from ${schema}.outbox where event_id = any($1::text[])`,
+    [eventIds],
+  )
+  return rows.map(({ eventId }) => eventId)
+}
+
+/** Leases of relays that ended before this time and were never taken over. */
+export async function deadLeases(db: Queryable, schema: string, before: number): Promise<bigint> {
+  const [row] = await db.query<{ leases: bigint }>(
+    `select count(*) as leases from ${schema}.relay_member where until < $1`,
+    [new Date(before)],
+  )
+  return row!.leases
+}
+
+export interface DeadLetterAt {
+  readonly topic: string
+  readonly partition: number
+  readonly offset: bigint
+  readonly code: string
+  readonly reason: string
+}
+
+export function deadLettersAt(
+  db: Queryable,
+  schema: string,
+  limit: number,
+): Promise<DeadLetterAt[]> {
+  return db.query(
+    `select topic, partition, "offset", code, reason from ${schema}.dead_letter
+     order by created limit $1`,
+    [limit],
+  )
+}
+
+/** Idempotency keys whose answer is not known yet. */
+export function unansweredKeys(
+  db: Queryable,
+  schema: string,
+  limit: number,
+): Promise<{ key: string; created: Date }[]> {
+  return db.query(
+    `select key, created from ${schema}.idempotency
+     where status is null order by created limit $1`,
+    [limit],
+  )
+}
+
+export interface Backlog {
+  readonly group: string
+  readonly topic: string
+  readonly partition: number
+  readonly messages: bigint
+}
+
+/** What consumer groups have not read to the end. */
+export function backlogs(bus: Queryable): Promise<Backlog[]> {
+  return bus.query(
+    `select g.group_name as "group", topic, partition, p.next_offset - g.next_offset as messages
+     from bus.group_offset g join bus.partition p using (topic, partition)
+     where g.next_offset < p.next_offset order by 1, 2, 3`,
+  )
+}
+
+/** Which of these events of a topic are in the log and still ahead of this group. */
+export async function ahead(
+  bus: Queryable,
+  topic: string,
+  group: string,
+  eventIds: readonly string[],
+): Promise<string[]> {
+  const rows = await bus.query<{ eventId: string }>(
+    `select m.headers::json ->> 'ce_id' as "eventId"
+     from bus.message m left join bus.group_offset g
+       on g.group_name = $2 and g.topic = m.topic and g.partition = m.partition
+     where m.topic = $1 and m."offset" >= coalesce(g.next_offset, 0)
+       and m.headers::json ->> 'ce_id' = any($3::text[])`,
+    [topic, group, eventIds],
+  )
+  return rows.map(({ eventId }) => eventId)
+}

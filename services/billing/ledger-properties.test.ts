@@ -1,0 +1,242 @@
+import assert from 'node:assert/strict'
+import { describe, test } from 'node:test'
+import fc from 'fast-check'
+import { STYLES } from '../../contracts/style.ts'
+import {
+  type Account,
+  type Command,
+  type Decision,
+  type Deposit,
+  decide,
+  type Payment,
+  type Transfer,
+} from './ledger.ts'
+
+/** The whole books in memory, kept by nothing but the rules. */
+function openBooks() {
+  const accounts = new Map<string, Account>()
+  const payments = new Map<string, Payment>()
+  const deposits = new Map<string, Deposit>()
+  const transfers: Transfer[] = []
+  return {
+    accounts,
+    payments,
+    deposits,
+    transfers,
+    apply(command: Command): Decision {
+      const payment = 'orderId' in command ? payments.get(command.orderId) : undefined
+      const deposit = 'depositId' in command ? deposits.get(command.depositId) : undefined
+      const account = accounts.get(command.accountId ?? payment?.accountId ?? '')
+      const decision = decide({ account, payment, deposit }, command)
+      if (decision.account) accounts.set(decision.account.id, decision.account)
+      if (decision.payment) payments.set(decision.payment.orderId, decision.payment)
+      if (decision.deposit) deposits.set(decision.deposit.id, decision.deposit)
+      if (decision.transfer) transfers.push(decision.transfer)
+      return decision
+    },
+    snapshot: () => structuredClone({ accounts, payments, deposits, transfers }),
+  }
+}
+
+type Ledger = ReturnType<typeof openBooks>
+
+const account = fc.constantFrom('anna', 'boris', 'nobody')
+const amount = fc.bigInt({ min: 1n, max: 400n })
+const common = {
+  style: fc.constantFrom(...STYLES),
+  byMessage: fc.boolean(),
+  paymentId: fc.uuid(),
+  orderId: fc.constantFrom('order-1', 'order-2', 'order-3'),
+  depositId: fc.constantFrom('dep-1', 'dep-2', 'dep-3', 'dep-4'),
+  byOrder: fc.boolean(),
+}
+const type = <Type extends Command['type']>(name: Type) => ({ ...common, type: fc.constant(name) })
+
+const anyCommand: fc.Arbitrary<Command> = fc.oneof(
+  fc.record({ ...type('createAccount'), accountId: fc.constantFrom('anna', 'boris') }),
+  { weight: 4, arbitrary: fc.record({ ...type('pay'), accountId: account, amountMinor: amount }) },
+  {
+    weight: 3,
+    arbitrary: fc.record({ ...type('void'), accountId: fc.option(account, { freq: 3 }) }),
+  },
+  {
+    weight: 2,
+    arbitrary: fc.record({ ...type('deposit'), accountId: account, amountMinor: amount }),
+  },
+  fc.record({ ...type('requestDeposit'), accountId: account, amountMinor: amount }),
+)
+const accountsOpen: Command[] = ['anna', 'boris'].map((accountId) => ({
+  ...{ type: 'createAccount', accountId, style: 'http', byMessage: false },
+}))
+
+const history = fc.array(anyCommand, { maxLength: 40, size: 'max' })
+const always = (holds: (ledger: Ledger, commands: readonly Command[]) => void) =>
+  fc.assert(
+    fc.property(history, (commands) => holds(openBooks(), commands)),
+    { numRuns: 300 },
+  )
+
+const signed = ({ debit, amountMinor }: Transfer) =>
+  debit === 'customer' ? -amountMinor : amountMinor
+const sum = (amounts: readonly bigint[]) => amounts.reduce((total, next) => total + next, 0n)
+
+function assertBooks({ accounts, deposits, transfers }: Ledger): void {
+  for (const { id, balanceMinor, version, pendingMinor } of accounts.values()) {
+    const own = transfers.filter(({ accountId }) => accountId === id)
+    assert.equal(balanceMinor, sum(own.map(signed)))
+    assert.ok(balanceMinor >= 0n)
+    assert.deepEqual(
+      own.map((entry) => entry.version),
+      own.map((_, index) => index + 1),
+    )
+    assert.equal(version, own.length)
+    for (const [index, { balanceAfterMinor }] of own.entries()) {
+      assert.equal(balanceAfterMinor, sum(own.slice(0, index + 1).map(signed)))
+    }
+    const requested = [...deposits.values()].filter(
+      ({ accountId, state }) => accountId === id && state === 'REQUESTED',
+    )
+    assert.equal(pendingMinor, sum(requested.map(({ amountMinor }) => amountMinor)))
+  }
+}
+
+describe('whatever is asked of the ledger, after each step', () => {
+  test('balances are the sums of their transfers, entries are numbered without gaps, and what is pending is what was requested', () => {
+    always((ledger, commands) => {
+      for (const command of [...accountsOpen, ...commands]) {
+        ledger.apply(command)
+        assertBooks(ledger)
+      }
+    })
+  })
+
+  test('the customer and the other side balance, whichever way the money goes', () => {
+    always((ledger, commands) => {
+      for (const command of [...accountsOpen, ...commands]) ledger.apply(command)
+      for (const { kind, debit, credit } of ledger.transfers) {
+        const sides = { DEPOSIT: 'cash>customer', PAYMENT: 'customer>revenue' }
+        assert.equal(`${debit}>${credit}`, kind === 'REFUND' ? 'revenue>customer' : sides[kind])
+      }
+    })
+  })
+
+  test('an order is paid once at most, and given back once at most, after that, in full', () => {
+    always((ledger, commands) => {
+      for (const command of [...accountsOpen, ...commands]) ledger.apply(command)
+      for (const [orderId, { state, accountId, amountMinor }] of ledger.payments) {
+        const moved = ledger.transfers.filter((entry) => entry.orderId === orderId)
+        const kinds = { PAID: 'PAYMENT', REFUNDED: 'PAYMENT,REFUND', REFUSED: '', VOIDED: '' }
+        assert.equal(moved.map(({ kind }) => kind).join(), kinds[state])
+        for (const entry of moved) {
+          assert.deepEqual([entry.accountId, entry.amountMinor], [accountId, amountMinor])
+        }
+      }
+    })
+  })
+
+  test('a deposit is credited once at most, to its own account', () => {
+    always((ledger, commands) => {
+      for (const command of [...accountsOpen, ...commands]) ledger.apply(command)
+      for (const { id, state, accountId, amountMinor } of ledger.deposits.values()) {
+        const credits = ledger.transfers.filter(({ depositId }) => depositId === id)
+        const wanted = state === 'APPLIED' ? [[accountId, amountMinor]] : []
+        assert.deepEqual(
+          credits.map((entry) => [entry.accountId, entry.amountMinor]),
+          wanted,
+        )
+      }
+    })
+  })
+
+  test('what was done before changes nothing when it is asked for again, by a call or a message', () => {
+    always((ledger, commands) => {
+      const done = [...accountsOpen, ...commands].filter(
+        (command) => ledger.apply(command).outcome.kind !== 'refused',
+      )
+      const before = ledger.snapshot()
+      for (const command of done) {
+        for (const byMessage of [true, false]) {
+          const { transfer } = ledger.apply({ ...command, byMessage })
+          assert.equal(transfer, undefined)
+        }
+      }
+      assert.deepEqual(ledger.snapshot(), before)
+    })
+  })
+
+  test('a refusal changes nothing', () => {
+    always((ledger, commands) => {
+      for (const command of commands) {
+        const before = ledger.snapshot()
+        if (ledger.apply(command).outcome.kind !== 'refused') continue
+        assert.deepEqual(ledger.snapshot(), before)
+      }
+    })
+  })
+
+  test('only messages are announced twice', () => {
+    always((ledger, commands) => {
+      const told = new Set<string>()
+      for (const command of [...accountsOpen, ...commands]) {
+        const { announce } = ledger.apply(command)
+        if (announce === undefined) continue
+        const of = 'payment' in announce ? announce.payment.orderId : announce.deposit.id
+        if (told.has(`${of}/${announce.event}`)) assert.ok(command.byMessage)
+        told.add(`${of}/${announce.event}`)
+      }
+    })
+  })
+})
+
+describe('a payment and its void', () => {
+  const rich: Command = {
+    ...{ type: 'deposit', depositId: 'rich', accountId: 'anna', amountMinor: 100_000n },
+    ...{ style: 'http', byMessage: false },
+  }
+  const paying: fc.Arbitrary<Command> = fc.record({
+    ...type('pay'),
+    orderId: fc.constant('order-1'),
+    accountId: fc.constant('anna'),
+    amountMinor: fc.constant(6_500n),
+  })
+  const voiding: fc.Arbitrary<Command> = fc.record({
+    ...type('void'),
+    orderId: fc.constant('order-1'),
+    accountId: fc.constantFrom('anna', null),
+  })
+  const shuffled = fc
+    .tuple(
+      fc.array(paying, { minLength: 1, maxLength: 4 }),
+      fc.array(voiding, { minLength: 1, maxLength: 4 }),
+    )
+    .chain(([payments, voids]) => {
+      const all = [...payments, ...voids]
+      return fc.shuffledSubarray(all, { minLength: all.length })
+    })
+  const play = (commands: readonly Command[]) => {
+    const ledger = openBooks()
+    for (const command of [...accountsOpen, rich, ...commands]) ledger.apply(command)
+    return { ledger, moved: ledger.transfers.filter(({ orderId }) => orderId === 'order-1') }
+  }
+
+  test('come to nothing in whatever sequence and number they arrive', () => {
+    fc.assert(
+      fc.property(shuffled, (commands) => {
+        const { ledger, moved } = play(commands)
+        assert.equal(sum(moved.map(signed)), 0n)
+        assert.equal(ledger.accounts.get('anna')?.balanceMinor, 100_000n)
+        assertBooks(ledger)
+      }),
+    )
+  })
+
+  test('move nothing at all where the void comes first', () => {
+    fc.assert(
+      fc.property(voiding, shuffled, (first, commands) => {
+        const { ledger, moved } = play([first, ...commands])
+        assert.deepEqual(moved, [])
+        assert.equal(ledger.payments.get('order-1')?.state, 'VOIDED')
+      }),
+    )
+  })
+})

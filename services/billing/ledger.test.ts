@@ -1,0 +1,296 @@
+import assert from 'node:assert/strict'
+import { describe, test } from 'node:test'
+import { MAX_BALANCE_MINOR } from '../../contracts/money.ts'
+import {
+  type Account,
+  type Books,
+  type Command,
+  type Decision,
+  type Deposit,
+  decide,
+  type Payment,
+  type Transfer,
+} from './ledger.ts'
+
+const common = { style: 'events', byMessage: false } as const
+const account = (given: Partial<Account> = {}): Account => ({
+  ...{ id: 'anna', balanceMinor: 50_000n, version: 4, pendingMinor: 0n },
+  ...given,
+})
+const payment = (given: Partial<Payment> = {}): Payment => ({
+  ...{ id: 'pay-1', orderId: 'order-1', accountId: 'anna', amountMinor: 19_500n },
+  ...{ state: 'PAID', reason: null, style: 'events' },
+  ...given,
+})
+const deposit = (given: Partial<Deposit> = {}): Deposit => ({
+  ...{ id: 'dep-1', accountId: 'anna', amountMinor: 700n, state: 'REQUESTED', style: 'events' },
+  ...given,
+})
+const books = (given: Partial<Books> = {}): Books => ({
+  ...{ account: account(), payment: undefined, deposit: undefined },
+  ...given,
+})
+
+type Of<Type> = Command & { readonly type: Type }
+const pay = (given: Partial<Of<'pay'>> = {}): Command => ({
+  ...{ ...common, type: 'pay', paymentId: 'pay-1', orderId: 'order-1' },
+  ...{ accountId: 'anna', amountMinor: 19_500n },
+  ...given,
+})
+const voiding = (given: Partial<Of<'void'>> = {}): Command => ({
+  ...{ ...common, type: 'void', paymentId: 'void-1', orderId: 'order-1' },
+  ...{ accountId: 'anna', byOrder: true },
+  ...given,
+})
+const terms = { depositId: 'dep-1', accountId: 'anna', amountMinor: 700n } as const
+const depositing = (given: Partial<Of<'deposit'>> = {}): Command => ({
+  ...{ ...common, type: 'deposit', ...terms },
+  ...given,
+})
+const requesting = (given: Partial<typeof terms> = {}): Command => ({
+  ...{ ...common, type: 'requestDeposit', ...terms },
+  ...given,
+})
+
+const told = (payment: Payment): Decision => ({ outcome: { kind: 'payment', payment } })
+const refused = (code: string) => ({ outcome: { kind: 'refused', code } })
+const voided = (accountId: string | null) =>
+  payment({ id: 'void-1', accountId, amountMinor: null, state: 'VOIDED', reason: 'ORDER_CANCELED' })
+
+const transfer = (given: Partial<Transfer>): Transfer => ({
+  ...{ accountId: 'anna', version: 5, kind: 'PAYMENT', debit: 'customer', credit: 'revenue' },
+  ...{ amountMinor: 19_500n, balanceAfterMinor: 30_500n, orderId: 'order-1', depositId: null },
+  ...given,
+})
+
+describe('opening an account', () => {
+  const create: Command = { ...common, type: 'createAccount', accountId: 'anna' }
+  test('gives an empty one', () => {
+    const fresh = account({ balanceMinor: 0n, version: 0 })
+    assert.deepEqual(decide(books({ account: undefined }), create), {
+      account: fresh,
+      outcome: { kind: 'account', account: fresh },
+    })
+  })
+  test('again leaves it as it is', () => {
+    assert.deepEqual(decide(books(), create).account, account())
+  })
+})
+
+describe('a payment', () => {
+  test('moves the price from the customer to revenue and is announced', () => {
+    assert.deepEqual(decide(books(), pay()), {
+      ...told(payment()),
+      account: account({ balanceMinor: 30_500n, version: 5 }),
+      transfer: transfer({}),
+      payment: payment(),
+      announce: { event: 'ORDER_PAID', payment: payment() },
+    })
+  })
+
+  test('may take the last hundredth', () => {
+    const { account: left } = decide(books({ account: account({ balanceMinor: 19_500n }) }), pay())
+    assert.equal(left?.balanceMinor, 0n)
+  })
+
+  const refusals = [
+    ['NOT_ENOUGH_MONEY', 'one hundredth is missing', account({ balanceMinor: 19_499n })],
+    [
+      'NOT_ENOUGH_MONEY',
+      'the money is only requested',
+      account({ balanceMinor: 0n, pendingMinor: 90_000n }),
+    ],
+    ['ACCOUNT_NOT_FOUND', 'there is no account', undefined],
+  ] as const
+  for (const [reason, why, of] of refusals) {
+    test(`is refused for ever where ${why}, and announced as failed`, () => {
+      const failed = payment({ state: 'REFUSED', reason })
+      const decision = decide(books({ account: of }), pay())
+      assert.deepEqual(decision, {
+        ...told(failed),
+        payment: failed,
+        announce: { event: 'PAYMENT_FAIL', payment: failed },
+      })
+      const rich = account({ balanceMinor: 10n ** 9n })
+      assert.deepEqual(decide(books({ account: rich, payment: failed }), pay()), told(failed))
+    })
+  }
+
+  const repetitions = [
+    [payment(), 'ORDER_PAID'],
+    [payment({ state: 'REFUSED', reason: 'NOT_ENOUGH_MONEY' }), 'PAYMENT_FAIL'],
+    [payment({ state: 'REFUNDED' }), 'PAYMENT_REFUNDED'],
+    [voided('anna'), 'PAYMENT_FAIL'],
+    [voided(null), 'PAYMENT_FAIL'],
+  ] as const
+  for (const [known, event] of repetitions) {
+    const named = `${known.state}${known.accountId ? '' : ' without an account'}`
+    test(`of an order that is ${named} finds that and moves nothing`, () => {
+      assert.deepEqual(decide(books({ payment: known }), pay()), told(known))
+    })
+    test(`asked for by a message of an order that is ${named} announces ${event} again`, () => {
+      assert.deepEqual(decide(books({ payment: known }), pay({ byMessage: true })), {
+        ...told(known),
+        announce: { event, payment: { ...known, accountId: 'anna' } },
+      })
+    })
+  }
+
+  test('with another account or amount than the known one is refused', () => {
+    for (const known of [
+      payment(),
+      payment({ state: 'REFUSED' }),
+      payment({ state: 'REFUNDED' }),
+    ]) {
+      for (const other of [{ accountId: 'boris' }, { amountMinor: 19_501n }]) {
+        for (const byMessage of [true, false]) {
+          const decision = decide(books({ payment: known }), pay({ ...other, byMessage }))
+          assert.deepEqual(decision, refused('PAYMENT_MISMATCH'))
+        }
+      }
+    }
+    const other = pay({ accountId: 'boris' })
+    assert.deepEqual(decide(books({ payment: voided('anna') }), other), refused('PAYMENT_MISMATCH'))
+  })
+})
+
+describe('a void', () => {
+  const paidOut = account({ balanceMinor: 30_500n, version: 5 })
+  for (const accountId of ['anna', null]) {
+    const who = accountId ?? 'no account'
+    test(`of a paid order that names ${who} gives the money back and is announced`, () => {
+      const given = payment({ state: 'REFUNDED' })
+      const decision = decide(
+        books({ account: paidOut, payment: payment() }),
+        voiding({ accountId }),
+      )
+      const back = { kind: 'REFUND', debit: 'revenue', credit: 'customer', version: 6 } as const
+      assert.deepEqual(decision, {
+        ...told(given),
+        account: account({ balanceMinor: 50_000n, version: 6 }),
+        transfer: transfer({ ...back, balanceAfterMinor: 50_000n }),
+        payment: given,
+        announce: { event: 'PAYMENT_REFUNDED', payment: given },
+      })
+    })
+    test(`that comes first and names ${who} is kept and announces nothing`, () => {
+      const first = voided(accountId)
+      const decision = decide(books({ account: undefined }), voiding({ accountId }))
+      assert.deepEqual(decision, { ...told(first), payment: first })
+    })
+    for (const known of [payment({ state: 'REFUSED' }), voided('anna'), voided(null)]) {
+      test(`of an order that is ${known.state} for ${known.accountId} by ${who} changes nothing`, () => {
+        for (const byMessage of [true, false]) {
+          const decision = decide(books({ payment: known }), voiding({ accountId, byMessage }))
+          assert.deepEqual(decision, told(known))
+        }
+      })
+    }
+  }
+
+  test('of a refunded order changes nothing; by a message, announces the refund again', () => {
+    const known = payment({ state: 'REFUNDED' })
+    assert.deepEqual(decide(books({ payment: known }), voiding()), told(known))
+    assert.deepEqual(decide(books({ payment: known }), voiding({ byMessage: true })), {
+      ...told(known),
+      announce: { event: 'PAYMENT_REFUNDED', payment: known },
+    })
+  })
+
+  test("of somebody else's payment is refused", () => {
+    for (const state of ['PAID', 'REFUNDED', 'REFUSED'] as const) {
+      const decision = decide(
+        books({ account: account({ id: 'boris' }), payment: payment({ state }) }),
+        voiding({ accountId: 'boris' }),
+      )
+      assert.deepEqual(decision, refused('PAYMENT_MISMATCH'))
+    }
+  })
+})
+
+describe('a deposit', () => {
+  const paidIn = transfer({
+    ...{ kind: 'DEPOSIT', debit: 'cash', credit: 'customer', amountMinor: 700n },
+    ...{ balanceAfterMinor: 50_700n, orderId: null, depositId: 'dep-1' },
+  })
+  const accepted = deposit({ state: 'APPLIED' })
+
+  test('moves cash to the customer and is announced', () => {
+    assert.deepEqual(decide(books(), depositing()), {
+      account: account({ balanceMinor: 50_700n, version: 5 }),
+      transfer: paidIn,
+      deposit: accepted,
+      announce: { event: 'DEPOSIT_ACCEPTED', deposit: accepted },
+      outcome: { kind: 'balance', balanceMinor: 50_700n },
+    })
+  })
+
+  test('that is only requested is announced with the balance that it leads to, and moves nothing', () => {
+    const waiting = account({ pendingMinor: 300n })
+    assert.deepEqual(decide(books({ account: waiting }), requesting()), {
+      account: account({ pendingMinor: 1_000n }),
+      deposit: deposit(),
+      announce: { event: 'DEPOSIT_REQUEST', deposit: deposit() },
+      outcome: { kind: 'balance', balanceMinor: 51_000n },
+    })
+  })
+
+  test('that was requested is no longer pending once it is there', () => {
+    const known = books({ account: account({ pendingMinor: 1_000n }), deposit: deposit() })
+    const decision = decide(known, depositing({ byMessage: true }))
+    assert.deepEqual(decision.account, {
+      ...account({ balanceMinor: 50_700n, version: 5 }),
+      pendingMinor: 300n,
+    })
+    assert.deepEqual(decision.transfer, paidIn)
+  })
+
+  test('again moves nothing; by a message, it is announced again', () => {
+    const known = books({ deposit: accepted })
+    const outcome = { kind: 'balance', balanceMinor: 50_000n }
+    assert.deepEqual(decide(known, depositing()), { outcome })
+    assert.deepEqual(decide(known, depositing({ byMessage: true })), {
+      outcome,
+      announce: { event: 'DEPOSIT_ACCEPTED', deposit: accepted },
+    })
+  })
+
+  test('requested again changes nothing and finds the same balance', () => {
+    for (const known of [deposit(), accepted]) {
+      const pendingMinor = known === accepted ? 0n : 700n
+      const decision = decide(
+        books({ account: account({ pendingMinor }), deposit: known }),
+        requesting(),
+      )
+      const balanceMinor = 50_000n + pendingMinor
+      assert.deepEqual(decision, { outcome: { kind: 'balance', balanceMinor } })
+    }
+  })
+
+  test('to another account or of another amount than the known one is refused', () => {
+    for (const known of [deposit(), accepted]) {
+      for (const other of [{ accountId: 'boris' }, { amountMinor: 701n }]) {
+        const account_ = account({ id: other.accountId ?? 'anna', pendingMinor: 9_000n })
+        const given = books({ account: account_, deposit: known })
+        const byMessage = depositing({ ...other, byMessage: true })
+        assert.deepEqual(decide(given, byMessage), refused('DEPOSIT_MISMATCH'))
+      }
+    }
+  })
+
+  test('needs an account', () => {
+    const nowhere = books({ account: undefined })
+    assert.deepEqual(decide(nowhere, depositing()), refused('ACCOUNT_NOT_FOUND'))
+    assert.deepEqual(decide(nowhere, requesting()), refused('ACCOUNT_NOT_FOUND'))
+  })
+
+  test('that would make the balance too large is refused, what is pending counted in', () => {
+    const pendingMinor = 300n
+    const full = MAX_BALANCE_MINOR - pendingMinor - 700n
+    const at = (balanceMinor: bigint) => books({ account: account({ balanceMinor, pendingMinor }) })
+    for (const command of [depositing(), requesting()]) {
+      assert.equal(decide(at(full), command).outcome.kind, 'balance')
+      assert.deepEqual(decide(at(full + 1n), command), refused('BALANCE_TOO_LARGE'))
+    }
+  })
+})

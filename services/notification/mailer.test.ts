@@ -1,0 +1,160 @@
+import assert from 'node:assert/strict'
+import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { after, describe, test } from 'node:test'
+import { SMTPServer, type SMTPServerOptions } from 'smtp-server'
+import type { OutboxRow } from '../../messaging/outbox.ts'
+import { createMailer } from './mailer.ts'
+
+const folder = await mkdtemp(join(tmpdir(), 'trifold-mail-'))
+after(() => rm(folder, { recursive: true }))
+
+const letter = (given: Partial<OutboxRow> = {}): OutboxRow => ({
+  carrier: 'letter',
+  id: 1n,
+  destination: 'anna@example.org',
+  key: 'anna',
+  eventId: 'e-1',
+  body: 'ORDER 42 PAID SUCCESSFULLY',
+  headers: {
+    'message-id': '<0190aaaa-0000-7000-8000-000000000001@trifold>',
+    subject: 'Your order is paid',
+    date: '2026-03-01T10:20:30.456Z',
+  },
+  attempts: 0,
+  ...given,
+})
+const from = 'Trifold <no-reply@trifold.example>'
+
+describe('the Maildir', () => {
+  const inFolder = (maildir: string) =>
+    createMailer({ from, smtpUrl: '', maildir, timeoutMs: 2_000 })
+
+  test('gets a letter that any mail reader opens', async () => {
+    const maildir = join(folder, 'one')
+    assert.deepEqual(await inFolder(maildir).deliver(letter()), { kind: 'done' })
+    const names = await readdir(join(maildir, 'new'))
+    assert.equal(names.length, 1)
+    const text = await readFile(join(maildir, 'new', names[0]!), 'utf8')
+    const [head = '', body = ''] = text.split('\r\n\r\n')
+    assert.match(head, /^From: Trifold <no-reply@trifold.example>$/m)
+    assert.match(head, /^To: anna@example.org$/m)
+    assert.match(head, /^Subject: Your order is paid$/m)
+    assert.match(head, /^Message-ID: <0190aaaa-0000-7000-8000-000000000001@trifold>$/m)
+    assert.match(head, /^Date: Sun, 01 Mar 2026 10:20:30 \+0000$/m)
+    assert.equal(body.trim(), 'ORDER 42 PAID SUCCESSFULLY')
+    assert.deepEqual(await readdir(join(maildir, 'tmp')), [])
+  })
+
+  test('has a letter once, however often it is delivered', async () => {
+    const maildir = join(folder, 'twice')
+    const { deliver } = inFolder(maildir)
+    for (let n = 0; n < 3; n += 1) assert.equal((await deliver(letter())).kind, 'done')
+    const other = letter({ headers: { 'message-id': '<other@trifold>' } })
+    await deliver(other)
+    assert.equal((await readdir(join(maildir, 'new'))).length, 2)
+  })
+
+  test('that cannot be written to is tried again', async () => {
+    const maildir = join(folder, 'no-folder')
+    await writeFile(maildir, 'a file')
+    const delivery = await inFolder(maildir).deliver(letter())
+    assert.equal(delivery.kind, 'retry')
+  })
+})
+
+describe('the mail server', () => {
+  type Got = { from: string; to: string[]; text: string }
+
+  /** A mail server in this process; closed with the test. */
+  async function listen(
+    t: { after(work: () => Promise<void> | void): void },
+    options: SMTPServerOptions = {},
+  ) {
+    const got: Got[] = []
+    const server = new SMTPServer({
+      disabledCommands: ['AUTH', 'STARTTLS'],
+      onData(stream, session, callback) {
+        const chunks: Uint8Array[] = []
+        stream.on('data', (chunk: Uint8Array) => chunks.push(chunk))
+        stream.on('end', () => {
+          const { mailFrom, rcptTo } = session.envelope
+          const sender = mailFrom ? mailFrom.address : ''
+          const text = Buffer.concat(chunks).toString()
+          got.push({ from: sender, to: rcptTo.map(({ address }) => address), text })
+          callback()
+        })
+      },
+      ...options,
+    })
+    await new Promise<void>((resolve) => void server.listen(0, '127.0.0.1', resolve))
+    const { port } = server.server.address() as { port: number }
+    const at = (login = '') => {
+      const mailer = createMailer({
+        ...{ from, maildir: '', timeoutMs: 2_000, smtpUrl: `smtp://${login}127.0.0.1:${port}` },
+      })
+      t.after(() => mailer.close())
+      return mailer
+    }
+    t.after(() => new Promise<void>((resolve) => server.close(resolve)))
+    return { got, at }
+  }
+
+  test('gets the letter, under the same Message-ID at every try', async (t) => {
+    const { got, at } = await listen(t)
+    const { deliver } = at()
+    for (let n = 0; n < 2; n += 1) assert.deepEqual(await deliver(letter()), { kind: 'done' })
+    const ids = got.map(({ text }) => /^Message-ID: (.*)$/im.exec(text)?.[1]?.trim())
+    assert.deepEqual(ids, Array(2).fill('<0190aaaa-0000-7000-8000-000000000001@trifold>'))
+    assert.equal(got[0]?.from, 'no-reply@trifold.example')
+    assert.deepEqual(got[0]?.to, ['anna@example.org'])
+  })
+
+  const refusing = (responseCode: number): SMTPServerOptions => ({
+    onRcptTo: (_address, _session, callback) =>
+      callback(Object.assign(new Error('not now, or never'), { responseCode })),
+  })
+
+  test('that refuses the address for good makes the letter poison', async (t) => {
+    const { at } = await listen(t, refusing(550))
+    const delivery = await at().deliver(letter())
+    assert.equal(delivery.kind, 'poison')
+    assert.match((delivery as { reason: string }).reason, /550/)
+  })
+
+  test('that refuses the address for now is tried again', async (t) => {
+    const { at } = await listen(t, refusing(451))
+    assert.equal((await at().deliver(letter())).kind, 'retry')
+  })
+
+  test('that does not know us is tried again: the letter is not to blame', async (t) => {
+    const { at } = await listen(t, {
+      disabledCommands: ['STARTTLS'],
+      allowInsecureAuth: true,
+      onAuth: (_auth, _session, callback) =>
+        callback(Object.assign(new Error('wrong password'), { responseCode: 535 })),
+    })
+    assert.equal((await at('us:wrong@').deliver(letter())).kind, 'retry')
+  })
+
+  test('that turns all away is tried again', async (t) => {
+    const { at } = await listen(t, {
+      onConnect: (_session, callback) =>
+        callback(Object.assign(new Error('no service here'), { responseCode: 554 })),
+    })
+    assert.equal((await at().deliver(letter())).kind, 'retry')
+  })
+
+  test('that is away is tried again', async () => {
+    const probe = createServer()
+    await new Promise<void>((resolve) => void probe.listen(0, '127.0.0.1', resolve))
+    const { port } = probe.address() as { port: number }
+    await new Promise((resolve) => probe.close(resolve))
+    const smtpUrl = `smtp://127.0.0.1:${port}`
+    const mailer = createMailer({ from, smtpUrl, maildir: '', timeoutMs: 2_000 })
+    assert.equal((await mailer.deliver(letter())).kind, 'retry')
+    mailer.close()
+  })
+})

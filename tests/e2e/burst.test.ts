@@ -1,0 +1,54 @@
+import assert from 'node:assert/strict'
+import { after, test } from 'node:test'
+import { STYLES } from '../../contracts/style.ts'
+import { eventually, sumOf, UNIT_PRICE } from './client.ts'
+import { startProgram } from './program.ts'
+
+const ORDERS = 500
+const AFFORDABLE = 250
+
+const trifold = await startProgram()
+after(() => trifold.close())
+
+for (const style of STYLES) {
+  test(`${style}: of ${ORDERS} orders at once on money for ${AFFORDABLE}, so many are paid`, async () => {
+    const account = await trifold.fundedAccount(AFFORDABLE * UNIT_PRICE)
+    const placed = await Promise.all(
+      Array.from({ length: ORDERS }, () => trifold.order(account, { style })),
+    )
+    const accepted = style === 'events' ? ORDERS : AFFORDABLE
+    const refused = placed.filter(({ status }) => status !== 201)
+    assert.deepEqual([...new Set(refused.map(({ status }) => status))], accepted < ORDERS ? [402] : [])
+    assert.equal(placed.length - refused.length, accepted)
+
+    const orders = await eventually(async () => {
+      const all = await trifold.orders(account)
+      assert.equal(all.filter(({ state }) => state === 'PENDING').length, 0)
+      return all
+    }, 15_000)
+    assert.equal(orders.length, ORDERS)
+    assert.equal(new Set(orders.map(({ orderNumber }) => orderNumber)).size, ORDERS)
+    const approved = new Set(orders.filter(({ state }) => state === 'APPROVED').map(({ id }) => id))
+    assert.equal(approved.size, AFFORDABLE)
+    for (const { status, body } of placed) {
+      if (status === 201 && style !== 'events') assert.ok(approved.has(body))
+    }
+
+    assert.equal(await trifold.balance(account), 0)
+    const entries = await trifold.entries(account)
+    assert.equal(entries.length, AFFORDABLE + 1)
+    assert.equal(sumOf(entries), 0)
+    assert.deepEqual(new Set(entries.slice(1).map(({ orderId }) => orderId)), approved)
+
+    const messages = await eventually(async () => {
+      const all = await trifold.messages(account)
+      assert.equal(all.length, ORDERS + 1)
+      return all
+    }, 15_000)
+    const texts = new Set(messages.map(({ text }) => text))
+    assert.equal(texts.size, ORDERS + 1)
+    for (const id of approved) assert.ok(texts.has(`ORDER ${id} PAID SUCCESSFULLY`))
+    const times = messages.map(({ created }) => created)
+    assert.deepEqual(times, [...new Set(times)].sort())
+  })
+}
