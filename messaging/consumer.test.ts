@@ -1,3 +1,4 @@
+// Long because one scene, of a bus, a schema and a handler, serves every promise of a consumer.
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
 import type { Received } from '../contracts/events.ts'

@@ -123,6 +123,7 @@ export async function createEmbeddedBus(options: EmbeddedBusOptions): Promise<Em
       assertReachable()
       topics.forEach(partitionsOf)
       const positions = await log.joinGroup(name, topics)
+      assertReachable()
       const group = groups.get(name) ?? { name, shares: new Map(), members: new Set() }
       groups.set(name, group)
       const subscription = openSubscription({

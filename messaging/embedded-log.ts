@@ -61,7 +61,7 @@ create table ${schema}.group_offset (
 export type EmbeddedLog = ReturnType<typeof createLog>
 
 export function createLog(db: Queryable, schema: string) {
-  const sql = statements(schema)
+  const sql = { ...statements(schema), ...maintenance(schema) }
   return {
     /** Makes topics that are new and adds partitions where more are asked for; never removes any. */
     async declareTopics(specs: readonly TopicSpec[]): Promise<void> {
@@ -209,6 +209,11 @@ update ${schema}.group_offset g set next_offset = t."offset"
 from unnest($2::text[], $3::integer[], $4::bigint[]) as t (topic, partition, "offset")
 where g.group_name = $1 and g.topic = t.topic and g.partition = t.partition
   and g.next_offset < t."offset"`,
+  }
+}
+
+function maintenance(schema: string) {
+  return {
     // Of a compacted topic only tombstones expire; the newest message of a living key stays.
     expire: `
 with passed as (

@@ -213,16 +213,18 @@ function caused(message: Message, form: RegExp): Caused[] {
   return causeId && event ? [{ message, causeId, event }] : []
 }
 
+/** In which states a payment has caused an event. */
+const STATES_BEHIND: Readonly<Record<string, readonly Payment['state'][]>> = {
+  ORDER_PAID: ['PAID', 'REFUNDED'],
+  PAYMENT_FAIL: ['REFUSED', 'VOIDED'],
+  PAYMENT_REFUNDED: ['REFUNDED'],
+}
+
 function isPaymentsOwn({ message, event }: Caused, payment: Payment | undefined): boolean {
   if (payment === undefined || message.event !== event) return false
   // A void that came first may not know the account: the payment that it refused did.
   if (payment.accountId !== null && payment.accountId !== message.accountId) return false
-  const states = {
-    ORDER_PAID: ['PAID', 'REFUNDED'],
-    PAYMENT_FAIL: ['REFUSED', 'VOIDED'],
-    PAYMENT_REFUNDED: ['REFUNDED'],
-  }[event]
-  return states?.includes(payment.state) ?? false
+  return STATES_BEHIND[event]?.includes(payment.state) ?? false
 }
 
 function isOrdersOwn({ message, event }: Caused, order: Order | undefined): boolean {

@@ -29,7 +29,7 @@ export const INVARIANTS = {
   I5: 'every committed outcome is announced, every announcement has a committed cause',
   I6: 'announcements about one account come in the order of its ledger',
   I7: 'one message per event, one letter per message',
-  I8: 'nobody reads or changes what is somebody else’s',
+  I8: 'nobody reads or changes what belongs to somebody else',
   I9: 'queues and tables hold nothing but work that is truly outstanding',
 } as const
 export type Invariant = keyof typeof INVARIANTS

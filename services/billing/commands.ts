@@ -8,7 +8,7 @@ import {
   type StoredAnswer,
 } from '../../messaging/idempotency.ts'
 import type { Outbox, OutboxMessage } from '../../messaging/outbox.ts'
-import type { Queryable } from '../../platform/database.ts'
+import { DatabaseError, type Queryable } from '../../platform/database.ts'
 import {
   type Account,
   type Command,
@@ -112,6 +112,10 @@ async function openBooks(tx: Queryable, commands: readonly Command[]) {
       const payment = 'orderId' in command ? payments.get(command.orderId) : undefined
       const deposit = 'depositId' in command ? deposits.get(command.depositId) : undefined
       const account = accounts.get(command.accountId ?? payment?.accountId ?? '')
+      if (account === undefined && payment?.state === 'PAID' && command.accountId === null) {
+        // It came after the look that says which accounts to lock: read again, with its lock.
+        throw new DatabaseError('an order was paid meanwhile', 'conflict')
+      }
       const decision = decide({ account, payment, deposit }, command)
       if (decision.account) accounts.set(decision.account.id, decision.account)
       if (decision.payment) payments.set(decision.payment.orderId, decision.payment)

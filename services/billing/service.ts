@@ -30,8 +30,8 @@ import { billingRoutes } from './routes.ts'
 import { findAccount, findPayments, listTransfers } from './store.ts'
 
 /**
- * How long an answer in `http` waits for its message to be tried: well below what order gives us,
- * so that a notification that hangs never looks like a billing that does.
+ * The longest that an answer in `http` waits for its message to be tried: at most half of what order
+ * gives us, so that a notification that hangs never looks like a billing that does.
  */
 const FIRST_TRY_MS = 1_000
 
@@ -79,7 +79,7 @@ export async function createBillingService(
     const { applied, watch } = await apply(addressed)
     if (applied.kind === 'refused') throw applied.fault
     if (applied.kind === 'repeated') return applied.answer
-    await watch?.tried(FIRST_TRY_MS)
+    await watch?.tried(Math.min(FIRST_TRY_MS, config.CALL_TIMEOUT_MS / 2))
     const { outcome } = applied
     if (outcome.kind === 'refused') throw new Fault(outcome.code)
     if (outcome.kind === 'payment') {

@@ -91,14 +91,18 @@ describe('the mail server', () => {
     })
     await new Promise<void>((resolve) => void server.listen(0, '127.0.0.1', resolve))
     const { port } = server.server.address() as { port: number }
+    const mailers: { close(): void }[] = []
     const at = (login = '') => {
       const mailer = createMailer({
         ...{ from, maildir: '', timeoutMs: 2_000, smtpUrl: `smtp://${login}127.0.0.1:${port}` },
       })
-      t.after(() => mailer.close())
+      mailers.push(mailer)
       return mailer
     }
-    t.after(() => new Promise<void>((resolve) => server.close(resolve)))
+    t.after(async () => {
+      for (const mailer of mailers) mailer.close()
+      await new Promise<void>((resolve) => server.close(resolve))
+    })
     return { got, at }
   }
 

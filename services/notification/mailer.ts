@@ -26,6 +26,11 @@ interface Letter {
   readonly date: Date
 }
 
+type SmtpError = Error & { readonly command?: string; readonly responseCode?: number }
+
+/** A refusal of anything else, such as of our password, is for the operator to heal. */
+const BLAMED_ON_THE_LETTER = ['RCPT TO', 'DATA']
+
 export function createMailer(options: MailerOptions): { deliver: Deliver; close(): void } {
   const { from, smtpUrl, maildir, timeoutMs } = options
   const smtp = smtpUrl === '' ? undefined : createSmtp(smtpUrl, timeoutMs)
@@ -43,8 +48,8 @@ export function createMailer(options: MailerOptions): { deliver: Deliver; close(
         await (smtp ? smtp.sendMail(letter) : keep(maildir, letter))
         return { kind: 'done' }
       } catch (error) {
-        const { responseCode, message } = error as Error & { responseCode?: number }
-        const final = responseCode !== undefined && responseCode >= 500
+        const { command = '', responseCode = 0, message } = error as SmtpError
+        const final = responseCode >= 500 && BLAMED_ON_THE_LETTER.includes(command)
         return final ? { kind: 'poison', reason: message } : { kind: 'retry', error: message }
       }
     },

@@ -34,7 +34,7 @@ export function billingCalls(options: BillingCallsOptions) {
   async function pay(row: OutboxRow): Promise<Delivery> {
     const answer = await post(row)
     const command = answer && meaningOf(answer)
-    if (answer?.status === 409 && command === undefined) {
+    if (answer && isRunning(answer)) {
       return { kind: 'retry', error: 'the same payment is still running' }
     }
     await settle(row.key, command ?? { type: 'giveUpOnBilling' })
@@ -46,7 +46,7 @@ export function billingCalls(options: BillingCallsOptions) {
     if (answer === undefined) return { kind: 'retry', error: 'billing gave no answer' }
     if (answer.status < 300) return { kind: 'done' }
     const error = `billing answered ${answer.status}`
-    const final = answer.status < 500 && ![409, 429].includes(answer.status)
+    const final = answer.status < 500 && answer.status !== 429 && !isRunning(answer)
     return final ? { kind: 'poison', reason: `${error}: ${answer.body}` } : { kind: 'retry', error }
   }
 
@@ -65,6 +65,9 @@ function meaningOf({ status, body }: HttpAnswer): OrderCommand | undefined {
   if (code === 'PAYMENT_VOIDED') return { type: 'refuse', reason: reason ?? 'ORDER_CANCELED' }
   return undefined
 }
+
+const isRunning = ({ body }: HttpAnswer): boolean =>
+  problemOf(body).code === 'IDEMPOTENCY_KEY_IN_PROGRESS'
 
 function problemOf(body: string): { code?: unknown; reason?: Reason } {
   try {

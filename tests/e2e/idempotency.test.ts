@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
 import { STYLES } from '../../contracts/style.ts'
+import { assertCleanBooks } from './books.ts'
 import { type Answer, eventually, type Problem, UNIT_PRICE } from './client.ts'
 import { startProgram } from './program.ts'
 
@@ -116,5 +117,10 @@ test('a message is written once under one key', async () => {
     })
   const id = await sendAtOnce(200, () => send(5))
   await isReused(send(6))
-  assert.deepEqual((await trifold.messages(account)).map((message) => message.id), [id])
+  assert.deepEqual(
+    (await trifold.messages(account)).map((message) => message.id),
+    [id],
+  )
 })
+
+test('leaves clean books', () => assertCleanBooks(trifold))

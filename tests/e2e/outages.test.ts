@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { after, afterEach, test } from 'node:test'
 import { STYLES } from '../../contracts/style.ts'
+import { assertCleanBooks } from './books.ts'
 import { eventually, type Problem, UNIT_PRICE } from './client.ts'
 import { startProgram } from './program.ts'
 
@@ -222,3 +223,5 @@ test('while the broker is off a service is alive but not ready', async () => {
   await on('broker')
   assert.equal((await trifold.call('GET', '/orders/actuator/health')).status, 200)
 })
+
+test('leaves clean books', () => assertCleanBooks(trifold))

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
 import { STYLES } from '../../contracts/style.ts'
+import { assertCleanBooks } from './books.ts'
 import { type EntryView, eventually, sumOf, UNIT_PRICE } from './client.ts'
 import { startProgram } from './program.ts'
 
@@ -206,3 +207,5 @@ test('a payment by REST is made once for its order, and says what stands against
   assert.equal((await pay({ accountId: account, amount: 39.5 })).status, 200)
   assert.equal(await trifold.balance(account), 0)
 })
+
+test('leaves clean books', () => assertCleanBooks(trifold))

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
 import type { OrderView } from '../../contracts/http.ts'
 import { STYLES } from '../../contracts/style.ts'
+import { assertCleanBooks } from './books.ts'
 import { type AccountView, eventually, type MessageView, UNIT_PRICE } from './client.ts'
 import { startProgram } from './program.ts'
 
@@ -51,9 +52,15 @@ test('orders are listed newest first, page by page, each profile its own', async
   const path = `/orders/?profileId=${mine}`
   for (const limit of [1, 2, 5, 100]) {
     const orders = await trifold.readAll<OrderView>(path, limit)
-    assert.deepEqual(orders.map(({ id }) => id), [...placed].reverse())
+    assert.deepEqual(
+      orders.map(({ id }) => id),
+      [...placed].reverse(),
+    )
     const numbers = orders.map(({ orderNumber }) => orderNumber)
-    assert.deepEqual(numbers, [...numbers].sort((a, b) => b - a))
+    assert.deepEqual(
+      numbers,
+      [...numbers].sort((a, b) => b - a),
+    )
   }
   const first = await trifold.call('GET', `${path}&limit=2`)
   assert.match(first.headers.get('x-next-cursor') ?? 'none', /^\d+$/)
@@ -62,7 +69,9 @@ test('orders are listed newest first, page by page, each profile its own', async
 test("an account's messages have strictly rising times, whichever style they came by", async () => {
   const account = await trifold.createAccount()
   await Promise.all(
-    Array.from({ length: 60 }, (_, index) => trifold.deposit(account, index + 1, STYLES[index % 3])),
+    Array.from({ length: 60 }, (_, index) =>
+      trifold.deposit(account, index + 1, STYLES[index % 3]),
+    ),
   )
   await eventually(async () => assert.equal((await trifold.messages(account)).length, 60))
   const path = `/notification/account/${account}`
@@ -102,9 +111,15 @@ test('notification by REST writes a message, which can be read', async () => {
   const orderId = crypto.randomUUID()
   const cases = [
     [{ event: 'ORDER_PAID', orderId }, `ORDER ${orderId} PAID SUCCESSFULLY`],
-    [{ event: 'PAYMENT_FAIL', orderId }, `NOT ENOUGH MONEY on account ${accountId} for order ${orderId}`],
+    [
+      { event: 'PAYMENT_FAIL', orderId },
+      `NOT ENOUGH MONEY on account ${accountId} for order ${orderId}`,
+    ],
     [{ event: 'DEPOSIT_ACCEPTED', value: 0.07 }, `DEPOSIT 0.07 ACCEPTED ON ACCOUNT ${accountId}`],
-    [{ event: 'PAYMENT_REFUNDED', orderId, value: 65 }, `ORDER ${orderId} REFUNDED: 65 ON ACCOUNT ${accountId}`],
+    [
+      { event: 'PAYMENT_REFUNDED', orderId, value: 65 },
+      `ORDER ${orderId} REFUNDED: 65 ON ACCOUNT ${accountId}`,
+    ],
   ] as const
   for (const [body, text] of cases) {
     const json = { accountId, ...body }
@@ -128,3 +143,5 @@ test('removed messages are gone, and their events are not told again', async () 
   assert.equal(await trifold.read('/notification/', { json, key }, 'POST'), id)
   assert.deepEqual(await trifold.messages(accountId), [])
 })
+
+test('leaves clean books', () => assertCleanBooks(trifold))

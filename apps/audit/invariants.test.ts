@@ -1,0 +1,482 @@
+import assert from 'node:assert/strict'
+import { execFile } from 'node:child_process'
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { after, describe, test } from 'node:test'
+import { setTimeout as pause } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
+import { type InteractionStyle, STYLES } from '../../contracts/style.ts'
+import { readConfig } from '../../platform/config.ts'
+import type { Queryable } from '../../platform/database.ts'
+import { systemRuntime } from '../../platform/runtime.ts'
+import { allInOneConfig } from '../all-in-one/config.ts'
+import { startAllInOne } from '../all-in-one/program.ts'
+import { type Books, INVARIANTS, type Letter, type Violation } from './findings.ts'
+import { audit } from './invariants.ts'
+import { lettersIn } from './maildir.ts'
+
+const DATA_DIR = await mkdtemp(join(tmpdir(), 'trifold-audit-'))
+const config = readConfig(allInOneConfig, { DATA_DIR, PORT: '0', LOG_LEVEL: 'silent' })
+const program = await startAllInOne(config)
+after(async () => {
+  await program.close()
+  await rm(DATA_DIR, { recursive: true, force: true })
+})
+
+interface Flow {
+  readonly account: string
+  readonly paid: string
+  readonly refused: string
+  readonly refunded: string
+}
+
+const { database } = program
+const flows = {} as Record<InteractionStyle, Flow>
+for (const style of STYLES) flows[style] = await run(style)
+const letters = await settledLetters()
+
+describe('the books of a settled program', () => {
+  test('hold every invariant, which was checked on something', async () => {
+    const checked = new Set<string>()
+    const books = { ...inOne(database), letters, settled: true }
+    assert.deepEqual(
+      await audit(books, (invariant, count) => count > 0 && checked.add(invariant)),
+      [],
+    )
+    assert.deepEqual([...checked].sort(), Object.keys(INVARIANTS))
+    assert.ok(letters.length > 0)
+  })
+
+  test('hold them without sight of log and letters, too', async () => {
+    const { bus: _, ...books } = inOne(database)
+    assert.deepEqual(await audit(books), [])
+    assert.deepEqual(await audit({ ...books, settled: true }), [])
+  })
+})
+
+const CHECKS_OF_TRANSFER = `
+alter table billing.transfer drop constraint transfer_check, drop constraint transfer_check1,
+  drop constraint transfer_check2`
+
+describe('broken books', () => {
+  const { events, http, hybrid } = flows
+
+  breaking('a balance that is not the sum of its entries', 'I1', [
+    ['update billing.account set balance_minor = balance_minor + 1 where id = $1', events.account],
+  ])
+  breaking('money that is expected and was not requested', 'I1', [
+    ['update billing.account set pending_minor = 1 where id = $1', events.account],
+  ])
+  breaking('a version that is missing from the ledger', 'I1', [
+    [
+      'update billing.transfer set version = version + 1 where account_id = $1 and version = 4',
+      http.account,
+    ],
+    ['update billing.account set version = version + 1 where id = $1', http.account],
+  ])
+  breaking('a balance in the ledger that does not follow from the one before', 'I1', [
+    [
+      `update billing.transfer set balance_after_minor = balance_after_minor + 1
+      where account_id = $1 and version = 2`,
+      http.account,
+    ],
+  ])
+  breaking('a transfer between the wrong sides', 'I1', [
+    [
+      `update billing.transfer set debit = 'revenue' where account_id = $1 and version = 1`,
+      http.account,
+    ],
+  ])
+  breaking('a transfer with one side only', 'I1', [
+    [CHECKS_OF_TRANSFER],
+    [
+      `update billing.transfer set debit = 'customer' where account_id = $1 and version = 1`,
+      http.account,
+    ],
+  ])
+
+  breaking('a second debit for an order', 'I2', [
+    [
+      `with paid as (
+        insert into billing.transfer select account_id, 5, kind, debit, credit, amount_minor,
+          balance_after_minor - amount_minor, order_id, deposit_id, created
+        from billing.transfer where order_id = $1
+        returning account_id, version, balance_after_minor)
+      update billing.account a set balance_minor = p.balance_after_minor, version = p.version
+      from paid p where a.id = p.account_id`,
+      hybrid.paid,
+    ],
+  ])
+  breaking('a payment that took no money', 'I2', [
+    [`update billing.payment set state = 'PAID' where order_id = $1`, hybrid.refused],
+    [`update orders.orders set state = 'APPROVED' where id = $1`, hybrid.refused],
+    [
+      `update notification.message set event = 'ORDER_PAID', event_id = $1 where event_id = $2`,
+      `${hybrid.refused}/ORDER_PAID`,
+      `${hybrid.refused}/PAYMENT_FAIL`,
+    ],
+  ])
+  breaking('a payment of another amount than was taken', 'I2', [
+    ['update billing.payment set amount_minor = amount_minor + 1 where order_id = $1', http.paid],
+    ['update orders.orders set price_minor = price_minor + 1 where id = $1', http.paid],
+  ])
+  breaking('a deposit that is on the account and was never applied', 'I2', [
+    [
+      `insert into billing.deposit (id, account_id, amount_minor, state, style, ask_at, created)
+      select deposit_id || '2', account_id, amount_minor, 'APPLIED', 'http', created, created
+      from billing.transfer where account_id = $1 and version = 1`,
+      http.account,
+    ],
+    [
+      `update billing.transfer set deposit_id = deposit_id || '2'
+      where account_id = $1 and version = 1`,
+      http.account,
+    ],
+    [
+      `update notification.message set event_id = replace(event_id, '/', '2/')
+      where account_id = $1 and event = 'DEPOSIT_ACCEPTED'`,
+      http.account,
+    ],
+    [
+      `delete from billing.deposit where account_id = $1 and id || '2' in
+      (select id from billing.deposit)`,
+      http.account,
+    ],
+    [
+      'update billing.deposit set amount_minor = amount_minor + 1 where account_id = $1',
+      http.account,
+    ],
+  ])
+
+  breaking('an approved order that was not paid', 'I3', [
+    [`update orders.orders set state = 'APPROVED', reason = null where id = $1`, http.refused],
+  ])
+  breaking('an approved order whose money went back', 'I3', [
+    [`update orders.orders set state = 'APPROVED', reason = null where id = $1`, http.refunded],
+  ])
+  breaking('a canceled order that was paid', 'I3', [
+    [`update orders.orders set state = 'CANCELED', reason = 'DELETED' where id = $1`, events.paid],
+  ])
+  breaking('an order of another price than was paid', 'I3', [
+    ['update orders.orders set price_minor = price_minor + 1 where id = $1', events.paid],
+  ])
+
+  breaking('an order that is pending and forgotten', 'I4', [
+    [`update orders.orders set state = 'PENDING', reason = null where id = $1`, http.refused],
+  ])
+
+  breaking('a payment that nobody heard of', 'I5', [
+    ['delete from notification.message where event_id = $1', `${http.paid}/ORDER_PAID`],
+  ])
+  breaking('a refund that nobody heard of', 'I5', [
+    ['delete from notification.message where event_id = $1', `${events.refunded}/PAYMENT_REFUNDED`],
+  ])
+  breaking('a failure that nobody heard of', 'I5', [
+    ['delete from notification.message where event_id = $1', `${hybrid.refused}/PAYMENT_FAIL`],
+  ])
+  breaking('a failure that order did not tell of, when it could not reach billing', 'I5', [
+    ['delete from billing.payment where order_id = $1', hybrid.refused],
+    ['delete from notification.message where event_id = $1', `${hybrid.refused}/PAYMENT_FAIL`],
+    [`update orders.orders set reason = 'BILLING_UNREACHABLE' where id = $1`, hybrid.refused],
+  ])
+  breaking('a message of a payment that was never made', 'I5', [
+    [
+      `update notification.message set event_id = $1 where event_id = $2`,
+      `${systemRuntime.uuid()}/ORDER_PAID`,
+      `${http.paid}/ORDER_PAID`,
+    ],
+    ['delete from billing.payment where order_id = $1', http.paid],
+    ['delete from orders.orders where id = $1', http.paid],
+    ['delete from billing.transfer where order_id = $1', http.paid],
+    [
+      `update billing.account a set version = 3, balance_minor = balance_minor + 6500 where id = $1`,
+      http.account,
+    ],
+    [
+      `update billing.transfer set balance_after_minor = balance_after_minor + 6500, version = version - 1
+      where account_id = $1 and version > 2`,
+      http.account,
+    ],
+  ])
+  breaking('a message to another account than paid', 'I5', [
+    [
+      'update notification.message set account_id = $1 where event_id = $2',
+      systemRuntime.uuid(),
+      `${http.paid}/ORDER_PAID`,
+    ],
+  ])
+
+  breaking('a refund that was told before its payment', 'I6', [
+    [
+      `update notification.message set event = 'PAYMENT_REFUNDED', event_id = 'x' where event_id = $1`,
+      `${events.refunded}/ORDER_PAID`,
+    ],
+    [
+      `update notification.message set event = 'ORDER_PAID', event_id = $1 where event_id = $2`,
+      `${events.refunded}/ORDER_PAID`,
+      `${events.refunded}/PAYMENT_REFUNDED`,
+    ],
+    [
+      `update notification.message set event_id = $1 where event_id = 'x'`,
+      `${events.refunded}/PAYMENT_REFUNDED`,
+    ],
+  ])
+
+  breaking('two messages of an account at one time', 'I7', [
+    [
+      `update notification.message m set created = p.created
+      from notification.message p where p.event_id = $1 and m.event_id = $2`,
+      `${http.paid}/ORDER_PAID`,
+      `${http.refused}/PAYMENT_FAIL`,
+    ],
+  ])
+  breaking('a second message of an event', 'I7', [
+    ['alter table notification.message drop constraint message_event_id_key'],
+    [
+      `insert into notification.message (id, event_id, account_id, event, text, created)
+      select $1::uuid, event_id, account_id, event, text, created + interval '1 hour'
+      from notification.message where event_id = $2`,
+      systemRuntime.uuid(),
+      `${http.paid}/ORDER_PAID`,
+    ],
+  ])
+  breaking('a letter that came twice', 'I7', [], [...letters, letters[0]!])
+  breaking(
+    'a letter of no message',
+    'I7',
+    [],
+    [{ messageId: `<${systemRuntime.uuid()}@trifold>`, recipient: 'a@b.example' }],
+  )
+
+  breaking('an order that somebody else paid', 'I8', [
+    ['update orders.orders set profile_id = $1 where id = $2', systemRuntime.uuid(), http.paid],
+  ])
+
+  breaking('a row that is left in an outbox', 'I9', [
+    [
+      `insert into billing.outbox (carrier, lane, destination, key, event_id, body, headers, created, due)
+      values ('http', 0, '/notification/', 'k', 'e', '', '{}', $1, $1)`,
+      new Date(),
+    ],
+  ])
+  breaking('a message that was set aside', 'I9', [
+    [
+      `insert into orders.dead_letter (id, source, topic, partition, "offset", headers, code, reason, created)
+      values ($1, 'broker', 'payment', 3, 17, '{}', 'UNREADABLE', 'no JSON', $2)`,
+      systemRuntime.uuid(),
+      new Date(),
+    ],
+  ])
+  breaking('a request without an answer', 'I9', [
+    [
+      `insert into orders.idempotency (key, request, created) values ('k', 'POST /orders {}', $1)`,
+      new Date(),
+    ],
+  ])
+  breaking('a deposit that stays requested', 'I9', [
+    [
+      `insert into billing.deposit (id, account_id, amount_minor, state, style, ask_at, created)
+      values ('d', $1, 100, 'REQUESTED', 'events', $2, $2)`,
+      http.account,
+      new Date(),
+    ],
+    ['update billing.account set pending_minor = 100 where id = $1', http.account],
+  ])
+  breaking('a log that is not read to its end', 'I9', [
+    [
+      `update bus.partition set next_offset = next_offset + 1 where topic = 'payment' and partition = 0`,
+    ],
+  ])
+  breaking('the lease of a relay that died', 'I9', [
+    [
+      'insert into billing.relay_member (id, until) values ($1, $2)',
+      systemRuntime.uuid(),
+      new Date(0),
+    ],
+  ])
+
+  test('name the place and the reason of what was set aside', async () => {
+    const violations = await within([
+      [
+        `insert into orders.dead_letter (id, source, topic, partition, "offset", headers, code, reason, created)
+        values ($1, 'broker', 'payment', 3, 17, '{}', 'UNREADABLE', 'no JSON', $2)`,
+        systemRuntime.uuid(),
+        new Date(),
+      ],
+    ])
+    assert.deepEqual(violations, [
+      {
+        invariant: 'I9',
+        subject: 'dead letter payment/3/17',
+        sentence: 'was set aside by orders, UNREADABLE: no JSON',
+      },
+    ])
+  })
+})
+
+describe('books while work is in flight', () => {
+  const { events, http } = flows
+  const unheard = [
+    'delete from notification.message where event_id = $1',
+    `${events.paid}/ORDER_PAID`,
+  ] as const
+  const inFlight = { settled: false }
+
+  test('may have an announcement in an outbox', async () => {
+    const waiting = [
+      `
+insert into billing.outbox (carrier, lane, destination, key, event_id, body, headers, created, due)
+values ('broker', 0, 'payment', 'k', $1, '', '{}', $2, $2)`,
+      `${events.paid}/ORDER_PAID`,
+      new Date(),
+    ] as const
+    assert.deepEqual(await within([unheard, waiting], inFlight), [])
+    assert.deepEqual(named(await within([unheard], inFlight)), ['I5'])
+  })
+
+  test('may have an announcement in the log that is not read yet', async () => {
+    const unread = [
+      `
+update bus.group_offset set next_offset = 0 where group_name = 'notification'`,
+    ] as const
+    assert.deepEqual(await within([unheard, unread], inFlight), [])
+  })
+
+  test('may have a refund that order has not heard of', async () => {
+    const unaware = [
+      `update orders.orders set state = 'APPROVED', reason = null where id = $1`,
+      http.refunded,
+    ] as const
+    assert.deepEqual(await within([unaware], inFlight), [])
+  })
+
+  test('may have pending orders until a minute past their deadline', async () => {
+    const pending = (deadline: number): Break[] => [
+      [`update orders.orders set state = 'PENDING', reason = null where id = $1`, http.refused],
+      [
+        'insert into orders.watch (order_id, ask_at, deadline) values ($1, $2, $2)',
+        http.refused,
+        new Date(deadline),
+      ],
+    ]
+    assert.deepEqual(await within(pending(Date.now() - 30_000), inFlight), [])
+    assert.deepEqual(named(await within(pending(Date.now() - 90_000), inFlight)), ['I4'])
+  })
+})
+
+/** A statement and its parameters. */
+type Break = readonly [text: string, ...params: unknown[]]
+
+function breaking(
+  what: string,
+  invariant: keyof typeof INVARIANTS,
+  breaks: readonly Break[],
+  found: readonly Letter[] = letters,
+): void {
+  test(`${what} breaks ${invariant} alone`, async () => {
+    const violations = await within(breaks, { letters: found })
+    assert.deepEqual(named(violations), [invariant], JSON.stringify(violations, null, 1))
+  })
+}
+
+const named = (violations: readonly Violation[]) => [
+  ...new Set(violations.map(({ invariant }) => invariant)),
+]
+
+/** What the audit says of the books with these changes, which are then taken back. */
+async function within(
+  breaks: readonly Break[],
+  given: Partial<Books> = {},
+): Promise<readonly Violation[]> {
+  let violations: readonly Violation[] = []
+  const undo = new Error('taken back')
+  await assert.rejects(
+    database.transaction(async (tx) => {
+      for (const [text, ...params] of breaks) await tx.query(text, params)
+      violations = await audit({ ...inOne(tx), settled: true, ...given })
+      throw undo
+    }),
+    undo,
+  )
+  return violations
+}
+
+function inOne(db: Queryable): Books {
+  return { orders: db, billing: db, notification: db, bus: db, now: Date.now() }
+}
+
+/** In one style: a deposit, an order that is paid, one that is refused, one that is given back. */
+async function run(style: InteractionStyle): Promise<Flow> {
+  const account = await call('POST', '/billing/account/create', style)
+  const json = { email: `${style}@b.example` }
+  await call('PUT', `/notification/contact/${account}`, style, json)
+  await call('POST', `/billing/account/${account}?amount=199`, style)
+  await until(async () => (await find(`/billing/account/${account}`)).balance === 199)
+  const order = async (productQuantity: number, state: string) => {
+    const path = `/orders?profileId=${account}`
+    const id = await call('POST', path, style, { productQuantity }, systemRuntime.uuid())
+    const isSettled = async () => {
+      const [latest] = await find(`/orders?profileId=${account}&limit=1`)
+      return latest.state === state && latest
+    }
+    return style === 'events'
+      ? (id as string) && (await until(isSettled)).id
+      : (await until(isSettled)).id
+  }
+  const paid = await order(1, 'APPROVED')
+  const refused = await order(1000, 'CANCELED')
+  const refunded = await order(2, 'APPROVED')
+  await call('DELETE', `/orders/${refunded}?profileId=${account}`, style)
+  await until(async () => (await find(`/billing/payments/${refunded}`)).state === 'REFUNDED')
+  return { account, paid, refused, refunded }
+}
+
+async function call(
+  method: string,
+  path: string,
+  style: InteractionStyle,
+  json?: object,
+  key?: string,
+): Promise<string> {
+  const response = await fetch(`${program.url}${path}`, {
+    method,
+    headers: {
+      'x-interaction-style': style,
+      ...(json && { 'content-type': 'application/json' }),
+      ...(key && { 'idempotency-key': key }),
+    },
+    ...(json && { body: JSON.stringify(json) }),
+  })
+  const body = response.status === 204 ? '' : ((await response.json()) as string)
+  assert.ok(response.ok || response.status === 402, `${path} answered ${JSON.stringify(body)}`)
+  return body
+}
+
+// biome-ignore lint/suspicious/noExplicitAny: what a test reads is tested by what it expects
+async function find(path: string): Promise<any> {
+  return (await fetch(`${program.url}${path}`)).json()
+}
+
+/** Resolves with the first answer that is true, and rejects after ten seconds. */
+async function until<T>(look: () => Promise<T | false>): Promise<T> {
+  const deadline = Date.now() + 10_000
+  for (;;) {
+    const found = await look()
+    if (found !== false) return found
+    if (Date.now() > deadline) throw new Error(`not seen in ten seconds: ${look}`)
+    await pause(20)
+  }
+}
+
+/** Waits until nothing is outstanding, and reads the letters that were written. */
+async function settledLetters(): Promise<Letter[]> {
+  await until(async () => {
+    const violations = await audit({ ...inOne(database), settled: true })
+    return violations.length === 0
+  }).catch(async (error) => {
+    const violations = await audit({ ...inOne(database), settled: true })
+    throw new Error(JSON.stringify(violations, null, 1), { cause: error })
+  })
+  return lettersIn(join(DATA_DIR, 'mail'))
+}

@@ -1,0 +1,107 @@
+import { styleText } from 'node:util'
+import { STYLES } from '../../contracts/style.ts'
+import { type ByStyle, PROMISES } from './promises.ts'
+
+/** Prints what was seen in three columns, one for each style, and remembers what was not promised. */
+export interface Table {
+  scene(title: string): void
+  heading(text: string): void
+  /** Rows of compared cells; each style has the same labels. */
+  rows(cells: ByStyle<Readonly<Record<string, Cell>>>): void
+  /** Rows of plain text, as many as the longest column has. */
+  columns(texts: ByStyle<readonly string[]>): void
+  /** Prints the verdict; true where every promise was kept. */
+  conclude(answerMs: ByStyle<number>, seconds: string): boolean
+}
+
+export interface Cell {
+  readonly seen: string
+  /** Any of them is as promised. */
+  readonly promised: readonly string[]
+  /** Set to the right, such as a duration. */
+  readonly note: string
+}
+
+export function cell(seen: unknown, promised: string | readonly string[], durationMs?: number): Cell {
+  const note = durationMs === undefined ? '' : `${Math.round(durationMs)} ms`
+  return { seen: String(seen), promised: [promised].flat(), note }
+}
+
+const LABEL_WIDTH = 26
+const COLUMN_WIDTH = 24
+const RULE = '─'.repeat(LABEL_WIDTH + STYLES.length * COLUMN_WIDTH)
+
+export function createTable(): Table {
+  const broken: string[] = []
+  let compared = 0
+  let scene = ''
+
+  function compare(style: string, label: string, { seen, promised, note }: Cell): string {
+    compared += 1
+    const kept = promised.includes(seen)
+    if (!kept) {
+      broken.push(`${scene}: ${label}, ${style}: promised ${promised.join(' or ')}, seen ${seen}`)
+    }
+    const text = kept ? `✓ ${seen}` : `✗ ${seen}, not ${promised[0]}`
+    return styleText(kept ? 'green' : 'red', text.slice(0, 1)) + fit(text.slice(1), note)
+  }
+
+  return {
+    scene(title) {
+      scene = title
+      const names = STYLES.map((style) => style.padEnd(COLUMN_WIDTH)).join('')
+      console.log(`\n${styleText('bold', title)}\n${styleText('dim', RULE)}`)
+      console.log(`${' '.repeat(LABEL_WIDTH)}${styleText('bold', names.trimEnd())}`)
+    },
+    heading(text) {
+      console.log(`  ${styleText('cyan', text)}`)
+    },
+    rows(cells) {
+      for (const label of Object.keys(cells.http)) {
+        const texts = STYLES.map((style) => compare(style, label, cells[style][label]!))
+        console.log(line(label, texts))
+      }
+    },
+    columns(texts) {
+      const height = Math.max(...STYLES.map((style) => texts[style].length))
+      for (let row = 0; row < height; row += 1) {
+        const cells = STYLES.map((style) => texts[style][row] ?? '')
+        console.log(line('', cells.map(highlighted)))
+      }
+    },
+    conclude(answerMs, seconds) {
+      console.log(`\n${styleText('bold', 'In short')}: the answer to an order ...`)
+      for (const style of STYLES) {
+        const duration = `${Math.round(answerMs[style])} ms`.padStart(8)
+        console.log(`  ${style.padEnd(8)}${duration}   ${PROMISES[style].inShort}`)
+      }
+      console.log(`\n${verdict(broken, compared, seconds)}`)
+      return broken.length === 0
+    },
+  }
+}
+
+function verdict(broken: readonly string[], compared: number, seconds: string): string {
+  if (broken.length === 0) {
+    const text = `✓ All ${compared} promises were kept, in ${seconds} s.`
+    return styleText(['bold', 'green'], text)
+  }
+  const text = `✗ ${broken.length} of ${compared} promises were not kept:`
+  return [styleText(['bold', 'red'], text), ...broken.map((one) => `  ${one}`)].join('\n')
+}
+
+const line = (label: string, cells: readonly string[]) =>
+  `    ${label.padEnd(LABEL_WIDTH - 4)}${cells.join('')}`.trimEnd()
+
+/** Text to the left and a note to the right, in what a column leaves beside its mark. */
+function fit(text: string, note: string): string {
+  const room = COLUMN_WIDTH - 3 - (note && note.length + 1)
+  const shown = text.length > room ? `${text.slice(0, room - 1)}…` : text
+  return shown.padEnd(COLUMN_WIDTH - 3 - note.length) + styleText('dim', note) + '  '
+}
+
+/** The answer stands out among the hops. */
+function highlighted(text: string): string {
+  const padded = text.padEnd(COLUMN_WIDTH)
+  return text.endsWith('answer') ? styleText('yellow', padded) : padded
+}

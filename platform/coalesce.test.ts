@@ -1,0 +1,117 @@
+import assert from 'node:assert/strict'
+import { describe, test } from 'node:test'
+import { type CoalesceOptions, coalesce } from './coalesce.ts'
+import { DatabaseError } from './database.ts'
+
+/** Doubles numbers in batches that end when told to; `bad` items fail whatever batch they are in. */
+function doubling(given: Partial<CoalesceOptions<number, number>> = {}, bad: number[] = []) {
+  const batches: number[][] = []
+  const gates: (() => void)[] = []
+  let open = false
+  const double = coalesce<number, number>({
+    ...{ maxBatch: 100, maxQueue: 100, lanes: 1, overflow: () => new Error('too many') },
+    async run(items) {
+      batches.push([...items])
+      if (!open) await new Promise<void>((resolve) => gates.push(resolve))
+      const failing = items.filter((item) => bad.includes(item))
+      if (failing.length > 0) throw new Error(`cannot double ${failing.join()}`)
+      return items.map((item) => item * 2)
+    },
+    ...given,
+  })
+  return {
+    double,
+    batches,
+    openAll() {
+      open = true
+      for (const gate of gates) gate()
+    },
+  }
+}
+
+const turn = () => new Promise((resolve) => setImmediate(resolve))
+
+describe('concurrent requests', () => {
+  test('that come together share one batch, in their order, and each gets its own result', async () => {
+    const { double, batches, openAll } = doubling()
+    openAll()
+    assert.deepEqual(await Promise.all([3, 1, 2].map(double)), [6, 2, 4])
+    assert.deepEqual(batches, [[3, 1, 2]])
+  })
+
+  test('that come while a batch runs are the next batch', async () => {
+    const { double, batches, openAll } = doubling()
+    const first = double(1)
+    await turn()
+    const later = [2, 3, 4].map(double)
+    await turn()
+    assert.deepEqual(batches, [[1]])
+    openAll()
+    assert.deepEqual(await Promise.all([first, ...later]), [2, 4, 6, 8])
+    assert.deepEqual(batches, [[1], [2, 3, 4]])
+  })
+
+  test('run in as many batches at a time as there are lanes', async () => {
+    const { double, batches, openAll } = doubling({ lanes: 2 })
+    const results: Promise<number>[] = []
+    for (const item of [1, 2, 3]) {
+      results.push(double(item))
+      await turn()
+    }
+    assert.deepEqual(batches, [[1], [2]])
+    openAll()
+    assert.deepEqual(await Promise.all(results), [2, 4, 6])
+  })
+
+  test('fill batches of at most the largest size', async () => {
+    const { double, batches, openAll } = doubling({ maxBatch: 2 })
+    openAll()
+    await Promise.all([1, 2, 3, 4, 5].map(double))
+    assert.deepEqual(batches, [[1, 2], [3, 4], [5]])
+  })
+
+  test('beyond the longest queue are refused at once, and the others are served', async () => {
+    const { double, openAll } = doubling({ maxQueue: 2 })
+    const first = double(1)
+    await turn()
+    const waiting = [2, 3].map(double)
+    await assert.rejects(double(4), /too many/)
+    openAll()
+    assert.deepEqual(await Promise.all([first, ...waiting]), [2, 4, 6])
+    assert.equal(await double(5), 10)
+  })
+})
+
+describe('a batch that fails', () => {
+  test('is split until the bad ones fail alone', async () => {
+    const { double, batches, openAll } = doubling({}, [3, 6])
+    openAll()
+    const results = await Promise.allSettled([1, 2, 3, 4, 5, 6, 7].map(double))
+    const told = results.map((result) =>
+      result.status === 'fulfilled' ? result.value : (result.reason as Error).message,
+    )
+    assert.deepEqual(told, [2, 4, 'cannot double 3', 8, 10, 'cannot double 6', 14])
+    assert.ok(batches.length <= 13)
+  })
+
+  test('for want of a database fails as a whole: parts of it would fare no better', async () => {
+    const batches: number[] = []
+    const run = coalesce<number, number>({
+      ...{ maxBatch: 100, maxQueue: 100, lanes: 1, overflow: () => new Error('too many') },
+      async run(items) {
+        batches.push(items.length)
+        throw new DatabaseError('the server is away', 'unavailable')
+      },
+    })
+    const results = await Promise.allSettled([1, 2, 3, 4].map(run))
+    assert.ok(results.every(({ status }) => status === 'rejected'))
+    assert.deepEqual(batches, [4])
+  })
+
+  test('does not keep what comes after it', async () => {
+    const { double, openAll } = doubling({}, [1])
+    openAll()
+    await assert.rejects(double(1), /cannot double 1/)
+    assert.equal(await double(2), 4)
+  })
+})

@@ -1,0 +1,65 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { type Runtime, systemRuntime } from './runtime.ts'
+import { createSignal } from './signal.ts'
+
+/** Sleeps end only by their signal, or when told to; the requested times are kept. */
+function frozen() {
+  const asked: number[] = []
+  const ends: (() => void)[] = []
+  const runtime: Runtime = {
+    ...systemRuntime,
+    sleep(durationMs, signal) {
+      asked.push(durationMs)
+      return new Promise((resolve) => {
+        ends.push(resolve)
+        signal?.addEventListener('abort', () => resolve())
+      })
+    },
+  }
+  return { runtime, asked, ends }
+}
+
+const isPending = async (promise: Promise<void>) => {
+  const turn = new Promise((resolve) => setImmediate(resolve, 'pending'))
+  return (await Promise.race([promise, turn])) === 'pending'
+}
+
+test('a signal that was raised before lets the next wait end at once, and only that one', async () => {
+  const { runtime, asked } = frozen()
+  const signal = createSignal(runtime)
+  signal.raise()
+  signal.raise()
+  await signal.wait(1_000)
+  assert.deepEqual(asked, [])
+  assert.ok(await isPending(signal.wait(1_000)))
+})
+
+test('a signal that is raised during a wait ends it', async () => {
+  const { runtime } = frozen()
+  const signal = createSignal(runtime)
+  const waiting = signal.wait(1_000)
+  assert.ok(await isPending(waiting))
+  signal.raise()
+  await waiting
+  assert.ok(await isPending(signal.wait(1_000)))
+})
+
+test('a signal that is raised when a wait has just ended is not lost', async () => {
+  const { runtime } = frozen()
+  const signal = createSignal(runtime)
+  const waiting = signal.wait(1_000)
+  signal.raise()
+  await waiting
+  signal.raise()
+  await signal.wait(1_000)
+})
+
+test('a wait ends by itself after its limit', async () => {
+  const { runtime, asked, ends } = frozen()
+  const signal = createSignal(runtime)
+  const waiting = signal.wait(250)
+  ends[0]!()
+  await waiting
+  assert.deepEqual(asked, [250])
+})

@@ -1,0 +1,103 @@
+import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import { createServer } from 'node:net'
+import { after, afterEach, test } from 'node:test'
+import { SMTPServer } from 'smtp-server'
+import { assertCleanBooks } from './books.ts'
+import { eventually } from './client.ts'
+import { startProgram } from './program.ts'
+
+const port = await freePort()
+const received: { readonly to: string[]; readonly text: string }[] = []
+/** What the mail server says to the next letters instead of taking them. */
+const refusals: { responseCode: number; message: string }[] = []
+let server: SMTPServer | undefined
+
+const trifold = await startProgram({ SMTP_URL: `smtp://127.0.0.1:${port}` })
+after(() => trifold.close())
+afterEach(stopServer)
+
+async function freePort(): Promise<number> {
+  const probe = createServer().listen(0, '127.0.0.1')
+  await once(probe, 'listening')
+  const { port } = probe.address() as { port: number }
+  await new Promise((resolve) => probe.close(resolve))
+  return port
+}
+
+async function startServer(): Promise<void> {
+  server = new SMTPServer({
+    authOptional: true,
+    disabledCommands: ['STARTTLS'],
+    closeTimeout: 100,
+    onData(stream, { envelope }, callback) {
+      let text = ''
+      stream.setEncoding('utf8').on('data', (chunk: string) => {
+        text += chunk
+      })
+      stream.on('end', () => {
+        const refusal = refusals.shift()
+        if (refusal) return callback(Object.assign(new Error(refusal.message), refusal))
+        received.push({ to: envelope.rcptTo.map(({ address }) => address), text })
+        callback()
+      })
+    },
+  })
+  // The program goes away and comes back, too: a connection that breaks is no fault of the test.
+  server.on('error', () => undefined)
+  await new Promise<void>((resolve) => server?.listen(port, '127.0.0.1', () => resolve()))
+}
+
+async function stopServer(): Promise<void> {
+  const running = server
+  server = undefined
+  if (running) await new Promise<void>((resolve) => running.close(() => resolve()))
+}
+
+async function accountWithContact(): Promise<{ account: string; email: string }> {
+  const account = await trifold.createAccount()
+  const email = `${account}@customer.example`
+  await trifold.read(`/notification/contact/${account}`, { json: { email } }, 'PUT')
+  return { account, email }
+}
+
+const lettersTo = (email: string) => received.filter(({ to }) => to.includes(email))
+
+test('a message is one letter at the mail server, and its Message-ID is the id of the message', async () => {
+  await startServer()
+  const { account, email } = await accountWithContact()
+  await trifold.deposit(account, 199)
+  await eventually(async () => assert.equal(lettersTo(email).length, 1))
+  const [message] = await trifold.messages(account)
+  const { text } = lettersTo(email)[0]!
+  assert.ok(text.includes(`Message-ID: <${message?.id}@trifold>`))
+  assert.match(text, /DEPOSIT 199 ACCEPTED ON ACCOUNT/)
+})
+
+test('while the mail server is down messages go on; their letters come later, once, in order', async () => {
+  const { account, email } = await accountWithContact()
+  for (const amount of [1, 2, 3]) await trifold.deposit(account, amount)
+  assert.equal((await trifold.messages(account)).length, 3)
+  await startServer()
+  await eventually(async () => assert.equal(lettersTo(email).length, 3))
+  // A fourth goes after whatever could still follow of the first three.
+  await trifold.deposit(account, 4)
+  await eventually(async () => assert.ok(lettersTo(email).length >= 4))
+  const amounts = lettersTo(email).map(({ text }) => /DEPOSIT (\d+) ACCEPTED/.exec(text)?.[1])
+  assert.deepEqual(amounts, ['1', '2', '3', '4'])
+})
+
+test('a letter that the mail server puts off is sent again; one that it refuses holds up no other', async () => {
+  await startServer()
+  const { account, email } = await accountWithContact()
+  refusals.push({ responseCode: 451, message: 'try again later' })
+  await trifold.deposit(account, 1)
+  await eventually(async () => assert.equal(lettersTo(email).length, 1))
+  refusals.push({ responseCode: 554, message: 'we do not want this' })
+  await trifold.deposit(account, 2)
+  await trifold.deposit(account, 3)
+  await eventually(async () => assert.equal(lettersTo(email).length, 2))
+  assert.match(lettersTo(email)[1]!.text, /DEPOSIT 3 ACCEPTED/)
+})
+
+test('leaves clean books', () => assertCleanBooks(trifold))

@@ -1,0 +1,76 @@
+import assert from 'node:assert/strict'
+import { after, test } from 'node:test'
+import type { OrderView } from '../../contracts/http.ts'
+import { assertCleanBooks } from './books.ts'
+import { eventually, type Problem } from './client.ts'
+import { startProgram } from './program.ts'
+
+const trifold = await startProgram({
+  INTERACTION_STYLE: 'hybrid',
+  ALLOW_STYLE_OVERRIDE: 'false',
+  LAB: 'false',
+  BASE_PATH: '/shop',
+  UNIT_PRICE: '9.99',
+})
+after(() => trifold.close())
+
+const newAccount = () => trifold.read<string>('/billing/account/create', {}, 'POST')
+const depositPath = (account: string) => `/billing/account/${account}?amount=100`
+
+test('requests that name no style have that of the deployment', async () => {
+  const account = await newAccount()
+  await trifold.read(depositPath(account), {}, 'POST')
+  const placed = await trifold.order(account)
+  assert.equal(placed.status, 201)
+  const order = await trifold.getOrder(account, placed.body, 0)
+  assert.deepEqual([order.state, order.style, order.price], ['APPROVED', 'hybrid', 9.99])
+  assert.equal(await trifold.balance(account), 90.01)
+  await eventually(async () => assert.equal((await trifold.messages(account)).length, 2))
+  await trifold.deleteOrder(account, placed.body)
+  await eventually(async () => assert.equal((await trifold.messages(account)).length, 3))
+  assert.equal(await trifold.balance(account), 100)
+})
+
+test('the name of its own style is fine, another is refused, and one that does not exist, too', async () => {
+  const account = await newAccount()
+  await trifold.read(depositPath(account), { style: 'hybrid' }, 'POST')
+  assert.equal((await trifold.order(account, { style: 'hybrid' })).status, 201)
+  for (const [name, status, code] of [
+    ['http', 403, 'STYLE_OVERRIDE_FORBIDDEN'],
+    ['events', 403, 'STYLE_OVERRIDE_FORBIDDEN'],
+    ['soap', 400, 'UNKNOWN_STYLE'],
+  ] as const) {
+    const headers = { 'x-interaction-style': name, 'content-type': 'application/json' }
+    const json = { productQuantity: 1 }
+    for (const answer of [
+      await trifold.call<Problem>('POST', `/orders?profileId=${account}`, { headers, json }),
+      await trifold.call<Problem>('POST', depositPath(account), { headers }),
+      await trifold.call<Problem>('POST', '/billing/account/create', { headers }),
+    ]) {
+      assert.deepEqual([answer.status, answer.body.code], [status, code])
+      assert.equal(answer.body.field, 'headers/x-interaction-style')
+    }
+  }
+  assert.equal((await trifold.orders(account)).length, 1)
+})
+
+test('the prefix is the one that was configured', async () => {
+  const account = await newAccount()
+  const path = `/orders?profileId=${account}`
+  assert.deepEqual(await trifold.read<OrderView[]>(`/shop${path}`), [])
+  assert.equal((await trifold.call('GET', `/otusapp/gur-ok${path}`)).status, 404)
+})
+
+test('there are no switches without LAB', async () => {
+  for (const [method, path] of [
+    ['GET', '/lab/services'],
+    ['POST', '/lab/services/billing/stop'],
+    ['POST', '/shop/lab/services/billing/stop'],
+  ] as const) {
+    const answer = await trifold.call<Problem>(method, path)
+    assert.deepEqual([answer.status, answer.body.code], [404, 'ROUTE_NOT_FOUND'])
+  }
+  assert.equal(trifold.lab.billing.running(), true)
+})
+
+test('leaves clean books', () => assertCleanBooks(trifold))
