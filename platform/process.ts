@@ -13,6 +13,9 @@ export interface ProcessOptions {
   readonly log?: Log
 }
 
+/** One Ctrl-C may arrive twice: from the terminal and, passed on, from npm. */
+const SAME_SIGNAL_MS = 300
+
 const EXIT_CODES = { SIGTERM: 143, SIGINT: 130 } as const
 
 /**
@@ -26,6 +29,7 @@ export async function runProcess(
   { deadlineMs = 20_000, log = createLog('info', name) }: ProcessOptions = {},
 ): Promise<void> {
   let stopping = false
+  let last = { signal: '', at: 0 }
 
   function stop(exitCode: number): void {
     stopping = true
@@ -46,6 +50,9 @@ export async function runProcess(
   }
 
   function onSignal(signal: 'SIGTERM' | 'SIGINT'): void {
+    const repeated = last.signal === signal && performance.now() < last.at + SAME_SIGNAL_MS
+    if (repeated) return
+    last = { signal, at: performance.now() }
     if (stopping) process.exit(EXIT_CODES[signal])
     log.info({ signal }, `${name} is closing`)
     stop(0)

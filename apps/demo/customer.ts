@@ -40,7 +40,9 @@ export async function openCustomer(client: Client, style: InteractionStyle): Pro
   const opened = await client.call('POST', '/billing/account/create', { style })
   if (opened.status !== 200 || typeof opened.body !== 'string') {
     const { code = '' } = (opened.body ?? {}) as { code?: string }
-    throw new Error(`no account could be opened in ${style}: the answer was ${opened.status} ${code}`)
+    throw new Error(
+      `no account could be opened in ${style}: the answer was ${opened.status} ${code}`,
+    )
   }
   const accountId = opened.body
   const orderIds = new Set<string>()
@@ -90,13 +92,13 @@ export async function openCustomer(client: Client, style: InteractionStyle): Pro
       return Date.parse(entries.find((entry) => entry?.orderId === orderId)?.time ?? '')
     },
 
-    balance: async () => String((await read<{ balance: number }>(`/billing/account/${accountId}`)).balance),
+    balance: async () =>
+      String((await read<{ balance: number }>(`/billing/account/${accountId}`)).balance),
     messages: (atLeast = 0) => client.until(readMessages, ({ count }) => count >= atLeast),
   }
 }
 
-const asObject = (body: unknown): object =>
-  typeof body === 'object' && body !== null ? body : {}
+const asObject = (body: unknown): object => (typeof body === 'object' && body !== null ? body : {})
 const asList = (body: unknown): unknown[] => (Array.isArray(body) ? body : [])
 
 /** A message in one word, where its text is exactly what the contract says; else its beginning. */

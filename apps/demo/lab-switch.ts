@@ -12,7 +12,8 @@ type LabService = 'billing' | 'notification'
 export async function openLab(client: Client): Promise<LabSwitch | string> {
   const { status, body } = await client.call('GET', '/lab/services')
   if (status === 403) return 'This program lets nobody switch its services but from its own machine'
-  if (status !== 200) return 'This program has no switches for its services (LAB=false, or not all in one)'
+  if (status !== 200)
+    return 'This program has no switches for its services (LAB=false, or not all in one)'
   for (const [name, running] of Object.entries(body as Record<string, boolean>)) {
     if (running) continue
     const start = `curl -X POST ${client.baseUrl}/lab/services/${name}/start`

@@ -1,42 +1,52 @@
 import { parseArgs } from 'node:util'
 import { createClient } from './client.ts'
 import { openLab } from './lab-switch.ts'
-import { billingIsOff, notificationIsOff } from './outages.ts'
-import { orderIsPaid, orderIsRefused, warmUp } from './scenes.ts'
+import { servicesAreOff } from './outages.ts'
+import { everythingRuns } from './scenes.ts'
 import { createTable } from './table.ts'
-import { findTarget, type Target } from './target.ts'
-
-const DEFAULT_URL = 'http://127.0.0.1:8000'
+import { findTarget, type TargetOptions } from './target.ts'
 
 const USAGE = `Usage: npm run demo -- [options]
 
 Takes one order flow through the interaction styles http, hybrid and events, side by side, and
 compares what it sees with what the design promises. Exit code: 0 all promises were kept, 1 some
-were not, 2 wrong options, 130 or 143 interrupted.
+were not, 2 wrong options, above 128 interrupted.
 
-  --url URL        the program to drive; without it the one at ${DEFAULT_URL},
-                   or one of the demo's own, in a temporary folder that is removed afterwards
+  --url URL        the program to drive; without it the one at http://127.0.0.1:8000, and
+                   without that one of the demo's own, in a temporary folder that is removed
+  --own            a program of the demo's own, whatever is there already
   --wait SECONDS   how long to wait for what has to happen (10)
   --help           this text
 
 NO_COLOR=1 leaves out colors. Services that the demo switches off are switched on again.
 `
 
-const signals = { SIGINT: 130, SIGTERM: 143 } as const
+const EXIT_CODES = { SIGINT: 130, SIGTERM: 143, SIGHUP: 129 } as const
+/** A signal that comes so soon after the first is the same one: npm passes on what we have too. */
+const SAME_SIGNAL_MS = 500
 const interrupted = new AbortController()
-for (const signal of Object.keys(signals) as (keyof typeof signals)[]) {
-  // Once: a second signal ends the process at once.
-  process.once(signal, () => interrupted.abort(signal))
-}
+let interruptedAt = 0
 
-process.exitCode = await main().catch((error: Error) => {
-  if (interrupted.signal.aborted) {
-    console.log('\nInterrupted; what was switched off is on again.')
-    return signals[interrupted.signal.reason as keyof typeof signals]
-  }
-  console.log(`\nThe demo could not go on: ${messageOf(error)}`)
-  return 1
-})
+for (const signal of Object.keys(EXIT_CODES) as (keyof typeof EXIT_CODES)[]) {
+  process.on(signal, () => {
+    const again = interrupted.signal.aborted
+    if (again && performance.now() - interruptedAt < SAME_SIGNAL_MS) return
+    if (again) process.exit()
+    interruptedAt = performance.now()
+    process.exitCode = EXIT_CODES[signal]
+    interrupted.abort(new Error('interrupted'))
+  })
+}
+// Who reads us may leave (`| head`); what is switched off is switched on again all the same.
+process.stdout.on('error', (error) => interrupted.abort(error))
+
+try {
+  const exitCode = await main()
+  process.exitCode ??= exitCode
+} catch (error) {
+  console.log(`\nThe demo could not go on: ${messageOf(error as Error)}`)
+  process.exitCode ??= 1
+}
 
 async function main(): Promise<number> {
   const options = readOptions()
@@ -48,50 +58,51 @@ async function main(): Promise<number> {
     console.log(USAGE)
     return 0
   }
-  console.log('Trifold: one order flow in three interaction styles, on the same services and data\n')
-  const target = await findTarget(options.url, DEFAULT_URL, options.waitMs, interrupted.signal)
+  console.log(
+    'Trifold: one order flow in three interaction styles, on the same services and data\n',
+  )
+  const target = await findTarget(options, interrupted.signal)
   try {
-    return await perform(target, options.waitMs)
+    return await perform(target.url, options.waitMs)
   } finally {
     await target.close()
   }
 }
 
 /** Plays all scenes and returns the exit code. */
-async function perform({ url }: Target, waitMs: number): Promise<number> {
+async function perform(url: string, waitMs: number): Promise<number> {
   const begun = performance.now()
   const client = createClient(url, waitMs, interrupted.signal)
   const lab = await openLab(client)
-  await warmUp(client)
   const table = createTable()
-  const answered = await orderIsPaid(client, table)
-  await orderIsRefused(client, table)
+  const answerMs = await everythingRuns(client, table)
   if (typeof lab === 'string') {
     console.log(`\n${lab}:\nthe scenes in which services are switched off are left out.`)
   } else {
-    await notificationIsOff(client, table, lab)
-    await billingIsOff(client, table, lab)
+    await servicesAreOff(client, table, lab)
   }
   const seconds = ((performance.now() - begun) / 1000).toFixed(1)
-  return table.conclude(answered, seconds) ? 0 : 1
+  return table.conclude(answerMs, seconds) ? 0 : 1
 }
 
-function readOptions(): { url?: string; waitMs: number; help: boolean } | string {
+function readOptions(): (TargetOptions & { readonly help: boolean }) | string {
   try {
     const { values } = parseArgs({
       options: {
         url: { type: 'string' },
+        own: { type: 'boolean', default: false },
         wait: { type: 'string', default: '10' },
         help: { type: 'boolean', default: false },
       },
     })
-    const { url, wait, help } = values
+    const { url, own, wait, help } = values
+    if (url !== undefined && own) return 'give --url or --own, not both'
     if (url !== undefined && !/^https?:$/.test(URL.parse(url)?.protocol ?? '')) {
       return `--url must be an http address, not ${url}`
     }
     const waitMs = Number(wait) * 1000
     if (!(waitMs > 0 && waitMs <= 600_000)) return `--wait must be above 0 and at most 600: ${wait}`
-    return { waitMs, help, ...(url && { url: url.replace(/\/+$/, '') }) }
+    return { own, waitMs, help, ...(url && { url: url.replace(/\/+$/, '') }) }
   } catch (error) {
     return messageOf(error as Error)
   }

@@ -1,4 +1,4 @@
-import { type InteractionStyle, STYLES } from '../../contracts/style.ts'
+import type { ByStyle } from './by-style.ts'
 
 /**
  * What the design promises a customer in each style: the outcome table, cell by cell. Where a list
@@ -43,7 +43,7 @@ const givenUp = {
   balance: '199',
 }
 
-export const PROMISES: Readonly<Record<InteractionStyle, Promises>> = {
+export const PROMISES: ByStyle<Promises> = {
   http: {
     orderToBilling: 'HTTP call',
     billingToNotification: 'HTTP call',
@@ -88,15 +88,4 @@ export const PROMISES: Readonly<Record<InteractionStyle, Promises>> = {
     },
     inShort: 'waits for nothing; without billing the order waits until it is back',
   },
-}
-
-export type ByStyle<Value> = Readonly<Record<InteractionStyle, Value>>
-
-/** Does the work in one style after the other, so that none is measured beside another. */
-export async function inEachStyle<Value>(
-  work: (style: InteractionStyle) => Promise<Value>,
-): Promise<ByStyle<Value>> {
-  const values: [InteractionStyle, Value][] = []
-  for (const style of STYLES) values.push([style, await work(style)])
-  return Object.fromEntries(values) as ByStyle<Value>
 }

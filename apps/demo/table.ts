@@ -1,6 +1,7 @@
 import { styleText } from 'node:util'
 import { STYLES } from '../../contracts/style.ts'
-import { type ByStyle, PROMISES } from './promises.ts'
+import type { ByStyle } from './by-style.ts'
+import { PROMISES } from './promises.ts'
 
 /** Prints what was seen in three columns, one for each style, and remembers what was not promised. */
 export interface Table {
@@ -8,8 +9,8 @@ export interface Table {
   heading(text: string): void
   /** Rows of compared cells; each style has the same labels. */
   rows(cells: ByStyle<Readonly<Record<string, Cell>>>): void
-  /** Rows of plain text, as many as the longest column has. */
-  columns(texts: ByStyle<readonly string[]>): void
+  /** Rows of plain text, as many as the longest column has; the label stands at the first. */
+  columns(label: string, texts: ByStyle<readonly string[]>): void
   /** Prints the verdict; true where every promise was kept. */
   conclude(answerMs: ByStyle<number>, seconds: string): boolean
 }
@@ -22,14 +23,18 @@ export interface Cell {
   readonly note: string
 }
 
-export function cell(seen: unknown, promised: string | readonly string[], durationMs?: number): Cell {
+export function cell(
+  seen: unknown,
+  promised: string | readonly string[],
+  durationMs?: number,
+): Cell {
   const note = durationMs === undefined ? '' : `${Math.round(durationMs)} ms`
   return { seen: String(seen), promised: [promised].flat(), note }
 }
 
-const LABEL_WIDTH = 26
-const COLUMN_WIDTH = 24
-const RULE = '─'.repeat(LABEL_WIDTH + STYLES.length * COLUMN_WIDTH)
+const LABEL_WIDTH = 25
+const COLUMN_WIDTH = 25
+const RULE = '─'.repeat(98)
 
 export function createTable(): Table {
   const broken: string[] = []
@@ -54,7 +59,7 @@ export function createTable(): Table {
       console.log(`${' '.repeat(LABEL_WIDTH)}${styleText('bold', names.trimEnd())}`)
     },
     heading(text) {
-      console.log(`  ${styleText('cyan', text)}`)
+      console.log(styleText('cyan', text))
     },
     rows(cells) {
       for (const label of Object.keys(cells.http)) {
@@ -62,11 +67,11 @@ export function createTable(): Table {
         console.log(line(label, texts))
       }
     },
-    columns(texts) {
+    columns(label, texts) {
       const height = Math.max(...STYLES.map((style) => texts[style].length))
       for (let row = 0; row < height; row += 1) {
         const cells = STYLES.map((style) => texts[style][row] ?? '')
-        console.log(line('', cells.map(highlighted)))
+        console.log(line(row === 0 ? label : '', cells.map(highlighted)))
       }
     },
     conclude(answerMs, seconds) {
@@ -91,13 +96,15 @@ function verdict(broken: readonly string[], compared: number, seconds: string): 
 }
 
 const line = (label: string, cells: readonly string[]) =>
-  `    ${label.padEnd(LABEL_WIDTH - 4)}${cells.join('')}`.trimEnd()
+  `  ${label.padEnd(LABEL_WIDTH - 2)}${cells.join('')}`.trimEnd()
 
 /** Text to the left and a note to the right, in what a column leaves beside its mark. */
 function fit(text: string, note: string): string {
-  const room = COLUMN_WIDTH - 3 - (note && note.length + 1)
+  const width = COLUMN_WIDTH - 2
+  const room = note === '' ? width : width - note.length - 2
   const shown = text.length > room ? `${text.slice(0, room - 1)}…` : text
-  return shown.padEnd(COLUMN_WIDTH - 3 - note.length) + styleText('dim', note) + '  '
+  const gap = note === '' ? '' : ' '
+  return `${shown.padEnd(width - note.length - gap.length)}${note && styleText('dim', note)}${gap} `
 }
 
 /** The answer stands out among the hops. */

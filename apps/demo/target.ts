@@ -1,9 +1,11 @@
+import { type ChildProcessByStdio, spawn } from 'node:child_process'
+import { rmSync } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { readConfig } from '../../platform/config.ts'
-import { allInOneConfig } from '../all-in-one/config.ts'
-import { startAllInOne } from '../all-in-one/program.ts'
+import type { Readable } from 'node:stream'
+import { fileURLToPath } from 'node:url'
+import { environment } from '../../platform/process.ts'
 import { type Client, createClient } from './client.ts'
 
 /** The program that the demo drives. */
@@ -13,29 +15,37 @@ export interface Target {
   close(): Promise<void>
 }
 
-/**
- * The program at the given address, which must be there; else the one at the default address, if
- * there is one; else one of our own.
- */
+export interface TargetOptions {
+  /** The program to drive; it must be there. */
+  readonly url?: string
+  /** Start a program whatever is there already. */
+  readonly own: boolean
+  readonly waitMs: number
+}
+
+const DEFAULT_URL = 'http://127.0.0.1:8000'
+const MAIN = new URL('../all-in-one/main.ts', import.meta.url)
+
+/** The program that was named; else the one at the default address; else one of the demo's own. */
 export async function findTarget(
-  given: string | undefined,
-  defaultUrl: string,
-  waitMs: number,
+  { url, own, waitMs }: TargetOptions,
   interrupted: AbortSignal,
 ): Promise<Target> {
-  const url = given ?? defaultUrl
-  const client = createClient(url, waitMs, interrupted)
-  const healthy = given
-    ? await client.until(() => isHealthy(client), Boolean)
-    : await isHealthy(client)
-  interrupted.throwIfAborted()
-  if (healthy) {
-    console.log(`Program: ${url}`)
-    return { url, close: async () => undefined }
+  if (own) {
+    console.log('Starting a program in a temporary folder ...')
+    return startOwn(interrupted)
   }
-  if (given) throw new Error(`nothing answers ${url}/orders/health`)
-  console.log(`No program at ${url}: starting one in a temporary folder ...`)
-  return startOwn()
+  const client = createClient(url ?? DEFAULT_URL, waitMs, interrupted)
+  const isThere = () => isHealthy(client)
+  const healthy = await (url ? client.until(isThere, Boolean) : isThere())
+  interrupted.throwIfAborted()
+  if (!healthy && url) throw new Error(`nothing answers ${url}/orders/health as it should`)
+  if (!healthy) {
+    console.log(`No program at ${DEFAULT_URL}: starting one in a temporary folder ...`)
+    return startOwn(interrupted)
+  }
+  console.log(`Program: ${client.baseUrl}`)
+  return { url: client.baseUrl, close: async () => undefined }
 }
 
 async function isHealthy(client: Client): Promise<boolean> {
@@ -47,27 +57,66 @@ async function isHealthy(client: Client): Promise<boolean> {
   }
 }
 
-async function startOwn(): Promise<Target> {
+/** A process of its own, so that its times are not mixed with ours. */
+async function startOwn(interrupted: AbortSignal): Promise<Target> {
   const begun = performance.now()
   const folder = await mkdtemp(join(tmpdir(), 'trifold-demo-'))
-  const remove = () => rm(folder, { recursive: true, force: true })
+  const child = spawn(process.execPath, [fileURLToPath(MAIN)], {
+    // Not what the user's environment may say: the promises are those of the defaults.
+    env: { SystemRoot: environment().SystemRoot, DATA_DIR: folder, PORT: '0', LOG_LEVEL: 'silent' },
+    stdio: ['ignore', 'pipe', 'pipe'],
+    // In a process group of its own: an interruption from the terminal is ours to handle.
+    detached: true,
+  })
+  const exited = new Promise<void>((resolve) => {
+    child.once('exit', () => resolve())
+    child.once('error', () => resolve())
+  })
+  const endAtOnce = () => {
+    child.kill('SIGKILL')
+    rmSync(folder, { recursive: true, force: true })
+  }
+  process.once('exit', endAtOnce)
+
+  async function close(): Promise<void> {
+    child.kill('SIGTERM')
+    await exited
+    process.removeListener('exit', endAtOnce)
+    await rm(folder, { recursive: true, force: true })
+  }
+
   try {
-    const environment = { PORT: '0', LOG_LEVEL: 'silent', DATA_DIR: folder }
-    const program = await startAllInOne(readConfig(allInOneConfig, environment))
+    const url = await readyAt(child, exited, interrupted)
     const seconds = ((performance.now() - begun) / 1000).toFixed(1)
-    console.log(`Program: ${program.url}, ready after ${seconds} s`)
-    return {
-      url: program.url,
-      async close() {
-        try {
-          await program.close()
-        } finally {
-          await remove()
-        }
-      },
-    }
+    console.log(`Program: ${url}, ready after ${seconds} s`)
+    return { url, close }
   } catch (error) {
-    await remove()
+    await close()
     throw error
   }
+}
+
+/** Where the program says that it is ready. */
+async function readyAt(
+  child: ChildProcessByStdio<null, Readable, Readable>,
+  exited: Promise<void>,
+  interrupted: AbortSignal,
+): Promise<string> {
+  let output = ''
+  const ready = new Promise<string>((resolve) => {
+    const read = (chunk: Buffer) => {
+      output += chunk
+      const url = /ready after .* at (http:\S+)/.exec(output)?.[1]
+      if (url) resolve(url)
+    }
+    child.stdout.on('data', read)
+    child.stderr.on('data', read)
+  })
+  const failed = exited.then(() => {
+    throw new Error(`it did not start:\n${output.trim()}`)
+  })
+  const aborted = new Promise<never>((_resolve, reject) => {
+    interrupted.addEventListener('abort', () => reject(interrupted.reason), { once: true })
+  })
+  return Promise.race([ready, failed, aborted])
 }

@@ -1,0 +1,21 @@
+import { type InteractionStyle, STYLES } from '../../contracts/style.ts'
+
+/** One value for each style. */
+export type ByStyle<Value> = Readonly<Record<InteractionStyle, Value>>
+
+/** Does the work in one style after the other, so that none is measured beside another. */
+export async function inEachStyle<Value>(
+  work: (style: InteractionStyle) => Promise<Value>,
+): Promise<ByStyle<Value>> {
+  const values: [InteractionStyle, Value][] = []
+  for (const style of STYLES) values.push([style, await work(style)])
+  return Object.fromEntries(values) as ByStyle<Value>
+}
+
+export function mapStyles<From, To>(
+  values: ByStyle<From>,
+  change: (value: From) => To,
+): ByStyle<To> {
+  const { http, hybrid, events } = values
+  return { http: change(http), hybrid: change(hybrid), events: change(events) }
+}

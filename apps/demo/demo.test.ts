@@ -1,0 +1,133 @@
+import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtemp, readdir, rm } from 'node:fs/promises'
+import { createServer, type IncomingMessage } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { after, before, describe, test } from 'node:test'
+import { fileURLToPath } from 'node:url'
+import { readConfig } from '../../platform/config.ts'
+import { allInOneConfig } from '../all-in-one/config.ts'
+import { startAllInOne } from '../all-in-one/program.ts'
+
+const MAIN = fileURLToPath(new URL('main.ts', import.meta.url))
+const LIMIT_MS = 90_000
+const ID = '00000000-0000-4000-8000-000000000000'
+
+describe('the demo', () => {
+  let folder: string
+
+  before(async () => {
+    folder = await mkdtemp(join(tmpdir(), 'trifold-demo-test-'))
+  })
+  after(() => rm(folder, { recursive: true, force: true }))
+
+  test('starts a program, sees every promise kept, and leaves nothing behind', async () => {
+    const { exitCode, output } = await runDemo(['--own'], folder)
+    assert.equal(exitCode, 0, output)
+    assert.match(output, /^Program: http:\/\/127\.0\.0\.1:\d+, ready after /m)
+    assert.match(output, /^ {2}orders 3 units +✓ 201 +\d+ ms +✓ 201 +\d+ ms +✓ 201 +\d+ ms$/m)
+    assert.match(output, /^ {2}orders 3 units +✓ 402 +\d+ ms +✓ 402 +\d+ ms +✓ 201 +\d+ ms$/m)
+    assert.match(output, /^ {2}orders 3 units +✓ 503 +\d+ ms +✓ 503 +\d+ ms +✓ 201 +\d+ ms$/m)
+    assert.match(output, /^ {2}its payment +✓ VOIDED +✓ VOIDED +✓ PAID$/m)
+    assert.match(output, /^✓ All \d+ promises were kept, in [\d.]+ s\.$/m)
+    assert.doesNotMatch(output, /✗/)
+    const lines = output.split('\n')
+    assert.ok(lines.length <= 80, `${lines.length} lines`)
+    for (const line of lines) assert.ok(line.length <= 100, line)
+    assert.equal(output.includes('\u001b'), false, 'no colors where nobody sees them')
+    assert.deepEqual(await readdir(folder), [], 'its folder is removed')
+  })
+
+  test('switches on again what it had switched off when it is interrupted', async () => {
+    const environment = { PORT: '0', LOG_LEVEL: 'silent', DATA_DIR: join(folder, 'data') }
+    const program = await startAllInOne(readConfig(allInOneConfig, environment))
+    try {
+      const args = ['--url', program.url]
+      const { exitCode, output } = await runDemo(args, folder, /^billing is off$/m)
+      assert.equal(exitCode, 130, output)
+      assert.match(output, /could not go on: interrupted/)
+      const running = Object.entries(program.lab).map(([name, one]) => [name, one.running()])
+      assert.deepEqual(
+        running.filter(([, isRunning]) => !isRunning),
+        [],
+      )
+    } finally {
+      await program.close()
+    }
+  })
+
+  test('names what a program does against its promises, and exits with 1', async () => {
+    const impostor = createServer((request, response) => {
+      const [status, body] = wrongAnswer(request)
+      response.writeHead(status, { 'content-type': 'application/json' }).end(JSON.stringify(body))
+    })
+    impostor.listen(0, '127.0.0.1')
+    await once(impostor, 'listening')
+    const url = `http://127.0.0.1:${(impostor.address() as AddressInfo).port}`
+    try {
+      const { exitCode, output } = await runDemo(['--url', url, '--wait', '0.05'], folder)
+      assert.equal(exitCode, 1, output)
+      assert.match(output, /✓ 201 +\d+ ms +✓ 201/, 'what is as promised is shown as that')
+      assert.match(output, /✗ CANCELED, not APPROVED/)
+      assert.match(output, /no switches for its services/)
+      assert.match(output, /^✗ \d+ of \d+ promises were not kept:$/m)
+      assert.match(output, /left, .*: orders 3 units, http: promised 402, seen 201$/m)
+      assert.match(output, /: the messages, hybrid: promised deposit, paid, seen none$/m)
+    } finally {
+      impostor.close()
+      impostor.closeAllConnections()
+    }
+  })
+
+  test('says that nothing answers, and exits with 1', async () => {
+    const { exitCode, output } = await runDemo(
+      ['--url', 'http://127.0.0.1:9', '--wait', '0.05'],
+      folder,
+    )
+    assert.equal(exitCode, 1)
+    assert.match(output, /nothing answers http:\/\/127\.0\.0\.1:9\/orders\/health/)
+  })
+
+  test('explains itself', async () => {
+    const help = await runDemo(['--help'], folder)
+    assert.equal(help.exitCode, 0)
+    for (const option of ['--url', '--own', '--wait', '--help']) {
+      assert.ok(help.output.includes(option), option)
+    }
+    const wrong = await runDemo(['--fast'], folder)
+    assert.equal(wrong.exitCode, 2)
+    assert.match(wrong.output, /--fast/)
+  })
+})
+
+/** Runs the demo with its temporary files in a folder; interrupts it when its output matches. */
+async function runDemo(args: readonly string[], folder: string, interruptAt?: RegExp) {
+  const child = spawn(process.execPath, [MAIN, ...args], {
+    env: { TMPDIR: folder, NO_COLOR: '1' },
+    signal: AbortSignal.timeout(LIMIT_MS),
+  })
+  let output = ''
+  let interrupted = false
+  for (const stream of [child.stdout, child.stderr]) {
+    stream.setEncoding('utf8').on('data', (text: string) => {
+      output += text
+      if (interrupted || !interruptAt?.test(output)) return
+      interrupted = true
+      child.kill('SIGINT')
+    })
+  }
+  const [exitCode] = (await once(child, 'close')) as [number | null]
+  return { exitCode, output }
+}
+
+/** A program that takes every order, cancels it, and tells nobody. */
+function wrongAnswer({ method, url = '' }: IncomingMessage): [number, unknown] {
+  if (url === '/orders/health') return [200, { status: 'OK' }]
+  if (url === '/billing/account/create') return [200, ID]
+  if (method === 'POST' && url.startsWith('/orders')) return [201, ID]
+  if (url.startsWith(`/orders/${ID}`)) return [200, { id: ID, state: 'CANCELED' }]
+  return [404, {}]
+}

@@ -1,0 +1,99 @@
+import type { InteractionStyle } from '../../contracts/style.ts'
+import { inEachStyle, mapStyles } from './by-style.ts'
+import type { Client } from './client.ts'
+import { type Customer, openCustomer } from './customer.ts'
+import type { LabSwitch } from './lab-switch.ts'
+import { PROMISES } from './promises.ts'
+import { type Cell, cell, type Table } from './table.ts'
+
+/** The scenes in which a service is off while a customer with 199 orders 3 units for 195. */
+export async function servicesAreOff(client: Client, table: Table, lab: LabSwitch): Promise<void> {
+  table.scene('3  The first order again, while notification is off')
+  await playOutage(client, table, lab, 'notification', orderUnheard)
+  table.scene('4  The first order again, while billing is off')
+  await playOutage(client, table, lab, 'billing', orderUnpaid)
+}
+
+type Cells = Readonly<Record<string, Cell>>
+
+/** What a customer sees while a service is off, and what there is to see when it is on again. */
+type Outage = (
+  customer: Customer,
+) => Promise<{ meanwhile: Cells; afterwards: () => Promise<Cells> }>
+
+async function playOutage(
+  client: Client,
+  table: Table,
+  lab: LabSwitch,
+  service: 'notification' | 'billing',
+  outage: Outage,
+): Promise<void> {
+  const customers = await inEachStyle((style) => customerWithMoney(client, style))
+  const seen = await lab.whileOff(service, async () => {
+    table.heading(`${service} is off`)
+    const all = await inEachStyle((style) => outage(customers[style]))
+    table.rows(mapStyles(all, ({ meanwhile }) => meanwhile))
+    return all
+  })
+  table.heading(`${service} is on again`)
+  table.rows(await inEachStyle((style) => seen[style].afterwards()))
+}
+
+async function customerWithMoney(client: Client, style: InteractionStyle): Promise<Customer> {
+  const customer = await openCustomer(client, style)
+  await customer.deposit(199)
+  await customer.messages(1)
+  return customer
+}
+
+async function orderUnheard(customer: Customer) {
+  const { answer, orderId } = await customer.order(3)
+  const order = await customer.settledOrder(orderId)
+  const meanwhile = {
+    'orders 3 units': cell(
+      answer.status,
+      PROMISES[customer.style].notificationOff.answer,
+      answer.durationMs,
+    ),
+    'the order': cell(order.state, 'APPROVED'),
+    'the balance': cell(await customer.balance(), '4'),
+  }
+
+  async function afterwards() {
+    const late = await customer.messages(2)
+    // Messages come in order: whatever came twice would stand before this one.
+    await customer.deposit(1)
+    const all = await customer.messages(3)
+    return {
+      'the messages': cell(late.summary, 'deposit, paid'),
+      'and after a deposit': cell(all.summary, 'deposit, paid, deposit'),
+    }
+  }
+  return { meanwhile, afterwards }
+}
+
+async function orderUnpaid(customer: Customer) {
+  const promised = PROMISES[customer.style].billingOff
+  const { answer, orderId } = await customer.order(3)
+  const order = await customer.findOrder(orderId)
+  const told = promised.messagesMeanwhile.split(', ').length
+  const meanwhile = {
+    'orders 3 units': cell(answer.status, promised.answer, answer.durationMs),
+    'the order': cell(order.state, promised.stateMeanwhile),
+    'its reason': cell(order.reason ?? 'none', promised.reasonMeanwhile),
+    'the messages': cell((await customer.messages(told)).summary, promised.messagesMeanwhile),
+  }
+
+  async function afterwards() {
+    const settled = await customer.settledOrder(orderId)
+    const payment = await customer.payment(orderId, promised.payment)
+    const messages = await customer.messages(promised.messages.split(', ').length)
+    return {
+      'the order': cell(settled.state, promised.state),
+      'its payment': cell(payment.state ?? 'unknown', promised.payment),
+      'the balance': cell(await customer.balance(), promised.balance),
+      'the messages': cell(messages.summary, promised.messages),
+    }
+  }
+  return { meanwhile, afterwards }
+}

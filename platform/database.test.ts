@@ -1,0 +1,65 @@
+import assert from 'node:assert/strict'
+import { after, test } from 'node:test'
+import { type Database, DatabaseError, type DatabaseErrorKind, transact } from './database.ts'
+import { openPglite } from './pglite.ts'
+
+const database = await openPglite()
+after(() => database.close())
+await database.script('create table item (id integer primary key)')
+
+/** Fails so many transactions, after they did their work and before they commit. */
+function failing(times: number, kind: DatabaseErrorKind) {
+  const counts = { begun: 0 }
+  const failing: Database = {
+    ...database,
+    transaction: (work) =>
+      database.transaction(async (tx) => {
+        counts.begun += 1
+        const result = await work(tx)
+        if (counts.begun <= times) throw new DatabaseError('another one won', kind)
+        return result
+      }),
+  }
+  return { failing, counts }
+}
+
+test('a transaction that loses a conflict is done again from its beginning, and counts once', async () => {
+  const { failing: contended, counts } = failing(3, 'conflict')
+  const result = await transact(contended, async (tx) => {
+    await tx.query('insert into item (id) values (1)')
+    return 'done'
+  })
+  assert.equal(result, 'done')
+  assert.equal(counts.begun, 4)
+  assert.deepEqual(await database.query('select id from item'), [{ id: 1 }])
+})
+
+test('a unique key that another transaction took is such a conflict', async () => {
+  let tries = 0
+  await transact(database, async (tx) => {
+    tries += 1
+    // The first try decides on what it read before; the second has read again.
+    if (tries === 1) await tx.query('insert into item (id) values (1)')
+  })
+  assert.equal(tries, 2)
+})
+
+test('a transaction that loses for ever gives up', async () => {
+  const { failing: contended, counts } = failing(Number.POSITIVE_INFINITY, 'conflict')
+  await assert.rejects(
+    transact(contended, async () => undefined),
+    { name: 'DatabaseError', kind: 'conflict' },
+  )
+  assert.equal(counts.begun, 8)
+})
+
+test('what is no conflict is not tried again', async () => {
+  for (const kind of ['unavailable', 'invalid'] as const) {
+    const { failing: broken, counts } = failing(1, kind)
+    await assert.rejects(
+      transact(broken, async () => undefined),
+      { kind },
+    )
+    assert.equal(counts.begun, 1)
+  }
+})
