@@ -2,6 +2,7 @@ import type { TSchema } from 'typebox'
 import {
   BALANCE_CHANGED,
   type BalanceChanged,
+  EVENT_ID,
   EVENTS,
   type Event,
   type EventName,
@@ -208,7 +209,11 @@ const ACCOUNT_KEY = {
 const HEADERS = {
   type: 'object',
   properties: {
-    ce_id: { type: 'string', minLength: 1, description: 'The same id is the same message again.' },
+    ce_id: {
+      type: 'string',
+      pattern: EVENT_ID.source,
+      description: 'The same id is the same message again.',
+    },
     ce_type: { type: 'string', enum: MESSAGES },
     ce_source: { type: 'string', format: 'uri-reference' },
     ce_time: { type: 'string', format: 'date-time' },
@@ -221,6 +226,7 @@ const HEADERS = {
       enum: Object.keys(REASONS),
       description: 'Why a payment failed or an order was canceled.',
     },
+    'x-amount': { type: 'string', description: 'What ORDER_PAID took, in units, like 199.50.' },
   },
 } as const
 

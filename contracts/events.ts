@@ -1,6 +1,6 @@
 import Type, { type Static, type TSchema } from 'typebox'
 import { Compile } from 'typebox/compile'
-import { parseAmount } from './money.ts'
+import { parseAmount, toUnits } from './money.ts'
 import { type InteractionStyle, isStyle, STYLE_HEADER } from './style.ts'
 import { lowerUuids } from './uuid.ts'
 
@@ -112,6 +112,7 @@ export const REASONS = {
   DEADLINE_PASSED: 'no outcome was known before the deadline',
   DELETED: 'the customer deleted the order',
   REFUNDED: 'the payment was refunded',
+  PAYMENT_MISMATCH: 'another payment was made for the order',
 } as const
 export type Reason = keyof typeof REASONS
 
@@ -126,6 +127,8 @@ export interface EventMeta {
   readonly style?: InteractionStyle
   readonly reason?: Reason
   readonly traceparent?: string
+  /** What ORDER_PAID took, in minor units; travels in the header `x-amount`, in units. */
+  readonly amountMinor?: bigint
 }
 
 /** CloudEvents headers of the Kafka binary binding, and ours. `time` is in epoch milliseconds. */
@@ -145,6 +148,7 @@ export function eventHeaders(
     ...(meta.style && { [STYLE_HEADER]: meta.style }),
     ...(meta.reason && { 'x-reason': meta.reason }),
     ...(meta.traceparent && { traceparent: meta.traceparent }),
+    ...(meta.amountMinor && { 'x-amount': String(toUnits(meta.amountMinor)) }),
   }
 }
 
@@ -187,6 +191,10 @@ export function decodeEvent<Body extends Event>(message: {
   const problem = known.validator.Errors(body)[0] ?? badMoney(body as Record<string, unknown>)
   if (problem) return `${name}${problem.instancePath} ${problem.message}`
   const { headers } = message
+  const amountMinor = parseAmount(headers['x-amount'] ?? '')
+  if (headers.ce_id && !EVENT_ID.test(headers.ce_id)) {
+    return 'ce_id is not 1 to 200 printable ASCII characters without spaces'
+  }
   return {
     body: body as Body,
     meta: {
@@ -194,9 +202,13 @@ export function decodeEvent<Body extends Event>(message: {
       ...(isStyle(headers[STYLE_HEADER]) && { style: headers[STYLE_HEADER] }),
       ...(isReason(headers['x-reason']) && { reason: headers['x-reason'] }),
       ...(TRACEPARENT.test(headers.traceparent ?? '') && { traceparent: headers.traceparent }),
+      ...(typeof amountMinor === 'bigint' && { amountMinor }),
     },
   }
 }
+
+/** Ids become unique keys, which databases bound, and in `http` headers, which are ASCII. */
+export const EVENT_ID = /^[\x21-\x7e]{1,200}$/
 
 /** W3C Trace Context; anything else is not passed on. */
 const TRACEPARENT = /^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/

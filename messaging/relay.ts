@@ -44,7 +44,7 @@ export interface RelayOptions {
 }
 
 const BROKER_BATCH = 1000
-const CALLS_AT_ONCE = 64
+const CALLS_AT_ONCE = 128
 /** How long an idle relay waits before it looks for rows that another process left behind. */
 const IDLE_MS = 1_000
 const RETRY_BASE_MS = 100

@@ -46,11 +46,15 @@ export async function openParts(service: string) {
   }
 }
 
-/** The time of day, plus what it was moved on by: who sleeps until then wakes at once. */
-export function createClock() {
+/**
+ * The time of day, plus what it was moved on by: who sleeps until then wakes at once. A frozen clock
+ * stands still but for that, so that nothing happens by mere waiting.
+ */
+export function createClock(options: { readonly frozen?: boolean } = {}) {
+  const start = Date.now()
   let aheadMs = 0
   const sleepers = new Set<{ dueMs: number; wake: AbortController }>()
-  const now = () => Date.now() + aheadMs
+  const now = () => (options.frozen ? start : Date.now()) + aheadMs
   const runtime: Runtime = {
     ...systemRuntime,
     now,
@@ -58,7 +62,7 @@ export function createClock() {
       const sleeper = { dueMs: now() + durationMs, wake: new AbortController() }
       sleepers.add(sleeper)
       const either = signal ? AbortSignal.any([signal, sleeper.wake.signal]) : sleeper.wake.signal
-      await systemRuntime.sleep(durationMs, either)
+      await systemRuntime.sleep(options.frozen ? LONGEST_SLEEP_MS : durationMs, either)
       sleepers.delete(sleeper)
     },
   }
@@ -70,6 +74,9 @@ export function createClock() {
     },
   }
 }
+
+/** The largest that a timer takes. */
+const LONGEST_SLEEP_MS = 2 ** 31 - 1
 
 /** Waits until something is there, looking again and again; fails after ten seconds. */
 export async function until<T>(
@@ -132,7 +139,7 @@ function toWire({ topic, key, headers, value }: BusMessage): WireMessage {
 export function sendBare(
   bus: Bus,
   topic: string,
-  body: { readonly accountId: string } & object,
+  body: { readonly accountId: string; readonly [field: string]: unknown },
   headers: Record<string, string> = {},
 ): Promise<void> {
   const value = new TextEncoder().encode(JSON.stringify(body))

@@ -19,8 +19,10 @@ export interface Gateway {
   /** Answers 503 from now on; resolves when the requests that the service has are answered. */
   unmount(name: ServiceName): Promise<void>
   openLab(lab: Lab): void
-  /** Takes no new connections; resolves when those that are busy have been answered. */
-  stopListening(): Promise<void>
+  /** From now on an answer ends its connection, so that clients who keep theirs go elsewhere. */
+  drain(): void
+  /** Takes no new connections; resolves when those that are left have been answered. */
+  close(): Promise<void>
 }
 
 type ServiceName = 'order' | 'billing' | 'notification'
@@ -41,8 +43,10 @@ export async function openGateway(config: AllInOneConfig, log: Log): Promise<Gat
   const services = new Map<ServiceName, Mounted>()
   const basePath = config.BASE_PATH.replace(/\/+$/, '')
   let lab: Lab | undefined
+  let draining = false
 
   function handle(request: IncomingMessage, response: ServerResponse): void {
+    if (draining) response.setHeader('connection', 'close')
     const path = pathOf(request.url ?? '/', basePath)
     const [, first = '', second = '', third = '', fourth = ''] = path.split('/')
     const service = SERVICES[first]
@@ -95,13 +99,23 @@ export async function openGateway(config: AllInOneConfig, log: Log): Promise<Gat
     openLab(switches) {
       lab = switches
     },
-    stopListening: () =>
+    drain() {
+      draining = true
+    },
+    close: () =>
       new Promise((resolve) => {
-        server.close(() => resolve())
+        const limit = setTimeout(() => server.closeAllConnections(), LAST_ANSWERS_MS)
+        server.close(() => {
+          clearTimeout(limit)
+          resolve()
+        })
         server.closeIdleConnections()
       }),
   }
 }
+
+/** When all services are off, what is still on its way is answered at once, or will never arrive. */
+const LAST_ANSWERS_MS = 1_000
 
 /** Longer than the pools of clients keep a connection, so that they close it first. */
 const KEEP_ALIVE_MS = 72_000

@@ -90,10 +90,12 @@ export async function startAllInOne(config: AllInOneConfig): Promise<Program> {
     database,
     dataDir,
     async close() {
-      // Callers first: order calls billing, billing calls notification.
-      await gateway.stopListening()
+      // Callers first: order calls billing, billing calls notification. They do so through the
+      // gateway, which therefore stays until the last of them is done.
+      gateway.drain()
       for (const one of [lab.order, lab.billing, lab.notification]) await one.stop()
       await http.close()
+      await gateway.close()
       await bus.close()
       await database.close()
     },

@@ -158,7 +158,7 @@ function auditOrder(
     findings.add('I3', subject, `is ${state}, but its payment is PAID`)
   }
   const payer = payment?.accountId ?? profileId
-  if (payer !== profileId) {
+  if (payment?.state === 'PAID' && payer !== profileId) {
     const sentence = `belongs to ${profileId}, but its payment names account ${payer}`
     findings.add('I8', subject, sentence)
   }

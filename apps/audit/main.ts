@@ -148,12 +148,14 @@ function report(
   checks: ReadonlyMap<Invariant, ReadonlyMap<string, number>>,
   settled: boolean,
 ): string {
+  const atLeast = (found: number) =>
+    found >= MAX_VIOLATIONS_EACH ? `${found} or more` : `${found}`
   const table = (Object.keys(INVARIANTS) as Invariant[]).map((invariant) => {
     const found = violations.filter((violation) => violation.invariant === invariant).length
     const counts = [...(checks.get(invariant) ?? [])].map(([what, count]) => `${count} ${what}`)
-    const many = found === MAX_VIOLATIONS_EACH ? `${found} or more` : String(found)
-    const result = found > 0 ? many : counts.length > 0 ? 'ok' : '-'
-    return `${invariant}  ${result.padEnd(12)}  ${INVARIANTS[invariant]}${counts.length > 0 ? ` (${counts.join(', ')})` : ''}`
+    const result = found > 0 ? atLeast(found) : counts.length > 0 ? 'ok' : '-'
+    const extent = counts.length > 0 ? ` (${counts.join(', ')})` : ''
+    return `${invariant}  ${result.padEnd(12)}  ${INVARIANTS[invariant]}${extent}`
   })
   const lines = violations
     .slice(0, MAX_LINES)
@@ -163,6 +165,7 @@ function report(
   const mode = settled
     ? 'everything must be final'
     : 'work may be in flight; --settled checks the rest'
-  const sum = violations.length === 0 ? 'No violations' : `Violations: ${violations.length}`
+  const sum =
+    violations.length === 0 ? 'No violations' : `Violations: ${atLeast(violations.length)}`
   return `${[...table, '', ...lines, `${sum} (${mode}).`].join('\n')}\n`
 }

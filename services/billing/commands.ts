@@ -43,6 +43,8 @@ export type Applied =
       readonly outcome: Outcome
       /** The announcements that go by HTTP, which style `http` tries before it answers. */
       readonly callIds: readonly string[]
+      /** The payment that this command settled or refunded; a repetition does neither. */
+      readonly moved: Payment | undefined
     }
   | Repetition
 
@@ -65,7 +67,7 @@ export async function applyCommands(
   const applied = batch.map(({ command, keyed }): Applied => {
     const stored = keyed && known.get(keyed.key)
     if (keyed && stored) return repeat(keyed, stored)
-    const { outcome, sent } = books.apply(command, at.now)
+    const { outcome, sent, moved } = books.apply(command, at.now)
     messages.push(...sent)
     if (keyed && outcome.kind !== 'refused') {
       const entry = { ...keyed, answer: answerTo(command, outcome) }
@@ -73,7 +75,7 @@ export async function applyCommands(
       remembered.push(entry)
     }
     const calls = sent.filter(({ carrier }) => carrier === 'http')
-    return { kind: 'applied', outcome, callIds: calls.map(({ eventId }) => eventId) }
+    return { kind: 'applied', outcome, callIds: calls.map(({ eventId }) => eventId), moved }
   })
 
   await writeChanges(tx, books.changes(), at.now)
@@ -88,11 +90,9 @@ async function openBooks(tx: Queryable, commands: readonly Command[]) {
     commands.map((command) => ('orderId' in command ? command.orderId : null)),
   )
   const named = commands.map(({ accountId }) => accountId)
-  // A void that names no account still needs the lock of the account that it may refund.
-  const nameless = commands.flatMap((command) =>
-    command.type === 'void' && command.accountId === null ? [command.orderId] : [],
-  )
-  const payers = [...(await findPayments(tx, nameless)).values()].map(({ accountId }) => accountId)
+  // A void needs the lock of the account that it may refund, whichever it names.
+  const voided = commands.flatMap((command) => (command.type === 'void' ? [command.orderId] : []))
+  const payers = [...(await findPayments(tx, voided)).values()].map(({ accountId }) => accountId)
   const accounts = await lockAccounts(tx, unique([...named, ...payers]))
   const payments: Map<string, Payment> = await findPayments(tx, orderIds)
   const depositIds = unique(
@@ -108,11 +108,12 @@ async function openBooks(tx: Queryable, commands: readonly Command[]) {
   const traces = new Map<string, string | undefined>()
 
   return {
-    apply(command: Command, now: number): { outcome: Outcome; sent: OutboxMessage[] } {
+    apply(command: Command, now: number) {
       const payment = 'orderId' in command ? payments.get(command.orderId) : undefined
       const deposit = 'depositId' in command ? deposits.get(command.depositId) : undefined
-      const account = accounts.get(command.accountId ?? payment?.accountId ?? '')
-      if (account === undefined && payment?.state === 'PAID' && command.accountId === null) {
+      const payer = command.type === 'void' ? payment?.accountId : command.accountId
+      const account = accounts.get(payer ?? '')
+      if (account === undefined && payment?.state === 'PAID' && command.type === 'void') {
         // It came after the look that says which accounts to lock: read again, with its lock.
         throw new DatabaseError('an order was paid meanwhile', 'conflict')
       }
@@ -128,7 +129,7 @@ async function openBooks(tx: Queryable, commands: readonly Command[]) {
       if (announce?.event === 'PAYMENT_REFUNDED' && isUnknownToOrder(command, announce.payment)) {
         sent.push(deleteOrder(announce.payment, companions))
       }
-      return { outcome: decision.outcome, sent }
+      return { outcome: decision.outcome, sent, moved: decision.payment }
     },
 
     changes: (): Changes => {

@@ -3,7 +3,7 @@ import { toMinor } from '../../contracts/money.ts'
 import type { InteractionStyle } from '../../contracts/style.ts'
 import type { Handled } from '../../messaging/consumer.ts'
 import type { Queryable } from '../../platform/database.ts'
-import { applyCommands, type CommandContext } from './commands.ts'
+import { type Applied, applyCommands, type CommandContext } from './commands.ts'
 import type { Command } from './ledger.ts'
 
 /** Events in: what the topic `billing` asks for, settled as one batch. */
@@ -14,7 +14,7 @@ export async function settleRequests(
     readonly newId: () => string
   },
   events: readonly Received<BillingEvent>[],
-  wake: (committed: Queryable) => void,
+  afterCommit: (applied: readonly Applied[], committed: Queryable) => void,
 ): Promise<Handled<BillingEvent>> {
   const batch = events.map((event) => ({ command: toCommand(event, context) }))
   const applied = await applyCommands(tx, context, batch)
@@ -25,7 +25,7 @@ export async function settleRequests(
       poison.set(event, `${event.body.event} is refused: ${result.outcome.code}`)
     }
   }
-  return { poison, afterCommit: () => wake(tx) }
+  return { poison, afterCommit: () => afterCommit(applied, tx) }
 }
 
 function toCommand(

@@ -42,7 +42,7 @@ const accepted = (style: InteractionStyle): Announcement => ({
 })
 
 const cases = [
-  [paid, orderId, { event: 'ORDER_PAID', orderId, accountId }, {}],
+  [paid, orderId, { event: 'ORDER_PAID', orderId, accountId }, { 'x-amount': '195.5' }],
   [
     failed,
     orderId,

@@ -32,7 +32,9 @@ export function route(announcement: Announcement, at: Companions): OutboxMessage
   const accountId = payment.accountId as string
   const body = { event: name, orderId, accountId, ...refundOf(name, payment) }
   const told = name === 'PAYMENT_FAIL' && reason !== null && { reason }
-  return tell(body, { id: `${orderId}/${name}`, style, ...told }, at)
+  // The body has no amount, and order must not take any payment for its own.
+  const taken = name === 'ORDER_PAID' && { amountMinor: payment.amountMinor as bigint }
+  return tell(body, { id: `${orderId}/${name}`, style, ...told, ...taken }, at)
 }
 
 function depositTerms(deposit: Deposit) {

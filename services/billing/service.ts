@@ -12,7 +12,7 @@ import {
   type ServiceParts,
 } from '../../messaging/service.ts'
 import { coalesce } from '../../platform/coalesce.ts'
-import { transact } from '../../platform/database.ts'
+import { type Queryable, transact } from '../../platform/database.ts'
 import { migrate } from '../../platform/migrate.ts'
 import { askForDeposits } from './ask-again.ts'
 import {
@@ -57,7 +57,7 @@ export async function createBillingService(
           watches = results.map(watchCalls)
           return { applied: results, tx }
         })
-        relay.wake(tx)
+        announce(applied, tx)
         return applied.map((result, index) => {
           const watch = watches[index]
           return { applied: result, ...(watch && { watch }) }
@@ -68,6 +68,15 @@ export async function createBillingService(
       }
     },
   })
+
+  /** After a commit: what it caused goes out, and what it moved is counted. */
+  function announce(applied: readonly Applied[], committed: Queryable): void {
+    relay.wake(committed)
+    for (const result of applied) {
+      if (result.kind !== 'applied' || result.moved === undefined) continue
+      telemetry.count('trifold_payments_total', { state: result.moved.state })
+    }
+  }
 
   // Watched before the commit, since the relay may be faster than what comes after it.
   function watchCalls(result: Applied): Watch | undefined {
@@ -82,9 +91,6 @@ export async function createBillingService(
     await watch?.tried(Math.min(FIRST_TRY_MS, config.CALL_TIMEOUT_MS / 2))
     const { outcome } = applied
     if (outcome.kind === 'refused') throw new Fault(outcome.code)
-    if (outcome.kind === 'payment') {
-      telemetry.count('trifold_payments_total', { state: outcome.payment.state })
-    }
     return answerTo(addressed.command, outcome)
   }
 
@@ -108,7 +114,7 @@ export async function createBillingService(
     handle: (tx, events) => {
       const { INTERACTION_STYLE: defaultStyle } = config
       const at = { ...context(), defaultStyle, newId: runtime.uuid }
-      return settleRequests(tx, at, events, relay.wake)
+      return settleRequests(tx, at, events, announce)
     },
   })
   const asking = periodically(1_000, runtime, log, async () => {

@@ -1,5 +1,4 @@
-import { access, mkdir, open, rename } from 'node:fs/promises'
-import { hostname } from 'node:os'
+import { mkdir, open, readdir, rename } from 'node:fs/promises'
 import { join } from 'node:path'
 import { createTransport } from 'nodemailer'
 import MailComposer from 'nodemailer/lib/mail-composer/index.js'
@@ -70,11 +69,14 @@ function createSmtp(url: string, timeoutMs: number) {
 
 /** Maildir: written whole in `tmp`, then moved to `new`, where readers look. */
 async function keep(maildir: string, letter: Letter): Promise<void> {
-  const name = `${letter.messageId.replace(/[^\w.-]/g, '')}.${hostname()}`
-  const target = join(maildir, 'new', name)
+  const name = letter.messageId.replace(/[^\w.-]/g, '')
   for (const folder of ['tmp', 'new', 'cur'])
     await mkdir(join(maildir, folder), { recursive: true })
-  if (await exists(target)) return
+  // A mail reader moves what it has seen to `cur` and adds its flags to the name.
+  for (const folder of ['new', 'cur']) {
+    const letters = await readdir(join(maildir, folder))
+    if (letters.some((one) => one === name || one.startsWith(`${name}:`))) return
+  }
   const content = await new MailComposer(letter).compile().build()
   const draft = join(maildir, 'tmp', name)
   const file = await open(draft, 'w')
@@ -84,11 +86,5 @@ async function keep(maildir: string, letter: Letter): Promise<void> {
   } finally {
     await file.close()
   }
-  await rename(draft, target)
+  await rename(draft, join(maildir, 'new', name))
 }
-
-const exists = (path: string) =>
-  access(path).then(
-    () => true,
-    () => false,
-  )

@@ -40,6 +40,7 @@ function failureText(accountId: string, orderId: string, reason: Reason | null):
     case 'DEADLINE_PASSED':
     case 'DELETED':
     case 'REFUNDED':
+    case 'PAYMENT_MISMATCH':
       return `ORDER ${orderId} NOT PAID: it was canceled`
   }
 }

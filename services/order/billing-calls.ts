@@ -62,6 +62,7 @@ function meaningOf({ status, body }: HttpAnswer): OrderCommand | undefined {
   if (status === 404 && code === 'ACCOUNT_NOT_FOUND') {
     return { type: 'refuse', reason: 'ACCOUNT_NOT_FOUND' }
   }
+  if (code === 'PAYMENT_MISMATCH') return { type: 'refuse', reason: code }
   if (code === 'PAYMENT_VOIDED') return { type: 'refuse', reason: reason ?? 'ORDER_CANCELED' }
   return undefined
 }

@@ -8,7 +8,7 @@ import {
 } from '../../messaging/idempotency.ts'
 import type { Outbox, OutboxMessage } from '../../messaging/outbox.ts'
 import type { Queryable } from '../../platform/database.ts'
-import { answerOf, decide, type Order, type OrderCommand } from './order.ts'
+import { answerOf, decide, type Order, type OrderCommand, type OrderState } from './order.ts'
 import { route, type Trace } from './routing.ts'
 import {
   changeOrders,
@@ -86,8 +86,8 @@ export interface AddressedCommand {
   readonly trace?: Trace
 }
 
-/** The order as a command left it, or why the command was not for it. */
-export type Applied = StoredOrder | 'unknown' | 'not theirs'
+/** The order as a command left it and the state that it came from, or why it was not for it. */
+export type Applied = (StoredOrder & { readonly from: OrderState }) | 'unknown' | 'not theirs'
 
 export async function applyCommands(
   tx: Queryable,
@@ -106,7 +106,7 @@ export async function applyCommands(
       state === order.state ? order : { ...order, state, reason, updated: new Date(at.now) }
     orders.set(orderId, moved)
     for (const effect of effects) messages.push(route(effect, moved, reason, at.now, trace))
-    return moved
+    return { ...moved, from: order.state }
   })
   const changed = [...orders.values()].filter(
     (order) => order.state !== origins.get(order.id)?.state,

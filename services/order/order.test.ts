@@ -39,6 +39,8 @@ const refuse = { type: 'refuse', reason: 'NOT_ENOUGH_MONEY' } as const
 /** Every state with every command; a canceled order was canceled for lack of money. */
 const table: Row[] = [
   ['PENDING', { type: 'approve' }, paid],
+  ['PENDING', { type: 'approve', paidMinor: 19_500n }, paid],
+  ['PENDING', { type: 'approve', paidMinor: 19_499n }, off('PAYMENT_MISMATCH', 'voidPayment')],
   ['PENDING', refuse, off('NOT_ENOUGH_MONEY')],
   ['PENDING', { type: 'giveUpOnBilling' }, off('BILLING_UNREACHABLE', 'voidPayment')],
   ['PENDING', { type: 'passDeadline' }, off('DEADLINE_PASSED', 'voidPayment')],
@@ -62,7 +64,8 @@ describe('an order', () => {
   for (const [state, command, expected] of table) {
     const { state: then, effects } = expected
     const asks = effects.length > 0 ? ` and asks for ${effects.join(', ')}` : ''
-    test(`that is ${state} is ${then} after ${command.type}${asks}`, () => {
+    const paidMinor = 'paidMinor' in command ? ` of ${command.paidMinor} minor units` : ''
+    test(`that is ${state} is ${then} after ${command.type}${paidMinor}${asks}`, () => {
       const reason = state === 'CANCELED' ? 'NOT_ENOUGH_MONEY' : null
       assert.deepEqual(decide(order({ state, reason }), command), expected)
     })
@@ -75,7 +78,8 @@ describe('an order', () => {
 
   test('keeps the reason that billing gave for its refusal', () => {
     for (const reason of reasons) {
-      assert.deepEqual(decide(order(), { type: 'refuse', reason }), off(reason))
+      const voids = reason === 'PAYMENT_MISMATCH' ? (['voidPayment'] as const) : []
+      assert.deepEqual(decide(order(), { type: 'refuse', reason }), off(reason, ...voids))
     }
   })
 })
@@ -89,6 +93,7 @@ const anyCommand: fc.Arbitrary<OrderCommand> = fc.oneof(
     { type: 'acknowledgeRefund' },
   ),
   fc.record({ type: fc.constant('refuse' as const), reason: fc.constantFrom(...reasons) }),
+  fc.record({ type: fc.constant('approve' as const), paidMinor: fc.constantFrom(1n, 19_500n) }),
 )
 
 function play(start: Order, commands: readonly OrderCommand[]) {
@@ -169,5 +174,6 @@ test('a customer is told of lack of money, of billing out of reach, or of a canc
     DEADLINE_PASSED: 'ORDER_CANCELED',
     DELETED: 'ORDER_CANCELED',
     REFUNDED: 'ORDER_CANCELED',
+    PAYMENT_MISMATCH: 'ORDER_CANCELED',
   })
 })

@@ -22,7 +22,8 @@ export interface Order {
 export type OrderState = 'PENDING' | 'APPROVED' | 'CANCELED'
 
 export type OrderCommand =
-  | { readonly type: 'approve' }
+  /** Paid; where it is known how much, that must be the price. */
+  | { readonly type: 'approve'; readonly paidMinor?: bigint }
   /** Billing refused the payment: nothing was taken. */
   | { readonly type: 'refuse'; readonly reason: Reason }
   /** A call to billing got no answer: it may have taken the money or not. */
@@ -44,7 +45,7 @@ export interface OrderDecision {
 export function decide(order: Order, command: OrderCommand): OrderDecision {
   switch (order.state) {
     case 'PENDING':
-      return decidePending(command, order.style)
+      return decidePending(command, order)
     case 'APPROVED':
       return decideApproved(command)
     case 'CANCELED':
@@ -53,12 +54,14 @@ export function decide(order: Order, command: OrderCommand): OrderDecision {
   }
 }
 
-function decidePending(command: OrderCommand, style: InteractionStyle): OrderDecision {
+function decidePending(command: OrderCommand, { style, priceMinor }: Order): OrderDecision {
   switch (command.type) {
     case 'approve':
-      return { state: 'APPROVED', reason: null, effects: [] }
+      return (command.paidMinor ?? priceMinor) === priceMinor
+        ? { state: 'APPROVED', reason: null, effects: [] }
+        : canceled('PAYMENT_MISMATCH', ['voidPayment'])
     case 'refuse':
-      return canceled(command.reason, [])
+      return canceled(command.reason, command.reason === 'PAYMENT_MISMATCH' ? ['voidPayment'] : [])
     case 'giveUpOnBilling':
       return canceled(
         'BILLING_UNREACHABLE',
@@ -120,6 +123,7 @@ export function answerOf(reason: Reason | null): OrderAnswer {
     case 'DEADLINE_PASSED':
     case 'DELETED':
     case 'REFUNDED':
+    case 'PAYMENT_MISMATCH':
       return { accepted: false, code: 'ORDER_CANCELED' }
   }
 }

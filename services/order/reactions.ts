@@ -1,4 +1,4 @@
-import type { PaymentEvent, Received } from '../../contracts/events.ts'
+import type { EventMeta, PaymentEvent, Received } from '../../contracts/events.ts'
 import type { Handled } from '../../messaging/consumer.ts'
 import type { Queryable } from '../../platform/database.ts'
 import {
@@ -42,18 +42,18 @@ function toCommand({ body, meta }: Received<PaymentEvent>): AddressedCommand | u
   return {
     orderId: body.orderId,
     profileId: body.accountId,
-    command: commandOf(body.event, meta.reason),
+    command: commandOf(body.event, meta),
     ...(traceparent && { trace: { traceparent } }),
   }
 }
 
 function commandOf(
   event: 'ORDER_PAID' | 'PAYMENT_FAIL' | 'PAYMENT_REFUNDED',
-  reason: Received<PaymentEvent>['meta']['reason'],
+  { reason, amountMinor }: EventMeta,
 ): OrderCommand {
   switch (event) {
     case 'ORDER_PAID':
-      return { type: 'approve' }
+      return { type: 'approve', ...(amountMinor && { paidMinor: amountMinor }) }
     case 'PAYMENT_FAIL':
       return { type: 'refuse', reason: reason ?? 'NOT_ENOUGH_MONEY' }
     case 'PAYMENT_REFUNDED':

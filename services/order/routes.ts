@@ -48,7 +48,8 @@ export interface OrderRoutes {
   }
 }
 
-const MAX_WAIT_SECONDS = 30
+/** Shorter than a process may take to stop, which waits for its requests. */
+const MAX_WAIT_SECONDS = 15
 /** How often a waiting read looks for an outcome that another process committed. */
 const LOOK_AGAIN_MS = 500
 

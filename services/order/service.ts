@@ -27,6 +27,7 @@ import {
 } from './commands.ts'
 import type { OrderConfig } from './config.ts'
 import { migrations, SCHEMA } from './migrations/001-initial.ts'
+import type { OrderState } from './order.ts'
 import { settleOrders } from './reactions.ts'
 import { orderRoutes } from './routes.ts'
 import { findOrders, listOrders, type StoredOrder } from './store.ts'
@@ -68,7 +69,7 @@ export async function createOrderService(
     for (const order of applied) {
       if (typeof order === 'string' || order.state === 'PENDING') continue
       outcomes.resolve(order.id, order)
-      measure(order, parts)
+      if (order.from !== order.state) measure(order, order.from, parts)
     }
   }
 
@@ -137,13 +138,10 @@ const customers = (config: OrderConfig) => ({
   outcomeTimeoutMs: config.CALL_TIMEOUT_MS + 2_000,
 })
 
-/** Outcomes that are older were measured when they happened. */
-const FRESH_MS = 1_000
-
-function measure(order: StoredOrder, { telemetry, runtime }: ServiceParts): void {
+function measure(order: StoredOrder, from: OrderState, { telemetry }: ServiceParts): void {
   const { style, state, reason, created, updated } = order
-  if (updated.getTime() < runtime.now() - FRESH_MS) return
   telemetry.count('trifold_orders_total', { style, state, reason: reason ?? '' })
+  if (from !== 'PENDING') return
   const seconds = (updated.getTime() - created.getTime()) / 1000
   telemetry.observe('trifold_order_settle_seconds', seconds, { style })
 }

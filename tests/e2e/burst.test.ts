@@ -10,7 +10,7 @@ const AFFORDABLE = 250
 
 // Longer than the default, because in http the messages of one account go one after the other, and
 // a machine that is busy with other tests may need more than the default for so many.
-const trifold = await startProgram({ CALL_TIMEOUT_MS: '25000' })
+const trifold = await startProgram({ CALL_TIMEOUT_MS: '60000' })
 after(() => trifold.close())
 
 for (const style of STYLES) {
@@ -31,7 +31,7 @@ for (const style of STYLES) {
       const all = await trifold.orders(account)
       assert.equal(all.filter(({ state }) => state === 'PENDING').length, 0)
       return all
-    }, 15_000)
+    }, 30_000)
     assert.equal(orders.length, ORDERS)
     assert.equal(new Set(orders.map(({ orderNumber }) => orderNumber)).size, ORDERS)
     const approved = new Set(orders.filter(({ state }) => state === 'APPROVED').map(({ id }) => id))
@@ -50,7 +50,7 @@ for (const style of STYLES) {
       const all = await trifold.messages(account)
       assert.equal(all.length, ORDERS + 1)
       return all
-    }, 15_000)
+    }, 30_000)
     const texts = new Set(messages.map(({ text }) => text))
     assert.equal(texts.size, ORDERS + 1)
     for (const id of approved) assert.ok(texts.has(`ORDER ${id} PAID SUCCESSFULLY`))

@@ -100,4 +100,5 @@ test('a letter that the mail server puts off is sent again; one that it refuses 
   assert.match(lettersTo(email)[1]!.text, /DEPOSIT 3 ACCEPTED/)
 })
 
-test('leaves clean books', () => assertCleanBooks(trifold))
+test('leaves clean books, but for the letter that was refused', () =>
+  assertCleanBooks(trifold, ({ sentence }) => sentence.endsWith('554 we do not want this')))

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { after, afterEach, test } from 'node:test'
 import { STYLES } from '../../contracts/style.ts'
 import { assertCleanBooks } from './books.ts'
-import { eventually, type Problem, UNIT_PRICE } from './client.ts'
+import { eventually, type Problem, sumOf, UNIT_PRICE } from './client.ts'
 import { startProgram } from './program.ts'
 
 const trifold = await startProgram()
@@ -112,8 +112,43 @@ test('events: an order deleted while PENDING stays CANCELED, and its money is al
     assert.ok(['VOIDED', 'REFUNDED'].includes(body.state ?? ''), `the payment is ${body.state}`)
   })
   assert.equal(await trifold.balance(account), 100)
+  assert.equal(sumOf(await trifold.entries(account)), 100)
   assert.equal((await trifold.getOrder(account, id, 0)).reason, 'DELETED')
 })
+
+for (const style of STYLES) {
+  test(`${style}: a paid order that is deleted while billing is off is refunded later, once`, async () => {
+    const account = await trifold.fundedAccount(100)
+    const { body: id } = await trifold.order(account, { style })
+    assert.equal((await trifold.getOrder(account, id)).state, 'APPROVED')
+    await off('billing')
+    await trifold.deleteOrder(account, id)
+    assert.equal((await trifold.getOrder(account, id, 0)).state, 'CANCELED')
+    await on('billing')
+    await eventually(async () => {
+      assert.equal(await trifold.balance(account), 100)
+      assert.equal(
+        (await textsOf(account)).at(-1),
+        `ORDER ${id} REFUNDED: 65 ON ACCOUNT ${account}`,
+      )
+    })
+    assert.equal((await trifold.entries(account)).length, 3)
+  })
+
+  test(`${style}: a refund at billing while order is off cancels the order later`, async () => {
+    const account = await trifold.fundedAccount(100)
+    const { body: id } = await trifold.order(account, { style })
+    assert.equal((await trifold.getOrder(account, id)).state, 'APPROVED')
+    await off('order')
+    const path = `/billing/payments/${id}/void`
+    assert.deepEqual(await trifold.read(path, {}, 'POST'), { orderId: id, state: 'REFUNDED' })
+    await on('order')
+    await eventually(async () => {
+      assert.equal((await trifold.getOrder(account, id, 0)).state, 'CANCELED')
+    })
+    assert.equal(await trifold.balance(account), 100)
+  })
+}
 
 test('events: a void at billing that overtakes the order cancels it', async () => {
   const account = await trifold.fundedAccount(100)
@@ -174,19 +209,18 @@ test('hybrid: while the broker is off orders and deposits go on; messages follow
 })
 
 test('events: while the broker is off orders and deposits are accepted, and settle later', async () => {
+  const account = await trifold.fundedAccount(100)
   await off('broker')
-  const account = await trifold.createAccount()
-  assert.equal(await trifold.deposit(account, 100, 'events'), 100)
+  assert.equal(await trifold.deposit(account, 7, 'events'), 107)
   const { status, body: id } = await trifold.order(account, { style: 'events' })
   assert.equal(status, 201)
   assert.equal((await trifold.getOrder(account, id, 0)).state, 'PENDING')
-  assert.equal(await trifold.balance(account), 0)
+  assert.equal(await trifold.balance(account), 100)
   await on('broker')
-  // Which of the two billing reads first is open; the money is there for one order later at most.
-  const order = await trifold.getOrder(account, id)
+  assert.equal((await trifold.getOrder(account, id)).state, 'APPROVED')
   await eventually(async () => {
-    assert.equal(await trifold.balance(account), order.state === 'APPROVED' ? 35 : 100)
-    assert.equal((await textsOf(account)).length, 2)
+    assert.equal(await trifold.balance(account), 42)
+    assert.equal((await textsOf(account)).length, 3)
   })
 })
 

@@ -1,0 +1,146 @@
+import assert from 'node:assert/strict'
+import { after, describe, test } from 'node:test'
+import { migrate } from '../platform/migrate.ts'
+import { openPglite } from '../platform/pglite.ts'
+import {
+  createIdempotency,
+  idempotencyTable,
+  keyedRequest,
+  repeat,
+  sendStored,
+} from './idempotency.ts'
+
+const database = await openPglite()
+after(() => database.close())
+await migrate(database, 'keys', [{ id: 1, name: 'initial', sql: idempotencyTable('keys') }])
+const idempotency = createIdempotency('keys')
+const now = Date.parse('2026-03-01T10:00:00Z')
+const created = { status: 201, body: '"an id"' }
+
+const remember = (key: string, answer: typeof created | null, at = now, request = 'POST /orders') =>
+  database.transaction((tx) => idempotency.remember(tx, [{ key, request, answer }], at))
+const find = async (key: string) => (await idempotency.find(database, [key])).get(key)
+
+describe('a stored key', () => {
+  test('is found with its answer, among others and beside unknown ones', async () => {
+    await remember('a1', created)
+    await remember('a2', null)
+    const found = await idempotency.find(database, ['a1', 'a2', 'a3'])
+    assert.deepEqual([...found.keys()].sort(), ['a1', 'a2'])
+    assert.deepEqual(found.get('a1'), { key: 'a1', request: 'POST /orders', answer: created })
+    assert.equal(found.get('a2')?.answer, null)
+  })
+
+  test('that is stored again is a conflict, whatever is stored with it, and stays as it is', async () => {
+    await remember('b1', created)
+    await assert.rejects(remember('b1', null), { name: 'DatabaseError', kind: 'conflict' })
+    const both = database.transaction((tx) =>
+      idempotency.remember(
+        tx,
+        ['b2', 'b1'].map((key) => ({ key, request: 'other', answer: null })),
+        now,
+      ),
+    )
+    await assert.rejects(both, { kind: 'conflict' })
+    assert.deepEqual((await find('b1'))?.answer, created)
+    assert.equal(await find('b2'), undefined)
+  })
+
+  test('gets its answer once the outcome is known, and keeps the first one', async () => {
+    await remember('c1', null)
+    const refused = { status: 402, body: '{"code":"NOT_ENOUGH_MONEY"}' }
+    await idempotency.complete(database, [{ key: 'c1', ...refused }])
+    assert.deepEqual((await find('c1'))?.answer, refused)
+    await idempotency.complete(database, [
+      { key: 'c1', ...created },
+      { key: 'unknown', ...created },
+    ])
+    assert.deepEqual((await find('c1'))?.answer, refused)
+    assert.equal(await find('unknown'), undefined)
+  })
+
+  test('is forgotten after its time, and can then be used again', async () => {
+    await remember('d1', created, now - 1)
+    await remember('d2', created, now)
+    await idempotency.expire(database, now)
+    assert.equal(await find('d1'), undefined)
+    assert.notEqual(await find('d2'), undefined)
+    await remember('d1', null)
+  })
+
+  test('is not stored when its transaction fails', async () => {
+    const failed = database.transaction(async (tx) => {
+      await idempotency.remember(tx, [{ key: 'e1', request: 'r', answer: created }], now)
+      throw new Error('after all not')
+    })
+    await assert.rejects(failed, /after all not/)
+    assert.equal(await find('e1'), undefined)
+  })
+})
+
+describe('a repeated request', () => {
+  const first = keyedRequest('k', 'POST /orders', { profileId: 'p', productQuantity: 3 })!
+
+  test('is the same whatever the sequence of its fields', () => {
+    const again = keyedRequest('k', 'POST /orders', { productQuantity: 3, profileId: 'p' })
+    assert.deepEqual(again, first)
+  })
+
+  test('is another with other content or by another call', () => {
+    const others = [
+      keyedRequest('k', 'POST /orders', { profileId: 'p', productQuantity: 4 }),
+      keyedRequest('k', 'POST /orders', { profileId: 'p' }),
+      keyedRequest('k', 'POST /payments', { profileId: 'p', productQuantity: 3 }),
+    ]
+    for (const other of others) assert.notEqual(other?.request, first.request)
+  })
+
+  test('without a key is nothing to remember', () => {
+    assert.equal(keyedRequest(undefined, 'POST /orders', {}), undefined)
+  })
+
+  test('gets the stored answer', () => {
+    const { request } = first
+    assert.deepEqual(repeat(first, { request, answer: created }), {
+      ...{ kind: 'repeated', answer: created },
+    })
+  })
+
+  const code = (stored: Parameters<typeof repeat>[1]) => {
+    const repetition = repeat(first, stored)
+    return repetition.kind === 'refused' ? repetition.fault.code : undefined
+  }
+
+  test('is refused while the first one runs', () => {
+    assert.equal(code({ request: first.request, answer: null }), 'IDEMPOTENCY_KEY_IN_PROGRESS')
+  })
+
+  test('is refused with other content, answered or not', () => {
+    for (const answer of [null, created]) {
+      assert.equal(code({ request: 'another', answer }), 'IDEMPOTENCY_KEY_REUSED')
+    }
+  })
+})
+
+test('a stored answer is sent byte by byte, and says when another try may help', () => {
+  const send = (answer: { status: number; body: string }) => {
+    const said: Record<string, unknown> = {}
+    sendStored(
+      {
+        code: (status) => (said.status = status),
+        header: (name, value) => (said[name] = value),
+        type: (name) => (said.type = name),
+        send: (bytes) => (said.body = new TextDecoder().decode(bytes)),
+      },
+      answer,
+    )
+    return said
+  }
+  const json = 'application/json; charset=utf-8'
+  assert.deepEqual(send(created), { status: 201, type: json, body: '"an id"' })
+  const type = 'application/problem+json'
+  const away = { status: 503, body: '{"retryable":true}' }
+  assert.deepEqual(send(away), { ...away, type, 'retry-after': '1' })
+  const poor = { status: 402, body: '{"retryable":false}' }
+  assert.deepEqual(send(poor), { ...poor, type })
+})

@@ -1,0 +1,176 @@
+import assert from 'node:assert/strict'
+import { after, describe, test } from 'node:test'
+import fc from 'fast-check'
+import { type Database, DatabaseError } from '../platform/database.ts'
+import { migrate } from '../platform/migrate.ts'
+import { openPglite } from '../platform/pglite.ts'
+import { createLog } from '../platform/telemetry.ts'
+import { createClock, until } from '../tests/harness.ts'
+import { holdLanes, type LanesOptions, share } from './lanes.ts'
+import { LANES, outboxTables } from './outbox.ts'
+
+type Row = { lane: number; holder: string | null }
+const all = Array.from({ length: LANES }, (_, lane) => lane)
+const heldBy = (holders: readonly (string | null)[]): Row[] =>
+  holders.map((holder, lane) => ({ lane, holder }))
+const nobody = all.map(() => null)
+const others = (...names: string[]) => new Set(names)
+
+describe('a fair share of the lanes', () => {
+  test('is all of them for one alone', () => {
+    assert.deepEqual(share(heldBy(nobody), 'a', others()), all)
+  })
+
+  test('is half of them beside another, its own ones first', () => {
+    const holders = ['a', null, null, null, 'a', null, null, 'a']
+    assert.deepEqual(share(heldBy(holders), 'a', others('b')), [0, 1, 4, 7])
+  })
+
+  test('leaves what is too much to a newcomer', () => {
+    assert.deepEqual(share(heldBy(all.map(() => 'a')), 'a', others('b')), [0, 1, 2, 3])
+  })
+
+  test('takes nothing from the living', () => {
+    assert.deepEqual(share(heldBy(all.map(() => 'a')), 'b', others('a')), [])
+  })
+
+  test('takes what the dead left', () => {
+    const holders = ['a', 'dead', 'a', 'dead', 'b', 'b', 'b', 'b']
+    assert.deepEqual(share(heldBy(holders), 'a', others('b')), [0, 1, 2, 3])
+  })
+
+  test('is reached by any number of instances, each lane with one of them, whoever comes and goes', () => {
+    const instances = ['a', 'b', 'c', 'd']
+    const step = fc.record({ who: fc.constantFrom(...instances), leaves: fc.boolean() })
+    const renew = (rows: readonly Row[], who: string, alive: ReadonlySet<string>): Row[] => {
+      const beside = new Set([...alive].filter((one) => one !== who))
+      const mine = share(rows, who, beside)
+      for (const lane of mine) {
+        const { holder } = rows[lane]!
+        assert.ok(holder === null || holder === who || !alive.has(holder))
+      }
+      return rows.map(({ lane, holder }) => {
+        const left = holder === who ? null : holder
+        return { lane, holder: mine.includes(lane) ? who : left }
+      })
+    }
+    fc.assert(
+      fc.property(fc.array(step, { maxLength: 30 }), (steps) => {
+        let rows = heldBy(nobody)
+        const alive = new Set<string>()
+        for (const { who, leaves } of steps) {
+          if (leaves) alive.delete(who)
+          else rows = renew(rows, who, alive.add(who))
+        }
+        if (alive.size === 0) return
+        for (let round = 0; round < 3; round += 1) {
+          for (const who of alive) rows = renew(rows, who, alive)
+        }
+        const held = [...alive].map((who) => rows.filter(({ holder }) => holder === who).length)
+        assert.equal(
+          held.reduce((sum, count) => sum + count, 0),
+          LANES,
+        )
+        assert.ok(Math.max(...held) <= Math.ceil(LANES / alive.size))
+      }),
+    )
+  })
+})
+
+const database = await openPglite()
+after(() => database.close())
+let schemas = 0
+
+/** Instances of one service on one outbox, under one clock. */
+async function setUp(t: { after(work: () => Promise<void>): void }) {
+  schemas += 1
+  const schema = `lanes_${schemas}`
+  await migrate(database, schema, [{ id: 1, name: 'initial', sql: outboxTables(schema) }])
+  const clock = createClock({ frozen: true })
+  const { runtime } = clock
+  const log = createLog('silent', 'test')
+  const start = (given: Partial<LanesOptions> = {}) => {
+    const gains = { count: 0 }
+    const lanes = holdLanes({
+      ...{ database, schema, runtime, log, instance: runtime.uuid(), soleProcess: false },
+      onGain: () => {
+        gains.count += 1
+      },
+      ...given,
+    })
+    t.after(() => lanes.close())
+    return { ...lanes, gains }
+  }
+  /** Moves the clock on from renewal to renewal until it is so. */
+  const renewed = (condition: () => boolean) =>
+    until(() => {
+      if (condition()) return true
+      clock.moveOn(2_000)
+      return false
+    })
+  return { clock, schema, start, renewed }
+}
+
+describe('instances of a service', () => {
+  test('hold all lanes alone, half beside another, and all again when that one closes', async (t) => {
+    const { start, renewed } = await setUp(t)
+    const first = start()
+    await until(() => first.held().length === LANES)
+    assert.equal(first.gains.count, 1)
+    const second = start()
+    await renewed(() => second.held().length === LANES / 2)
+    assert.deepEqual([...first.held(), ...second.held()].sort(), all)
+    await second.close()
+    assert.deepEqual(second.held(), [])
+    await renewed(() => first.held().length === LANES)
+    assert.equal(first.gains.count, 2)
+  })
+
+  test('take the lanes of one that died, once its lease is over', async (t) => {
+    const { start, clock, schema } = await setUp(t)
+    const dead = clock.runtime.uuid()
+    const until_ = new Date(clock.runtime.now() + 10_000)
+    await database.query(`insert into ${schema}.relay_member values ($1, $2)`, [dead, until_])
+    await database.query(`update ${schema}.relay_lane set holder = $1`, [dead])
+    const heir = start()
+    const members = () => database.query(`select id from ${schema}.relay_member`)
+    await until(async () => (await members()).length === 2)
+    assert.deepEqual(heir.held(), [])
+    clock.moveOn(10_001)
+    await until(() => heir.held().length === LANES)
+  })
+
+  test('do not wait for that where they have the database for themselves', async (t) => {
+    const { start, clock, schema } = await setUp(t)
+    const dead = clock.runtime.uuid()
+    const until_ = new Date(clock.runtime.now() + 10_000)
+    await database.query(`insert into ${schema}.relay_member values ($1, $2)`, [dead, until_])
+    await database.query(`update ${schema}.relay_lane set holder = $1`, [dead])
+    const heir = start({ soleProcess: true })
+    await until(() => heir.held().length === LANES)
+  })
+
+  test('hold nothing any more when they could not renew their lease in time', async (t) => {
+    const { start, clock } = await setUp(t)
+    let away = false
+    const unsteady: Database = {
+      ...database,
+      transaction: (work) =>
+        away
+          ? Promise.reject(new DatabaseError('the server is away', 'unavailable'))
+          : database.transaction(work),
+    }
+    const lanes = start({ database: unsteady })
+    await until(() => lanes.held().length === LANES)
+    away = true
+    clock.moveOn(9_999)
+    assert.equal(lanes.held().length, LANES)
+    clock.moveOn(1)
+    assert.deepEqual(lanes.held(), [])
+    away = false
+    await until(() => {
+      clock.moveOn(2_000)
+      return lanes.held().length === LANES
+    })
+  })
+})

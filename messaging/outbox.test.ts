@@ -1,0 +1,180 @@
+import assert from 'node:assert/strict'
+import { after, describe, test } from 'node:test'
+import { migrate } from '../platform/migrate.ts'
+import { openPglite } from '../platform/pglite.ts'
+import {
+  type Carrier,
+  createOutbox,
+  LANES,
+  laneOf,
+  type OutboxMessage,
+  outboxTables,
+} from './outbox.ts'
+
+const database = await openPglite()
+after(() => database.close())
+const now = Date.parse('2026-03-01T10:00:00Z')
+const allLanes = Array.from({ length: LANES }, (_, lane) => lane)
+const nothing = { done: [], postponed: [] }
+
+let schemas = 0
+/** An outbox of its own, and takes from all its lanes. */
+async function setUp() {
+  schemas += 1
+  const schema = `outbox_${schemas}`
+  await migrate(database, schema, [{ id: 1, name: 'initial', sql: outboxTables(schema) }])
+  const outbox = createOutbox(schema)
+  const put = (messages: readonly OutboxMessage[]) =>
+    database.transaction((tx) => outbox.enqueue(tx, messages, now))
+  const take = (
+    tried: Parameters<typeof outbox.takeCalls>[2] = nothing,
+    { busy = [] as string[], at = now, limit = 100, lanes = allLanes } = {},
+  ) => outbox.takeCalls(database, 'http', tried, lanes, busy, at, limit)
+  const takeForBroker = (acknowledged: readonly bigint[] = [], limit = 100, lanes = allLanes) =>
+    outbox.takeForBroker(database, acknowledged, lanes, limit)
+  return { outbox, put, take, takeForBroker }
+}
+
+const message = (eventId: string, key = 'k', carrier: Carrier = 'http'): OutboxMessage => ({
+  ...{ carrier, key, eventId, destination: '/somewhere' },
+  ...{ body: `{"id":"${eventId}"}`, headers: { ce_id: eventId } },
+})
+const names = (rows: readonly { eventId: string }[]) => rows.map(({ eventId }) => eventId)
+const ids = (rows: readonly { id: bigint }[]) => rows.map(({ id }) => id)
+const later = (row: { id: bigint }, byMs: number) => ({
+  ...{ id: row.id, due: new Date(now + byMs), error: 'no answer' },
+})
+
+describe('the outbox', () => {
+  test('gives back what was put in, whole and in order', async () => {
+    const { put, take } = await setUp()
+    const odd = { ...message('1'), body: 'Заказ "\\{}\' 🛒', headers: { 'x-odd': '"\\,{}' } }
+    await put([odd, message('2', 'l'), message('3')])
+    const rows = await take()
+    assert.deepEqual(names(rows), ['1', '2', '3'])
+    const { id, ...first } = rows[0]!
+    assert.equal(typeof id, 'bigint')
+    assert.deepEqual(first, { ...odd, attempts: 0 })
+  })
+
+  test('has nothing of a transaction that failed', async () => {
+    const { outbox, take } = await setUp()
+    const failed = database.transaction(async (tx) => {
+      await outbox.enqueue(tx, [message('1')], now)
+      throw new Error('after all not')
+    })
+    await assert.rejects(failed, /after all not/)
+    assert.deepEqual(await take(), [])
+  })
+
+  test('keeps its carriers apart, and tells which a transaction wrote for', async () => {
+    const { outbox, take, takeForBroker } = await setUp()
+    const carriers = await database.transaction(async (tx) => {
+      await outbox.enqueue(tx, [message('1', 'k', 'broker')], now)
+      await outbox.enqueue(tx, [message('2', 'k', 'letter')], now)
+      return outbox.carriersOf(tx)
+    })
+    assert.deepEqual([...carriers].sort(), ['broker', 'letter'])
+    assert.deepEqual(await take(), [])
+    assert.deepEqual(names(await takeForBroker()), ['1'])
+    const letters = await outbox.takeCalls(database, 'letter', nothing, allLanes, [], now, 100)
+    assert.deepEqual(names(letters), ['2'])
+  })
+
+  test('counts what waits, for each carrier', async () => {
+    const { outbox, put } = await setUp()
+    await put([message('1'), message('2'), message('3', 'k', 'broker')])
+    const depth = await outbox.depth(database)
+    depth.sort((a, b) => (a.carrier < b.carrier ? -1 : 1))
+    assert.deepEqual(depth, [
+      { carrier: 'broker', rows: 1, oldest: new Date(now) },
+      { carrier: 'http', rows: 2, oldest: new Date(now) },
+    ])
+  })
+
+  test('gives only rows of the lanes that are asked for', async () => {
+    const { put, take, takeForBroker } = await setUp()
+    const keys = Array.from({ length: 40 }, (_, n) => `key-${n}`)
+    await put(keys.map((key) => message(key, key)))
+    await put(keys.map((key) => message(key, key, 'broker')))
+    for (const lane of allLanes) {
+      const own = keys.filter((key) => laneOf(key) === lane)
+      assert.deepEqual(names(await take(nothing, { lanes: [lane] })), own)
+      assert.deepEqual(names(await takeForBroker([], 100, [lane])), own)
+    }
+  })
+})
+
+describe('rows for the broker', () => {
+  test('leave when they are acknowledged, and the next ones come with that', async () => {
+    const { put, takeForBroker } = await setUp()
+    await put(['1', '2', '3', '4'].map((id) => message(id, 'k', 'broker')))
+    const first = await takeForBroker([], 2)
+    assert.deepEqual(names(first), ['1', '2'])
+    assert.deepEqual(names(await takeForBroker([], 2)), ['1', '2'])
+    assert.deepEqual(names(await takeForBroker(ids(first))), ['3', '4'])
+    assert.deepEqual(names(await takeForBroker()), ['3', '4'])
+  })
+})
+
+describe('calls', () => {
+  test('leave when they are done', async () => {
+    const { put, take } = await setUp()
+    await put(['1', '2', '3'].map((id) => message(id)))
+    const rows = await take(nothing, { limit: 2 })
+    assert.deepEqual(names(rows), ['1', '2'])
+    assert.deepEqual(names(await take({ done: ids(rows), postponed: [] })), ['3'])
+  })
+
+  test('of a busy key stay', async () => {
+    const { put, take } = await setUp()
+    await put([message('1', 'a'), message('2', 'b')])
+    assert.deepEqual(names(await take(nothing, { busy: ['a'] })), ['2'])
+  })
+
+  test('that are postponed come again when they are due, with one more try behind them', async () => {
+    const { put, take } = await setUp()
+    await put([message('1')])
+    const [row] = await take()
+    await take({ done: [], postponed: [later(row!, 50)] }, { busy: ['k'] })
+    assert.deepEqual(await take(nothing, { at: now + 49 }), [])
+    const again = await take(nothing, { at: now + 50 })
+    assert.deepEqual(
+      again.map(({ eventId, attempts }) => [eventId, attempts]),
+      [['1', 1]],
+    )
+  })
+
+  test('wait behind an older one of their key that is not due, and no other', async () => {
+    const { put, take } = await setUp()
+    await put([message('a1', 'a'), message('b1', 'b'), message('a2', 'a')])
+    const [a1] = await take(nothing, { limit: 1 })
+    await take({ done: [], postponed: [later(a1!, 50)] }, { busy: ['a'] })
+    assert.deepEqual(names(await take()), ['b1'])
+    assert.deepEqual(names(await take(nothing, { at: now + 50 })), ['a1', 'b1', 'a2'])
+  })
+
+  test('that wait are due at once when their destination answers again', async () => {
+    const { outbox, put, take } = await setUp()
+    await put([message('1')])
+    const [row] = await take()
+    await take({ done: [], postponed: [later(row!, 5_000)] }, { busy: ['k'] })
+    await outbox.hurry(database, 'letter', now)
+    assert.deepEqual(await take(), [])
+    await outbox.hurry(database, 'http', now)
+    assert.deepEqual(names(await take()), ['1'])
+  })
+})
+
+describe('lanes', () => {
+  test('are the same for a key for ever, since relays of two versions share them', () => {
+    const keys = ['', 'k', '0190aaaa-0000-7000-8000-000000000001', 'anna@example.org', 'Анна']
+    assert.deepEqual(keys.map(laneOf), [5, 2, 7, 5, 3])
+  })
+
+  test('are filled evenly', () => {
+    const counts = allLanes.map(() => 0)
+    for (let n = 0; n < 8_000; n += 1) counts[laneOf(crypto.randomUUID())]! += 1
+    for (const count of counts) assert.ok(count > 800 && count < 1_200, counts.join())
+  })
+})

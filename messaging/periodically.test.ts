@@ -1,0 +1,65 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { createLog } from '../platform/telemetry.ts'
+import { createClock, until } from '../tests/harness.ts'
+import { periodically } from './periodically.ts'
+
+const log = createLog('silent', 'test')
+
+test('works at once, and again so long after each end', async () => {
+  const clock = createClock({ frozen: true })
+  let runs = 0
+  const loop = periodically(1_000, clock.runtime, log, async () => {
+    runs += 1
+  })
+  await until(() => runs === 1)
+  for (const wanted of [2, 3]) {
+    clock.moveOn(999)
+    await new Promise((resolve) => setImmediate(resolve))
+    assert.equal(runs, wanted - 1)
+    clock.moveOn(1)
+    await until(() => runs === wanted)
+  }
+  await loop.close()
+})
+
+test('goes on after a failure, which is logged', async () => {
+  const clock = createClock({ frozen: true })
+  const lines: string[] = []
+  const loud = createLog('warn', 'test', { write: (line) => lines.push(line) })
+  let runs = 0
+  const loop = periodically(1_000, clock.runtime, loud, async () => {
+    runs += 1
+    if (runs === 1) throw new Error('not today')
+  })
+  await until(() => lines.length === 1)
+  assert.match(lines[0]!, /not today/)
+  await until(() => {
+    clock.moveOn(1_000)
+    return runs === 2
+  })
+  await loop.close()
+})
+
+test('closing waits for the work that runs, and no more begins', async () => {
+  const clock = createClock({ frozen: true })
+  let finish = () => {}
+  let runs = 0
+  const loop = periodically(1, clock.runtime, log, () => {
+    runs += 1
+    return new Promise((resolve) => {
+      finish = resolve
+    })
+  })
+  let closed = false
+  const closing = loop.close().then(() => {
+    closed = true
+  })
+  await new Promise((resolve) => setImmediate(resolve))
+  assert.equal(closed, false)
+  finish()
+  await closing
+  clock.moveOn(60_000)
+  await new Promise((resolve) => setImmediate(resolve))
+  assert.equal(runs, 1)
+})

@@ -1,0 +1,109 @@
+import assert from 'node:assert/strict'
+import { describe, test } from 'node:test'
+import { type Database, DatabaseError } from '../platform/database.ts'
+import { systemRuntime } from '../platform/runtime.ts'
+import { readTopics, until } from '../tests/harness.ts'
+import { message, openRelays } from '../tests/relays.ts'
+import type { Bus } from './bus.ts'
+import { createEmbeddedBus } from './embedded-bus.ts'
+
+const { database, setUp, settle } = await openRelays()
+let buses = 0
+
+/** The topic `words`, and a bus on it whose sends are counted and can be followed by a fault. */
+async function openBus(t: { after(work: () => Promise<void>): void }) {
+  const topics = [{ name: 'words', partitions: 2, compacted: false }]
+  buses += 1
+  const schema = `bus_${buses}`
+  const bus = await createEmbeddedBus({ database, runtime: systemRuntime, topics, schema })
+  const read = await readTopics(bus, ['words'])
+  const batches: number[] = []
+  const sentHooks: (() => void)[] = []
+  const counting: Bus = {
+    ...bus,
+    async send(messages) {
+      await bus.send(messages)
+      batches.push(messages.length)
+      for (const sent of sentHooks) sent()
+    },
+  }
+  t.after(async () => {
+    await read.close()
+    await bus.close()
+  })
+  return { bus, counting, read, batches, onSent: (hook: () => void) => sentHooks.push(hook) }
+}
+const idsOf = (messages: readonly { headers: Readonly<Record<string, string>> }[]) =>
+  messages.map(({ headers }) => headers.ce_id)
+
+describe('rows for the broker', () => {
+  test('go in large batches, in order within each key', async (t) => {
+    const { start, put, isEmpty } = await setUp(t)
+    const { counting, read, batches } = await openBus(t)
+    const all = Array.from({ length: 2_500 }, (_, n) => message(`m${n}`, `k${n % 7}`, 'broker'))
+    await put(all)
+    start({ bus: counting })
+    await isEmpty()
+    assert.deepEqual(batches, [1_000, 1_000, 500])
+    await until(() => read.messages.length === all.length)
+    for (const key of ['k0', 'k6']) {
+      const sent = all.filter((one) => one.key === key).map(({ eventId }) => eventId)
+      assert.deepEqual(idsOf(read.of(key)), sent)
+    }
+    assert.equal(read.messages[0]?.text, all.find(({ key }) => key === read.messages[0]?.key)?.body)
+  })
+
+  test('wait while the broker is away, and go when it is back', async (t) => {
+    const { start, put, waiting, clock, isEmpty } = await setUp(t)
+    const { bus, counting, read, batches } = await openBus(t)
+    let failures = 0
+    const failing: Bus = {
+      ...counting,
+      send: (messages) =>
+        counting.send(messages).catch((error) => {
+          failures += 1
+          throw error
+        }),
+    }
+    bus.pause()
+    start({ bus: failing })
+    await put([message('a1', 'a', 'broker'), message('a2', 'a', 'broker')])
+    for (const wanted of [1, 2, 3]) {
+      await until(() => failures === wanted)
+      await settle()
+      clock.moveOn(5_000)
+    }
+    assert.equal((await waiting()).length, 2)
+    bus.resume()
+    clock.moveOn(5_000)
+    await isEmpty()
+    assert.deepEqual(batches, [2])
+    await until(() => read.messages.length === 2)
+    assert.deepEqual(idsOf(read.of('a')), ['a1', 'a2'])
+  })
+
+  test('that were sent by one who died before removing them are sent again, as the same events', async (t) => {
+    const { start, put, isEmpty, waiting } = await setUp(t)
+    const { counting, read, onSent } = await openBus(t)
+    let dead = false
+    onSent(() => {
+      dead = true
+    })
+    const mortal: Database = {
+      ...database,
+      query: (text, params) =>
+        dead
+          ? Promise.reject(new DatabaseError('the process is dead', 'unavailable'))
+          : database.query(text, params),
+    }
+    const first = start({ bus: counting, database: mortal })
+    await put([message('a1', 'a', 'broker'), message('a2', 'a', 'broker')])
+    await until(() => dead)
+    await first.close()
+    assert.equal((await waiting()).length, 2)
+    start({ bus: counting })
+    await isEmpty()
+    await until(() => read.messages.length === 4)
+    assert.deepEqual(idsOf(read.of('a')), ['a1', 'a2', 'a1', 'a2'])
+  })
+})

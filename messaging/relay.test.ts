@@ -1,0 +1,229 @@
+import assert from 'node:assert/strict'
+import { describe, test } from 'node:test'
+import { until } from '../tests/harness.ts'
+import { message, openRelays, receiver } from '../tests/relays.ts'
+import type { Delivery, OutboxMessage } from './outbox.ts'
+
+const { database, setUp, settle } = await openRelays()
+const away: Delivery = { kind: 'retry', error: 'no answer' }
+
+describe('calls', () => {
+  test('are made in order within a key, and keys side by side', async (t) => {
+    const { start, put, isEmpty } = await setUp(t)
+    const { call, tries, answers } = receiver()
+    const slow = Promise.withResolvers<Delivery>()
+    answers.set('a1', slow.promise)
+    start({ call })
+    await put([message('a1', 'a'), message('a2', 'a'), message('b1', 'b'), message('b2', 'b')])
+    await until(() => tries.length === 3)
+    assert.deepEqual(tries, ['a1', 'b1', 'b2'])
+    await put([message('a3', 'a'), message('c1', 'c')])
+    await until(() => tries.includes('c1'))
+    assert.deepEqual(
+      tries.filter((id) => id.startsWith('a')),
+      ['a1'],
+    )
+    slow.resolve({ kind: 'done' })
+    await isEmpty()
+    assert.deepEqual(
+      tries.filter((id) => id.startsWith('a')),
+      ['a1', 'a2', 'a3'],
+    )
+  })
+
+  test('of a key wait behind one that fails, with backoff, while other keys flow', async (t) => {
+    const { start, put, waiting, clock, isEmpty } = await setUp(t)
+    const { call, tries, answers } = receiver()
+    answers.set('a1', away)
+    start({ call })
+    await put([message('a1', 'a'), message('a2', 'a')])
+    for (const attempts of [1, 2, 3, 4]) {
+      await until(async () => (await waiting())[0]?.attempts === attempts)
+      const { due, last_error } = (await waiting())[0]!
+      const waitMs = due.getTime() - clock.runtime.now()
+      const fullMs = 100 * 2 ** (attempts - 1)
+      assert.ok(waitMs >= fullMs / 2 && waitMs <= fullMs, `${waitMs} ms after ${attempts}`)
+      assert.equal(last_error, 'no answer')
+      assert.equal(tries.length, attempts)
+      clock.moveOn(fullMs)
+    }
+    answers.delete('a1')
+    await put([message('b1', 'b')])
+    clock.moveOn(5_000)
+    await isEmpty()
+    assert.deepEqual(
+      tries.filter((id) => id !== 'b1'),
+      ['a1', 'a1', 'a1', 'a1', 'a1', 'a2'],
+    )
+  })
+
+  test('that wait are made at once when the destination answers again', async (t) => {
+    const { start, put, waiting, isEmpty } = await setUp(t)
+    const { call, tries, answers } = receiver()
+    for (const id of ['a1', 'b1', 'c1']) answers.set(id, away)
+    start({ call })
+    await put(['a', 'b', 'c'].map((key) => message(`${key}1`, key)))
+    await until(async () => (await waiting()).every(({ attempts }) => attempts === 1))
+    answers.clear()
+    await settle()
+    assert.equal(tries.length, 3)
+    await put([message('d1', 'd')])
+    await isEmpty()
+    assert.deepEqual(tries.slice(0, 4), ['a1', 'b1', 'c1', 'd1'])
+    assert.deepEqual(tries.slice(4).sort(), ['a1', 'b1', 'c1'])
+  })
+
+  test('whose carrier throws are made again', async (t) => {
+    const { start, put, waiting, clock, isEmpty } = await setUp(t)
+    let throws = true
+    start({
+      call: async () => {
+        if (throws) throw new Error('out of order')
+        return { kind: 'done' }
+      },
+    })
+    await put([message('a1', 'a')])
+    await until(async () => (await waiting())[0]?.last_error === 'Error: out of order')
+    throws = false
+    clock.moveOn(5_000)
+    await isEmpty()
+  })
+
+  test('that can never succeed are set aside whole, and those behind them flow', async (t) => {
+    const { start, put, schema, isEmpty } = await setUp(t)
+    const { call, tries, answers } = receiver()
+    answers.set('a1', { kind: 'poison', reason: 'they refuse it' })
+    start({ call })
+    await put([message('a1', 'a'), message('a2', 'a')])
+    await isEmpty()
+    assert.deepEqual(tries, ['a1', 'a2'])
+    const letters = await database.query<{ value: Uint8Array }>(
+      `select source, topic, key, value, headers, code, reason from ${schema}.dead_letter`,
+    )
+    assert.deepEqual(letters, [
+      {
+        ...{ source: 'outbox', topic: 'http:/calls', key: 'a' },
+        value: new TextEncoder().encode('{"id":"a1"}'),
+        ...{ headers: '{"ce_id":"a1"}', code: 'UNDELIVERABLE', reason: 'they refuse it' },
+      },
+    ])
+  })
+
+  test('are at most sixty-four at a time, with thousands waiting', async (t) => {
+    const { start, put, isEmpty } = await setUp(t)
+    let now = 0
+    let most = 0
+    start({
+      async call() {
+        now += 1
+        most = Math.max(most, now)
+        await new Promise((resolve) => setImmediate(resolve))
+        now -= 1
+        return { kind: 'done' }
+      },
+    })
+    await put(Array.from({ length: 1_000 }, (_, n) => message(`m${n}`, `key-${n}`)))
+    await isEmpty()
+    assert.ok(most > 32 && most <= 64, String(most))
+  })
+
+  test('that run when the relay closes are finished and removed; no other begins', async (t) => {
+    const { start, put, waiting } = await setUp(t)
+    const { call, tries, answers } = receiver()
+    const slow = Promise.withResolvers<Delivery>()
+    answers.set('a1', slow.promise)
+    const relay = start({ call })
+    await put([message('a1', 'a')])
+    await until(() => tries.length === 1)
+    const closing = relay.close()
+    await put([message('b1', 'b')])
+    slow.resolve({ kind: 'done' })
+    await closing
+    assert.deepEqual(
+      (await waiting()).map(({ event_id }) => event_id),
+      ['b1'],
+    )
+    assert.deepEqual(tries, ['a1'])
+  })
+})
+
+describe('a watch', () => {
+  test('ends with the first try of each row, whether it fails or not', async (t) => {
+    const { start, put } = await setUp(t)
+    const { call, answers } = receiver()
+    answers.set('a1', away)
+    const relay = start({ call })
+    const watch = relay.watch(['a1', 'b1'])
+    await put([message('a1', 'a'), message('b1', 'b')])
+    await watch.tried(60_000)
+  })
+
+  test('ends without one after its limit', async (t) => {
+    const { start, put, clock } = await setUp(t)
+    const { call, tries, answers } = receiver()
+    answers.set('a1', new Promise<Delivery>((resolve) => t.after(async () => resolve(away))))
+    const relay = start({ call })
+    const watch = relay.watch(['a1'])
+    await put([message('a1', 'a')])
+    await until(() => tries.length === 1)
+    const tried = watch.tried(1_000)
+    clock.moveOn(1_000)
+    await tried
+    answers.clear()
+  })
+
+  test('that is canceled ends at once', async (t) => {
+    const { start } = await setUp(t)
+    const relay = start({ call: receiver().call })
+    const watch = relay.watch(['never'])
+    watch.cancel()
+    await watch.tried(60_000)
+  })
+})
+
+describe('two relays of one service', () => {
+  test('share the work, each key with one of them, and one takes over when the other closes', async (t) => {
+    const { start, put, schema, clock, isEmpty } = await setUp(t)
+    const [first, second] = [receiver(), receiver()]
+    const holders = () =>
+      database.query<{ lanes: number }>(
+        `select count(*)::integer as lanes from ${schema}.relay_lane
+         where holder is not null group by holder`,
+      )
+    const shared = (counts: string) =>
+      until(async () => {
+        clock.moveOn(2_000)
+        return (await holders()).map(({ lanes }) => lanes).join() === counts
+      }, `lanes shared as ${counts}`)
+
+    start({ call: first.call, soleProcess: false })
+    await shared('8')
+    const leaving = start({ call: second.call, soleProcess: false })
+    await shared('4,4')
+    const keys = Array.from({ length: 40 }, (_, n) => `key-${n}`)
+    const round = (n: number) => keys.map((key) => message(`${key}/${n}`, key))
+    await put([...round(1), ...round(2)])
+    await isEmpty()
+    assert.deepEqual(
+      [...first.tries, ...second.tries].sort(),
+      [...names(round(1)), ...names(round(2))].sort(),
+    )
+    for (const { seen } of [first, second]) {
+      assert.ok(seen.length > 0)
+      const own = new Set(seen.map(({ key }) => key))
+      for (const key of own) {
+        const order = seen.filter((row) => row.key === key).map(({ eventId }) => eventId)
+        assert.deepEqual(order, [`${key}/1`, `${key}/2`])
+      }
+    }
+
+    await leaving.close()
+    await shared('8')
+    first.tries.length = 0
+    await put(round(3))
+    await isEmpty()
+    assert.deepEqual(first.tries.sort(), names(round(3)).sort())
+  })
+})
+
+const names = (messages: readonly OutboxMessage[]) => messages.map(({ eventId }) => eventId)

@@ -1,0 +1,174 @@
+import assert from 'node:assert/strict'
+import { describe, test } from 'node:test'
+import { createIdempotency } from '../../messaging/idempotency.ts'
+import { createOutbox } from '../../messaging/outbox.ts'
+import type { Queryable } from '../../platform/database.ts'
+import { LOOK_MS, startBilling } from '../../tests/billing-service.ts'
+import { until } from '../../tests/harness.ts'
+import { type Addressed, applyCommands } from './commands.ts'
+
+const { database, clock, call, others, loses, on, told, passed, openAccount, ...of } =
+  await startBilling()
+const { balanceOf, entriesOf } = of
+const newId = () => crypto.randomUUID()
+const inStyle = (style: string) => ({ headers: { 'x-interaction-style': style } })
+
+describe('a deposit', () => {
+  test('in events is answered with the balance that it will lead to, and comes by the topic', async () => {
+    const accountId = await openAccount(100)
+    const answers = await Promise.all(
+      [10, 20].map((amount) => call('POST', `/billing/account/${accountId}?amount=${amount}`)),
+    )
+    assert.deepEqual(
+      answers.map(({ body }) => body),
+      [110, 130],
+    )
+    await told(accountId, 'DEPOSIT_ACCEPTED', 3)
+    assert.equal(await balanceOf(accountId), 130)
+    const requests = on('billing', accountId).map(({ text }) => text)
+    assert.deepEqual(
+      requests,
+      [10, 20].map((value) => JSON.stringify({ event: 'DEPOSIT_REQUEST', accountId, value })),
+    )
+  })
+
+  test('in events whose message is lost is asked for again under the same id, and counts once', async () => {
+    const accountId = await openAccount()
+    const lost: string[] = []
+    loses.next = (id) => {
+      if (lost.length > 1 || id.includes('/')) return false
+      lost.push(id)
+      return true
+    }
+    assert.equal((await call('POST', `/billing/account/${accountId}?amount=7`)).body, 7)
+    await until(() => {
+      clock.moveOn(LOOK_MS)
+      return on('payment', accountId).length > 0
+    })
+    assert.equal(lost.length, 2)
+    assert.equal(lost[0], lost[1])
+    const requests = on('billing', accountId).map(({ headers }) => headers.ce_id)
+    assert.deepEqual([...new Set(requests)], [lost[0]])
+    assert.equal(await balanceOf(accountId), 7)
+    await passed(accountId)
+    assert.equal(await balanceOf(accountId), 7)
+  })
+
+  test('in http is in the ledger and notified by the time that it is answered', async () => {
+    const accountId = await openAccount()
+    const path = `/billing/account/${accountId}?amount=199.5`
+    const { body } = await call('POST', path, inStyle('http'))
+    assert.equal(body, 199.5)
+    const [request] = others.about(accountId)
+    assert.deepEqual([request?.method, request?.path], ['POST', '/notification/'])
+    const event = { event: 'DEPOSIT_ACCEPTED', accountId, value: 199.5 }
+    assert.equal(request?.body, JSON.stringify(event))
+    assert.match(request?.headers['idempotency-key'] as string, /\/DEPOSIT_ACCEPTED$/)
+    assert.deepEqual(on('payment', accountId), [])
+  })
+})
+
+describe('in http', () => {
+  const pay = (accountId: string, orderId: string, amount = 195) =>
+    call('POST', '/billing/account', { body: { accountId, amount, orderId }, ...inStyle('http') })
+  const aboutOrder = (orderId: string) => others.about(orderId)
+
+  for (const answer of ['hang', 'cut', { status: 503 }] as const) {
+    const name = typeof answer === 'string' ? `${answer}s` : 'answers 503'
+    test(`a payment is answered although notification ${name}, and is notified later`, async () => {
+      const [accountId, orderId] = [await openAccount(500), newId()]
+      others.answerWith(answer)
+      assert.equal((await pay(accountId, orderId)).status, 200)
+      await until(() => aboutOrder(orderId).length > 0)
+      others.answerWith({ status: 200, body: 'an id' })
+      const rows = () => database.query('select from billing.outbox where key = $1', [accountId])
+      await until(async () => {
+        clock.moveOn(LOOK_MS)
+        return (await rows()).length === 0
+      })
+      const keys = aboutOrder(orderId).map(({ headers }) => headers['idempotency-key'])
+      assert.ok(keys.length > 1)
+      assert.deepEqual([...new Set(keys)], [`${orderId}/ORDER_PAID`])
+    })
+  }
+
+  test('a refused payment is told with its reason', async () => {
+    const [accountId, orderId] = [await openAccount(), newId()]
+    const { status, body } = await pay(accountId, orderId)
+    assert.equal(status, 402)
+    assert.deepEqual([body.code, body.orderId], ['NOT_ENOUGH_MONEY', orderId])
+    const [request] = aboutOrder(orderId)
+    assert.equal(request?.headers['x-reason'], 'NOT_ENOUGH_MONEY')
+  })
+
+  test('a void that order did not ask for is told to order, too', async () => {
+    const [accountId, orderId] = [await openAccount(500), newId()]
+    await pay(accountId, orderId)
+    const { body } = await call('POST', `/billing/payments/${orderId}/void`, inStyle('http'))
+    assert.deepEqual(body, { orderId, state: 'REFUNDED' })
+    const calls = aboutOrder(orderId).map(({ method, path }) => `${method} ${path}`)
+    assert.deepEqual(calls.sort(), [
+      `DELETE /orders/${orderId}?profileId=${accountId}`,
+      'POST /notification/',
+      'POST /notification/',
+    ])
+  })
+
+  test('a void that order asked for is not told to order', async () => {
+    const [accountId, orderId] = [await openAccount(500), newId()]
+    await pay(accountId, orderId)
+    const headers = { 'idempotency-key': `${orderId}/ORDER_CANCELED`, ...inStyle('http').headers }
+    await call('POST', `/billing/payments/${orderId}/void`, { body: { accountId }, headers })
+    assert.deepEqual(
+      aboutOrder(orderId).map(({ method }) => method),
+      ['POST', 'POST'],
+    )
+  })
+})
+
+describe('a void that names no account', () => {
+  test('is a conflict, to be done again, where the payment comes between its look and its lock', async () => {
+    const [accountId, orderId] = [await openAccount(500), newId()]
+    const context = {
+      ...{ outbox: createOutbox('billing'), idempotency: createIdempotency('billing') },
+      now: Date.now(),
+    }
+    const common = { style: 'hybrid', byMessage: false, orderId, paymentId: newId() } as const
+    const payment: Addressed = {
+      command: { ...common, type: 'pay', accountId, amountMinor: 19_500n },
+    }
+    const voiding: Addressed = {
+      command: { ...common, type: 'void', accountId: null, byOrder: false },
+    }
+    const raced = database.transaction(async (tx) => {
+      let looks = 0
+      const overtaken: Queryable = {
+        async query<Row>(text: string, params?: readonly unknown[]) {
+          const rows = await tx.query<Row>(text, params)
+          if (/from billing.payment/.test(text) && ++looks === 1) {
+            await applyCommands(tx, context, [payment])
+          }
+          return rows
+        },
+      }
+      return applyCommands(overtaken, context, [voiding])
+    })
+    await assert.rejects(raced, { name: 'DatabaseError', kind: 'conflict' })
+    const paid = { accountId, amount: 195, orderId }
+    await call('POST', '/billing/account', { body: paid, ...inStyle('hybrid') })
+    const { body } = await call('POST', `/billing/payments/${orderId}/void`)
+    assert.equal(body.state, 'REFUNDED')
+    assert.equal(await balanceOf(accountId), 500)
+  })
+})
+
+test('an Idempotency-Key makes one deposit of twenty concurrent ones, and is refused for another', async () => {
+  const accountId = await openAccount()
+  const headers = { 'idempotency-key': `key-${accountId}`, 'x-interaction-style': 'hybrid' }
+  const deposit = (amount: number) =>
+    call('POST', `/billing/account/${accountId}?amount=${amount}`, { headers })
+  const answers = await Promise.all(Array.from({ length: 20 }, () => deposit(7)))
+  assert.deepEqual([...new Set(answers.map(({ body }) => body))], [7])
+  assert.equal((await deposit(8)).body.code, 'IDEMPOTENCY_KEY_REUSED')
+  assert.equal((await entriesOf(accountId)).length, 1)
+})

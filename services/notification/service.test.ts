@@ -1,0 +1,278 @@
+import assert from 'node:assert/strict'
+import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { after, describe, test } from 'node:test'
+import { caller, openParts, sendBare, until } from '../../tests/harness.ts'
+import { createNotificationService } from './service.ts'
+
+const maildir = await mkdtemp(join(tmpdir(), 'trifold-letters-'))
+const { parts, close } = await openParts('notification')
+const { bus, database } = parts
+const service = await createNotificationService(parts, {
+  LETTER_FROM: 'Trifold <no-reply@trifold.example>',
+  MAILDIR: maildir,
+  SMTP_URL: '',
+})
+after(async () => {
+  await service.close()
+  await close()
+  await rm(maildir, { recursive: true })
+})
+const call = caller(service)
+
+const newId = () => crypto.randomUUID()
+interface Message {
+  readonly id: string
+  readonly account: string
+  readonly text: string
+  readonly event: string
+  readonly created: string
+}
+const messagesOf = async (accountId: string, query = ''): Promise<Message[]> =>
+  (await call('GET', `/notification/account/${accountId}${query}`)).body
+/** The account's messages, once there are so many. */
+const told = (accountId: string, count = 1) =>
+  until(async () => {
+    const messages = await messagesOf(accountId, '?limit=500')
+    return messages.length >= count && messages
+  }, `${count} messages for ${accountId}`)
+/** Waits until notification has passed everything that was sent before for an account. */
+async function passed(accountId: string): Promise<void> {
+  const orderId = newId()
+  await sendBare(bus, 'payment', { event: 'ORDER_PAID', orderId, accountId })
+  await until(async () => {
+    const found = await database.query(
+      'select from notification.message where account_id = $1 and text like $2',
+      [accountId, `%${orderId}%`],
+    )
+    return found.length > 0
+  })
+}
+
+describe('an event on the topic payment', () => {
+  const accountId = newId()
+  const orderId = newId()
+  const texts = [
+    [{ event: 'DEPOSIT_ACCEPTED', value: 199 }, {}, `DEPOSIT 199 ACCEPTED ON ACCOUNT ${accountId}`],
+    [
+      { event: 'PAYMENT_FAIL', orderId },
+      {},
+      `NOT ENOUGH MONEY on account ${accountId} for order ${orderId}`,
+    ],
+    [
+      { event: 'PAYMENT_FAIL', orderId },
+      { 'x-reason': 'NOT_ENOUGH_MONEY' },
+      `NOT ENOUGH MONEY on account ${accountId} for order ${orderId}`,
+    ],
+    [{ event: 'ORDER_PAID', orderId }, {}, `ORDER ${orderId} PAID SUCCESSFULLY`],
+    [
+      { event: 'PAYMENT_REFUNDED', orderId, value: 195.5 },
+      {},
+      `ORDER ${orderId} REFUNDED: 195.5 ON ACCOUNT ${accountId}`,
+    ],
+  ] as const
+
+  test('is told to its customer, in the words of the contract and in its sequence', async () => {
+    for (const [body, headers] of texts) {
+      await sendBare(bus, 'payment', { ...body, accountId }, headers)
+    }
+    const messages = await told(accountId, texts.length)
+    const found = messages.map(({ account, event, text }) => ({ account, event, text }))
+    const wanted = texts.map(([{ event }, , text]) => ({ account: accountId, event, text }))
+    assert.deepEqual(found, wanted)
+    const { id } = messages[0]!
+    assert.deepEqual((await call('GET', `/notification/${id}`)).body, messages[0])
+  })
+
+  test('is told once, however often it comes under its id', async () => {
+    const accountId = newId()
+    const body = { event: 'ORDER_PAID', orderId: newId(), accountId }
+    for (let n = 0; n < 4; n += 1) {
+      await sendBare(bus, 'payment', body, { ce_id: `${accountId}/ORDER_PAID` })
+    }
+    await passed(accountId)
+    assert.equal((await messagesOf(accountId)).length, 2)
+  })
+
+  test('that cannot be read is set aside, and what follows it is told', async () => {
+    const accountId = newId()
+    const value = new TextEncoder().encode('{"event":"ORDER_PAID"}')
+    await bus.send([{ topic: 'payment', key: accountId, value, headers: {} }])
+    await passed(accountId)
+    const letters = await database.query<{ reason: string; value: Uint8Array }>(
+      'select reason, value from notification.dead_letter where key = $1',
+      [accountId],
+    )
+    assert.equal(letters.length, 1)
+    assert.match(letters[0]!.reason, /ORDER_PAID/)
+    assert.deepEqual(letters[0]!.value, value)
+  })
+
+  test('comes with two hundred others at once: their times rise strictly, in their sequence', async () => {
+    const accountId = newId()
+    const events = Array.from({ length: 200 }, (_, n) => ({
+      topic: 'payment',
+      key: accountId,
+      value: new TextEncoder().encode(
+        JSON.stringify({ event: 'DEPOSIT_ACCEPTED', accountId, value: n + 1 }),
+      ),
+      headers: {},
+    }))
+    await Promise.all([
+      bus.send(events.slice(0, 150)),
+      ...events.slice(150).map((event) => bus.send([event])),
+    ])
+    const messages = await told(accountId, 200)
+    for (const [index, { created }] of messages.entries()) {
+      if (index > 0) assert.ok(created > messages[index - 1]!.created)
+    }
+    assert.deepEqual(
+      messages.map(({ text }) => text.split(' ')[1]),
+      events.map((_, n) => String(n + 1)),
+    )
+  })
+})
+
+describe('a call', () => {
+  const notify = (body: object, key?: string, headers: Record<string, string> = {}) =>
+    call('POST', '/notification/', {
+      body,
+      headers: { ...(key && { 'idempotency-key': key }), ...headers },
+    })
+
+  test('is told like an event, and answered with the id of the message', async () => {
+    const [accountId, orderId] = [newId(), newId()]
+    const { status, body: id } = await notify({ event: 'PAYMENT_FAIL', orderId, accountId })
+    assert.equal(status, 200)
+    const [message] = await messagesOf(accountId)
+    assert.equal(message?.id, id)
+    assert.equal(message?.text, `NOT ENOUGH MONEY on account ${accountId} for order ${orderId}`)
+  })
+
+  test('is told once under its key, together with the event of that id', async () => {
+    const [accountId, orderId] = [newId(), newId()]
+    const body = { event: 'ORDER_PAID', orderId, accountId }
+    const key = `${orderId}/ORDER_PAID`
+    const answers = await Promise.all([
+      ...Array.from({ length: 10 }, () => notify(body, key)),
+      ...Array.from({ length: 5 }, () => sendBare(bus, 'payment', body, { ce_id: key })),
+      ...Array.from({ length: 10 }, () => notify(body, key)),
+    ])
+    await passed(accountId)
+    const [first, ...more] = await messagesOf(accountId)
+    assert.equal(more.length, 1)
+    const ids = answers.flatMap((answer) => (answer ? [answer.body] : []))
+    assert.deepEqual([...new Set(ids)], [first?.id])
+  })
+
+  test('without a key is told each time', async () => {
+    const body = { event: 'ORDER_PAID', orderId: newId(), accountId: newId() }
+    await Promise.all([notify(body), notify(body)])
+    assert.equal((await messagesOf(body.accountId)).length, 2)
+  })
+
+  test('under the key of another one is refused', async () => {
+    const accountId = newId()
+    const body = { event: 'ORDER_PAID', orderId: newId(), accountId }
+    const key = newId()
+    await notify(body, key)
+    for (const other of [{ orderId: newId() }, { accountId: newId() }, { event: 'PAYMENT_FAIL' }]) {
+      const { status, body: problem } = await notify({ ...body, ...other }, key)
+      assert.deepEqual([status, problem.code], [422, 'IDEMPOTENCY_KEY_REUSED'])
+    }
+    assert.equal((await messagesOf(accountId)).length, 1)
+  })
+
+  test('names what its event needs', async () => {
+    const accountId = newId()
+    const cases = [
+      [{ event: 'ORDER_PAID', accountId }, 'body/orderId'],
+      [{ event: 'DEPOSIT_ACCEPTED', accountId }, 'body/value'],
+      [{ event: 'DEPOSIT_ACCEPTED', accountId, value: 0.001 }, 'body/value'],
+      [{ event: 'ORDER_CREATED', accountId }, 'body/event'],
+      [{ event: 'ORDER_PAID', accountId, orderId: newId(), text: 'x' }, 'body/text'],
+    ] as const
+    for (const [body, field] of cases) {
+      const { status, body: problem } = await notify(body)
+      assert.deepEqual([status, problem.field], [400, field])
+    }
+  })
+})
+
+describe('letters', () => {
+  const lettersTo = async (email: string) => {
+    const names = await readdir(join(maildir, 'new')).catch(() => [])
+    const texts = await Promise.all(
+      names.map((name) => readFile(join(maildir, 'new', name), 'utf8')),
+    )
+    return texts.filter((text) => text.includes(`To: ${email}`))
+  }
+
+  test('go to an account that has a contact, one for each message', async () => {
+    const accountId = newId()
+    const email = `${accountId.slice(0, 8)}@example.org`
+    const contact = `/notification/contact/${accountId}`
+    await sendBare(bus, 'payment', { event: 'DEPOSIT_ACCEPTED', accountId, value: 1 })
+    await told(accountId)
+    assert.equal((await call('GET', contact)).status, 404)
+    assert.deepEqual((await call('PUT', contact, { body: { email } })).body, { email })
+    assert.deepEqual((await call('GET', contact)).body, { email })
+    const body = { event: 'ORDER_PAID', orderId: newId(), accountId }
+    for (let n = 0; n < 3; n += 1) await sendBare(bus, 'payment', body, { ce_id: newId() + n })
+    for (let n = 0; n < 3; n += 1) await sendBare(bus, 'payment', body, { ce_id: accountId })
+    await until(async () => (await lettersTo(email)).length === 4)
+    const [, second] = await messagesOf(accountId)
+    const ids = (await lettersTo(email)).map((text) => /Message-ID: <(.*)@trifold>/.exec(text)?.[1])
+    assert.ok(ids.includes(second?.id))
+    assert.equal((await call('DELETE', contact)).body, accountId)
+    assert.equal((await call('DELETE', contact)).status, 404)
+    await passed(accountId)
+    const rows = await database.query('select from notification.outbox')
+    assert.equal(rows.length, 0)
+    assert.equal((await lettersTo(email)).length, 4)
+  })
+})
+
+describe('all messages', () => {
+  test('are paged, oldest first', async () => {
+    const accountId = newId()
+    for (let n = 1; n <= 5; n += 1) {
+      await sendBare(bus, 'payment', { event: 'DEPOSIT_ACCEPTED', accountId, value: n })
+    }
+    const all = await told(accountId, 5)
+    const paged: Message[] = []
+    let query: string | undefined = '?limit=2'
+    while (query !== undefined) {
+      const path = `/notification/account/${accountId}${query}`
+      const { body, headers }: Awaited<ReturnType<typeof call>> = await call('GET', path)
+      paged.push(...body)
+      const cursor = headers['x-next-cursor']
+      query = cursor === undefined ? undefined : `?limit=2&cursor=${cursor}`
+    }
+    assert.deepEqual(paged, all)
+    const everybody = (await call('GET', '/notification?limit=500')).body as Message[]
+    assert.deepEqual(
+      everybody.filter(({ account }) => account === accountId),
+      all,
+    )
+  })
+
+  test('are gone after DELETE, and their events make no other ones', async () => {
+    const accountId = newId()
+    const body = { event: 'ORDER_PAID', orderId: newId(), accountId }
+    const key = `${body.orderId}/ORDER_PAID`
+    await sendBare(bus, 'payment', body, { ce_id: key })
+    const [{ id } = { id: '' }] = await told(accountId)
+    assert.equal((await call('DELETE', '/notification/')).status, 200)
+    assert.deepEqual((await call('GET', '/notification/')).body, [])
+    assert.equal((await call('GET', `/notification/${id}`)).status, 404)
+    await sendBare(bus, 'payment', body, { ce_id: key })
+    await passed(accountId)
+    const headers = { 'idempotency-key': key }
+    assert.equal((await call('POST', '/notification/', { body, headers })).body, id)
+    const texts = (await messagesOf(accountId)).map(({ text }) => text)
+    assert.equal(texts.length, 1)
+    assert.ok(!texts[0]?.includes(body.orderId))
+  })
+})

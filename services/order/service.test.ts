@@ -1,0 +1,382 @@
+import assert from 'node:assert/strict'
+import { after, describe, test } from 'node:test'
+import type { InteractionStyle } from '../../contracts/style.ts'
+import {
+  caller,
+  type FakeAnswer,
+  openParts,
+  readTopics,
+  sendBare,
+  startFakeService,
+  until,
+} from '../../tests/harness.ts'
+import { createOrderService } from './service.ts'
+
+const ASK_AGAIN_AFTER_MS = 100
+const ORDER_DEADLINE_MS = 600_000
+/** The service looks once a second for orders that wait for long. */
+const LOOK_MS = 1_000
+
+const { parts, clock, close } = await openParts('order')
+const { bus, database } = parts
+const billing = await startFakeService({ status: 200, body: 'paid' })
+const service = await createOrderService(parts, {
+  INTERACTION_STYLE: 'events',
+  ALLOW_STYLE_OVERRIDE: true,
+  CALL_TIMEOUT_MS: 300,
+  IDEMPOTENCY_KEY_TTL_MS: 86_400_000,
+  UNIT_PRICE: '65',
+  ASK_AGAIN_AFTER_MS,
+  ORDER_DEADLINE_MS,
+  BILLING_URL: billing.url,
+})
+const wire = await readTopics(bus, ['billing', 'payment'])
+after(async () => {
+  await wire.close()
+  await service.close()
+  await billing.close()
+  await close()
+})
+const call = caller(service)
+
+const traceparent = '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01'
+const newAccount = () => crypto.randomUUID()
+const place = (accountId: string, style?: InteractionStyle, headers: Record<string, string> = {}) =>
+  call('POST', `/orders?profileId=${accountId}`, {
+    body: { productQuantity: 3 },
+    headers: { ...(style && { 'x-interaction-style': style }), ...headers },
+  })
+const read = async (orderId: string, accountId: string) =>
+  (await call('GET', `/orders/${orderId}?profileId=${accountId}`)).body
+const remove = (orderId: string, accountId: string) =>
+  call('DELETE', `/orders/${orderId}?profileId=${accountId}`)
+const isSettled = (orderId: string, accountId: string, state: string) =>
+  until(async () => (await read(orderId, accountId)).state === state, `${orderId} ${state}`)
+
+/** Bodies on the wire about an account, as one line each. */
+const said = (accountId: string) =>
+  wire.of(accountId).map(({ body }) => `${body.event}${body.orderId ? ` ${body.orderId}` : ''}`)
+const deadLetters = (accountId: string) =>
+  database.query<{ reason: string }>('select reason from orders.dead_letter where key = $1', [
+    accountId,
+  ])
+
+describe('in events an order', () => {
+  test('is PENDING at once and asks billing by ORDER_CREATED, exactly as the contract says', async () => {
+    const accountId = newAccount()
+    const { status, body: orderId } = await place(accountId, undefined, { traceparent })
+    assert.equal(status, 201)
+    const order = await read(orderId, accountId)
+    assert.equal(order.state, 'PENDING')
+    const [message] = await until(() => wire.of(accountId).length > 0 && wire.of(accountId))
+    const { ce_time: time, traceparent: trace, ...headers } = message!.headers
+    assert.equal(message!.topic, 'billing')
+    assert.equal(
+      message!.text,
+      JSON.stringify({ event: 'ORDER_CREATED', orderId, accountId, price: 195 }),
+    )
+    assert.deepEqual(headers, {
+      ce_id: `${orderId}/ORDER_CREATED`,
+      ce_type: 'ORDER_CREATED',
+      ce_source: '/trifold/order',
+      ce_specversion: '1.0',
+      'content-type': 'application/json',
+      'x-interaction-style': 'events',
+    })
+    assert.equal(new Date(time!).toISOString(), time)
+    assert.equal(trace?.split('-')[1], traceparent.split('-')[1])
+  })
+
+  for (const [event, state, reason] of [
+    ['ORDER_PAID', 'APPROVED', null],
+    ['PAYMENT_FAIL', 'CANCELED', 'NOT_ENOUGH_MONEY'],
+  ] as const) {
+    test(`is ${state} after a bare ${event} of any program`, async () => {
+      const accountId = newAccount()
+      const { body: orderId } = await place(accountId)
+      await sendBare(bus, 'payment', { event, orderId, accountId })
+      await isSettled(orderId, accountId, state)
+      assert.equal((await read(orderId, accountId)).reason, reason)
+    })
+  }
+
+  test('has the reason that the message carries', async () => {
+    const accountId = newAccount()
+    const { body: orderId } = await place(accountId)
+    const body = { event: 'PAYMENT_FAIL', orderId, accountId }
+    await sendBare(bus, 'payment', body, { 'x-reason': 'ACCOUNT_NOT_FOUND' })
+    await isSettled(orderId, accountId, 'CANCELED')
+    assert.equal((await read(orderId, accountId)).reason, 'ACCOUNT_NOT_FOUND')
+  })
+
+  test('is moved once, however often and in whatever sequence its outcome is told', async () => {
+    const accountId = newAccount()
+    const { body: orderId } = await place(accountId)
+    const { body: marker } = await place(accountId)
+    for (const event of ['ORDER_PAID', 'PAYMENT_FAIL', 'ORDER_PAID', 'ORDER_PAID']) {
+      await sendBare(bus, 'payment', { event, orderId, accountId })
+    }
+    await sendBare(bus, 'payment', { event: 'ORDER_PAID', orderId: marker, accountId })
+    await isSettled(marker, accountId, 'APPROVED')
+    assert.equal((await read(orderId, accountId)).state, 'APPROVED')
+    assert.deepEqual(
+      said(accountId).filter((line) => line.startsWith('ORDER_CANCELED')),
+      [],
+    )
+  })
+
+  test('that is canceled and then paid asks for its money back', async () => {
+    const accountId = newAccount()
+    const { body: orderId } = await place(accountId)
+    await sendBare(bus, 'payment', { event: 'PAYMENT_FAIL', orderId, accountId })
+    await isSettled(orderId, accountId, 'CANCELED')
+    await sendBare(bus, 'payment', { event: 'ORDER_PAID', orderId, accountId })
+    const message = await until(() =>
+      wire.of(accountId).find(({ body }) => body.event === 'ORDER_CANCELED'),
+    )
+    assert.equal(message.topic, 'billing')
+    assert.equal(message.text, JSON.stringify({ event: 'ORDER_CANCELED', orderId, accountId }))
+    assert.equal(message.headers.ce_id, `${orderId}/ORDER_CANCELED`)
+    assert.equal((await read(orderId, accountId)).state, 'CANCELED')
+  })
+
+  test('that was paid with another amount than its price is canceled, and that payment voided', async () => {
+    const accountId = newAccount()
+    const { body: orderId } = await place(accountId)
+    const body = { event: 'ORDER_PAID', orderId, accountId }
+    await sendBare(bus, 'payment', body, { 'x-amount': '194.99' })
+    await isSettled(orderId, accountId, 'CANCELED')
+    assert.equal((await read(orderId, accountId)).reason, 'PAYMENT_MISMATCH')
+    await until(() => said(accountId).includes(`ORDER_CANCELED ${orderId}`))
+    const { body: other } = await place(accountId)
+    await sendBare(bus, 'payment', { ...body, orderId: other }, { 'x-amount': '195' })
+    await isSettled(other, accountId, 'APPROVED')
+  })
+
+  test('that is deleted is canceled, and its payment voided', async () => {
+    const accountId = newAccount()
+    const { body: orderId } = await place(accountId)
+    assert.deepEqual((await remove(orderId, accountId)).body, orderId)
+    const { state, reason } = await read(orderId, accountId)
+    assert.deepEqual([state, reason], ['CANCELED', 'DELETED'])
+    await until(() => said(accountId).length === 2)
+    assert.deepEqual(said(accountId), [`ORDER_CREATED ${orderId}`, `ORDER_CANCELED ${orderId}`])
+  })
+
+  test('that is refunded by billing is canceled', async () => {
+    const accountId = newAccount()
+    const { body: orderId } = await place(accountId)
+    await sendBare(bus, 'payment', { event: 'ORDER_PAID', orderId, accountId })
+    const refund = { event: 'PAYMENT_REFUNDED', orderId, accountId, value: 195 }
+    await sendBare(bus, 'payment', refund)
+    await isSettled(orderId, accountId, 'CANCELED')
+    assert.equal((await read(orderId, accountId)).reason, 'REFUNDED')
+  })
+
+  test("is not moved by somebody else's payment, which is set aside with its reason", async () => {
+    const [accountId, other] = [newAccount(), newAccount()]
+    const { body: orderId } = await place(accountId)
+    await sendBare(bus, 'payment', { event: 'ORDER_PAID', orderId, accountId: other })
+    const [letter] = await until(async () => {
+      const letters = await deadLetters(other)
+      return letters.length > 0 && letters
+    })
+    assert.match(letter!.reason, new RegExp(`${orderId} does not belong to account ${other}`))
+    assert.equal((await read(orderId, accountId)).state, 'PENDING')
+  })
+
+  test('that is none of ours, and deposits, are passed over', async () => {
+    const accountId = newAccount()
+    const { body: orderId } = await place(accountId)
+    await sendBare(bus, 'payment', { event: 'DEPOSIT_ACCEPTED', accountId, value: 5 })
+    const unknown = crypto.randomUUID()
+    await sendBare(bus, 'payment', { event: 'ORDER_PAID', orderId: unknown, accountId })
+    await sendBare(bus, 'payment', { event: 'ORDER_PAID', orderId, accountId })
+    await isSettled(orderId, accountId, 'APPROVED')
+    assert.deepEqual(await deadLetters(accountId), [])
+  })
+
+  test('that hears nothing asks again and again, by the same event', async () => {
+    const accountId = newAccount()
+    const { body: orderId } = await place(accountId)
+    await until(() => said(accountId).length === 1)
+    for (const wanted of [2, 3]) {
+      await until(() => {
+        clock.moveOn(LOOK_MS)
+        return said(accountId).length >= wanted
+      })
+    }
+    const ids = wire.of(accountId).map(({ headers }) => headers.ce_id)
+    assert.deepEqual([...new Set(ids)], [`${orderId}/ORDER_CREATED`])
+    const texts = wire.of(accountId).map(({ text }) => text)
+    assert.equal(new Set(texts).size, 1)
+    await sendBare(bus, 'payment', { event: 'ORDER_PAID', orderId, accountId })
+    await isSettled(orderId, accountId, 'APPROVED')
+  })
+
+  test('that hears nothing until its deadline is canceled, and its payment voided', async () => {
+    const accountId = newAccount()
+    const { body: orderId } = await place(accountId)
+    clock.moveOn(ORDER_DEADLINE_MS - 10_000)
+    assert.equal((await read(orderId, accountId)).state, 'PENDING')
+    clock.moveOn(10_000)
+    await until(async () => {
+      clock.moveOn(LOOK_MS)
+      return (await read(orderId, accountId)).state === 'CANCELED'
+    })
+    assert.equal((await read(orderId, accountId)).reason, 'DEADLINE_PASSED')
+    await until(() => said(accountId).includes(`ORDER_CANCELED ${orderId}`))
+  })
+
+  test('is answered to whoever waits for it as soon as its outcome is known', async () => {
+    const accountId = newAccount()
+    const { body: orderId } = await place(accountId)
+    const waiting = call('GET', `/orders/${orderId}?profileId=${accountId}`, {
+      headers: { prefer: 'wait=30' },
+    })
+    await sendBare(bus, 'payment', { event: 'ORDER_PAID', orderId, accountId })
+    const { body, headers } = await waiting
+    assert.equal(body.state, 'APPROVED')
+    assert.equal(headers['preference-applied'], 'wait=30')
+  })
+})
+
+for (const style of ['http', 'hybrid'] as const) {
+  describe(`in ${style} an order`, () => {
+    /** Places an order while billing answers so to payments; voids are answered as they should be. */
+    async function placeWhile(answer: FakeAnswer) {
+      billing.answerWith(({ path }) => (path.endsWith('/void') ? { status: 200 } : answer))
+      const accountId = newAccount()
+      const placed = await place(accountId, style)
+      const orderId: string = placed.body.orderId ?? placed.body
+      return { ...placed, accountId, orderId, order: await read(orderId, accountId) }
+    }
+    const voidsOf = (orderId: string) =>
+      billing.requests.filter(({ path }) => path === `/billing/payments/${orderId}/void`)
+
+    test('is approved by the time that it is answered, by one call', async () => {
+      const { status, accountId, orderId, order } = await placeWhile({ status: 200, body: 'p' })
+      assert.equal(status, 201)
+      assert.equal(order.state, 'APPROVED')
+      const calls = billing.about(orderId)
+      assert.equal(calls.length, 1)
+      const { method, path, headers, body } = calls[0]!
+      assert.deepEqual([method, path], ['POST', '/billing/account'])
+      assert.equal(body, JSON.stringify({ accountId, amount: 195, orderId }))
+      assert.equal(headers['idempotency-key'], `${orderId}/ORDER_CREATED`)
+      assert.equal(headers['x-interaction-style'], style)
+      assert.match(headers.traceparent as string, /^00-/)
+      assert.deepEqual(said(accountId), [])
+    })
+
+    const refusals = [
+      [402, { code: 'NOT_ENOUGH_MONEY', reason: 'NOT_ENOUGH_MONEY' }, 402, 'NOT_ENOUGH_MONEY'],
+      [402, { code: 'NOT_ENOUGH_MONEY' }, 402, 'NOT_ENOUGH_MONEY'],
+      [404, { code: 'ACCOUNT_NOT_FOUND' }, 402, 'ACCOUNT_NOT_FOUND'],
+      [409, { code: 'PAYMENT_VOIDED', reason: 'ORDER_CANCELED' }, 409, 'ORDER_CANCELED'],
+    ] as const
+    for (const [said, body, told, reason] of refusals) {
+      test(`that billing answers with ${said} ${body.code} is refused with ${told}, and not voided`, async () => {
+        const { status, body: problem, orderId, order } = await placeWhile({ status: said, body })
+        assert.equal(status, told)
+        assert.equal(problem.orderId, orderId)
+        assert.deepEqual([order.state, order.reason], ['CANCELED', reason])
+        assert.deepEqual(voidsOf(orderId), [])
+      })
+    }
+
+    const troubles: [name: string, answer: FakeAnswer][] = [
+      ['hangs', 'hang'],
+      ['breaks off', 'cut'],
+      ['answers 503', { status: 503 }],
+    ]
+    for (const [name, answer] of troubles) {
+      test(`is given up with 503 where billing ${name}, and its payment voided`, async () => {
+        const { status, body, accountId, orderId, order } = await placeWhile(answer)
+        assert.equal(status, 503)
+        assert.equal(body.code, 'BILLING_UNREACHABLE')
+        assert.deepEqual([order.state, order.reason], ['CANCELED', 'BILLING_UNREACHABLE'])
+        const [request] = await until(() => voidsOf(orderId).length > 0 && voidsOf(orderId))
+        assert.equal(request?.body, JSON.stringify({ accountId }))
+        assert.equal(request?.headers['idempotency-key'], `${orderId}/ORDER_CANCELED`)
+        if (style === 'http') return assert.deepEqual(said(accountId), [])
+        const [message] = await until(() => wire.of(accountId).length > 0 && wire.of(accountId))
+        assert.equal(message!.topic, 'payment')
+        assert.equal(
+          message!.text,
+          `{"event":"PAYMENT_FAIL","orderId":"${orderId}","accountId":"${accountId}"}`,
+        )
+        assert.equal(message!.headers['x-reason'], 'BILLING_UNREACHABLE')
+      })
+    }
+
+    test('for which billing knows another payment is canceled, and that one voided', async () => {
+      const answer = { status: 409, body: { code: 'PAYMENT_MISMATCH' } }
+      const { status, body, orderId, order } = await placeWhile(answer)
+      assert.deepEqual([status, body.code, body.reason], [409, 'ORDER_CANCELED', 'PAYMENT_MISMATCH'])
+      assert.deepEqual([order.state, order.reason], ['CANCELED', 'PAYMENT_MISMATCH'])
+      await until(() => voidsOf(orderId).length > 0)
+    })
+
+    test('is voided again and again until billing has it', async () => {
+      billing.answerWith('cut')
+      const accountId = newAccount()
+      const { orderId } = (await place(accountId, style)).body
+      for (const wanted of [1, 2, 3]) {
+        await until(() => {
+          clock.moveOn(LOOK_MS)
+          return voidsOf(orderId).length >= wanted
+        })
+      }
+      billing.answerWith({ status: 200 })
+      const rows = () => database.query('select from orders.outbox where key = $1', [orderId])
+      await until(async () => {
+        clock.moveOn(LOOK_MS)
+        return (await rows()).length === 0
+      })
+    })
+
+    test('whose payment still runs at billing is asked for again until it is known', async () => {
+      const accountId = newAccount()
+      let asked = 0
+      billing.answerWith(() => {
+        asked += 1
+        const body = { code: 'IDEMPOTENCY_KEY_IN_PROGRESS' }
+        return asked < 3 ? { status: 409, body } : { status: 200, body: 'p' }
+      })
+      const { status, body: orderId } = await place(accountId, style)
+      assert.equal(status, 201)
+      const keys = billing.about(orderId).map(({ headers }) => headers['idempotency-key'])
+      assert.deepEqual(keys, Array(3).fill(`${orderId}/ORDER_CREATED`))
+    })
+  })
+}
+
+describe('an Idempotency-Key', () => {
+  const keyed = (accountId: string, key: string, style: InteractionStyle) =>
+    place(accountId, style, { 'idempotency-key': key })
+
+  test('gives the same order to all who come with it, and asks billing once', async () => {
+    const accountId = newAccount()
+    const answers = await Promise.all(
+      Array.from({ length: 20 }, () => keyed(accountId, `key-${accountId}`, 'events')),
+    )
+    assert.deepEqual([...new Set(answers.map(({ status }) => status))], [201])
+    assert.equal(new Set(answers.map(({ body }) => body)).size, 1)
+    const orders = (await call('GET', `/orders?profileId=${accountId}`)).body
+    assert.equal(orders.length, 1)
+  })
+
+  test('is refused while its first request runs, then gets the answer of that', async () => {
+    const accountId = newAccount()
+    const key = `key-${accountId}`
+    billing.answerWith('hang')
+    const first = keyed(accountId, key, 'http')
+    await until(() => billing.about(accountId).length > 0)
+    assert.equal((await keyed(accountId, key, 'http')).body.code, 'IDEMPOTENCY_KEY_IN_PROGRESS')
+    const { status, body } = await first
+    const again = await keyed(accountId, key, 'http')
+    assert.deepEqual([again.status, again.body], [status, body])
+    assert.equal(status, 503)
+  })
+})

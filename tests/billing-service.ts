@@ -1,0 +1,104 @@
+import { after } from 'node:test'
+import type { Bus } from '../messaging/bus.ts'
+import { createBillingService } from '../services/billing/service.ts'
+import { caller, openParts, readTopics, sendBare, startFakeService, until } from './harness.ts'
+
+/** Billing looks once a second for deposits that did not come back. */
+export const LOOK_MS = 1_000
+
+/** Billing alone, for one test file: around it a bus, and one stand-in for order and notification. */
+export async function startBilling() {
+  const { parts, clock, close } = await openParts('billing')
+  const { bus, database } = parts
+  const loses = { next: (_id: string): boolean => false }
+  const forgetful: Bus = {
+    ...bus,
+    send: (messages) =>
+      bus.send(messages.filter(({ headers }) => !loses.next(headers.ce_id ?? ''))),
+  }
+  const others = await startFakeService({ status: 200, body: 'an id' })
+  const service = await createBillingService(
+    { ...parts, bus: forgetful },
+    {
+      INTERACTION_STYLE: 'events',
+      ALLOW_STYLE_OVERRIDE: true,
+      CALL_TIMEOUT_MS: 300,
+      IDEMPOTENCY_KEY_TTL_MS: 86_400_000,
+      DEPOSIT_ASK_AGAIN_AFTER_MS: 100,
+      NOTIFICATION_URL: others.url,
+      ORDER_URL: others.url,
+    },
+  )
+  const wire = await readTopics(bus, ['billing', 'payment', 'balance'])
+  after(async () => {
+    await wire.close()
+    await service.close()
+    await others.close()
+    await close()
+  })
+  const world = { bus, database, clock, others, wire, call: caller(service) }
+  return {
+    ...world,
+    ...observe(world),
+    /** Told of each message by its id: true loses it, although billing takes it for sent. */
+    loses,
+  }
+}
+
+type World = Pick<Awaited<ReturnType<typeof openParts>>['parts'], 'bus' | 'database'> & {
+  readonly call: ReturnType<typeof caller>
+  readonly wire: Awaited<ReturnType<typeof readTopics>>
+}
+
+function observe({ bus, database, call, wire }: World) {
+  const on = (topic: string, accountId: string) =>
+    wire.of(accountId).filter((message) => message.topic === topic)
+
+  /** The last event of a name about an account, once there are so many of them. */
+  const told = (accountId: string, event: string, count = 1) =>
+    until(() => {
+      const found = on('payment', accountId).filter(({ body }) => body.event === event)
+      return found.length >= count && found.at(-1)
+    }, `${event} for ${accountId}`)
+
+  const deadLetters = (accountId: string) =>
+    database.query<{ reason: string; code: string; value: Uint8Array }>(
+      'select reason, code, value from billing.dead_letter where key = $1 order by "offset"',
+      [accountId],
+    )
+
+  return {
+    on,
+    told,
+    deadLetters,
+    setAside: async (accountId: string) => {
+      await until(async () => (await deadLetters(accountId)).length > 0, 'a dead letter')
+      return (await deadLetters(accountId))[0]!
+    },
+    balanceOf: async (accountId: string) =>
+      (await call('GET', `/billing/account/${accountId}`)).body.balance,
+    entriesOf: async (accountId: string): Promise<{ kind: string; amount: number }[]> =>
+      (await call('GET', `/billing/account/${accountId}/entries`)).body,
+
+    /** An account with money, put there in `hybrid`: nothing about it is on the way any more. */
+    async openAccount(amount?: number): Promise<string> {
+      const { body: accountId } = await call('POST', '/billing/account/create')
+      if (amount) {
+        const headers = { 'x-interaction-style': 'hybrid' }
+        await call('POST', `/billing/account/${accountId}?amount=${amount}`, { headers })
+        await told(accountId, 'DEPOSIT_ACCEPTED')
+      }
+      return accountId
+    },
+
+    /** Waits until billing has passed everything that was sent before for an account. */
+    async passed(accountId: string): Promise<void> {
+      const orderId = crypto.randomUUID()
+      const body = { event: 'ORDER_CREATED', orderId, accountId, price: 1_000_000 }
+      await sendBare(bus, 'billing', body)
+      await until(() =>
+        on('payment', accountId).some((message) => message.body.orderId === orderId),
+      )
+    },
+  }
+}

@@ -1,0 +1,48 @@
+import assert from 'node:assert/strict'
+import { after, test } from 'node:test'
+import { assertCleanBooks } from './books.ts'
+import { eventually } from './client.ts'
+import { assertSettled, beginBurst, PATIENT } from './order-burst.ts'
+import { spawnProgram, startProgram, temporaryFolder } from './program.ts'
+
+const { folder, remove } = await temporaryFolder()
+after(remove)
+
+test('killed in a burst of orders in each style, it settles them all when it starts again', async (t) => {
+  const child = spawnProgram(folder, PATIENT)
+  t.after(() => child.kill('SIGKILL'))
+  const burst = await beginBurst(await child.ready)
+  await burst.answered(2)
+  child.kill('SIGKILL')
+  await burst.over
+  assert.deepEqual(await child.ended, { code: null, signal: 'SIGKILL' })
+  const unanswered = burst.sent.filter(({ answer }) => answer === undefined)
+  assert.ok(unanswered.length > 0, 'nothing was in flight')
+
+  const trifold = await startProgram({ DATA_DIR: folder })
+  t.after(() => trifold.close())
+  await assertSettled(trifold, burst)
+
+  // Each customer who got no answer asks again: the key of an order finds its order, whatever it
+  // was at when the process died, and a key that never arrived is a new order.
+  await Promise.all(
+    burst.sent.map(async (one) => {
+      const { style, account, key } = one
+      const again = await eventually(async () => {
+        const answer = await trifold.order(account, { style, key })
+        assert.notEqual(answer.status, 409)
+        return answer
+      })
+      if (one.answer)
+        assert.deepEqual([again.status, again.body], [one.answer.status, one.answer.body])
+      else assert.ok([201, 402].includes(again.status), `${style} answered ${again.status}`)
+      one.answer = again
+    }),
+  )
+  const ids = await assertSettled(trifold, burst)
+  for (const account of burst.accounts.values()) {
+    const keys = burst.sent.filter((one) => one.account === account).length
+    assert.equal(ids.get(account)?.size, keys)
+  }
+  await assertCleanBooks(trifold)
+})

@@ -1,0 +1,96 @@
+import assert from 'node:assert/strict'
+import { type InteractionStyle, STYLES } from '../../contracts/style.ts'
+import { type Answer, type Client, eventually, type Problem, UNIT_PRICE } from './client.ts'
+
+/** An order of a burst. `answer` is undefined where the program ended before it said anything. */
+export interface Sent {
+  readonly style: InteractionStyle
+  readonly account: string
+  readonly key: string
+  answer: Answer<string & Problem> | undefined
+}
+
+export interface Burst {
+  readonly accounts: ReadonlyMap<InteractionStyle, string>
+  /** Everything that was sent until now. */
+  readonly sent: readonly Sent[]
+  /** Resolves when every customer was answered so many times. */
+  answered(times: number): Promise<void>
+  /** Resolves when every customer has stopped, because the program is away or by itself. */
+  readonly over: Promise<void>
+}
+
+/** A busy machine is no outage: each order of a burst is to have its real outcome. */
+export const PATIENT = { CALL_TIMEOUT_MS: '30000' } as const
+
+const MONEY_FOR = 40
+const CUSTOMERS_EACH = 8
+const ORDERS_OF_CUSTOMER = 500
+
+/**
+ * In each style, customers of one account who order again and again, each order under its own
+ * Idempotency-Key, until a request gets no answer or the program is closing.
+ */
+export async function beginBurst(client: Client): Promise<Burst> {
+  const accounts = new Map<InteractionStyle, string>()
+  for (const style of STYLES) {
+    accounts.set(style, await client.fundedAccount(MONEY_FOR * UNIT_PRICE))
+  }
+  const sent: Sent[] = []
+  const counts: number[] = []
+
+  async function shop(style: InteractionStyle, account: string, customer: number): Promise<void> {
+    for (let order = 0; order < ORDERS_OF_CUSTOMER; order += 1) {
+      const one: Sent = { style, account, key: crypto.randomUUID(), answer: undefined }
+      sent.push(one)
+      one.answer = await client.order(account, { style, key: one.key }).catch(() => undefined)
+      if (one.answer === undefined || one.answer.body.code === 'SERVICE_UNAVAILABLE') return
+      counts[customer] = order + 1
+    }
+  }
+
+  const customers = [...accounts].flatMap(([style, account], nth) =>
+    Array.from({ length: CUSTOMERS_EACH }, (_, index) => {
+      const customer = nth * CUSTOMERS_EACH + index
+      counts[customer] = 0
+      return shop(style, account, customer)
+    }),
+  )
+  return {
+    accounts,
+    sent,
+    answered: (times) =>
+      eventually(async () => assert.ok(counts.every((count) => count >= times)), 30_000),
+    over: Promise.all(customers).then(() => undefined),
+  }
+}
+
+/**
+ * After a restart: every order settles, what customers were told still holds, and money and orders
+ * agree. Returns the ids of each account's orders.
+ */
+export async function assertSettled(
+  client: Client,
+  burst: Burst,
+): Promise<Map<string, Set<string>>> {
+  const ids = new Map<string, Set<string>>()
+  for (const account of burst.accounts.values()) {
+    const orders = await eventually(async () => {
+      const all = await client.orders(account)
+      assert.equal(all.filter(({ state }) => state === 'PENDING').length, 0)
+      return all
+    }, 30_000)
+    const approved = orders.filter(({ state }) => state === 'APPROVED').length
+    assert.equal(await client.balance(account), (MONEY_FOR - approved) * UNIT_PRICE)
+    ids.set(account, new Set(orders.map(({ id }) => id)))
+    const states = new Map(orders.map(({ id, state }) => [id, state]))
+    for (const { answer, style } of burst.sent.filter((one) => one.account === account)) {
+      if (answer?.status === 201) {
+        const state = states.get(answer.body)
+        assert.ok(state === 'APPROVED' || (style === 'events' && state === 'CANCELED'), `${state}`)
+      }
+      if (answer?.status === 402) assert.equal(states.get(answer.body.orderId!), 'CANCELED')
+    }
+  }
+  return ids
+}

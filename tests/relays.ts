@@ -1,0 +1,90 @@
+import { after } from 'node:test'
+import { deadLetterTable } from '../messaging/dead-letters.ts'
+import {
+  type Carrier,
+  createOutbox,
+  type Delivery,
+  type OutboxMessage,
+  type OutboxRow,
+  outboxTables,
+} from '../messaging/outbox.ts'
+import { type Relay, type RelayOptions, startRelay } from '../messaging/relay.ts'
+import { migrate } from '../platform/migrate.ts'
+import { openPglite } from '../platform/pglite.ts'
+import { createLog, createTelemetry } from '../platform/telemetry.ts'
+import { createClock, until } from './harness.ts'
+
+/** The database of a test file that has relays; each test has its own schemas in it. */
+export async function openRelays() {
+  const database = await openPglite()
+  after(() => database.close())
+  let schemas = 0
+
+  /** An outbox with relays under a clock that stands still, so that nothing happens by waiting. */
+  async function setUp(t: { after(work: () => Promise<void>): void }) {
+    schemas += 1
+    const schema = `relay_${schemas}`
+    const sql = outboxTables(schema) + deadLetterTable(schema)
+    await migrate(database, schema, [{ id: 1, name: 'initial', sql }])
+    const outbox = createOutbox(schema)
+    const clock = createClock({ frozen: true })
+    const { runtime } = clock
+    const relays: Relay[] = []
+    const start = (given: Partial<RelayOptions>) => {
+      const telemetry = createTelemetry('test')
+      const log = createLog('silent', 'test')
+      const relay = startRelay({
+        ...{ database, schema, outbox, runtime, log, telemetry, soleProcess: true },
+        ...given,
+      })
+      relays.push(relay)
+      t.after(() => relay.close())
+      return relay
+    }
+    const put = async (messages: readonly OutboxMessage[]) => {
+      const committed = await database.transaction(async (tx) => {
+        await outbox.enqueue(tx, messages, runtime.now())
+        return tx
+      })
+      for (const relay of relays) relay.wake(committed)
+    }
+    const waiting = () =>
+      database.query<{ event_id: string; attempts: number; due: Date; last_error: string | null }>(
+        `select event_id, attempts, due, last_error from ${schema}.outbox order by id`,
+      )
+    const isEmpty = () => until(async () => (await waiting()).length === 0, 'the empty outbox')
+    return { schema, clock, start, put, waiting, isEmpty }
+  }
+
+  /** A turn of everything that is ready to go on, database included. */
+  async function settle(): Promise<void> {
+    for (let n = 0; n < 5; n += 1) {
+      await database.query('select 1')
+      await new Promise((resolve) => setImmediate(resolve))
+    }
+  }
+
+  return { database, setUp, settle }
+}
+
+export const message = (
+  eventId: string,
+  key: string,
+  carrier: Carrier = 'http',
+): OutboxMessage => ({
+  ...{ carrier, key, eventId, destination: carrier === 'broker' ? 'words' : '/calls' },
+  ...{ body: `{"id":"${eventId}"}`, headers: { ce_id: eventId } },
+})
+
+/** The other side of calls: it answers as it is told for each event, and records the tries. */
+export function receiver() {
+  const tries: string[] = []
+  const seen: OutboxRow[] = []
+  const answers = new Map<string, Delivery | Promise<Delivery>>()
+  const call = async (row: OutboxRow): Promise<Delivery> => {
+    tries.push(row.eventId)
+    seen.push(row)
+    return (await answers.get(row.eventId)) ?? { kind: 'done' }
+  }
+  return { call, tries, seen, answers }
+}
