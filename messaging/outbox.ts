@@ -30,6 +30,14 @@ export type Delivery =
   | { readonly kind: 'retry'; readonly error: string }
   | { readonly kind: 'poison'; readonly reason: string }
 
+/**
+ * Whether an answer says that the request itself can never succeed. Everything else may be a door
+ * that is closed or a gateway that points elsewhere, and is tried again.
+ */
+export function isFinalRefusal(status: number): boolean {
+  return [400, 409, 410, 413, 415, 422].includes(status)
+}
+
 export interface Postponed {
   readonly id: bigint
   readonly due: Date

@@ -172,6 +172,7 @@ async function relayCalls(
   const busy = new Map<string, Promise<void>>()
   let tried: Tried = { done: [], postponed: [], keys: [] }
   let failing = false
+  let hurriedAt = Number.NEGATIVE_INFINITY
 
   async function deliverInOrder(rows: readonly OutboxRow[]): Promise<void> {
     const key = rows[0]!.key
@@ -186,8 +187,10 @@ async function relayCalls(
         break
       }
       tried.done.push(row.id)
-      if (failing) {
+      // Not at each success: rows that fail for themselves would never come to rest.
+      if (failing && runtime.now() - hurriedAt >= RETRY_MAX_MS) {
         failing = false
+        hurriedAt = runtime.now()
         await outbox.hurry(database, carrier, runtime.now()).catch(() => undefined)
       }
     }

@@ -38,13 +38,14 @@ export class DatabaseError extends Error {
 }
 
 /**
- * Sorts a SQLSTATE. Only bad data (22) and broken constraints (23) are the fault of the values; all
- * else is the server's, the connection's (no code at all) or a deployment's, and may pass.
+ * Sorts a SQLSTATE. Only bad data (22), broken constraints (23) and values beyond a limit (54) are
+ * the fault of the values; all else is the server's, the connection's (no code at all) or a
+ * deployment's, and may pass.
  */
 export function kindOf(sqlState: string | undefined): DatabaseErrorKind {
   if (sqlState === undefined) return 'unavailable'
   if (['23505', '40001', '40P01', '55P03'].includes(sqlState)) return 'conflict'
-  return /^2[23]/.test(sqlState) ? 'invalid' : 'unavailable'
+  return /^(22|23|54)/.test(sqlState) ? 'invalid' : 'unavailable'
 }
 
 /** A transaction that is tried again, at once and a few times, when another one won a conflict. */

@@ -91,12 +91,6 @@ export const METRICS = {
     help: 'Messages written to customers.',
     labels: ['event'],
   },
-  trifold_coalesced_batch_size: {
-    type: 'histogram',
-    help: 'Concurrent requests that shared one transaction.',
-    labels: ['operation'],
-    buckets: SIZES,
-  },
 } as const satisfies Record<string, Metric>
 
 interface Metric {

@@ -29,10 +29,10 @@ export function configurationTable(): string {
 
 /** Every variable with its default, commented out: the file says what there is and sets nothing. */
 export function environmentExample(): string {
-  const entries = variables().map(
-    ({ name, type, value, description }) =>
-      `# ${description}\n# ${upperFirst(type)}.\n#${name}=${quoted(value)}\n`,
-  )
+  const entries = variables().map(({ name, type, value, description }) => {
+    const values = type === 'text' ? '' : `# Values: ${type}\n`
+    return `# ${description}\n${values}#${name}=${quoted(value)}\n`
+  })
   return [EXAMPLE_HEAD, ...entries].join('\n')
 }
 
@@ -91,7 +91,7 @@ export function callsTable(documents: readonly OpenApi[]): string {
 function variables() {
   return describeConfig(allInOneConfig).map(({ name, type, default: value, description }) => ({
     name,
-    type,
+    type: type.replace(/ of at least 1 characters$/, ''),
     value: String(value ?? ''),
     description: sentence(description),
   }))

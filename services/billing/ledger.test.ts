@@ -197,12 +197,18 @@ describe('a void', () => {
     })
   })
 
-  test('by anybody gives the money back to the account that it came from', () => {
-    const command = voiding({ accountId: 'boris' })
+  test('by order in any name gives the money back to the account that it came from', () => {
+    const command = voiding({ accountId: 'boris', byOrder: true })
     const decision = decide(books({ account: paidOut, payment: payment() }), command)
     assert.equal(decision.account?.id, 'anna')
     assert.equal(decision.transfer?.accountId, 'anna')
     assert.equal(decision.payment?.state, 'REFUNDED')
+  })
+
+  test('by somebody else in the name of an account that did not pay is refused', () => {
+    const command = voiding({ accountId: 'boris', byOrder: false })
+    const decision = decide(books({ account: paidOut, payment: payment() }), command)
+    assert.deepEqual(decision, refused('PAYMENT_MISMATCH'))
   })
 })
 

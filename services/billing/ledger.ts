@@ -199,12 +199,18 @@ function voidFirst(command: CommandOf<'void'>): Decision {
   return { ...settled(payment), payment }
 }
 
-/** Whoever asks, the money goes back to the account that it came from. */
+/**
+ * The money goes back to the account that it came from, even where order names its customer's and
+ * somebody else paid; anyone else must name the account that paid, or none.
+ */
 function voidPayment(
   account: Account | undefined,
   payment: Payment,
   command: CommandOf<'void'>,
 ): Decision {
+  const { accountId, byOrder } = command
+  const isTheirs = accountId === null || (payment.accountId ?? accountId) === accountId
+  if (!byOrder && !isTheirs) return refused('PAYMENT_MISMATCH')
   if (payment.state === 'PAID' && account !== undefined && payment.amountMinor !== null) {
     const refunded: Payment = { ...payment, state: 'REFUNDED' }
     const { orderId, amountMinor } = payment

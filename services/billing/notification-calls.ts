@@ -1,4 +1,4 @@
-import type { Delivery, OutboxRow } from '../../messaging/outbox.ts'
+import { type Delivery, isFinalRefusal, type OutboxRow } from '../../messaging/outbox.ts'
 import type { HttpClient } from '../../platform/http-client.ts'
 import { NOTIFY_PATH } from './routing.ts'
 
@@ -26,7 +26,7 @@ export function notificationCalls(options: NotificationCallsOptions) {
       // An order that order does not know was paid by REST: there is nobody to tell.
       if (status < 300 || (!notify && status === 404)) return { kind: 'done' }
       const error = `${destination} answered ${status}`
-      const final = status < 500 && ![409, 429].includes(status)
+      const final = (isFinalRefusal(status) && status !== 409) || (!notify && status === 403)
       return final ? { kind: 'poison', reason: `${error}: ${said}` } : { kind: 'retry', error }
     } catch (error) {
       return { kind: 'retry', error: `${destination} gave no answer: ${(error as Error).message}` }

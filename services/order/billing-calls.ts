@@ -1,5 +1,5 @@
 import { isReason, type Reason } from '../../contracts/events.ts'
-import type { Delivery, OutboxRow } from '../../messaging/outbox.ts'
+import { type Delivery, isFinalRefusal, type OutboxRow } from '../../messaging/outbox.ts'
 import type { HttpAnswer, HttpClient } from '../../platform/http-client.ts'
 import type { Log } from '../../platform/runtime.ts'
 import type { OrderCommand } from './order.ts'
@@ -46,7 +46,7 @@ export function billingCalls(options: BillingCallsOptions) {
     if (answer === undefined) return { kind: 'retry', error: 'billing gave no answer' }
     if (answer.status < 300) return { kind: 'done' }
     const error = `billing answered ${answer.status}`
-    const final = answer.status < 500 && answer.status !== 429 && !isRunning(answer)
+    const final = isFinalRefusal(answer.status) && !isRunning(answer)
     return final ? { kind: 'poison', reason: `${error}: ${answer.body}` } : { kind: 'retry', error }
   }
 

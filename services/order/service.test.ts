@@ -232,12 +232,12 @@ describe('in events an order', () => {
     const accountId = newAccount()
     const { body: orderId } = await place(accountId)
     const waiting = call('GET', `/orders/${orderId}?profileId=${accountId}`, {
-      headers: { prefer: 'wait=30' },
+      headers: { prefer: 'wait=5' },
     })
     await sendBare(bus, 'payment', { event: 'ORDER_PAID', orderId, accountId })
     const { body, headers } = await waiting
     assert.equal(body.state, 'APPROVED')
-    assert.equal(headers['preference-applied'], 'wait=30')
+    assert.equal(headers['preference-applied'], 'wait=5')
   })
 })
 
@@ -313,7 +313,10 @@ for (const style of ['http', 'hybrid'] as const) {
     test('for which billing knows another payment is canceled, and that one voided', async () => {
       const answer = { status: 409, body: { code: 'PAYMENT_MISMATCH' } }
       const { status, body, orderId, order } = await placeWhile(answer)
-      assert.deepEqual([status, body.code, body.reason], [409, 'ORDER_CANCELED', 'PAYMENT_MISMATCH'])
+      assert.deepEqual(
+        [status, body.code, body.reason],
+        [409, 'ORDER_CANCELED', 'PAYMENT_MISMATCH'],
+      )
       assert.deepEqual([order.state, order.reason], ['CANCELED', 'PAYMENT_MISMATCH'])
       await until(() => voidsOf(orderId).length > 0)
     })

@@ -1,0 +1,110 @@
+import type { GroupAssignment } from '@platformatic/kafka'
+import type { Batch, BusMessage } from './bus.ts'
+
+/** A partition that a member of a group owns. */
+export interface OwnedPartition {
+  readonly topic: string
+  readonly partition: number
+  /** The offset to fetch from; unknown until it is asked where the group stands. */
+  next: bigint | undefined
+  /** What the group committed is gone from the log: go on with the oldest message that is there. */
+  isLost: boolean
+  /** Fetched, not taken; it is fetched again only when this is empty, which bounds the memory. */
+  waiting: BusMessage[]
+  /**
+   * The batch in hand. A partition that was lost is forgotten with its lease, and so the late commit
+   * of its batch finds that there is none, also when the partition has come back meanwhile.
+   */
+  lease: { readonly batch: Batch; readonly sinceMs: number; isOverdue: boolean } | undefined
+  isFetching: boolean
+}
+
+/** The partitions of one member: what is fetched, in hand, and to be fetched next. */
+export interface Partitions {
+  /** Keeps what stays, forgets what is not there any more. */
+  assign(assignments: readonly GroupAssignment[]): void
+  clear(): void
+  /** Takes what is fetched: at most so many messages, shared out evenly over the partitions. */
+  take(maxMessages: number, nowMs: number): Batch[]
+  /** The batches of these that are still in hand. */
+  held(batches: readonly Batch[]): Batch[]
+  /** They are committed. */
+  settle(batches: readonly Batch[]): void
+  /** They will be taken again. */
+  release(batches: readonly Batch[]): void
+  /** Those that nothing is waiting of, in hand or being fetched. */
+  idle(): OwnedPartition[]
+  isBusy(): boolean
+  owns(partition: OwnedPartition): boolean
+  /** Batches in hand since before that time that were not told of before. */
+  overdue(sinceMs: number): Batch[]
+}
+
+export function createPartitions(): Partitions {
+  const owned = new Map<string, OwnedPartition>()
+  const leasing = (batches: readonly Batch[]) =>
+    batches.flatMap((batch) => {
+      const partition = owned.get(placeOf(batch))
+      return partition?.lease?.batch === batch ? [{ partition, batch }] : []
+    })
+
+  return {
+    assign(assignments) {
+      const places = assignments.flatMap(({ topic, partitions }) =>
+        partitions.map((partition) => ({ topic, partition })),
+      )
+      const assigned = new Set(places.map(placeOf))
+      for (const place of owned.keys()) if (!assigned.has(place)) owned.delete(place)
+      for (const place of places) {
+        if (!owned.has(placeOf(place))) owned.set(placeOf(place), unplaced(place))
+      }
+    },
+    clear: () => owned.clear(),
+    take(maxMessages, nowMs) {
+      const ready = [...owned.values()].filter((one) => !one.lease && one.waiting.length > 0)
+      const limit = Math.max(1, Math.floor(maxMessages / ready.length))
+      return ready.map((one) => {
+        const messages = one.waiting.splice(0, limit)
+        const batch = { topic: one.topic, partition: one.partition, messages }
+        one.lease = { batch, sinceMs: nowMs, isOverdue: false }
+        return batch
+      })
+    },
+    held: (batches) => leasing(batches).map(({ batch }) => batch),
+    settle(batches) {
+      for (const { partition } of leasing(batches)) partition.lease = undefined
+    },
+    release(batches) {
+      for (const { partition, batch } of leasing(batches)) {
+        partition.waiting.unshift(...batch.messages)
+        partition.lease = undefined
+      }
+    },
+    idle: () =>
+      [...owned.values()].filter(
+        ({ lease, waiting, isFetching }) => !lease && waiting.length === 0 && !isFetching,
+      ),
+    isBusy: () => [...owned.values()].some(({ lease }) => lease !== undefined),
+    owns: (partition) => owned.get(placeOf(partition)) === partition,
+    overdue(sinceMs) {
+      const leases = [...owned.values()].flatMap(({ lease }) => lease ?? [])
+      const late = leases.filter((lease) => lease.sinceMs < sinceMs && !lease.isOverdue)
+      for (const lease of late) lease.isOverdue = true
+      return late.map(({ batch }) => batch)
+    },
+  }
+}
+
+const placeOf = ({ topic, partition }: { topic: string; partition: number }) =>
+  `${topic}/${partition}`
+
+function unplaced(place: { topic: string; partition: number }): OwnedPartition {
+  return {
+    ...place,
+    next: undefined,
+    isLost: false,
+    waiting: [],
+    lease: undefined,
+    isFetching: false,
+  }
+}

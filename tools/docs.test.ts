@@ -1,0 +1,114 @@
+import assert from 'node:assert/strict'
+import { existsSync, readFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { describe, test } from 'node:test'
+import { METRICS } from '../platform/telemetry.ts'
+import { fillIn, generatedDocuments } from './docs.ts'
+import { repositoryFiles, root } from './repository-files.ts'
+
+const read = (path: string) => readFileSync(root + path, 'utf8')
+const files = repositoryFiles()
+const documents = files.filter((path) => path.endsWith('.md'))
+const { scripts } = JSON.parse(read('package.json')) as { scripts: Record<string, string> }
+
+describe('the documents', () => {
+  test('have the tables that the code makes; npm run docs writes them', async () => {
+    const behind = (await generatedDocuments()).filter(({ text, expected }) => text !== expected)
+    assert.deepEqual(
+      behind.map(({ path }) => path),
+      [],
+    )
+  })
+
+  test('name scripts that there are', () => {
+    const missing = documents.flatMap((path) =>
+      [...read(path).matchAll(/(?:^|`|&& )npm (?:run )?([a-z]+)/gm)]
+        .map(([, name]) => name as string)
+        .filter((name) => !(name in scripts) && !NPM_WORDS.has(name))
+        .map((name) => `${path}: ${name}`),
+    )
+    assert.deepEqual(missing, [])
+  })
+
+  test('link to files and headings that there are', () => {
+    const broken = documents.flatMap((path) =>
+      linksIn(path)
+        .filter((link) => !resolves(path, link))
+        .map((link) => `${path}: ${link}`),
+    )
+    assert.deepEqual(broken, [])
+  })
+
+  test('name source files that there are', () => {
+    const known = new Set(files)
+    const missing = documents.flatMap((path) =>
+      [...read(path).matchAll(/`((?:[a-z0-9-]+\/)+[a-z0-9.-]+\.(?:ts|json|md))`/g)]
+        .map(([, name]) => name as string)
+        .filter((name) => !known.has(name))
+        .map((name) => `${path}: ${name}`),
+    )
+    assert.deepEqual(missing, [])
+  })
+})
+
+describe('CONTRIBUTING.md', () => {
+  test('says of every root script in one line what it does', () => {
+    const said = [...read('CONTRIBUTING.md').matchAll(/^\| `npm (?:run )?([a-z]+)` \| .+ \|$/gm)]
+    assert.deepEqual(said.map(([, name]) => name).sort(), Object.keys(scripts).sort())
+  })
+})
+
+describe('the table of metrics', () => {
+  test('has none that nothing reports', () => {
+    const sources = files
+      .filter((path) => /^(messaging|platform|services|apps)\/.*\.ts$/.test(path))
+      .filter((path) => !/\.(test|conformance)\.ts$/.test(path) && path !== 'platform/telemetry.ts')
+      .map(read)
+    const silent = Object.keys(METRICS).filter(
+      (name) => !sources.some((source) => source.includes(`'${name}'`)),
+    )
+    assert.deepEqual(silent, [])
+  })
+})
+
+describe('fillIn', () => {
+  const page = 'a\n<!-- x:begin -->\nold\n<!-- x:end -->\nb\n'
+
+  test('puts a table between its marks and leaves the rest', () => {
+    const filled = fillIn('page.md', page, 'x', '| new |')
+    assert.equal(filled, 'a\n<!-- x:begin -->\n| new |\n<!-- x:end -->\nb\n')
+    assert.equal(fillIn('page.md', filled, 'x', '| new |'), filled)
+  })
+
+  test('refuses a page that has no place for the table', () => {
+    assert.throws(() => fillIn('page.md', page, 'y', ''), /page\.md has no place for y/)
+  })
+})
+
+/** What npm does without a script of ours. */
+const NPM_WORDS = new Set(['ci', 'install', 'package', 'run'])
+
+/** The targets of the links that stay in the repository; fenced code has none. */
+function linksIn(path: string): string[] {
+  const prose = read(path).replace(/^```.*?^```/gms, '')
+  return [...prose.matchAll(/\]\(([^)\s]+)\)/g)]
+    .map(([, target]) => target as string)
+    .filter((target) => !/^[a-z]+:/.test(target))
+}
+
+function resolves(from: string, link: string): boolean {
+  const [file = '', anchor] = link.split('#')
+  const path = file === '' ? from : join(dirname(from), file)
+  if (!existsSync(root + path)) return false
+  return anchor === undefined || anchorsOf(path).includes(anchor)
+}
+
+/** Headings become anchors as GitHub makes them. */
+function anchorsOf(path: string): string[] {
+  return [...read(path).matchAll(/^#+ (.+)$/gm)].map(([, heading = '']) =>
+    heading
+      .toLowerCase()
+      .replace(/[^\w\s-]/g, '')
+      .replaceAll(' ', '-'),
+  )
+}

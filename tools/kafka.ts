@@ -1,0 +1,166 @@
+import { spawnSync } from 'node:child_process'
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:net'
+import { join } from 'node:path'
+import { Admin } from '@platformatic/kafka'
+import { runProcess } from '../platform/process.ts'
+import { startKept } from './kept-process.ts'
+import { downloadJars } from './maven.ts'
+import { root } from './repository-files.ts'
+
+export interface Kafka {
+  /** `host:port`, as clients want it. */
+  readonly brokers: string
+  /** Of the broker's Java process. */
+  readonly pid: number
+  close(): Promise<void>
+}
+
+export interface KafkaOptions {
+  /** Its data, configuration and log; a later start in the same folder goes on with what is there. */
+  readonly folder: string
+  /** Its controller takes the port after this one. Without it two free ports are found. */
+  readonly port?: number
+  readonly heapMb?: number
+  readonly say?: (line: string) => void
+}
+
+const VERSION = '4.3.1'
+const LEAST_JAVA = 17
+const READY_LIMIT_MS = 90_000
+
+/**
+ * Starts Apache Kafka: one node that is broker and controller, on loopback only, from the archives
+ * that the project publishes on Maven Central (about 45 MB, kept in `.cache/`). Needs Java. Resolves
+ * when it answers; topics are never made by accident.
+ */
+export async function startKafka(options: KafkaOptions): Promise<Kafka> {
+  const { folder, heapMb = 512, say = () => undefined } = options
+  const java = findJava()
+  const libraries = join(root, '.cache', 'kafka', VERSION)
+  await downloadJars(archives(), libraries, (line) => say(`Apache Kafka ${VERSION}: ${line}`))
+  const port = options.port ?? (await freePorts())
+  const brokers = `127.0.0.1:${port}`
+  const logFile = join(folder, 'kafka.log')
+  mkdirSync(folder, { recursive: true })
+  writeFileSync(join(folder, 'server.properties'), properties(folder, port))
+  // `log4j` is not on the class path: this small logger writes to the standard error instead.
+  const classPath = ['-Dorg.slf4j.simpleLogger.defaultLogLevel=warn', '-cp', `${libraries}/*`]
+  format(java, classPath, folder)
+  const heap = [`-Xms${heapMb}m`, `-Xmx${heapMb}m`, '-XX:+UseSerialGC']
+  const args = [...heap, ...classPath, 'kafka.Kafka', join(folder, 'server.properties')]
+  const server = await startKept({ command: java, args, logFile })
+  const close = () => server.stop()
+  try {
+    await answers(brokers, server.ended)
+  } catch (error) {
+    await close()
+    throw new Error(`Apache Kafka does not start: ${tail(logFile)}`, { cause: error })
+  }
+  return { brokers, pid: server.pid, close }
+}
+
+/** Paths in a Maven repository with their SHA-256: `kafka_2.13` with all that it needs to run. */
+function archives(): Record<string, string> {
+  const text = readFileSync(join(root, 'tools', 'kafka-jars.json'), 'utf8')
+  return JSON.parse(text) as Record<string, string>
+}
+
+function findJava(): string {
+  const home = process.env.JAVA_HOME
+  const java = home ? join(home, 'bin', 'java') : 'java'
+  const { stderr, error } = spawnSync(java, ['-version'], { encoding: 'utf8' })
+  const version = Number(/version "(\d+)/.exec(stderr ?? '')?.[1] ?? 0)
+  if (error === undefined && version >= LEAST_JAVA) return java
+  const found = error === undefined ? `${java} is of version ${version}` : `${java} cannot be run`
+  throw new Error(
+    `Apache Kafka needs Java ${LEAST_JAVA} or newer, and ${found}. Install one (Debian and Ubuntu: ` +
+      'apt-get install openjdk-17-jre-headless; macOS: brew install openjdk), or set JAVA_HOME.',
+  )
+}
+
+function properties(folder: string, port: number): string {
+  return [
+    'process.roles=broker,controller',
+    'node.id=1',
+    `controller.quorum.voters=1@127.0.0.1:${port + 1}`,
+    `listeners=PLAINTEXT://127.0.0.1:${port},CONTROLLER://127.0.0.1:${port + 1}`,
+    `advertised.listeners=PLAINTEXT://127.0.0.1:${port}`,
+    'controller.listener.names=CONTROLLER',
+    'listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT',
+    `log.dirs=${join(folder, 'data')}`,
+    'auto.create.topics.enable=false',
+    'offsets.topic.num.partitions=4',
+    'offsets.topic.replication.factor=1',
+    'transaction.state.log.num.partitions=4',
+    'transaction.state.log.replication.factor=1',
+    'transaction.state.log.min.isr=1',
+    'share.coordinator.state.topic.replication.factor=1',
+    'share.coordinator.state.topic.min.isr=1',
+    // A group of few members should not wait for more of them to come.
+    'group.initial.rebalance.delay.ms=0',
+    '',
+  ].join('\n')
+}
+
+/** Gives a new folder its identity; one that has it keeps it. */
+function format(java: string, classPath: readonly string[], folder: string): void {
+  if (existsSync(join(folder, 'data', 'meta.properties'))) return
+  const id = Buffer.from(crypto.getRandomValues(new Uint8Array(16))).toString('base64url')
+  const tool = ['kafka.tools.StorageTool', 'format', '-t', id, '-c']
+  const args = [...classPath, ...tool, join(folder, 'server.properties')]
+  const { status, stdout, stderr } = spawnSync(java, args, { encoding: 'utf8' })
+  if (status !== 0) throw new Error(`${folder} could not be prepared for Kafka: ${stdout}${stderr}`)
+}
+
+/** Resolves when the broker answers what it is asked; rejects when it ends before. */
+async function answers(brokers: string, ended: Promise<number>): Promise<void> {
+  const admin = new Admin({
+    clientId: 'start',
+    bootstrapBrokers: [brokers],
+    retries: READY_LIMIT_MS / 100,
+    retryDelay: 100,
+    connectTimeout: 1_000,
+  })
+  const gaveUp = ended.then((code) => {
+    throw new Error(`it ended with code ${code}`)
+  })
+  try {
+    await Promise.race([admin.metadata({ topics: [], forceUpdate: true }), gaveUp])
+  } finally {
+    await admin.close()
+  }
+}
+
+/**
+ * The first of two free ports in a row, below those that the system gives to outgoing connections: a
+ * client that keeps asking for a port of that range may be connected to itself.
+ */
+async function freePorts(): Promise<number> {
+  for (let tries = 0; tries < 100; tries += 1) {
+    const port = 20_000 + 2 * Math.floor(Math.random() * 6_000)
+    if ((await isFree(port)) && (await isFree(port + 1))) return port
+  }
+  throw new Error('no two free ports were found between 20000 and 32000')
+}
+
+function isFree(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const server = createServer()
+    server.once('error', () => resolve(false))
+    server.listen(port, '127.0.0.1', () => server.close(() => resolve(true)))
+  })
+}
+
+function tail(logFile: string): string {
+  return readFileSync(logFile, 'utf8').trimEnd().split('\n').slice(-8).join('\n')
+}
+
+if (import.meta.main) {
+  const [folder = join(root, 'data', 'kafka'), port = '9092'] = process.argv.slice(2)
+  await runProcess('kafka', async () => {
+    const kafka = await startKafka({ folder, port: Number(port), say: console.log })
+    console.log(`Apache Kafka ${VERSION} answers at ${kafka.brokers}; Ctrl-C stops it`)
+    return kafka
+  })
+}
