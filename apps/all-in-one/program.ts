@@ -30,7 +30,7 @@ export async function startAllInOne(config: AllInOneConfig): Promise<Program> {
   const maildir = config.MAILDIR === '' ? join(dataDir, 'mail') : config.MAILDIR
   const database = await openPglite({ folder: join(dataDir, 'database') })
   const log = createLog(config.LOG_LEVEL, 'all-in-one')
-  const gateway = await openGateway(config, log).catch(async (error) => {
+  const gateway = await openGateway(config).catch(async (error) => {
     await database.close()
     throw error
   })

@@ -19,12 +19,17 @@ export interface CommandContext {
   readonly now: number
 }
 
-/** The message of each notice: the new one, or the one that its event had before. */
+/** The message of a notice: a new one, or the one that its event had before. */
+export interface Told {
+  readonly message: NewMessage
+  readonly isNew: boolean
+}
+
 export async function writeMessages(
   tx: Queryable,
   at: CommandContext,
   notices: readonly Notice[],
-): Promise<NewMessage[]> {
+): Promise<Told[]> {
   const wanted = new Map<string, NewMessage>()
   for (const notice of notices) {
     const { eventId, accountId, event } = notice
@@ -39,10 +44,18 @@ export async function writeMessages(
     at.now,
   )
 
-  const found = new Map<string, NewMessage>(written.map((message) => [message.eventId, message]))
-  const told = [...wanted.keys()].filter((eventId) => !found.has(eventId))
-  for (const [eventId, message] of await findByEvents(tx, told)) found.set(eventId, message)
-  return notices.map(({ eventId }) => found.get(eventId) as NewMessage)
+  const fresh = new Map<string, NewMessage>(written.map((message) => [message.eventId, message]))
+  const told = await findByEvents(
+    tx,
+    [...wanted.keys()].filter((eventId) => !fresh.has(eventId)),
+  )
+  return notices.map(({ eventId }) => {
+    const message = fresh.get(eventId)
+    // Of two notices of one event in a batch the second is a repetition.
+    fresh.delete(eventId)
+    if (message) told.set(eventId, message)
+    return { message: told.get(eventId) as NewMessage, isNew: message !== undefined }
+  })
 }
 
 /** A letter keeps its Message-ID over all tries, so that mail systems can tell a repetition. */

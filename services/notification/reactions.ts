@@ -2,7 +2,7 @@ import type { PaymentEvent, Received } from '../../contracts/events.ts'
 import { toMinor } from '../../contracts/money.ts'
 import type { Handled } from '../../messaging/consumer.ts'
 import type { Queryable } from '../../platform/database.ts'
-import { type CommandContext, writeMessages } from './commands.ts'
+import { type CommandContext, type Told, writeMessages } from './commands.ts'
 import type { Notice } from './message.ts'
 
 /** Events in: every event of the topic `payment` is a message to its customer. */
@@ -10,10 +10,10 @@ export async function tellCustomers(
   tx: Queryable,
   context: CommandContext,
   events: readonly Received<PaymentEvent>[],
-  wake: (committed: Queryable) => void,
+  afterCommit: (told: readonly Told[], committed: Queryable) => void,
 ): Promise<Handled<PaymentEvent>> {
-  await writeMessages(tx, context, events.map(toNotice))
-  return { afterCommit: () => wake(tx) }
+  const told = await writeMessages(tx, context, events.map(toNotice))
+  return { afterCommit: () => afterCommit(told, tx) }
 }
 
 function toNotice({ body, meta }: Received<PaymentEvent>): Notice {

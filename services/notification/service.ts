@@ -8,8 +8,9 @@ import {
   type Service,
   type ServiceParts,
 } from '../../messaging/service.ts'
+import type { Queryable } from '../../platform/database.ts'
 import { migrate } from '../../platform/migrate.ts'
-import { type CommandContext, writeMessages } from './commands.ts'
+import { type CommandContext, type Told, writeMessages } from './commands.ts'
 import type { NotificationConfig } from './config.ts'
 import { createMailer } from './mailer.ts'
 import type { Notice } from './message.ts'
@@ -22,7 +23,6 @@ import {
   findContacts,
   findMessage,
   listMessages,
-  type NewMessage,
   putContact,
 } from './store.ts'
 
@@ -47,10 +47,19 @@ export async function createNotificationService(
   // Nothing of notification goes to the broker.
   const { bus: _, ...withoutBus } = parts
   const relay = startRelay({ ...withoutBus, schema: SCHEMA, outbox, letter: mailer.deliver })
-  const write = inBatches<Notice, NewMessage>(
+
+  /** After a commit: letters go out, and what is new is counted. */
+  function announce(told: readonly Told[], committed: Queryable): void {
+    relay.wake(committed)
+    for (const { message, isNew } of told) {
+      if (isNew) telemetry.count('trifold_messages_total', { event: message.event })
+    }
+  }
+
+  const write = inBatches<Notice, Told>(
     database,
     (tx, notices) => writeMessages(tx, context(), notices),
-    (_, tx) => relay.wake(tx),
+    announce,
   )
   const consumer = startConsumer<PaymentEvent>({
     ...parts,
@@ -58,11 +67,7 @@ export async function createNotificationService(
     group: 'notification',
     topics: ['payment'],
     decode: decodeEvent<PaymentEvent>,
-    handle: async (tx, events) => {
-      for (const { body } of events)
-        telemetry.count('trifold_messages_total', { event: body.event })
-      return tellCustomers(tx, context(), events, relay.wake)
-    },
+    handle: (tx, events) => tellCustomers(tx, context(), events, announce),
   })
 
   const app = await createServiceServer(parts, {
@@ -72,10 +77,7 @@ export async function createNotificationService(
   })
   notificationRoutes(app, {
     newId: runtime.uuid,
-    write: (notice) => {
-      telemetry.count('trifold_messages_total', { event: notice.event })
-      return write(notice)
-    },
+    write: async (notice) => (await write(notice)).message,
     find: (id) => findMessage(database, id),
     list: (accountId, page) => listMessages(database, accountId, page),
     deleteAll: () => deleteMessages(database, runtime.now()),
