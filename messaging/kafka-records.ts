@@ -1,4 +1,4 @@
-import type { FetchResponsePartition, MessageToProduce, RecordsBatch } from '@platformatic/kafka'
+import type { Consumer, MessageToProduce, RecordsBatch } from '@platformatic/kafka'
 import type { BusMessage, OutgoingMessage } from './bus.ts'
 
 /** A message as it goes to the client, with about the bytes that it takes in a request. */
@@ -67,14 +67,21 @@ const IS_CONTROL = 0x20
 const IS_TRANSACTIONAL = 0x10
 const ABORT_MARKER = 0
 
-type Answer = Pick<FetchResponsePartition, 'records' | 'abortedTransactions'>
+/** What a broker answers to a fetch. */
+export type FetchResponse = Awaited<ReturnType<Consumer['fetch']>>
+type Answer = FetchResponse['responses'][number]['partitions'][number]
 
 /**
  * Reads the messages from an offset on. A broker answers with whole batches as they were written, so
  * the first may begin before that offset; batches that control transactions, and what an aborted
  * transaction wrote, are no messages, but the offset moves past them.
  */
-export function decode(topic: string, partition: number, from: bigint, answer: Answer): Fetched {
+export function decode(
+  topic: string,
+  partition: number,
+  from: bigint,
+  answer: Pick<Answer, 'records' | 'abortedTransactions'>,
+): Fetched {
   const messages: BusMessage[] = []
   const aborted = new Set<bigint>()
   const toAbort = [...(answer.abortedTransactions ?? [])].sort((a, b) =>
@@ -110,7 +117,8 @@ function isAbortMarker({ records }: RecordsBatch): boolean {
 /** Of several headers with one name the last counts. */
 function headersOf(pairs: readonly [Buffer | null, Buffer | null][]): Record<string, string> {
   const headers: Record<string, string> = {}
-  for (const [name, text] of pairs) if (name !== null) headers[textOf(name)] = text ? textOf(text) : ''
+  for (const [name, text] of pairs)
+    if (name !== null) headers[textOf(name)] = text ? textOf(text) : ''
   return headers
 }
 

@@ -12,6 +12,7 @@ export interface FrontDoor {
   mount(name: string, app: HttpServer): void
   /** Answers 503 from now on; resolves when the requests that the service has are answered. */
   unmount(name: string): Promise<void>
+  has(name: string): boolean
   /** Gives a request to a service. */
   pass(name: string, request: IncomingMessage, response: ServerResponse): void
   /** From now on an answer ends its connection, so that clients who keep theirs go elsewhere. */
@@ -70,6 +71,7 @@ export async function openFrontDoor(options: FrontDoorOptions): Promise<FrontDoo
         mounted.onIdle = resolve
       })
     },
+    has: (name) => services.has(name),
     pass(name, request, response) {
       const mounted = services.get(name)
       if (!mounted) return sendProblem(response, 'SERVICE_UNAVAILABLE', `${name} is off`)

@@ -45,7 +45,8 @@ async function download(path: string, checksum: string, folder: string): Promise
   const url = `${process.env.MAVEN_REPOSITORY ?? MAVEN_CENTRAL}/${path}`
   const bytes = await fetchBytes(url)
   const found = createHash('sha256').update(bytes).digest('hex')
-  if (found !== checksum) throw new Error(`${url} is not the expected file: its SHA-256 is ${found}`)
+  if (found !== checksum)
+    throw new Error(`${url} is not the expected file: its SHA-256 is ${found}`)
   const target = join(folder, basename(path))
   const unfinished = `${target}.${process.pid}`
   await writeFile(unfinished, bytes)

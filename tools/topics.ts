@@ -27,7 +27,7 @@ export async function makeTopics(
   settings: TopicSettings = {},
 ): Promise<string[]> {
   const bootstrapBrokers = brokers.split(',')
-  const admin = new Admin({ clientId: 'topics', bootstrapBrokers, retries: 5, retryDelay: 500 })
+  const admin = new Admin({ clientId: 'topics', bootstrapBrokers, retries: 20, retryDelay: 100 })
   try {
     const sentences: string[] = []
     for (const topic of topics) sentences.push(await makeTopic(admin, topic, settings))
@@ -64,7 +64,9 @@ async function makeTopic(
   if (settings.partitions === undefined || settings.partitions <= before) {
     return `${name}: is there with ${before} partitions${what}`
   }
-  await admin.createPartitions({ topics: [{ name, count: partitions, assignments: [] }] })
+  // Without assignments the broker places them itself; an empty list would be one for no partition.
+  const growth = { name, count: partitions, assignments: null as never }
+  await admin.createPartitions({ topics: [growth] })
   return `${name}: had ${before} partitions and has ${partitions} now${what}`
 }
 
@@ -85,7 +87,7 @@ async function configure(admin: Admin, name: string, configs: { name: string; va
 
 /** Brokers learn of a new topic a moment after it is made; the client asks until they know. */
 async function visible(admin: Admin, topics: readonly TopicSpec[]): Promise<void> {
-  await admin.metadata({ topics: topics.map(({ name }) => name), forceUpdate: true, retries: 20 })
+  await admin.metadata({ topics: topics.map(({ name }) => name), forceUpdate: true })
 }
 
 function fromCommandLine() {

@@ -1,0 +1,84 @@
+import { Admin } from '@platformatic/kafka'
+import type { Log, Runtime } from '../platform/runtime.ts'
+import type { Bus } from './bus.ts'
+import { createKafkaSubscription, type KafkaSubscription } from './kafka-consumer.ts'
+import { createKafkaProducer } from './kafka-producer.ts'
+
+export interface KafkaBusOptions {
+  /** `host:port` of some brokers; they name the others. */
+  readonly brokers: readonly string[]
+  /** The name of this program in the broker's logs and metrics, without spaces. */
+  readonly clientId: string
+  readonly runtime: Runtime
+  readonly log: Log
+  /** The most messages that one take returns, over all its partitions. */
+  readonly maxBatchMessages?: number
+}
+
+const MAX_BATCH_MESSAGES = 500
+const PING_TIMEOUT_MS = 3_000
+
+/**
+ * The bus on Apache Kafka. It opens whether the brokers can be reached or not: while they cannot,
+ * its calls reject, and later they work. Topics have to be there: none is made by being used.
+ */
+export async function createKafkaBus(options: KafkaBusOptions): Promise<Bus> {
+  const { brokers, clientId, runtime, log, maxBatchMessages = MAX_BATCH_MESSAGES } = options
+  const producer = createKafkaProducer({ brokers, clientId, runtime, log })
+  const subscriptions = new Set<KafkaSubscription>()
+  // Asks over a connection of its own, so that no slow request is ahead of it.
+  const admin = new Admin({
+    clientId,
+    bootstrapBrokers: [...brokers],
+    retries: 0,
+    connectTimeout: PING_TIMEOUT_MS,
+    requestTimeout: PING_TIMEOUT_MS,
+  })
+  let closed: Promise<void> | undefined
+
+  function assertOpen(): void {
+    if (closed) throw new Error('the bus is closed')
+  }
+
+  async function close(): Promise<void> {
+    await Promise.all([...subscriptions].map((subscription) => subscription.close()))
+    await producer.close()
+    await admin.close().catch((error) => log.debug({ err: error }, 'a connection did not close'))
+  }
+
+  return {
+    send: (messages) => producer.send(messages),
+
+    async subscribe(group, topics) {
+      assertOpen()
+      const member = { ...{ brokers, clientId, group, topics }, maxBatchMessages, runtime, log }
+      const subscription = createKafkaSubscription(member)
+      subscriptions.add(subscription)
+      try {
+        await subscription.open()
+        assertOpen()
+      } catch (error) {
+        subscriptions.delete(subscription)
+        await subscription.close()
+        throw error
+      }
+      return {
+        ...subscription,
+        async close() {
+          subscriptions.delete(subscription)
+          await subscription.close()
+        },
+      }
+    },
+
+    async ping() {
+      assertOpen()
+      await admin.metadata({ topics: [], forceUpdate: true })
+    },
+
+    close() {
+      closed ??= close()
+      return closed
+    },
+  }
+}

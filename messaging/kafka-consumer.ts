@@ -1,0 +1,66 @@
+import type { Subscription } from './bus.ts'
+import { createMember, type Member, type MemberOptions } from './kafka-member.ts'
+
+/** A subscription that outlives its memberships: when one is over, the next take begins another. */
+export interface KafkaSubscription extends Subscription {
+  /** Joins the group; rejects when that is not possible now. */
+  open(): Promise<void>
+}
+
+export function createKafkaSubscription(options: MemberOptions): KafkaSubscription {
+  let member: Member | undefined
+  let closed = false
+
+  /** The membership that works, a new one if there is none. */
+  async function live(): Promise<Member> {
+    if (member !== undefined) {
+      const failure = member.failure()
+      if (failure === undefined) return member
+      options.log.warn({ err: failure, group: options.group }, 'a group is joined anew')
+      await member.close()
+    }
+    const joining = createMember(options)
+    member = joining
+    try {
+      await joining.join()
+      return joining
+    } catch (error) {
+      await joining.close()
+      if (member === joining) member = undefined
+      throw error
+    }
+  }
+
+  return {
+    async open() {
+      await live()
+    },
+
+    async take() {
+      try {
+        while (!closed) {
+          const current = await live()
+          const batches = current.take()
+          if (batches.length > 0) return batches
+          await current.poll()
+        }
+      } catch (error) {
+        if (!closed) throw error
+      }
+      return []
+    },
+
+    async commit(batches) {
+      await member?.commit(batches)
+    },
+
+    release(batches) {
+      member?.release(batches)
+    },
+
+    async close() {
+      closed = true
+      await member?.close()
+    },
+  }
+}

@@ -1,0 +1,215 @@
+import { Consumer, type ConsumerGroupJoinPayload } from '@platformatic/kafka'
+import type { Log, Runtime } from '../platform/runtime.ts'
+import type { Batch } from './bus.ts'
+import { isKafkaError, needsRejoin, within } from './kafka-faults.ts'
+import { createFetcher } from './kafka-fetcher.ts'
+import { createPartitions } from './kafka-partitions.ts'
+
+/**
+ * One membership of a consumer group, from joining to leaving. The client keeps it alive and follows
+ * rebalances by itself; what it cannot overcome ends the membership, and a new one has to be made.
+ */
+export interface Member {
+  join(): Promise<void>
+  /** Why this membership is over; undefined as long as it is not. */
+  failure(): unknown
+  /** Takes what was fetched, if anything was. */
+  take(): Batch[]
+  /** Resolves when there may be something to take, or something else has changed. */
+  poll(): Promise<void>
+  commit(batches: readonly Batch[]): Promise<void>
+  release(batches: readonly Batch[]): void
+  close(): Promise<void>
+}
+
+export interface MemberOptions {
+  readonly brokers: readonly string[]
+  readonly clientId: string
+  readonly group: string
+  readonly topics: readonly string[]
+  readonly maxBatchMessages: number
+  readonly runtime: Runtime
+  readonly log: Log
+}
+
+const SESSION_TIMEOUT_MS = 10_000
+const REBALANCE_TIMEOUT_MS = 15_000
+const HEARTBEAT_MS = 1_000
+const REQUEST_TIMEOUT_MS = 20_000
+const CONNECT_TIMEOUT_MS = 3_000
+const CLOSE_LIMIT_MS = 5_000
+const JOIN_TRIES = 20
+const JOIN_PAUSE_MS = 200
+/** The broker that cares for the group is about to: as with the first group ever, or after a start. */
+const COORDINATOR_ERRORS = [
+  'COORDINATOR_NOT_AVAILABLE',
+  'COORDINATOR_LOAD_IN_PROGRESS',
+  'NOT_COORDINATOR',
+]
+const COMMIT_TRIES = 5
+/** Nothing ends a handler that is stuck, so at least somebody should hear of it. */
+const OVERDUE_MS = 60_000
+const LOOK_AGAIN_MS = 1_000
+
+export function createMember(options: MemberOptions): Member {
+  const { topics, runtime, log } = options
+  const consumer = new Consumer({
+    clientId: options.clientId,
+    groupId: options.group,
+    bootstrapBrokers: [...options.brokers],
+    autocommit: false,
+    // With retries a commit that came too late would join again and move the group's offset back.
+    retries: 0,
+    connectTimeout: CONNECT_TIMEOUT_MS,
+    requestTimeout: REQUEST_TIMEOUT_MS,
+    sessionTimeout: SESSION_TIMEOUT_MS,
+    rebalanceTimeout: REBALANCE_TIMEOUT_MS,
+    heartbeatInterval: HEARTBEAT_MS,
+    heartbeatStallTimeout: REQUEST_TIMEOUT_MS,
+  })
+  consumer.topics.trackAll(...topics)
+  const partitions = createPartitions()
+  const wakers = new Set<() => void>()
+  let joined: ConsumerGroupJoinPayload | undefined
+  let failure: unknown
+  let closed: Promise<void> | undefined
+
+  const wake = () => {
+    for (const waker of wakers) waker()
+  }
+
+  function fail(error: unknown): void {
+    failure ??= error
+    partitions.clear()
+    wake()
+  }
+
+  /** Resolves at the next change, or when the work is done, or after so long. */
+  async function orChange(limitMs: number, work: Promise<void>[] = []): Promise<void> {
+    const change = Promise.withResolvers<void>()
+    const nap = new AbortController()
+    wakers.add(change.resolve)
+    try {
+      await Promise.race([...work, change.promise, runtime.sleep(limitMs, nap.signal)])
+    } finally {
+      wakers.delete(change.resolve)
+      nap.abort()
+    }
+  }
+
+  /** A rebalance may be overtaken by the next; then there is only to join again. */
+  async function join(): Promise<void> {
+    for (let tries = 1; ; tries += 1) {
+      try {
+        await consumer.joinGroup()
+        return
+      } catch (error) {
+        const passes = needsRejoin(error) || isKafkaError(error, ...COORDINATOR_ERRORS)
+        if (closed || tries === JOIN_TRIES || !passes) throw error
+        await runtime.sleep(JOIN_PAUSE_MS)
+      }
+    }
+  }
+
+  consumer.on('consumer:group:join', (now) => {
+    // Between generations that do not follow each other, somebody else may have had the partitions.
+    if (!follows(joined, now)) partitions.clear()
+    joined = now
+    if (failure === undefined && !closed) partitions.assign(now.assignments ?? [])
+    wake()
+  })
+  consumer.on('consumer:heartbeat:stalled', ({ lastError }) =>
+    fail(lastError ?? new Error('the heartbeats of a group member are not answered')),
+  )
+  // An unheard error would end the process.
+  ;(consumer as ErrorSource).on('error', (error) => {
+    if (needsRejoin(error)) void join().catch(fail)
+    else fail(error)
+  })
+
+  const fetcher = createFetcher({
+    ...{ consumer, topics, partitions, log },
+    onGrowth: () => {
+      if (joined?.isLeader) void join().catch(fail)
+    },
+    onRemade: (topic) => fail(new Error(`the topic ${topic} was deleted and made again`)),
+  })
+
+  /** While the client joins again it is not known yet whose the partitions are. */
+  const isJoining = () => consumer.generationId !== joined?.generationId || !consumer.memberId
+
+  /** Waits for the group's next generation, but not for ever. */
+  async function rejoined(past: ConsumerGroupJoinPayload | undefined): Promise<boolean> {
+    const until = runtime.now() + REBALANCE_TIMEOUT_MS
+    while (joined === past && failure === undefined && !closed && runtime.now() < until) {
+      await orChange(until - runtime.now())
+    }
+    return joined !== past || failure !== undefined || closed !== undefined
+  }
+
+  async function commit(batches: readonly Batch[]): Promise<void> {
+    for (let tries = 1; ; tries += 1) {
+      if (isJoining()) await rejoined(joined)
+      const held = partitions.held(batches)
+      if (held.length === 0) return
+      const generation = joined
+      try {
+        await consumer.commit({ offsets: held.map(offsetAfter) })
+        partitions.settle(held)
+        wake()
+        return
+      } catch (error) {
+        if (tries === COMMIT_TRIES || !needsRejoin(error)) throw error
+        if (!(await rejoined(generation))) throw error
+      }
+    }
+  }
+
+  async function leave(): Promise<void> {
+    partitions.clear()
+    wake()
+    if (await within(CLOSE_LIMIT_MS, runtime, consumer.close())) return
+    // A frozen broker does not answer; without connections the client ends at once.
+    for (const [, connection] of consumer.connections) connection.socket?.destroy()
+    await within(CLOSE_LIMIT_MS, runtime, consumer.close())
+  }
+
+  return {
+    join,
+    failure: () => failure,
+    take: () => partitions.take(options.maxBatchMessages, runtime.now()),
+    async poll() {
+      if (closed || failure !== undefined) return
+      for (const { topic, partition } of partitions.overdue(runtime.now() - OVERDUE_MS)) {
+        log.error({ topic, partition }, 'a batch has been in hand for very long')
+      }
+      await orChange(LOOK_AGAIN_MS, [fetcher.fetch()])
+    },
+    commit,
+    release(batches) {
+      partitions.release(batches)
+      wake()
+    },
+    close() {
+      closed ??= leave()
+      return closed
+    },
+  }
+}
+
+/** What the client's types leave out: it emits this when it could not join again. */
+interface ErrorSource {
+  on(event: 'error', listener: (error: unknown) => void): void
+}
+
+function follows(
+  before: ConsumerGroupJoinPayload | undefined,
+  now: ConsumerGroupJoinPayload,
+): boolean {
+  const generations = (now.generationId ?? 0) - (before?.generationId ?? 0)
+  return before?.memberId === now.memberId && generations <= 1
+}
+
+function offsetAfter({ topic, partition, messages }: Batch) {
+  return { topic, partition, offset: messages.at(-1)!.offset + 1n, leaderEpoch: -1 }
+}

@@ -1,0 +1,142 @@
+import assert from 'node:assert/strict'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { systemRuntime } from '../platform/runtime.ts'
+import { createLog } from '../platform/telemetry.ts'
+import { startKafka } from '../tools/kafka.ts'
+import { makeTopics } from '../tools/topics.ts'
+import { message, textOf } from './bus.conformance.ts'
+import type { Bus, Subscription } from './bus.ts'
+import { createKafkaBus } from './kafka-bus.ts'
+
+// These need a broker that they may freeze and kill, so they start one of their own.
+const WITHOUT = 'skipped, because TEST_KAFKA_BROKERS is not set'
+const skip = process.env.TEST_KAFKA_BROKERS === undefined ? WITHOUT : false
+const KEYS = 20
+
+test(`Kafka away: loses nothing while its broker is frozen, killed and started again${skip ? ` (${skip})` : ''}`, {
+  skip,
+  timeout: 240_000,
+}, async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'trifold-kafka-'))
+  let kafka = await startKafka({ folder })
+  const port = Number(kafka.brokers.split(':')[1])
+  const log = createLog(process.env.TEST_LOG_LEVEL ?? 'silent', 'outages')
+  const open = (clientId: string) =>
+    createKafkaBus({ brokers: [kafka.brokers], clientId, runtime: systemRuntime, log })
+  await makeTopics(kafka.brokers, [{ name: 'flow', partitions: 4, compacted: false }])
+  const sendingBus = await open('sender')
+  const buses = [await open('one'), await open('two')]
+  try {
+    const sender = startSender(sendingBus)
+    const reader = startReaders(buses)
+    await reader.until(() => reader.handled.size > 500)
+
+    process.kill(kafka.pid, 'SIGSTOP')
+    await assert.rejects(sendingBus.ping())
+    await systemRuntime.sleep(12_000)
+    const frozenAt = sender.acknowledged.length
+    process.kill(kafka.pid, 'SIGCONT')
+    const thawedMs = Date.now()
+    await reader.until(() => sender.acknowledged.length > frozenAt + 500)
+    await reader.until(() => sender.acknowledged.every((text) => reader.handled.has(text)))
+    t.diagnostic(`went on ${Date.now() - thawedMs} ms after the thaw`)
+
+    process.kill(kafka.pid, 'SIGKILL')
+    await assert.rejects(sendingBus.ping())
+    kafka = await startKafka({ folder, port })
+    const restartedMs = Date.now()
+    const killedAt = sender.acknowledged.length
+    await reader.until(() => sender.acknowledged.length > killedAt + 500)
+    await sender.stop()
+    await reader.until(() => sender.acknowledged.every((text) => reader.handled.has(text)))
+    t.diagnostic(`went on ${Date.now() - restartedMs} ms after the restart`)
+    t.diagnostic(`${sender.acknowledged.length} sent, ${reader.again()} handled again`)
+    assert.deepEqual(reader.outOfOrder, [])
+    await reader.stop()
+  } finally {
+    await Promise.all([sendingBus, ...buses].map((bus) => bus.close()))
+    await kafka.close()
+    await rm(folder, { recursive: true })
+  }
+})
+
+/** Sends numbers, one after the other for each key, and each as often as it takes. */
+function startSender(bus: Bus) {
+  const acknowledged: string[] = []
+  let stopped = false
+  async function run(): Promise<void> {
+    for (let n = 0; !stopped; n += KEYS) {
+      const texts = Array.from({ length: KEYS }, (_, key) => String(n + key))
+      const messages = texts.map((text, key) => message('flow', `k${key}`, text))
+      for (let sent = false; !sent; ) {
+        sent = await bus.send(messages).then(
+          () => true,
+          () => false,
+        )
+        await systemRuntime.sleep(20)
+      }
+      acknowledged.push(...texts)
+    }
+  }
+  const running = run()
+  return {
+    acknowledged,
+    stop() {
+      stopped = true
+      return running
+    },
+  }
+}
+
+/** Members of one group; what they handled and how often, and what came before its predecessors. */
+function startReaders(buses: readonly Bus[]) {
+  const handled = new Map<string, number>()
+  const outOfOrder: string[] = []
+  let stopped = false
+
+  function handle(text: string): void {
+    const before = String(Number(text) - KEYS)
+    if (!handled.has(text) && Number(before) >= 0 && !handled.has(before)) outOfOrder.push(text)
+    handled.set(text, (handled.get(text) ?? 0) + 1)
+  }
+
+  async function read(bus: Bus): Promise<void> {
+    let subscription: Subscription | undefined
+    let failed = false
+    while (!stopped) {
+      try {
+        if (failed) await bus.ping()
+        failed = false
+        subscription ??= await bus.subscribe('readers', ['flow'])
+        const batches = await subscription.take()
+        for (const { messages } of batches) for (const got of messages) handle(textOf(got)!)
+        await subscription.commit(batches).finally(() => subscription?.release(batches))
+      } catch {
+        failed = true
+        await systemRuntime.sleep(100)
+      }
+    }
+    await subscription?.close()
+  }
+
+  const running = Promise.all(buses.map(read))
+  return {
+    handled,
+    outOfOrder,
+    again: () => [...handled.values()].reduce((sum, times) => sum + times - 1, 0),
+    async until(condition: () => boolean): Promise<void> {
+      for (const deadline = Date.now() + 60_000; !condition(); ) {
+        assert.ok(Date.now() < deadline, `${condition} did not come true`)
+        await systemRuntime.sleep(20)
+      }
+    },
+    async stop() {
+      stopped = true
+      await Promise.all(buses.map((bus) => bus.close()))
+      await running
+    },
+  }
+}

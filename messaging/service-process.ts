@@ -1,0 +1,168 @@
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import Type, { type Static, type TObject } from 'typebox'
+import { httpConfig, readConfig } from '../platform/config.ts'
+import { DatabaseError } from '../platform/database.ts'
+import {
+  type FrontDoor,
+  openFrontDoor,
+  pathOf,
+  sendJson,
+  sendProblem,
+} from '../platform/front-door.ts'
+import { createHttpClient } from '../platform/http-client.ts'
+import { openPostgres } from '../platform/postgres.ts'
+import { runProcess } from '../platform/process.ts'
+import { backoffMs, type Log, systemRuntime } from '../platform/runtime.ts'
+import { createLog, createTelemetry } from '../platform/telemetry.ts'
+import { createKafkaBus } from './kafka-bus.ts'
+import type { Service, ServiceParts } from './service.ts'
+
+/** What a service needs that is a process of its own, on Kafka and PostgreSQL. */
+export const processConfig = {
+  ...httpConfig,
+  DATABASE_URL: Type.String({
+    minLength: 1,
+    secret: true,
+    description:
+      'The PostgreSQL database of this service, like postgres://user:password@host/name.',
+  }),
+  DATABASE_CONNECTIONS: Type.Integer({
+    default: 10,
+    minimum: 2,
+    maximum: 200,
+    description: 'The most connections to the database.',
+  }),
+  KAFKA_BROKERS: Type.String({
+    default: '127.0.0.1:9092',
+    minLength: 1,
+    description: 'Kafka brokers to begin with, as host:port, separated by commas.',
+  }),
+} as const
+
+const processSchema = Type.Object(processConfig)
+type ProcessConfig = Static<typeof processSchema>
+
+export interface ServiceProcess<Schema extends TObject> {
+  readonly name: 'order' | 'billing' | 'notification'
+  /** The first part of the paths of its service. */
+  readonly path: 'orders' | 'billing' | 'notification'
+  readonly schema: Schema
+  readonly create: (parts: ServiceParts, config: Static<Schema>) => Promise<Service>
+}
+
+/**
+ * Runs one service as a process. It listens at once, alive but not ready, and waits for its database
+ * as long as it takes: the order in which things start does not matter.
+ */
+export function runService<Schema extends TObject>(service: ServiceProcess<Schema>): Promise<void> {
+  const { name, path, schema } = service
+  return runProcess(`trifold-${name}`, async (environment) => {
+    const config = readConfig(schema, environment) as Static<Schema> & ProcessConfig
+    const log = createLog(config.LOG_LEVEL, name)
+    const door = await openDoor(config, name, path)
+    const parts = await openParts(config, name, log)
+    const closing = new AbortController()
+    const starting = startWhenPossible(
+      () => service.create(parts.forService, config),
+      closing.signal,
+      log,
+    ).then((running) => {
+      if (running) door.mount(name, running.app)
+      if (running) log.info({ url: door.url }, `${name} serves`)
+      return running
+    })
+    return {
+      async close() {
+        closing.abort()
+        door.drain()
+        await door.unmount(name)
+        const running = await starting
+        await running?.close()
+        await door.close()
+        await parts.close()
+      },
+    }
+  })
+}
+
+function openDoor(config: ProcessConfig, name: string, path: string): Promise<FrontDoor> {
+  const basePath = config.BASE_PATH.replace(/\/+$/, '')
+  let door: FrontDoor | undefined
+  const handle = (request: IncomingMessage, response: ServerResponse) => {
+    if (door?.has(name)) return door.pass(name, request, response)
+    const asked = pathOf(request.url ?? '/', basePath)
+    if (asked === `/${path}/actuator/health/liveness`) {
+      return sendJson(response, 200, { status: 'UP' })
+    }
+    if (asked.startsWith(`/${path}/actuator/health`)) {
+      return sendJson(response, 503, { status: 'DOWN', components: { start: { status: 'DOWN' } } })
+    }
+    sendProblem(response, 'SERVICE_UNAVAILABLE', `${name} waits for its database`)
+  }
+  const { HOST: host, PORT: port, REQUEST_TIMEOUT_MS: requestTimeoutMs } = config
+  const opening = openFrontDoor({ host, port, requestTimeoutMs, handle })
+  return opening.then((opened) => {
+    door = opened
+    return opened
+  })
+}
+
+async function openParts(config: ProcessConfig, name: string, log: Log) {
+  const database = await openPostgres({
+    url: config.DATABASE_URL,
+    maxConnections: config.DATABASE_CONNECTIONS,
+    onPoolError: (err) => log.warn({ err }, 'a connection to the database was lost'),
+  })
+  const bus = await createKafkaBus({
+    brokers: config.KAFKA_BROKERS.split(',').map((broker) => broker.trim()),
+    clientId: `trifold-${name}`,
+    runtime: systemRuntime,
+    log,
+  })
+  const http = createHttpClient()
+  const forService: ServiceParts = {
+    database,
+    bus,
+    http: http.call,
+    runtime: systemRuntime,
+    log,
+    telemetry: createTelemetry(name),
+    soleProcess: false,
+    server: {
+      basePath: config.BASE_PATH,
+      bodyLimitBytes: config.BODY_LIMIT_BYTES,
+      requestTimeoutMs: config.REQUEST_TIMEOUT_MS,
+      rateLimitPerMinute: config.RATE_LIMIT_PER_MINUTE,
+    },
+  }
+  return {
+    forService,
+    async close() {
+      await http.close()
+      await bus.close()
+      await database.close()
+    },
+  }
+}
+
+const WAIT_BASE_MS = 200
+const WAIT_MAX_MS = 5_000
+
+/** undefined when it was told to stop before it could start. */
+async function startWhenPossible(
+  create: () => Promise<Service>,
+  stopped: AbortSignal,
+  log: Log,
+): Promise<Service | undefined> {
+  for (let attempt = 0; !stopped.aborted; attempt += 1) {
+    try {
+      return await create()
+    } catch (err) {
+      if (!(err instanceof DatabaseError) || err.kind === 'invalid') throw err
+      if (attempt === 0) log.warn({ err }, 'waiting for the database')
+      const waitMs = backoffMs(attempt, WAIT_BASE_MS, WAIT_MAX_MS, systemRuntime.random())
+      await systemRuntime.sleep(waitMs, stopped)
+    }
+  }
+  return undefined
+}

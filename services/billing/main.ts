@@ -1,0 +1,24 @@
+import Type from 'typebox'
+import { processConfig, runService } from '../../messaging/service-process.ts'
+import { httpConfig } from '../../platform/config.ts'
+import { billingConfig } from './config.ts'
+import { createBillingService } from './service.ts'
+
+await runService({
+  name: 'billing',
+  path: 'billing',
+  schema: Type.Object({
+    ...processConfig,
+    PORT: Type.Integer({ ...httpConfig.PORT, default: 8002 }),
+    ...billingConfig,
+    NOTIFICATION_URL: Type.String({
+      default: 'http://127.0.0.1:8003',
+      description: 'Where notification answers.',
+    }),
+    ORDER_URL: Type.String({
+      default: 'http://127.0.0.1:8001',
+      description: 'Where order answers.',
+    }),
+  }),
+  create: createBillingService,
+})

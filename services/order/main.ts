@@ -1,0 +1,20 @@
+import Type from 'typebox'
+import { processConfig, runService } from '../../messaging/service-process.ts'
+import { httpConfig } from '../../platform/config.ts'
+import { orderConfig } from './config.ts'
+import { createOrderService } from './service.ts'
+
+await runService({
+  name: 'order',
+  path: 'orders',
+  schema: Type.Object({
+    ...processConfig,
+    PORT: Type.Integer({ ...httpConfig.PORT, default: 8001 }),
+    ...orderConfig,
+    BILLING_URL: Type.String({
+      default: 'http://127.0.0.1:8002',
+      description: 'Where billing answers.',
+    }),
+  }),
+  create: createOrderService,
+})
