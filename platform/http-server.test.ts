@@ -1,3 +1,5 @@
+// This file is long: each behaviour of the one server needs a line or two of its own.
+
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { Agent, createServer, get, type Server, request as send } from 'node:http'
