@@ -157,6 +157,39 @@ export const Contact = Type.Object(
   closed,
 )
 
+// Dead letters, of every service
+
+export const DeadLetter = Type.Object(
+  {
+    id: Uuid,
+    source: literals(['broker', 'outbox']),
+    topic: Type.String({ description: 'of source outbox: carrier:destination' }),
+    partition: Type.Integer(),
+    offset: Type.String({ description: 'in the partition; of source outbox: the id of the row' }),
+    key: Type.Union([Type.String(), Type.Null()]),
+    body: Type.Union([Type.String(), Type.Null()], { description: 'as text where it is UTF-8' }),
+    encoding: Type.Optional(Type.Literal('base64', { description: 'of a body that is no text' })),
+    headers: Type.Record(Type.String(), Type.String()),
+    code: Type.String(),
+    reason: Type.String({ description: 'why it was set aside, or refused when last replayed' }),
+    created: Time,
+  },
+  closed,
+)
+export type DeadLetterView = Static<typeof DeadLetter>
+
+export const Replay = Type.Object(
+  {
+    body: Type.Optional(
+      Type.Union([Type.String(), Type.Record(Type.String(), Type.Unknown())], {
+        description: 'the body to handle in place of the stored one: JSON, or text as it is',
+      }),
+    ),
+  },
+  closed,
+)
+export type Replay = Static<typeof Replay>
+
 function literals<Name extends string>(names: readonly Name[]) {
   return Type.Unsafe<Name>(Type.Union(names.map((name) => Type.Literal(name))))
 }

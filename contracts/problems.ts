@@ -24,6 +24,7 @@ export const PROBLEMS = {
   PAYMENT_NOT_FOUND: { status: 404, retryable: false, title: 'No payment is known for this order' },
   MESSAGE_NOT_FOUND: { status: 404, retryable: false, title: 'No such message' },
   CONTACT_NOT_FOUND: { status: 404, retryable: false, title: 'This account has no contact' },
+  DEAD_LETTER_NOT_FOUND: { status: 404, retryable: false, title: 'No such dead letter' },
   IDEMPOTENCY_KEY_IN_PROGRESS: {
     status: 409,
     retryable: true,
@@ -40,6 +41,11 @@ export const PROBLEMS = {
     status: 409,
     retryable: false,
     title: 'This deposit is known with another account or amount',
+  },
+  REPLAY_FAILED: {
+    status: 409,
+    retryable: false,
+    title: 'The message was refused again and stays set aside',
   },
   BODY_TOO_LARGE: { status: 413, retryable: false, title: 'The body is too large' },
   UNSUPPORTED_MEDIA_TYPE: { status: 415, retryable: false, title: 'The body must be JSON' },

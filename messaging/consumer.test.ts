@@ -9,7 +9,7 @@ import { type Log, systemRuntime } from '../platform/runtime.ts'
 import { message, textOf } from './bus.conformance.ts'
 import type { Bus, BusMessage } from './bus.ts'
 import { type ConsumerOptions, startConsumer } from './consumer.ts'
-import { countDeadLetters, deadLetterTable } from './dead-letters.ts'
+import { countDeadLetters, deadLetterReplayColumns, deadLetterTable } from './dead-letters.ts'
 import { createEmbeddedBus, type EmbeddedBus } from './embedded-bus.ts'
 import { partitionOf } from './partitioner.ts'
 
@@ -31,7 +31,7 @@ async function setUp(t: { after(work: () => Promise<void>): void }, partitions =
   const schema = `reader_${schemas}`
   const sql = `
     create table ${schema}.word (n serial, id text primary key, key text not null, text text not null);
-    ${deadLetterTable(schema)}`
+    ${deadLetterTable(schema)}${deadLetterReplayColumns(schema)}`
   await migrate(database, schema, [{ id: 1, name: 'initial', sql }])
   const topics = [{ name: 'words', partitions, compacted: false }]
   const busSchema = `bus_${schemas}`

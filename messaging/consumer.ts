@@ -1,10 +1,9 @@
-import type { Received } from '../contracts/events.ts'
 import type { Database } from '../platform/database.ts'
 import { backoffMs, type Log, type Runtime } from '../platform/runtime.ts'
 import type { Telemetry } from '../platform/telemetry.ts'
 import type { Batch, Bus, BusMessage, Subscription } from './bus.ts'
 import { createOutage } from './outage.ts'
-import { createSettlement, type Handle, type Item } from './settlement.ts'
+import { createSettlement, type Decode, type Handle, type Item, readMessage } from './settlement.ts'
 
 export type { Handle, Handled } from './settlement.ts'
 
@@ -34,8 +33,7 @@ export interface ConsumerOptions<Body> {
   readonly schema: string
   readonly group: string
   readonly topics: readonly string[]
-  /** Returns the event, or the sentence that says why the message is poison. */
-  readonly decode: (message: BusMessage) => Received<Body> | string
+  readonly decode: Decode<Body>
   readonly handle: Handle<Body>
   readonly runtime: Runtime
   readonly log: Log
@@ -62,7 +60,10 @@ export function startConsumer<Body>(options: ConsumerOptions<Body>): Consumer {
   let running = true
   let subscription: Subscription | undefined
 
-  const read = (message: BusMessage): Item<Body> => ({ message, read: decode(options, message) })
+  const read = (message: BusMessage): Item<Body> => ({
+    message,
+    read: readMessage(options.decode, message),
+  })
 
   async function awaitBroker(error: unknown): Promise<void> {
     const failures = broker.failed(error)
@@ -148,14 +149,5 @@ export function startConsumer<Body>(options: ConsumerOptions<Body>): Consumer {
       closed ??= Promise.race([leave(), limit]).finally(() => left.abort())
       return closed
     },
-  }
-}
-
-function decode<Body>(options: ConsumerOptions<Body>, message: BusMessage): Item<Body>['read'] {
-  try {
-    const event = options.decode(message)
-    return typeof event === 'string' ? { code: 'UNREADABLE', reason: event } : { event }
-  } catch (error) {
-    return { code: 'UNREADABLE', reason: String(error) }
   }
 }

@@ -1,9 +1,11 @@
+import type { Page } from '../contracts/http.ts'
 import type { Queryable } from '../platform/database.ts'
 
 /**
  * Messages that can never succeed, stored whole beside the reason, in the schema of the service that
  * could not handle or deliver them. `source` is `broker` for what a consumer set aside, `outbox` for
- * what the relay could not deliver; there `offset` is the row's id.
+ * what the relay could not deliver; there `offset` is the row's id, and `topic` is
+ * `carrier:destination`.
  */
 export interface DeadLetter {
   readonly id: string
@@ -14,12 +16,16 @@ export interface DeadLetter {
   readonly key: string | null
   readonly value: Uint8Array | null
   readonly headers: Readonly<Record<string, string>>
+  /** What receivers know an outbox row by; null for `broker`, whose messages say it themselves. */
+  readonly eventId: string | null
   readonly code: string
   readonly reason: string
   readonly created: Date
 }
 
 const MAX_REASON_LENGTH = 2000
+/** A page of letters ends after the one that reaches this, however many were asked for. */
+const MAX_PAGE_BYTES = 4 * 1024 * 1024
 
 export function deadLetterTable(schema: string): string {
   return `
@@ -40,6 +46,15 @@ create table ${schema}.dead_letter (
 `
 }
 
+/** What the table needs besides, so that letters can be paged and rows go back under their id. */
+export function deadLetterReplayColumns(schema: string): string {
+  return `
+alter table ${schema}.dead_letter
+  add column seq bigint generated always as identity unique,
+  add column event_id text;
+`
+}
+
 /** Stores letters; one that is stored already, from an earlier delivery, stays as it is. */
 export async function setAside(
   tx: Queryable,
@@ -49,9 +64,9 @@ export async function setAside(
   if (letters.length === 0) return
   await tx.query(
     `insert into ${schema}.dead_letter
-       (id, source, topic, partition, "offset", key, value, headers, code, reason, created)
+       (id, source, topic, partition, "offset", key, value, headers, code, reason, created, event_id)
      select * from unnest($1::uuid[], $2::text[], $3::text[], $4::integer[], $5::bigint[],
-       $6::text[], $7::bytea[], $8::text[], $9::text[], $10::text[], $11::timestamptz[])
+       $6::text[], $7::bytea[], $8::text[], $9::text[], $10::text[], $11::timestamptz[], $12::text[])
      on conflict do nothing`,
     [
       letters.map((letter) => letter.id),
@@ -63,8 +78,9 @@ export async function setAside(
       letters.map((letter) => letter.value),
       letters.map((letter) => JSON.stringify(letter.headers)),
       letters.map((letter) => letter.code),
-      letters.map((letter) => storable(letter.reason).slice(0, MAX_REASON_LENGTH)),
+      letters.map((letter) => storableReason(letter.reason)),
       letters.map((letter) => letter.created),
+      letters.map((letter) => letter.eventId),
     ],
   )
 }
@@ -75,6 +91,94 @@ export async function countDeadLetters(db: Queryable, schema: string): Promise<n
   )
   return row!.letters
 }
+
+interface StoredLetter extends Omit<DeadLetter, 'headers'> {
+  readonly headers: string
+}
+
+const COLUMNS = `id, source, topic, partition, "offset", key, value, headers,
+  event_id as "eventId", code, reason, created`
+
+const toLetter = (row: StoredLetter): DeadLetter => ({
+  ...row,
+  headers: JSON.parse(row.headers) as Record<string, string>,
+})
+
+/**
+ * Letters, oldest first; `next` is the cursor of the page after this one, where there may be one.
+ * Bodies can be large, so a page may have fewer letters than its limit and yet not be the last.
+ */
+export async function listDeadLetters(
+  db: Queryable,
+  schema: string,
+  { limit, cursor }: Page,
+): Promise<{ letters: DeadLetter[]; next: bigint | undefined }> {
+  const rows = await db.query<StoredLetter & { seq: bigint; bytes: bigint }>(
+    `select ${COLUMNS}, seq, bytes from (
+       select *, sum(size) over (order by seq) as bytes from (
+         select *, octet_length(headers) + coalesce(octet_length(value), 0) as size
+         from ${schema}.dead_letter where seq > $1 order by seq limit $2) as page) as page
+     where bytes - size < $3 order by seq`,
+    [BigInt(cursor ?? 0), limit, BigInt(MAX_PAGE_BYTES)],
+  )
+  const last = rows.at(-1)
+  const isFull = last && (rows.length === limit || last.bytes >= MAX_PAGE_BYTES)
+  return {
+    letters: rows.map(({ seq: _, bytes: __, ...row }) => toLetter(row)),
+    next: isFull ? last.seq : undefined,
+  }
+}
+
+export async function findDeadLetter(
+  db: Queryable,
+  schema: string,
+  id: string,
+): Promise<DeadLetter | undefined> {
+  const [row] = await db.query<StoredLetter>(
+    `select ${COLUMNS} from ${schema}.dead_letter where id = $1`,
+    [id],
+  )
+  return row && toLetter(row)
+}
+
+/** The same, and nobody else can lock or remove it until the transaction ends. */
+export async function lockDeadLetter(
+  tx: Queryable,
+  schema: string,
+  id: string,
+): Promise<DeadLetter | undefined> {
+  const [row] = await tx.query<StoredLetter>(
+    `select ${COLUMNS} from ${schema}.dead_letter where id = $1 for update`,
+    [id],
+  )
+  return row && toLetter(row)
+}
+
+/** Says anew why a letter is one. False where there is none any more. */
+export async function explainDeadLetter(
+  db: Queryable,
+  schema: string,
+  id: string,
+  { code, reason }: Pick<DeadLetter, 'code' | 'reason'>,
+): Promise<boolean> {
+  const rows = await db.query(
+    `update ${schema}.dead_letter set code = $2, reason = $3 where id = $1 returning id`,
+    [id, code, storableReason(reason)],
+  )
+  return rows.length > 0
+}
+
+/** False where there was none. */
+export async function removeDeadLetter(
+  db: Queryable,
+  schema: string,
+  id: string,
+): Promise<boolean> {
+  const rows = await db.query(`delete from ${schema}.dead_letter where id = $1 returning id`, [id])
+  return rows.length > 0
+}
+
+const storableReason = (reason: string) => storable(reason).slice(0, MAX_REASON_LENGTH)
 
 /** PostgreSQL's text holds no NUL; a letter must be storable whatever its key or reason says. */
 function storable(text: string): string {

@@ -122,5 +122,4 @@ function headersOf(pairs: readonly [Buffer | null, Buffer | null][]): Record<str
   return headers
 }
 
-const decoder = new TextDecoder('utf-8', { ignoreBOM: true })
-const textOf = (bytes: Uint8Array) => decoder.decode(bytes)
+const textOf = (bytes: Buffer) => bytes.toString('utf8')

@@ -69,12 +69,19 @@ describe('the outbox', () => {
 
   test('keeps its carriers apart, and tells which a transaction wrote for', async () => {
     const { outbox, take, takeForBroker } = await setUp()
-    const carriers = await database.transaction(async (tx) => {
+    const written = await database.transaction(async (tx) => {
       await outbox.enqueue(tx, [message('1', 'k', 'broker')], now)
       await outbox.enqueue(tx, [message('2', 'k', 'letter')], now)
-      return outbox.carriersOf(tx)
+      return outbox.writtenBy(tx)
     })
-    assert.deepEqual([...carriers].sort(), ['broker', 'letter'])
+    const lane = new Set([laneOf('k')])
+    assert.deepEqual(
+      written,
+      new Map([
+        ['broker', lane],
+        ['letter', lane],
+      ]),
+    )
     assert.deepEqual(await take(), [])
     assert.deepEqual(names(await takeForBroker()), ['1'])
     const letters = await outbox.takeCalls(database, 'letter', nothing, allLanes, [], now, 100)

@@ -125,24 +125,32 @@ where carrier = $1 and lane = any($6::smallint[]) and due <= $7 and key <> all($
     where p.carrier = $1 and p.carrier <> 'broker' and p.key = o.key and p.id < o.id and p.due > $7)
 order by id limit $9`
   const hurry = `update ${schema}.outbox set due = $2 where carrier = $1 and due > $2`
+  const untried = `
+select event_id from ${schema}.outbox
+where carrier = 'http' and event_id = any($1::text[]) and attempts = 0`
   const depth = `
 select carrier, count(*)::integer as rows, min(created) as oldest
 from ${schema}.outbox group by carrier`
 
-  const written = new WeakMap<Queryable, Set<Carrier>>()
+  const written = new WeakMap<Queryable, Map<Carrier, Set<number>>>()
 
   return {
-    /** The carriers that have rows from this transaction: those to wake after its commit. */
-    carriersOf: (tx: Queryable): ReadonlySet<Carrier> => written.get(tx) ?? new Set(),
+    /** The carriers that have rows from this transaction, each with the lanes that these are in. */
+    writtenBy: (tx: Queryable): ReadonlyMap<Carrier, ReadonlySet<number>> =>
+      written.get(tx) ?? new Map(),
 
     /** Writes messages within the transaction of the change that causes them. */
     async enqueue(tx: Queryable, messages: readonly OutboxMessage[], now: number): Promise<void> {
       if (messages.length === 0) return
-      const carriers = messages.map((message) => message.carrier)
-      written.set(tx, new Set([...(written.get(tx) ?? []), ...carriers]))
+      const lanes = messages.map((message) => laneOf(message.key))
+      const byCarrier = written.get(tx) ?? new Map<Carrier, Set<number>>()
+      written.set(tx, byCarrier)
+      for (const [index, { carrier }] of messages.entries()) {
+        byCarrier.set(carrier, (byCarrier.get(carrier) ?? new Set()).add(lanes[index]!))
+      }
       await tx.query(insert, [
-        carriers,
-        messages.map((message) => laneOf(message.key)),
+        messages.map((message) => message.carrier),
+        lanes,
         messages.map((message) => message.destination),
         messages.map((message) => message.key),
         messages.map((message) => message.eventId),
@@ -186,6 +194,12 @@ from ${schema}.outbox group by carrier`
         limit,
       ])
       return rows.map((row) => toRow(carrier, row))
+    },
+
+    /** Those of these calls that nobody has tried yet. */
+    async untried(db: Queryable, eventIds: readonly string[]): Promise<Set<string>> {
+      const rows = await db.query<{ event_id: string }>(untried, [eventIds])
+      return new Set(rows.map((row) => row.event_id))
     },
 
     /** Makes everything that waits for another try due: its destination answers again. */

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import { until } from '../tests/harness.ts'
 import { message, openRelays, receiver } from '../tests/relays.ts'
-import type { Delivery, OutboxMessage } from './outbox.ts'
+import { createOutbox, type Delivery, type OutboxMessage } from './outbox.ts'
 
 const { database, setUp, settle } = await openRelays()
 const away: Delivery = { kind: 'retry', error: 'no answer' }
@@ -211,7 +211,7 @@ describe('two relays of one service', () => {
         return (await holders()).map(({ lanes }) => lanes).join() === counts
       }, `lanes shared as ${counts}`)
 
-    start({ call: first.call, soleProcess: false })
+    const staying = start({ call: first.call, soleProcess: false })
     await shared('8')
     const leaving = start({ call: second.call, soleProcess: false })
     await shared('4,4')
@@ -231,6 +231,28 @@ describe('two relays of one service', () => {
         assert.deepEqual(order, [`${key}/1`, `${key}/2`])
       }
     }
+
+    // Committed where the lane is not held: its holder is told, long before it would look again.
+    const [key] = [...new Set(second.seen.map((row) => row.key))]
+    const far = message('far', key as string)
+    const watch = staying.watch([far.eventId])
+    const committed = await database.transaction(async (tx) => {
+      await createOutbox(schema).enqueue(tx, [far], clock.runtime.now())
+      return tx
+    })
+    staying.wake(committed)
+    let isTried = false
+    const tried = watch.tried(500).then(() => {
+      isTried = true
+    })
+    const sent = clock.runtime.now()
+    await until(async () => {
+      clock.moveOn(5)
+      return isTried
+    }, 'the news of the call by the other relay')
+    await tried
+    assert.ok(second.tries.includes('far'))
+    assert.ok(clock.runtime.now() < sent + 500)
 
     await leaving.close()
     await shared('8')

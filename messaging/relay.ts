@@ -6,7 +6,15 @@ import { createWaiters } from '../platform/waiters.ts'
 import type { Bus } from './bus.ts'
 import { setAside } from './dead-letters.ts'
 import { holdLanes } from './lanes.ts'
-import type { Carrier, Delivery, Outbox, OutboxRow, Postponed } from './outbox.ts'
+import {
+  type Carrier,
+  type Delivery,
+  LANES,
+  type Outbox,
+  type OutboxRow,
+  type Postponed,
+} from './outbox.ts'
+import { listenToPeers } from './relay-peers.ts'
 
 /**
  * The relay empties the outbox: it reads rows of its lanes, hands them to their carriers and removes
@@ -55,17 +63,22 @@ type Loop = { readonly carrier: Carrier; readonly signal: Signal; readonly done:
 export function startRelay(options: RelayOptions): Relay {
   const { runtime, log, telemetry, outbox, database } = options
   const closing = new AbortController()
-  const tries = createWaiters<true>(runtime)
   const loops: Loop[] = []
   const wakeAll = () => {
     for (const { signal } of loops) signal.raise()
   }
   const lanes = holdLanes({ ...options, instance: runtime.uuid(), onGain: wakeAll })
+  const areShared = () => lanes.held().length < LANES
+  const watching = watchTries(options)
+  const peers = listenToPeers({ ...options, onRows: wakeAll, onTried: watching.look })
   const context: LoopContext = {
     ...options,
     stopped: closing.signal,
     lanes: () => lanes.held(),
-    wasTried: (eventId) => tries.resolve(eventId, true),
+    wasTried: watching.wasTried,
+    wereWritten: () => {
+      if (areShared()) peers.tellTried()
+    },
   }
   const begin = (carrier: Carrier, run: (signal: Signal) => Promise<void>) => {
     const signal = createSignal(runtime)
@@ -79,26 +92,58 @@ export function startRelay(options: RelayOptions): Relay {
 
   return {
     wake(committed) {
-      const carriers = outbox.carriersOf(committed)
-      for (const { carrier, signal } of loops) if (carriers.has(carrier)) signal.raise()
+      const written = outbox.writtenBy(committed)
+      for (const { carrier, signal } of loops) if (written.has(carrier)) signal.raise()
+      const own = new Set(lanes.held())
+      const isForOthers = [...written.values()].some((into) => !into.isSubsetOf(own))
+      if (isForOthers) peers.wakeOthers()
     },
-    watch(eventIds) {
+    watch: (eventIds) => watching.watch(eventIds, areShared),
+    async close() {
+      closing.abort()
+      wakeAll()
+      await Promise.all(loops.map(({ done }) => done))
+      peers.close()
+      await lanes.close()
+      log.debug({}, 'the relay is closed')
+    },
+  }
+}
+
+/** Who waits for the first try of which rows, whichever instance makes it. */
+function watchTries({ runtime, outbox, database, log }: RelayOptions) {
+  const tries = createWaiters<true>(runtime)
+  /** Rows that are committed: the others cannot be looked for yet. */
+  const committed = new Set<string>()
+
+  function look(): void {
+    const waiting = tries.keys().filter((eventId) => committed.has(eventId))
+    if (waiting.length === 0) return
+    outbox.untried(database, waiting).then(
+      (untried) => {
+        for (const eventId of waiting) if (!untried.has(eventId)) tries.resolve(eventId, true)
+      },
+      (err) => log.debug({ err }, 'the tries of others could not be looked for'),
+    )
+  }
+
+  return {
+    look,
+    wasTried: (eventId: string) => tries.resolve(eventId, true),
+    watch(eventIds: readonly string[], areShared: () => boolean): Watch {
       const waiters = eventIds.map((id) => tries.wait(id))
       return {
         cancel() {
           for (const waiter of waiters) waiter.cancel()
         },
         async tried(limitMs) {
+          for (const eventId of eventIds) committed.add(eventId)
+          // Another instance may have made the try, and told of it, before this one listened.
+          if (areShared()) look()
           await Promise.all(waiters.map((waiter) => waiter.within(limitMs)))
+          for (const eventId of eventIds) committed.delete(eventId)
         },
       }
-    },
-    async close() {
-      closing.abort()
-      wakeAll()
-      await Promise.all(loops.map(({ done }) => done))
-      await lanes.close()
-      log.debug({}, 'the relay is closed')
     },
   }
 }
@@ -107,6 +152,8 @@ interface LoopContext extends RelayOptions {
   readonly stopped: AbortSignal
   readonly lanes: () => readonly number[]
   readonly wasTried: (eventId: string) => void
+  /** What became of calls is in the database. */
+  readonly wereWritten: () => void
 }
 
 /** select, send, then the delete of that batch together with the next select. */
@@ -217,6 +264,7 @@ async function relayCalls(
             room,
           )
       for (const key of flushing.keys) busy.delete(key)
+      if (flushing.keys.length > 0) at.wereWritten()
       for (const group of byKey(rows)) busy.set(group[0]!.key, deliverInOrder(group))
       // Keys that were busy during this read may have more rows: look again at once.
       if (flushing.keys.length === 0 && rows.length === 0) {
@@ -256,6 +304,7 @@ async function attempt(
           key: row.key,
           value: encoder.encode(row.body),
           headers: row.headers,
+          eventId: row.eventId,
           code: 'UNDELIVERABLE',
           reason: delivery.reason,
           created: new Date(at.runtime.now()),

@@ -10,7 +10,10 @@ import {
 import type { Log, Runtime } from '../platform/runtime.ts'
 import type { Telemetry } from '../platform/telemetry.ts'
 import type { Bus } from './bus.ts'
+import type { ConsumerOptions } from './consumer.ts'
+import { deadLetterRoutes } from './dead-letter-routes.ts'
 import { countDeadLetters } from './dead-letters.ts'
+import { createReplay, type ReplayOptions } from './replay.ts'
 
 /** What every service is made of; which implementations, it cannot tell. */
 export interface ServiceParts {
@@ -34,20 +37,23 @@ export interface Service {
   close(): Promise<void>
 }
 
-/** The HTTP side of a service, ready for its routes; it is ready when database and broker are. */
-export function createServiceServer(
-  parts: ServiceParts,
-  about: {
-    readonly service: HttpServerOptions['service']
-    readonly title: string
-    readonly schema: string
-  },
+/** What a service reads its topics with. */
+export type Reader<Body> = ServiceParts & ConsumerOptions<Body>
+
+/**
+ * The HTTP side of a service, ready for its own routes, with those of its dead letters; it is ready
+ * when database and broker are.
+ */
+export async function createServiceServer<Body>(
+  parts: ServiceParts & ReplayOptions<Body>,
+  about: Pick<HttpServerOptions, 'service' | 'title'>,
 ): Promise<HttpServer> {
-  const { database, bus, server, log, telemetry, runtime } = parts
-  const { service, title, schema } = about
+  const { database, schema, bus, server, log, telemetry, runtime } = parts
   telemetry.gauge('trifold_dead_letters', () => countDeadLetters(database, schema))
   const readiness = { database: () => ping(database), broker: () => bus.ping() }
-  return createHttpServer({ ...server, service, title, log, telemetry, runtime, readiness })
+  const app = await createHttpServer({ ...server, ...about, log, telemetry, runtime, readiness })
+  deadLetterRoutes(app, about.service, { database, schema, log, replay: createReplay(parts) })
+  return app
 }
 
 /** Batches of concurrent requests: at most so many share a transaction, at most so many wait. */

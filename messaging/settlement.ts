@@ -25,6 +25,9 @@ export type Handle<Body> = (
   // biome-ignore lint/suspicious/noConfusingVoidType: a handler with nothing to add returns nothing
 ) => Promise<Handled<Body> | void>
 
+/** Returns the event, or the sentence that says why the message is poison. */
+export type Decode<Body> = (message: BusMessage) => Received<Body> | string
+
 export type DeadLetterCode = 'UNREADABLE' | 'REFUSED' | 'STATEMENT_INVALID' | 'HANDLER_FAILED'
 
 export interface Refusal {
@@ -91,7 +94,8 @@ export function createSettlement<Body>(options: SettlementOptions<Body>) {
       if (reason === undefined) return []
       const code = 'event' in read ? ('REFUSED' satisfies DeadLetterCode) : read.code
       const created = new Date(runtime.now())
-      return [{ ...message, id: runtime.uuid(), source: 'broker', code, reason, created } as const]
+      const origin = { id: runtime.uuid(), source: 'broker', eventId: null } as const
+      return [{ ...message, ...origin, code, reason, created }]
     })
   }
 
@@ -123,6 +127,7 @@ export function createSettlement<Body>(options: SettlementOptions<Body>) {
       }
       const { error } = failure
       const kind = error instanceof DatabaseError ? error.kind : 'fault'
+      const refusal = refusalOf(error)
       let waitMs = 0
       if (kind === 'conflict' && tries.conflict < CONFLICT_TRIES) {
         waitMs = backoffMs(tries.conflict++, CONFLICT_BACKOFF_MS, backoff.maxMs, runtime.random())
@@ -130,8 +135,8 @@ export function createSettlement<Body>(options: SettlementOptions<Body>) {
         return divide(run, onRetry)
       } else if (kind === 'fault' && ++tries.fault < LONE_TRIES) {
         waitMs = backoffMs(tries.fault, backoff.baseMs, backoff.maxMs, runtime.random())
-      } else if ((kind === 'fault' || kind === 'invalid') && 'event' in run[0]!.read) {
-        return settle([refused(run[0]!, kind, error)], onRetry)
+      } else if (refusal && 'event' in run[0]!.read) {
+        return settle([{ message: run[0]!.message, read: refusal }], onRetry)
       } else {
         // Also where a letter cannot be stored: the partition waits rather than lose the message.
         outage.failed(error)
@@ -161,9 +166,21 @@ export function createSettlement<Body>(options: SettlementOptions<Body>) {
 const isAt = (message: BusMessage, topic: string, partition: number) =>
   message.topic === topic && message.partition === partition
 
-function refused<Body>(item: Item<Body>, kind: 'fault' | 'invalid', error: unknown): Item<Body> {
-  const code = kind === 'invalid' ? 'STATEMENT_INVALID' : 'HANDLER_FAILED'
-  return { message: item.message, read: { code, reason: String(error) } }
+/** The event that a message is, or why it is none. */
+export function readMessage<Body>(decode: Decode<Body>, message: BusMessage): Item<Body>['read'] {
+  try {
+    const event = decode(message)
+    return typeof event === 'string' ? { code: 'UNREADABLE', reason: event } : { event }
+  } catch (error) {
+    return { code: 'UNREADABLE', reason: String(error) }
+  }
+}
+
+/** What an error says of the one message that met it; undefined where the next try may succeed. */
+export function refusalOf(error: unknown): Refusal | undefined {
+  const reason = String(error)
+  if (!(error instanceof DatabaseError)) return { code: 'HANDLER_FAILED', reason }
+  return error.kind === 'invalid' ? { code: 'STATEMENT_INVALID', reason } : undefined
 }
 
 function countByTopic(run: readonly Item<unknown>[]): Map<string, number> {

@@ -309,4 +309,31 @@ function describeMigrations({ schema, database }: Context): void {
     await assert.rejects(migrate(database(), `${schema}_m`, [extend, create]), /out of order/)
     await assert.rejects(migrate(database(), 'a; drop', []), /schema name/)
   })
+
+  test('who listens on a channel is told of it, and of no other', async (t) => {
+    const heard: string[] = []
+    const told = Promise.withResolvers<void>()
+    const channel = `${schema}_told`
+    const ends = [
+      database().listen(`${schema}_other`, () => heard.push('other')),
+      database().listen(channel, () => {
+        heard.push('told')
+        told.resolve()
+      }),
+    ]
+    t.after(() => {
+      for (const end of ends) end()
+    })
+    // A listener that has just connected calls everybody, since it may have missed something.
+    const again = setInterval(() => database().notify(channel).catch(told.reject), 20)
+    await told.promise
+    clearInterval(again)
+    heard.length = 0
+    const next = Promise.withResolvers<void>()
+    const end = database().listen(channel, next.resolve)
+    await database().notify(channel)
+    await next.promise
+    end()
+    assert.ok(!heard.includes('other'))
+  })
 }

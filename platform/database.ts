@@ -14,6 +14,10 @@ export interface Database extends Queryable {
   transaction<T>(work: (tx: Queryable) => Promise<T>): Promise<T>
   /** Runs several statements without parameters, as migrations need. */
   script(text: string): Promise<void>
+  /** Tells whoever listens on the channel, in any process; nothing is kept for those who do not. */
+  notify(channel: string): Promise<void>
+  /** Calls back when the channel is notified, and whenever that may have been missed; returns what ends it. */
+  listen(channel: string, onNotify: () => void): () => void
   close(): Promise<void>
 }
 

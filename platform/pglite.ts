@@ -31,6 +31,8 @@ export async function openPglite(options: PgliteOptions = {}): Promise<Database>
   const upkeepEveryMs = options.upkeepEveryMs ?? 1_000
   const session = createSession(opened.pglite)
   const exclusively = createQueue()
+  // One process has this database, so whoever listens is in it.
+  const listeners = new Map<string, Set<() => void>>()
   let upkeepAt = performance.now() + upkeepEveryMs
   let closing: Promise<void> | undefined
 
@@ -52,6 +54,13 @@ export async function openPglite(options: PgliteOptions = {}): Promise<Database>
       use(async () => (await session.run(text, params)).rows as Row[]),
     transaction: (work) => use(() => runTransaction(session, work)),
     script: (text) => use(() => session.script(text)),
+    async notify(channel) {
+      for (const onNotify of listeners.get(channel) ?? []) onNotify()
+    },
+    listen(channel, onNotify) {
+      listeners.set(channel, (listeners.get(channel) ?? new Set()).add(onNotify))
+      return () => void listeners.get(channel)?.delete(onNotify)
+    },
     close() {
       closing ??= exclusively(() => opened.close())
       return closing

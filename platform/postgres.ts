@@ -1,6 +1,7 @@
 import { Pool, type PoolClient, DatabaseError as ServerError } from 'pg'
 import { type Database, DatabaseError, kindOf, type Queryable } from './database.ts'
 import { decoderOf, encodeValue } from './pg-values.ts'
+import { createListener } from './postgres-listener.ts'
 
 export interface PostgresOptions {
   readonly url: string
@@ -14,6 +15,8 @@ export interface PostgresOptions {
   readonly onPoolError?: (error: Error) => void
 }
 
+const CONNECT_TIMEOUT_MS = 5_000
+
 /** How much longer than the server's own time-out a silent server is waited for. */
 const silenceGraceMs = 5_000
 
@@ -21,6 +24,11 @@ const silenceGraceMs = 5_000
 export async function openPostgres(options: PostgresOptions): Promise<Database> {
   const pool = createPool(options)
   const nameOf = createStatementNames()
+  const listener = createListener({
+    url: options.url,
+    connectTimeoutMs: options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS,
+    onError: (error) => options.onPoolError?.(error),
+  })
   let closing: Promise<void> | undefined
 
   /** Borrows a connection; one that broke is not given back. */
@@ -42,8 +50,13 @@ export async function openPostgres(options: PostgresOptions): Promise<Database> 
       withConnection(async (connection) => (await connection.run(text, params)).rows as Row[]),
     transaction: (work) => withConnection((connection) => runTransaction(connection, work)),
     script: (text) => withConnection((connection) => connection.script(text)),
+    notify: (channel) =>
+      withConnection(async (connection) => {
+        await connection.run("select pg_notify($1, '')", [channel])
+      }),
+    listen: listener.listen,
     close() {
-      closing ??= pool.end()
+      closing ??= listener.close().then(() => pool.end())
       return closing
     },
   }
@@ -54,7 +67,7 @@ function createPool(options: PostgresOptions): Pool {
   const pool = new Pool({
     connectionString: options.url,
     max: options.maxConnections ?? 10,
-    connectionTimeoutMillis: options.connectTimeoutMs ?? 5_000,
+    connectionTimeoutMillis: options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS,
     statement_timeout: statementTimeoutMs,
     query_timeout: statementTimeoutMs + silenceGraceMs,
     keepAlive: true,

@@ -5,6 +5,8 @@ export interface Waiters<Value> {
   /** Begin to wait before the cause is set off, so that nothing is missed. */
   wait(key: string): Waiter<Value>
   resolve(key: string, value: Value): void
+  /** What is waited for now. */
+  keys(): readonly string[]
 }
 
 export interface Waiter<Value> {
@@ -16,6 +18,7 @@ export interface Waiter<Value> {
 export function createWaiters<Value>(runtime: Runtime): Waiters<Value> {
   const waiting = new Map<string, Set<(value: Value) => void>>()
   return {
+    keys: () => [...waiting.keys()],
     wait(key) {
       const timeout = new AbortController()
       let settle: (value: Value) => void = () => undefined

@@ -1,5 +1,5 @@
 import { after } from 'node:test'
-import { deadLetterTable } from '../messaging/dead-letters.ts'
+import { deadLetterReplayColumns, deadLetterTable } from '../messaging/dead-letters.ts'
 import {
   type Carrier,
   createOutbox,
@@ -24,7 +24,8 @@ export async function openRelays() {
   async function setUp(t: { after(work: () => Promise<void>): void }) {
     schemas += 1
     const schema = `relay_${schemas}`
-    const sql = outboxTables(schema) + deadLetterTable(schema)
+    const letters = deadLetterTable(schema) + deadLetterReplayColumns(schema)
+    const sql = outboxTables(schema) + letters
     await migrate(database, schema, [{ id: 1, name: 'initial', sql }])
     const outbox = createOutbox(schema)
     const clock = createClock({ frozen: true })

@@ -9,8 +9,8 @@ export interface KeptProcess {
   readonly pid: number
   /** Resolves with the exit code when the server has ended, for whatever reason. */
   readonly ended: Promise<number>
-  /** SIGTERM, then SIGKILL after so many milliseconds; resolves when the server has ended. */
-  stop(limitMs?: number): Promise<void>
+  /** SIGTERM or `gentle`, then SIGKILL after so many milliseconds; resolves when it has ended. */
+  stop(limitMs?: number, gentle?: NodeJS.Signals): Promise<void>
 }
 
 export interface KeptProcessOptions {
@@ -20,13 +20,16 @@ export interface KeptProcessOptions {
   readonly logFile: string
   readonly folder?: string
   readonly env?: Readonly<Record<string, string>>
+  /** Who it runs as, where that is not us. */
+  readonly user?: { readonly uid: number; readonly gid: number } | undefined
 }
 
 /**
  * A process that is killed with SIGKILL cannot stop its children. So a shell stands between: it
  * starts the server and holds the end of a pipe whose other end is ours alone. When we die, by
  * whatever cause, the kernel closes our end, the shell's guard reads the end of the pipe and kills
- * the server. The server has a session of its own, so that Ctrl-C reaches it only through us.
+ * the server with the workers of its process group. The server has a session of its own, so that
+ * Ctrl-C reaches it only through us.
  */
 export async function startKept(options: KeptProcessOptions): Promise<KeptProcess> {
   const log = openSync(options.logFile, 'a')
@@ -35,6 +38,7 @@ export async function startKept(options: KeptProcessOptions): Promise<KeptProces
     env: { ...process.env, ...options.env },
     stdio: ['pipe', log, log, 'pipe'],
     detached: true,
+    ...options.user,
   })
   closeSync(log)
   shell.stdin?.on('error', () => undefined)
@@ -43,8 +47,8 @@ export async function startKept(options: KeptProcessOptions): Promise<KeptProces
   return {
     pid,
     ended,
-    async stop(limitMs = STOP_LIMIT_MS) {
-      signal(shell, pid, 'SIGTERM')
+    async stop(limitMs = STOP_LIMIT_MS, gentle = 'SIGTERM') {
+      signal(shell, pid, gentle)
       // A process that is stopped does not see a SIGTERM until it goes on.
       signal(shell, pid, 'SIGCONT')
       const timer = setTimeout(() => signal(shell, pid, 'SIGKILL'), limitMs)
@@ -58,7 +62,9 @@ const STOP_LIMIT_MS = 15_000
 
 /**
  * $0 is the command, $@ its arguments. Descriptor 4 is our pipe, because a shell gives its background
- * processes /dev/null as standard input; the server gets neither of the two pipes.
+ * processes /dev/null as standard input; the server gets neither of the two pipes. $$ is also the
+ * number of the process group, because the shell was started with one of its own. When the server has
+ * ended, what is left of the group (the guard, a server's workers) is told to end, the shell is not.
  */
 const KEEPER = `
 exec 4<&0
@@ -66,12 +72,12 @@ exec 4<&0
 server=$!
 echo $server >&3
 exec 3>&-
-{ read -r line; kill -KILL $server; } <&4 >/dev/null 2>&1 &
-guard=$!
+{ read -r line; kill -KILL -$$; } <&4 >/dev/null 2>&1 &
 exec 4<&-
 wait $server
 code=$?
-kill $guard 2>/dev/null
+trap '' TERM
+kill -TERM -$$
 exit $code
 `
 

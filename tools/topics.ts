@@ -116,12 +116,17 @@ function fromCommandLine() {
   }
 }
 
+/** The client wraps what went wrong, sometimes more than once. */
+function reasons({ message, errors = [] }: Error & { errors?: Error[] }): string[] {
+  return [message, ...errors.flatMap(reasons)]
+}
+
 if (import.meta.main) {
   try {
     const { brokers, settings } = fromCommandLine()
     for (const sentence of await makeTopics(brokers, TOPICS, settings)) console.log(sentence)
   } catch (error) {
-    console.error(`topics: ${(error as Error).message}`)
+    console.error(`topics: ${[...new Set(reasons(error as Error))].join(' ')}`)
     process.exitCode = 1
   }
 }

@@ -7,6 +7,7 @@ import { periodically } from '../../messaging/periodically.ts'
 import { startRelay, type Watch } from '../../messaging/relay.ts'
 import {
   createServiceServer,
+  type Reader,
   requestBatches,
   type Service,
   type ServiceParts,
@@ -24,6 +25,7 @@ import {
 } from './commands.ts'
 import type { BillingConfig } from './config.ts'
 import { migrations, SCHEMA } from './migrations/001-initial.ts'
+import { deadLetterReplay } from './migrations/002-dead-letter-replay.ts'
 import { notificationCalls } from './notification-calls.ts'
 import { settleRequests } from './reactions.ts'
 import { billingRoutes } from './routes.ts'
@@ -35,13 +37,15 @@ import { findAccount, findPayments, listTransfers } from './store.ts'
  */
 const FIRST_TRY_MS = 1_000
 
+const SERVER = { service: 'billing', title: 'Trifold billing' } as const
+
 /** The billing service, wired: this is the only place where its parts meet. */
 export async function createBillingService(
   parts: ServiceParts,
   config: BillingConfig & { readonly NOTIFICATION_URL: string; readonly ORDER_URL: string },
 ): Promise<Service> {
   const { database, runtime, log, telemetry } = parts
-  await migrate(database, SCHEMA, migrations)
+  await migrate(database, SCHEMA, [...migrations, deadLetterReplay])
   const outbox = createOutbox(SCHEMA)
   const idempotency = createIdempotency(SCHEMA)
   const context = (): CommandContext => ({ outbox, idempotency, now: runtime.now() })
@@ -105,7 +109,7 @@ export async function createBillingService(
       timeoutMs: config.CALL_TIMEOUT_MS,
     }),
   })
-  const consumer = startConsumer<BillingEvent>({
+  const reader: Reader<BillingEvent> = {
     ...parts,
     schema: SCHEMA,
     group: 'billing',
@@ -116,7 +120,8 @@ export async function createBillingService(
       const at = { ...context(), defaultStyle, newId: runtime.uuid }
       return settleRequests(tx, at, events, announce)
     },
-  })
+  }
+  const consumer = startConsumer(reader)
   const asking = periodically(1_000, runtime, log, async () => {
     relay.wake(await askForDeposits(database, outbox, runtime.now(), config))
   })
@@ -124,11 +129,7 @@ export async function createBillingService(
     idempotency.expire(database, runtime.now() - config.IDEMPOTENCY_KEY_TTL_MS),
   )
 
-  const app = await createServiceServer(parts, {
-    service: 'billing',
-    title: 'Trifold billing',
-    schema: SCHEMA,
-  })
+  const app = await createServiceServer({ ...reader, outbox, relay }, SERVER)
   billingRoutes(app, {
     newId: runtime.uuid,
     defaultStyle: config.INTERACTION_STYLE,

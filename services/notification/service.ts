@@ -5,6 +5,7 @@ import { startRelay } from '../../messaging/relay.ts'
 import {
   createServiceServer,
   inBatches,
+  type Reader,
   type Service,
   type ServiceParts,
 } from '../../messaging/service.ts'
@@ -15,6 +16,7 @@ import type { NotificationConfig } from './config.ts'
 import { createMailer } from './mailer.ts'
 import type { Notice } from './message.ts'
 import { migrations, SCHEMA } from './migrations/001-initial.ts'
+import { deadLetterReplay } from './migrations/002-dead-letter-replay.ts'
 import { tellCustomers } from './reactions.ts'
 import { notificationRoutes } from './routes.ts'
 import {
@@ -28,13 +30,15 @@ import {
 
 const LETTER_TIMEOUT_MS = 10_000
 
+const SERVER = { service: 'notification', title: 'Trifold notification' } as const
+
 /** The notification service, wired: this is the only place where its parts meet. */
 export async function createNotificationService(
   parts: ServiceParts,
   config: NotificationConfig,
 ): Promise<Service> {
   const { database, runtime, telemetry } = parts
-  await migrate(database, SCHEMA, migrations)
+  await migrate(database, SCHEMA, [...migrations, deadLetterReplay])
   const outbox = createOutbox(SCHEMA)
   const context = (): CommandContext => ({ outbox, newId: runtime.uuid, now: runtime.now() })
 
@@ -61,20 +65,17 @@ export async function createNotificationService(
     (tx, notices) => writeMessages(tx, context(), notices),
     announce,
   )
-  const consumer = startConsumer<PaymentEvent>({
+  const reader: Reader<PaymentEvent> = {
     ...parts,
     schema: SCHEMA,
     group: 'notification',
     topics: ['payment'],
     decode: decodeEvent<PaymentEvent>,
     handle: (tx, events) => tellCustomers(tx, context(), events, announce),
-  })
+  }
+  const consumer = startConsumer(reader)
 
-  const app = await createServiceServer(parts, {
-    service: 'notification',
-    title: 'Trifold notification',
-    schema: SCHEMA,
-  })
+  const app = await createServiceServer({ ...reader, outbox, relay }, SERVER)
   notificationRoutes(app, {
     newId: runtime.uuid,
     write: async (notice) => (await write(notice)).message,

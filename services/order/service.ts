@@ -8,6 +8,7 @@ import { startRelay } from '../../messaging/relay.ts'
 import {
   createServiceServer,
   inBatches,
+  type Reader,
   type Service,
   type ServiceParts,
 } from '../../messaging/service.ts'
@@ -27,12 +28,13 @@ import {
 } from './commands.ts'
 import type { OrderConfig } from './config.ts'
 import { migrations, SCHEMA } from './migrations/001-initial.ts'
+import { deadLetterReplay } from './migrations/002-dead-letter-replay.ts'
 import type { OrderState } from './order.ts'
 import { settleOrders } from './reactions.ts'
 import { orderRoutes } from './routes.ts'
 import { findOrders, listOrders, type StoredOrder } from './store.ts'
 
-const SERVER = { service: 'orders', title: 'Trifold order', schema: SCHEMA } as const
+const SERVER = { service: 'orders', title: 'Trifold order' } as const
 
 /** The order service, wired: this is the only place where its parts meet. */
 export async function createOrderService(
@@ -40,7 +42,7 @@ export async function createOrderService(
   config: OrderConfig & { readonly BILLING_URL: string },
 ): Promise<Service> {
   const { database, runtime, log } = parts
-  await migrate(database, SCHEMA, migrations)
+  await migrate(database, SCHEMA, [...migrations, deadLetterReplay])
   const outbox = createOutbox(SCHEMA)
   const idempotency = createIdempotency(SCHEMA)
   const outcomes = createWaiters<StoredOrder>(runtime)
@@ -85,24 +87,21 @@ export async function createOrderService(
       settle: async (orderId, command) => void (await apply({ orderId, command })),
     }),
   })
-  const consumer = startConsumer<PaymentEvent>({
+  const reader: Reader<PaymentEvent> = {
     ...parts,
     schema: SCHEMA,
     group: 'order',
     topics: ['payment'],
     decode: decodeEvent<PaymentEvent>,
     handle: (tx, events) => settleOrders(tx, context(), events, announce),
-  })
+  }
+  const consumer = startConsumer(reader)
   const asking = startAskingAgain({
-    ...parts,
-    config,
-    outbox,
-    idempotency,
-    apply,
+    ...{ ...parts, config, outbox, idempotency, apply },
     wake: relay.wake,
   })
 
-  const app = await createServiceServer(parts, SERVER)
+  const app = await createServiceServer({ ...reader, outbox, relay }, SERVER)
   orderRoutes(app, {
     ...reading(database),
     ...customers(config),

@@ -1,0 +1,127 @@
+import { type Database, type Queryable, transact } from '../platform/database.ts'
+import type { Log, Runtime } from '../platform/runtime.ts'
+import {
+  type DeadLetter,
+  explainDeadLetter,
+  lockDeadLetter,
+  removeDeadLetter,
+} from './dead-letters.ts'
+import type { Carrier, Outbox, OutboxMessage } from './outbox.ts'
+import type { Relay } from './relay.ts'
+import { type Decode, type Handle, type Refusal, readMessage, refusalOf } from './settlement.ts'
+
+/**
+ * Handles a dead letter again, in the service that set it aside and nowhere else: what the consumer
+ * would do with the message, in one transaction with the removal of the letter. A row of the outbox
+ * goes back there. Key, headers and position stay, and with them the identity of the event, so a
+ * replay changes nothing that was done before.
+ */
+export type Replay = (id: string, editedBody?: Uint8Array) => Promise<Replayed>
+
+/** `refused`: the letter stays, with its bytes as they were and the new reason. */
+export type Replayed =
+  | { readonly kind: 'replayed' }
+  | { readonly kind: 'refused'; readonly reason: string }
+  | { readonly kind: 'unknown' }
+
+export interface ReplayOptions<Body> {
+  readonly database: Database
+  readonly schema: string
+  readonly decode: Decode<Body>
+  readonly handle: Handle<Body>
+  readonly outbox: Pick<Outbox, 'enqueue'>
+  readonly relay: Pick<Relay, 'wake'>
+  readonly runtime: Pick<Runtime, 'now'>
+  readonly log: Log
+}
+
+/** Rejects only with what may pass: the database is away, or its conflicts do not end. */
+export function createReplay<Body>(options: ReplayOptions<Body>): Replay {
+  const { database, schema, log } = options
+
+  async function replay(id: string, editedBody?: Uint8Array): Promise<Replayed> {
+    const isEdited = editedBody !== undefined
+    try {
+      const { replayed, afterCommit } = await transact(database, async (tx) => {
+        // The lock makes a second replay wait, and then find nothing.
+        const letter = await lockDeadLetter(tx, schema, id)
+        if (letter === undefined) return { replayed: unknown }
+        const message = isEdited ? { ...letter, value: editedBody } : letter
+        const { refusal, afterCommit } = await handleAgain(tx, options, message)
+        if (refusal) return { replayed: await keep(tx, id, refusal, isEdited), afterCommit }
+        await removeDeadLetter(tx, schema, id)
+        return { replayed: { kind: 'replayed' } as const, afterCommit }
+      })
+      runAfterCommit(afterCommit, log)
+      return replayed
+    } catch (error) {
+      const refusal = refusalOf(error)
+      if (refusal === undefined) throw error
+      log.warn({ err: error, letter: id }, 'the replay of a dead letter failed')
+      return keep(database, id, refusal, isEdited)
+    }
+  }
+
+  async function keep(
+    db: Queryable,
+    id: string,
+    { code, reason }: Refusal,
+    isEdited: boolean,
+  ): Promise<Replayed> {
+    // The stored body is still the first one, which this reason does not speak of.
+    const stored = isEdited ? `replayed with another body: ${reason}` : reason
+    const isThere = await explainDeadLetter(db, schema, id, { code, reason: stored })
+    return isThere ? { kind: 'refused', reason } : unknown
+  }
+
+  return async (id, editedBody) => {
+    const replayed = await replay(id, editedBody)
+    if (replayed.kind !== 'unknown') log.info({ letter: id, ...replayed }, 'a letter was replayed')
+    return replayed
+  }
+}
+
+const unknown = { kind: 'unknown' } as const
+
+interface HandledAgain {
+  readonly refusal?: Refusal
+  readonly afterCommit?: (() => void) | undefined
+}
+
+async function handleAgain<Body>(
+  tx: Queryable,
+  { decode, handle, outbox, relay, runtime }: ReplayOptions<Body>,
+  letter: DeadLetter,
+): Promise<HandledAgain> {
+  if (letter.source === 'outbox') {
+    await outbox.enqueue(tx, [toOutbox(letter)], runtime.now())
+    return { afterCommit: () => relay.wake(tx) }
+  }
+  const read = readMessage(decode, letter)
+  if (!('event' in read)) return { refusal: read }
+  const handled = (await handle(tx, [read.event])) ?? {}
+  const reason = handled.poison?.get(read.event)
+  const { afterCommit } = handled
+  return { afterCommit, ...(reason !== undefined && { refusal: { code: 'REFUSED', reason } }) }
+}
+
+function runAfterCommit(afterCommit: (() => void) | undefined, log: Log): void {
+  try {
+    afterCommit?.()
+  } catch (error) {
+    log.error({ err: error }, 'what follows a commit failed')
+  }
+}
+
+/** Letters that were stored before they had an event id say it in their headers, if at all. */
+function toOutbox({ id, topic, key, value, headers, eventId }: DeadLetter): OutboxMessage {
+  const end = topic.indexOf(':')
+  return {
+    carrier: topic.slice(0, end) as Carrier,
+    destination: topic.slice(end + 1),
+    key: key ?? '',
+    eventId: eventId ?? headers['idempotency-key'] ?? headers.ce_id ?? id,
+    body: new TextDecoder('utf-8', { ignoreBOM: true }).decode(value ?? new Uint8Array()),
+    headers,
+  }
+}

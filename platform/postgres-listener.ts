@@ -1,0 +1,83 @@
+import { Client } from 'pg'
+import { backoffMs } from './runtime.ts'
+
+/** Notifications of PostgreSQL, over a connection of their own that is made anew when it breaks. */
+export interface Listener {
+  listen(channel: string, onNotify: () => void): () => void
+  close(): Promise<void>
+}
+
+export interface ListenerOptions {
+  readonly url: string
+  readonly connectTimeoutMs: number
+  readonly onError: (error: Error) => void
+}
+
+const RECONNECT_BASE_MS = 200
+const RECONNECT_MAX_MS = 5_000
+
+/** Connects when somebody first listens. */
+export function createListener(options: ListenerOptions): Listener {
+  const callbacks = new Map<string, Set<() => void>>()
+  let closed = false
+  let client: Client | undefined
+  let retry: NodeJS.Timeout | undefined
+  let failures = 0
+
+  const callAll = () => {
+    for (const channel of callbacks.values()) for (const callback of channel) callback()
+  }
+
+  async function connect(): Promise<void> {
+    const next = new Client({
+      connectionString: options.url,
+      connectionTimeoutMillis: options.connectTimeoutMs,
+      keepAlive: true,
+      application_name: 'trifold-listener',
+    })
+    client = next
+    next.on('notification', ({ channel }) => {
+      for (const callback of callbacks.get(channel) ?? []) callback()
+    })
+    next.on('error', (error) => lost(next, error))
+    next.on('end', () => lost(next, new Error('the connection ended')))
+    try {
+      await next.connect()
+      for (const channel of callbacks.keys()) await next.query(`listen ${quoted(channel)}`)
+      failures = 0
+      // What was notified while nobody listened is not told again.
+      callAll()
+    } catch (error) {
+      lost(next, error as Error)
+    }
+  }
+
+  function lost(broken: Client, error: Error): void {
+    if (closed || client !== broken) return
+    client = undefined
+    options.onError(error)
+    broken.end().catch(() => undefined)
+    const waitMs = backoffMs(failures, RECONNECT_BASE_MS, RECONNECT_MAX_MS, Math.random())
+    failures += 1
+    retry = setTimeout(() => void connect(), waitMs)
+  }
+
+  return {
+    listen(channel, onNotify) {
+      const others = callbacks.get(channel)
+      callbacks.set(channel, (others ?? new Set()).add(onNotify))
+      if (client === undefined && retry === undefined) void connect()
+      else if (!others) client?.query(`listen ${quoted(channel)}`).catch(() => undefined)
+      return () => {
+        callbacks.get(channel)?.delete(onNotify)
+      }
+    },
+    async close() {
+      closed = true
+      clearTimeout(retry)
+      await client?.end().catch(() => undefined)
+    },
+  }
+}
+
+const quoted = (channel: string) => `"${channel.replaceAll('"', '""')}"`

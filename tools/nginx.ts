@@ -1,0 +1,130 @@
+import { spawnSync } from 'node:child_process'
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { asyncApiDocument } from '../contracts/asyncapi.ts'
+import { asyncApiPage } from '../contracts/asyncapi-page.ts'
+import { problemBody } from '../contracts/problems.ts'
+import { type KeptProcess, startKept } from './kept-process.ts'
+import { root } from './repository-files.ts'
+import { until } from './until.ts'
+
+export interface Gateway {
+  readonly url: string
+  readonly pid: number
+  /** Resolves with the exit code when nginx has ended, for whatever reason. */
+  readonly ended: Promise<number>
+  close(): Promise<void>
+}
+
+export interface GatewayOptions {
+  /** On loopback. */
+  readonly port: number
+  /** Every path is served with and without it; '' or '/' is none. */
+  readonly basePath: string
+  /** By the first part of a service's paths: its replicas, as `host:port`. */
+  readonly upstreams: Readonly<Record<'orders' | 'billing' | 'notification', readonly string[]>>
+}
+
+const READY_LIMIT_MS = 10_000
+const TEMPLATE = join(root, 'deploy', 'nginx', 'trifold.conf.template')
+
+/**
+ * Starts nginx before the services. All that it reads and writes is in `folder`, so that it needs no
+ * privileges and no installation's configuration is touched. Resolves when it answers.
+ */
+export async function startNginx(folder: string, options: GatewayOptions): Promise<Gateway> {
+  const command = findNginx()
+  for (const part of ['temp', 'pages']) mkdirSync(join(folder, part), { recursive: true })
+  const asyncApi = JSON.stringify(asyncApiDocument())
+  writeFileSync(join(folder, 'pages', 'asyncapi.json'), asyncApi)
+  const page = asyncApiPage(`${options.basePath.replace(/\/+$/, '')}/asyncapi.json`)
+  writeFileSync(join(folder, 'pages', 'asyncapi.html'), page)
+  const configuration = nginxConfiguration(options, process.getuid?.() === 0)
+  writeFileSync(join(folder, 'nginx.conf'), configuration)
+  const logFile = join(folder, 'nginx.log')
+  writeFileSync(logFile, '')
+  const args = ['-p', folder, '-c', join(folder, 'nginx.conf')]
+  const server = await startKept({ command, args, logFile })
+  const url = `http://127.0.0.1:${options.port}`
+  try {
+    await answers(url, server)
+  } catch (cause) {
+    await server.stop()
+    const said = [logFile, join(folder, 'error.log')].map(tail).join('')
+    throw new Error(`nginx does not start: ${said.trim() || (cause as Error).message}`, { cause })
+  }
+  return { url, pid: server.pid, ended: server.ended, close: () => server.stop() }
+}
+
+/** The text of nginx.conf. */
+export function nginxConfiguration(options: GatewayOptions, asRoot: boolean): string {
+  const basePath = prefixPattern(options.basePath)
+  const problems = {
+    NOT_FOUND: problemBody('ROUTE_NOT_FOUND', {}),
+    TOO_LARGE: problemBody('BODY_TOO_LARGE', {}),
+    UNAVAILABLE: problemBody('SERVICE_UNAVAILABLE', {}),
+  }
+  const values: Record<string, string> = {
+    // Its workers would else be those of a user who may not enter our folder.
+    USER: asRoot ? 'user root;' : '',
+    PORT: String(options.port),
+    BASE_PATH: basePath,
+    UPSTREAMS: Object.entries(options.upstreams).map(upstream).join('\n'),
+    LOCATIONS: Object.keys(options.upstreams)
+      .map((path) => location(path, basePath))
+      .join('\n'),
+    ...Object.fromEntries(
+      Object.entries(problems).map(([name, body]) => [name, JSON.stringify(body)]),
+    ),
+  }
+  return readFileSync(TEMPLATE, 'utf8')
+    .replace(/^#.*\n/gm, '')
+    .replace(/\$\{([A-Z_]+)\}/g, (_, name: string) => {
+      const value = values[name]
+      if (value === undefined) throw new Error(`${TEMPLATE}: nothing is known of ${name}`)
+      return value
+    })
+}
+
+function upstream([path, replicas]: [string, readonly string[]]): string {
+  const servers = replicas.map((address) => `    server ${address} max_fails=1 fail_timeout=2s;`)
+  return [`  upstream ${path} {`, ...BALANCING, ...servers, '    keepalive 64;', '  }'].join('\n')
+}
+
+/** All workers know who is away; a replica that hangs keeps its requests and so gets no more. */
+const BALANCING = ['    zone replicas 256k;', '    least_conn;']
+
+function location(path: string, basePath: string): string {
+  return `    location ~ ^${basePath}/${path}(/|$) { proxy_pass http://${path}; }`
+}
+
+/** A regular expression for the prefix or nothing. */
+function prefixPattern(basePath: string): string {
+  const bare = basePath.replace(/\/+$/, '')
+  return bare === '' ? '' : `(${bare.replaceAll('.', '\\.')})?`
+}
+
+function findNginx(): string {
+  // Debian has it where only the administrator's PATH leads.
+  for (const command of ['nginx', '/usr/sbin/nginx', '/usr/local/sbin/nginx']) {
+    if (spawnSync(command, ['-v']).status === 0) return command
+  }
+  throw new Error(
+    'nginx is not installed. Debian and Ubuntu: apt-get install nginx-light; Fedora: dnf install ' +
+      'nginx; macOS: brew install nginx. It need not run: the stack starts its own.',
+  )
+}
+
+/** Any answer will do: nothing else listens here, or nginx would have ended. */
+async function answers(url: string, server: KeptProcess): Promise<void> {
+  const asked = async () => (await fetch(`${url}/asyncapi.json`)).ok
+  await until(asked, { limitMs: READY_LIMIT_MS, ended: server.ended })
+}
+
+function tail(file: string): string {
+  try {
+    return readFileSync(file, 'utf8').split('\n').slice(-8).join('\n')
+  } catch {
+    return ''
+  }
+}

@@ -1,0 +1,129 @@
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { type KeptProcess, startKept } from './kept-process.ts'
+import { root } from './repository-files.ts'
+import { SERVICES, type ServiceName } from './stack-options.ts'
+import { until } from './until.ts'
+
+/** One process of a service. */
+export interface Replica {
+  readonly service: ServiceName
+  /** Counts from 1 in its service. */
+  readonly number: number
+  readonly port: number
+  readonly url: string
+  readonly logFile: string
+  readonly pid: number
+  /** Resolves with the exit code when it has ended, for whatever reason. */
+  readonly ended: Promise<number>
+  stop(): Promise<void>
+}
+
+export interface Surroundings {
+  readonly brokers: string
+  readonly databaseUrls: Readonly<Record<ServiceName, string>>
+  /** Where the services reach each other. */
+  readonly gatewayUrl: string
+  readonly basePath: string
+  readonly maildir: string
+  readonly logs: string
+}
+
+/** The first part of a service's paths. */
+export const PATHS = {
+  order: 'orders',
+  billing: 'billing',
+  notification: 'notification',
+} as const satisfies Record<ServiceName, string>
+
+const READY_LIMIT_MS = 120_000
+const ANSWER_LIMIT_MS = 5_000
+/** A service has a limit of its own, which is shorter. */
+const STOP_LIMIT_MS = 25_000
+
+/** Starts all replicas; they wait by themselves for what they need. */
+export async function startReplicas(
+  ports: Readonly<Record<ServiceName, readonly number[]>>,
+  around: Surroundings,
+): Promise<Replica[]> {
+  const starting = SERVICES.flatMap((service) =>
+    ports[service].map((port, index) => startReplica({ service, number: index + 1, port }, around)),
+  )
+  return await Promise.all(starting)
+}
+
+async function startReplica(
+  replica: Pick<Replica, 'service' | 'number' | 'port'>,
+  around: Surroundings,
+): Promise<Replica> {
+  const { service, number, port } = replica
+  const logFile = join(around.logs, `${service}-${number}.log`)
+  const kept: KeptProcess = await startKept({
+    command: process.execPath,
+    args: [join(root, 'services', service, 'main.ts')],
+    folder: root,
+    env: replicaEnvironment(replica, around),
+    logFile,
+  })
+  return {
+    ...replica,
+    url: `http://127.0.0.1:${port}`,
+    logFile,
+    pid: kept.pid,
+    ended: kept.ended,
+    stop: () => kept.stop(STOP_LIMIT_MS),
+  }
+}
+
+/** What a replica is told, over what the environment says. */
+export function replicaEnvironment(
+  { service, port }: Pick<Replica, 'service' | 'port'>,
+  { brokers, databaseUrls, gatewayUrl, basePath, maildir }: Surroundings,
+): Record<string, string> {
+  return {
+    HOST: '127.0.0.1',
+    PORT: String(port),
+    BASE_PATH: basePath,
+    DATABASE_URL: databaseUrls[service],
+    KAFKA_BROKERS: brokers,
+    ORDER_URL: gatewayUrl,
+    BILLING_URL: gatewayUrl,
+    NOTIFICATION_URL: gatewayUrl,
+    MAILDIR: maildir,
+  }
+}
+
+/** Resolves when each replica can do its work. Rejects when one ends, or past the limit. */
+export async function replicasReady(
+  replicas: readonly Replica[],
+  signal: AbortSignal,
+  say: (line: string) => void,
+): Promise<void> {
+  const each = replicas.map(async ({ service, number, url, ended, logFile }) => {
+    const name = `${service} ${number}`
+    try {
+      await until(() => isReady(url, service), { limitMs: READY_LIMIT_MS, ended, signal })
+    } catch (cause) {
+      const last = readFileSync(logFile, 'utf8').trimEnd().split('\n').slice(-4).join('\n')
+      throw new Error(`${name} is not ready: ${(cause as Error).message}\n${last}`, { cause })
+    }
+    say(`${name}: ready at ${url}`)
+  })
+  await Promise.all(each)
+}
+
+/** Asks a replica, or the gateway. Throws what keeps it from being ready. */
+export async function isReady(url: string, service: ServiceName): Promise<boolean> {
+  const signal = AbortSignal.timeout(ANSWER_LIMIT_MS)
+  const answer = await fetch(`${url}/${PATHS[service]}/actuator/health/readiness`, { signal })
+  const said = await answer.text()
+  if (!answer.ok) throw new Error(`its readiness is ${answer.status} ${said}`)
+  return true
+}
+
+/** Callers first: order calls billing, billing calls notification. */
+export async function stopReplicas(replicas: readonly Replica[]): Promise<void> {
+  for (const service of SERVICES) {
+    await Promise.all(replicas.filter((one) => one.service === service).map((one) => one.stop()))
+  }
+}

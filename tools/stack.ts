@@ -1,0 +1,278 @@
+import { existsSync, mkdirSync, renameSync, rmSync } from 'node:fs'
+import { join, relative, resolve } from 'node:path'
+import { TOPICS } from '../messaging/topics.ts'
+import { lockFolder } from '../platform/folder-lock.ts'
+import { runProcess } from '../platform/process.ts'
+import { endWithNpm } from './end-with-npm.ts'
+import { startKafka } from './kafka.ts'
+import { startNginx } from './nginx.ts'
+import { freePorts, isFree } from './ports.ts'
+import { databaseUrl, makeDatabases, startPostgres } from './postgres.ts'
+import { root } from './repository-files.ts'
+import {
+  SERVICES,
+  type ServiceName,
+  type StackOptions,
+  stackOptions,
+  USAGE,
+} from './stack-options.ts'
+import {
+  isReady,
+  type Replica,
+  replicasReady,
+  startReplicas,
+  stopReplicas,
+} from './stack-services.ts'
+import { makeTopics } from './topics.ts'
+import { until } from './until.ts'
+
+/** Kafka, PostgreSQL, nginx, and the services as processes of their own. */
+export interface Stack {
+  /** Where nginx answers. */
+  readonly url: string
+  readonly brokers: string
+  readonly databaseUrls: Readonly<Record<ServiceName, string>>
+  readonly replicas: readonly Replica[]
+  /** What the stack keeps, and its logs. */
+  readonly folder: string
+  close(): Promise<void>
+}
+
+export interface StackStart extends StackOptions {
+  readonly environment: Readonly<Record<string, string | undefined>>
+  /** Gives up the start. */
+  readonly signal: AbortSignal
+  readonly say: (line: string) => void
+}
+
+const DATABASES = { order: 'orders', billing: 'billing', notification: 'notification' } as const
+const KAFKA_PORT = 9092
+const POSTGRES_PORT = 5440
+/** The first replica of each service; the others follow. */
+const SERVICE_PORTS = { order: 8011, billing: 8021, notification: 8031 } as const
+/** A pool of a service is 10 unless told; and somebody may want to look inside. */
+const CONNECTIONS_EACH = 12
+const CONNECTIONS_MORE = 40
+const GATEWAY_LIMIT_MS = 30_000
+/** Three services in a row, each within its own limit, then the servers. */
+const CLOSE_LIMIT_MS = 120_000
+
+/**
+ * Brings up the whole stack and resolves when it can be used. What was started is stopped again
+ * when a later part does not start.
+ */
+export async function startStack(start: StackStart): Promise<Stack> {
+  const folder = resolve(start.folder ?? join(root, 'data', 'stack'))
+  const closers: (() => Promise<unknown> | undefined)[] = []
+  let closing: Promise<void> | undefined
+  const close = () => {
+    closing ??= closeAll(closers)
+    return closing
+  }
+  try {
+    return { ...(await startParts(start, folder, closers)), folder, close }
+  } catch (error) {
+    await close()
+    throw error
+  }
+}
+
+/** In the opposite order of their start. */
+async function closeAll(closers: (() => Promise<unknown> | undefined)[]): Promise<void> {
+  for (const closer of closers.reverse()) await closer()
+}
+
+async function startParts(
+  start: StackStart,
+  folder: string,
+  closers: (() => Promise<unknown> | undefined)[],
+): Promise<Omit<Stack, 'folder' | 'close'>> {
+  const { port, replicas: counts, environment, signal, say } = start
+  const logs = join(folder, 'logs')
+  mkdirSync(folder, { recursive: true })
+  const lock = lockFolder(folder)
+  closers.push(async () => lock.release())
+  keepLogsOfBefore(logs)
+  for (const part of ['logs', 'mail', 'nginx']) mkdirSync(join(folder, part), { recursive: true })
+  if (!(await isFree(port))) throw new Error(`port ${port} is in use; --port takes another one`)
+  const ports = await servicePorts(counts)
+  const basePath = environment.BASE_PATH || '/otusapp/gur-ok'
+
+  const addresses = (service: ServiceName) => ports[service].map((one) => `127.0.0.1:${one}`)
+  const gateway = await startNginx(join(folder, 'nginx'), {
+    port,
+    basePath,
+    upstreams: {
+      orders: addresses('order'),
+      billing: addresses('billing'),
+      notification: addresses('notification'),
+    },
+  })
+  closers.push(gateway.close)
+  say(`nginx: answers at ${gateway.url}`)
+  signal.throwIfAborted()
+
+  const processes = Object.values(counts).reduce((sum, count) => sum + count)
+  const { brokers, databaseUrls } = await startServers(
+    { ...start, folder, logs, processes },
+    closers,
+  )
+  signal.throwIfAborted()
+
+  const maildir = environment.MAILDIR || join(folder, 'mail')
+  const around = { brokers, databaseUrls, gatewayUrl: gateway.url, basePath, maildir, logs }
+  const replicas = await startReplicas(ports, around)
+  closers.push(() => stopReplicas(replicas))
+  say('services: start')
+  await replicasReady(replicas, signal, say)
+  for (const service of SERVICES) {
+    const asked = () => isReady(gateway.url, service)
+    await until(asked, { limitMs: GATEWAY_LIMIT_MS, ended: gateway.ended, signal })
+  }
+  return { url: gateway.url, brokers, databaseUrls, replicas }
+}
+
+/** Those of one start are kept for a look at what happened. */
+function keepLogsOfBefore(logs: string): void {
+  if (!existsSync(logs)) return
+  rmSync(`${logs}-before`, { recursive: true, force: true })
+  renameSync(logs, `${logs}-before`)
+}
+
+interface ServersStart extends StackStart {
+  readonly folder: string
+  readonly logs: string
+  readonly processes: number
+}
+
+/** Kafka with the topics and PostgreSQL with the databases; both are awaited, whatever fails. */
+async function startServers(
+  start: ServersStart,
+  closers: (() => Promise<unknown> | undefined)[],
+): Promise<Pick<Stack, 'brokers' | 'databaseUrls'>> {
+  const stopServers: (() => Promise<void>)[] = []
+  closers.push(() => Promise.all(stopServers.map((stop) => stop())))
+  const both = [
+    kafkaWithTopics(start, stopServers),
+    serverWithDatabases(start, stopServers),
+  ] as const
+  await Promise.allSettled(both)
+  const [brokers, serverUrl] = await Promise.all(both)
+  const databaseUrls = {
+    order: databaseUrl(serverUrl, DATABASES.order),
+    billing: databaseUrl(serverUrl, DATABASES.billing),
+    notification: databaseUrl(serverUrl, DATABASES.notification),
+  }
+  return { brokers, databaseUrls }
+}
+
+async function kafkaWithTopics(
+  { environment, folder, say }: ServersStart,
+  stopServers: (() => Promise<void>)[],
+): Promise<string> {
+  let brokers = environment.KAFKA_BROKERS
+  if (!brokers) {
+    say('Kafka: starts')
+    const port = await freePorts(KAFKA_PORT, 2)
+    const kafka = await startKafka({ folder: join(folder, 'kafka'), port, say })
+    stopServers.push(kafka.close)
+    brokers = kafka.brokers
+  }
+  say(`Kafka: at ${brokers}`)
+  for (const sentence of await makeTopics(brokers, TOPICS)) say(`topic ${sentence}`)
+  return brokers
+}
+
+async function serverWithDatabases(
+  { environment, folder, logs, processes, say }: ServersStart,
+  stopServers: (() => Promise<void>)[],
+): Promise<string> {
+  let url = environment.DATABASE_URL
+  if (!url) {
+    say('PostgreSQL: starts')
+    const postgres = await startPostgres({
+      folder: join(folder, 'postgres'),
+      port: await freePorts(POSTGRES_PORT, 1),
+      maxConnections: CONNECTIONS_EACH * processes + CONNECTIONS_MORE,
+      logFile: join(logs, 'postgres.log'),
+      say: (line) => say(`PostgreSQL: ${line}`),
+    })
+    stopServers.push(postgres.close)
+    url = postgres.url
+  }
+  const made = await makeDatabases(url, Object.values(DATABASES))
+  const news = made.length > 0 ? `, made ${made.join(', ')}` : ''
+  say(`PostgreSQL: at ${new URL(url).host}${news}`)
+  return url
+}
+
+async function servicePorts(
+  counts: StackOptions['replicas'],
+): Promise<Record<ServiceName, readonly number[]>> {
+  const ports: Record<ServiceName, readonly number[]> = { order: [], billing: [], notification: [] }
+  for (const service of SERVICES) {
+    const first = await freePorts(SERVICE_PORTS[service], counts[service])
+    ports[service] = Array.from({ length: counts[service] }, (_, index) => first + index)
+  }
+  return ports
+}
+
+function summary({ url, brokers, databaseUrls, replicas, folder }: Stack, seconds: string): string {
+  const line = (name: string, text: string) => `  ${name.padEnd(14)}${text}\n`
+  const services = SERVICES.map((service) => {
+    const own = replicas.filter((one) => one.service === service)
+    return line(service, own.map((one) => `${one.url} (pid ${one.pid})`).join('  '))
+  })
+  return [
+    `\nThe stack is ready after ${seconds} s, at ${url}; Ctrl-C stops it\n\n`,
+    line('nginx', url),
+    ...services,
+    line('Kafka', brokers),
+    ...SERVICES.map((service) => line('PostgreSQL', databaseUrls[service])),
+    line('logs', join(relative('.', folder) || '.', 'logs')),
+    '\n',
+  ].join('')
+}
+
+async function main(environment: StackStart['environment'], options: StackOptions) {
+  const begun = performance.now()
+  const given = new AbortController()
+  for (const name of ['SIGINT', 'SIGTERM'] as const) {
+    process.once(name, () => given.abort(new Error(`${name} came before it was ready`)))
+  }
+  endWithNpm()
+  const say = (line: string) => {
+    const seconds = ((performance.now() - begun) / 1000).toFixed(1).padStart(6)
+    console.log(`${seconds} s  ${line}`)
+  }
+  const stack = await startStack({ ...options, environment, signal: given.signal, say })
+  console.log(summary(stack, ((performance.now() - begun) / 1000).toFixed(1)))
+  let closing = false
+  for (const { service, number, ended, logFile } of stack.replicas) {
+    ended.then((code) => {
+      if (!closing) say(`${service} ${number} ended with code ${code}: see ${logFile}`)
+    })
+  }
+  return {
+    async close() {
+      closing = true
+      await stack.close()
+      console.log('The stack is stopped.')
+    },
+  }
+}
+
+if (import.meta.main) {
+  try {
+    const options = stackOptions(process.argv.slice(2))
+    if (options === undefined) console.log(USAGE)
+    else {
+      await runProcess('stack', (environment) => main(environment, options), {
+        deadlineMs: CLOSE_LIMIT_MS,
+      })
+    }
+  } catch (error) {
+    console.error(`${(error as Error).message}\n\n${USAGE}`)
+    process.exitCode = 2
+  }
+}
