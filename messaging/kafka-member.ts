@@ -1,7 +1,7 @@
 import { Consumer, type ConsumerGroupJoinPayload } from '@platformatic/kafka'
 import type { Log, Runtime } from '../platform/runtime.ts'
 import type { Batch } from './bus.ts'
-import { isKafkaError, needsRejoin, within } from './kafka-faults.ts'
+import { isKafkaError, isUnavailable, needsRejoin, within } from './kafka-faults.ts'
 import { createFetcher } from './kafka-fetcher.ts'
 import { createPartitions } from './kafka-partitions.ts'
 
@@ -36,6 +36,8 @@ const SESSION_TIMEOUT_MS = 10_000
 const REBALANCE_TIMEOUT_MS = 15_000
 const HEARTBEAT_MS = 1_000
 const REQUEST_TIMEOUT_MS = 20_000
+/** Longer than a request may take, so that by then it is known why there is no heartbeat. */
+const STALL_TIMEOUT_MS = 30_000
 const CONNECT_TIMEOUT_MS = 3_000
 const CLOSE_LIMIT_MS = 5_000
 const JOIN_TRIES = 20
@@ -53,21 +55,7 @@ const LOOK_AGAIN_MS = 1_000
 
 export function createMember(options: MemberOptions): Member {
   const { topics, runtime, log } = options
-  const consumer = new Consumer({
-    clientId: options.clientId,
-    groupId: options.group,
-    bootstrapBrokers: [...options.brokers],
-    autocommit: false,
-    // With retries a commit that came too late would join again and move the group's offset back.
-    retries: 0,
-    connectTimeout: CONNECT_TIMEOUT_MS,
-    requestTimeout: REQUEST_TIMEOUT_MS,
-    sessionTimeout: SESSION_TIMEOUT_MS,
-    rebalanceTimeout: REBALANCE_TIMEOUT_MS,
-    heartbeatInterval: HEARTBEAT_MS,
-    heartbeatStallTimeout: REQUEST_TIMEOUT_MS,
-  })
-  consumer.topics.trackAll(...topics)
+  const consumer = createConsumer(options)
   const partitions = createPartitions()
   const wakers = new Set<() => void>()
   let joined: ConsumerGroupJoinPayload | undefined
@@ -118,9 +106,11 @@ export function createMember(options: MemberOptions): Member {
     if (failure === undefined && !closed) partitions.assign(now.assignments ?? [])
     wake()
   })
-  consumer.on('consumer:heartbeat:stalled', ({ lastError }) =>
-    fail(lastError ?? new Error('the heartbeats of a group member are not answered')),
-  )
+  consumer.on('consumer:heartbeat:stalled', ({ lastError }) => {
+    // While the broker is away the client tries on, and is the quickest to come back.
+    if (isUnavailable(lastError)) return
+    fail(lastError ?? new Error('the heartbeats of a group member are not answered'))
+  })
   // An unheard error would end the process.
   ;(consumer as ErrorSource).on('error', (error) => {
     if (needsRejoin(error)) void join().catch(fail)
@@ -195,6 +185,25 @@ export function createMember(options: MemberOptions): Member {
       return closed
     },
   }
+}
+
+function createConsumer(options: MemberOptions): Consumer {
+  const consumer = new Consumer({
+    clientId: options.clientId,
+    groupId: options.group,
+    bootstrapBrokers: [...options.brokers],
+    autocommit: false,
+    // With retries a commit that came too late would join again and move the group's offset back.
+    retries: 0,
+    connectTimeout: CONNECT_TIMEOUT_MS,
+    requestTimeout: REQUEST_TIMEOUT_MS,
+    sessionTimeout: SESSION_TIMEOUT_MS,
+    rebalanceTimeout: REBALANCE_TIMEOUT_MS,
+    heartbeatInterval: HEARTBEAT_MS,
+    heartbeatStallTimeout: STALL_TIMEOUT_MS,
+  })
+  consumer.topics.trackAll(...options.topics)
+  return consumer
 }
 
 /** What the client's types leave out: it emits this when it could not join again. */

@@ -1,5 +1,6 @@
 import type { Database } from '../platform/database.ts'
 import type { Log, Runtime } from '../platform/runtime.ts'
+import { createTeller } from './tell-peers.ts'
 
 /**
  * How the relays of a service's instances wake each other: a commit in one process may write rows of
@@ -23,11 +24,8 @@ export interface PeersOptions {
   readonly onTried: () => void
 }
 
-/** Signals of so long a time are one: each costs the database a transaction. */
-const GATHER_MS = 5
-
 export function listenToPeers(options: PeersOptions): Peers {
-  const { database, schema, runtime, log } = options
+  const { database, schema } = options
   const channels = { rows: `trifold_${schema}_rows`, tried: `trifold_${schema}_tried` }
   const closing = new AbortController()
   const ends = [
@@ -35,21 +33,10 @@ export function listenToPeers(options: PeersOptions): Peers {
     database.listen(channels.tried, options.onTried),
   ]
 
-  const gathered = (channel: string) => {
-    let isComing = false
-    return async () => {
-      if (isComing) return
-      isComing = true
-      await runtime.sleep(GATHER_MS, closing.signal)
-      isComing = false
-      await database.notify(channel).catch((err) => log.debug({ err }, 'a signal was not sent'))
-    }
-  }
-  const wakeOthers = gathered(channels.rows)
-  const tellTried = gathered(channels.tried)
+  const teller = (channel: string) => createTeller({ ...options, channel, stopped: closing.signal })
   return {
-    wakeOthers: () => void wakeOthers(),
-    tellTried: () => void tellTried(),
+    wakeOthers: teller(channels.rows),
+    tellTried: teller(channels.tried),
     close() {
       closing.abort()
       for (const end of ends) end()

@@ -41,7 +41,7 @@ export interface OrderRoutes {
     profileId: string,
     page: { limit: number; cursor?: string },
   ) => Promise<StoredOrder[]>
-  /** Begins to wait for the order's outcome in this process. */
+  /** Begins to wait for the order's outcome. */
   readonly awaitOutcome: (orderId: string) => {
     within: (limitMs: number) => Promise<StoredOrder | undefined>
     cancel: () => void
@@ -50,7 +50,7 @@ export interface OrderRoutes {
 
 /** Shorter than a process may take to stop, which waits for its requests. */
 const MAX_WAIT_SECONDS = 15
-/** How often a waiting read looks for an outcome that another process committed. */
+/** How often a waiting read looks for an outcome whose signal was lost. */
 const LOOK_AGAIN_MS = 500
 
 export function orderRoutes(app: HttpServer, routes: OrderRoutes): void {

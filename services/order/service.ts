@@ -14,7 +14,6 @@ import {
 } from '../../messaging/service.ts'
 import type { Database, Queryable } from '../../platform/database.ts'
 import { migrate } from '../../platform/migrate.ts'
-import { createWaiters } from '../../platform/waiters.ts'
 import { startAskingAgain } from './ask-again.ts'
 import { billingCalls } from './billing-calls.ts'
 import {
@@ -30,6 +29,7 @@ import type { OrderConfig } from './config.ts'
 import { migrations, SCHEMA } from './migrations/001-initial.ts'
 import { deadLetterReplay } from './migrations/002-dead-letter-replay.ts'
 import type { OrderState } from './order.ts'
+import { createOutcomes } from './outcomes.ts'
 import { settleOrders } from './reactions.ts'
 import { orderRoutes } from './routes.ts'
 import { findOrders, listOrders, type StoredOrder } from './store.ts'
@@ -45,7 +45,7 @@ export async function createOrderService(
   await migrate(database, SCHEMA, [...migrations, deadLetterReplay])
   const outbox = createOutbox(SCHEMA)
   const idempotency = createIdempotency(SCHEMA)
-  const outcomes = createWaiters<StoredOrder>(runtime)
+  const outcomes = createOutcomes(parts)
   const context = (): CommandContext => ({
     outbox,
     idempotency,
@@ -68,9 +68,9 @@ export async function createOrderService(
   /** After a commit: whoever waits for these orders hears of them, and what they caused goes out. */
   function announce(applied: readonly Applied[], committed: Queryable): void {
     relay.wake(committed)
-    for (const order of applied) {
-      if (typeof order === 'string' || order.state === 'PENDING') continue
-      outcomes.resolve(order.id, order)
+    const settled = applied.filter(isSettled)
+    outcomes.settled(settled)
+    for (const order of settled) {
       if (order.from !== order.state) measure(order, order.from, parts)
     }
   }
@@ -119,8 +119,13 @@ export async function createOrderService(
       await asking.close()
       await consumer.close()
       await relay.close()
+      outcomes.close()
     },
   }
+}
+
+function isSettled(applied: Applied): applied is Exclude<Applied, string> {
+  return typeof applied !== 'string' && applied.state !== 'PENDING'
 }
 
 const reading = (database: Database) => ({

@@ -1,0 +1,78 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import type { BusMessage } from './bus.ts'
+import { createPartitions } from './kafka-partitions.ts'
+
+const messages = (count: number): BusMessage[] =>
+  Array.from({ length: count }, (_, n) => ({
+    ...{ topic: 't', partition: 0, offset: BigInt(n) },
+    ...{ key: 'k', value: null, headers: {} },
+  }))
+
+/** A member that owns partitions of `t` with so many messages waiting in each. */
+function owning(...waiting: number[]) {
+  const partitions = createPartitions()
+  partitions.assign([{ topic: 't', partitions: [...waiting.keys()] }])
+  for (const one of partitions.idle()) one.waiting = messages(waiting[one.partition]!)
+  return partitions
+}
+
+const NOW = 1_000
+const sizes = (batches: { messages: readonly unknown[] }[]) => batches.map((b) => b.messages.length)
+
+test('takes evenly from all partitions that have messages, up to the limit', () => {
+  const partitions = owning(30, 0, 30, 5)
+  assert.deepEqual(sizes(partitions.take(30, NOW)), [10, 10, 5])
+  assert.deepEqual(partitions.take(30, NOW), [])
+})
+
+test('gives at least one message of each partition, however small the limit', () => {
+  assert.deepEqual(sizes(owning(3, 3, 3).take(2, NOW)), [1, 1, 1])
+})
+
+test('takes on where a settled batch ended, and again what was released', () => {
+  const partitions = owning(5)
+  const first = partitions.take(2, NOW)
+  partitions.settle(first)
+  const second = partitions.take(2, NOW)
+  partitions.release(second)
+  const offsets = partitions.take(10, NOW).flatMap((batch) => batch.messages.map((m) => m.offset))
+  assert.deepEqual(offsets, [2n, 3n, 4n])
+})
+
+test('keeps the batch of a partition that stays through a rebalance', () => {
+  const partitions = owning(1, 1)
+  const [stays, goes] = partitions.take(10, NOW)
+  partitions.assign([{ topic: 't', partitions: [0] }])
+  assert.deepEqual(partitions.held([stays!, goes!]), [stays])
+})
+
+test('forgets the batch of a partition that went and came back', () => {
+  const partitions = owning(1)
+  const held = partitions.take(10, NOW)
+  partitions.assign([])
+  partitions.assign([{ topic: 't', partitions: [0] }])
+  assert.deepEqual(partitions.held(held), [])
+  partitions.release(held)
+  assert.deepEqual(partitions.take(10, NOW), [])
+  assert.equal(partitions.idle()[0]!.next, undefined)
+})
+
+test('counts a partition as idle only while it is neither read, nor full, nor in hand', () => {
+  const partitions = owning(0, 1, 1)
+  partitions.take(1, NOW)
+  assert.deepEqual(
+    partitions.idle().map(({ partition }) => partition),
+    [0],
+  )
+  partitions.idle()[0]!.isFetching = true
+  assert.deepEqual(partitions.idle(), [])
+})
+
+test('tells once of a batch that has been in hand for too long', () => {
+  const partitions = owning(1)
+  const held = partitions.take(1, NOW)
+  assert.deepEqual(partitions.overdue(NOW), [])
+  assert.deepEqual(partitions.overdue(NOW + 1), held)
+  assert.deepEqual(partitions.overdue(NOW + 1), [])
+})

@@ -1,0 +1,233 @@
+import assert from 'node:assert/strict'
+import { after, describe, test } from 'node:test'
+import { type Database, DatabaseError } from '../platform/database.ts'
+import { migrate } from '../platform/migrate.ts'
+import { openPglite } from '../platform/pglite.ts'
+import { systemRuntime } from '../platform/runtime.ts'
+import { createLog } from '../platform/telemetry.ts'
+import {
+  countDeadLetters,
+  type DeadLetter,
+  deadLetterReplayColumns,
+  deadLetterTable,
+  findDeadLetter,
+  listDeadLetters,
+  setAside,
+} from './dead-letters.ts'
+import { createOutbox, outboxTables } from './outbox.ts'
+import { createReplay, type ReplayOptions } from './replay.ts'
+
+const database = await openPglite()
+after(() => database.close())
+let schemas = 0
+const bytes = (text: string) => new TextEncoder().encode(text)
+
+/** A service that writes each word once, by its event's id, and refuses the word `bad`. */
+async function setUp(given: Partial<ReplayOptions<string>> = {}) {
+  schemas += 1
+  const schema = `replay_${schemas}`
+  const letters = deadLetterTable(schema) + deadLetterReplayColumns(schema)
+  const sql = `${letters}${outboxTables(schema)}
+    create table ${schema}.word (id text primary key, text text not null check (text <> 'long'));`
+  await migrate(database, schema, [{ id: 1, name: 'initial', sql }])
+  const outbox = createOutbox(schema)
+  const events: string[] = []
+  const replay = createReplay<string>({
+    ...{ database, schema, outbox, runtime: systemRuntime, log: createLog('silent', 'test') },
+    relay: { wake: (tx) => events.push(`woken for ${[...outbox.writtenBy(tx).keys()]}`) },
+    decode: ({ topic, partition, offset, value, headers }) => {
+      const body = new TextDecoder().decode(value ?? bytes('broken'))
+      if (body === 'broken') return 'it is broken'
+      return { body, meta: { id: headers.ce_id ?? `${topic}/${partition}/${offset}` } }
+    },
+    async handle(tx, [event]) {
+      const { body, meta } = event!
+      if (body === 'bad') return { poison: new Map([[event!, 'bad words are refused']]) }
+      if (body === 'puzzling') throw new RangeError('it puzzles')
+      await tx.query(`insert into ${schema}.word (id, text) values ($1, $2)`, [meta.id, body])
+      return { afterCommit: () => events.push(`told of ${body}`) }
+    },
+    ...given,
+  })
+  let offset = 0n
+  return {
+    schema,
+    outbox,
+    events,
+    replay,
+    async put(letter: Partial<DeadLetter>): Promise<string> {
+      offset += 1n
+      const id = systemRuntime.uuid()
+      const origin = { id, source: 'broker', topic: 'words', partition: 2, offset } as const
+      const content = { key: 'k', value: bytes('broken'), headers: {}, eventId: null }
+      const cause = { code: 'UNREADABLE', reason: 'at first', created: new Date() }
+      await setAside(database, schema, [{ ...origin, ...content, ...cause, ...letter }])
+      return id
+    },
+    words: () => database.query(`select id, text from ${schema}.word order by id`),
+    left: () => countDeadLetters(database, schema),
+    find: async (id: string) => (await findDeadLetter(database, schema, id))!,
+  }
+}
+
+describe('a replayed message of the broker', () => {
+  test('is handled and removed, and keeps its position as its id', async () => {
+    const { replay, put, words, left, events } = await setUp()
+    const id = await put({ value: bytes('fine') })
+    assert.deepEqual(await replay(id), { kind: 'replayed' })
+    assert.deepEqual(await words(), [{ id: 'words/2/1', text: 'fine' }])
+    assert.deepEqual(events, ['told of fine'])
+    assert.equal(await left(), 0)
+    assert.deepEqual(await replay(id), { kind: 'unknown' })
+  })
+
+  test('is handled with another body under the id that its headers give', async () => {
+    const { replay, put, words, left } = await setUp()
+    const id = await put({ headers: { ce_id: 'e1' } })
+    assert.deepEqual(await replay(id, bytes('mended')), { kind: 'replayed' })
+    assert.deepEqual(await words(), [{ id: 'e1', text: 'mended' }])
+    assert.equal(await left(), 0)
+  })
+
+  test('takes effect once, however many replay it at once', async () => {
+    const { replay, put, events, left } = await setUp()
+    const id = await put({ value: bytes('fine') })
+    const kinds = await Promise.all(Array.from({ length: 8 }, async () => (await replay(id)).kind))
+    assert.deepEqual(kinds.sort(), ['replayed', ...Array(7).fill('unknown')])
+    assert.deepEqual(events, ['told of fine'])
+    assert.equal(await left(), 0)
+  })
+
+  const refusals = [
+    { body: undefined, code: 'UNREADABLE', reason: /^it is broken$/ },
+    { body: 'bad', code: 'REFUSED', reason: /^bad words are refused$/ },
+    { body: 'long', code: 'STATEMENT_INVALID', reason: /word_text_check/ },
+    { body: 'puzzling', code: 'HANDLER_FAILED', reason: /^RangeError: it puzzles$/ },
+  ]
+  for (const { body, code, reason } of refusals) {
+    test(`stays, with its bytes and the new reason, when it is ${code} again`, async () => {
+      const { replay, put, find, words } = await setUp()
+      const id = await put({ code: 'OLD' })
+      const replayed = await replay(id, body === undefined ? undefined : bytes(body))
+      assert.ok(replayed.kind === 'refused')
+      assert.match(replayed.reason, reason)
+      const letter = await find(id)
+      assert.equal(letter.code, code)
+      const edited = body === undefined ? '' : 'replayed with another body: '
+      assert.equal(letter.reason, `${edited}${replayed.reason}`)
+      assert.deepEqual(letter.value, bytes('broken'))
+      assert.deepEqual(await words(), [])
+    })
+  }
+
+  test('stays as it was when the database is away', async () => {
+    let isAway = true
+    const away: Database = {
+      ...database,
+      transaction: (work) =>
+        isAway
+          ? Promise.reject(new DatabaseError('it is away', 'unavailable'))
+          : database.transaction(work),
+    }
+    const { replay, put, find } = await setUp({ database: away })
+    const id = await put({ value: bytes('fine') })
+    await assert.rejects(replay(id), { kind: 'unavailable' })
+    assert.equal((await find(id)).reason, 'at first')
+    isAway = false
+    assert.deepEqual(await replay(id), { kind: 'replayed' })
+  })
+
+  test('is tried again at once when its transaction loses a conflict', async () => {
+    let conflicts = 3
+    const { replay, put } = await setUp({
+      async handle() {
+        if (conflicts-- > 0) throw new DatabaseError('another one won', 'conflict')
+      },
+    })
+    assert.deepEqual(await replay(await put({ value: bytes('fine') })), { kind: 'replayed' })
+  })
+})
+
+describe('a replayed row of the outbox', () => {
+  const row = { source: 'outbox', topic: 'http:/calls?a=b:c', key: 'k', partition: 0 } as const
+
+  test('goes back into the outbox under its event id, and the relay is woken', async () => {
+    const { replay, put, outbox, left, events } = await setUp()
+    const headers = { 'content-type': 'application/json' }
+    const id = await put({ ...row, value: bytes('{"n":1}'), headers, eventId: 'e1' })
+    assert.deepEqual(await replay(id), { kind: 'replayed' })
+    assert.equal(await left(), 0)
+    assert.deepEqual(events, ['woken for http'])
+    const lanes = [0, 1, 2, 3, 4, 5, 6, 7]
+    const tried = { done: [], postponed: [] }
+    const rows = await outbox.takeCalls(database, 'http', tried, lanes, [], Date.now(), 10)
+    const taken = rows.map(({ id: _, ...rest }) => rest)
+    const destination = '/calls?a=b:c'
+    const back = { carrier: 'http', destination, key: 'k', eventId: 'e1', body: '{"n":1}', headers }
+    assert.deepEqual(taken, [{ ...back, attempts: 0 }])
+  })
+
+  test('that was stored without its event id has the one that its headers give', async () => {
+    const { replay, put, schema } = await setUp()
+    await replay(await put({ ...row, headers: { 'idempotency-key': 'key' } }))
+    await replay(await put({ ...row, headers: { ce_id: 'ce' } }))
+    const unnamed = await put(row)
+    await replay(unnamed)
+    assert.deepEqual(await database.query(`select event_id from ${schema}.outbox order by id`), [
+      { event_id: 'key' },
+      { event_id: 'ce' },
+      { event_id: unnamed },
+    ])
+  })
+})
+
+describe('the list of dead letters', () => {
+  test('goes from page to page, oldest first', async () => {
+    const { put, schema } = await setUp()
+    const ids: string[] = []
+    for (let n = 0; n < 5; n += 1) ids.push(await put({}))
+    const read: string[] = []
+    let cursor: bigint | undefined = 0n
+    while (cursor !== undefined) {
+      const page = await listDeadLetters(database, schema, { limit: 2, cursor: String(cursor) })
+      read.push(...page.letters.map(({ id }) => id))
+      cursor = page.next
+    }
+    assert.deepEqual(read, ids)
+  })
+
+  test('ends a page early where the letters are large, and goes on after it', async () => {
+    const { put, schema } = await setUp()
+    const value = new Uint8Array(1_000_000)
+    for (let n = 0; n < 6; n += 1) await put({ value })
+    const first = await listDeadLetters(database, schema, { limit: 100 })
+    assert.equal(first.letters.length, 5)
+    const cursor = String(first.next)
+    const second = await listDeadLetters(database, schema, { limit: 100, cursor })
+    assert.deepEqual([second.letters.length, second.next], [1, undefined])
+  })
+
+  test('has the letters from before there were pages, in their order', async () => {
+    const schema = 'replay_older'
+    await migrate(database, schema, [{ id: 1, name: 'initial', sql: deadLetterTable(schema) }])
+    const ids = [systemRuntime.uuid(), systemRuntime.uuid()]
+    await database.query(
+      `insert into ${schema}.dead_letter
+         (id, source, topic, partition, "offset", headers, code, reason, created)
+       select id, 'broker', 'words', 0, n, '{}', 'REFUSED', 'at first', now()
+       from unnest($1::uuid[]) with ordinality as letter (id, n)`,
+      [ids],
+    )
+    const sql = deadLetterReplayColumns(schema)
+    await migrate(database, schema, [
+      { id: 1, name: 'initial', sql: '' },
+      { id: 2, name: 'replay', sql },
+    ])
+    const { letters } = await listDeadLetters(database, schema, { limit: 10 })
+    assert.deepEqual(
+      letters.map(({ id }) => id),
+      ids,
+    )
+    assert.equal(letters[0]?.eventId, null)
+  })
+})

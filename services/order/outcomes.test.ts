@@ -1,0 +1,63 @@
+import assert from 'node:assert/strict'
+import { after, describe, test } from 'node:test'
+import { migrate } from '../../platform/migrate.ts'
+import { openPglite } from '../../platform/pglite.ts'
+import { systemRuntime } from '../../platform/runtime.ts'
+import { createLog } from '../../platform/telemetry.ts'
+import { migrations, SCHEMA } from './migrations/001-initial.ts'
+import type { Order } from './order.ts'
+import { createOutcomes } from './outcomes.ts'
+import { changeOrders, findOrders, insertOrders } from './store.ts'
+
+const LIMIT_MS = 10_000
+const database = await openPglite()
+await migrate(database, SCHEMA, migrations)
+const parts = { database, runtime: systemRuntime, log: createLog('silent', 'order') }
+const [first, second] = [0, 1].map(() => createOutcomes({ ...parts, soleProcess: false })) as [
+  ReturnType<typeof createOutcomes>,
+  ReturnType<typeof createOutcomes>,
+]
+after(async () => {
+  first.close()
+  second.close()
+  await database.close()
+})
+
+async function place(): Promise<string> {
+  const now = Date.now()
+  const id = crypto.randomUUID()
+  const order: Order = {
+    ...{ id, profileId: crypto.randomUUID(), productQuantity: 1, priceMinor: 6500n },
+    ...{ style: 'http', state: 'PENDING', reason: null, idempotencyKey: null },
+  }
+  await insertOrders(database, [order], { now, askAt: now, deadline: now })
+  return id
+}
+
+async function approve(id: string) {
+  await changeOrders(database, [{ id, from: 'PENDING', to: 'APPROVED', reason: null }], Date.now())
+  return [...(await findOrders(database, [id])).values()]
+}
+
+describe('who waits for the outcome of an order', () => {
+  for (const [where, settler] of [
+    ['this instance', first],
+    ['another instance', second],
+  ] as const) {
+    test(`hears of it when ${where} settles it`, async () => {
+      const id = await place()
+      const waiter = first.wait(id)
+      settler.settled(await approve(id))
+      assert.equal((await waiter.within(LIMIT_MS))?.state, 'APPROVED')
+    })
+  }
+
+  test('waits on while others are settled elsewhere', async () => {
+    const [mine, other] = [await place(), await place()]
+    const waiter = first.wait(mine)
+    const heard = first.wait(other)
+    second.settled(await approve(other))
+    assert.equal((await heard.within(LIMIT_MS))?.id, other)
+    assert.equal(await waiter.within(1), undefined)
+  })
+})

@@ -1,0 +1,57 @@
+import type { ServiceParts } from '../../messaging/service.ts'
+import { createTeller } from '../../messaging/tell-peers.ts'
+import { createWaiters, type Waiter } from '../../platform/waiters.ts'
+import { findOrders, type StoredOrder } from './store.ts'
+
+/** Requests that wait for what becomes of an order, whichever instance of the service settles it. */
+export interface Outcomes {
+  wait(orderId: string): Waiter<StoredOrder>
+  /** Call after the commit that settled them. */
+  settled(orders: readonly StoredOrder[]): void
+  close(): void
+}
+
+type OutcomesParts = Pick<ServiceParts, 'database' | 'runtime' | 'log' | 'soleProcess'>
+
+const CHANNEL = 'trifold_orders_settled'
+
+export function createOutcomes({ soleProcess, ...parts }: OutcomesParts): Outcomes {
+  const { database, runtime, log } = parts
+  const waiters = createWaiters<StoredOrder>(runtime)
+  const closing = new AbortController()
+  const tell = createTeller({ ...parts, channel: CHANNEL, stopped: closing.signal })
+  let looking = false
+  let lookAgain = false
+
+  /** One look at a time, and one more when there was a signal meanwhile. */
+  async function look(): Promise<void> {
+    lookAgain = looking
+    if (looking) return
+    looking = true
+    try {
+      const waiting = waiters.keys()
+      const orders = waiting.length > 0 ? await findOrders(database, waiting) : new Map()
+      for (const order of orders.values() as Iterable<StoredOrder>) {
+        if (order.state !== 'PENDING') waiters.resolve(order.id, order)
+      }
+    } catch (err) {
+      log.debug({ err }, 'outcomes could not be looked for')
+    } finally {
+      looking = false
+    }
+    if (lookAgain) await look()
+  }
+
+  const end = soleProcess ? () => undefined : database.listen(CHANNEL, () => void look())
+  return {
+    wait: waiters.wait,
+    settled(orders) {
+      for (const order of orders) waiters.resolve(order.id, order)
+      if (orders.length > 0 && !soleProcess) tell()
+    },
+    close() {
+      closing.abort()
+      end()
+    },
+  }
+}

@@ -1,0 +1,235 @@
+import assert from 'node:assert/strict'
+import { after, describe, test } from 'node:test'
+import type { DeadLetterView } from '../../contracts/http.ts'
+import { createEmbeddedBus } from '../../messaging/embedded-bus.ts'
+import { createOutbox } from '../../messaging/outbox.ts'
+import { TOPICS } from '../../messaging/topics.ts'
+import { systemRuntime } from '../../platform/runtime.ts'
+import { assertCleanBooks } from './books.ts'
+import { eventually, type Problem } from './client.ts'
+import { startProgram } from './program.ts'
+
+const trifold = await startProgram()
+const { call, read, readAll } = trifold
+/** A producer that is none of ours: it writes to the same log. */
+const bus = await createEmbeddedBus({
+  ...{ database: trifold.database, runtime: systemRuntime, topics: TOPICS },
+})
+after(async () => {
+  await bus.close()
+  await trifold.close()
+})
+
+type Letter = DeadLetterView
+const lettersOf = async (service: string, key: string): Promise<Letter[]> =>
+  (await readAll<Letter>(`/${service}/dead-letters`)).filter((letter) => letter.key === key)
+
+/** Sends bytes to a topic and waits until each of these services has set them aside. */
+async function poison(
+  topic: 'billing' | 'payment',
+  key: string,
+  text: string | Uint8Array,
+  services: readonly string[] = ['billing'],
+): Promise<Letter[]> {
+  const value = typeof text === 'string' ? new TextEncoder().encode(text) : text
+  const before = await Promise.all(services.map((service) => lettersOf(service, key)))
+  await bus.send([{ topic, key, value, headers: {} }])
+  // Behind it in its partition, which goes on; and the program's own bus looks there again.
+  await trifold.deposit(key, 1, 'events')
+  return eventually(async () => {
+    const now = await Promise.all(services.map((service) => lettersOf(service, key)))
+    for (const [index, letters] of now.entries()) {
+      assert.equal(letters.length, before[index]!.length + 1)
+    }
+    return now.map((letters) => letters.at(-1)!)
+  })
+}
+
+const one = ({ id }: Letter, service = 'billing') => `/${service}/dead-letters/${id}`
+const replay = (letter: Letter, json?: unknown, service = 'billing') =>
+  call<Problem>('POST', `${one(letter, service)}/replay`, { json })
+
+async function settledAccount(): Promise<string> {
+  const account = await trifold.createAccount()
+  await trifold.deposit(account, 100)
+  return account
+}
+
+describe('bytes that no service understands', () => {
+  test('are listed with their reason and position, and can be read alone', async () => {
+    const account = await settledAccount()
+    const [letter] = await poison('billing', account, 'not "JSON"')
+    const { id, partition, offset, reason, created, ...rest } = letter!
+    assert.deepEqual(rest, {
+      ...{ source: 'broker', topic: 'billing', key: account, headers: {} },
+      ...{ body: 'not "JSON"', code: 'UNREADABLE' },
+    })
+    assert.match(reason, /not JSON/)
+    assert.match(offset, /^\d+$/)
+    assert.ok(partition >= 0 && Date.now() - Date.parse(created) < 60_000)
+    for (const prefix of ['', '/otusapp/gur-ok']) {
+      assert.deepEqual(await read(`${prefix}/billing/dead-letters/${id}/`), letter)
+    }
+    const metrics = await read<string>('/billing/actuator/prometheus')
+    assert.match(metrics, /^trifold_dead_letters\{service="billing"\} [1-9]/m)
+    assert.equal((await call('GET', `/orders/dead-letters/${id}`)).status, 404)
+  })
+
+  test('are shown in base64 where they are no text', async () => {
+    const account = await settledAccount()
+    const [letter] = await poison('billing', account, Uint8Array.of(0xff, 0x00, 0xfe))
+    assert.equal(letter?.encoding, 'base64')
+    assert.equal(letter.body, '/wD+')
+  })
+
+  test('stay when they are replayed as they are', async () => {
+    const account = await settledAccount()
+    const [letter] = await poison('billing', account, '{"event":"ORDER_MELTED"}')
+    for (const json of [undefined, {}]) {
+      const { status, body } = await replay(letter!, json)
+      assert.deepEqual([status, body.code], [409, 'REPLAY_FAILED'])
+      assert.equal(body.reason, 'the event "ORDER_MELTED" is unknown')
+    }
+    assert.deepEqual(await read(one(letter!)), letter)
+  })
+
+  test('take effect once when they are replayed with a body that is mended', async () => {
+    const account = await settledAccount()
+    const [letter] = await poison('billing', account, `{"event":"DEPOSIT_REQUEST"`)
+    await eventually(async () => assert.equal(await trifold.balance(account), 101))
+    const body = { event: 'DEPOSIT_REQUEST', accountId: account, value: 42.5 }
+    const answers = await Promise.all([1, 2, 3, 4].map(() => replay(letter!, { body })))
+    assert.deepEqual(answers.map(({ status }) => status).sort(), [200, 404, 404, 404])
+    assert.deepEqual(answers.find(({ status }) => status === 200)?.body, letter?.id)
+    assert.equal((await replay(letter!, { body })).body.code, 'DEAD_LETTER_NOT_FOUND')
+    assert.equal(await trifold.balance(account), 143.5)
+    assert.deepEqual(await lettersOf('billing', account), [])
+    await eventually(async () => assert.equal((await trifold.messages(account)).length, 3))
+    const [, , deposit] = await trifold.entries(account)
+    assert.equal(deposit?.depositId, `billing/${letter?.partition}/${letter?.offset}`)
+  })
+
+  test('may be mended as text; what a rule refuses stays, with the new reason', async () => {
+    const account = await settledAccount()
+    const [letter] = await poison('billing', account, '?')
+    const other = crypto.randomUUID()
+    const request = { event: 'DEPOSIT_REQUEST', accountId: other, value: 7 }
+    const refused = await replay(letter!, { body: JSON.stringify(request) })
+    assert.equal(refused.status, 409)
+    assert.match(refused.body.reason ?? '', /DEPOSIT_REQUEST is refused: ACCOUNT_NOT_FOUND/)
+    const kept = await read<Letter>(one(letter!))
+    assert.deepEqual([kept.code, kept.body], ['REFUSED', '?'])
+    assert.equal(kept.reason, `replayed with another body: ${refused.body.reason}`)
+    const body = JSON.stringify({ ...request, accountId: account })
+    assert.equal((await replay(letter!, { body })).status, 200)
+    assert.equal(await trifold.balance(account), 108)
+  })
+})
+
+test('a letter is replayed in its own service alone', async () => {
+  const account = await settledAccount()
+  const [order, notification] = await poison('payment', account, '!', ['orders', 'notification'])
+  const body = { event: 'DEPOSIT_ACCEPTED', accountId: account, value: 5 }
+  assert.equal((await replay(notification!, { body }, 'notification')).status, 200)
+  const texts = (await trifold.messages(account)).map(({ text }) => text)
+  assert.equal(texts.filter((text) => text.startsWith('DEPOSIT 5 ACCEPTED')).length, 1)
+  assert.deepEqual(await lettersOf('orders', account), [order])
+  assert.equal((await replay(order!, { body }, 'orders')).status, 200)
+  assert.deepEqual(await lettersOf('orders', account), [])
+})
+
+test('a call that was refused goes out again under the same event id when it is mended', async () => {
+  const account = await settledAccount()
+  const { database } = trifold
+  const eventId = `${account}/TOLD`
+  const right = { event: 'DEPOSIT_ACCEPTED', accountId: account, value: 9 }
+  const outbox = createOutbox('billing')
+  await database.transaction((tx) =>
+    outbox.enqueue(
+      tx,
+      [
+        {
+          ...{ carrier: 'http', destination: '/notification/', key: account, eventId },
+          body: JSON.stringify({ ...right, value: 'nine' }),
+          headers: { 'content-type': 'application/json', 'idempotency-key': eventId },
+        },
+      ],
+      Date.now(),
+    ),
+  )
+  const alone = () =>
+    eventually(async () => {
+      const letters = await lettersOf('billing', account)
+      assert.equal(letters.length, 1)
+      return letters[0]!
+    })
+  const first = await alone()
+  assert.deepEqual([first.source, first.topic], ['outbox', 'http:/notification/'])
+  assert.match(first.reason, /answered 400/)
+
+  assert.equal((await replay(first)).status, 200)
+  assert.equal((await replay(first)).status, 404)
+  const second = await alone()
+  assert.notEqual(second.offset, first.offset)
+  assert.equal((await replay(second, { body: right })).status, 200)
+  await eventually(async () => {
+    const texts = (await trifold.messages(account)).map(({ text }) => text)
+    assert.equal(texts.filter((text) => text.startsWith('DEPOSIT 9 ACCEPTED')).length, 1)
+  })
+  const told = 'select event_id from notification.message where event_id = $1'
+  assert.equal((await database.query(told, [eventId])).length, 1)
+  assert.deepEqual(await lettersOf('billing', account), [])
+})
+
+test('letters are listed oldest first, page by page, and removed one by one', async () => {
+  const account = await settledAccount()
+  for (const text of ['a', 'b', 'c']) await poison('billing', account, text)
+  const mine = async (limit: number) =>
+    (await readAll<Letter>('/billing/dead-letters', limit)).filter(({ key }) => key === account)
+  const all = await mine(500)
+  assert.deepEqual(
+    all.map(({ body }) => body),
+    ['a', 'b', 'c'],
+  )
+  for (const limit of [1, 2, 3]) assert.deepEqual(await mine(limit), all)
+  for (const letter of all) {
+    assert.equal(await read(one(letter), {}, 'DELETE'), letter.id)
+    assert.equal((await call<Problem>('DELETE', one(letter))).body.code, 'DEAD_LETTER_NOT_FOUND')
+  }
+  assert.deepEqual(await mine(500), [])
+})
+
+test('unknown ids are 404 and what is no id or no body is 400, in every service', async () => {
+  for (const service of ['orders', 'billing', 'notification']) {
+    const path = `/${service}/dead-letters`
+    const unknown = `${path}/${crypto.randomUUID()}`
+    const calls = [
+      ['GET', '', {}],
+      ['DELETE', '', {}],
+      ['POST', '/replay', {}],
+      ['POST', '/replay', { json: { body: 'text' } }],
+    ] as const
+    for (const [method, suffix, options] of calls) {
+      const missing = await call<Problem>(method, `${unknown}${suffix}`, options)
+      assert.deepEqual([missing.status, missing.body.code], [404, 'DEAD_LETTER_NOT_FOUND'])
+      const bad = await call<Problem>(method, `${path}/42${suffix}`, options)
+      assert.deepEqual([bad.status, bad.body.field], [400, 'params/id'])
+    }
+    for (const json of [{ body: 5 }, { body: null }, { body: [] }, { value: 'x' }, 'text']) {
+      const { status, body } = await call<Problem>('POST', `${unknown}/replay`, { json })
+      assert.deepEqual([status, body.code], [400, 'VALIDATION_FAILED'], JSON.stringify(json))
+    }
+    assert.equal((await call('GET', `${path}?limit=0`)).status, 400)
+    const { paths } = await read<{ paths: object }>(`/${service}/openapi.json`)
+    assert.ok(`${path}/{id}/replay` in paths)
+  }
+})
+
+test('the books are clean after all of this', async () => {
+  for (const service of ['orders', 'billing', 'notification']) {
+    for (const letter of await readAll<Letter>(`/${service}/dead-letters`)) {
+      await read(one(letter, service), {}, 'DELETE')
+    }
+  }
+  await assertCleanBooks(trifold)
+})

@@ -1,0 +1,191 @@
+import assert from 'node:assert/strict'
+import { createServer } from 'node:net'
+import { describe, test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { nginxConfiguration } from './nginx.ts'
+import { freePorts, isFree } from './ports.ts'
+import { databaseUrl } from './postgres.ts'
+import { stackOptions } from './stack-options.ts'
+import { replicaEnvironment } from './stack-services.ts'
+import { until } from './until.ts'
+
+describe('the options of the stack', () => {
+  test('are one replica of each service and port 8080 unless told', () => {
+    const replicas = { order: 1, billing: 1, notification: 1 }
+    assert.deepEqual(stackOptions([]), { replicas, port: 8080, folder: undefined })
+  })
+
+  test('take replicas in one list or in several', () => {
+    const replicas = { order: 2, billing: 3, notification: 1 }
+    assert.deepEqual(stackOptions(['--replicas', 'order=2,billing=3'])?.replicas, replicas)
+    const several = ['--replicas', 'order=2', '--replicas=billing=3']
+    assert.deepEqual(stackOptions(several)?.replicas, replicas)
+  })
+
+  test('are none when only the usage is asked for', () => {
+    assert.equal(stackOptions(['--help']), undefined)
+  })
+
+  for (const [args, complaint] of [
+    [['--replicas', 'orders=2'], /no service "orders"/],
+    [['--replicas', 'constructor=2'], /no service "constructor"/],
+    [['--replicas', 'order=0'], /from 1 to 9, not "0"/],
+    [['--replicas', 'order=10'], /from 1 to 9, not "10"/],
+    [['--replicas', 'order'], /from 1 to 9, not ""/],
+    [['--port', '65536'], /--port must be from 1 to 65535/],
+    [['--port', '8o80'], /--port must be from 1 to 65535/],
+    [['--prot', '8080'], /--prot/],
+    [['order=2'], /order=2/],
+  ] as const) {
+    test(`refuse ${args.join(' ')}`, () => {
+      assert.throws(() => stackOptions(args), complaint)
+    })
+  }
+})
+
+describe('the configuration of nginx', () => {
+  const upstreams = {
+    orders: ['127.0.0.1:8011', '127.0.0.1:8012'],
+    billing: ['127.0.0.1:8021'],
+    notification: ['127.0.0.1:8031'],
+  }
+  const options = { port: 8080, basePath: '/otusapp/gur-ok', upstreams }
+  const text = nginxConfiguration(options, false)
+
+  test('listens on loopback and leaves no name open', () => {
+    assert.match(text, /^ *listen 127\.0\.0\.1:8080;$/m)
+    assert.doesNotMatch(text, /\$\{/)
+  })
+
+  test('has every replica behind the path of its service', () => {
+    const group = /upstream orders \{([^}]*)\}/.exec(text)?.[1] ?? ''
+    const servers = [...group.matchAll(/server (\S+) /g)].map(([, address]) => address)
+    assert.deepEqual(servers, upstreams.orders)
+  })
+
+  // What nginx makes of a location is its own affair; the patterns are ours.
+  const serviceOf = (configuration: string, path: string) => {
+    const locations = configuration.matchAll(/location ~ (\S+) \{ proxy_pass http:\/\/(\w+); \}/g)
+    return [...locations].find(([, pattern]) => new RegExp(pattern as string).test(path))?.[2]
+  }
+
+  for (const [path, service] of [
+    ['/orders', 'orders'],
+    ['/orders/', 'orders'],
+    ['/otusapp/gur-ok/orders/1', 'orders'],
+    ['/otusapp/gur-ok/billing/account/create', 'billing'],
+    ['/notification/', 'notification'],
+    ['/ordersome', undefined],
+    ['/otusapp/orders', undefined],
+    ['/otusapp/gur-ok', undefined],
+    ['/x/orders', undefined],
+    ['/', undefined],
+  ] as const) {
+    test(`gives ${path} to ${service ?? 'nobody'}`, () => {
+      assert.equal(serviceOf(text, path), service)
+    })
+  }
+
+  test('rewrites nothing: no address that it passes on to has a path', () => {
+    const targets = [...text.matchAll(/proxy_pass (\S+);/g)].map(([, target]) => target)
+    assert.deepEqual(targets, ['http://orders', 'http://billing', 'http://notification'])
+  })
+
+  test('never repeats a call that changes something and was sent', () => {
+    assert.match(text, /^ *proxy_next_upstream error timeout;$/m)
+  })
+
+  test('knows no prefix where there is none, and takes its dots as dots', () => {
+    for (const basePath of ['', '/']) {
+      const bare = nginxConfiguration({ ...options, basePath }, false)
+      assert.equal(serviceOf(bare, '/orders/1'), 'orders')
+      assert.equal(serviceOf(bare, '/otusapp/gur-ok/orders/1'), undefined)
+    }
+    const dotted = nginxConfiguration({ ...options, basePath: '/v1.0' }, false)
+    assert.equal(serviceOf(dotted, '/v1.0/orders'), 'orders')
+    assert.equal(serviceOf(dotted, '/v1x0/orders'), undefined)
+  })
+
+  test('keeps the workers of root in a folder of root', () => {
+    assert.doesNotMatch(text, /^user /m)
+    assert.match(nginxConfiguration(options, true), /^user root;$/m)
+  })
+})
+
+describe('a replica', () => {
+  test('has its own database and reaches the others through the gateway', () => {
+    const gatewayUrl = 'http://127.0.0.1:8080'
+    const environment = replicaEnvironment(
+      { service: 'billing', port: 8022 },
+      {
+        brokers: '127.0.0.1:9092',
+        databaseUrls: {
+          order: 'postgres://o',
+          billing: 'postgres://b',
+          notification: 'postgres://n',
+        },
+        gatewayUrl,
+        basePath: '/otusapp/gur-ok',
+        maildir: '/mail',
+        logs: '/logs',
+      },
+    )
+    assert.equal(environment.PORT, '8022')
+    assert.equal(environment.DATABASE_URL, 'postgres://b')
+    assert.equal(environment.ORDER_URL, gatewayUrl)
+    assert.equal(environment.NOTIFICATION_URL, gatewayUrl)
+  })
+})
+
+describe('databaseUrl', () => {
+  test('changes the database and keeps the rest', () => {
+    const url = 'postgres://me:p%40ss@db.example:5433/postgres?sslmode=require'
+    const expected = 'postgres://me:p%40ss@db.example:5433/orders?sslmode=require'
+    assert.equal(databaseUrl(url, 'orders'), expected)
+    assert.equal(databaseUrl('postgres://db.example', 'orders'), 'postgres://db.example/orders')
+  })
+})
+
+describe('freePorts', () => {
+  test('passes over a port that is in use', async () => {
+    const first = await freePorts(21_500, 2)
+    const server = createServer()
+    await new Promise<void>((resolve) => server.listen(first + 1, '127.0.0.1', resolve))
+    try {
+      assert.equal(await isFree(first + 1), false)
+      assert.ok((await freePorts(first, 2)) >= first + 2)
+    } finally {
+      server.close()
+    }
+  })
+})
+
+describe('until', () => {
+  test('asks again until it is so', async () => {
+    let asked = 0
+    await until(async () => ++asked === 3, { limitMs: 5_000 })
+    assert.equal(asked, 3)
+  })
+
+  test('says what was in the way when its time is over', async () => {
+    const asked = () => Promise.reject(new Error('not yet'))
+    await assert.rejects(until(asked, { limitMs: 1 }), /within 0\.001 s: not yet/)
+  })
+
+  test('gives up when what it waits for has ended', async () => {
+    const ended = sleep(1, 7)
+    const limitMs = 60_000
+    await assert.rejects(
+      until(async () => false, { limitMs, ended }),
+      /ended with code 7/,
+    )
+  })
+
+  test('gives up when it is told to', async () => {
+    const signal = AbortSignal.abort(new Error('told to'))
+    await assert.rejects(
+      until(async () => true, { limitMs: 60_000, signal }),
+      /told to/,
+    )
+  })
+})
