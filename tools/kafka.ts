@@ -1,11 +1,11 @@
 import { spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
-import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { Admin } from '@platformatic/kafka'
 import { runProcess } from '../platform/process.ts'
 import { startKept } from './kept-process.ts'
 import { downloadJars } from './maven.ts'
+import { freePorts } from './ports.ts'
 import { root } from './repository-files.ts'
 
 export interface Kafka {
@@ -39,7 +39,7 @@ export async function startKafka(options: KafkaOptions): Promise<Kafka> {
   const java = findJava()
   const libraries = join(root, '.cache', 'kafka', VERSION)
   await downloadJars(archives(), libraries, (line) => say(`Apache Kafka ${VERSION}: ${line}`))
-  const port = options.port ?? (await freePorts())
+  const port = options.port ?? (await freePorts(somewhere(), 2))
   const brokers = `127.0.0.1:${port}`
   const logFile = join(folder, 'kafka.log')
   mkdirSync(folder, { recursive: true })
@@ -136,21 +136,8 @@ async function answers(brokers: string, ended: Promise<number>): Promise<void> {
  * The first of two free ports in a row, below those that the system gives to outgoing connections: a
  * client that keeps asking for a port of that range may be connected to itself.
  */
-async function freePorts(): Promise<number> {
-  for (let tries = 0; tries < 100; tries += 1) {
-    const port = 20_000 + 2 * Math.floor(Math.random() * 6_000)
-    if ((await isFree(port)) && (await isFree(port + 1))) return port
-  }
-  throw new Error('no two free ports were found between 20000 and 32000')
-}
-
-function isFree(port: number): Promise<boolean> {
-  return new Promise((resolve) => {
-    const server = createServer()
-    server.once('error', () => resolve(false))
-    server.listen(port, '127.0.0.1', () => server.close(() => resolve(true)))
-  })
-}
+/** Where to look for ports: several brokers that start at once should not look at the same ones. */
+const somewhere = () => 20_000 + 2 * Math.floor(Math.random() * 6_000)
 
 function tail(logFile: string): string {
   return readFileSync(logFile, 'utf8').trimEnd().split('\n').slice(-8).join('\n')
