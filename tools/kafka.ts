@@ -133,10 +133,10 @@ async function answers(brokers: string, ended: Promise<number>): Promise<void> {
 }
 
 /**
- * The first of two free ports in a row, below those that the system gives to outgoing connections: a
- * client that keeps asking for a port of that range may be connected to itself.
+ * Where to look for ports: below those that the system gives to outgoing connections, since a client
+ * that keeps asking for one of those may be connected to itself; and elsewhere each time, since
+ * brokers that start at once should not look at the same ones.
  */
-/** Where to look for ports: several brokers that start at once should not look at the same ones. */
 const somewhere = () => 20_000 + 2 * Math.floor(Math.random() * 6_000)
 
 function tail(logFile: string): string {

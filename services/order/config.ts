@@ -6,7 +6,7 @@ export const orderConfig = {
   ...styleConfig,
   UNIT_PRICE: Type.String({
     default: '65',
-    pattern: '^[0-9]{1,6}(\\.[0-9]{1,2})?$',
+    pattern: '^(?!0+(\\.0{1,2})?$)[0-9]{1,6}(\\.[0-9]{1,2})?$',
     description: 'what one unit of the product costs, in units of money',
   }),
   ASK_AGAIN_AFTER_MS: Type.Integer({

@@ -10,6 +10,7 @@ import {
   type OrderCommand,
   type OrderDecision,
   type OrderState,
+  priceOf,
 } from './order.ts'
 
 const reasons = Object.keys(REASONS) as Reason[]
@@ -175,5 +176,16 @@ test('a customer is told of lack of money, of billing out of reach, or of a canc
     DELETED: 'ORDER_CANCELED',
     REFUNDED: 'ORDER_CANCELED',
     PAYMENT_MISMATCH: 'ORDER_CANCELED',
+  })
+})
+
+describe('the price of an order', () => {
+  test('is the unit price times the quantity', () => {
+    assert.equal(priceOf(3, 6_500n), 19_500n)
+    assert.equal(priceOf(1_000_000, 100_000n), 100_000_000_000n)
+  })
+
+  test('that is more than one payment may be is none', () => {
+    assert.equal(priceOf(1_000_000, 100_001n), undefined)
   })
 })

@@ -1,4 +1,5 @@
 import type { Reason } from '../../contracts/events.ts'
+import { MAX_AMOUNT_MINOR } from '../../contracts/money.ts'
 import type { InteractionStyle } from '../../contracts/style.ts'
 
 /**
@@ -101,6 +102,12 @@ const unchanged = (order: Order, effects: readonly OrderEffect[]): OrderDecision
   reason: order.reason,
   effects,
 })
+
+/** What an order costs, in minor units; undefined where that is more than one payment may be. */
+export function priceOf(productQuantity: number, unitPriceMinor: bigint): bigint | undefined {
+  const priceMinor = unitPriceMinor * BigInt(productQuantity)
+  return priceMinor > MAX_AMOUNT_MINOR ? undefined : priceMinor
+}
 
 /** What the customer who placed the order is told, once its outcome is known. */
 export type OrderAnswer =

@@ -18,7 +18,7 @@ import { keyedRequest, type StoredAnswer, sendStored } from '../../messaging/ide
 import type { HttpServer } from '../../platform/http-server.ts'
 import type { Applied, Placed, Placement } from './commands.ts'
 import { outcomeAnswer } from './commands.ts'
-import type { Order, OrderCommand } from './order.ts'
+import { type Order, type OrderCommand, priceOf } from './order.ts'
 import type { StoredOrder } from './store.ts'
 
 /** HTTP in: what customers ask of order. */
@@ -75,6 +75,11 @@ function placingRoute(app: HttpServer, routes: OrderRoutes): void {
       const { profileId } = request.query
       const style = requestedStyle(request.headers['x-interaction-style'], routes)
       const { productQuantity } = request.body
+      const priceMinor = priceOf(productQuantity, routes.unitPriceMinor)
+      if (priceMinor === undefined) {
+        const detail = 'so many cost more than one payment may be'
+        throw new Fault('VALIDATION_FAILED', { field: 'body/productQuantity', detail })
+      }
       const keyed = keyedRequest(request.headers['idempotency-key'], 'POST /orders', {
         profileId,
         productQuantity,
@@ -83,7 +88,7 @@ function placingRoute(app: HttpServer, routes: OrderRoutes): void {
         id: routes.newId(),
         profileId,
         productQuantity,
-        priceMinor: routes.unitPriceMinor * BigInt(productQuantity),
+        priceMinor,
         style,
         state: 'PENDING',
         reason: null,
