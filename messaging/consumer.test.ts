@@ -6,6 +6,7 @@ import { type Database, DatabaseError, type Queryable } from '../platform/databa
 import { migrate } from '../platform/migrate.ts'
 import { openPglite } from '../platform/pglite.ts'
 import { type Log, systemRuntime } from '../platform/runtime.ts'
+import { until } from '../tests/harness.ts'
 import { message, textOf } from './bus.conformance.ts'
 import type { Bus, BusMessage } from './bus.ts'
 import { type ConsumerOptions, startConsumer } from './consumer.ts'
@@ -88,15 +89,6 @@ function recordingLog(): Log & { readonly lines: string[] } {
   const lines: string[] = []
   const write = (_members: object, sentence: string) => void lines.push(sentence)
   return { lines, debug: write, info: write, warn: write, error: write }
-}
-
-/** Waits for a condition, looking again whenever the event loop has had a turn. */
-async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
-  const deadline = Date.now() + 10_000
-  while (!(await condition())) {
-    assert.ok(Date.now() < deadline, 'the condition did not come true')
-    await systemRuntime.sleep(1)
-  }
 }
 
 const texts = (count: number) => Array.from({ length: count }, (_, n) => String(n))

@@ -1,4 +1,10 @@
-import { Fault } from '../contracts/problems.ts'
+import {
+  Fault,
+  PROBLEMS,
+  type ProblemCode,
+  type ProblemDetails,
+  problemBody,
+} from '../contracts/problems.ts'
 import type { Queryable } from '../platform/database.ts'
 
 /**
@@ -16,6 +22,11 @@ export interface StoredAnswer {
   readonly status: number
   /** JSON. */
   readonly body: string
+}
+
+/** The answer that tells a problem; stored and sent like any other. */
+export function problemAnswer(code: ProblemCode, details: ProblemDetails = {}): StoredAnswer {
+  return { status: PROBLEMS[code].status, body: JSON.stringify(problemBody(code, details)) }
 }
 
 export function idempotencyTable(schema: string): string {

@@ -335,12 +335,20 @@ function byKey(rows: readonly OutboxRow[]): OutboxRow[][] {
 }
 
 function observeDepth(outbox: Outbox, db: Database, telemetry: Telemetry, runtime: Runtime): void {
+  let reading: ReturnType<Outbox['depth']> | undefined
+  // The gauges of a scrape are read side by side: one look at the table is enough for both.
+  const read = () => {
+    reading ??= outbox.depth(db).finally(() => {
+      reading = undefined
+    })
+    return reading
+  }
   telemetry.gauge('trifold_outbox_rows', async () => {
-    const depth = await outbox.depth(db)
+    const depth = await read()
     return depth.map(({ carrier, rows }) => ({ labels: { carrier }, value: rows }))
   })
   telemetry.gauge('trifold_outbox_oldest_seconds', async () => {
-    const depth = await outbox.depth(db)
+    const depth = await read()
     const oldest = Math.min(...depth.map((carrier) => carrier.oldest.getTime()), runtime.now())
     return (runtime.now() - oldest) / 1000
   })

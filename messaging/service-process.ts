@@ -1,9 +1,10 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import Type, { type Static, type TObject } from 'typebox'
-import { httpConfig, readConfig } from '../platform/config.ts'
+import { httpConfig, prefixOf, readConfig } from '../platform/config.ts'
 import { DatabaseError } from '../platform/database.ts'
 import {
   type FrontDoor,
+  type Inside,
   openFrontDoor,
   pathOf,
   sendJson,
@@ -86,10 +87,9 @@ export function runService<Schema extends TObject>(service: ServiceProcess<Schem
 }
 
 function openDoor(config: ProcessConfig, name: string, path: string): Promise<FrontDoor> {
-  const basePath = config.BASE_PATH.replace(/\/+$/, '')
-  let door: FrontDoor | undefined
-  const handle = (request: IncomingMessage, response: ServerResponse) => {
-    if (door?.has(name)) return door.pass(name, request, response)
+  const basePath = prefixOf(config.BASE_PATH)
+  const handle = (inside: Inside, request: IncomingMessage, response: ServerResponse) => {
+    if (inside.has(name)) return inside.pass(name, request, response)
     const asked = pathOf(request.url ?? '/', basePath)
     if (asked === `/${path}/actuator/health/liveness`) {
       return sendJson(response, 200, { status: 'UP' })
@@ -100,11 +100,7 @@ function openDoor(config: ProcessConfig, name: string, path: string): Promise<Fr
     sendProblem(response, 'SERVICE_UNAVAILABLE', `${name} waits for its database`)
   }
   const { HOST: host, PORT: port, REQUEST_TIMEOUT_MS: requestTimeoutMs } = config
-  const opening = openFrontDoor({ host, port, requestTimeoutMs, handle })
-  return opening.then((opened) => {
-    door = opened
-    return opened
-  })
+  return openFrontDoor({ host, port, requestTimeoutMs, handle })
 }
 
 async function openParts(config: ProcessConfig, name: string, log: Log) {

@@ -52,6 +52,19 @@ export function describeConfig(schema: TObject) {
   }))
 }
 
+/** The variable that says how much is logged, with the default of its program. */
+export function logLevel(fallback: 'info' | 'warn') {
+  return Type.Enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'], {
+    default: fallback,
+    description: 'The least important log lines that are written.',
+  })
+}
+
+/** What BASE_PATH puts before a path: nothing where it is `/`. */
+export function prefixOf(basePath: string): string {
+  return basePath.replace(/\/+$/, '')
+}
+
 /** What every program that serves HTTP reads; spread into its schema. PORT has no default here. */
 export const httpConfig = {
   HOST: Type.String({ default: '127.0.0.1', description: 'The address to listen on.' }),
@@ -83,10 +96,7 @@ export const httpConfig = {
     maximum: 10_000_000,
     description: 'Requests per minute and client address; 0 sets no limit. Loopback has none.',
   }),
-  LOG_LEVEL: Type.Enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'], {
-    default: 'info',
-    description: 'The least important log lines that are written.',
-  }),
+  LOG_LEVEL: logLevel('info'),
 } as const
 
 interface Variable {

@@ -7,18 +7,22 @@ import type { HttpServer } from './http-server.ts'
  * The door of a process: it listens from the first moment on, hands requests to services that come
  * and go, and closes only when the last of them has answered. Whoever is not there answers 503.
  */
-export interface FrontDoor {
+export interface FrontDoor extends Inside {
   readonly url: string
   mount(name: string, app: HttpServer): void
   /** Answers 503 from now on; resolves when the requests that the service has are answered. */
   unmount(name: string): Promise<void>
-  has(name: string): boolean
-  /** Gives a request to a service. */
-  pass(name: string, request: IncomingMessage, response: ServerResponse): void
   /** From now on an answer ends its connection, so that clients who keep theirs go elsewhere. */
   drain(): void
   /** Takes no new connections; resolves when those that are left have been answered. */
   close(): Promise<void>
+}
+
+/** What is behind the door. */
+export interface Inside {
+  has(name: string): boolean
+  /** Gives a request to a service. */
+  pass(name: string, request: IncomingMessage, response: ServerResponse): void
 }
 
 export interface FrontDoorOptions {
@@ -26,7 +30,7 @@ export interface FrontDoorOptions {
   /** 0 takes any free one. */
   readonly port: number
   readonly requestTimeoutMs: number
-  readonly handle: (request: IncomingMessage, response: ServerResponse) => void
+  readonly handle: (inside: Inside, request: IncomingMessage, response: ServerResponse) => void
 }
 
 interface Mounted {
@@ -46,9 +50,22 @@ export async function openFrontDoor(options: FrontDoorOptions): Promise<FrontDoo
   const services = new Map<string, Mounted>()
   let draining = false
 
+  const inside: Inside = {
+    has: (name) => services.has(name),
+    pass(name, request, response) {
+      const mounted = services.get(name)
+      if (!mounted) return sendProblem(response, 'SERVICE_UNAVAILABLE', `${name} is off`)
+      mounted.busy += 1
+      response.once('close', () => {
+        mounted.busy -= 1
+        if (mounted.busy === 0) mounted.onIdle?.()
+      })
+      mounted.app.routing(request, response)
+    },
+  }
   const server = createServer({ requestTimeout: options.requestTimeoutMs }, (request, response) => {
     if (draining) response.setHeader('connection', 'close')
-    options.handle(request, response)
+    options.handle(inside, request, response)
   })
   server.keepAliveTimeout = KEEP_ALIVE_MS
   server.on('clientError', (_error, socket) => {
@@ -61,6 +78,7 @@ export async function openFrontDoor(options: FrontDoorOptions): Promise<FrontDoo
   const { port } = server.address() as AddressInfo
 
   return {
+    ...inside,
     url: `http://${reachable(options.host)}:${port}`,
     mount: (name, app) => void services.set(name, { app, busy: 0 }),
     async unmount(name) {
@@ -70,17 +88,6 @@ export async function openFrontDoor(options: FrontDoorOptions): Promise<FrontDoo
       await new Promise<void>((resolve) => {
         mounted.onIdle = resolve
       })
-    },
-    has: (name) => services.has(name),
-    pass(name, request, response) {
-      const mounted = services.get(name)
-      if (!mounted) return sendProblem(response, 'SERVICE_UNAVAILABLE', `${name} is off`)
-      mounted.busy += 1
-      response.once('close', () => {
-        mounted.busy -= 1
-        if (mounted.busy === 0) mounted.onIdle?.()
-      })
-      mounted.app.routing(request, response)
     },
     drain() {
       draining = true

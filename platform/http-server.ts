@@ -1,6 +1,7 @@
 import rateLimit from '@fastify/rate-limit'
 import { type FastifyBaseLogger, type FastifyRequest, fastify, LogController } from 'fastify'
 import { Fault } from '../contracts/problems.ts'
+import { prefixOf } from './config.ts'
 import { addDocs } from './http-docs.ts'
 import { addRequestHooks, requestId } from './http-hooks.ts'
 import { addOperations } from './http-operations.ts'
@@ -45,7 +46,7 @@ const PRIVATE_NETWORKS = ['loopback', 'linklocal', 'uniquelocal']
  */
 export async function createHttpServer(options: HttpServerOptions): Promise<HttpServer> {
   const { requestTimeoutMs } = options
-  const basePath = options.basePath.replace(/\/+$/, '')
+  const basePath = prefixOf(options.basePath)
   const app: HttpServer = fastify({
     loggerInstance: asFastifyLogger(options.log),
     logController: new LogController({

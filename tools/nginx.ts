@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { asyncApiDocument } from '../contracts/asyncapi.ts'
 import { asyncApiPage } from '../contracts/asyncapi-page.ts'
 import { problemBody } from '../contracts/problems.ts'
+import { prefixOf } from '../platform/config.ts'
 import { type KeptProcess, startKept } from './kept-process.ts'
 import { root } from './repository-files.ts'
 import { until } from './until.ts'
@@ -37,7 +38,7 @@ export async function startNginx(folder: string, options: GatewayOptions): Promi
   for (const part of ['temp', 'pages']) mkdirSync(join(folder, part), { recursive: true })
   const asyncApi = JSON.stringify(asyncApiDocument())
   writeFileSync(join(folder, 'pages', 'asyncapi.json'), asyncApi)
-  const page = asyncApiPage(`${options.basePath.replace(/\/+$/, '')}/asyncapi.json`)
+  const page = asyncApiPage(`${prefixOf(options.basePath)}/asyncapi.json`)
   writeFileSync(join(folder, 'pages', 'asyncapi.html'), page)
   const configuration = nginxConfiguration(options, process.getuid?.() === 0)
   writeFileSync(join(folder, 'nginx.conf'), configuration)
@@ -100,7 +101,7 @@ function location(path: string, basePath: string): string {
 
 /** A regular expression for the prefix or nothing. */
 function prefixPattern(basePath: string): string {
-  const bare = basePath.replace(/\/+$/, '')
+  const bare = prefixOf(basePath)
   return bare === '' ? '' : `(${bare.replaceAll('.', '\\.')})?`
 }
 

@@ -1,5 +1,5 @@
 import Type, { type Static } from 'typebox'
-import { httpConfig } from '../../platform/config.ts'
+import { httpConfig, logLevel } from '../../platform/config.ts'
 import { billingConfig } from '../../services/billing/config.ts'
 import { notificationConfig } from '../../services/notification/config.ts'
 import { orderConfig } from '../../services/order/config.ts'
@@ -8,10 +8,7 @@ import { orderConfig } from '../../services/order/config.ts'
 export const allInOneConfig = Type.Object({
   ...httpConfig,
   PORT: Type.Integer({ ...httpConfig.PORT, default: 8000 }),
-  LOG_LEVEL: Type.Enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'], {
-    default: 'warn',
-    description: 'The least important log lines that are written.',
-  }),
+  LOG_LEVEL: logLevel('warn'),
   DATA_DIR: Type.String({
     default: 'data',
     minLength: 1,

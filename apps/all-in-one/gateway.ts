@@ -1,8 +1,10 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { asyncApiDocument } from '../../contracts/asyncapi.ts'
 import { asyncApiPage } from '../../contracts/asyncapi-page.ts'
+import { prefixOf } from '../../platform/config.ts'
 import {
   type FrontDoor,
+  type Inside,
   openFrontDoor,
   pathOf,
   sendJson,
@@ -28,14 +30,14 @@ const SERVICES: Readonly<Record<string, SwitchName>> = {
 }
 
 export async function openGateway(config: AllInOneConfig): Promise<Gateway> {
-  const basePath = config.BASE_PATH.replace(/\/+$/, '')
+  const basePath = prefixOf(config.BASE_PATH)
   let lab: Lab | undefined
 
-  function handle(request: IncomingMessage, response: ServerResponse): void {
+  function handle(inside: Inside, request: IncomingMessage, response: ServerResponse): void {
     const path = pathOf(request.url ?? '/', basePath)
     const [, first = '', second = '', third = '', fourth = ''] = path.split('/')
     const service = SERVICES[first]
-    if (service) return door.pass(service, request, response)
+    if (service) return inside.pass(service, request, response)
     if (path === '/asyncapi.json') return sendJson(response, 200, asyncApiDocument())
     if (path === '/asyncapi') return sendPage(response, asyncApiPage(`${basePath}/asyncapi.json`))
     if (path === '/') return sendJson(response, 200, INDEX)

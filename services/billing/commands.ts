@@ -1,8 +1,8 @@
 import { toUnits } from '../../contracts/money.ts'
-import { PROBLEMS, type ProblemCode, problemBody } from '../../contracts/problems.ts'
 import {
   type Idempotency,
   type KeyedRequest,
+  problemAnswer,
   type Repetition,
   repeat,
   type StoredAnswer,
@@ -118,11 +118,13 @@ async function openBooks(tx: Queryable, commands: readonly Command[]) {
         throw new DatabaseError('an order was paid meanwhile', 'conflict')
       }
       const decision = decide({ account, payment, deposit }, command)
-      if (decision.account) accounts.set(decision.account.id, decision.account)
+      if (decision.account) {
+        accounts.set(decision.account.id, decision.account)
+        traces.set(decision.account.id, command.traceparent)
+      }
       if (decision.payment) payments.set(decision.payment.orderId, decision.payment)
       if (decision.deposit) deposits.set(decision.deposit.id, decision.deposit)
       if (decision.transfer) transfers.push(decision.transfer)
-      if (decision.account) traces.set(decision.account.id, command.traceparent)
       const companions: Companions = { now, traceparent: command.traceparent }
       const sent = decision.announce ? [route(decision.announce, companions)] : []
       const { announce } = decision
@@ -178,21 +180,17 @@ export function answerTo(command: Command, outcome: Outcome): StoredAnswer {
     case 'balance':
       return ok(toUnits(outcome.balanceMinor))
     case 'refused':
-      return problem(outcome.code)
+      return problemAnswer(outcome.code)
     case 'payment': {
       const { orderId, id, state, reason } = outcome.payment
       if (command.type === 'void') return ok({ orderId, state })
       const details = { orderId, reason: reason ?? 'ORDER_CANCELED' }
       if (state === 'PAID') return ok(id)
-      if (state !== 'REFUSED') return problem('PAYMENT_VOIDED', details)
+      if (state !== 'REFUSED') return problemAnswer('PAYMENT_VOIDED', details)
       const unknown = reason === 'ACCOUNT_NOT_FOUND'
-      return problem(unknown ? 'ACCOUNT_NOT_FOUND' : 'NOT_ENOUGH_MONEY', details)
+      return problemAnswer(unknown ? 'ACCOUNT_NOT_FOUND' : 'NOT_ENOUGH_MONEY', details)
     }
   }
 }
 
 const ok = (body: unknown): StoredAnswer => ({ status: 200, body: JSON.stringify(body) })
-
-function problem(code: ProblemCode, details = {}): StoredAnswer {
-  return { status: PROBLEMS[code].status, body: JSON.stringify(problemBody(code, details)) }
-}

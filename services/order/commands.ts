@@ -1,7 +1,7 @@
-import { PROBLEMS, problemBody } from '../../contracts/problems.ts'
 import {
   type Idempotency,
   type KeyedRequest,
+  problemAnswer,
   type Repetition,
   repeat,
   type StoredAnswer,
@@ -142,8 +142,5 @@ export function outcomeAnswer(order: Order): StoredAnswer {
   const answer = answerOf(order.reason)
   if (answer.accepted) return { status: 201, body: JSON.stringify(order.id) }
   const details = { orderId: order.id, ...(order.reason && { reason: order.reason }) }
-  return {
-    status: PROBLEMS[answer.code].status,
-    body: JSON.stringify(problemBody(answer.code, details)),
-  }
+  return problemAnswer(answer.code, details)
 }
