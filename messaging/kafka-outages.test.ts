@@ -22,8 +22,7 @@ const NAME = 'Kafka away: loses nothing while its broker is frozen, killed and s
 
 test(skip ? `${NAME} (${skip})` : NAME, { skip, timeout: 240_000 }, async (t) => {
   const folder = await mkdtemp(join(tmpdir(), 'trifold-kafka-'))
-  let kafka = await startKafka({ folder })
-  const port = Number(kafka.brokers.split(':')[1])
+  const kafka = await startKafka({ folder })
   const log = createLog(process.env.TEST_LOG_LEVEL ?? 'silent', 'outages')
   const open = (clientId: string) =>
     createKafkaBus({ brokers: [kafka.brokers], clientId, runtime: systemRuntime, log })
@@ -34,20 +33,20 @@ test(skip ? `${NAME} (${skip})` : NAME, { skip, timeout: 240_000 }, async (t) =>
   try {
     await reader.until(() => reader.handled.size > 500)
 
-    process.kill(kafka.pid, 'SIGSTOP')
+    await kafka.server.freeze()
     await assert.rejects(sendingBus.ping())
     await systemRuntime.sleep(FREEZE_MS)
     const frozenAt = sender.acknowledged.length
-    process.kill(kafka.pid, 'SIGCONT')
+    await kafka.server.thaw()
     const thawedMs = Date.now()
     await reader.until(() => sender.acknowledged.length > frozenAt)
     await reader.until(() => sender.acknowledged.every((text) => reader.handled.has(text)))
     t.diagnostic(`all was handled ${Date.now() - thawedMs} ms after the thaw`)
     await reader.until(() => sender.acknowledged.length > frozenAt + 500)
 
-    process.kill(kafka.pid, 'SIGKILL')
+    await kafka.server.kill()
     await assert.rejects(sendingBus.ping())
-    kafka = await startKafka({ folder, port })
+    await kafka.server.start()
     const restartedMs = Date.now()
     const killedAt = sender.acknowledged.length
     await reader.until(() => sender.acknowledged.length > killedAt)

@@ -3,16 +3,17 @@ import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Admin } from '@platformatic/kafka'
 import { runProcess } from '../platform/process.ts'
+import { findJava } from './java.ts'
 import { startKept } from './kept-process.ts'
 import { downloadJars } from './maven.ts'
 import { freePorts } from './ports.ts'
 import { root } from './repository-files.ts'
+import { type Restartable, restartable } from './restartable.ts'
 
 export interface Kafka {
   /** `host:port`, as clients want it. */
   readonly brokers: string
-  /** Of the broker's Java process. */
-  readonly pid: number
+  readonly server: Restartable
   close(): Promise<void>
 }
 
@@ -26,7 +27,6 @@ export interface KafkaOptions {
 }
 
 const VERSION = '4.3.1'
-const LEAST_JAVA = 17
 const READY_LIMIT_MS = 90_000
 
 /**
@@ -36,9 +36,8 @@ const READY_LIMIT_MS = 90_000
  */
 export async function startKafka(options: KafkaOptions): Promise<Kafka> {
   const { folder, heapMb = 512, say = () => undefined } = options
-  const java = findJava()
-  const libraries = join(root, '.cache', 'kafka', VERSION)
-  await downloadJars(archives(), libraries, (line) => say(`Apache Kafka ${VERSION}: ${line}`))
+  const java = findJava('Apache Kafka')
+  const libraries = await kafkaLibraries(say)
   const port = options.port ?? (await freePorts(somewhere(), 2))
   const brokers = `127.0.0.1:${port}`
   const logFile = join(folder, 'kafka.log')
@@ -49,34 +48,30 @@ export async function startKafka(options: KafkaOptions): Promise<Kafka> {
   format(java, classPath, folder)
   const heap = [`-Xms${heapMb}m`, `-Xmx${heapMb}m`, '-XX:+UseSerialGC']
   const args = [...heap, ...classPath, 'kafka.Kafka', join(folder, 'server.properties')]
-  const server = await startKept({ command: java, args, logFile })
-  const close = () => server.stop()
-  try {
-    await answers(brokers, server.ended)
-  } catch (error) {
-    await close()
-    throw new Error(`Apache Kafka does not start: ${tail(logFile)}`, { cause: error })
-  }
-  return { brokers, pid: server.pid, close }
+  const server = await restartable(async () => {
+    const broker = await startKept({ command: java, args, logFile })
+    try {
+      await answers(brokers, broker.ended)
+    } catch (error) {
+      await broker.stop()
+      throw new Error(`Apache Kafka does not start: ${tail(logFile)}`, { cause: error })
+    }
+    return broker
+  })
+  return { brokers, server, close: server.stop }
+}
+
+/** The folder with the archives of the broker, and so of the client for Java, once they are there. */
+export async function kafkaLibraries(say: (line: string) => void): Promise<string> {
+  const folder = join(root, '.cache', 'kafka', VERSION)
+  await downloadJars(archives(), folder, (line) => say(`Apache Kafka ${VERSION}: ${line}`))
+  return folder
 }
 
 /** Paths in a Maven repository with their SHA-256: `kafka_2.13` with all that it needs to run. */
 function archives(): Record<string, string> {
   const text = readFileSync(join(root, 'tools', 'kafka-jars.json'), 'utf8')
   return JSON.parse(text) as Record<string, string>
-}
-
-function findJava(): string {
-  const home = process.env.JAVA_HOME
-  const java = home ? join(home, 'bin', 'java') : 'java'
-  const { stderr, error } = spawnSync(java, ['-version'], { encoding: 'utf8' })
-  const version = Number(/version "(\d+)/.exec(stderr ?? '')?.[1] ?? 0)
-  if (error === undefined && version >= LEAST_JAVA) return java
-  const found = error === undefined ? `${java} is of version ${version}` : `${java} cannot be run`
-  throw new Error(
-    `Apache Kafka needs Java ${LEAST_JAVA} or newer, and ${found}. Install one (Debian and Ubuntu: ` +
-      'apt-get install openjdk-17-jre-headless; macOS: brew install openjdk), or set JAVA_HOME.',
-  )
 }
 
 function properties(folder: string, port: number): string {

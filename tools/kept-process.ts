@@ -16,10 +16,10 @@ export interface KeptProcess {
 export interface KeptProcessOptions {
   readonly command: string
   readonly args: readonly string[]
-  /** Takes what the server prints. */
-  readonly logFile: string
+  /** Takes what the server prints; without it that goes where our own words go. */
+  readonly logFile?: string
   readonly folder?: string
-  readonly env?: Readonly<Record<string, string>>
+  readonly env?: Readonly<Record<string, string | undefined>>
   /** Who it runs as, where that is not us. */
   readonly user?: { readonly uid: number; readonly gid: number } | undefined
 }
@@ -32,15 +32,15 @@ export interface KeptProcessOptions {
  * Ctrl-C reaches it only through us.
  */
 export async function startKept(options: KeptProcessOptions): Promise<KeptProcess> {
-  const log = openSync(options.logFile, 'a')
+  const log = options.logFile === undefined ? undefined : openSync(options.logFile, 'a')
   const shell = spawn('/bin/sh', ['-c', KEEPER, options.command, ...options.args], {
     cwd: options.folder,
     env: { ...process.env, ...options.env },
-    stdio: ['pipe', log, log, 'pipe'],
+    stdio: ['pipe', log ?? 'inherit', log ?? 'inherit', 'pipe'],
     detached: true,
     ...options.user,
   })
-  closeSync(log)
+  if (log !== undefined) closeSync(log)
   shell.stdin?.on('error', () => undefined)
   const ended = endOf(shell)
   const pid = await readPid(shell)

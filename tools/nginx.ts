@@ -89,6 +89,8 @@ export function nginxConfiguration(options: GatewayOptions, asRoot: boolean): st
 
 function upstream([path, replicas]: [string, readonly string[]]): string {
   const servers = replicas.map((address) => `    server ${address} max_fails=1 fail_timeout=2s;`)
+  // A service that does not run is away, and nginx asks for a server at least.
+  if (servers.length === 0) servers.push('    server 127.0.0.1:1 down;')
   return [`  upstream ${path} {`, ...BALANCING, ...servers, '    keepalive 64;', '  }'].join('\n')
 }
 

@@ -13,15 +13,14 @@ import {
 } from 'node:fs'
 import { delimiter, join } from 'node:path'
 import { Client, escapeIdentifier, escapeLiteral } from 'pg'
-import { startKept } from './kept-process.ts'
+import { type KeptProcess, startKept } from './kept-process.ts'
+import { type Restartable, restartable } from './restartable.ts'
 import { until } from './until.ts'
 
 export interface Postgres {
   /** Of the server: its role may make databases and is no superuser. */
   readonly url: string
-  readonly pid: number
-  /** Resolves with the exit code when the server has ended, for whatever reason. */
-  readonly ended: Promise<number>
+  readonly server: Restartable
   close(): Promise<void>
 }
 
@@ -65,19 +64,22 @@ export async function startPostgres(options: PostgresServerOptions): Promise<Pos
   }
   const args = ['-D', cluster]
   for (const [name, value] of Object.entries(settings)) args.push('-c', `${name}=${value}`)
-  const server = await startKept({ command: join(binaries, 'postgres'), args, logFile, user })
-  // Its "fast shutdown": what is still connected does not hold it up.
-  const close = () => server.stop(CLOSE_LIMIT_MS, 'SIGINT')
   const urlOf = (role: string) => `postgres://${role}:${password}@127.0.0.1:${port}/postgres`
-  try {
-    const asked = () => inDatabase(urlOf('postgres'), (client) => makeRole(client, password))
-    await until(asked, { limitMs: READY_LIMIT_MS, ended: server.ended })
-  } catch (cause) {
-    await close()
-    const said = readFileSync(logFile, 'utf8').trimEnd().split('\n').slice(-8).join('\n')
-    throw new Error(`PostgreSQL does not start: ${(cause as Error).message}\n${said}`, { cause })
-  }
-  return { url: urlOf(ROLE), pid: server.pid, ended: server.ended, close }
+  // Its "fast shutdown": what is still connected does not hold it up.
+  const end = (server: KeptProcess) => server.stop(CLOSE_LIMIT_MS, 'SIGINT')
+  const server = await restartable(async () => {
+    const postmaster = await startKept({ command: join(binaries, 'postgres'), args, logFile, user })
+    try {
+      const asked = () => inDatabase(urlOf('postgres'), (client) => makeRole(client, password))
+      await until(asked, { limitMs: READY_LIMIT_MS, ended: postmaster.ended })
+    } catch (cause) {
+      await end(postmaster)
+      const said = readFileSync(logFile, 'utf8').trimEnd().split('\n').slice(-8).join('\n')
+      throw new Error(`PostgreSQL does not start: ${(cause as Error).message}\n${said}`, { cause })
+    }
+    return postmaster
+  }, end)
+  return { url: urlOf(ROLE), server, close: server.stop }
 }
 
 /** Makes the databases that are missing on a server. Returns the names of those that it made. */

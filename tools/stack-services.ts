@@ -1,7 +1,8 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { type KeptProcess, startKept } from './kept-process.ts'
+import { startKept } from './kept-process.ts'
 import { root } from './repository-files.ts'
+import { type Restartable, restartable } from './restartable.ts'
 import { SERVICES, type ServiceName } from './stack-options.ts'
 import { until } from './until.ts'
 
@@ -13,10 +14,8 @@ export interface Replica {
   readonly port: number
   readonly url: string
   readonly logFile: string
-  readonly pid: number
-  /** Resolves with the exit code when it has ended, for whatever reason. */
-  readonly ended: Promise<number>
-  stop(): Promise<void>
+  /** It does not wait until it is ready: see `replicasReady`. */
+  readonly server: Restartable
 }
 
 export interface Surroundings {
@@ -27,6 +26,8 @@ export interface Surroundings {
   readonly basePath: string
   readonly maildir: string
   readonly logs: string
+  /** What else the services are to read. */
+  readonly environment: Readonly<Record<string, string | undefined>>
 }
 
 /** The first part of a service's paths. */
@@ -58,29 +59,25 @@ async function startReplica(
 ): Promise<Replica> {
   const { service, number, port } = replica
   const logFile = join(around.logs, `${service}-${number}.log`)
-  const kept: KeptProcess = await startKept({
-    command: process.execPath,
-    args: [join(root, 'services', service, 'main.ts')],
-    folder: root,
-    env: replicaEnvironment(replica, around),
-    logFile,
-  })
-  return {
-    ...replica,
-    url: `http://127.0.0.1:${port}`,
-    logFile,
-    pid: kept.pid,
-    ended: kept.ended,
-    stop: () => kept.stop(STOP_LIMIT_MS),
-  }
+  const begin = () =>
+    startKept({
+      command: process.execPath,
+      args: [join(root, 'services', service, 'main.ts')],
+      folder: root,
+      env: replicaEnvironment(replica, around),
+      logFile,
+    })
+  const server = await restartable(begin, (kept) => kept.stop(STOP_LIMIT_MS))
+  return { ...replica, url: `http://127.0.0.1:${port}`, logFile, server }
 }
 
 /** What a replica is told, over what the environment says. */
 export function replicaEnvironment(
   { service, port }: Pick<Replica, 'service' | 'port'>,
-  { brokers, databaseUrls, gatewayUrl, basePath, maildir }: Surroundings,
-): Record<string, string> {
+  { brokers, databaseUrls, gatewayUrl, basePath, maildir, environment }: Surroundings,
+): Record<string, string | undefined> {
   return {
+    ...environment,
     HOST: '127.0.0.1',
     PORT: String(port),
     BASE_PATH: basePath,
@@ -99,9 +96,10 @@ export async function replicasReady(
   signal: AbortSignal,
   say: (line: string) => void,
 ): Promise<void> {
-  const each = replicas.map(async ({ service, number, url, ended, logFile }) => {
+  const each = replicas.map(async ({ service, number, url, server, logFile }) => {
     const name = `${service} ${number}`
     try {
+      const { ended } = server
       await until(() => isReady(url, service), { limitMs: READY_LIMIT_MS, ended, signal })
     } catch (cause) {
       const last = readFileSync(logFile, 'utf8').trimEnd().split('\n').slice(-4).join('\n')
@@ -124,6 +122,8 @@ export async function isReady(url: string, service: ServiceName): Promise<boolea
 /** Callers first: order calls billing, billing calls notification. */
 export async function stopReplicas(replicas: readonly Replica[]): Promise<void> {
   for (const service of SERVICES) {
-    await Promise.all(replicas.filter((one) => one.service === service).map((one) => one.stop()))
+    await Promise.all(
+      replicas.filter((one) => one.service === service).map((one) => one.server.stop()),
+    )
   }
 }

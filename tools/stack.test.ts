@@ -128,9 +128,11 @@ describe('a replica', () => {
         basePath: '/otusapp/gur-ok',
         maildir: '/mail',
         logs: '/logs',
+        environment: { CALL_TIMEOUT_MS: '100', PORT: '1' },
       },
     )
     assert.equal(environment.PORT, '8022')
+    assert.equal(environment.CALL_TIMEOUT_MS, '100')
     assert.equal(environment.DATABASE_URL, 'postgres://b')
     assert.equal(environment.ORDER_URL, gatewayUrl)
     assert.equal(environment.NOTIFICATION_URL, gatewayUrl)

@@ -9,6 +9,7 @@ import { startNginx } from './nginx.ts'
 import { freePorts, isFree } from './ports.ts'
 import { databaseUrl, makeDatabases, startPostgres } from './postgres.ts'
 import { root } from './repository-files.ts'
+import type { Restartable } from './restartable.ts'
 import {
   SERVICES,
   type ServiceName,
@@ -33,6 +34,9 @@ export interface Stack {
   readonly brokers: string
   readonly databaseUrls: Readonly<Record<ServiceName, string>>
   readonly replicas: readonly Replica[]
+  /** The servers that it started itself; undefined where it was told to use others. */
+  readonly kafka: Restartable | undefined
+  readonly postgres: Restartable | undefined
   /** What the stack keeps, and its logs. */
   readonly folder: string
   close(): Promise<void>
@@ -113,23 +117,26 @@ async function startParts(
   signal.throwIfAborted()
 
   const processes = Object.values(counts).reduce((sum, count) => sum + count)
-  const { brokers, databaseUrls } = await startServers(
+  const { brokers, databaseUrls, kafka, postgres } = await startServers(
     { ...start, folder, logs, processes },
     closers,
   )
   signal.throwIfAborted()
 
   const maildir = environment.MAILDIR || join(folder, 'mail')
-  const around = { brokers, databaseUrls, gatewayUrl: gateway.url, basePath, maildir, logs }
+  const around = {
+    ...{ brokers, databaseUrls, gatewayUrl: gateway.url },
+    ...{ basePath, maildir, logs, environment },
+  }
   const replicas = await startReplicas(ports, around)
   closers.push(() => stopReplicas(replicas))
   say('services: start')
   await replicasReady(replicas, signal, say)
-  for (const service of SERVICES) {
+  for (const service of SERVICES.filter((name) => counts[name] > 0)) {
     const asked = () => isReady(gateway.url, service)
     await until(asked, { limitMs: GATEWAY_LIMIT_MS, ended: gateway.ended, signal })
   }
-  return { url: gateway.url, brokers, databaseUrls, replicas }
+  return { url: gateway.url, brokers, databaseUrls, replicas, kafka, postgres }
 }
 
 /** Those of one start are kept for a look at what happened. */
@@ -149,7 +156,7 @@ interface ServersStart extends StackStart {
 async function startServers(
   start: ServersStart,
   closers: (() => Promise<unknown> | undefined)[],
-): Promise<Pick<Stack, 'brokers' | 'databaseUrls'>> {
+): Promise<Pick<Stack, 'brokers' | 'databaseUrls' | 'kafka' | 'postgres'>> {
   const stopServers: (() => Promise<void>)[] = []
   closers.push(() => Promise.all(stopServers.map((stop) => stop())))
   const both = [
@@ -157,37 +164,39 @@ async function startServers(
     serverWithDatabases(start, stopServers),
   ] as const
   await Promise.allSettled(both)
-  const [brokers, serverUrl] = await Promise.all(both)
+  const [{ brokers, kafka }, { url: serverUrl, postgres }] = await Promise.all(both)
   const databaseUrls = {
     order: databaseUrl(serverUrl, DATABASES.order),
     billing: databaseUrl(serverUrl, DATABASES.billing),
     notification: databaseUrl(serverUrl, DATABASES.notification),
   }
-  return { brokers, databaseUrls }
+  return { brokers, databaseUrls, kafka, postgres }
 }
 
 async function kafkaWithTopics(
   { environment, folder, say }: ServersStart,
   stopServers: (() => Promise<void>)[],
-): Promise<string> {
+): Promise<Pick<Stack, 'brokers' | 'kafka'>> {
   let brokers = environment.KAFKA_BROKERS
+  let server: Restartable | undefined
   if (!brokers) {
     say('Kafka: starts')
     const port = await freePorts(KAFKA_PORT, 2)
     const kafka = await startKafka({ folder: join(folder, 'kafka'), port, say })
     stopServers.push(kafka.close)
-    brokers = kafka.brokers
+    ;({ brokers, server } = kafka)
   }
   say(`Kafka: at ${brokers}`)
   for (const sentence of await makeTopics(brokers, TOPICS)) say(`topic ${sentence}`)
-  return brokers
+  return { brokers, kafka: server }
 }
 
 async function serverWithDatabases(
   { environment, folder, logs, processes, say }: ServersStart,
   stopServers: (() => Promise<void>)[],
-): Promise<string> {
+): Promise<{ readonly url: string; readonly postgres: Restartable | undefined }> {
   let url = environment.DATABASE_URL
+  let server: Restartable | undefined
   if (!url) {
     say('PostgreSQL: starts')
     const postgres = await startPostgres({
@@ -198,12 +207,12 @@ async function serverWithDatabases(
       say: (line) => say(`PostgreSQL: ${line}`),
     })
     stopServers.push(postgres.close)
-    url = postgres.url
+    ;({ url, server } = postgres)
   }
   const made = await makeDatabases(url, Object.values(DATABASES))
   const news = made.length > 0 ? `, made ${made.join(', ')}` : ''
   say(`PostgreSQL: at ${new URL(url).host}${news}`)
-  return url
+  return { url, postgres: server }
 }
 
 async function servicePorts(
@@ -221,7 +230,7 @@ function summary({ url, brokers, databaseUrls, replicas, folder }: Stack, second
   const line = (name: string, text: string) => `  ${name.padEnd(14)}${text}\n`
   const services = SERVICES.map((service) => {
     const own = replicas.filter((one) => one.service === service)
-    return line(service, own.map((one) => `${one.url} (pid ${one.pid})`).join('  '))
+    return line(service, own.map((one) => `${one.url} (pid ${one.server.pid})`).join('  '))
   })
   return [
     `\nThe stack is ready after ${seconds} s, at ${url}; Ctrl-C stops it\n\n`,
@@ -248,8 +257,8 @@ async function main(environment: StackStart['environment'], options: StackOption
   const stack = await startStack({ ...options, environment, signal: given.signal, say })
   console.log(summary(stack, ((performance.now() - begun) / 1000).toFixed(1)))
   let closing = false
-  for (const { service, number, ended, logFile } of stack.replicas) {
-    ended.then((code) => {
+  for (const { service, number, server, logFile } of stack.replicas) {
+    server.ended.then((code) => {
       if (!closing) say(`${service} ${number} ended with code ${code}: see ${logFile}`)
     })
   }
