@@ -220,6 +220,7 @@ const HEADERS = {
     ce_specversion: { type: 'string', const: '1.0' },
     'content-type': { type: 'string', const: 'application/json' },
     traceparent: { type: 'string', description: 'W3C Trace Context.' },
+    tracestate: { type: 'string', description: 'W3C Trace Context.' },
     [STYLE_HEADER]: { type: 'string', enum: STYLES, description: "The order's interaction style." },
     'x-reason': {
       type: 'string',

@@ -2,6 +2,7 @@ import Type, { type Static, type TSchema } from 'typebox'
 import { Compile } from 'typebox/compile'
 import { parseAmount, toUnits } from './money.ts'
 import { type InteractionStyle, isStyle, STYLE_HEADER } from './style.ts'
+import { type TraceContext, traceContextOf, traceOf } from './trace-context.ts'
 import { lowerUuids } from './uuid.ts'
 
 /**
@@ -121,12 +122,11 @@ export function isReason(text: unknown): text is Reason {
 }
 
 /** What travels beside a body, in headers. */
-export interface EventMeta {
+export interface EventMeta extends TraceContext {
   /** Unique for ever: a message with the same id is the same message again. */
   readonly id: string
   readonly style?: InteractionStyle
   readonly reason?: Reason
-  readonly traceparent?: string
   /** What ORDER_PAID took, in minor units; travels in the header `x-amount`, in units. */
   readonly amountMinor?: bigint
 }
@@ -147,7 +147,7 @@ export function eventHeaders(
     'content-type': 'application/json',
     ...(meta.style && { [STYLE_HEADER]: meta.style }),
     ...(meta.reason && { 'x-reason': meta.reason }),
-    ...(meta.traceparent && { traceparent: meta.traceparent }),
+    ...traceOf(meta),
     ...(meta.amountMinor && { 'x-amount': String(toUnits(meta.amountMinor)) }),
   }
 }
@@ -201,7 +201,7 @@ export function decodeEvent<Body extends Event>(message: {
       id: headers.ce_id || `${message.topic}/${message.partition}/${message.offset}`,
       ...(isStyle(headers[STYLE_HEADER]) && { style: headers[STYLE_HEADER] }),
       ...(isReason(headers['x-reason']) && { reason: headers['x-reason'] }),
-      ...(TRACEPARENT.test(headers.traceparent ?? '') && { traceparent: headers.traceparent }),
+      ...traceContextOf(headers),
       ...(typeof amountMinor === 'bigint' && { amountMinor }),
     },
   }
@@ -209,9 +209,6 @@ export function decodeEvent<Body extends Event>(message: {
 
 /** Ids become unique keys, which databases bound, and in `http` headers, which are ASCII. */
 export const EVENT_ID = /^[\x21-\x7e]{1,200}$/
-
-/** W3C Trace Context; anything else is not passed on. */
-const TRACEPARENT = /^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/
 
 function badMoney(body: Record<string, unknown>) {
   for (const field of ['price', 'value']) {

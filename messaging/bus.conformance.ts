@@ -1,7 +1,11 @@
+// Long because one suite holds all that is promised of a bus.
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { until } from '../tools/until.ts'
 import type { Batch, Bus, BusMessage, OutgoingMessage, Subscription, TopicSpec } from './bus.ts'
 import { partitionOf } from './partitioner.ts'
+
+const REBALANCE_LIMIT_MS = 40_000
 
 /**
  * What every bus must do, whatever is behind it. Topics and groups get names of their own in each
@@ -20,6 +24,7 @@ export function busConformance(name: string, open: OpenBus): void {
   const suite = { name, open }
   delivery(suite)
   progress(suite)
+  lag(suite)
   membership(suite)
 }
 
@@ -228,6 +233,43 @@ function progress(suite: Suite): void {
     )
   })
 }
+
+function lag(suite: Suite): void {
+  behaviour(suite, 'counts what a group has not committed, in hand or not', 2, async (scene) => {
+    const { bus, topic, group } = scene
+    const subscription = await bus.subscribe(group, [topic])
+    const behind = async () => (await subscription.lag()).map(({ messages }) => messages)
+    await bus.send(numbered(topic, 20, 20))
+    const held = await takeAll(subscription, 20)
+    assert.equal(sum(await behind()), 20)
+    await subscription.commit(held)
+    assert.deepEqual(await behind(), [0, 0])
+    await bus.send(numbered(topic, 3, 3))
+    assert.equal(sum(await behind()), 3)
+  })
+
+  behaviour(suite, 'knows the lag of its own partitions only', 4, async ({ bus, topic, group }) => {
+    const members = [await bus.subscribe(group, [topic]), await bus.subscribe(group, [topic])]
+    const works = members.map(async (member) => {
+      for (let batches = await member.take(); batches.length > 0; batches = await member.take()) {
+        await member.commit(batches)
+      }
+    })
+    const known = async (member: Subscription) =>
+      (await member.lag()).filter(({ messages }) => messages !== undefined).length
+    const [first, second] = members as [Subscription, Subscription]
+    const shared = async () => (await known(first)) === 2 && (await known(second)) === 2
+    await until(shared, { limitMs: REBALANCE_LIMIT_MS })
+    assert.equal((await first.lag()).length, 4)
+    await first.close()
+    await until(async () => (await known(second)) === 4, { limitMs: REBALANCE_LIMIT_MS })
+    await second.close()
+    await Promise.all(works)
+  })
+}
+
+const sum = (numbers: readonly (number | undefined)[]) =>
+  numbers.reduce<number>((total, one) => total + (one ?? Number.NaN), 0)
 
 function membership(suite: Suite): void {
   behaviour(suite, 'resolves a waiting take with nothing when it is closed', 1, async (scene) => {

@@ -28,6 +28,16 @@ export interface Batch {
   readonly messages: readonly BusMessage[]
 }
 
+export interface PartitionLag {
+  readonly topic: string
+  readonly partition: number
+  /**
+   * Messages that the group has not committed. Unknown, and not zero, where the partition is not
+   * this member's: another may read it, or nobody.
+   */
+  readonly messages: number | undefined
+}
+
 /**
  * A member of a consumer group. A partition whose batch was taken yields nothing more until that
  * batch is committed or released; the other partitions flow on.
@@ -43,6 +53,11 @@ export interface Subscription {
   commit(batches: readonly Batch[]): Promise<void>
   /** Gives batches back unhandled: they will be taken again, by this member or by another. */
   release(batches: readonly Batch[]): void
+  /**
+   * How far the group is behind, for each partition of the topics. Rejects when the broker cannot
+   * tell now.
+   */
+  lag(): Promise<PartitionLag[]>
   /** Leaves the group. Batches that were taken and not committed go to others. */
   close(): Promise<void>
 }

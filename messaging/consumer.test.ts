@@ -4,17 +4,16 @@ import { after, test } from 'node:test'
 import type { Received } from '../contracts/events.ts'
 import { type Database, DatabaseError, type Queryable } from '../platform/database.ts'
 import { migrate } from '../platform/migrate.ts'
-import { openPglite } from '../platform/pglite.ts'
 import { type Log, systemRuntime } from '../platform/runtime.ts'
+import { openTestBroker, openTestDatabase } from '../tests/backends.ts'
 import { until } from '../tests/harness.ts'
 import { message, textOf } from './bus.conformance.ts'
 import type { Bus, BusMessage } from './bus.ts'
 import { type ConsumerOptions, startConsumer } from './consumer.ts'
 import { countDeadLetters, deadLetterReplayColumns, deadLetterTable } from './dead-letters.ts'
-import { createEmbeddedBus, type EmbeddedBus } from './embedded-bus.ts'
 import { partitionOf } from './partitioner.ts'
 
-const database = await openPglite()
+const database = await openTestDatabase()
 after(() => database.close())
 let schemas = 0
 
@@ -35,10 +34,8 @@ async function setUp(t: { after(work: () => Promise<void>): void }, partitions =
     ${deadLetterTable(schema)}${deadLetterReplayColumns(schema)}`
   await migrate(database, schema, [{ id: 1, name: 'initial', sql }])
   const topics = [{ name: 'words', partitions, compacted: false }]
-  const busSchema = `bus_${schemas}`
-  const openBus = () =>
-    createEmbeddedBus({ database, runtime: systemRuntime, topics, schema: busSchema })
-  const bus = await openBus()
+  const broker = await openTestBroker({ database, topics })
+  const bus = await broker.open()
   const log = recordingLog()
   const write = async (tx: Queryable, events: readonly Received<Word>[]) => {
     await tx.query(
@@ -62,20 +59,15 @@ async function setUp(t: { after(work: () => Promise<void>): void }, partitions =
     t.after(() => consumer.close())
     return consumer
   }
-  t.after(() => bus.close())
+  t.after(() => broker.close())
   const send = (texts: readonly string[], key = 'k') =>
     bus.send(texts.map((text) => message('words', key, text)))
   const words = async () =>
     (await database.query<Word>(`select key, text from ${schema}.word order by n`)).map(
       ({ text }) => text,
     )
-  const committed = async () => {
-    const [row] = await database.query<{ sum: string }>(
-      `select coalesce(sum(next_offset), 0)::text as sum from ${busSchema}.group_offset`,
-    )
-    return Number(row!.sum)
-  }
-  return { bus, openBus, schema, log, start, send, words, write, committed }
+  const committed = () => broker.committed('reader')
+  return { broker, bus, schema, log, start, send, words, write, committed }
 }
 
 const decodeWord = (got: BusMessage): Received<Word> | string => {
@@ -347,17 +339,22 @@ test('a batch that is retried holds its own partition and no other', async (t) =
 test('a handler that hangs does not keep other partitions waiting', async (t) => {
   const { start, send, committed } = await setUp(t, 2)
   const [slow, free] = [keyOn(0, 2), keyOn(1, 2)]
+  const hangs = Promise.withResolvers<void>()
   const unhang = Promise.withResolvers<void>()
   const handled: string[] = []
   const parallel: Database = { ...database, transaction: (work) => work(database) }
   start({
     database: parallel,
     async handle(_tx, events) {
-      if (events.some(({ body }) => body.key === slow)) await unhang.promise
+      if (events.some(({ body }) => body.key === slow)) {
+        hangs.resolve()
+        await unhang.promise
+      }
       handled.push(...events.map(({ body }) => body.text))
     },
   })
   await send(['slow'], slow)
+  await hangs.promise
   await send(['free'], free)
   await until(async () => (await committed()) === 1)
   assert.deepEqual(handled, ['free'])
@@ -379,11 +376,11 @@ test('tries again at once after conflicts and does not give up on lasting ones',
 })
 
 test('survives a broker that goes away and comes back, logging each outage once', async (t) => {
-  const { bus, start, send, words, committed, log } = await setUp(t)
+  const { broker, bus, start, send, words, committed, log } = await setUp(t)
   const handled = Promise.withResolvers<void>()
   let failedCommits = 0
   const failing = watchCommits(bus, () => {
-    bus.pause()
+    broker.pause()
     failedCommits += 1
     handled.resolve()
   })
@@ -394,7 +391,7 @@ test('survives a broker that goes away and comes back, logging each outage once'
   assert.deepEqual(await words(), ['before'])
   assert.equal(await committed(), 0)
   failing.stopWatching()
-  bus.resume()
+  broker.resume()
   await send(['after'])
   await until(async () => (await committed()) === 2)
   assert.deepEqual(await words(), ['before', 'after'])
@@ -407,17 +404,17 @@ test('survives a broker that goes away and comes back, logging each outage once'
 })
 
 test('starts while the broker is away and joins once it is there', async (t) => {
-  const { bus, start, send, words } = await setUp(t)
+  const { broker, start, send, words } = await setUp(t)
   await send(['early'])
-  bus.pause()
+  broker.pause()
   const consumer = start()
   await until(() => consumer.state().brokerIsAway)
-  bus.resume()
+  broker.resume()
   await until(async () => (await words()).length === 1)
 })
 
 test('delivers again what a crash left between the transaction and the offsets', async (t) => {
-  const { bus, openBus, start, send, words, committed } = await setUp(t)
+  const { broker, bus, start, send, words, committed } = await setUp(t)
   await send(['a', 'b'])
   const crashed = Promise.withResolvers<void>()
   const dying = watchCommits(bus, () => {
@@ -429,8 +426,7 @@ test('delivers again what a crash left between the transaction and the offsets',
   await Promise.all([first.close(), bus.close()])
   assert.equal(await committed(), 0)
   assert.deepEqual(await words(), ['a', 'b'])
-  const later = await openBus()
-  t.after(() => later.close())
+  const later = await broker.open()
   let deliveries = 0
   start({
     bus: later,
@@ -489,6 +485,7 @@ test('counts batches, messages, retries and dead letters', async (t) => {
     observe(name, value, ...[labels]) {
       counted.set(`${name} ${Object.values(labels ?? {})}`, value)
     },
+    gauge: () => undefined,
   }
   await send(['a', 'unreadable', 'b'])
   let failures = 0
@@ -519,7 +516,7 @@ test('stores a letter whatever its key, reason and value are, and stores it once
 })
 
 /** A bus whose subscriptions call this before each commit of offsets. */
-function watchCommits(bus: EmbeddedBus, onCommit: () => unknown): Bus & { stopWatching(): void } {
+function watchCommits(bus: Bus, onCommit: () => unknown): Bus & { stopWatching(): void } {
   let watching = true
   return {
     ...bus,

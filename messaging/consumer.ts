@@ -1,6 +1,8 @@
+import { shared } from '../platform/coalesce.ts'
 import type { Database } from '../platform/database.ts'
 import { backoffMs, type Log, type Runtime } from '../platform/runtime.ts'
 import type { Telemetry } from '../platform/telemetry.ts'
+import type { Tracer } from '../platform/tracing.ts'
 import type { Batch, Bus, BusMessage, Subscription } from './bus.ts'
 import { createOutage } from './outage.ts'
 import { createSettlement, type Decode, type Handle, type Item, readMessage } from './settlement.ts'
@@ -37,7 +39,8 @@ export interface ConsumerOptions<Body> {
   readonly handle: Handle<Body>
   readonly runtime: Runtime
   readonly log: Log
-  readonly telemetry?: Pick<Telemetry, 'count' | 'observe'>
+  readonly telemetry?: Pick<Telemetry, 'count' | 'observe' | 'gauge'>
+  readonly tracer?: Tracer
   readonly backoff?: { readonly baseMs: number; readonly maxMs: number }
   readonly closeLimitMs?: number
 }
@@ -134,6 +137,7 @@ export function startConsumer<Body>(options: ConsumerOptions<Body>): Consumer {
     await loop
   }
 
+  if (options.telemetry) observeProgress(options, options.telemetry, () => subscription)
   let closed: Promise<void> | undefined
   return {
     state: () => ({
@@ -150,4 +154,33 @@ export function startConsumer<Body>(options: ConsumerOptions<Body>): Consumer {
       return closed
     },
   }
+}
+
+/**
+ * A partition whose lag is not known here has none: what nobody reads must not look like zero.
+ * Counters begin at zero, since a rate takes no notice of one whose first value is the first event.
+ */
+function observeProgress(
+  { group, topics }: Pick<ConsumerOptions<unknown>, 'group' | 'topics'>,
+  telemetry: Pick<Telemetry, 'count' | 'gauge'>,
+  subscription: () => Subscription | undefined,
+): void {
+  for (const topic of topics) {
+    telemetry.count('trifold_consumer_messages_total', { topic }, 0)
+    telemetry.count('trifold_consumer_retries_total', { topic }, 0)
+  }
+  telemetry.count('trifold_dead_letters_total', { source: 'broker' }, 0)
+  const read = shared(async () => (await subscription()?.lag()) ?? [])
+  telemetry.gauge('trifold_consumer_lag_messages', async () => {
+    const lags = await read()
+    return lags.flatMap(({ topic, partition, messages }) =>
+      messages === undefined
+        ? []
+        : [{ labels: { group, topic, partition: String(partition) }, value: messages }],
+    )
+  })
+  telemetry.gauge('trifold_consumer_topic_partitions', async () => {
+    const counts = Map.groupBy(await read(), ({ topic }) => topic)
+    return [...counts].map(([topic, { length }]) => ({ labels: { group, topic }, value: length }))
+  })
 }

@@ -144,6 +144,16 @@ export function openSubscription(options: SubscriptionOptions): Subscription {
       wake()
     },
 
+    async lag() {
+      assertReachable()
+      return [...group.shares.values()]
+        .filter(({ end }) => member.topics.has(end.topic))
+        .map(({ end: { topic, partition, offset }, owner, position }) => {
+          const messages = owner === member ? Number(offset - position) : undefined
+          return { topic, partition, messages }
+        })
+    },
+
     async close() {
       closed = true
       if (group.members.delete(member)) rebalance(group)

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { after, describe, test } from 'node:test'
 import { migrate } from '../platform/migrate.ts'
-import { openPglite } from '../platform/pglite.ts'
+import { openTestDatabase } from '../tests/backends.ts'
 import {
   createIdempotency,
   idempotencyTable,
@@ -10,7 +10,7 @@ import {
   sendStored,
 } from './idempotency.ts'
 
-const database = await openPglite()
+const database = await openTestDatabase()
 after(() => database.close())
 await migrate(database, 'keys', [{ id: 1, name: 'initial', sql: idempotencyTable('keys') }])
 const idempotency = createIdempotency('keys')

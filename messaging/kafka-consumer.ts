@@ -58,6 +58,10 @@ export function createKafkaSubscription(options: MemberOptions): KafkaSubscripti
       member?.release(batches)
     },
 
+    async lag() {
+      return (await member?.lag()) ?? []
+    },
+
     async close() {
       closed = true
       await member?.close()

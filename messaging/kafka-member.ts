@@ -1,8 +1,9 @@
 import { Consumer, type ConsumerGroupJoinPayload } from '@platformatic/kafka'
 import type { Log, Runtime } from '../platform/runtime.ts'
-import type { Batch } from './bus.ts'
+import type { Batch, PartitionLag } from './bus.ts'
 import { isKafkaError, isUnavailable, needsRejoin, within } from './kafka-faults.ts'
 import { createFetcher } from './kafka-fetcher.ts'
+import { lagOf } from './kafka-lag.ts'
 import { createPartitions } from './kafka-partitions.ts'
 
 /**
@@ -19,6 +20,7 @@ export interface Member {
   poll(): Promise<void>
   commit(batches: readonly Batch[]): Promise<void>
   release(batches: readonly Batch[]): void
+  lag(): Promise<PartitionLag[]>
   close(): Promise<void>
 }
 
@@ -180,6 +182,7 @@ export function createMember(options: MemberOptions): Member {
       partitions.release(batches)
       wake()
     },
+    lag: () => lagOf(consumer, topics, partitions),
     close() {
       closed ??= leave()
       return closed

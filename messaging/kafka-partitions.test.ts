@@ -76,3 +76,19 @@ test('tells once of a batch that has been in hand for too long', () => {
   assert.deepEqual(partitions.overdue(NOW + 1), held)
   assert.deepEqual(partitions.overdue(NOW + 1), [])
 })
+
+test('the group stands where what is not committed begins, in hand or waiting', () => {
+  const partitions = owning(5, 0)
+  const [empty] = partitions.idle()
+  empty!.next = 7n
+  const standing = () => partitions.positions().map(({ offset }) => offset)
+  assert.deepEqual(standing(), [0n, 7n])
+  const held = partitions.take(2, NOW)
+  assert.deepEqual(standing(), [0n, 7n])
+  partitions.settle(held)
+  assert.deepEqual(standing(), [2n, 7n])
+})
+
+test('it is not known where the group stands in a partition that was just won', () => {
+  assert.deepEqual(owning(0).positions(), [])
+})

@@ -35,6 +35,8 @@ export interface Partitions {
   /** Those that nothing is waiting of, in hand or being fetched. */
   idle(): OwnedPartition[]
   isBusy(): boolean
+  /** Where the group stands: the first offset that is not committed; not known of all that are owned. */
+  positions(): { readonly topic: string; readonly partition: number; readonly offset: bigint }[]
   owns(partition: OwnedPartition): boolean
   /** Batches in hand since before that time that were not told of before. */
   overdue(sinceMs: number): Batch[]
@@ -85,6 +87,11 @@ export function createPartitions(): Partitions {
         ({ lease, waiting, isFetching }) => !lease && waiting.length === 0 && !isFetching,
       ),
     isBusy: () => [...owned.values()].some(({ lease }) => lease !== undefined),
+    positions: () =>
+      [...owned.values()].flatMap(({ topic, partition, lease, waiting, next }) => {
+        const offset = lease?.batch.messages[0]?.offset ?? waiting[0]?.offset ?? next
+        return offset === undefined ? [] : [{ topic, partition, offset }]
+      }),
     owns: (partition) => owned.get(placeOf(partition)) === partition,
     overdue(sinceMs) {
       const leases = [...owned.values()].flatMap(({ lease }) => lease ?? [])

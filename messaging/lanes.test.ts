@@ -3,8 +3,8 @@ import { after, describe, test } from 'node:test'
 import fc from 'fast-check'
 import { type Database, DatabaseError } from '../platform/database.ts'
 import { migrate } from '../platform/migrate.ts'
-import { openPglite } from '../platform/pglite.ts'
 import { createLog } from '../platform/telemetry.ts'
+import { openTestDatabase } from '../tests/backends.ts'
 import { createClock, until } from '../tests/harness.ts'
 import { holdLanes, type LanesOptions, share } from './lanes.ts'
 import { LANES, outboxTables } from './outbox.ts'
@@ -77,7 +77,7 @@ describe('a fair share of the lanes', () => {
   })
 })
 
-const database = await openPglite()
+const database = await openTestDatabase()
 after(() => database.close())
 let schemas = 0
 

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { after, describe, test } from 'node:test'
 import { migrate } from '../platform/migrate.ts'
-import { openPglite } from '../platform/pglite.ts'
+import { openTestDatabase } from '../tests/backends.ts'
 import {
   type Carrier,
   createOutbox,
@@ -11,7 +11,7 @@ import {
   outboxTables,
 } from './outbox.ts'
 
-const database = await openPglite()
+const database = await openTestDatabase()
 after(() => database.close())
 const now = Date.parse('2026-03-01T10:00:00Z')
 const allLanes = Array.from({ length: LANES }, (_, lane) => lane)

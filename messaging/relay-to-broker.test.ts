@@ -1,21 +1,18 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import { type Database, DatabaseError } from '../platform/database.ts'
-import { systemRuntime } from '../platform/runtime.ts'
+import { openTestBroker } from '../tests/backends.ts'
 import { readTopics, until } from '../tests/harness.ts'
 import { message, openRelays } from '../tests/relays.ts'
 import type { Bus } from './bus.ts'
-import { createEmbeddedBus } from './embedded-bus.ts'
 
 const { database, setUp, settle } = await openRelays()
-let buses = 0
 
 /** The topic `words`, and a bus on it whose sends are counted and can be followed by a fault. */
 async function openBus(t: { after(work: () => Promise<void>): void }) {
   const topics = [{ name: 'words', partitions: 2, compacted: false }]
-  buses += 1
-  const schema = `bus_${buses}`
-  const bus = await createEmbeddedBus({ database, runtime: systemRuntime, topics, schema })
+  const broker = await openTestBroker({ database, topics })
+  const bus = await broker.open()
   const read = await readTopics(bus, ['words'])
   const batches: number[] = []
   const sentHooks: (() => void)[] = []
@@ -29,9 +26,9 @@ async function openBus(t: { after(work: () => Promise<void>): void }) {
   }
   t.after(async () => {
     await read.close()
-    await bus.close()
+    await broker.close()
   })
-  return { bus, counting, read, batches, onSent: (hook: () => void) => sentHooks.push(hook) }
+  return { broker, counting, read, batches, onSent: (hook: () => void) => sentHooks.push(hook) }
 }
 const idsOf = (messages: readonly { headers: Readonly<Record<string, string>> }[]) =>
   messages.map(({ headers }) => headers.ce_id)
@@ -55,7 +52,7 @@ describe('rows for the broker', () => {
 
   test('wait while the broker is away, and go when it is back', async (t) => {
     const { start, put, waiting, clock, isEmpty } = await setUp(t)
-    const { bus, counting, read, batches } = await openBus(t)
+    const { broker, counting, read, batches } = await openBus(t)
     let failures = 0
     const failing: Bus = {
       ...counting,
@@ -65,7 +62,7 @@ describe('rows for the broker', () => {
           throw error
         }),
     }
-    bus.pause()
+    broker.pause()
     start({ bus: failing })
     await put([message('a1', 'a', 'broker'), message('a2', 'a', 'broker')])
     for (const wanted of [1, 2, 3]) {
@@ -74,7 +71,7 @@ describe('rows for the broker', () => {
       clock.moveOn(5_000)
     }
     assert.equal((await waiting()).length, 2)
-    bus.resume()
+    broker.resume()
     clock.moveOn(5_000)
     await isEmpty()
     assert.deepEqual(batches, [2])
@@ -105,5 +102,31 @@ describe('rows for the broker', () => {
     await isEmpty()
     await until(() => read.messages.length === 4)
     assert.deepEqual(idsOf(read.of('a')), ['a1', 'a2', 'a1', 'a2'])
+  })
+
+  test('whose broker says nothing at all stay, and do not hold up the end of the relay', async (t) => {
+    const { start, put, waiting, clock } = await setUp(t)
+    const { counting } = await openBus(t)
+    let sends = 0
+    const silent: Bus = {
+      ...counting,
+      send: () => {
+        sends += 1
+        return new Promise(() => undefined)
+      },
+    }
+    const relay = start({ bus: silent })
+    await put([message('a1', 'a', 'broker')])
+    await until(() => sends === 1)
+    let isClosed = false
+    const closing = relay.close().then(() => {
+      isClosed = true
+    })
+    await until(() => {
+      clock.moveOn(5_000)
+      return isClosed
+    })
+    await closing
+    assert.equal((await waiting()).length, 1)
   })
 })

@@ -1,11 +1,14 @@
+import { traceIds } from '../contracts/trace-context.ts'
 import type { Database, Queryable } from '../platform/database.ts'
 import { backoffMs, type Log, type Runtime } from '../platform/runtime.ts'
 import { createSignal, type Signal } from '../platform/signal.ts'
 import type { Telemetry } from '../platform/telemetry.ts'
+import { noTracing, type Tracer } from '../platform/tracing.ts'
 import { createWaiters } from '../platform/waiters.ts'
 import type { Bus } from './bus.ts'
 import { setAside } from './dead-letters.ts'
 import { holdLanes } from './lanes.ts'
+import { beginSend } from './message-spans.ts'
 import {
   type Carrier,
   type Delivery,
@@ -14,6 +17,7 @@ import {
   type OutboxRow,
   type Postponed,
 } from './outbox.ts'
+import { observeOutbox } from './outbox-metrics.ts'
 import { listenToPeers } from './relay-peers.ts'
 
 /**
@@ -45,6 +49,7 @@ export interface RelayOptions {
   readonly runtime: Runtime
   readonly log: Log
   readonly telemetry: Telemetry
+  readonly tracer?: Tracer
   readonly soleProcess: boolean
   readonly bus?: Bus
   readonly call?: Deliver
@@ -57,11 +62,12 @@ const CALLS_AT_ONCE = 128
 const IDLE_MS = 1_000
 const RETRY_BASE_MS = 100
 const RETRY_MAX_MS = 5_000
+const LAST_SEND_MS = 2_000
 
 type Loop = { readonly carrier: Carrier; readonly signal: Signal; readonly done: Promise<void> }
 
 export function startRelay(options: RelayOptions): Relay {
-  const { runtime, log, telemetry, outbox, database } = options
+  const { runtime, log, outbox } = options
   const closing = new AbortController()
   const loops: Loop[] = []
   const wakeAll = () => {
@@ -88,7 +94,10 @@ export function startRelay(options: RelayOptions): Relay {
   if (bus) begin('broker', (signal) => relayToBroker(context, signal, bus))
   if (call) begin('http', (signal) => relayCalls(context, signal, 'http', call))
   if (letter) begin('letter', (signal) => relayCalls(context, signal, 'letter', letter))
-  observeDepth(outbox, database, telemetry, runtime)
+  observeOutbox(
+    options,
+    loops.map(({ carrier }) => carrier),
+  )
 
   return {
     wake(committed) {
@@ -170,7 +179,7 @@ async function relayToBroker(at: LoopContext, signal: Signal, bus: Bus): Promise
           : await outbox.takeForBroker(database, acknowledged, lanes, BROKER_BATCH)
       acknowledged = []
       if (rows.length > 0) {
-        await bus.send(rows.map(toBusMessage))
+        await send(at, bus, rows)
         acknowledged = rows.map(({ id }) => id)
         telemetry.count('trifold_outbox_delivered_total', { carrier: 'broker' }, rows.length)
         telemetry.observe('trifold_relay_batch_size', rows.length)
@@ -189,6 +198,35 @@ async function relayToBroker(at: LoopContext, signal: Signal, bus: Bus): Promise
       await runtime.sleep(waitMs, at.stopped)
       failures += 1
     }
+  }
+}
+
+async function send(at: LoopContext, bus: Bus, rows: readonly OutboxRow[]): Promise<void> {
+  const spans = beginSend(at.tracer ?? noTracing, rows)
+  try {
+    await orStopped(at, bus.send(spans.rows.map(toBusMessage)))
+    spans.end()
+  } catch (error) {
+    spans.end(error)
+    throw error
+  }
+}
+
+/** A broker that says nothing does not hold up the end; what is in doubt stays in the outbox. */
+async function orStopped({ stopped, runtime }: LoopContext, sent: Promise<void>): Promise<void> {
+  const late = Promise.withResolvers<never>()
+  const over = new AbortController()
+  const onStop = async () => {
+    await runtime.sleep(LAST_SEND_MS, over.signal)
+    if (!over.signal.aborted) late.reject(new Error('the relay is closed before it had an answer'))
+  }
+  stopped.addEventListener('abort', onStop)
+  if (stopped.aborted) void onStop()
+  try {
+    await Promise.race([sent, late.promise])
+  } finally {
+    over.abort()
+    stopped.removeEventListener('abort', onStop)
   }
 }
 
@@ -310,7 +348,8 @@ async function attempt(
           created: new Date(at.runtime.now()),
         },
       ])
-      at.log.error({ row: row.eventId, reason: delivery.reason }, 'a message was set aside')
+      const about = { row: row.eventId, ...traceIds(row.headers) }
+      at.log.error({ ...about, reason: delivery.reason }, 'a message was set aside')
       at.telemetry.count('trifold_dead_letters_total', { source: 'outbox' })
     }
     const failed = delivery.kind === 'retry'
@@ -318,7 +357,7 @@ async function attempt(
     at.telemetry.count(name, { carrier })
     return delivery
   } catch (error) {
-    at.log.warn({ err: error, row: row.eventId }, 'a delivery failed')
+    at.log.warn({ err: error, row: row.eventId, ...traceIds(row.headers) }, 'a delivery failed')
     at.telemetry.count('trifold_outbox_failures_total', { carrier })
     return { kind: 'retry', error: String(error) }
   }
@@ -332,24 +371,4 @@ function byKey(rows: readonly OutboxRow[]): OutboxRow[][] {
     else groups.set(row.key, [row])
   }
   return [...groups.values()]
-}
-
-function observeDepth(outbox: Outbox, db: Database, telemetry: Telemetry, runtime: Runtime): void {
-  let reading: ReturnType<Outbox['depth']> | undefined
-  // The gauges of a scrape are read side by side: one look at the table is enough for both.
-  const read = () => {
-    reading ??= outbox.depth(db).finally(() => {
-      reading = undefined
-    })
-    return reading
-  }
-  telemetry.gauge('trifold_outbox_rows', async () => {
-    const depth = await read()
-    return depth.map(({ carrier, rows }) => ({ labels: { carrier }, value: rows }))
-  })
-  telemetry.gauge('trifold_outbox_oldest_seconds', async () => {
-    const depth = await read()
-    const oldest = Math.min(...depth.map((carrier) => carrier.oldest.getTime()), runtime.now())
-    return (runtime.now() - oldest) / 1000
-  })
 }

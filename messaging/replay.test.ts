@@ -2,9 +2,9 @@ import assert from 'node:assert/strict'
 import { after, describe, test } from 'node:test'
 import { type Database, DatabaseError } from '../platform/database.ts'
 import { migrate } from '../platform/migrate.ts'
-import { openPglite } from '../platform/pglite.ts'
 import { systemRuntime } from '../platform/runtime.ts'
 import { createLog } from '../platform/telemetry.ts'
+import { openTestDatabase } from '../tests/backends.ts'
 import {
   countDeadLetters,
   type DeadLetter,
@@ -17,7 +17,7 @@ import {
 import { createOutbox, outboxTables } from './outbox.ts'
 import { createReplay, type ReplayOptions } from './replay.ts'
 
-const database = await openPglite()
+const database = await openTestDatabase()
 after(() => database.close())
 let schemas = 0
 const bytes = (text: string) => new TextEncoder().encode(text)

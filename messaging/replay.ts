@@ -1,11 +1,13 @@
 import { type Database, type Queryable, transact } from '../platform/database.ts'
 import type { Log, Runtime } from '../platform/runtime.ts'
+import { noTracing, type Tracer } from '../platform/tracing.ts'
 import {
   type DeadLetter,
   explainDeadLetter,
   lockDeadLetter,
   removeDeadLetter,
 } from './dead-letters.ts'
+import { beginProcess } from './message-spans.ts'
 import type { Carrier, Outbox, OutboxMessage } from './outbox.ts'
 import type { Relay } from './relay.ts'
 import { type Decode, type Handle, type Refusal, readMessage, refusalOf } from './settlement.ts'
@@ -33,6 +35,8 @@ export interface ReplayOptions<Body> {
   readonly relay: Pick<Relay, 'wake'>
   readonly runtime: Pick<Runtime, 'now'>
   readonly log: Log
+  readonly group?: string
+  readonly tracer?: Tracer
 }
 
 /** Rejects only with what may pass: the database is away, or its conflicts do not end. */
@@ -90,19 +94,28 @@ interface HandledAgain {
 
 async function handleAgain<Body>(
   tx: Queryable,
-  { decode, handle, outbox, relay, runtime }: ReplayOptions<Body>,
+  options: ReplayOptions<Body>,
   letter: DeadLetter,
 ): Promise<HandledAgain> {
+  const { decode, handle, outbox, relay, runtime, group, tracer = noTracing } = options
   if (letter.source === 'outbox') {
     await outbox.enqueue(tx, [toOutbox(letter)], runtime.now())
     return { afterCommit: () => relay.wake(tx) }
   }
   const read = readMessage(decode, letter)
   if (!('event' in read)) return { refusal: read }
-  const handled = (await handle(tx, [read.event])) ?? {}
-  const reason = handled.poison?.get(read.event)
-  const { afterCommit } = handled
-  return { afterCommit, ...(reason !== undefined && { refusal: { code: 'REFUSED', reason } }) }
+  const spans = beginProcess(tracer, group, [{ message: letter, read }])
+  try {
+    const { event } = spans.run[0]!.read
+    const { poison, afterCommit } = (await handle(tx, [event])) ?? {}
+    const reason = poison?.get(event)
+    const refusal = reason === undefined ? undefined : ({ code: 'REFUSED', reason } as const)
+    spans.end({ error: refusal?.code })
+    return { afterCommit, ...(refusal && { refusal }) }
+  } catch (error) {
+    spans.end({ error })
+    throw error
+  }
 }
 
 function runAfterCommit(afterCommit: (() => void) | undefined, log: Log): void {

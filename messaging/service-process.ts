@@ -10,13 +10,14 @@ import {
   sendJson,
   sendProblem,
 } from '../platform/front-door.ts'
-import { createHttpClient } from '../platform/http-client.ts'
+import { createHttpClient, tracedCalls } from '../platform/http-client.ts'
 import { openPostgres } from '../platform/postgres.ts'
 import { runProcess } from '../platform/process.ts'
 import { backoffMs, type Log, systemRuntime } from '../platform/runtime.ts'
 import { createLog, createTelemetry } from '../platform/telemetry.ts'
+import { openTracer, tracingConfig } from '../platform/tracing-start.ts'
 import { createKafkaBus } from './kafka-bus.ts'
-import type { Service, ServiceParts } from './service.ts'
+import { measured, type Service, type ServiceParts } from './service.ts'
 
 /** What a service needs that is a process of its own, on Kafka and PostgreSQL. */
 export const processConfig = {
@@ -38,6 +39,7 @@ export const processConfig = {
     minLength: 1,
     description: 'Kafka brokers to begin with, as host:port, separated by commas.',
   }),
+  ...tracingConfig,
 } as const
 
 const processSchema = Type.Object(processConfig)
@@ -104,8 +106,11 @@ function openDoor(config: ProcessConfig, name: string, path: string): Promise<Fr
 }
 
 async function openParts(config: ProcessConfig, name: string, log: Log) {
+  const telemetry = createTelemetry(name)
+  const tracer = await openTracer({ service: name, messagingSystem: 'kafka', log }, config)
   const database = await openPostgres({
     url: config.DATABASE_URL,
+    telemetry,
     maxConnections: config.DATABASE_CONNECTIONS,
     onPoolError: (err) => log.warn({ err }, 'a connection to the database was lost'),
   })
@@ -116,13 +121,14 @@ async function openParts(config: ProcessConfig, name: string, log: Log) {
     log,
   })
   const http = createHttpClient()
-  const forService: ServiceParts = {
+  const forService = measured({
     database,
     bus,
-    http: http.call,
+    http: tracedCalls(http.call, tracer),
     runtime: systemRuntime,
     log,
-    telemetry: createTelemetry(name),
+    telemetry,
+    tracer,
     soleProcess: false,
     server: {
       basePath: config.BASE_PATH,
@@ -130,13 +136,14 @@ async function openParts(config: ProcessConfig, name: string, log: Log) {
       requestTimeoutMs: config.REQUEST_TIMEOUT_MS,
       rateLimitPerMinute: config.RATE_LIMIT_PER_MINUTE,
     },
-  }
+  })
   return {
     forService,
     async close() {
       await http.close()
       await bus.close()
       await database.close()
+      await tracer.close()
     },
   }
 }

@@ -1,4 +1,5 @@
 import { Fault } from '../contracts/problems.ts'
+import type { TraceContext } from '../contracts/trace-context.ts'
 import { coalesce } from '../platform/coalesce.ts'
 import { type Database, ping, type Queryable, transact } from '../platform/database.ts'
 import type { HttpClient } from '../platform/http-client.ts'
@@ -7,8 +8,10 @@ import {
   type HttpServer,
   type HttpServerOptions,
 } from '../platform/http-server.ts'
+import { measuredCalls, measuredDatabase } from '../platform/measured.ts'
 import type { Log, Runtime } from '../platform/runtime.ts'
 import type { Telemetry } from '../platform/telemetry.ts'
+import { inCommitSpans, noTracing, type Tracer } from '../platform/tracing.ts'
 import type { Bus } from './bus.ts'
 import type { ConsumerOptions } from './consumer.ts'
 import { deadLetterRoutes } from './dead-letter-routes.ts'
@@ -23,12 +26,24 @@ export interface ServiceParts {
   readonly runtime: Runtime
   readonly log: Log
   readonly telemetry: Telemetry
+  /** Absent where nothing is traced. */
+  readonly tracer?: Tracer
   /** True where no other process can have the database. */
   readonly soleProcess: boolean
   readonly server: Pick<
     HttpServerOptions,
     'basePath' | 'bodyLimitBytes' | 'requestTimeoutMs' | 'rateLimitPerMinute'
   >
+}
+
+/** The parts, with what database and other services take reported. */
+export function measured(parts: ServiceParts): ServiceParts {
+  const { database, http, telemetry } = parts
+  return {
+    ...parts,
+    database: measuredDatabase(database, telemetry),
+    http: measuredCalls(http, telemetry),
+  }
 }
 
 /** A running service. It answers through `app`; closing drains, finishes, commits and lets go. */
@@ -48,38 +63,45 @@ export async function createServiceServer<Body>(
   parts: ServiceParts & ReplayOptions<Body>,
   about: Pick<HttpServerOptions, 'service' | 'title'>,
 ): Promise<HttpServer> {
-  const { database, schema, bus, server, log, telemetry, runtime } = parts
+  const { database, schema, bus, server, log, telemetry, tracer, runtime } = parts
   telemetry.gauge('trifold_dead_letters', () => countDeadLetters(database, schema))
   const readiness = { database: () => ping(database), broker: () => bus.ping() }
-  const app = await createHttpServer({ ...server, ...about, log, telemetry, runtime, readiness })
+  const observed = { log, telemetry, tracer }
+  const app = await createHttpServer({ ...server, ...about, ...observed, runtime, readiness })
   deadLetterRoutes(app, about.service, { database, schema, log, replay: createReplay(parts) })
   return app
 }
 
 /** Batches of concurrent requests: at most so many share a transaction, at most so many wait. */
-export const requestBatches = {
+export const requestBatches = (telemetry: Pick<Telemetry, 'count'>) => ({
   maxBatch: 500,
   maxQueue: 10_000,
   lanes: 2,
-  overflow: () => new Fault('TOO_MANY_REQUESTS'),
-}
+  overflow() {
+    telemetry.count('trifold_requests_refused_total')
+    return new Fault('TOO_MANY_REQUESTS')
+  },
+})
 
 /**
  * Lets concurrent requests share a transaction; `afterCommit` runs before they are answered, with
- * the transaction that was committed.
+ * the transaction that was committed. Each item has a span of it in its own trace.
  */
 export function inBatches<Item, Result>(
-  database: Database,
+  parts: Pick<ServiceParts, 'database' | 'telemetry' | 'tracer'>,
+  spans: { readonly schema: string; readonly traceOf: (item: Item) => TraceContext },
   run: (tx: Queryable, items: readonly Item[]) => Promise<readonly Result[]>,
   afterCommit: (results: readonly Result[], committed: Queryable) => void,
 ): (item: Item) => Promise<Result> {
+  const { database, telemetry, tracer = noTracing } = parts
+  const commit = (items: readonly Item[]) =>
+    transact(database, async (tx) => ({ results: await run(tx, items), tx }))
   return coalesce<Item, Result>({
-    ...requestBatches,
+    ...requestBatches(telemetry),
     run: async (items) => {
-      const { results, tx } = await transact(database, async (tx) => ({
-        results: await run(tx, items),
-        tx,
-      }))
+      const traces = items.map(spans.traceOf)
+      const { results, tx } = await inCommitSpans(tracer, spans.schema, traces, () => commit(items))
+      telemetry.observe('trifold_request_batch_size', items.length)
       afterCommit(results, tx)
       return results
     },

@@ -1,9 +1,12 @@
 import type { Received } from '../contracts/events.ts'
+import { traceContextOf, traceIds } from '../contracts/trace-context.ts'
 import { type Database, DatabaseError, type Queryable } from '../platform/database.ts'
 import { backoffMs, type Log, type Runtime } from '../platform/runtime.ts'
 import type { Telemetry } from '../platform/telemetry.ts'
+import { noTracing, type Tracer } from '../platform/tracing.ts'
 import type { BusMessage } from './bus.ts'
 import { type DeadLetter, setAside } from './dead-letters.ts'
+import { beginProcess } from './message-spans.ts'
 import { createOutage } from './outage.ts'
 
 /**
@@ -43,10 +46,12 @@ export interface Item<Body> {
 export interface SettlementOptions<Body> {
   readonly database: Database
   readonly schema: string
+  readonly group: string
   readonly handle: Handle<Body>
   readonly runtime: Runtime
   readonly log: Log
   readonly telemetry?: Pick<Telemetry, 'count' | 'observe'> | undefined
+  readonly tracer?: Tracer | undefined
   readonly backoff: { readonly baseMs: number; readonly maxMs: number }
   /** Aborted when no further try is to be made. */
   readonly stopped: AbortSignal
@@ -62,10 +67,13 @@ const LONE_TRIES = 3
 
 export function createSettlement<Body>(options: SettlementOptions<Body>) {
   const { database, schema, runtime, log, telemetry, stopped, backoff } = options
+  const { group, tracer = noTracing } = options
   const outage = createOutage(log, 'the database')
 
   /** Resolves with the error when nothing of the run was written. */
-  async function attempt(run: readonly Item<Body>[]): Promise<{ error: unknown } | undefined> {
+  async function attempt(items: readonly Item<Body>[]): Promise<{ error: unknown } | undefined> {
+    const spans = beginProcess(tracer, group, items)
+    const { run } = spans
     const events = run.flatMap(({ read }) => ('event' in read ? [read.event] : []))
     let handled: Handled<Body> | undefined
     let letters: DeadLetter[] = []
@@ -76,8 +84,10 @@ export function createSettlement<Body>(options: SettlementOptions<Body>) {
         await setAside(tx, schema, letters)
       })
     } catch (error) {
+      spans.end({ error })
       return { error }
     }
+    spans.end({ refusalOf: (message) => codeOf(letters, message) })
     outage.over()
     report(run, letters)
     try {
@@ -106,9 +116,12 @@ export function createSettlement<Body>(options: SettlementOptions<Body>) {
     }
     if (letters.length === 0) return
     telemetry?.count('trifold_dead_letters_total', { source: 'broker' }, letters.length)
-    for (const { topic, partition, offset, code, reason } of letters) {
+    for (const { topic, partition, offset, code, reason, headers } of letters) {
       const at = `${topic}/${partition}/${offset}`
-      log.error({ at, code, reason }, 'a message was set aside')
+      log.error(
+        { at, code, reason, ...traceIds(traceContextOf(headers)) },
+        'a message was set aside',
+      )
     }
   }
 
@@ -163,7 +176,13 @@ export function createSettlement<Body>(options: SettlementOptions<Body>) {
   return { settle, databaseIsAway: () => outage.lasts() }
 }
 
-const isAt = (message: BusMessage, topic: string, partition: number) =>
+/** Why a message was set aside; undefined where it was not. */
+function codeOf(letters: readonly DeadLetter[], message: BusMessage): string | undefined {
+  const { topic, partition, offset } = message
+  return letters.find((letter) => isAt(letter, topic, partition) && letter.offset === offset)?.code
+}
+
+const isAt = (message: Pick<BusMessage, 'topic' | 'partition'>, topic: string, partition: number) =>
   message.topic === topic && message.partition === partition
 
 /** The event that a message is, or why it is none. */

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
-import { type CoalesceOptions, coalesce } from './coalesce.ts'
+import { type CoalesceOptions, coalesce, shared } from './coalesce.ts'
 import { DatabaseError } from './database.ts'
 
 /** Doubles numbers in batches that end when told to; `bad` items fail whatever batch they are in. */
@@ -114,4 +114,16 @@ describe('a batch that fails', () => {
     await assert.rejects(double(1), /cannot double 1/)
     assert.equal(await double(2), 4)
   })
+})
+
+test('calls at the same time share one run of the work, later ones run it again', async () => {
+  let runs = 0
+  const run = shared(async () => {
+    runs += 1
+    if (runs === 2) throw new Error('the second run fails')
+    return runs
+  })
+  assert.deepEqual(await Promise.all([run(), run(), run()]), [1, 1, 1])
+  await assert.rejects(run(), /the second run fails/)
+  assert.equal(await run(), 3)
 })

@@ -58,6 +58,17 @@ export function coalesce<Item, Result>(
     })
 }
 
+/** Whoever calls while the work runs shares its result. */
+export function shared<T>(work: () => Promise<T>): () => Promise<T> {
+  let running: Promise<T> | undefined
+  return () => {
+    running ??= work().finally(() => {
+      running = undefined
+    })
+    return running
+  }
+}
+
 function isUnavailable(error: unknown): boolean {
   return (error as { kind?: unknown }).kind === 'unavailable'
 }

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
+import { openTestDatabase } from '../tests/backends.ts'
 import { type Database, DatabaseError, type DatabaseErrorKind, transact } from './database.ts'
-import { openPglite } from './pglite.ts'
 
-const database = await openPglite()
+const database = await openTestDatabase()
 after(() => database.close())
 await database.script('create table item (id integer primary key)')
 

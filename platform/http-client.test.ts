@@ -31,7 +31,10 @@ test('sends method, headers and body, and resolves with any answer', async (t) =
     response.writeHead(402).end(JSON.stringify(seen))
   })
   const headers = { 'x-one': '1' }
-  const answer = await call({ method: 'POST', url: `${url}/a?b=1`, headers, body: 'héllo' }, 2000)
+  const answer = await call(
+    { target: 'billing', method: 'POST', url: `${url}/a?b=1`, headers, body: 'héllo' },
+    2000,
+  )
   assert.equal(answer.status, 402)
   assert.deepEqual(JSON.parse(answer.body), ['POST', '/a?b=1', '1', 'héllo'])
 })
@@ -40,7 +43,8 @@ test('uses its connections again', async (t) => {
   let connections = 0
   const { server, call, url } = await serve(t, (_request, response) => response.end('ok'))
   server.on('connection', () => connections++)
-  for (let i = 0; i < 20; i++) await call({ method: 'GET', url, headers: {} }, 2000)
+  for (let i = 0; i < 20; i++)
+    await call({ target: 'billing', method: 'GET', url, headers: {} }, 2000)
   // A connection is free again a moment after its answer, so a second one may open meanwhile.
   assert.ok(connections <= 2, `${connections} connections for 20 calls`)
 })
@@ -50,7 +54,7 @@ test('rejects when nobody listens, naming the call but not its query', async (t)
   server.close()
   await once(server, 'close')
   await assert.rejects(
-    call({ method: 'DELETE', url: `${url}/a?p=1`, headers: {} }, 2000),
+    call({ target: 'billing', method: 'DELETE', url: `${url}/a?p=1`, headers: {} }, 2000),
     (error) => {
       assert.ok(error instanceof HttpUnreachable)
       assert.match(error.message, /^DELETE http:\/\/127\.0\.0\.1:\d+\/a: .*ECONNREFUSED/)
@@ -65,7 +69,7 @@ test('the time-out covers an answer that never comes, and a body that never ends
   })
   for (const path of ['/head', '/body']) {
     const started = performance.now()
-    const answer = call({ method: 'GET', url: url + path, headers: {} }, 100)
+    const answer = call({ target: 'billing', method: 'GET', url: url + path, headers: {} }, 100)
     await assert.rejects(answer, HttpUnreachable)
     assert.ok(performance.now() - started < 1500)
   }
@@ -78,7 +82,7 @@ test('rejects an answer that breaks off or is larger than the bound', async (t) 
   })
   for (const path of ['/large', '/broken']) {
     await assert.rejects(
-      call({ method: 'GET', url: url + path, headers: {} }, 2000),
+      call({ target: 'billing', method: 'GET', url: url + path, headers: {} }, 2000),
       HttpUnreachable,
     )
   }

@@ -1,7 +1,11 @@
 import { Agent, request } from 'undici'
+import { traceContextOf } from '../contracts/trace-context.ts'
+import type { Tracer } from './tracing.ts'
 
 /** One HTTP call. The URL is absolute; the body is text whose content type the headers name. */
 export interface HttpCall {
+  /** The service that is called. */
+  readonly target: 'order' | 'billing' | 'notification'
   readonly method: 'POST' | 'GET' | 'DELETE'
   readonly url: string
   readonly headers: Readonly<Record<string, string>>
@@ -45,6 +49,40 @@ export function createHttpClient(): { call: HttpClient; close(): Promise<void> }
   }
 
   return { call, close: () => agent.close() }
+}
+
+/**
+ * The same client, with a span for each call, in the trace that its headers continue; the other side
+ * continues the span.
+ */
+export function tracedCalls(http: HttpClient, tracer: Tracer): HttpClient {
+  if (!tracer.isOn) return http
+  return async (call, timeoutMs) => {
+    const { method, headers } = call
+    const url = new URL(call.url)
+    const span = tracer.begin({
+      name: method,
+      kind: 'client',
+      parent: traceContextOf(headers),
+      attributes: {
+        'http.request.method': method,
+        'server.address': url.hostname,
+        'server.port': Number(url.port) || (url.protocol === 'https:' ? 443 : 80),
+        'url.full': call.url,
+      },
+    })
+    try {
+      const answer = await http({ ...call, headers: { ...headers, ...span.context } }, timeoutMs)
+      span.end({
+        attributes: { 'http.response.status_code': answer.status },
+        error: answer.status >= 400 ? String(answer.status) : undefined,
+      })
+      return answer
+    } catch (error) {
+      span.end({ error })
+      throw error
+    }
+  }
 }
 
 export class HttpUnreachable extends Error {

@@ -1,16 +1,19 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { Fault } from '../contracts/problems.ts'
+import { type TraceContext, traceContextOf, traceIds } from '../contracts/trace-context.ts'
 import type { HttpServer } from './http-validation.ts'
 import type { PlainSchema } from './schema-text.ts'
 import type { Telemetry } from './telemetry.ts'
+import type { Span, SpanStart, Tracer } from './tracing.ts'
 
 declare module 'fastify' {
   interface FastifyRequest {
-    /** W3C trace context: the caller's, or one that begins here. */
-    traceparent: string
+    /** What follows from the request continues this: its span, or what the caller sent, if any. */
+    trace: TraceContext
+    span: Span | undefined
   }
   interface FastifyContextConfig {
-    /** Its requests are logged at debug only: probes and scrapes come for ever. */
+    /** Its requests have no span and are logged at debug only: probes and scrapes come for ever. */
     quiet?: boolean
   }
 }
@@ -31,17 +34,21 @@ export const DATA_HEADERS = {
  * What happens to every request: its id and trace context come in, its id goes out, and its answer
  * is counted, timed and logged.
  */
-export function addRequestHooks(app: HttpServer, telemetry: Telemetry): void {
+export function addRequestHooks(app: HttpServer, telemetry: Telemetry, tracer: Tracer): void {
   let isClosing = false
   app.addHook('preClose', async () => {
     isClosing = true
   })
-  app.decorateRequest('traceparent', '')
+  app.decorateRequest('trace')
+  app.decorateRequest('span')
 
   // With callbacks, not promises: these run for every request.
   app.addHook('onRequest', (request, reply, done) => {
-    const { traceparent } = request.headers
-    request.traceparent = isTraceparent(traceparent) ? traceparent : newTraceparent()
+    const caller = traceContextOf(request.headers)
+    const isTraced = tracer.isOn && !request.routeOptions.config.quiet
+    request.span = isTraced ? tracer.begin(spanOf(request, caller)) : undefined
+    request.trace = request.span?.context ?? caller
+    if (request.trace.traceparent) request.log = request.log.child(traceIds(request.trace))
     reply.header('x-request-id', request.id).headers(DATA_HEADERS)
     // Running requests are finished; those that come late on an open connection go elsewhere.
     const detail = 'the service is closing'
@@ -56,14 +63,18 @@ export function addRequestHooks(app: HttpServer, telemetry: Telemetry): void {
   })
 
   app.addHook('onResponse', (request, reply, done) => {
-    const { method, traceparent } = request
+    const { method } = request
     const route = request.routeOptions.url ?? 'unmatched'
     const status = reply.statusCode
     const durationMs = Math.round(reply.elapsedTime * 1000) / 1000
     telemetry.count('trifold_http_requests_total', { method, route, status: String(status) })
     telemetry.observe('trifold_http_request_seconds', durationMs / 1000, { method, route })
     const level = request.routeOptions.config.quiet ? 'debug' : 'info'
-    request.log[level]({ method, route, status, durationMs, traceparent }, 'a request was answered')
+    request.log[level]({ method, route, status, durationMs }, 'a request was answered')
+    request.span?.end({
+      attributes: { 'http.response.status_code': status },
+      error: status >= 500 ? String(status) : undefined,
+    })
     done()
   })
 }
@@ -79,21 +90,25 @@ function isBareText(payload: unknown, request: FastifyRequest, reply: FastifyRep
   return answers?.[reply.statusCode]?.type === 'string'
 }
 
-const TRACEPARENT = /^(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}$/
-
 /** The caller's id of a request, where it is fit for headers and log lines; otherwise a new one. */
 export function requestId(header: unknown): string {
   const isSane = typeof header === 'string' && /^[\w.-]{1,128}$/.test(header)
   return isSane ? header : crypto.randomUUID()
 }
 
-function isTraceparent(header: unknown): header is string {
-  return typeof header === 'string' && TRACEPARENT.test(header)
-}
-
-/** Digits of random UUIDs, which Node makes from a pool: several times faster than asking for bytes. */
-function newTraceparent(): string {
-  const trace = crypto.randomUUID().replaceAll('-', '')
-  const span = crypto.randomUUID().replaceAll('-', '').slice(16)
-  return `00-${trace}-${span}-01`
+/** By OpenTelemetry's conventions for HTTP servers. The name has the route, not the path: few names. */
+function spanOf(request: FastifyRequest, parent: TraceContext): SpanStart {
+  const { method, url, protocol } = request
+  const route = request.routeOptions.url
+  return {
+    name: route ? `${method} ${route}` : method,
+    kind: 'server',
+    parent,
+    attributes: {
+      'http.request.method': method,
+      'http.route': route,
+      'url.path': url.split('?', 1)[0],
+      'url.scheme': protocol,
+    },
+  }
 }

@@ -12,13 +12,21 @@ export interface OperationsOptions {
   readonly runtime: Runtime
 }
 
-const MAX_TEST_MS = 2000
+/** Less than a scrape waits for a gauge: a dependency that hangs is one that is down. */
+const MAX_TEST_MS = 1500
 
 /** Health, readiness and metrics. No rate limit holds for them: those who ask are not clients. */
 export function addOperations(app: HttpServer, options: OperationsOptions): void {
   const { service, telemetry } = options
   const config = { rateLimit: false, quiet: true } as const
   const hidden = { hide: true }
+  telemetry.gauge('trifold_ready', async () => {
+    const components = Object.entries(await testAll(options))
+    return components.map(([dependency, { status }]) => ({
+      labels: { dependency },
+      value: status === 'UP' ? 1 : 0,
+    }))
+  })
 
   app.get(
     `/${service}/health`,

@@ -58,7 +58,7 @@ async function build(t: TestContext, options: Partial<HttpServerOptions> = {}) {
     async (request) => ({
       ...request.params,
       ...request.query,
-      traceparent: request.traceparent,
+      trace: request.trace,
     }),
   )
   app.post('/orders/create', async (request) => ({ body: request.body ?? null }))
@@ -97,9 +97,7 @@ test('answers with and without the prefix and a trailing slash', async (t) => {
 
 test('reads numbers and booleans from the query, fills in defaults, leaves out what is unknown', async (t) => {
   const { app } = await build(t)
-  const { traceparent: _, ...plain } = (
-    await app.inject(`/orders/${UUID}?utm=x&__proto__=y`)
-  ).json()
+  const { trace: _, ...plain } = (await app.inject(`/orders/${UUID}?utm=x&__proto__=y`)).json()
   assert.deepEqual(plain, { id: UUID, limit: 20 })
   const { limit, deep } = (await app.inject(`/orders/${UUID}?limit=7&deep=1`)).json()
   assert.deepEqual({ limit, deep }, { limit: 7, deep: true })
@@ -254,17 +252,21 @@ test('keeps a sane request id, replaces any other, and logs it in every line', a
   }
 })
 
-test('keeps a valid traceparent and begins one otherwise', async (t) => {
-  const { app } = await build(t)
+test('passes a valid trace context on, logs it, and invents none', async (t) => {
+  const { app, lines } = await build(t)
   const url = `/orders/${UUID}`
-  const theirs = '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01'
-  const kept = await app.inject({ url, headers: { traceparent: theirs } })
-  assert.equal(kept.json().traceparent, theirs)
-  const wrong = theirs.replace(/b7ad6b7169203331/, '0'.repeat(16))
-  for (const headers of [{}, { traceparent: wrong }, { traceparent: 'x' }]) {
-    const { traceparent } = (await app.inject({ url, headers })).json()
-    assert.match(traceparent, /^00-[0-9a-f]{32}-[0-9a-f]{16}-01$/)
-    assert.notEqual(traceparent, wrong)
+  const traceparent = '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01'
+  const theirs = { traceparent, tracestate: 'a=1,b=2' }
+  const traceOf = async (headers: Record<string, string>) =>
+    (await app.inject({ url, headers })).json().trace
+  assert.deepEqual(await traceOf({ traceparent }), { traceparent })
+  assert.deepEqual(await traceOf(theirs), theirs)
+  assert.equal(lines.at(-1)?.trace_id, '0af7651916cd43dd8448eb211c80319c')
+  assert.deepEqual(await traceOf({ traceparent, tracestate: 'x'.repeat(513) }), { traceparent })
+  const wrong = traceparent.replace(/b7ad6b7169203331/, '0'.repeat(16))
+  for (const headers of [{}, { traceparent: wrong }, { traceparent: 'x' }, { tracestate: 'a=1' }]) {
+    assert.deepEqual(await traceOf(headers as Record<string, string>), {})
+    assert.equal(lines.at(-1)?.trace_id, undefined)
   }
 })
 
@@ -331,12 +333,21 @@ test('liveness tests nothing; readiness says which dependency is down, and never
       components: { database: { status: 'UP' }, broker: { status: 'DOWN' } },
     })
   }
+  const ready = async (of: Built['app']) =>
+    (await of.inject('/orders/actuator/prometheus')).body.match(/^trifold_ready.*/gm)
+  assert.deepEqual(await ready(app), [
+    'trifold_ready{dependency="database",service="order"} 1',
+    'trifold_ready{dependency="broker",service="order"} 0',
+  ])
   assert.deepEqual((await app.inject('/orders/actuator/health/liveness')).json(), { status: 'UP' })
   assert.deepEqual((await app.inject('/orders/health')).json(), { status: 'OK' })
   // A clock that jumps: the test that never ends is out of time at once.
   const runtime = { ...systemRuntime, sleep: async () => {} }
   const hung = await build(t, { runtime, readiness: { database: () => new Promise(() => {}) } })
   assert.equal((await hung.app.inject('/orders/actuator/health')).statusCode, 503)
+  assert.deepEqual(await ready(hung.app), [
+    'trifold_ready{dependency="database",service="order"} 0',
+  ])
 })
 
 test('counts requests by the pattern of their route', async (t) => {

@@ -9,6 +9,7 @@ import { rawProblem, sendProblem } from './http-problems.ts'
 import { compileValidator, type HttpServer, parseJsonBody } from './http-validation.ts'
 import type { Log, Runtime } from './runtime.ts'
 import type { Telemetry } from './telemetry.ts'
+import { noTracing, type Tracer } from './tracing.ts'
 
 export interface HttpServerOptions {
   /** The first part of every path of the service. */
@@ -24,6 +25,7 @@ export interface HttpServerOptions {
   readonly rateLimitPerMinute: number
   readonly log: Log | FastifyBaseLogger
   readonly telemetry: Telemetry
+  readonly tracer?: Tracer | undefined
   readonly readiness: Readonly<Record<string, () => Promise<void>>>
   readonly runtime: Runtime
 }
@@ -81,7 +83,7 @@ export async function createHttpServer(options: HttpServerOptions): Promise<Http
   app.setNotFoundHandler((request, reply) => sendProblem(notFound(request), request, reply))
   readJsonOnly(app)
   await limitRate(app, options.rateLimitPerMinute)
-  addRequestHooks(app, options.telemetry)
+  addRequestHooks(app, options.telemetry, options.tracer ?? noTracing)
   await addDocs(app, { service: options.service, title: options.title, basePath })
   addOperations(app, { ...options, log: app.log })
   return app

@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import { Client } from 'pg'
 import { backoffMs } from './runtime.ts'
 
@@ -15,6 +16,7 @@ export interface ListenerOptions {
 
 const RECONNECT_BASE_MS = 200
 const RECONNECT_MAX_MS = 5_000
+const LEAVE_LIMIT_MS = 1_000
 
 /** Connects when somebody first listens. */
 export function createListener(options: ListenerOptions): Listener {
@@ -75,7 +77,11 @@ export function createListener(options: ListenerOptions): Listener {
     async close() {
       closed = true
       clearTimeout(retry)
-      await client?.end().catch(() => undefined)
+      // A server that is frozen does not take its leave.
+      const limit = new AbortController()
+      const left = client?.end().catch(() => undefined)
+      await Promise.race([left, sleep(LEAVE_LIMIT_MS, undefined, limit).catch(() => undefined)])
+      limit.abort()
     },
   }
 }

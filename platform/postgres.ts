@@ -2,6 +2,8 @@ import { Pool, type PoolClient, DatabaseError as ServerError } from 'pg'
 import { type Database, DatabaseError, kindOf, type Queryable } from './database.ts'
 import { decoderOf, encodeValue } from './pg-values.ts'
 import { createListener } from './postgres-listener.ts'
+import { type Silence, watchSilence } from './postgres-silence.ts'
+import type { Telemetry } from './telemetry.ts'
 
 export interface PostgresOptions {
   readonly url: string
@@ -11,6 +13,8 @@ export interface PostgresOptions {
   readonly statementTimeoutMs?: number
   /** 5 seconds unless told. */
   readonly connectTimeoutMs?: number
+  /** Told of its connections, and of the wait for one. */
+  readonly telemetry?: Pick<Telemetry, 'gauge' | 'observe'>
   /** Told of every connection that broke while nobody used it; the pool replaces it by itself. */
   readonly onPoolError?: (error: Error) => void
 }
@@ -20,24 +24,35 @@ const CONNECT_TIMEOUT_MS = 5_000
 /** How much longer than the server's own time-out a silent server is waited for. */
 const silenceGraceMs = 5_000
 
-/** PostgreSQL over the wire. Connections are made when first needed, so it may be down meanwhile. */
+/**
+ * PostgreSQL over the wire. Connections are made when first needed, so it may be down meanwhile. While
+ * it does not answer at all, everything rejects at once, whatever statements may take otherwise.
+ */
 export async function openPostgres(options: PostgresOptions): Promise<Database> {
   const pool = createPool(options)
   const nameOf = createStatementNames()
+  if (options.telemetry) observePool(pool, options.telemetry)
   const listener = createListener({
     url: options.url,
     connectTimeoutMs: options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS,
     onError: (error) => options.onPoolError?.(error),
+  })
+  const silence = watchSilence({
+    url: options.url,
+    onSilence: (error) => options.onPoolError?.(error),
   })
   let closing: Promise<void> | undefined
 
   /** Borrows a connection; one that broke is not given back. */
   async function withConnection<T>(work: (connection: Connection) => Promise<T>): Promise<T> {
     if (closing) throw new DatabaseError('the database is closed', 'unavailable')
-    const client = await pool.connect().catch((cause) => {
-      throw connectError(cause)
+    silence.assertAnswers()
+    const begun = performance.now()
+    const client = await checkOut(pool, silence).finally(() => {
+      const seconds = (performance.now() - begun) / 1000
+      options.telemetry?.observe('trifold_database_connection_wait_seconds', seconds)
     })
-    const connection = createConnection(client, nameOf)
+    const connection = createConnection(client, nameOf, silence)
     try {
       return await work(connection)
     } finally {
@@ -56,7 +71,10 @@ export async function openPostgres(options: PostgresOptions): Promise<Database> 
       }),
     listen: listener.listen,
     close() {
-      closing ??= listener.close().then(() => pool.end())
+      closing ??= listener
+        .close()
+        .then(() => pool.end())
+        .finally(silence.close)
       return closing
     },
   }
@@ -81,6 +99,30 @@ function createPool(options: PostgresOptions): Pool {
   return pool
 }
 
+async function checkOut(pool: Pool, silence: Silence): Promise<PoolClient> {
+  const connected = pool.connect()
+  try {
+    return await silence.watch(connected)
+  } catch (cause) {
+    // It may yet come, and nobody waits for it any more.
+    connected.then((client) => client.release(true)).catch(() => undefined)
+    throw connectError(cause as Error)
+  }
+}
+
+function observePool(pool: Pool, telemetry: Pick<Telemetry, 'gauge'>): void {
+  telemetry.gauge('trifold_database_connections', () => [
+    { labels: { state: 'busy' }, value: pool.totalCount - pool.idleCount },
+    { labels: { state: 'idle' }, value: pool.idleCount },
+  ])
+  telemetry.gauge('trifold_database_connections_max', () => pool.options.max)
+  // The pool serves who asks it in the next turn, even with idle connections; the scrape asks too.
+  telemetry.gauge('trifold_database_connection_waiters', async () => {
+    await new Promise((resolve) => setImmediate(resolve))
+    return pool.waitingCount
+  })
+}
+
 interface Connection {
   run(text: string, params?: readonly unknown[]): Promise<{ rows: unknown[]; command: string }>
   script(text: string): Promise<void>
@@ -89,7 +131,11 @@ interface Connection {
   giveUp(): void
 }
 
-function createConnection(client: PoolClient, nameOf: StatementNames): Connection {
+function createConnection(
+  client: PoolClient,
+  nameOf: StatementNames,
+  silence: Silence,
+): Connection {
   let isBroken = false
   /** Statements that a caller starts together run one by one, as the protocol wants it. */
   let last: Promise<unknown> = Promise.resolve()
@@ -107,8 +153,11 @@ function createConnection(client: PoolClient, nameOf: StatementNames): Connectio
 
   return {
     run: (text, params = []) =>
-      inTurn(() => client.query({ name: nameOf(text), text, values: params.map(encodeValue) })),
-    script: (text) => inTurn(async () => void (await client.query(text))),
+      inTurn(() => {
+        const values = params.map(encodeValue)
+        return silence.watch(client.query({ name: nameOf(text), text, values }))
+      }),
+    script: (text) => inTurn(async () => void (await silence.watch(client.query(text)))),
     broken: () => isBroken,
     giveUp() {
       isBroken = true

@@ -27,12 +27,17 @@ test('a gauge whose reading fails is absent from the scrape, and back when it ca
     if (isDown) throw new Error('no database')
     return 5
   })
+  telemetry.gauge('trifold_outbox_rows', async () => {
+    if (isDown) throw new Error('no database')
+    return [{ labels: { carrier: 'http' }, value: 3 }]
+  })
   const value = /^trifold_dead_letters\{/m
-  assert.doesNotMatch((await telemetry.scrape()).body, value)
-  isDown = false
-  assert.match((await telemetry.scrape()).body, value)
-  isDown = true
-  assert.doesNotMatch((await telemetry.scrape()).body, value)
+  const labelled = /^trifold_outbox_rows\{/m
+  for (const isIt of [true, false, true]) {
+    isDown = isIt
+    const { body } = await telemetry.scrape()
+    assert.deepEqual([value.test(body), labelled.test(body)], [!isDown, !isDown])
+  }
 })
 
 test('services of one process do not mix, and only one tells of the process', async () => {

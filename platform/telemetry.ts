@@ -29,6 +29,38 @@ export const METRICS = {
     labels: ['style'],
     buckets: LONG_SECONDS,
   },
+  trifold_orders_pending: {
+    type: 'gauge',
+    help: 'Orders that are PENDING now.',
+    labels: ['style'],
+  },
+  trifold_orders_pending_oldest_seconds: {
+    type: 'gauge',
+    help: 'Age of the oldest order that is PENDING.',
+    labels: ['style'],
+  },
+  trifold_asked_again_total: {
+    type: 'counter',
+    help: 'Requests to billing, of orders and deposits, that were sent once more.',
+    labels: ['style'],
+  },
+  trifold_request_batch_size: {
+    type: 'histogram',
+    help: 'Concurrent requests that shared one transaction.',
+    labels: [],
+    buckets: SIZES,
+  },
+  trifold_requests_refused_total: {
+    type: 'counter',
+    help: 'Requests that were refused because too many waited already.',
+    labels: [],
+  },
+  trifold_http_client_seconds: {
+    type: 'histogram',
+    help: 'Time of a call to another service; the outcome is 2xx, 4xx and so on, or none.',
+    labels: ['target', 'outcome'],
+    buckets: SECONDS,
+  },
   trifold_outbox_delivered_total: {
     type: 'counter',
     help: 'Outbox rows that were delivered.',
@@ -71,6 +103,16 @@ export const METRICS = {
     help: 'Batches that failed and were tried again.',
     labels: ['topic'],
   },
+  trifold_consumer_lag_messages: {
+    type: 'gauge',
+    help: 'Messages that the group has not committed, of the partitions that this instance reads.',
+    labels: ['group', 'topic', 'partition'],
+  },
+  trifold_consumer_topic_partitions: {
+    type: 'gauge',
+    help: 'Partitions of a topic that the group reads, whoever has them.',
+    labels: ['group', 'topic'],
+  },
   trifold_dead_letters_total: {
     type: 'counter',
     help: 'Messages that were set aside.',
@@ -90,6 +132,38 @@ export const METRICS = {
     type: 'counter',
     help: 'Messages written to customers.',
     labels: ['event'],
+  },
+  trifold_ready: {
+    type: 'gauge',
+    help: 'Whether a dependency can be worked with: 1, or 0.',
+    labels: ['dependency'],
+  },
+  trifold_database_seconds: {
+    type: 'histogram',
+    help: 'Time of a transaction or lone statement, its wait included; outcome: done, or why not.',
+    labels: ['operation', 'outcome'],
+    buckets: SECONDS,
+  },
+  trifold_database_connections: {
+    type: 'gauge',
+    help: 'Connections of the pool that are busy or idle.',
+    labels: ['state'],
+  },
+  trifold_database_connections_max: {
+    type: 'gauge',
+    help: 'The most connections that the pool may have.',
+    labels: [],
+  },
+  trifold_database_connection_waiters: {
+    type: 'gauge',
+    help: 'Transactions and statements that wait for a connection.',
+    labels: [],
+  },
+  trifold_database_connection_wait_seconds: {
+    type: 'histogram',
+    help: 'Time that a transaction or statement waited for a connection.',
+    labels: [],
+    buckets: SECONDS,
   },
 } as const satisfies Record<string, Metric>
 
@@ -172,8 +246,8 @@ export function createTelemetry(service: string): Telemetry {
           this.reset()
           if (typeof reading === 'number') return this.set(reading)
           // A gauge without labels keeps a zero after reset(), which would be a lie here.
-          if (reading === undefined) return this.remove()
-          for (const { labels, value } of reading) this.set({ ...labels }, value)
+          if (reading === undefined && labels.length === 0) this.remove()
+          for (const { labels, value } of reading ?? []) this.set({ ...labels }, value)
         },
       })
     },

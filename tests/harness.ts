@@ -2,25 +2,25 @@ import assert from 'node:assert/strict'
 import { createServer, type IncomingHttpHeaders, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import type { Bus, BusMessage } from '../messaging/bus.ts'
-import { createEmbeddedBus } from '../messaging/embedded-bus.ts'
-import type { Service, ServiceParts } from '../messaging/service.ts'
+import { measured, type Service } from '../messaging/service.ts'
 import { TOPICS } from '../messaging/topics.ts'
 import { createHttpClient } from '../platform/http-client.ts'
-import { openPglite } from '../platform/pglite.ts'
 import { type Runtime, systemRuntime } from '../platform/runtime.ts'
 import { createLog, createTelemetry } from '../platform/telemetry.ts'
+import { openTestBroker, openTestDatabase } from './backends.ts'
 
 /**
- * What component tests stand on: a service's real parts (PGlite in memory, the embedded bus, the
+ * What component tests stand on: a service's real parts (a database and a broker of its own, the
  * pooled HTTP client) under a clock that can be moved on, and a stand-in for the other services
  * that really listens on HTTP.
  */
 export async function openParts(service: string) {
-  const database = await openPglite()
+  const database = await openTestDatabase()
   const clock = createClock()
-  const bus = await createEmbeddedBus({ database, runtime: clock.runtime, topics: TOPICS })
+  const broker = await openTestBroker({ database, runtime: clock.runtime, topics: TOPICS })
+  const bus = await broker.open()
   const http = createHttpClient()
-  const parts: ServiceParts = {
+  const parts = measured({
     database,
     bus,
     http: http.call,
@@ -34,13 +34,13 @@ export async function openParts(service: string) {
       requestTimeoutMs: 30_000,
       rateLimitPerMinute: 0,
     },
-  }
+  })
   return {
     parts,
     clock,
     async close() {
       await http.close()
-      await bus.close()
+      await broker.close()
       await database.close()
     },
   }
@@ -78,12 +78,15 @@ export function createClock(options: { readonly frozen?: boolean } = {}) {
 /** The largest that a timer takes. */
 const LONGEST_SLEEP_MS = 2 ** 31 - 1
 
-/** Waits until something is there, looking again and again; fails after ten seconds. */
+/** Longer than a broker takes to give away the partitions of a member that died. */
+const UNTIL_LIMIT_MS = 30_000
+
+/** Waits until something is there, looking again and again; fails after half a minute. */
 export async function until<T>(
   find: () => T | undefined | false | null | Promise<T | undefined | false | null>,
   what = 'the condition',
 ): Promise<T> {
-  for (const deadline = Date.now() + 10_000; ; ) {
+  for (const deadline = Date.now() + UNTIL_LIMIT_MS; ; ) {
     const found = await find()
     if (found !== undefined && found !== false && found !== null) return found
     assert.ok(Date.now() < deadline, `${what} did not come true: ${find}`)

@@ -10,13 +10,13 @@ import {
 } from '../messaging/outbox.ts'
 import { type Relay, type RelayOptions, startRelay } from '../messaging/relay.ts'
 import { migrate } from '../platform/migrate.ts'
-import { openPglite } from '../platform/pglite.ts'
 import { createLog, createTelemetry } from '../platform/telemetry.ts'
+import { openTestDatabase } from './backends.ts'
 import { createClock, until } from './harness.ts'
 
 /** The database of a test file that has relays; each test has its own schemas in it. */
 export async function openRelays() {
-  const database = await openPglite()
+  const database = await openTestDatabase()
   after(() => database.close())
   let schemas = 0
 

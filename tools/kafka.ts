@@ -1,14 +1,22 @@
-import { spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { join, resolve } from 'node:path'
 import { Admin } from '@platformatic/kafka'
 import { runProcess } from '../platform/process.ts'
+import {
+  containerName,
+  type Docker,
+  findImage,
+  type Image,
+  signalContainer,
+  startContainer,
+  withoutImage,
+} from './docker.ts'
 import { findJava } from './java.ts'
-import { startKept } from './kept-process.ts'
+import { type KeptProcess, startKept } from './kept-process.ts'
 import { downloadJars } from './maven.ts'
 import { freePorts } from './ports.ts'
 import { root } from './repository-files.ts'
-import { type Restartable, restartable } from './restartable.ts'
+import { type Restartable, restartable, type SignalAll } from './restartable.ts'
 
 export interface Kafka {
   /** `host:port`, as clients want it. */
@@ -23,33 +31,51 @@ export interface KafkaOptions {
   /** Its controller takes the port after this one. Without it two free ports are found. */
   readonly port?: number
   readonly heapMb?: number
+  /** Runs it in a container where it can; without it nothing asks for Docker. */
+  readonly docker?: Docker
+  /** Gives up pulling an image. */
+  readonly signal?: AbortSignal
   readonly say?: (line: string) => void
 }
 
+/** What runs Kafka's programs: Java of this machine, or a container. */
+interface Programs {
+  readonly classPath: readonly string[]
+  /** Where the broker listens for clients. */
+  readonly listenAddress: string
+  /** Runs Java; what it prints goes to the log. */
+  run(args: readonly string[]): Promise<KeptProcess>
+  readonly signalAll?: SignalAll
+}
+
 const VERSION = '4.3.1'
+export const KAFKA_IMAGE = `apache/kafka:${VERSION}`
 const READY_LIMIT_MS = 90_000
 
 /**
- * Starts Apache Kafka: one node that is broker and controller, on loopback only, from the archives
- * that the project publishes on Maven Central (about 45 MB, kept in `.cache/`). Needs Java. Resolves
- * when it answers; topics are never made by accident.
+ * Starts Apache Kafka: one node that is broker and controller, on loopback only. It runs from the
+ * project's image where Docker is given and has it or can pull it; else on Java of this machine, from
+ * the archives that the project publishes on Maven Central (about 45 MB, kept in `.cache/`). Both work
+ * on the same data in `folder`. Resolves when it answers; topics are never made by accident.
  */
 export async function startKafka(options: KafkaOptions): Promise<Kafka> {
-  const { folder, heapMb = 512, say = () => undefined } = options
-  const java = findJava('Apache Kafka')
-  const libraries = await kafkaLibraries(say)
+  const { heapMb = 512 } = options
+  const folder = resolve(options.folder)
   const port = options.port ?? (await freePorts(somewhere(), 2))
   const brokers = `127.0.0.1:${port}`
   const logFile = join(folder, 'kafka.log')
   mkdirSync(folder, { recursive: true })
-  writeFileSync(join(folder, 'server.properties'), properties(folder, port))
-  // `log4j` is not on the class path: this small logger writes to the standard error instead.
-  const classPath = ['-Dorg.slf4j.simpleLogger.defaultLogLevel=warn', '-cp', `${libraries}/*`]
-  format(java, classPath, folder)
+  const { classPath, listenAddress, run, signalAll } = await findPrograms(
+    { ...options, folder },
+    port,
+    logFile,
+  )
+  writeFileSync(join(folder, 'server.properties'), properties(folder, port, listenAddress))
   const heap = [`-Xms${heapMb}m`, `-Xmx${heapMb}m`, '-XX:+UseSerialGC']
   const args = [...heap, ...classPath, 'kafka.Kafka', join(folder, 'server.properties')]
-  const server = await restartable(async () => {
-    const broker = await startKept({ command: java, args, logFile })
+  const begin = async () => {
+    await format(run, classPath, folder, logFile)
+    const broker = await run(args)
     try {
       await answers(brokers, broker.ended)
     } catch (error) {
@@ -57,8 +83,50 @@ export async function startKafka(options: KafkaOptions): Promise<Kafka> {
       throw new Error(`Apache Kafka does not start: ${tail(logFile)}`, { cause: error })
     }
     return broker
-  })
+  }
+  const server = await restartable(begin, (broker) => broker.stop(), signalAll)
   return { brokers, server, close: server.stop }
+}
+
+async function findPrograms(
+  { folder, docker, signal, say = () => undefined }: KafkaOptions,
+  port: number,
+  logFile: string,
+): Promise<Programs> {
+  const image =
+    docker && (await findImage(docker, KAFKA_IMAGE, (line) => say(`Kafka: ${line}`), signal))
+  if (image?.kind === 'image') {
+    say(`Kafka: runs in a container of ${KAFKA_IMAGE}`)
+    return containerPrograms(image, folder, port, logFile)
+  }
+  if (image) say(`Kafka: ${image.why}, so it runs on Java of this machine`)
+  const java = withoutImage(image, () => findJava('Apache Kafka'))
+  const libraries = await kafkaLibraries(say)
+  return {
+    // `log4j` is not on the class path: this small logger writes to the standard error instead.
+    classPath: ['-Dorg.slf4j.simpleLogger.defaultLogLevel=warn', '-cp', `${libraries}/*`],
+    listenAddress: '127.0.0.1',
+    run: (args) => startKept({ command: java, args, logFile }),
+  }
+}
+
+function containerPrograms(
+  image: Extract<Image, { kind: 'image' }>,
+  folder: string,
+  port: number,
+  logFile: string,
+): Programs {
+  const name = containerName('kafka', folder)
+  // Whoever runs the stack can then read its data and remove it.
+  const user = { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 }
+  const options = { name, folder, user, port, logFile }
+  return {
+    classPath: ['-Dorg.apache.logging.log4j.level=WARN', '-cp', '/opt/kafka/libs/*'],
+    // Docker's proxy does not come from the container's loopback; outside there is ours alone.
+    listenAddress: '0.0.0.0',
+    run: (args) => startContainer(image, { command: 'java', args }, options),
+    signalAll: (_, signal) => signalContainer(image, name, signal),
+  }
 }
 
 /** The folder with the archives of the broker, and so of the client for Java, once they are there. */
@@ -74,12 +142,12 @@ function archives(): Record<string, string> {
   return JSON.parse(text) as Record<string, string>
 }
 
-function properties(folder: string, port: number): string {
+function properties(folder: string, port: number, listenAddress: string): string {
   return [
     'process.roles=broker,controller',
     'node.id=1',
     `controller.quorum.voters=1@127.0.0.1:${port + 1}`,
-    `listeners=PLAINTEXT://127.0.0.1:${port},CONTROLLER://127.0.0.1:${port + 1}`,
+    `listeners=PLAINTEXT://${listenAddress}:${port},CONTROLLER://127.0.0.1:${port + 1}`,
     `advertised.listeners=PLAINTEXT://127.0.0.1:${port}`,
     'controller.listener.names=CONTROLLER',
     'listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT',
@@ -92,6 +160,9 @@ function properties(folder: string, port: number): string {
     'transaction.state.log.min.isr=1',
     'share.coordinator.state.topic.replication.factor=1',
     'share.coordinator.state.topic.min.isr=1',
+    // A node that was killed is let in again only when the session of its earlier life is over.
+    'broker.session.timeout.ms=3000',
+    'broker.heartbeat.interval.ms=500',
     // A group of few members should not wait for more of them to come.
     'group.initial.rebalance.delay.ms=0',
     '',
@@ -99,13 +170,18 @@ function properties(folder: string, port: number): string {
 }
 
 /** Gives a new folder its identity; one that has it keeps it. */
-function format(java: string, classPath: readonly string[], folder: string): void {
+async function format(
+  run: Programs['run'],
+  classPath: readonly string[],
+  folder: string,
+  logFile: string,
+): Promise<void> {
   if (existsSync(join(folder, 'data', 'meta.properties'))) return
   const id = Buffer.from(crypto.getRandomValues(new Uint8Array(16))).toString('base64url')
   const tool = ['kafka.tools.StorageTool', 'format', '-t', id, '-c']
-  const args = [...classPath, ...tool, join(folder, 'server.properties')]
-  const { status, stdout, stderr } = spawnSync(java, args, { encoding: 'utf8' })
-  if (status !== 0) throw new Error(`${folder} could not be prepared for Kafka: ${stdout}${stderr}`)
+  const formatting = await run([...classPath, ...tool, join(folder, 'server.properties')])
+  if ((await formatting.ended) === 0) return
+  throw new Error(`${folder} could not be prepared for Kafka: ${tail(logFile)}`)
 }
 
 /** Resolves when the broker answers what it is asked; rejects when it ends before. */

@@ -1,6 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { closeSync, openSync } from 'node:fs'
+import { createInterface } from 'node:readline'
 import type { Readable } from 'node:stream'
 
 /** A server that was started as a child process and ends with us, however we end. */
@@ -18,6 +19,8 @@ export interface KeptProcessOptions {
   readonly args: readonly string[]
   /** Takes what the server prints; without it that goes where our own words go. */
   readonly logFile?: string
+  /** Takes each line that it prints, in place of either. */
+  readonly onLine?: (line: string) => void
   readonly folder?: string
   readonly env?: Readonly<Record<string, string | undefined>>
   /** Who it runs as, where that is not us. */
@@ -33,15 +36,19 @@ export interface KeptProcessOptions {
  */
 export async function startKept(options: KeptProcessOptions): Promise<KeptProcess> {
   const log = options.logFile === undefined ? undefined : openSync(options.logFile, 'a')
+  const output = options.onLine ? 'pipe' : (log ?? 'inherit')
   const shell = spawn('/bin/sh', ['-c', KEEPER, options.command, ...options.args], {
     cwd: options.folder,
     env: { ...process.env, ...options.env },
-    stdio: ['pipe', log ?? 'inherit', log ?? 'inherit', 'pipe'],
+    stdio: ['pipe', output, output, 'pipe'],
     detached: true,
     ...options.user,
   })
   if (log !== undefined) closeSync(log)
   shell.stdin?.on('error', () => undefined)
+  for (const input of [shell.stdout, shell.stderr]) {
+    if (input && options.onLine) createInterface({ input }).on('line', options.onLine)
+  }
   const ended = endOf(shell)
   const pid = await readPid(shell)
   return {
@@ -82,7 +89,8 @@ exit $code
 `
 
 async function endOf(shell: ChildProcess): Promise<number> {
-  const [code] = (await once(shell, 'exit')) as [number | null]
+  // By then all that it printed has come, too.
+  const [code] = (await once(shell, 'close')) as [number | null]
   return code ?? 1
 }
 

@@ -61,6 +61,10 @@ export async function startNginx(folder: string, options: GatewayOptions): Promi
 export function nginxConfiguration(options: GatewayOptions, asRoot: boolean): string {
   const basePath = prefixPattern(options.basePath)
   const problems = {
+    MALFORMED: problemBody('VALIDATION_FAILED', {
+      field: 'path',
+      detail: 'the path is not percent-encoded as it must be, or the request is no HTTP',
+    }),
     NOT_FOUND: problemBody('ROUTE_NOT_FOUND', {}),
     TOO_LARGE: problemBody('BODY_TOO_LARGE', {}),
     UNAVAILABLE: problemBody('SERVICE_UNAVAILABLE', {}),

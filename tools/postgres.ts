@@ -11,10 +11,19 @@ import {
   statSync,
   writeFileSync,
 } from 'node:fs'
-import { delimiter, join } from 'node:path'
+import { delimiter, join, resolve } from 'node:path'
 import { Client, escapeIdentifier, escapeLiteral } from 'pg'
+import {
+  containerName,
+  type Docker,
+  findImage,
+  type Image,
+  signalContainer,
+  startContainer,
+  withoutImage,
+} from './docker.ts'
 import { type KeptProcess, startKept } from './kept-process.ts'
-import { type Restartable, restartable } from './restartable.ts'
+import { type Restartable, restartable, type SignalAll } from './restartable.ts'
 import { until } from './until.ts'
 
 export interface Postgres {
@@ -30,30 +39,45 @@ export interface PostgresServerOptions {
   readonly port: number
   readonly maxConnections: number
   readonly logFile: string
+  /** Runs it in a container where it can; without it nothing asks for Docker. */
+  readonly docker?: Docker
+  /** Gives up pulling an image. */
+  readonly signal?: AbortSignal
   readonly say?: (line: string) => void
 }
 
 /** Who runs the server: it refuses to be root. */
 type User = { readonly uid: number; readonly gid: number } | undefined
 
+/** What runs PostgreSQL's programs: binaries of this machine, or a container. */
+interface Programs {
+  /** What the server needs to be reached from this machine. */
+  readonly settings: Readonly<Record<string, string>>
+  run(program: 'initdb' | 'postgres', args: readonly string[]): Promise<KeptProcess>
+  readonly signalAll?: SignalAll
+}
+
+/** Of a new cluster; one that is there is run by the image of its own version. */
+export const IMAGE_MAJOR = 17
 const READY_LIMIT_MS = 60_000
 const CLOSE_LIMIT_MS = 30_000
 const ROLE = 'trifold'
 
 /**
- * Starts PostgreSQL from binaries of this machine, in a cluster of our own, on loopback with a
- * password. Nothing of an installed cluster is read or changed. Resolves when it answers.
+ * Starts PostgreSQL in a cluster of our own, on loopback with a password: from the official image where
+ * Docker is given and has it or can pull it, else from binaries of this machine. Both work on the same
+ * cluster. Nothing of an installed cluster is read or changed. Resolves when it answers.
  */
 export async function startPostgres(options: PostgresServerOptions): Promise<Postgres> {
   const { port, logFile, maxConnections, say = () => undefined } = options
   const user = ordinaryUser()
-  const folder = reachableFolder(options.folder, user, say)
+  const folder = reachableFolder(resolve(options.folder), user, say)
   const cluster = join(folder, 'cluster')
-  const binaries = findBinaries(cluster)
   const password = passwordIn(folder)
+  const programs = await findPrograms({ ...options, folder }, cluster, user)
   if (!existsSync(cluster)) {
     say('makes its cluster')
-    await makeCluster({ folder, cluster, binaries, logFile, user })
+    await makeCluster({ folder, cluster, run: programs.run, logFile, user })
   }
   const settings = {
     port,
@@ -61,14 +85,15 @@ export async function startPostgres(options: PostgresServerOptions): Promise<Pos
     unix_socket_directories: '',
     max_connections: maxConnections,
     logging_collector: 'off',
+    ...programs.settings,
   }
   const args = ['-D', cluster]
   for (const [name, value] of Object.entries(settings)) args.push('-c', `${name}=${value}`)
   const urlOf = (role: string) => `postgres://${role}:${password}@127.0.0.1:${port}/postgres`
   // Its "fast shutdown": what is still connected does not hold it up.
   const end = (server: KeptProcess) => server.stop(CLOSE_LIMIT_MS, 'SIGINT')
-  const server = await restartable(async () => {
-    const postmaster = await startKept({ command: join(binaries, 'postgres'), args, logFile, user })
+  const begin = async () => {
+    const postmaster = await programs.run('postgres', args)
     try {
       const asked = () => inDatabase(urlOf('postgres'), (client) => makeRole(client, password))
       await until(asked, { limitMs: READY_LIMIT_MS, ended: postmaster.ended })
@@ -78,8 +103,50 @@ export async function startPostgres(options: PostgresServerOptions): Promise<Pos
       throw new Error(`PostgreSQL does not start: ${(cause as Error).message}\n${said}`, { cause })
     }
     return postmaster
-  }, end)
+  }
+  const server = await restartable(begin, end, programs.signalAll)
   return { url: urlOf(ROLE), server, close: server.stop }
+}
+
+async function findPrograms(
+  options: PostgresServerOptions,
+  cluster: string,
+  user: User,
+): Promise<Programs> {
+  const { docker, logFile, signal, say = () => undefined } = options
+  const name = `postgres:${majorOfCluster(cluster) ?? IMAGE_MAJOR}`
+  const image = docker && (await findImage(docker, name, say, signal))
+  if (image?.kind === 'image') {
+    say(`runs in a container of ${name}`)
+    return containerPrograms(image, options, user)
+  }
+  if (image) say(`${image.why}, so it runs on binaries of this machine`)
+  const binaries = withoutImage(image, () => findBinaries(cluster))
+  return {
+    settings: {},
+    run: (program, args) => startKept({ command: join(binaries, program), args, logFile, user }),
+  }
+}
+
+function containerPrograms(
+  image: Extract<Image, { kind: 'image' }>,
+  { folder, port, logFile }: PostgresServerOptions,
+  user: User = { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 },
+): Programs {
+  const name = containerName('postgres', folder)
+  // initdb asks for the name of its user, whom the image does not know.
+  const users = join(folder, 'container-passwd')
+  writeFileSync(users, `postgres:x:${user.uid}:${user.gid}::/:/bin/false\n`)
+  // Docker's proxy does not come from the container's loopback, which is all that a new cluster trusts.
+  const access = join(folder, 'container-hba.conf')
+  writeFileSync(access, 'host all all all scram-sha-256\n')
+  for (const file of [users, access]) chownSync(file, user.uid, user.gid)
+  const options = { name, folder, user, port, logFile, files: { '/etc/passwd': users } }
+  return {
+    settings: { listen_addresses: '*', hba_file: access },
+    run: (command, args) => startContainer(image, { command, args }, options),
+    signalAll: (_, signal) => signalContainer(image, name, signal),
+  }
 }
 
 /** Makes the databases that are missing on a server. Returns the names of those that it made. */
@@ -139,11 +206,11 @@ async function inDatabase<T>(url: string, work: (client: Client) => Promise<T>):
 async function makeCluster(parts: {
   folder: string
   cluster: string
-  binaries: string
+  run: Programs['run']
   logFile: string
   user: User
 }): Promise<void> {
-  const { folder, cluster, binaries, logFile, user } = parts
+  const { folder, cluster, run, logFile, user } = parts
   const beside = join(folder, 'unfinished')
   rmSync(beside, { recursive: true, force: true })
   mkdirSync(beside, { mode: 0o700 })
@@ -152,7 +219,7 @@ async function makeCluster(parts: {
   if (user) chownSync(passwordFile, user.uid, user.gid)
   const args = ['-D', beside, '-U', 'postgres', '-A', 'scram-sha-256', '--pwfile', passwordFile]
   args.push('-E', 'UTF8', '--no-locale')
-  const initdb = await startKept({ command: join(binaries, 'initdb'), args, logFile, user })
+  const initdb = await run('initdb', args)
   if ((await initdb.ended) !== 0) throw new Error(`PostgreSQL's initdb failed: see ${logFile}`)
   renameSync(beside, cluster)
 }
@@ -196,8 +263,7 @@ function findBinaries(cluster: string): string {
     .map((folder) => ({ folder, major: majorOf(folder) }))
     .filter(({ major }) => major > 0)
     .sort((a, b) => b.major - a.major)
-  const versionFile = join(cluster, 'PG_VERSION')
-  const wanted = existsSync(versionFile) ? Number(readFileSync(versionFile, 'utf8')) : undefined
+  const wanted = majorOfCluster(cluster)
   const chosen = found.find(({ major }) => wanted === undefined || major === wanted)
   if (chosen) return chosen.folder
   if (wanted !== undefined && found.length > 0) {
@@ -211,6 +277,12 @@ function findBinaries(cluster: string): string {
       'dnf install postgresql-server; macOS: brew install postgresql. It need not run: the stack ' +
       'starts its own. Or set DATABASE_URL to a server that you have.',
   )
+}
+
+/** undefined: there is no cluster yet. */
+function majorOfCluster(cluster: string): number | undefined {
+  const versionFile = join(cluster, 'PG_VERSION')
+  return existsSync(versionFile) ? Number(readFileSync(versionFile, 'utf8')) : undefined
 }
 
 /** Distributions keep the server's binaries apart, one folder for each version. */

@@ -18,21 +18,19 @@ export interface Restartable {
   start(): Promise<void>
 }
 
-/** `begin` starts the server and resolves when it answers; `end` lets it end. */
+/** To a server and all that descend from it. Who has ended already is passed over. */
+export type SignalAll = (server: KeptProcess, name: NodeJS.Signals) => void | Promise<void>
+
+/**
+ * `begin` starts the server and resolves when it answers; `end` lets it end. `signalAll` is another
+ * for a server that is not a process of this machine.
+ */
 export async function restartable(
   begin: () => Promise<KeptProcess>,
   end: (server: KeptProcess) => Promise<void> = (server) => server.stop(),
+  signalAll: SignalAll = signalFamily,
 ): Promise<Restartable> {
   let server = await begin()
-  const send = (name: NodeJS.Signals, pids: readonly number[]) => {
-    for (const pid of pids) {
-      try {
-        process.kill(pid, name)
-      } catch {
-        // It has just ended.
-      }
-    }
-  }
   return {
     get pid() {
       return server.pid
@@ -42,24 +40,38 @@ export async function restartable(
     },
     async stop() {
       // What is frozen cannot end.
-      send('SIGCONT', familyOf(server.pid))
+      await signalAll(server, 'SIGCONT')
       await end(server)
     },
     async kill() {
-      send('SIGKILL', familyOf(server.pid))
+      await signalAll(server, 'SIGKILL')
       await server.ended
     },
     async freeze() {
-      // The parent first, so that it has no more children; then those that it has.
-      send('SIGSTOP', [server.pid])
-      send('SIGSTOP', familyOf(server.pid))
+      await signalAll(server, 'SIGSTOP')
     },
     async thaw() {
-      send('SIGCONT', familyOf(server.pid))
+      await signalAll(server, 'SIGCONT')
     },
     async start() {
       server = await begin()
     },
+  }
+}
+
+function signalFamily({ pid }: KeptProcess, name: NodeJS.Signals): void {
+  // A parent that is stopped has no more children than those that are then found.
+  if (name === 'SIGSTOP') send(name, [pid])
+  send(name, familyOf(pid))
+}
+
+function send(name: NodeJS.Signals, pids: readonly number[]): void {
+  for (const pid of pids) {
+    try {
+      process.kill(pid, name)
+    } catch {
+      // It has just ended.
+    }
   }
 }
 

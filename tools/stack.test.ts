@@ -12,7 +12,12 @@ import { until } from './until.ts'
 describe('the options of the stack', () => {
   test('are one replica of each service and port 8080 unless told', () => {
     const replicas = { order: 1, billing: 1, notification: 1 }
-    assert.deepEqual(stackOptions([]), { replicas, port: 8080, folder: undefined })
+    const expected = { replicas, port: 8080, folder: undefined, docker: 'auto' }
+    assert.deepEqual(stackOptions([]), expected)
+  })
+
+  test('leave Docker out when told', () => {
+    assert.equal(stackOptions(['--without-docker'])?.docker, 'never')
   })
 
   test('take replicas in one list or in several', () => {

@@ -3,6 +3,7 @@ import { join, relative, resolve } from 'node:path'
 import { TOPICS } from '../messaging/topics.ts'
 import { lockFolder } from '../platform/folder-lock.ts'
 import { runProcess } from '../platform/process.ts'
+import { type Docker, findDocker } from './docker.ts'
 import { endWithNpm } from './end-with-npm.ts'
 import { startKafka } from './kafka.ts'
 import { startNginx } from './nginx.ts'
@@ -157,11 +158,14 @@ async function startServers(
   start: ServersStart,
   closers: (() => Promise<unknown> | undefined)[],
 ): Promise<Pick<Stack, 'brokers' | 'databaseUrls' | 'kafka' | 'postgres'>> {
+  const { KAFKA_BROKERS, DATABASE_URL } = start.environment
+  const wanted = start.docker === 'auto' && !(KAFKA_BROKERS && DATABASE_URL)
+  const docker = wanted ? await findDocker() : undefined
   const stopServers: (() => Promise<void>)[] = []
   closers.push(() => Promise.all(stopServers.map((stop) => stop())))
   const both = [
-    kafkaWithTopics(start, stopServers),
-    serverWithDatabases(start, stopServers),
+    kafkaWithTopics(start, docker, stopServers),
+    serverWithDatabases(start, docker, stopServers),
   ] as const
   await Promise.allSettled(both)
   const [{ brokers, kafka }, { url: serverUrl, postgres }] = await Promise.all(both)
@@ -174,7 +178,8 @@ async function startServers(
 }
 
 async function kafkaWithTopics(
-  { environment, folder, say }: ServersStart,
+  { environment, folder, signal, say }: ServersStart,
+  docker: Docker | undefined,
   stopServers: (() => Promise<void>)[],
 ): Promise<Pick<Stack, 'brokers' | 'kafka'>> {
   let brokers = environment.KAFKA_BROKERS
@@ -182,7 +187,7 @@ async function kafkaWithTopics(
   if (!brokers) {
     say('Kafka: starts')
     const port = await freePorts(KAFKA_PORT, 2)
-    const kafka = await startKafka({ folder: join(folder, 'kafka'), port, say })
+    const kafka = await startKafka({ folder: join(folder, 'kafka'), port, docker, signal, say })
     stopServers.push(kafka.close)
     ;({ brokers, server } = kafka)
   }
@@ -192,7 +197,8 @@ async function kafkaWithTopics(
 }
 
 async function serverWithDatabases(
-  { environment, folder, logs, processes, say }: ServersStart,
+  { environment, folder, logs, processes, signal, say }: ServersStart,
+  docker: Docker | undefined,
   stopServers: (() => Promise<void>)[],
 ): Promise<{ readonly url: string; readonly postgres: Restartable | undefined }> {
   let url = environment.DATABASE_URL
@@ -204,6 +210,8 @@ async function serverWithDatabases(
       port: await freePorts(POSTGRES_PORT, 1),
       maxConnections: CONNECTIONS_EACH * processes + CONNECTIONS_MORE,
       logFile: join(logs, 'postgres.log'),
+      docker,
+      signal,
       say: (line) => say(`PostgreSQL: ${line}`),
     })
     stopServers.push(postgres.close)

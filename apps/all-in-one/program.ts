@@ -1,12 +1,13 @@
 import { join, resolve } from 'node:path'
 import { createEmbeddedBus } from '../../messaging/embedded-bus.ts'
-import type { Service, ServiceParts } from '../../messaging/service.ts'
+import { measured, type Service, type ServiceParts } from '../../messaging/service.ts'
 import { TOPICS } from '../../messaging/topics.ts'
 import type { Database } from '../../platform/database.ts'
-import { createHttpClient } from '../../platform/http-client.ts'
+import { createHttpClient, tracedCalls } from '../../platform/http-client.ts'
 import { openPglite } from '../../platform/pglite.ts'
-import { systemRuntime } from '../../platform/runtime.ts'
+import { type Log, systemRuntime } from '../../platform/runtime.ts'
 import { createLog, createTelemetry } from '../../platform/telemetry.ts'
+import { openTracer } from '../../platform/tracing-start.ts'
 import { createBillingService } from '../../services/billing/service.ts'
 import { createNotificationService } from '../../services/notification/service.ts'
 import { createOrderService } from '../../services/order/service.ts'
@@ -25,6 +26,8 @@ export interface Program {
   close(): Promise<void>
 }
 
+type ServiceName = 'order' | 'billing' | 'notification'
+
 export async function startAllInOne(config: AllInOneConfig): Promise<Program> {
   const dataDir = resolve(config.DATA_DIR)
   const maildir = config.MAILDIR === '' ? join(dataDir, 'mail') : config.MAILDIR
@@ -36,26 +39,29 @@ export async function startAllInOne(config: AllInOneConfig): Promise<Program> {
   })
   const bus = await createEmbeddedBus({ database, runtime: systemRuntime, topics: TOPICS, log })
   const http = createHttpClient()
+  const tracers = await openTracers(config, log)
 
-  // Each service has its own log and metrics, as it would in a process of its own.
-  const parts = (name: string): ServiceParts => ({
-    database,
-    bus,
-    http: http.call,
-    runtime: systemRuntime,
-    log: createLog(config.LOG_LEVEL, name),
-    telemetry: createTelemetry(name),
-    soleProcess: true,
-    server: {
-      basePath: config.BASE_PATH,
-      bodyLimitBytes: config.BODY_LIMIT_BYTES,
-      requestTimeoutMs: config.REQUEST_TIMEOUT_MS,
-      rateLimitPerMinute: config.RATE_LIMIT_PER_MINUTE,
-    },
-  })
+  // Each service has its own log, metrics and traces, as it would in a process of its own.
+  const parts = (name: ServiceName): ServiceParts =>
+    measured({
+      database,
+      bus,
+      http: tracedCalls(http.call, tracers[name]),
+      runtime: systemRuntime,
+      log: createLog(config.LOG_LEVEL, name),
+      telemetry: createTelemetry(name),
+      tracer: tracers[name],
+      soleProcess: true,
+      server: {
+        basePath: config.BASE_PATH,
+        bodyLimitBytes: config.BODY_LIMIT_BYTES,
+        requestTimeoutMs: config.REQUEST_TIMEOUT_MS,
+        rateLimitPerMinute: config.RATE_LIMIT_PER_MINUTE,
+      },
+    })
   const { url } = gateway
   const urls = { BILLING_URL: url, NOTIFICATION_URL: url, ORDER_URL: url }
-  const service = (name: 'order' | 'billing' | 'notification', create: () => Promise<Service>) =>
+  const service = (name: ServiceName, create: () => Promise<Service>) =>
     switchable({
       start: async () => {
         const running = await create()
@@ -98,6 +104,17 @@ export async function startAllInOne(config: AllInOneConfig): Promise<Program> {
       await gateway.close()
       await bus.close()
       await database.close()
+      await Promise.all(Object.values(tracers).map((tracer) => tracer.close()))
     },
+  }
+}
+
+async function openTracers(config: AllInOneConfig, log: Log) {
+  const open = (service: ServiceName) =>
+    openTracer({ service, messagingSystem: 'trifold', log }, config)
+  return {
+    order: await open('order'),
+    billing: await open('billing'),
+    notification: await open('notification'),
   }
 }

@@ -1,5 +1,4 @@
 import assert from 'node:assert/strict'
-import { join } from 'node:path'
 import { after, describe, test } from 'node:test'
 import { type InteractionStyle, STYLES } from '../../contracts/style.ts'
 import type { Queryable } from '../../platform/database.ts'
@@ -12,7 +11,7 @@ import { lettersIn } from './maildir.ts'
 
 const trifold = await startProgram()
 after(() => trifold.close())
-const { database } = trifold
+const { orders: database } = trifold.databases
 
 interface Flow {
   readonly account: string
@@ -24,7 +23,7 @@ interface Flow {
 const flows = {} as Record<InteractionStyle, Flow>
 for (const style of STYLES) flows[style] = await run(style)
 await eventually(async () => assert.deepEqual(await within([]), []))
-const letters = await lettersIn(join(trifold.dataDir, 'mail'))
+const letters = await lettersIn(trifold.maildir)
 
 describe('the books of a settled program', () => {
   test('hold every invariant, which was checked on something', async () => {

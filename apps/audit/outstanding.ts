@@ -7,7 +7,7 @@ import {
 } from '../../messaging/outstanding.ts'
 import type { Queryable } from '../../platform/database.ts'
 import { type Books, type Findings, MAX_VIOLATIONS_EACH } from './findings.ts'
-import { requestedDeposits, watchedOrders } from './store.ts'
+import { requestedDeposits, watchedOrders, watchedVoids } from './store.ts'
 
 /** A relay's lease lasts seconds; one that ended so long ago belongs to nobody. */
 const DEAD_LEASE_MS = 60_000
@@ -27,6 +27,8 @@ export async function auditOutstanding(books: Books, findings: Findings): Promis
   }
   const watched = await watchedOrders(orders)
   if (watched > 0n) findings.add('I9', 'watch of orders', `still holds ${watched} orders`)
+  const voids = await watchedVoids(orders)
+  if (voids > 0n) findings.add('I9', 'watch of voids', `still holds ${voids} orders`)
   for (const { id, created } of await requestedDeposits(billing, MAX_VIOLATIONS_EACH)) {
     const sentence = `was requested at ${created.toISOString()} and is not on its account`
     findings.add('I9', `deposit ${id}`, sentence)

@@ -380,6 +380,14 @@ export async function watchedOrders(orders: Queryable): Promise<bigint> {
   return row!.watched
 }
 
+/** Orders whose void billing has not confirmed. */
+export async function watchedVoids(orders: Queryable): Promise<bigint> {
+  const [row] = await orders.query<{ watched: bigint }>(
+    'select count(*) as watched from orders.void_watch',
+  )
+  return row!.watched
+}
+
 export function requestedDeposits(
   billing: Queryable,
   limit: number,

@@ -10,14 +10,14 @@ const MAX_ASK_AFTER_MS = 60_000
 /**
  * A deposit that was accepted in `events` and has not come back through the topic is sent again,
  * under the same id: not even the loss of the whole log loses money that a customer was promised.
- * Returns the committed transaction.
+ * Returns how many, and the committed transaction.
  */
 export function askForDeposits(
   database: Database,
   outbox: Outbox,
   now: number,
   config: BillingConfig,
-): Promise<Queryable> {
+): Promise<{ readonly deposits: number; readonly tx: Queryable }> {
   return transact(database, async (tx) => {
     const { DEPOSIT_ASK_AGAIN_AFTER_MS: askAfterMs } = config
     const deposits = await takeDepositsToAsk(tx, now, askAfterMs, MAX_ASK_AFTER_MS, LIMIT)
@@ -25,6 +25,6 @@ export function askForDeposits(
       route({ event: 'DEPOSIT_REQUEST', deposit }, { now }),
     )
     await outbox.enqueue(tx, messages, now)
-    return tx
+    return { deposits: deposits.length, tx }
   })
 }

@@ -1,4 +1,5 @@
 import { toUnits } from '../../contracts/money.ts'
+import { type TraceContext, traceOf } from '../../contracts/trace-context.ts'
 import {
   type Idempotency,
   type KeyedRequest,
@@ -105,7 +106,7 @@ async function openBooks(tx: Queryable, commands: readonly Command[]) {
     deposits: new Map(deposits),
   }
   const transfers: Transfer[] = []
-  const traces = new Map<string, string | undefined>()
+  const traces = new Map<string, TraceContext>()
 
   return {
     apply(command: Command, now: number) {
@@ -120,12 +121,12 @@ async function openBooks(tx: Queryable, commands: readonly Command[]) {
       const decision = decide({ account, payment, deposit }, command)
       if (decision.account) {
         accounts.set(decision.account.id, decision.account)
-        traces.set(decision.account.id, command.traceparent)
+        traces.set(decision.account.id, traceOf(command))
       }
       if (decision.payment) payments.set(decision.payment.orderId, decision.payment)
       if (decision.deposit) deposits.set(decision.deposit.id, decision.deposit)
       if (decision.transfer) transfers.push(decision.transfer)
-      const companions: Companions = { now, traceparent: command.traceparent }
+      const companions: Companions = { now, ...traceOf(command) }
       const sent = decision.announce ? [route(decision.announce, companions)] : []
       const { announce } = decision
       if (announce?.event === 'PAYMENT_REFUNDED' && isUnknownToOrder(command, announce.payment)) {
@@ -159,7 +160,7 @@ async function openBooks(tx: Queryable, commands: readonly Command[]) {
     balances: (now: number): OutboxMessage[] =>
       [...accounts.values()]
         .filter(({ id, version }) => before.accounts.get(id)?.version !== version)
-        .map((account) => balanceChanged(account, { now, traceparent: traces.get(account.id) })),
+        .map((account) => balanceChanged(account, { now, ...traces.get(account.id) })),
   }
 }
 

@@ -136,6 +136,15 @@ describe('a payment', () => {
     })
   }
 
+  test('that a void of another style refused is told in its own style', () => {
+    const known = payment({ ...voided('anna'), style: 'http' })
+    const decision = decide(books({ payment: known }), pay({ byMessage: true }))
+    assert.deepEqual(decision.announce, {
+      event: 'PAYMENT_FAIL',
+      payment: { ...known, style: 'events' },
+    })
+  })
+
   test('with another account or amount than the known one is refused', () => {
     for (const known of [
       payment(),

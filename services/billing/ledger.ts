@@ -1,6 +1,7 @@
 import type { Reason } from '../../contracts/events.ts'
 import { MAX_BALANCE_MINOR } from '../../contracts/money.ts'
 import type { InteractionStyle } from '../../contracts/style.ts'
+import type { TraceContext } from '../../contracts/trace-context.ts'
 
 /**
  * The rules of money. Every movement is a transfer with a debit and a credit side; one side is the
@@ -49,30 +50,29 @@ export interface Transfer {
 }
 export type LedgerSide = 'customer' | 'cash' | 'revenue'
 
-export type Command = {
+export type Command = TraceContext & {
   readonly style: InteractionStyle
-  readonly traceparent?: string
   /** A message may be a repetition whose first answer was lost: its outcome is announced again. */
   readonly byMessage: boolean
 } & (
-  | { readonly type: 'createAccount'; readonly accountId: string }
-  | {
-      readonly type: 'pay'
-      readonly paymentId: string
-      readonly orderId: string
-      readonly accountId: string
-      readonly amountMinor: bigint
-    }
-  | {
-      readonly type: 'void'
-      readonly paymentId: string
-      readonly orderId: string
-      readonly accountId: string | null
-      /** Order itself asks: it need not be told that its order is off. */
-      readonly byOrder: boolean
-    }
-  | ({ readonly type: 'deposit' | 'requestDeposit' } & DepositTerms)
-)
+    | { readonly type: 'createAccount'; readonly accountId: string }
+    | {
+        readonly type: 'pay'
+        readonly paymentId: string
+        readonly orderId: string
+        readonly accountId: string
+        readonly amountMinor: bigint
+      }
+    | {
+        readonly type: 'void'
+        readonly paymentId: string
+        readonly orderId: string
+        readonly accountId: string | null
+        /** Order itself asks: it need not be told that its order is off. */
+        readonly byOrder: boolean
+      }
+    | ({ readonly type: 'deposit' | 'requestDeposit' } & DepositTerms)
+  )
 
 interface DepositTerms {
   readonly depositId: string
@@ -167,8 +167,10 @@ function repeatPayment(payment: Payment, command: CommandOf<'pay'>): Decision {
     (amountMinor === null || amountMinor === command.amountMinor)
   if (!same) return refused('PAYMENT_MISMATCH')
   if (!command.byMessage) return settled(payment)
-  // A void that came first may not know the account: the payment that it refuses does.
-  const told = { ...payment, accountId: command.accountId }
+  // A void that came first may not know the account, and may have come in another style than the
+  // order's: the payment that it refuses knows both, and whoever sent it hears of it in its own style.
+  const { accountId: payer, style } = command
+  const told = payment.state === 'VOIDED' ? { ...payment, accountId: payer, style } : payment
   return { ...settled(payment), announce: { event: announcementOf(payment), payment: told } }
 }
 

@@ -10,6 +10,9 @@ export interface NotificationCallsOptions {
   readonly timeoutMs: number
 }
 
+const TO_NOTIFICATION = { target: 'notification', method: 'POST' } as const
+const TO_ORDER = { target: 'order', method: 'DELETE' } as const
+
 export function notificationCalls(options: NotificationCallsOptions) {
   const { http, notificationUrl, orderUrl, timeoutMs } = options
 
@@ -19,10 +22,10 @@ export function notificationCalls(options: NotificationCallsOptions) {
     try {
       const { status, body: said } = notify
         ? await http(
-            { method: 'POST', url: `${notificationUrl}${destination}`, headers, body },
+            { ...TO_NOTIFICATION, url: `${notificationUrl}${destination}`, headers, body },
             timeoutMs,
           )
-        : await http({ method: 'DELETE', url: `${orderUrl}${destination}`, headers }, timeoutMs)
+        : await http({ ...TO_ORDER, url: `${orderUrl}${destination}`, headers }, timeoutMs)
       // An order that order does not know was paid by REST: there is nobody to tell.
       if (status < 300 || (!notify && status === 404)) return { kind: 'done' }
       const error = `${destination} answered ${status}`

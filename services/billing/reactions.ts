@@ -1,6 +1,7 @@
 import type { BillingEvent, Received } from '../../contracts/events.ts'
 import { toMinor } from '../../contracts/money.ts'
 import type { InteractionStyle } from '../../contracts/style.ts'
+import { traceOf } from '../../contracts/trace-context.ts'
 import type { Handled } from '../../messaging/consumer.ts'
 import type { Queryable } from '../../platform/database.ts'
 import { type Applied, applyCommands, type CommandContext } from './commands.ts'
@@ -36,7 +37,7 @@ function toCommand(
   const common = {
     style: meta.style ?? context.defaultStyle,
     byMessage: true,
-    ...(meta.traceparent && { traceparent: meta.traceparent }),
+    ...traceOf(meta),
   }
   switch (body.event) {
     case 'ORDER_CREATED': {

@@ -17,6 +17,7 @@ import {
 import { parseAmount, toUnits } from '../../contracts/money.ts'
 import { Fault } from '../../contracts/problems.ts'
 import { type InteractionStyle, requestedStyle } from '../../contracts/style.ts'
+import type { TraceContext } from '../../contracts/trace-context.ts'
 import { keyedRequest, type StoredAnswer, sendStored } from '../../messaging/idempotency.ts'
 import type { HttpServer } from '../../platform/http-server.ts'
 import type { Addressed } from './commands.ts'
@@ -42,7 +43,7 @@ export function billingRoutes(app: HttpServer, routes: BillingRoutes): void {
 }
 
 /** A request was made by somebody who waits for the answer: nothing is announced twice for it. */
-const common = ({ traceparent }: { traceparent: string }) => ({ traceparent, byMessage: false })
+const common = ({ trace }: { trace: TraceContext }) => ({ ...trace, byMessage: false })
 
 function accountRoutes(app: HttpServer, routes: BillingRoutes): void {
   const { newId } = routes

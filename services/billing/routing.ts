@@ -1,6 +1,7 @@
 import { type BalanceChanged, type EventMeta, eventHeaders } from '../../contracts/events.ts'
 import { toUnits } from '../../contracts/money.ts'
 import { STYLE_HEADER } from '../../contracts/style.ts'
+import { type TraceContext, traceOf } from '../../contracts/trace-context.ts'
 import type { OutboxMessage } from '../../messaging/outbox.ts'
 import type { Account, Announcement, Deposit, Payment } from './ledger.ts'
 
@@ -11,9 +12,8 @@ import type { Account, Announcement, Deposit, Payment } from './ledger.ts'
  */
 export const NOTIFY_PATH = '/notification/'
 
-export interface Companions {
+export interface Companions extends TraceContext {
   readonly now: number
-  readonly traceparent?: string | undefined
 }
 
 export function route(announcement: Announcement, at: Companions): OutboxMessage {
@@ -60,7 +60,7 @@ export function balanceChanged(account: Account, at: Companions): OutboxMessage 
     key: account.id,
     eventId: id,
     body: JSON.stringify(body),
-    headers: eventHeaders('BALANCE_CHANGED', 'billing', at.now, { id, ...trace(at) }),
+    headers: eventHeaders('BALANCE_CHANGED', 'billing', at.now, { id, ...traceOf(at) }),
   }
 }
 
@@ -73,7 +73,7 @@ export function deleteOrder(payment: Payment, at: Companions): OutboxMessage {
     key: orderId,
     eventId: `${orderId}/DELETE`,
     body: '',
-    headers: { [STYLE_HEADER]: style, ...trace(at) },
+    headers: { [STYLE_HEADER]: style, ...traceOf(at) },
   }
 }
 
@@ -92,7 +92,7 @@ function tell(body: Body, meta: EventMeta, at: Companions): OutboxMessage {
       'idempotency-key': meta.id,
       [STYLE_HEADER]: meta.style,
       ...(meta.reason && { 'x-reason': meta.reason }),
-      ...trace(at),
+      ...traceOf(at),
     },
   }
 }
@@ -104,9 +104,6 @@ function event(topic: string, body: Body, meta: EventMeta, at: Companions): Outb
     key: body.accountId,
     eventId: meta.id,
     body: JSON.stringify(body),
-    headers: eventHeaders(body.event, 'billing', at.now, { ...meta, ...trace(at) }),
+    headers: eventHeaders(body.event, 'billing', at.now, { ...meta, ...traceOf(at) }),
   }
 }
-
-const trace = ({ traceparent }: Companions): Record<string, string> =>
-  traceparent ? { traceparent } : {}

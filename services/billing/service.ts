@@ -1,5 +1,6 @@
 import { type BillingEvent, decodeEvent } from '../../contracts/events.ts'
 import { Fault } from '../../contracts/problems.ts'
+import { traceOf } from '../../contracts/trace-context.ts'
 import { startConsumer } from '../../messaging/consumer.ts'
 import { createIdempotency, type StoredAnswer } from '../../messaging/idempotency.ts'
 import { createOutbox } from '../../messaging/outbox.ts'
@@ -15,6 +16,7 @@ import {
 import { coalesce } from '../../platform/coalesce.ts'
 import { type Queryable, transact } from '../../platform/database.ts'
 import { migrate } from '../../platform/migrate.ts'
+import { inCommitSpans, noTracing } from '../../platform/tracing.ts'
 import { askForDeposits } from './ask-again.ts'
 import {
   type Addressed,
@@ -44,23 +46,27 @@ export async function createBillingService(
   parts: ServiceParts,
   config: BillingConfig & { readonly NOTIFICATION_URL: string; readonly ORDER_URL: string },
 ): Promise<Service> {
-  const { database, runtime, log, telemetry } = parts
+  const { database, runtime, log, telemetry, tracer = noTracing } = parts
   await migrate(database, SCHEMA, [...migrations, deadLetterReplay])
   const outbox = createOutbox(SCHEMA)
   const idempotency = createIdempotency(SCHEMA)
   const context = (): CommandContext => ({ outbox, idempotency, now: runtime.now() })
 
   const apply = coalesce<Addressed, { applied: Applied; watch?: Watch }>({
-    ...requestBatches,
+    ...requestBatches(telemetry),
     run: async (batch) => {
       let watches: (Watch | undefined)[] = []
       try {
-        const { applied, tx } = await transact(database, async (tx) => {
-          const results = await applyCommands(tx, context(), batch)
-          for (const watch of watches) watch?.cancel()
-          watches = results.map(watchCalls)
-          return { applied: results, tx }
-        })
+        const traces = batch.map(({ command }) => traceOf(command))
+        const commit = () =>
+          transact(database, async (tx) => {
+            const results = await applyCommands(tx, context(), batch)
+            for (const watch of watches) watch?.cancel()
+            watches = results.map(watchCalls)
+            return { applied: results, tx }
+          })
+        const { applied, tx } = await inCommitSpans(tracer, SCHEMA, traces, commit)
+        telemetry.observe('trifold_request_batch_size', batch.length)
         announce(applied, tx)
         return applied.map((result, index) => {
           const watch = watches[index]
@@ -123,7 +129,9 @@ export async function createBillingService(
   }
   const consumer = startConsumer(reader)
   const asking = periodically(1_000, runtime, log, async () => {
-    relay.wake(await askForDeposits(database, outbox, runtime.now(), config))
+    const { deposits, tx } = await askForDeposits(database, outbox, runtime.now(), config)
+    telemetry.count('trifold_asked_again_total', { style: 'events' }, deposits)
+    relay.wake(tx)
   })
   const expiring = periodically(60_000, runtime, log, () =>
     idempotency.expire(database, runtime.now() - config.IDEMPOTENCY_KEY_TTL_MS),

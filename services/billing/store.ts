@@ -215,7 +215,7 @@ export function listTransfers(
 
 /**
  * Takes deposits that were requested and did not come back, and sets their next time. As with
- * orders, one whose request still waits in the outbox is only put off.
+ * orders, one whose last request still waits in the outbox is only put off.
  */
 export function takeDepositsToAsk(
   tx: Queryable,
@@ -226,7 +226,9 @@ export function takeDepositsToAsk(
 ): Promise<Deposit[]> {
   return tx.query<Deposit>(
     `with due as (
-       select id, asked, created from billing.deposit
+       select id, ask_at + ($2::float8
+         - least($3::float8, $2::float8 * power(2, least(greatest(asked - 1, 0), 20)))) * interval '1 millisecond' as requested
+       from billing.deposit
        where state = 'REQUESTED' and ask_at <= $1::timestamptz - $2::float8 * interval '1 millisecond'
        order by ask_at limit $4 for update skip locked),
      put_off as (
@@ -234,8 +236,8 @@ export function takeDepositsToAsk(
          ask_at = $1::timestamptz + (least($3::float8, $2::float8 * power(2, least(d.asked, 20))) - $2::float8) * interval '1 millisecond'
        from due where d.id = due.id),
      waiting as (select min(created) as oldest from billing.outbox where carrier = 'broker')
-     select ${DEPOSIT} from billing.deposit, waiting
-     where id in (select id from due) and (oldest is null or created < oldest)`,
+     select ${DEPOSIT} from billing.deposit join due using (id), waiting
+     where oldest is null or requested < oldest`,
     [new Date(now), askAfterMs, maxAskAfterMs, limit],
   )
 }

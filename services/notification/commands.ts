@@ -1,3 +1,4 @@
+import { type TraceContext, traceOf } from '../../contracts/trace-context.ts'
 import type { Outbox, OutboxMessage } from '../../messaging/outbox.ts'
 import type { Queryable } from '../../platform/database.ts'
 import { type Notice, textOf } from './message.ts'
@@ -31,16 +32,18 @@ export async function writeMessages(
   notices: readonly Notice[],
 ): Promise<Told[]> {
   const wanted = new Map<string, NewMessage>()
+  const traces = new Map<string, TraceContext>()
   for (const notice of notices) {
     const { eventId, accountId, event } = notice
     if (wanted.has(eventId)) continue
+    traces.set(eventId, traceOf(notice))
     wanted.set(eventId, { id: at.newId(), eventId, accountId, event, text: textOf(notice) })
   }
   const written = await insertMessages(tx, [...wanted.values()], at.now)
   const contacts = await findContacts(tx, [...new Set(written.map(({ accountId }) => accountId))])
   await at.outbox.enqueue(
     tx,
-    written.flatMap((message) => letterTo(contacts, message)),
+    written.flatMap((message) => letterTo(contacts, message, traces.get(message.eventId))),
     at.now,
   )
 
@@ -59,7 +62,11 @@ export async function writeMessages(
 }
 
 /** A letter keeps its Message-ID over all tries, so that mail systems can tell a repetition. */
-function letterTo(contacts: ReadonlyMap<string, string>, message: StoredMessage): OutboxMessage[] {
+function letterTo(
+  contacts: ReadonlyMap<string, string>,
+  message: StoredMessage,
+  trace: TraceContext | undefined,
+): OutboxMessage[] {
   const email = contacts.get(message.accountId)
   if (email === undefined) return []
   return [
@@ -73,6 +80,7 @@ function letterTo(contacts: ReadonlyMap<string, string>, message: StoredMessage)
         'message-id': `<${message.id}@trifold>`,
         subject: SUBJECTS[message.event] ?? 'About your account',
         date: message.created.toISOString(),
+        ...trace,
       },
     },
   ]

@@ -1,17 +1,18 @@
 import type { Reason } from '../../contracts/events.ts'
 import { toUnits } from '../../contracts/money.ts'
+import type { TraceContext } from '../../contracts/trace-context.ts'
 
 /** What a customer is told, and how. Texts are a contract: the clients read them. */
-export type Notice = {
+export type Notice = TraceContext & {
   /** The event's id: there is one message for it, for ever. */
   readonly eventId: string
   readonly accountId: string
 } & (
-  | { readonly event: 'ORDER_PAID'; readonly orderId: string }
-  | { readonly event: 'PAYMENT_FAIL'; readonly orderId: string; readonly reason: Reason | null }
-  | { readonly event: 'DEPOSIT_ACCEPTED'; readonly valueMinor: bigint }
-  | { readonly event: 'PAYMENT_REFUNDED'; readonly orderId: string; readonly valueMinor: bigint }
-)
+    | { readonly event: 'ORDER_PAID'; readonly orderId: string }
+    | { readonly event: 'PAYMENT_FAIL'; readonly orderId: string; readonly reason: Reason | null }
+    | { readonly event: 'DEPOSIT_ACCEPTED'; readonly valueMinor: bigint }
+    | { readonly event: 'PAYMENT_REFUNDED'; readonly orderId: string; readonly valueMinor: bigint }
+  )
 
 export function textOf(notice: Notice): string {
   const { accountId } = notice

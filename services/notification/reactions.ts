@@ -1,5 +1,6 @@
 import type { PaymentEvent, Received } from '../../contracts/events.ts'
 import { toMinor } from '../../contracts/money.ts'
+import { traceOf } from '../../contracts/trace-context.ts'
 import type { Handled } from '../../messaging/consumer.ts'
 import type { Queryable } from '../../platform/database.ts'
 import { type CommandContext, type Told, writeMessages } from './commands.ts'
@@ -17,20 +18,19 @@ export async function tellCustomers(
 }
 
 function toNotice({ body, meta }: Received<PaymentEvent>): Notice {
-  const { accountId } = body
-  const { id: eventId } = meta
+  const common = { eventId: meta.id, accountId: body.accountId, ...traceOf(meta) }
   switch (body.event) {
     case 'ORDER_PAID':
-      return { eventId, accountId, event: body.event, orderId: body.orderId }
+      return { ...common, event: body.event, orderId: body.orderId }
     case 'PAYMENT_FAIL': {
       const { event, orderId } = body
-      return { eventId, accountId, event, orderId, reason: meta.reason ?? null }
+      return { ...common, event, orderId, reason: meta.reason ?? null }
     }
     case 'DEPOSIT_ACCEPTED':
-      return { eventId, accountId, event: body.event, valueMinor: toMinor(body.value) }
+      return { ...common, event: body.event, valueMinor: toMinor(body.value) }
     case 'PAYMENT_REFUNDED': {
       const { event, orderId } = body
-      return { eventId, accountId, event, orderId, valueMinor: toMinor(body.value) }
+      return { ...common, event, orderId, valueMinor: toMinor(body.value) }
     }
   }
 }

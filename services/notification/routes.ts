@@ -14,6 +14,7 @@ import {
 import { parseAmount } from '../../contracts/money.ts'
 import { Fault } from '../../contracts/problems.ts'
 import { requestedStyle } from '../../contracts/style.ts'
+import type { TraceContext } from '../../contracts/trace-context.ts'
 import type { HttpServer } from '../../platform/http-server.ts'
 import { type Notice, textOf } from './message.ts'
 import type { NewMessage, StoredMessage } from './store.ts'
@@ -50,7 +51,8 @@ function notifyingRoute(app: HttpServer, routes: NotificationRoutes): void {
     async (request) => {
       const { 'idempotency-key': key, 'x-reason': reason } = request.headers
       requestedStyle(request.headers['x-interaction-style'], anyStyle)
-      const notice = toNotice(request.body, key ?? `rest/${routes.newId()}`, reason)
+      const about = { eventId: key ?? `rest/${routes.newId()}`, ...request.trace }
+      const notice = toNotice(request.body, about, reason)
       const message = await routes.write(notice)
       const same = message.accountId === notice.accountId && message.event === notice.event
       // A deleted message has no text left to compare with.
@@ -162,9 +164,13 @@ function contactRoutes(app: HttpServer, routes: NotificationRoutes): void {
 /** Every style may notify by REST: the name only has to exist. */
 const anyStyle = { defaultStyle: 'http', allowOverride: true } as const
 
-function toNotice(body: Notify, eventId: string, reason: string | undefined): Notice {
+function toNotice(
+  body: Notify,
+  about: TraceContext & { readonly eventId: string },
+  reason: string | undefined,
+): Notice {
   const { accountId, event } = body
-  const common = { eventId, accountId }
+  const common = { ...about, accountId }
   switch (event) {
     case 'ORDER_PAID':
       return { ...common, event, orderId: required(body, 'orderId') }

@@ -1,5 +1,7 @@
 import { decodeEvent, type PaymentEvent } from '../../contracts/events.ts'
+import { traceOf } from '../../contracts/trace-context.ts'
 import { startConsumer } from '../../messaging/consumer.ts'
+import { tracedLetters } from '../../messaging/message-spans.ts'
 import { createOutbox } from '../../messaging/outbox.ts'
 import { startRelay } from '../../messaging/relay.ts'
 import {
@@ -11,6 +13,7 @@ import {
 } from '../../messaging/service.ts'
 import type { Queryable } from '../../platform/database.ts'
 import { migrate } from '../../platform/migrate.ts'
+import { noTracing } from '../../platform/tracing.ts'
 import { type CommandContext, type Told, writeMessages } from './commands.ts'
 import type { NotificationConfig } from './config.ts'
 import { createMailer } from './mailer.ts'
@@ -36,21 +39,17 @@ const SERVER = { service: 'notification', title: 'Trifold notification' } as con
 export async function createNotificationService(
   parts: ServiceParts,
   config: NotificationConfig,
+  mailer = mailerOf(config),
 ): Promise<Service> {
-  const { database, runtime, telemetry } = parts
+  const { database, runtime, telemetry, tracer = noTracing } = parts
   await migrate(database, SCHEMA, [...migrations, deadLetterReplay])
   const outbox = createOutbox(SCHEMA)
   const context = (): CommandContext => ({ outbox, newId: runtime.uuid, now: runtime.now() })
 
-  const mailer = createMailer({
-    from: config.LETTER_FROM,
-    smtpUrl: config.SMTP_URL,
-    maildir: config.MAILDIR,
-    timeoutMs: LETTER_TIMEOUT_MS,
-  })
   // Nothing of notification goes to the broker.
   const { bus: _, ...withoutBus } = parts
-  const relay = startRelay({ ...withoutBus, schema: SCHEMA, outbox, letter: mailer.deliver })
+  const letter = tracedLetters(tracer, mailer.deliver)
+  const relay = startRelay({ ...withoutBus, schema: SCHEMA, outbox, letter })
 
   /** After a commit: letters go out, and what is new is counted. */
   function announce(told: readonly Told[], committed: Queryable): void {
@@ -61,7 +60,8 @@ export async function createNotificationService(
   }
 
   const write = inBatches<Notice, Told>(
-    database,
+    parts,
+    { schema: SCHEMA, traceOf: (notice) => traceOf(notice) },
     (tx, notices) => writeMessages(tx, context(), notices),
     announce,
   )
@@ -98,3 +98,11 @@ export async function createNotificationService(
     },
   }
 }
+
+const mailerOf = (config: NotificationConfig) =>
+  createMailer({
+    from: config.LETTER_FROM,
+    smtpUrl: config.SMTP_URL,
+    maildir: config.MAILDIR,
+    timeoutMs: LETTER_TIMEOUT_MS,
+  })

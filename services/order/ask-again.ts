@@ -3,14 +3,17 @@ import type { Outbox } from '../../messaging/outbox.ts'
 import { periodically } from '../../messaging/periodically.ts'
 import { type Database, type Queryable, transact } from '../../platform/database.ts'
 import type { Log, Runtime } from '../../platform/runtime.ts'
+import type { Telemetry } from '../../platform/telemetry.ts'
 import type { AddressedCommand, Applied } from './commands.ts'
 import type { OrderConfig } from './config.ts'
+import type { OrderEffect } from './order.ts'
 import { route } from './routing.ts'
 import { overdueOrders, takeOrdersToAsk } from './store.ts'
 
 /**
  * The one repair path: an order that is PENDING for long asks billing again, in its own style; past
- * its deadline it is canceled and its payment voided. Lost messages, a lost log, crashed services
+ * its deadline it is canceled and its payment voided, and a void by event is asked for again until
+ * billing has said what became of the payment. Lost messages, a lost log, crashed services
  * and ambiguous time-outs all end here.
  */
 export interface AskAgainOptions {
@@ -19,6 +22,7 @@ export interface AskAgainOptions {
   readonly idempotency: Idempotency
   readonly runtime: Runtime
   readonly log: Log
+  readonly telemetry: Telemetry
   readonly config: OrderConfig
   readonly apply: (command: AddressedCommand) => Promise<Applied>
   readonly wake: (committed: Queryable) => void
@@ -30,33 +34,38 @@ const MAX_ASK_AFTER_MS = 60_000
 const EXPIRE_MS = 60_000
 
 export function startAskingAgain(options: AskAgainOptions): { close(): Promise<void> } {
-  const { database, outbox, idempotency, runtime, log, config, apply, wake } = options
+  const { database, outbox, idempotency, runtime, log, telemetry, config, apply, wake } = options
   let expiredAt = 0
 
   async function ask(): Promise<void> {
     const now = runtime.now()
     const asked = await transact(database, async (tx) => {
-      const { ASK_AGAIN_AFTER_MS } = config
-      const orders = await takeOrdersToAsk(
-        tx,
-        now,
-        ASK_AGAIN_AFTER_MS,
-        MAX_ASK_AFTER_MS,
-        LOOK_LIMIT,
-      )
-      const messages = orders.map((order) => route('requestPayment', order, null, now))
+      const take = (state: 'PENDING' | 'CANCELED') =>
+        takeOrdersToAsk(tx, now, config.ASK_AGAIN_AFTER_MS, MAX_ASK_AFTER_MS, LOOK_LIMIT, state)
+      const pending = await take('PENDING')
+      const canceled = await take('CANCELED')
+      const ask = (effect: OrderEffect) => (one: (typeof pending)[number]) =>
+        route(effect, one.order, one.order.reason, now, one.trace)
+      const messages = [
+        ...pending.map(ask('requestPayment')),
+        // The void goes first and wins; the request after it has billing say what became of both.
+        ...canceled.flatMap((one) => [ask('voidPayment')(one), ask('requestPayment')(one)]),
+      ]
       await outbox.enqueue(tx, messages, now)
-      return { orders: orders.length, tx }
+      return { orders: [...pending, ...canceled], tx }
     })
-    if (asked.orders === 0) return
-    log.info({ orders: asked.orders }, 'billing is asked again')
+    if (asked.orders.length === 0) return
+    for (const { order } of asked.orders) {
+      telemetry.count('trifold_asked_again_total', { style: order.style })
+    }
+    log.info({ orders: asked.orders.length }, 'billing is asked again')
     wake(asked.tx)
   }
 
   async function cancelOverdue(): Promise<void> {
     const overdue = await overdueOrders(database, runtime.now(), LOOK_LIMIT)
     await Promise.all(
-      overdue.map((orderId) => apply({ orderId, command: { type: 'passDeadline' } })),
+      overdue.map((order) => apply({ ...order, command: { type: 'passDeadline' } })),
     )
     if (overdue.length > 0) log.warn({ orders: overdue.length }, 'orders passed their deadline')
   }

@@ -1,4 +1,5 @@
 import { isReason, type Reason } from '../../contracts/events.ts'
+import { type TraceContext, traceContextOf } from '../../contracts/trace-context.ts'
 import { type Delivery, isFinalRefusal, type OutboxRow } from '../../messaging/outbox.ts'
 import type { HttpAnswer, HttpClient } from '../../platform/http-client.ts'
 import type { Log } from '../../platform/runtime.ts'
@@ -15,7 +16,7 @@ export interface BillingCallsOptions {
   readonly timeoutMs: number
   readonly log: Log
   /** Commits what the answer means for the order. */
-  readonly settle: (orderId: string, command: OrderCommand) => Promise<void>
+  readonly settle: (orderId: string, command: OrderCommand, trace: TraceContext) => Promise<void>
 }
 
 export function billingCalls(options: BillingCallsOptions) {
@@ -24,7 +25,8 @@ export function billingCalls(options: BillingCallsOptions) {
   async function post(row: OutboxRow): Promise<HttpAnswer | undefined> {
     const url = `${billingUrl}${row.destination}`
     try {
-      return await http({ method: 'POST', url, headers: row.headers, body: row.body }, timeoutMs)
+      const call = { target: 'billing', method: 'POST', url } as const
+      return await http({ ...call, headers: row.headers, body: row.body }, timeoutMs)
     } catch (error) {
       log.warn({ err: error, row: row.eventId }, 'billing gave no answer')
       return undefined
@@ -37,7 +39,7 @@ export function billingCalls(options: BillingCallsOptions) {
     if (answer && isRunning(answer)) {
       return { kind: 'retry', error: 'the same payment is still running' }
     }
-    await settle(row.key, command ?? { type: 'giveUpOnBilling' })
+    await settle(row.key, command ?? { type: 'giveUpOnBilling' }, traceContextOf(row.headers))
     return { kind: 'done' }
   }
 

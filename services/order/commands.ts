@@ -1,3 +1,4 @@
+import type { TraceContext } from '../../contracts/trace-context.ts'
 import {
   type Idempotency,
   type KeyedRequest,
@@ -9,13 +10,15 @@ import {
 import type { Outbox, OutboxMessage } from '../../messaging/outbox.ts'
 import type { Queryable } from '../../platform/database.ts'
 import { answerOf, decide, type Order, type OrderCommand, type OrderState } from './order.ts'
-import { route, type Trace } from './routing.ts'
+import { route } from './routing.ts'
 import {
   changeOrders,
+  confirmVoids,
   findOrders,
   insertOrders,
   type OrderChange,
   type StoredOrder,
+  watchVoids,
 } from './store.ts'
 
 /**
@@ -34,7 +37,7 @@ export interface CommandContext {
 export interface Placement {
   readonly order: Order
   readonly keyed: KeyedRequest | undefined
-  readonly trace: Trace
+  readonly trace: TraceContext
 }
 
 /** Placed, or what an earlier request with the same key was answered (or why it is refused). */
@@ -56,7 +59,7 @@ export async function placeOrders(
     fresh.push(placement)
     return { kind: 'placed' }
   })
-  const orders = fresh.map(({ order }) => order)
+  const orders = fresh.map(({ order, trace }) => ({ ...order, ...trace }))
   const { now } = at
   const times = { now, askAt: now + at.askAfterMs, deadline: now + at.deadlineMs }
   await insertOrders(tx, orders, times)
@@ -83,7 +86,7 @@ export interface AddressedCommand {
   /** Whose order it must be, where the sender says so. */
   readonly profileId?: string
   readonly command: OrderCommand
-  readonly trace?: Trace
+  readonly trace?: TraceContext
 }
 
 /** The order as a command left it and the state that it came from, or why it was not for it. */
@@ -97,6 +100,8 @@ export async function applyCommands(
   const orders = await findOrders(tx, [...new Set(commands.map(({ orderId }) => orderId))])
   const origins = new Map(orders)
   const messages: OutboxMessage[] = []
+  const voids = new Map<string, TraceContext>()
+  const confirmed = new Set<string>()
   const applied = commands.map(({ orderId, profileId, command, trace }): Applied => {
     const order = orders.get(orderId)
     if (order === undefined) return 'unknown'
@@ -106,6 +111,11 @@ export async function applyCommands(
       state === order.state ? order : { ...order, state, reason, updated: new Date(at.now) }
     orders.set(orderId, moved)
     for (const effect of effects) messages.push(route(effect, moved, reason, at.now, trace))
+    // A call goes on until billing has it; an event may be lost with its topic.
+    if (order.style === 'events') {
+      if (effects.includes('voidPayment')) voids.set(orderId, trace ?? {})
+      else if (saysNothingIsHeld(command)) confirmed.add(orderId)
+    }
     return { ...moved, from: order.state }
   })
   const changed = [...orders.values()].filter(
@@ -120,9 +130,20 @@ export async function applyCommands(
     }),
   )
   await changeOrders(tx, changes, at.now)
+  await watchVoids(
+    tx,
+    [...voids].map(([orderId, trace]) => ({ orderId, trace })),
+    at.now + at.askAfterMs,
+  )
+  await confirmVoids(tx, [...confirmed])
   await at.outbox.enqueue(tx, messages, at.now)
   await at.idempotency.complete(tx, openAnswers(changed, origins))
   return applied
+}
+
+/** Whether it is billing's word that an order's payment was refused, voided or given back: all final. */
+function saysNothingIsHeld({ type }: OrderCommand): boolean {
+  return type === 'refuse' || type === 'acknowledgeRefund'
 }
 
 /** The answers that a settled outcome gives to the keys that waited for it. */

@@ -1,17 +1,19 @@
 import assert from 'node:assert/strict'
 import { after, describe, test } from 'node:test'
 import { migrate } from '../../platform/migrate.ts'
-import { openPglite } from '../../platform/pglite.ts'
 import { systemRuntime } from '../../platform/runtime.ts'
 import { createLog } from '../../platform/telemetry.ts'
+import { openTestDatabase } from '../../tests/backends.ts'
 import { migrations, SCHEMA } from './migrations/001-initial.ts'
+import { deadLetterReplay } from './migrations/002-dead-letter-replay.ts'
+import { watchTrace } from './migrations/003-watch-trace.ts'
 import type { Order } from './order.ts'
 import { createOutcomes } from './outcomes.ts'
 import { changeOrders, findOrders, insertOrders } from './store.ts'
 
 const LIMIT_MS = 10_000
-const database = await openPglite()
-await migrate(database, SCHEMA, migrations)
+const database = await openTestDatabase()
+await migrate(database, SCHEMA, [...migrations, deadLetterReplay, watchTrace])
 const parts = { database, runtime: systemRuntime, log: createLog('silent', 'order') }
 const [first, second] = [0, 1].map(() => createOutcomes({ ...parts, soleProcess: false })) as [
   ReturnType<typeof createOutcomes>,

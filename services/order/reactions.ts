@@ -1,4 +1,5 @@
 import type { EventMeta, PaymentEvent, Received } from '../../contracts/events.ts'
+import { traceOf } from '../../contracts/trace-context.ts'
 import type { Handled } from '../../messaging/consumer.ts'
 import type { Queryable } from '../../platform/database.ts'
 import {
@@ -38,12 +39,11 @@ export async function settleOrders(
 
 function toCommand({ body, meta }: Received<PaymentEvent>): AddressedCommand | undefined {
   if (body.event === 'DEPOSIT_ACCEPTED') return undefined
-  const { traceparent } = meta
   return {
     orderId: body.orderId,
     profileId: body.accountId,
     command: commandOf(body.event, meta),
-    ...(traceparent && { trace: { traceparent } }),
+    trace: traceOf(meta),
   }
 }
 

@@ -14,6 +14,7 @@ import {
 import { toUnits } from '../../contracts/money.ts'
 import { Fault } from '../../contracts/problems.ts'
 import { type InteractionStyle, requestedStyle } from '../../contracts/style.ts'
+import type { TraceContext } from '../../contracts/trace-context.ts'
 import { keyedRequest, type StoredAnswer, sendStored } from '../../messaging/idempotency.ts'
 import type { HttpServer } from '../../platform/http-server.ts'
 import type { Applied, Placed, Placement } from './commands.ts'
@@ -34,7 +35,7 @@ export interface OrderRoutes {
     orderId: string
     profileId: string
     command: OrderCommand
-    trace: { traceparent: string }
+    trace: TraceContext
   }) => Promise<Applied>
   readonly find: (orderId: string) => Promise<StoredOrder | undefined>
   readonly list: (
@@ -94,11 +95,7 @@ function placingRoute(app: HttpServer, routes: OrderRoutes): void {
         reason: null,
         idempotencyKey: keyed?.key ?? null,
       }
-      const answer = await placeAndSettle(routes, {
-        order,
-        keyed,
-        trace: { traceparent: request.traceparent },
-      })
+      const answer = await placeAndSettle(routes, { order, keyed, trace: request.trace })
       return sendStored(reply, answer)
     },
   )
@@ -157,11 +154,11 @@ function deletingRoute(app: HttpServer, routes: OrderRoutes): void {
       },
     },
     async (request) => {
-      const { traceparent } = request
+      const { trace } = request
       const { id: orderId } = request.params
       const { profileId } = request.query
       const command = { type: 'delete' } as const
-      const applied = await routes.apply({ orderId, profileId, command, trace: { traceparent } })
+      const applied = await routes.apply({ orderId, profileId, command, trace })
       if (applied === 'unknown') throw new Fault('ORDER_NOT_FOUND')
       if (applied === 'not theirs') throw new Fault('NOT_YOURS')
       return orderId

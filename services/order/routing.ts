@@ -1,6 +1,7 @@
 import { type EventMeta, eventHeaders, type Reason } from '../../contracts/events.ts'
 import { toUnits } from '../../contracts/money.ts'
 import { STYLE_HEADER } from '../../contracts/style.ts'
+import { type TraceContext, traceOf } from '../../contracts/trace-context.ts'
 import type { OutboxMessage } from '../../messaging/outbox.ts'
 import type { Order, OrderEffect } from './order.ts'
 
@@ -11,16 +12,12 @@ import type { Order, OrderEffect } from './order.ts'
  */
 export const PAY_PATH = '/billing/account'
 
-export interface Trace {
-  readonly traceparent?: string
-}
-
 export function route(
   effect: OrderEffect,
   order: Order,
   reason: Reason | null,
   now: number,
-  trace: Trace = {},
+  trace: TraceContext = {},
 ): OutboxMessage {
   const { id: orderId, profileId: accountId, style } = order
   switch (effect) {
@@ -81,7 +78,7 @@ function call(path: string, key: string, body: object, meta: EventMeta): OutboxM
       'content-type': 'application/json',
       'idempotency-key': meta.id,
       ...(meta.style && { [STYLE_HEADER]: meta.style }),
-      ...(meta.traceparent && { traceparent: meta.traceparent }),
+      ...traceOf(meta),
     },
   }
 }

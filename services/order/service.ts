@@ -1,6 +1,7 @@
 import { decodeEvent, type PaymentEvent } from '../../contracts/events.ts'
 import type { Page } from '../../contracts/http.ts'
 import { parseAmount } from '../../contracts/money.ts'
+import { STYLES } from '../../contracts/style.ts'
 import { startConsumer } from '../../messaging/consumer.ts'
 import { createIdempotency } from '../../messaging/idempotency.ts'
 import { createOutbox } from '../../messaging/outbox.ts'
@@ -12,6 +13,7 @@ import {
   type Service,
   type ServiceParts,
 } from '../../messaging/service.ts'
+import { shared } from '../../platform/coalesce.ts'
 import type { Database, Queryable } from '../../platform/database.ts'
 import { migrate } from '../../platform/migrate.ts'
 import { startAskingAgain } from './ask-again.ts'
@@ -28,11 +30,19 @@ import {
 import type { OrderConfig } from './config.ts'
 import { migrations, SCHEMA } from './migrations/001-initial.ts'
 import { deadLetterReplay } from './migrations/002-dead-letter-replay.ts'
+import { watchTrace } from './migrations/003-watch-trace.ts'
+import { voidWatch } from './migrations/004-void-watch.ts'
 import type { OrderState } from './order.ts'
 import { createOutcomes } from './outcomes.ts'
 import { settleOrders } from './reactions.ts'
 import { orderRoutes } from './routes.ts'
-import { findOrders, listOrders, type StoredOrder } from './store.ts'
+import {
+  countPending,
+  findOrders,
+  listOrders,
+  type PendingOrders,
+  type StoredOrder,
+} from './store.ts'
 
 const SERVER = { service: 'orders', title: 'Trifold order' } as const
 
@@ -42,7 +52,7 @@ export async function createOrderService(
   config: OrderConfig & { readonly BILLING_URL: string },
 ): Promise<Service> {
   const { database, runtime, log } = parts
-  await migrate(database, SCHEMA, [...migrations, deadLetterReplay])
+  await migrate(database, SCHEMA, [...migrations, deadLetterReplay, watchTrace, voidWatch])
   const outbox = createOutbox(SCHEMA)
   const idempotency = createIdempotency(SCHEMA)
   const outcomes = createOutcomes(parts)
@@ -55,12 +65,14 @@ export async function createOrderService(
   })
 
   const place = inBatches<Placement, Placed>(
-    database,
+    parts,
+    { schema: SCHEMA, traceOf: ({ trace }) => trace },
     (tx, placements) => placeOrders(tx, context(), placements),
     (_, tx) => relay.wake(tx),
   )
   const apply = inBatches<AddressedCommand, Applied>(
-    database,
+    parts,
+    { schema: SCHEMA, traceOf: ({ trace = {} }) => trace },
     (tx, commands) => applyCommands(tx, context(), commands),
     announce,
   )
@@ -84,7 +96,7 @@ export async function createOrderService(
       billingUrl: config.BILLING_URL,
       timeoutMs: config.CALL_TIMEOUT_MS,
       log,
-      settle: async (orderId, command) => void (await apply({ orderId, command })),
+      settle: async (orderId, command, trace) => void (await apply({ orderId, command, trace })),
     }),
   })
   const reader: Reader<PaymentEvent> = {
@@ -111,6 +123,7 @@ export async function createOrderService(
     awaitOutcome: outcomes.wait,
   })
   await app.ready()
+  observePending(parts)
 
   return {
     app,
@@ -148,6 +161,26 @@ function measure(order: StoredOrder, from: OrderState, { telemetry }: ServicePar
   if (from !== 'PENDING') return
   const seconds = (updated.getTime() - created.getTime()) / 1000
   telemetry.observe('trifold_order_settle_seconds', seconds, { style })
+}
+
+/** Orders that stay PENDING settle late or never, and so do not show in the time to settle. */
+function observePending({ database, runtime, telemetry }: ServiceParts): void {
+  const read = shared(() => countPending(database))
+  const byStyle = (figure: (pending: PendingOrders | undefined) => number) => async () => {
+    const pending = await read()
+    return STYLES.map((style) => ({
+      labels: { style },
+      value: figure(pending.find((of) => of.style === style)),
+    }))
+  }
+  telemetry.gauge(
+    'trifold_orders_pending',
+    byStyle((pending) => Number(pending?.orders ?? 0)),
+  )
+  telemetry.gauge(
+    'trifold_orders_pending_oldest_seconds',
+    byStyle((pending) => (pending ? (runtime.now() - pending.oldest.getTime()) / 1000 : 0)),
+  )
 }
 
 function unitPrice(text: string): bigint {

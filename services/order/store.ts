@@ -1,6 +1,7 @@
 import type { Reason } from '../../contracts/events.ts'
 import type { Page } from '../../contracts/http.ts'
 import type { InteractionStyle } from '../../contracts/style.ts'
+import type { TraceContext } from '../../contracts/trace-context.ts'
 import { DatabaseError, type Queryable } from '../../platform/database.ts'
 import type { Order, OrderState } from './order.ts'
 
@@ -42,10 +43,10 @@ const toOrder = (row: OrderRow): StoredOrder => ({
   updated: row.updated,
 })
 
-/** New orders, all PENDING, each with its entry in the watch. */
+/** New orders, all PENDING, each with its entry in the watch, which keeps the trace that it is in. */
 export async function insertOrders(
   tx: Queryable,
-  orders: readonly Order[],
+  orders: readonly (Order & TraceContext)[],
   times: { readonly now: number; readonly askAt: number; readonly deadline: number },
 ): Promise<void> {
   if (orders.length === 0) return
@@ -55,9 +56,10 @@ export async function insertOrders(
          idempotency_key, created, updated)
        select id, profile_id, product_quantity, price_minor, style, 'PENDING', key, $7, $7
        from unnest($1::uuid[], $2::uuid[], $3::integer[], $4::bigint[], $5::text[], $6::text[])
-         as o (id, profile_id, product_quantity, price_minor, style, key)
-       returning id)
-     insert into orders.watch (order_id, ask_at, deadline) select id, $8, $9 from placed`,
+         as o (id, profile_id, product_quantity, price_minor, style, key))
+     insert into orders.watch (order_id, ask_at, deadline, traceparent, tracestate)
+     select id, $8, $9, traceparent, tracestate
+     from unnest($1::uuid[], $10::text[], $11::text[]) as o (id, traceparent, tracestate)`,
     [
       orders.map((order) => order.id),
       orders.map((order) => order.profileId),
@@ -68,6 +70,8 @@ export async function insertOrders(
       new Date(times.now),
       new Date(times.askAt),
       new Date(times.deadline),
+      orders.map(({ traceparent }) => traceparent ?? null),
+      orders.map(({ tracestate }) => tracestate ?? null),
     ],
   )
 }
@@ -136,19 +140,76 @@ export async function listOrders(
   return rows.map(toOrder)
 }
 
-/** Pending orders past their deadline. */
-export async function overdueOrders(db: Queryable, now: number, limit: number): Promise<string[]> {
-  const rows = await db.query<{ order_id: string }>(
-    'select order_id from orders.watch where deadline <= $1 limit $2',
+export interface PendingOrders {
+  readonly style: InteractionStyle
+  readonly orders: bigint
+  readonly oldest: Date
+}
+
+/** The pending orders of each style that has any. */
+export function countPending(db: Queryable): Promise<PendingOrders[]> {
+  return db.query(
+    `select style, count(*) as orders, min(created) as oldest
+     from orders.orders where id in (select order_id from orders.watch) group by style`,
+  )
+}
+
+/** A trace as the watch keeps it. */
+interface WatchedTrace {
+  traceparent: string | null
+  tracestate: string | null
+}
+
+const toTrace = ({ traceparent, tracestate }: WatchedTrace): TraceContext => ({
+  ...(traceparent && { traceparent }),
+  ...(tracestate && { tracestate }),
+})
+
+/** Pending orders past their deadline, each with the trace that it is in. */
+export async function overdueOrders(
+  db: Queryable,
+  now: number,
+  limit: number,
+): Promise<{ orderId: string; trace: TraceContext }[]> {
+  const rows = await db.query<{ order_id: string } & WatchedTrace>(
+    'select order_id, traceparent, tracestate from orders.watch where deadline <= $1 limit $2',
     [new Date(now), limit],
   )
-  return rows.map((row) => row.order_id)
+  return rows.map((row) => ({ orderId: row.order_id, trace: toTrace(row) }))
+}
+
+/** Canceled orders whose void billing is to confirm; one that is watched already stays as it is. */
+export async function watchVoids(
+  tx: Queryable,
+  voids: readonly { readonly orderId: string; readonly trace: TraceContext }[],
+  askAt: number,
+): Promise<void> {
+  if (voids.length === 0) return
+  await tx.query(
+    `insert into orders.void_watch (order_id, ask_at, traceparent, tracestate)
+     select id, $2, traceparent, tracestate
+     from unnest($1::uuid[], $3::text[], $4::text[]) as v (id, traceparent, tracestate)
+     on conflict do nothing`,
+    [
+      voids.map(({ orderId }) => orderId),
+      new Date(askAt),
+      voids.map(({ trace }) => trace.traceparent ?? null),
+      voids.map(({ trace }) => trace.tracestate ?? null),
+    ],
+  )
+}
+
+/** Billing holds no money for these orders, and never will. */
+export async function confirmVoids(tx: Queryable, orderIds: readonly string[]): Promise<void> {
+  if (orderIds.length === 0) return
+  await tx.query('delete from orders.void_watch where order_id = any($1::uuid[])', [orderIds])
 }
 
 /**
- * Takes pending orders whose time to ask again has come and sets their next time, later each time.
- * An order whose request still waits in the outbox is not asked for twice: it is put off as well,
- * which the comparison with the outbox's oldest row decides without a look at every row.
+ * Orders whose time to ask billing again has come: PENDING ones for their payment, CANCELED ones for
+ * their void. Sets their next time, later each time. What was asked for and still waits in the outbox
+ * is not asked for once more: it is put off as well, which the comparison with the outbox's oldest
+ * row decides without a look at every row.
  */
 export async function takeOrdersToAsk(
   tx: Queryable,
@@ -156,22 +217,31 @@ export async function takeOrdersToAsk(
   askAfterMs: number,
   maxAskAfterMs: number,
   limit: number,
-): Promise<StoredOrder[]> {
-  const rows = await tx.query<OrderRow>(
-    `with due as (
-       select order_id from orders.watch where ask_at <= $1
-       order by ask_at limit $4 for update skip locked),
-     put_off as (
-       update orders.watch w set asked = asked + 1,
-         ask_at = $1::timestamptz + least($3::float8, $2::float8 * power(2, least(asked, 20))) * interval '1 millisecond'
-       where w.order_id in (select order_id from due)),
-     waiting as (select carrier, min(created) as oldest from orders.outbox group by carrier)
-     select ${COLUMNS} from orders.orders o
-     where id in (select order_id from due) and state = 'PENDING' and not exists (
-       select from waiting
-       where carrier = case style when 'events' then 'broker' else 'http' end
-         and oldest <= o.created)`,
-    [new Date(now), askAfterMs, maxAskAfterMs, limit],
-  )
-  return rows.map(toOrder)
+  state: 'PENDING' | 'CANCELED' = 'PENDING',
+): Promise<{ order: StoredOrder; trace: TraceContext }[]> {
+  const params = [new Date(now), askAfterMs, maxAskAfterMs, limit, state]
+  const rows = await tx.query<OrderRow & WatchedTrace>(TAKE_TO_ASK[state], params)
+  return rows.map((row) => ({ order: toOrder(row), trace: toTrace(row) }))
+}
+
+const takeToAsk = (watch: 'orders.watch' | 'orders.void_watch') => `
+with due as (
+  select order_id, traceparent, tracestate,
+    ask_at - least($3::float8, $2::float8 * power(2, least(greatest(asked - 1, 0), 20))) * interval '1 millisecond' as requested
+  from ${watch} where ask_at <= $1
+  order by ask_at limit $4 for update skip locked),
+put_off as (
+  update ${watch} w set asked = asked + 1,
+    ask_at = $1::timestamptz + least($3::float8, $2::float8 * power(2, least(asked, 20))) * interval '1 millisecond'
+  where w.order_id in (select order_id from due)),
+waiting as (select carrier, min(created) as oldest from orders.outbox group by carrier)
+select ${COLUMNS}, traceparent, tracestate from orders.orders o join due on id = order_id
+where state = $5 and not exists (
+  select from waiting
+  where carrier = case style when 'events' then 'broker' else 'http' end
+    and oldest <= requested)`
+
+const TAKE_TO_ASK = {
+  PENDING: takeToAsk('orders.watch'),
+  CANCELED: takeToAsk('orders.void_watch'),
 }

@@ -1,14 +1,10 @@
 import assert from 'node:assert/strict'
-import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { readFile } from 'node:fs/promises'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import newman, { type Failure, type RunOptions, type Summary } from 'newman'
-import { allInOneConfig } from '../../apps/all-in-one/config.ts'
-import { type Program, startAllInOne } from '../../apps/all-in-one/program.ts'
-import { readConfig } from '../../platform/config.ts'
+import { type RunningProgram, startProgram } from '../e2e/program.ts'
 
 const file = new URL('trifold.postman_collection.json', import.meta.url)
 const collection = JSON.parse(await readFile(file, 'utf8')) as { item: Folder[] }
@@ -22,19 +18,12 @@ interface Folder {
 }
 
 describe('the acceptance collection', () => {
-  let folder: string
-  let program: Program
+  let program: RunningProgram
 
   before(async () => {
-    folder = await mkdtemp(join(tmpdir(), 'trifold-acceptance-'))
-    const environment = { PORT: '0', LOG_LEVEL: 'silent', DATA_DIR: folder }
-    program = await startAllInOne(readConfig(allInOneConfig, environment))
+    program = await startProgram()
   })
-
-  after(async () => {
-    await program?.close()
-    await rm(folder, { recursive: true, force: true })
-  })
+  after(() => program?.close())
 
   // The second run meets what the first has left behind.
   for (const prefix of ['', '/otusapp/gur-ok']) {

@@ -31,7 +31,7 @@ for (const style of STYLES) {
       const all = await trifold.orders(account)
       assert.equal(all.filter(({ state }) => state === 'PENDING').length, 0)
       return all
-    }, 30_000)
+    })
     assert.equal(orders.length, ORDERS)
     assert.equal(new Set(orders.map(({ orderNumber }) => orderNumber)).size, ORDERS)
     const approved = new Set(orders.filter(({ state }) => state === 'APPROVED').map(({ id }) => id))
@@ -50,7 +50,7 @@ for (const style of STYLES) {
       const all = await trifold.messages(account)
       assert.equal(all.length, ORDERS + 1)
       return all
-    }, 30_000)
+    })
     const texts = new Set(messages.map(({ text }) => text))
     assert.equal(texts.size, ORDERS + 1)
     for (const id of approved) assert.ok(texts.has(`ORDER ${id} PAID SUCCESSFULLY`))

@@ -3,6 +3,7 @@ import { setTimeout as pause } from 'node:timers/promises'
 import type { Static } from 'typebox'
 import type { Account, Entry, Message, OrderView, Payment } from '../../contracts/http.ts'
 import type { InteractionStyle } from '../../contracts/style.ts'
+import { PATIENCE_MS } from './world.ts'
 
 /** What one unit of the product costs unless a test configures it otherwise. */
 export const UNIT_PRICE = 65
@@ -31,6 +32,8 @@ export interface CallOptions {
   readonly json?: unknown
   /** Sent as it is; its content type goes in `headers`. */
   readonly raw?: string
+  /** Gives the call up. */
+  readonly signal?: AbortSignal
 }
 
 export type AccountView = Static<typeof Account>
@@ -47,7 +50,7 @@ export function createClient(url: string) {
     path: string,
     options: CallOptions = {},
   ): Promise<Answer<Body>> {
-    const { style, key, json, raw } = options
+    const { style, key, json, raw, signal } = options
     const body = json === undefined ? raw : JSON.stringify(json)
     const response = await fetch(`${url}${path}`, {
       method,
@@ -58,6 +61,7 @@ export function createClient(url: string) {
         ...options.headers,
       },
       ...(body !== undefined && { body }),
+      ...(signal && { signal }),
     })
     const text = await response.text()
     const isJson = /json/.test(response.headers.get('content-type') ?? '')
@@ -122,11 +126,21 @@ export function createClient(url: string) {
         ...options,
       }),
 
-    /** Waits for the order's outcome, in the program, for so many seconds. */
-    getOrder: (profile: string, id: string, waitSeconds = 10) =>
-      read<OrderView>(`/orders/${id}?profileId=${profile}`, {
-        headers: { prefer: `wait=${waitSeconds}` },
-      }),
+    /** Waits for the order's outcome, in the program, for so many seconds at most. */
+    async getOrder(
+      profile: string,
+      id: string,
+      waitSeconds = PATIENCE_MS / 1000,
+    ): Promise<OrderView> {
+      const deadline = performance.now() + waitSeconds * 1000
+      for (;;) {
+        // The program may answer before so long is over, and is asked again.
+        const leftSeconds = Math.max(0, Math.ceil((deadline - performance.now()) / 1000))
+        const headers = { prefer: `wait=${leftSeconds}` }
+        const order = await read<OrderView>(`/orders/${id}?profileId=${profile}`, { headers })
+        if (order.state !== 'PENDING' || performance.now() >= deadline) return order
+      }
+    },
 
     orders: (profile: string) => readAll<OrderView>(`/orders/?profileId=${profile}`),
     deleteOrder: (profile: string, id: string) =>
@@ -142,7 +156,7 @@ export function createClient(url: string) {
 const LOOK_AGAIN_MS = 20
 
 /** Tries a check until its assertions hold, and resolves with what it returns. */
-export async function eventually<T>(check: () => Promise<T>, deadlineMs = 10_000): Promise<T> {
+export async function eventually<T>(check: () => Promise<T>, deadlineMs = PATIENCE_MS): Promise<T> {
   const deadline = performance.now() + deadlineMs
   for (;;) {
     try {

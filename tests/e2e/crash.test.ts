@@ -1,26 +1,25 @@
 import assert from 'node:assert/strict'
-import { after, test } from 'node:test'
+import { test } from 'node:test'
 import { assertCleanBooks } from './books.ts'
 import { eventually } from './client.ts'
 import { assertSettled, beginBurst, PATIENT } from './order-burst.ts'
-import { spawnProgram, startProgram, temporaryFolder } from './program.ts'
+import { startApart } from './program.ts'
+import { ON_STACK } from './world.ts'
 
-const { folder, remove } = await temporaryFolder()
-after(remove)
+/** Of processes billing may die first, and an order may yet have found that out. */
+const OUTCOMES = ON_STACK ? [201, 402, 503] : [201, 402]
 
 test('killed in a burst of orders in each style, it settles them all when it starts again', async (t) => {
-  const child = spawnProgram(folder, PATIENT)
-  t.after(() => child.kill('SIGKILL'))
-  const burst = await beginBurst(await child.ready)
+  const apart = await startApart(PATIENT)
+  t.after(() => apart.close())
+  const burst = await beginBurst(apart.client)
   await burst.answered(2)
-  child.kill('SIGKILL')
+  await apart.kill()
   await burst.over
-  assert.deepEqual(await child.ended, { code: null, signal: 'SIGKILL' })
   const unanswered = burst.sent.filter(({ answer }) => answer === undefined)
   assert.ok(unanswered.length > 0, 'nothing was in flight')
 
-  const trifold = await startProgram({ DATA_DIR: folder })
-  t.after(() => trifold.close())
+  const trifold = await apart.startAgain()
   await assertSettled(trifold, burst)
 
   // Each customer who got no answer asks again: the key of an order finds its order, whatever it
@@ -35,7 +34,7 @@ test('killed in a burst of orders in each style, it settles them all when it sta
       })
       if (one.answer)
         assert.deepEqual([again.status, again.body], [one.answer.status, one.answer.body])
-      else assert.ok([201, 402].includes(again.status), `${style} answered ${again.status}`)
+      else assert.ok(OUTCOMES.includes(again.status), `${style} answered ${again.status}`)
       one.answer = again
     }),
   )

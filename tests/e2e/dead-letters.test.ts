@@ -1,10 +1,7 @@
 import assert from 'node:assert/strict'
 import { after, describe, test } from 'node:test'
 import type { DeadLetterView } from '../../contracts/http.ts'
-import { createEmbeddedBus } from '../../messaging/embedded-bus.ts'
 import { createOutbox } from '../../messaging/outbox.ts'
-import { TOPICS } from '../../messaging/topics.ts'
-import { systemRuntime } from '../../platform/runtime.ts'
 import { assertCleanBooks } from './books.ts'
 import { eventually, type Problem } from './client.ts'
 import { startProgram } from './program.ts'
@@ -12,9 +9,7 @@ import { startProgram } from './program.ts'
 const trifold = await startProgram()
 const { call, read, readAll } = trifold
 /** A producer that is none of ours: it writes to the same log. */
-const bus = await createEmbeddedBus({
-  ...{ database: trifold.database, runtime: systemRuntime, topics: TOPICS },
-})
+const bus = await trifold.openBus()
 after(async () => {
   await bus.close()
   await trifold.close()
@@ -140,11 +135,11 @@ test('a letter is replayed in its own service alone', async () => {
 
 test('a call that was refused goes out again under the same event id when it is mended', async () => {
   const account = await settledAccount()
-  const { database } = trifold
+  const { billing, notification } = trifold.databases
   const eventId = `${account}/TOLD`
   const right = { event: 'DEPOSIT_ACCEPTED', accountId: account, value: 9 }
   const outbox = createOutbox('billing')
-  await database.transaction((tx) =>
+  await billing.transaction((tx) =>
     outbox.enqueue(
       tx,
       [
@@ -177,7 +172,7 @@ test('a call that was refused goes out again under the same event id when it is 
     assert.equal(texts.filter((text) => text.startsWith('DEPOSIT 9 ACCEPTED')).length, 1)
   })
   const told = 'select event_id from notification.message where event_id = $1'
-  assert.equal((await database.query(told, [eventId])).length, 1)
+  assert.equal((await notification.query(told, [eventId])).length, 1)
   assert.deepEqual(await lettersOf('billing', account), [])
 })
 

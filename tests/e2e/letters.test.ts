@@ -12,7 +12,7 @@ after(() => trifold.close())
 
 /** Letters in the Maildir to this address, each as its whole text. */
 async function lettersTo(email: string): Promise<string[]> {
-  const folder = join(trifold.dataDir, 'mail', 'new')
+  const folder = join(trifold.maildir, 'new')
   const names = await readdir(folder).catch(() => [])
   const texts = await Promise.all(names.map((name) => readFile(join(folder, name), 'utf8')))
   return texts.filter((text) => text.includes(`\r\nTo: ${email}\r\n`))

@@ -1,37 +1,74 @@
+import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
-import { mkdtemp, rm } from 'node:fs/promises'
+import { chmod, mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { allInOneConfig } from '../../apps/all-in-one/config.ts'
-import { type Program, startAllInOne } from '../../apps/all-in-one/program.ts'
+import type { Lab } from '../../apps/all-in-one/lab.ts'
+import { startAllInOne } from '../../apps/all-in-one/program.ts'
+import type { Books } from '../../apps/audit/findings.ts'
+import type { Bus } from '../../messaging/bus.ts'
+import { createEmbeddedBus } from '../../messaging/embedded-bus.ts'
+import { TOPICS } from '../../messaging/topics.ts'
 import { readConfig } from '../../platform/config.ts'
+import type { Database } from '../../platform/database.ts'
+import { systemRuntime } from '../../platform/runtime.ts'
 import { type Client, createClient } from './client.ts'
+import { startOnStack } from './stack-program.ts'
+import { ON_STACK } from './world.ts'
 
-type Settings = Readonly<Record<string, string>>
+export type Settings = Readonly<Record<string, string>>
 
-export type RunningProgram = Client & Program
+/** The three services behind one address, wherever they run. */
+export interface RunningProgram extends Client {
+  /** Switches services and broker off and on; what was switched on is ready. */
+  readonly lab: Lab
+  /** Of each service; in the all-in-one they are one and the same. */
+  readonly databases: Readonly<Record<'orders' | 'billing' | 'notification', Database>>
+  /** What an audit reads beside the databases of the services. */
+  readonly log: Pick<Books, 'bus'>
+  readonly maildir: string
+  /** A client of the broker for a program that is none of ours. */
+  openBus(): Promise<Bus>
+  close(): Promise<void>
+}
+
+/** A program in processes of its own, which a test takes away while it works. */
+export interface ProgramApart {
+  readonly client: Client
+  /** SIGKILL to all of its processes at once; resolves when they have ended. */
+  kill(): Promise<void>
+  /** SIGTERM to all of them at once; resolves when they have ended, each of them well. */
+  stop(): Promise<void>
+  /** Goes on with what it kept. */
+  startAgain(): Promise<RunningProgram>
+  close(): Promise<void>
+}
 
 /** A folder for the state of a program; `remove` takes it away again. */
 export async function temporaryFolder(): Promise<{ folder: string; remove(): Promise<void> }> {
   const folder = await mkdtemp(join(tmpdir(), 'trifold-e2e-'))
+  // PostgreSQL may run as another user than ours.
+  await chmod(folder, 0o755)
   return { folder, remove: () => rm(folder, { recursive: true, force: true }) }
 }
 
-/** The all-in-one program in this process, on a folder of its own unless `DATA_DIR` names one. */
+/**
+ * The program on a folder of its own unless `DATA_DIR` names one: the all-in-one in this process, or
+ * where TEST_STACK is true the services as processes, with servers that nobody else uses.
+ */
 export async function startProgram(settings: Settings = {}): Promise<RunningProgram> {
-  const own = settings.DATA_DIR === undefined ? await temporaryFolder() : undefined
-  const program = await startAllInOne(
-    readConfig(allInOneConfig, {
-      PORT: '0',
-      LOG_LEVEL: 'silent',
-      DATA_DIR: own?.folder,
-      ...settings,
-    }),
-  )
+  const { DATA_DIR: given, ...others } = settings
+  const own = given === undefined ? await temporaryFolder() : undefined
+  const folder = given ?? own!.folder
+  const start = ON_STACK ? startOnStack : startEmbedded
+  const program = await start(folder, others).catch(async (error) => {
+    await own?.remove()
+    throw error
+  })
   return {
     ...program,
-    ...createClient(program.url),
     async close() {
       await program.close()
       await own?.remove()
@@ -39,8 +76,78 @@ export async function startProgram(settings: Settings = {}): Promise<RunningProg
   }
 }
 
+async function startEmbedded(folder: string, settings: Settings): Promise<RunningProgram> {
+  const environment = { PORT: '0', LOG_LEVEL: 'silent', DATA_DIR: folder, ...settings }
+  const program = await startAllInOne(readConfig(allInOneConfig, environment))
+  const { url, lab, database, close } = program
+  return {
+    ...createClient(url),
+    lab,
+    databases: { orders: database, billing: database, notification: database },
+    log: { bus: database },
+    maildir: join(folder, 'mail'),
+    openBus: () => createEmbeddedBus({ database, runtime: systemRuntime, topics: TOPICS }),
+    close,
+  }
+}
+
+/** The same program, but apart from this process, so that it can be killed. */
+export async function startApart(settings: Settings = {}): Promise<ProgramApart> {
+  return ON_STACK ? apartOnStack(settings) : apartEmbedded(settings)
+}
+
+async function apartOnStack(settings: Settings): Promise<ProgramApart> {
+  const { folder, remove } = await temporaryFolder()
+  const program = await startOnStack(folder, settings)
+  return {
+    client: program,
+    kill: program.killServices,
+    stop: program.stopServices,
+    async startAgain() {
+      await program.startServices()
+      return program
+    },
+    async close() {
+      await program.close()
+      await remove()
+    },
+  }
+}
+
+async function apartEmbedded(settings: Settings): Promise<ProgramApart> {
+  const { folder, remove } = await temporaryFolder()
+  const child = spawnMain('apps/all-in-one', { ...inFolder(folder), ...settings })
+  let again: RunningProgram | undefined
+  return {
+    client: await child.ready,
+    async kill() {
+      child.kill('SIGKILL')
+      assert.deepEqual(await child.ended, { code: null, signal: 'SIGKILL' }, child.output())
+    },
+    async stop() {
+      child.kill('SIGTERM')
+      assert.deepEqual(await child.ended, { code: 0, signal: null }, child.output())
+    },
+    async startAgain() {
+      again = await startProgram({ DATA_DIR: folder })
+      return again
+    },
+    async close() {
+      child.kill('SIGKILL')
+      await child.ended
+      await again?.close()
+      await remove()
+    },
+  }
+}
+
+/** The least that the all-in-one is told. */
+export const inFolder = (folder: string) => ({
+  ...{ PORT: '0', LOG_LEVEL: 'silent', DATA_DIR: folder },
+})
+
 export interface ChildProgram {
-  /** Resolves when it is ready; rejects with its output when it ends before. */
+  /** Resolves when the all-in-one is ready; rejects with its output when it ends before. */
   readonly ready: Promise<Client>
   /** Everything that it has written. */
   output(): string
@@ -48,12 +155,16 @@ export interface ChildProgram {
   readonly ended: Promise<{ code: number | null; signal: string | null }>
 }
 
-const MAIN = fileURLToPath(new URL('../../apps/all-in-one/main.ts', import.meta.url))
+const ROOT = new URL('../../', import.meta.url)
 
-/** The program as a process of its own, to be killed. Nothing of this environment reaches it. */
-export function spawnProgram(dataDir: string, settings: Settings = {}): ChildProgram {
-  const child = spawn(process.execPath, [MAIN], {
-    env: { PORT: '0', LOG_LEVEL: 'silent', DATA_DIR: dataDir, ...settings },
+/** Runs the `main.ts` of a folder. Nothing of this environment reaches it. */
+export function spawnMain(
+  folder: 'apps/all-in-one' | `services/${'order' | 'billing' | 'notification'}`,
+  environment: Settings,
+): ChildProgram {
+  const main = fileURLToPath(new URL(`${folder}/main.ts`, ROOT))
+  const child = spawn(process.execPath, [main], {
+    env: { ...environment },
     stdio: ['ignore', 'pipe', 'pipe'],
   })
   const ended = new Promise<{ code: number | null; signal: string | null }>((resolve) => {

@@ -1,17 +1,20 @@
 import assert from 'node:assert/strict'
-import { after, test } from 'node:test'
+import { test } from 'node:test'
 import { assertCleanBooks } from './books.ts'
 import { assertSettled, beginBurst, PATIENT } from './order-burst.ts'
-import { spawnProgram, startProgram, temporaryFolder } from './program.ts'
+import { inFolder, spawnMain, startApart, startProgram, temporaryFolder } from './program.ts'
+import { ON_STACK } from './world.ts'
 
-const { folder, remove } = await temporaryFolder()
-after(remove)
+const ALONE = 'a second program on its folder is refused and says why, and the first goes on'
+const skip = ON_STACK && 'services that are processes of their own have no folder'
 
-test('a second program on its folder is refused and says why, and the first goes on', async (t) => {
+test(skip ? `${ALONE} (skipped: ${skip})` : ALONE, { skip }, async (t) => {
+  const { folder, remove } = await temporaryFolder()
+  t.after(remove)
   const first = await startProgram({ DATA_DIR: folder })
   t.after(() => first.close())
   const account = await first.fundedAccount(100)
-  const second = spawnProgram(folder)
+  const second = spawnMain('apps/all-in-one', inFolder(folder))
   t.after(() => second.kill('SIGKILL'))
   const { code } = await second.ended
   assert.equal(code, 1)
@@ -27,27 +30,32 @@ test('a second program on its folder is refused and says why, and the first goes
   await assertCleanBooks(first)
 })
 
-test('a wrong configuration is refused before anything starts, each fault named', async () => {
-  const child = spawnProgram(folder, { PORT: 'http', INTERACTION_STYLE: 'rpc', LAB: 'perhaps' })
-  assert.equal((await child.ended).code, 2)
-  for (const name of ['PORT', 'INTERACTION_STYLE', 'LAB']) {
-    assert.match(child.output(), new RegExp(`^ +${name} must be `, 'm'))
-  }
-})
+for (const [main, faults] of [
+  ['apps/all-in-one', { PORT: 'http', INTERACTION_STYLE: 'rpc', LAB: 'perhaps' }],
+  ['services/order', { PORT: 'http', INTERACTION_STYLE: 'rpc', DATABASE_CONNECTIONS: '1' }],
+  ['services/billing', { PORT: 'http', INTERACTION_STYLE: 'rpc', DATABASE_CONNECTIONS: '1' }],
+  ['services/notification', { PORT: 'http', LOG_LEVEL: 'loud', DATABASE_CONNECTIONS: '1' }],
+] as const) {
+  test(`${main}: a wrong configuration is refused before anything starts, each fault named`, async () => {
+    const child = spawnMain(main, faults)
+    assert.equal((await child.ended).code, 2)
+    for (const name of Object.keys(faults)) {
+      assert.match(child.output(), new RegExp(`^ +${name} must be `, 'm'))
+    }
+  })
+}
 
 test('told to stop in a burst, it answers every request that it took, and keeps all', async (t) => {
-  const child = spawnProgram(folder, PATIENT)
-  t.after(() => child.kill('SIGKILL'))
-  const client = await child.ready
+  const apart = await startApart(PATIENT)
+  t.after(() => apart.close())
+  const { client } = apart
   const before = await client.fundedAccount(12.34)
   const burst = await beginBurst(client)
   await burst.answered(2)
-  child.kill('SIGTERM')
+  await apart.stop()
   await burst.over
-  assert.deepEqual(await child.ended, { code: 0, signal: null }, child.output())
 
-  const trifold = await startProgram({ DATA_DIR: folder })
-  t.after(() => trifold.close())
+  const trifold = await apart.startAgain()
   const ids = await assertSettled(trifold, burst)
   // Whatever was taken has become an order, so an order without an answer is a request without one.
   for (const { answer, account } of burst.sent) {

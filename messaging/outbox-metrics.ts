@@ -1,0 +1,38 @@
+import { shared } from '../platform/coalesce.ts'
+import type { Database } from '../platform/database.ts'
+import type { Runtime } from '../platform/runtime.ts'
+import type { Telemetry } from '../platform/telemetry.ts'
+import type { Carrier, Outbox } from './outbox.ts'
+
+/**
+ * Reports what waits in an outbox, at each scrape, and begins the counters of its relay at zero: a
+ * rate takes no notice of a counter whose first value is the first event.
+ */
+export function observeOutbox(
+  parts: {
+    readonly outbox: Outbox
+    readonly database: Database
+    readonly telemetry: Telemetry
+    readonly runtime: Runtime
+  },
+  carriers: readonly Carrier[],
+): void {
+  const { outbox, database, telemetry, runtime } = parts
+  // The gauges of a scrape are read side by side: one look at the table is enough for both.
+  const read = shared(() => outbox.depth(database))
+  telemetry.gauge('trifold_outbox_rows', async () => {
+    const rows = new Map<Carrier, number>(carriers.map((carrier) => [carrier, 0]))
+    for (const { carrier, rows: waiting } of await read()) rows.set(carrier, Number(waiting))
+    return [...rows].map(([carrier, value]) => ({ labels: { carrier }, value }))
+  })
+  telemetry.gauge('trifold_outbox_oldest_seconds', async () => {
+    const depth = await read()
+    const oldest = Math.min(...depth.map((carrier) => carrier.oldest.getTime()), runtime.now())
+    return (runtime.now() - oldest) / 1000
+  })
+  for (const carrier of carriers) {
+    telemetry.count('trifold_outbox_delivered_total', { carrier }, 0)
+    telemetry.count('trifold_outbox_failures_total', { carrier }, 0)
+  }
+  telemetry.count('trifold_dead_letters_total', { source: 'outbox' }, 0)
+}

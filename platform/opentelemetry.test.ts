@@ -1,0 +1,162 @@
+import assert from 'node:assert/strict'
+import { describe, test } from 'node:test'
+import { context, trace } from '@opentelemetry/api'
+import { tracing } from '@opentelemetry/sdk-node'
+import { traceIds } from '../contracts/trace-context.ts'
+import { createOpenTelemetryTracer } from './opentelemetry.ts'
+import { createLog } from './telemetry.ts'
+import { beginShared, inCommitSpans, noTracing, type SpanStart } from './tracing.ts'
+import { isTracingOn } from './tracing-start.ts'
+
+const traceId = '4bf92f3577b34da6a3ce929d0e0e4736'
+const parent = { traceparent: `00-${traceId}-00f067aa0ba902b7-01`, tracestate: 'shop=7' }
+const newParent = () => ({
+  traceparent: `00-${crypto.randomUUID().replaceAll('-', '')}-00f067aa0ba902b7-01`,
+})
+const start = (given: Partial<SpanStart> = {}): SpanStart => ({
+  ...{ name: 'send words', kind: 'producer', parent: {} },
+  ...given,
+})
+
+function setUp(t: { after(work: () => Promise<void>): void }, service = 'order') {
+  const exporter = new tracing.InMemorySpanExporter()
+  const tracer = createOpenTelemetryTracer({
+    ...{ service, messagingSystem: 'kafka', log: createLog('silent', service) },
+    processor: new tracing.SimpleSpanProcessor(exporter),
+  })
+  t.after(() => tracer.close())
+  return { tracer, spans: () => exporter.getFinishedSpans() }
+}
+
+describe('a span', () => {
+  test('continues its parent and is what the next step continues', (t) => {
+    const { tracer, spans } = setUp(t)
+    const span = tracer.begin(start({ parent, attributes: { words: 2, none: undefined } }))
+    span.end({ attributes: { more: 'x' } })
+    const [found] = spans()
+    assert.equal(found!.spanContext().traceId, traceId)
+    assert.equal(found!.parentSpanContext?.spanId, '00f067aa0ba902b7')
+    assert.deepEqual({ ...found!.attributes }, { words: 2, more: 'x' })
+    assert.deepEqual(traceIds(span.context), {
+      trace_id: traceId,
+      span_id: found!.spanContext().spanId,
+    })
+    assert.equal(span.context.tracestate, 'shop=7')
+  })
+
+  test('begins a trace where there is none, and continues none that was not sampled', (t) => {
+    const { tracer, spans } = setUp(t)
+    tracer.begin(start()).end()
+    assert.equal(spans()[0]!.parentSpanContext, undefined)
+    const unsampled = parent.traceparent.replace(/01$/, '00')
+    const span = tracer.begin(start({ parent: { traceparent: unsampled } }))
+    span.end()
+    assert.equal(spans().length, 1)
+    assert.match(span.context.traceparent!, new RegExp(`^00-${traceId}-[0-9a-f]{16}-00$`))
+  })
+
+  test('says what went wrong: the code or class of an error, or a word', (t) => {
+    const { tracer, spans } = setUp(t)
+    const errors = [
+      new RangeError('far'),
+      Object.assign(new Error('no'), { code: 'E1' }),
+      'REFUSED',
+    ]
+    for (const error of errors) tracer.begin(start()).end({ error })
+    assert.deepEqual(
+      spans().map(({ attributes, status }) => [attributes['error.type'], status.message]),
+      [
+        ['RangeError', 'far'],
+        ['E1', 'no'],
+        ['REFUSED', undefined],
+      ],
+    )
+  })
+})
+
+test('services of one process are told apart, and leave nothing in the globals', (t) => {
+  const [order, billing] = [setUp(t, 'order'), setUp(t, 'billing')]
+  order.tracer.begin(start()).end()
+  billing.tracer.begin(start()).end()
+  const names = [order, billing].map(({ spans }) => spans()[0]!.resource.attributes['service.name'])
+  assert.deepEqual(names, ['order', 'billing'])
+  trace.getTracer('another').startSpan('lost').end()
+  assert.deepEqual([order.spans().length, billing.spans().length], [1, 1])
+  assert.equal(
+    context.with(context.active(), () => context.active()),
+    context.active(),
+  )
+})
+
+describe('spans of work that is shared', () => {
+  const whole = { name: 'send', kind: 'client' } as const
+
+  test('are one in the trace of each, and one that is linked to all of them', (t) => {
+    const { tracer, spans } = setUp(t)
+    const members = [newParent(), newParent()].map((one) => start({ parent: one }))
+    const shared = beginShared(tracer, members, whole)
+    shared.end((index) => (index === 1 ? 'REFUSED' : undefined))
+    const [first, second, batch] = spans()
+    assert.deepEqual(
+      [first, second].map((span) => span!.spanContext().traceId),
+      members.map((member) => traceIds(member.parent).trace_id),
+    )
+    assert.deepEqual(
+      shared.contexts.map((one) => traceIds(one).span_id),
+      [first, second].map((span) => span!.spanContext().spanId),
+    )
+    for (const span of [first, second]) {
+      assert.equal(span!.links[0]!.context.spanId, batch!.spanContext().spanId)
+    }
+    assert.equal(batch!.links.length, 2)
+    assert.equal(batch!.parentSpanContext, undefined)
+    assert.equal(first!.attributes['error.type'], undefined)
+    assert.equal(second!.attributes['error.type'], 'REFUSED')
+    assert.equal(batch!.attributes['error.type'], undefined)
+  })
+
+  test('are one alone where there is one member, and have 128 links where there are many', (t) => {
+    const { tracer, spans } = setUp(t)
+    beginShared(tracer, [start({ parent })], whole).end()
+    assert.deepEqual(
+      spans().map(({ name, links }) => [name, links.length]),
+      [['send words', 0]],
+    )
+    const many = Array.from({ length: 200 }, () => start({ parent: newParent() }))
+    beginShared(tracer, many, whole).end(() => 'lost')
+    const batch = spans().at(-1)!
+    assert.equal(batch.links.length, 128)
+    assert.equal(batch.attributes['error.type'], 'lost')
+    assert.equal(spans().length, 202)
+  })
+
+  test('tell of a transaction that failed, and let its error through', async (t) => {
+    const { tracer, spans } = setUp(t)
+    const failing = inCommitSpans(tracer, 'orders', [parent], () =>
+      Promise.reject(new RangeError('far')),
+    )
+    await assert.rejects(failing, RangeError)
+    assert.equal(spans()[0]!.name, 'commit orders')
+    assert.equal(spans()[0]!.attributes['error.type'], 'RangeError')
+  })
+})
+
+test('without tracing a span is nothing, and passes on what it was given', async () => {
+  assert.deepEqual(noTracing.begin(start({ parent })).context, parent)
+  assert.deepEqual(noTracing.begin(start()).context, {})
+  assert.equal(await inCommitSpans(noTracing, 'orders', [parent], async () => 7), 7)
+})
+
+test('tracing is on where an exporter is named, and nothing says off', () => {
+  const off = {
+    ...{ OTEL_EXPORTER_OTLP_ENDPOINT: '', OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: '' },
+    ...{ OTEL_TRACES_EXPORTER: '', OTEL_SDK_DISABLED: false },
+  }
+  const endpoint = { OTEL_EXPORTER_OTLP_ENDPOINT: 'http://127.0.0.1:4318' }
+  assert.equal(isTracingOn(off), false)
+  assert.equal(isTracingOn({ ...off, ...endpoint }), true)
+  assert.equal(isTracingOn({ ...off, OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: 'http://x/v1' }), true)
+  assert.equal(isTracingOn({ ...off, OTEL_TRACES_EXPORTER: 'console' }), true)
+  assert.equal(isTracingOn({ ...off, ...endpoint, OTEL_TRACES_EXPORTER: 'none' }), false)
+  assert.equal(isTracingOn({ ...off, ...endpoint, OTEL_SDK_DISABLED: true }), false)
+})

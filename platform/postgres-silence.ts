@@ -1,0 +1,114 @@
+import { Client, DatabaseError as ServerError } from 'pg'
+import { DatabaseError } from './database.ts'
+
+/**
+ * Tells a server that is silent (frozen, or cut off without a word) from one that is slow with a
+ * statement. A statement may take long, a silent server must not: whoever waits for it would wait
+ * as long as the longest statement may take, and everybody behind him again.
+ */
+export interface Silence {
+  /** Throws while the server is silent, so that nothing begins to wait for it. */
+  assertAnswers(): void
+  /** The same promise, rejected as soon as the server is found to be silent. */
+  watch<T>(answer: Promise<T>): Promise<T>
+  close(): void
+}
+
+export interface SilenceOptions {
+  readonly url: string
+  /** Told when a silence begins. */
+  readonly onSilence: (error: Error) => void
+}
+
+/** With no answer to anybody for so long, although somebody waits, the server is asked on its own. */
+const SUSPECT_AFTER_MS = 2_000
+/** It answers a new connection within this time, or it is silent. */
+const PROBE_LIMIT_MS = 3_000
+const PROBE_AGAIN_MS = 500
+
+export function watchSilence({ url, onSilence }: SilenceOptions): Silence {
+  /** How to give up what waits for an answer now, and since when it does. */
+  const waiting = new Map<(error: Error) => void, number>()
+  let answeredAt = 0
+  let isSilent = false
+  let timer: NodeJS.Timeout | undefined
+  let closed = false
+
+  function checkIn(delayMs: number): void {
+    timer = closed ? undefined : setTimeout(() => void check(), delayMs)
+  }
+
+  async function check(): Promise<void> {
+    // Entries keep the order in which they began.
+    const [oldest] = waiting.values()
+    if (oldest === undefined && !isSilent) {
+      timer = undefined
+      return
+    }
+    const quietMs = performance.now() - Math.max(oldest ?? 0, answeredAt)
+    if (!isSilent && quietMs < SUSPECT_AFTER_MS) return checkIn(SUSPECT_AFTER_MS - quietMs)
+    const before = answeredAt
+    const answers = await probe(url)
+    // Answers to others may have come while the probe, which is a process of its own, did not start.
+    if (answers || answeredAt !== before) {
+      answeredAt = performance.now()
+      isSilent = false
+      return checkIn(SUSPECT_AFTER_MS)
+    }
+    if (!isSilent && !closed) onSilence(silent())
+    isSilent = true
+    for (const giveUp of waiting.keys()) giveUp(silent())
+    checkIn(PROBE_AGAIN_MS)
+  }
+
+  return {
+    assertAnswers() {
+      if (isSilent) throw silent()
+    },
+    async watch(answer) {
+      const over = Promise.withResolvers<never>()
+      waiting.set(over.reject, performance.now())
+      if (timer === undefined) checkIn(SUSPECT_AFTER_MS)
+      const noteAnswer = () => {
+        answeredAt = performance.now()
+      }
+      answer.then(noteAnswer, (error) => {
+        if (error instanceof ServerError) noteAnswer()
+      })
+      try {
+        return await Promise.race([answer, over.promise])
+      } finally {
+        waiting.delete(over.reject)
+      }
+    },
+    close() {
+      closed = true
+      clearTimeout(timer)
+    },
+  }
+}
+
+const silent = () => new DatabaseError('PostgreSQL does not answer', 'unavailable')
+
+/** Whether a server is there that says anything at all; that it will not have us is an answer too. */
+async function probe(url: string): Promise<boolean> {
+  const client = new Client({
+    connectionString: url,
+    connectionTimeoutMillis: PROBE_LIMIT_MS,
+    query_timeout: PROBE_LIMIT_MS,
+    application_name: 'trifold-probe',
+  })
+  client.on('error', () => undefined)
+  try {
+    await client.connect()
+    await client.query('select 1')
+    return true
+  } catch (error) {
+    return error instanceof ServerError || isRefusal(error)
+  } finally {
+    client.end().catch(() => undefined)
+  }
+}
+
+/** Where nobody listens new connections fail at once, and those that there were have been reset. */
+const isRefusal = (error: unknown) => (error as { code?: unknown }).code === 'ECONNREFUSED'

@@ -1,0 +1,60 @@
+import assert from 'node:assert/strict'
+import { after, test } from 'node:test'
+import { createOutbox, LANES } from '../../messaging/outbox.ts'
+import { migrate } from '../../platform/migrate.ts'
+import { openTestDatabase } from '../../tests/backends.ts'
+import { askForDeposits } from './ask-again.ts'
+import { migrations, SCHEMA } from './migrations/001-initial.ts'
+import { deadLetterReplay } from './migrations/002-dead-letter-replay.ts'
+import { writeChanges } from './store.ts'
+
+const ASK_AFTER_MS = 5_000
+const ALL_LANES = Array.from({ length: LANES }, (_, lane) => lane)
+
+const database = await openTestDatabase()
+await migrate(database, SCHEMA, [...migrations, deadLetterReplay])
+after(() => database.close())
+const outbox = createOutbox(SCHEMA)
+
+test('a deposit is not sent again while its last request still waits in the outbox', async () => {
+  let now = Date.now()
+  const accountId = crypto.randomUUID()
+  const account = { id: accountId, balanceMinor: 0n, version: 0, pendingMinor: 700n }
+  const deposit = { id: crypto.randomUUID(), accountId, amountMinor: 700n } as const
+  await database.transaction((tx) =>
+    writeChanges(
+      tx,
+      {
+        ...{ newAccounts: [account], accounts: [], newPayments: [], payments: [], transfers: [] },
+        newDeposits: [{ ...deposit, state: 'REQUESTED', style: 'events' }],
+        deposits: [],
+      },
+      now,
+    ),
+  )
+  const config = {
+    INTERACTION_STYLE: 'events',
+    ALLOW_STYLE_OVERRIDE: true,
+    CALL_TIMEOUT_MS: 5_000,
+    IDEMPOTENCY_KEY_TTL_MS: 86_400_000,
+    DEPOSIT_ASK_AGAIN_AFTER_MS: ASK_AFTER_MS,
+  } as const
+  const askAfter = async (waitMs: number) => {
+    now += waitMs
+    return (await askForDeposits(database, outbox, now, config)).deposits
+  }
+  const deliverAll = async () => {
+    const rows = await outbox.takeForBroker(database, [], ALL_LANES, 10)
+    const ids = rows.map(({ id }) => id)
+    await outbox.takeForBroker(database, ids, [], 10)
+    return rows.length
+  }
+
+  // Its first request was delivered and is lost; the second one meets a broker that is away.
+  assert.equal(await askAfter(ASK_AFTER_MS - 1), 0)
+  assert.equal(await askAfter(1), 1)
+  for (let minutes = 0; minutes < 5; minutes += 1) assert.equal(await askAfter(60_000), 0)
+  assert.equal(await deliverAll(), 1)
+  assert.equal(await askAfter(60_000), 1)
+  assert.equal(await deliverAll(), 1)
+})

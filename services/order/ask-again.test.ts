@@ -1,0 +1,61 @@
+import assert from 'node:assert/strict'
+import { after, test } from 'node:test'
+import { createOutbox, LANES } from '../../messaging/outbox.ts'
+import { migrate } from '../../platform/migrate.ts'
+import { openTestDatabase } from '../../tests/backends.ts'
+import { migrations, SCHEMA } from './migrations/001-initial.ts'
+import { deadLetterReplay } from './migrations/002-dead-letter-replay.ts'
+import { watchTrace } from './migrations/003-watch-trace.ts'
+import type { Order } from './order.ts'
+import { route } from './routing.ts'
+import { insertOrders, takeOrdersToAsk } from './store.ts'
+
+const ASK_AFTER_MS = 5_000
+const MAX_ASK_AFTER_MS = 60_000
+const ALL_LANES = Array.from({ length: LANES }, (_, lane) => lane)
+
+const database = await openTestDatabase()
+await migrate(database, SCHEMA, [...migrations, deadLetterReplay, watchTrace])
+after(() => database.close())
+const outbox = createOutbox(SCHEMA)
+
+test('an order is not asked for again while its last request still waits in the outbox', async () => {
+  const order: Order = {
+    id: crypto.randomUUID(),
+    profileId: crypto.randomUUID(),
+    productQuantity: 1,
+    priceMinor: 6_500n,
+    style: 'events',
+    state: 'PENDING',
+    reason: null,
+    idempotencyKey: null,
+  }
+  let now = Date.now()
+  const times = { now, askAt: now + ASK_AFTER_MS, deadline: now + 900_000 }
+  await database.transaction((tx) => insertOrders(tx, [order], times))
+
+  /** What a look does after so long: returns how many orders it asked for. */
+  const lookAfter = async (waitMs: number) => {
+    now += waitMs
+    return await database.transaction(async (tx) => {
+      const asked = await takeOrdersToAsk(tx, now, ASK_AFTER_MS, MAX_ASK_AFTER_MS, 10)
+      const messages = asked.map((one) => route('requestPayment', one.order, null, now))
+      await outbox.enqueue(tx, messages, now)
+      return asked.length
+    })
+  }
+  const deliverAll = async () => {
+    const rows = await outbox.takeForBroker(database, [], ALL_LANES, 10)
+    const ids = rows.map(({ id }) => id)
+    await outbox.takeForBroker(database, ids, [], 10)
+    return rows.length
+  }
+
+  // Its first request was delivered and is lost; the second one meets a broker that is away.
+  assert.equal(await lookAfter(ASK_AFTER_MS - 1), 0)
+  assert.equal(await lookAfter(1), 1)
+  for (let minutes = 0; minutes < 5; minutes += 1) assert.equal(await lookAfter(60_000), 0)
+  assert.equal(await deliverAll(), 1)
+  assert.equal(await lookAfter(60_000), 1)
+  assert.equal(await deliverAll(), 1)
+})

@@ -1,0 +1,20 @@
+import type { Migration } from '../../../platform/migrate.ts'
+
+/**
+ * Canceled orders of `events` whose void billing has not confirmed: the topic may have lost it, so it
+ * is asked for again, as payments are.
+ */
+export const voidWatch: Migration = {
+  id: 4,
+  name: 'void watch',
+  sql: `
+create table orders.void_watch (
+  order_id uuid primary key,
+  ask_at timestamptz(3) not null,
+  asked integer not null default 0,
+  traceparent text,
+  tracestate text
+);
+create index void_watch_ask_at on orders.void_watch (ask_at);
+`,
+}

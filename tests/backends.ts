@@ -1,0 +1,212 @@
+import { Admin } from '@platformatic/kafka'
+import type { Batch, Bus, Subscription, TopicSpec } from '../messaging/bus.ts'
+import { createEmbeddedBus, type EmbeddedBus } from '../messaging/embedded-bus.ts'
+import { createKafkaBus } from '../messaging/kafka-bus.ts'
+import type { Database } from '../platform/database.ts'
+import { openPglite } from '../platform/pglite.ts'
+import { openPostgres } from '../platform/postgres.ts'
+import { type Runtime, systemRuntime } from '../platform/runtime.ts'
+import { createLog } from '../platform/telemetry.ts'
+import { databaseUrl } from '../tools/postgres.ts'
+import { makeTopics } from '../tools/topics.ts'
+
+/**
+ * What component tests run on, decided here alone: PostgreSQL where TEST_DATABASE_URL names a
+ * server, PGlite in memory otherwise; Apache Kafka where TEST_KAFKA_BROKERS names one, the embedded
+ * bus otherwise. A test file that imports this one, itself or through a file of tests/, is thereby in
+ * the run on the real servers.
+ */
+export function openTestDatabase(): Promise<Database> {
+  const serverUrl = process.env.TEST_DATABASE_URL
+  return serverUrl ? freshDatabase(serverUrl) : openPglite()
+}
+
+/** A broker for one test, with topics that nobody else has. */
+export interface TestBroker {
+  /** Another client, as a process of its own would have; it ends with the broker if not before. */
+  open(): Promise<Bus>
+  /** An outage as all clients see it: until `resume`, every call rejects. */
+  pause(): void
+  resume(): void
+  /** How many messages the group is past, by what the broker keeps. */
+  committed(group: string): Promise<number>
+  /** Closes the clients that are open and removes the topics. */
+  close(): Promise<void>
+}
+
+export interface TestBrokerOptions {
+  /** Holds the embedded bus, in a schema of its own. */
+  readonly database: Database
+  readonly topics: readonly TopicSpec[]
+  /** Of the embedded bus. Kafka lives in the time of day, and so does its client. */
+  readonly runtime?: Runtime
+}
+
+export function openTestBroker(options: TestBrokerOptions): Promise<TestBroker> {
+  const brokers = process.env.TEST_KAFKA_BROKERS
+  return brokers ? namespaceOnKafka(brokers, options.topics) : embeddedBroker(options)
+}
+
+async function freshDatabase(serverUrl: string): Promise<Database> {
+  const name = `test_${crypto.randomUUID().replaceAll('-', '')}`
+  const onServer = async (statement: string) => {
+    const server = await openPostgres({ url: serverUrl, maxConnections: 1 })
+    await server.script(statement).finally(() => server.close())
+  }
+  // Others may be connected to template1, which then cannot be copied.
+  await onServer(`create database ${name} template template0`)
+  const database = await openPostgres({ url: databaseUrl(serverUrl, name) })
+  return {
+    ...database,
+    async close() {
+      await database.close()
+      await onServer(`drop database ${name} with (force)`)
+    },
+  }
+}
+
+let schemas = 0
+
+async function embeddedBroker(options: TestBrokerOptions): Promise<TestBroker> {
+  const { database, topics, runtime = systemRuntime } = options
+  schemas += 1
+  const schema = `bus_${schemas}`
+  const buses: EmbeddedBus[] = []
+  return {
+    async open() {
+      const bus = await createEmbeddedBus({ database, runtime, topics, schema })
+      buses.push(bus)
+      return bus
+    },
+    pause() {
+      for (const bus of buses) bus.pause()
+    },
+    resume() {
+      for (const bus of buses) bus.resume()
+    },
+    async committed(group) {
+      const [row] = await database.query<{ sum: string }>(
+        `select coalesce(sum(next_offset), 0)::text as sum from ${schema}.group_offset
+         where group_name = $1`,
+        [group],
+      )
+      return Number(row!.sum)
+    },
+    async close() {
+      for (const bus of buses) await bus.close()
+    },
+  }
+}
+
+async function namespaceOnKafka(
+  brokers: string,
+  topics: readonly TopicSpec[],
+): Promise<TestBroker> {
+  const prefix = `${crypto.randomUUID().slice(0, 8)}-`
+  const own = topics.map((topic) => ({ ...topic, name: prefix + topic.name }))
+  await makeTopics(brokers, own)
+  const admin = new Admin({ clientId: 'test', bootstrapBrokers: brokers.split(',') })
+  const log = createLog(process.env.TEST_LOG_LEVEL ?? 'silent', 'test')
+  const buses: Bus[] = []
+  const outage = { lasts: false }
+  return {
+    async open() {
+      const options = { brokers: brokers.split(','), clientId: 'test', runtime: systemRuntime, log }
+      const bus = inNamespace(await createKafkaBus(options), prefix, outage)
+      buses.push(bus)
+      return bus
+    },
+    pause() {
+      outage.lasts = true
+    },
+    resume() {
+      outage.lasts = false
+    },
+    async committed(group) {
+      const wanted = own.map(({ name, partitions }) => ({
+        name,
+        partitionIndexes: Array.from({ length: partitions }, (_, index) => index),
+      }))
+      const [found] = await admin.listConsumerGroupOffsets({
+        groups: [{ groupId: prefix + group, topics: wanted }],
+      })
+      const offsets = found?.topics.flatMap(({ partitions }) => partitions) ?? []
+      // A partition of which nothing was committed has -1.
+      return offsets.reduce(
+        (sum, { committedOffset }) => sum + Math.max(0, Number(committedOffset)),
+        0,
+      )
+    },
+    async close() {
+      for (const bus of buses) await bus.close()
+      await admin.deleteTopics({ topics: own.map(({ name }) => name) })
+      await admin.close()
+    },
+  }
+}
+
+/** Topics and groups are called by their own names here and have the prefix on the broker. */
+function inNamespace(bus: Bus, prefix: string, outage: { readonly lasts: boolean }): Bus {
+  const inside = <Named extends { readonly topic: string }>(named: Named): Named => ({
+    ...named,
+    topic: prefix + named.topic,
+  })
+  const outside = <Named extends { readonly topic: string }>(named: Named): Named => ({
+    ...named,
+    topic: named.topic.slice(prefix.length),
+  })
+  const assertReachable = () => {
+    if (outage.lasts) throw new Error('the broker cannot be reached')
+  }
+
+  function rename(subscription: Subscription): Subscription {
+    // The bus knows the batches that it gave by their identity.
+    const given = new WeakMap<Batch, Batch>()
+    const asGiven = (batches: readonly Batch[]) =>
+      batches.flatMap((batch) => given.get(batch) ?? [])
+    return {
+      async take() {
+        assertReachable()
+        const batches = await subscription.take()
+        if (outage.lasts) subscription.release(batches)
+        assertReachable()
+        return batches.map((batch) => {
+          const renamed = { ...outside(batch), messages: batch.messages.map(outside) }
+          given.set(renamed, batch)
+          return renamed
+        })
+      },
+      async commit(batches) {
+        assertReachable()
+        await subscription.commit(asGiven(batches))
+      },
+      release: (batches) => subscription.release(asGiven(batches)),
+      async lag() {
+        assertReachable()
+        return (await subscription.lag()).map(outside)
+      },
+      close: () => subscription.close(),
+    }
+  }
+
+  return {
+    async send(messages) {
+      assertReachable()
+      await bus.send(messages.map(inside))
+    },
+    async subscribe(group, topics) {
+      assertReachable()
+      return rename(
+        await bus.subscribe(
+          prefix + group,
+          topics.map((topic) => prefix + topic),
+        ),
+      )
+    },
+    async ping() {
+      assertReachable()
+      await bus.ping()
+    },
+    close: () => bus.close(),
+  }
+}

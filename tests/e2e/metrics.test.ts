@@ -1,0 +1,98 @@
+import assert from 'node:assert/strict'
+import { after, test } from 'node:test'
+import { STYLES } from '../../contracts/style.ts'
+import { eventually } from './client.ts'
+import { startProgram } from './program.ts'
+
+const program = await startProgram({ ASK_AGAIN_AFTER_MS: '100' })
+after(() => program.close())
+
+type Path = 'orders' | 'billing' | 'notification'
+
+/** The samples of a service as a scrape gives them, by name and labels but for `service`. */
+async function scrape(path: Path): Promise<Map<string, number>> {
+  const text = await program.read<string>(`/${path}/actuator/prometheus`)
+  return new Map(
+    [...text.matchAll(/^(\w+)\{(.*)\} (\S+)$/gm)].map(([, name, labels = '', value]) => {
+      const own = labels.split(',').filter((label) => !label.startsWith('service='))
+      return [`${name}{${own.join(',')}}`, Number(value)]
+    }),
+  )
+}
+
+/** Of the samples of one metric, those that are greater than zero. */
+async function positive(path: Path, name: string): Promise<string[]> {
+  return [...(await scrape(path))]
+    .filter(([sample, value]) => sample.startsWith(`${name}{`) && value > 0)
+    .map(([sample]) => sample.slice(name.length))
+    .sort()
+}
+
+test('orders of each style are counted with what they took, and leave nothing behind', async () => {
+  const account = await program.fundedAccount(1_000)
+  for (const style of STYLES) {
+    const { status, body: id } = await program.order(account, { style })
+    assert.equal(status, 201)
+    assert.equal((await program.getOrder(account, id)).state, 'APPROVED')
+  }
+  const orders = await scrape('orders')
+  for (const style of STYLES) {
+    assert.equal(orders.get(`trifold_orders_total{style="${style}",state="APPROVED",reason=""}`), 1)
+    assert.equal(orders.get(`trifold_orders_pending{style="${style}"}`), 0)
+    assert.equal(orders.get(`trifold_orders_pending_oldest_seconds{style="${style}"}`), 0)
+  }
+  const calls = 'trifold_http_client_seconds_count'
+  assert.equal(orders.get(`${calls}{target="billing",outcome="2xx"}`), 2)
+  assert.ok(orders.get('trifold_request_batch_size_count{}')! >= 3)
+  assert.ok(
+    orders.get('trifold_database_seconds_count{operation="transaction",outcome="done"}')! > 0,
+  )
+  assert.deepEqual(await positive('billing', calls), ['{target="notification",outcome="2xx"}'])
+})
+
+test('each service knows its dependencies and how far its group is behind', async () => {
+  const groups = { orders: 'order', billing: 'billing', notification: 'notification' }
+  for (const path of ['orders', 'billing', 'notification'] as const) {
+    const topic = path === 'billing' ? 'billing' : 'payment'
+    await eventually(async () => {
+      const samples = await scrape(path)
+      for (const dependency of ['database', 'broker']) {
+        assert.equal(samples.get(`trifold_ready{dependency="${dependency}"}`), 1)
+      }
+      const read = `group="${groups[path]}",topic="${topic}"`
+      const partitions = samples.get(`trifold_consumer_topic_partitions{${read}}`)!
+      assert.ok(partitions > 0)
+      for (let partition = 0; partition < partitions; partition += 1) {
+        const sample = `trifold_consumer_lag_messages{${read},partition="${partition}"}`
+        assert.equal(samples.get(sample), 0, sample)
+      }
+    })
+  }
+})
+
+test('an order that nobody settles shows as pending, and as asked again', async () => {
+  const account = await program.fundedAccount(100)
+  await program.lab.billing.stop()
+  const { body: id } = await program.order(account)
+  await eventually(async () => {
+    const samples = await scrape('orders')
+    assert.equal(samples.get('trifold_orders_pending{style="events"}'), 1)
+    assert.ok(samples.get('trifold_orders_pending_oldest_seconds{style="events"}')! > 0)
+    assert.ok(samples.get('trifold_asked_again_total{style="events"}')! > 0)
+  })
+  await program.lab.billing.start()
+  assert.equal((await program.getOrder(account, id)).state, 'APPROVED')
+})
+
+test('a broker that is away is not ready, and a lag that nobody can tell is absent', async () => {
+  await program.lab.broker.stop()
+  const samples = await scrape('billing')
+  assert.equal(samples.get('trifold_ready{dependency="broker"}'), 0)
+  assert.equal(samples.get('trifold_ready{dependency="database"}'), 1)
+  const lags = [...samples.keys()].filter((sample) => sample.includes('_lag_messages'))
+  assert.deepEqual(lags, [])
+  await program.lab.broker.start()
+  await eventually(async () => {
+    assert.equal((await scrape('billing')).get('trifold_ready{dependency="broker"}'), 1)
+  })
+})

@@ -1,0 +1,126 @@
+import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { type Switch, switchable } from '../../apps/all-in-one/lab.ts'
+import { createKafkaBus } from '../../messaging/kafka-bus.ts'
+import { openPostgres } from '../../platform/postgres.ts'
+import { systemRuntime } from '../../platform/runtime.ts'
+import { createLog } from '../../platform/telemetry.ts'
+import { freePorts } from '../../tools/ports.ts'
+import type { Restartable } from '../../tools/restartable.ts'
+import { type Stack, startStack } from '../../tools/stack.ts'
+import { isReady, type Replica } from '../../tools/stack-services.ts'
+import { until } from '../../tools/until.ts'
+import { createClient } from './client.ts'
+import { PATIENCE_MS } from './world.ts'
+
+const START_LIMIT_MS = 180_000
+const ONE_OF_EACH = { order: 1, billing: 1, notification: 1 } as const
+/** A test looks inside; it does no work there. */
+const CONNECTIONS = 2
+
+/**
+ * One process of each service behind nginx, with a Kafka and a PostgreSQL of their own, all in the
+ * folder. The settings are the environment of the services.
+ */
+export async function startOnStack(folder: string, settings: Readonly<Record<string, string>>) {
+  const stack = await startIn(folder, settings)
+  const open = (url: string) => openPostgres({ url, maxConnections: CONNECTIONS })
+  const urls = stack.databaseUrls
+  const [orders, billing, notification] = await Promise.all([
+    open(urls.order),
+    open(urls.billing),
+    open(urls.notification),
+  ])
+  const switches = Object.fromEntries(
+    stack.replicas.map((replica) => [replica.service, switchOf(stack, replica)]),
+  ) as Record<Replica['service'], Switch>
+  const lab = { ...switches, broker: brokerSwitch(stack.kafka!) }
+  for (const one of Object.values(lab)) await one.start()
+
+  return {
+    ...createClient(stack.url),
+    lab,
+    databases: { orders, billing, notification },
+    log: {},
+    maildir: join(folder, 'mail'),
+    openBus: () =>
+      createKafkaBus({
+        brokers: stack.brokers.split(','),
+        clientId: 'test',
+        runtime: systemRuntime,
+        log: createLog('silent', 'test'),
+      }),
+    killServices: async () => {
+      await Promise.all(stack.replicas.map(({ server }) => server.kill()))
+    },
+    stopServices: async () => {
+      await Promise.all(stack.replicas.map(stopWell))
+    },
+    startServices: async () => {
+      await Promise.all(stack.replicas.map(({ server }) => server.start()))
+      await Promise.all(stack.replicas.map((replica) => ready(stack, replica)))
+    },
+    async close() {
+      await Promise.all([orders.close(), billing.close(), notification.close()])
+      await stack.close()
+    },
+  }
+}
+
+async function startIn(
+  folder: string,
+  environment: Readonly<Record<string, string>>,
+): Promise<Stack> {
+  const said: string[] = []
+  const port = await freePorts(8_200 + Math.floor(Math.random() * 700), 1)
+  return await startStack({
+    ...{ replicas: ONE_OF_EACH, environment, folder, port },
+    signal: AbortSignal.timeout(START_LIMIT_MS),
+    say: (line) => said.push(line),
+  }).catch((cause) => {
+    throw new Error(`the stack does not start: ${cause.message}\n${said.join('\n')}`, { cause })
+  })
+}
+
+/** Through the gateway, as a customer would find it. */
+const ready = (stack: Stack, { service, server }: Replica) =>
+  until(() => isReady(stack.url, service), { limitMs: PATIENCE_MS, ended: server.ended })
+
+function switchOf(stack: Stack, replica: Replica): Switch {
+  const { server } = replica
+  return switchOfRunning(server, {
+    begun: () => ready(stack, replica),
+    end: () => stopWell(replica),
+  })
+}
+
+/** A broker that is told to stop hands over first; what tests look for is one that is gone. */
+const brokerSwitch = (kafka: Restartable) =>
+  switchOfRunning(kafka, { begun: async () => {}, end: () => kafka.kill() })
+
+/** Its first start finds that the server runs already. */
+function switchOfRunning(
+  server: Restartable,
+  { begun, end }: { readonly begun: () => Promise<void>; readonly end: () => Promise<void> },
+): Switch {
+  let runs = true
+  return switchable({
+    async start() {
+      if (!runs) await server.start()
+      await begun()
+      return async () => {
+        runs = false
+        await end()
+      }
+    },
+  })
+}
+
+async function stopWell({ service, server, logFile }: Replica): Promise<void> {
+  const { ended } = server
+  await server.stop()
+  const code = await ended
+  const last = readFileSync(logFile, 'utf8').trimEnd().split('\n').slice(-20).join('\n')
+  assert.equal(code, 0, `${service} ended with code ${code}:\n${last}`)
+}

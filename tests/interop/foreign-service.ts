@@ -1,0 +1,160 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { readdirSync } from 'node:fs'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+import type { Readable, Writable } from 'node:stream'
+import { compileJava, findJava } from '../../tools/java.ts'
+import { kafkaLibraries } from '../../tools/kafka.ts'
+import { root } from '../../tools/repository-files.ts'
+
+/** The part of another program that the Java program takes; see `java/ForeignService.java`. */
+export type ForeignRole = 'billing' | 'order' | 'notification' | 'observer'
+
+export interface Position {
+  readonly topic: string
+  readonly partition: number
+  readonly offset: number
+}
+
+/** A message as the Java client got it, its value and the values of its headers as text. */
+export interface ForeignRecord extends Position {
+  readonly key: string | null
+  readonly value: string
+  readonly headers: readonly (readonly [name: string, value: string])[]
+}
+
+export interface RefusedRecord extends ForeignRecord {
+  readonly why: string
+}
+
+/** The last message of each account on the topic `balance`. */
+export interface LastBalance {
+  readonly accountId: string
+  readonly balance: number
+  readonly version: number
+  readonly updated: string
+}
+
+export interface ForeignService {
+  /** What its strict reader has understood so far; it grows. */
+  readonly records: readonly ForeignRecord[]
+  /** What its strict reader has refused so far; it grows. */
+  readonly refusals: readonly RefusedRecord[]
+  /** Sends a message without headers, with the key's partition as the Java client picks it. */
+  send(topic: string, key: string, value: string | object): Promise<Position>
+  stop(): Promise<void>
+}
+
+export interface ForeignPrograms {
+  start(brokers: string, role: ForeignRole): ForeignService
+  /** Reads the topic `balance` from its beginning to its end. Rejects on what its reader refuses. */
+  readBalances(
+    brokers: string,
+  ): Promise<{ records: ForeignRecord[]; last: LastBalance[]; cleanupPolicy: string }>
+  remove(): Promise<void>
+}
+
+type Line =
+  | { readonly sent: Position }
+  | { readonly read: ForeignRecord }
+  | { readonly refused: RefusedRecord }
+  | { readonly balances: { readonly cleanupPolicy: string; readonly last: LastBalance[] } }
+
+/** Compiles the Java program, into a temporary folder that `remove` takes away again. */
+export async function compileForeignPrograms(): Promise<ForeignPrograms> {
+  const folder = await mkdtemp(join(tmpdir(), 'trifold-java-'))
+  const sourceFolder = join(root, 'tests', 'interop', 'java')
+  const sources = readdirSync(sourceFolder).map((name) => join(sourceFolder, name))
+  const libraries = await kafkaLibraries(console.log)
+  const classPath = await compileJava(sources, libraries, folder, console.log)
+  return {
+    start: (brokers, role) => foreignService(run(classPath, brokers, role)),
+    readBalances: (brokers) => balancesOf(run(classPath, brokers, 'balances')),
+    remove: () => rm(folder, { recursive: true, force: true }),
+  }
+}
+
+interface Running {
+  readonly input: Writable
+  readonly lines: AsyncIterable<string>
+  /** Rejects when it fails, with the end of what it said. */
+  readonly ended: Promise<void>
+}
+
+const HEAP_MB = 96
+const ERROR_LENGTH = 4_000
+
+/** It ends when its standard input does, and so with us, however we end. */
+function run(classPath: string, brokers: string, role: string): Running {
+  const quiet = '-Dorg.slf4j.simpleLogger.defaultLogLevel=warn'
+  const heap = [`-Xmx${HEAP_MB}m`, '-XX:+UseSerialGC', '-XX:TieredStopAtLevel=1']
+  const args = [...heap, quiet, '-cp', classPath, 'ForeignService', brokers, role]
+  const java: ChildProcess = spawn(findJava('a foreign service'), args, {
+    stdio: ['pipe', 'pipe', 'pipe'],
+  })
+  let errors = ''
+  java.stderr?.on('data', (chunk) => {
+    errors = `${errors}${chunk}`.slice(-ERROR_LENGTH)
+  })
+  // It has ended when we still write: `ended` says so.
+  java.stdin?.on('error', () => undefined)
+  const ended = once(java, 'close').then(([code]) => {
+    if (code !== 0) throw new Error(`the foreign ${role} ended with code ${code}: ${errors}`)
+  })
+  // Whoever waits for it hears of it; until then it is not unhandled.
+  ended.catch(() => undefined)
+  const lines = createInterface({ input: java.stdout as Readable })
+  return { input: java.stdin as Writable, lines, ended }
+}
+
+function foreignService({ input, lines, ended }: Running): ForeignService {
+  const records: ForeignRecord[] = []
+  const refusals: RefusedRecord[] = []
+  const waiting: ((position: Position) => void)[] = []
+  const listening = listen()
+
+  async function listen() {
+    for await (const text of lines) {
+      const line = JSON.parse(text) as Line
+      if ('sent' in line) waiting.shift()?.(line.sent)
+      if ('read' in line) records.push(line.read)
+      if ('refused' in line) refusals.push(line.refused)
+    }
+  }
+
+  return {
+    records,
+    refusals,
+    async send(topic, key, value) {
+      const body = typeof value === 'string' ? value : JSON.stringify(value)
+      const sent = new Promise<Position>((resolve) => {
+        waiting.push(resolve)
+      })
+      input.write(`${JSON.stringify({ topic, key, value: body })}\n`)
+      const gone = ended.then(() => Promise.reject(new Error('the foreign service has ended')))
+      return Promise.race([sent, gone])
+    },
+    async stop() {
+      input.end()
+      await Promise.all([ended, listening])
+    },
+  }
+}
+
+async function balancesOf({ input, lines, ended }: Running) {
+  const records: ForeignRecord[] = []
+  for await (const text of lines) {
+    const line = JSON.parse(text) as Line
+    if ('read' in line) records.push(line.read)
+    if ('balances' in line) {
+      input.end()
+      await ended
+      return { records, ...line.balances }
+    }
+  }
+  await ended
+  throw new Error('the foreign reader of balances ended without a word')
+}

@@ -1,0 +1,69 @@
+import type { Queryable } from '../../platform/database.ts'
+
+/** What a check found wrong: an invariant of the audit, or `history`. */
+export interface Finding {
+  readonly invariant: string
+  readonly subject: string
+  readonly sentence: string
+}
+
+/** Notes a finding, of `history` unless told. */
+export type Add = (subject: string, sentence: string, invariant?: string) => void
+
+/** What the databases hold at the end of a run. */
+export interface Books {
+  readonly accounts: readonly { id: string }[]
+  readonly entries: readonly {
+    accountId: string
+    version: number
+    kind: 'DEPOSIT' | 'PAYMENT' | 'REFUND'
+    amountMinor: bigint
+    balanceAfterMinor: bigint
+  }[]
+  readonly deposits: readonly { accountId: string; amountMinor: bigint }[]
+  readonly payments: readonly {
+    id: string
+    orderId: string
+    accountId: string | null
+    amountMinor: bigint | null
+    state: 'PAID' | 'REFUSED' | 'VOIDED' | 'REFUNDED'
+  }[]
+  readonly orders: readonly {
+    id: string
+    profileId: string
+    quantity: number
+    priceMinor: bigint
+    state: 'PENDING' | 'APPROVED' | 'CANCELED'
+    reason: string | null
+    style: string
+    created: Date
+    updated: Date
+  }[]
+  readonly messages: readonly { id: string; accountId: string; created: Date }[]
+}
+
+export async function readBooks(db: Queryable): Promise<Books> {
+  const read = <Row>(text: string) => db.query<Row>(text)
+  return {
+    accounts: await read('select id from billing.account'),
+    entries: await read(
+      `select account_id as "accountId", version, kind, amount_minor as "amountMinor",
+         balance_after_minor as "balanceAfterMinor"
+       from billing.transfer order by account_id, version`,
+    ),
+    deposits: await read(
+      'select account_id as "accountId", amount_minor as "amountMinor" from billing.deposit',
+    ),
+    payments: await read(
+      `select id, order_id as "orderId", account_id as "accountId",
+         amount_minor as "amountMinor", state from billing.payment`,
+    ),
+    orders: await read(
+      `select id, profile_id as "profileId", product_quantity as quantity,
+         price_minor as "priceMinor", state, reason, style, created, updated from orders.orders`,
+    ),
+    messages: await read(
+      'select id, account_id as "accountId", created from notification.message order by seq',
+    ),
+  }
+}

@@ -1,0 +1,34 @@
+import { busConformance } from '../../messaging/bus.conformance.ts'
+import { createBroker } from './broker.ts'
+import { createLife } from './lives.ts'
+import { createSimulatedBus } from './simulated-bus.ts'
+
+/** The simulated broker is one, where nothing goes wrong: the same suite as for the real ones. */
+busConformance('simulated bus', async (topics) => {
+  const broker = createBroker(topics, () => 0)
+  let life = createLife('process', 'order')
+
+  function open() {
+    const own = life
+    return createSimulatedBus({
+      ...{ life: own, broker },
+      steps: { perform: async (_life, _step, work) => work() },
+      luck: {
+        messagesOf: (share) => share.lag(),
+        writtenOf: () => undefined,
+        onNoticed: (leave) => own.onEnd(leave),
+      },
+    })
+  }
+
+  const bus = open()
+  return {
+    bus,
+    async reopen() {
+      life.end()
+      life = createLife('process', 'order')
+      return open()
+    },
+    close: () => bus.close(),
+  }
+})

@@ -1,0 +1,283 @@
+import { type InteractionStyle, STYLES } from '../../contracts/style.ts'
+import { HttpUnreachable } from '../../platform/http-client.ts'
+import type { Chance, Chances } from './chance.ts'
+import type { Client } from './network.ts'
+import type { Scheduler } from './scheduler.ts'
+
+/**
+ * What customers want, and what came of it. They act on their own and at the same time: open accounts,
+ * pay in, order, change their minds, ask again when no answer came, press twice.
+ */
+export type Wish =
+  | { readonly kind: 'open' }
+  | { readonly kind: 'deposit'; readonly accountId: string; readonly amountMinor: number }
+  | { readonly kind: 'order'; readonly accountId: string; readonly quantity: number }
+  | { readonly kind: 'delete'; readonly accountId: string; readonly orderId: string }
+  | { readonly kind: 'pay'; readonly accountId: string; readonly amountMinor: number }
+  | { readonly kind: 'void'; readonly accountId: string; readonly orderId: string }
+  | { readonly kind: 'contact'; readonly accountId: string }
+  | { readonly kind: 'look at balance'; readonly accountId: string }
+  | { readonly kind: 'look at order'; readonly accountId: string; readonly orderId: string }
+  | { readonly kind: 'look at orders'; readonly accountId: string }
+  | { readonly kind: 'pry'; readonly accountId: string; readonly orderId: string }
+
+export interface Attempt {
+  readonly sentMs: number
+  readonly answeredMs: number
+  /** Without one no answer came: it may have had its effect or not. */
+  readonly answer?: { readonly status: number; readonly body: unknown }
+}
+
+/** A wish with everything that was tried to get it. */
+export interface Deed {
+  readonly wish: Wish
+  readonly style: InteractionStyle
+  /** The Idempotency-Key of all tries. */
+  readonly key?: string
+  readonly attempts: Attempt[]
+}
+
+export interface CustomersOptions {
+  readonly http: Client
+  readonly scheduler: Scheduler
+  readonly chances: Chances
+  readonly style: InteractionStyle | 'mixed'
+}
+
+export interface Customers {
+  readonly deeds: readonly Deed[]
+  areDone(): boolean
+}
+
+const PATIENCE_MS = 3_500
+const MAX_TRIES = 8
+/** How long after the start the last customer comes. */
+const LAST_ARRIVAL_MS = 1_500
+const LONGEST_THOUGHT_MS = 1_200
+const LONGEST_REGRET_MS = 300
+
+/** Numbers that no two wishes of a run share, by which effects are traced back to their wishes. */
+interface Marks {
+  amountMinor(): number
+  quantity(): number
+}
+
+export function startCustomers(options: CustomersOptions): Customers {
+  const { scheduler, chances } = options
+  const deeds: Deed[] = []
+  const chance = chances('customers')
+  const marks = createMarks(chances('marks'))
+  const known: { accountId: string; orderId: string }[] = []
+  let running = 2 + chance.integer(2)
+  for (let number = running; number > 0; number -= 1) {
+    const own = chances(`customer ${number}`)
+    scheduler.after(own.between(0, LAST_ARRIVAL_MS), () => {
+      void visit({ ...options, chance: own, deeds, marks, known, name: `c${number}` }).finally(
+        () => {
+          running -= 1
+        },
+      )
+    })
+  }
+  return { deeds, areDone: () => running === 0 }
+}
+
+function createMarks(chance: Chance): Marks {
+  let amounts = 0
+  const quantities = chance.shuffled(Array.from({ length: 12 }, (_, n) => n + 1))
+  return {
+    amountMinor: () => 100 * (65 + chance.integer(600)) + ++amounts,
+    quantity: () => quantities.pop() ?? 13 + ++amounts,
+  }
+}
+
+interface Visit extends CustomersOptions {
+  readonly name: string
+  readonly chance: Chance
+  readonly deeds: Deed[]
+  readonly marks: Marks
+  /** Orders that anybody has placed, for those who pry. */
+  readonly known: { accountId: string; orderId: string }[]
+}
+
+async function visit(at: Visit): Promise<void> {
+  const { chance, marks } = at
+  const accountId = await openAccount(at)
+  if (accountId === undefined) return
+  const acts = 3 + chance.integer(6)
+  const side: Promise<unknown>[] = []
+  if (chance.happens(0.6)) side.push(fulfil(at, { kind: 'contact', accountId }))
+  side.push(fulfil(at, { kind: 'deposit', accountId, amountMinor: marks.amountMinor() }))
+  for (let n = 0; n < acts; n += 1) {
+    const done = act(at, wishOf(at, accountId))
+    if (chance.happens(0.7)) await done
+    else side.push(done)
+    await think(at, chance.next() ** 2 * LONGEST_THOUGHT_MS)
+  }
+  await Promise.all(side)
+}
+
+/** Some think better of an order while it is still on its way, and some of these press twice. */
+async function act(at: Visit, wish: Wish): Promise<void> {
+  const { chance } = at
+  const orderId = await fulfil(at, wish)
+  const isRegretted = wish.kind === 'order' && chance.happens(0.3)
+  if (!isRegretted || typeof orderId !== 'string') return
+  const { accountId } = wish
+  await think(at, chance.next() ** 3 * LONGEST_REGRET_MS)
+  const kinds = chance.pick([['delete'], ['delete', 'void'], ['delete', 'delete']] as const)
+  await Promise.all(kinds.map((kind) => fulfil(at, { kind, accountId, orderId })))
+}
+
+async function openAccount(at: Visit): Promise<string | undefined> {
+  for (let tries = 0; tries < MAX_TRIES; tries += 1) {
+    const body = await fulfil(at, { kind: 'open' })
+    if (typeof body === 'string') return body
+    await think(at, 1_000)
+  }
+  return undefined
+}
+
+function wishOf(at: Visit, accountId: string): Wish {
+  const { chance, marks, known } = at
+  const own = known.filter((order) => order.accountId === accountId)
+  const foreign = known.filter((order) => order.accountId !== accountId)
+  const pickOf = (orders: typeof known) => orders[chance.integer(orders.length)]
+  const draw = chance.next()
+  const mine = pickOf(own)
+  if (draw < 0.38) return { kind: 'order', accountId, quantity: marks.quantity() }
+  if (draw < 0.55) return { kind: 'deposit', accountId, amountMinor: marks.amountMinor() }
+  if (draw < 0.6) return { kind: 'pay', accountId, amountMinor: marks.amountMinor() }
+  if (draw < 0.65) return { kind: 'look at orders', accountId }
+  if (draw < 0.72 || mine === undefined) return { kind: 'look at balance', accountId }
+  if (draw < 0.84) return { kind: 'delete', ...mine }
+  if (draw < 0.89) return { kind: 'void', ...mine }
+  const other = pickOf(foreign)
+  if (draw < 0.93 && other) return { kind: 'pry', accountId, orderId: other.orderId }
+  return { kind: 'look at order', ...mine }
+}
+
+/** Tries until there is an answer that settles it, and returns the body of that; sometimes twice at once. */
+async function fulfil(at: Visit, wish: Wish): Promise<unknown> {
+  const { chance, deeds, name } = at
+  const style = at.style === 'mixed' ? chance.pick(STYLES) : at.style
+  const keyed = isKeyed(wish) && chance.happens(0.75)
+  const key = keyed ? `${name}-${deeds.length}` : undefined
+  const deed: Deed = { wish, style, attempts: [], ...(key !== undefined && { key }) }
+  deeds.push(deed)
+  const twice = key !== undefined && chance.happens(0.15)
+  const again = twice ? think(at, chance.between(0, 300)).then(() => insist(at, deed)) : undefined
+  const body = await insist(at, deed)
+  await again
+  return body
+}
+
+async function insist(at: Visit, deed: Deed): Promise<unknown> {
+  const { chance } = at
+  const mayRepeat = deed.key !== undefined || !isKeyed(deed.wish)
+  for (let tries = 1; ; tries += 1) {
+    const attempt = await tryOnce(at, deed)
+    deed.attempts.push(attempt)
+    learn(at, deed.wish, attempt)
+    if (isFinal(attempt)) return attempt.answer?.body
+    if (!mayRepeat || tries === MAX_TRIES) return undefined
+    await think(at, chance.between(20, 1_000))
+  }
+}
+
+/** Wishes that would have another effect each time, but for an Idempotency-Key. */
+const isKeyed = ({ kind }: Wish) => ['open', 'deposit', 'order', 'pay'].includes(kind)
+
+async function tryOnce(at: Visit, deed: Deed): Promise<Attempt> {
+  const { http, scheduler } = at
+  const sentMs = scheduler.now()
+  try {
+    const { status, body } = await http(requestOf(at, deed), PATIENCE_MS)
+    const answer = { status, body: body === '' ? undefined : JSON.parse(body) }
+    return { sentMs, answeredMs: scheduler.now(), answer }
+  } catch (error) {
+    if (!(error instanceof HttpUnreachable)) throw error
+    return { sentMs, answeredMs: scheduler.now() }
+  }
+}
+
+function requestOf({ style: runStyle, chance }: Visit, { wish, style, key }: Deed) {
+  const headers = {
+    ...(key !== undefined && { 'idempotency-key': key }),
+    ...(runStyle === 'mixed' && { 'x-interaction-style': style }),
+  }
+  const json = { ...headers, 'content-type': 'application/json' }
+  const post = (path: string) =>
+    ({ method: 'POST', url: `http://gateway${path}`, headers }) as const
+  const get = (path: string) => ({ method: 'GET', url: `http://gateway${path}`, headers }) as const
+  switch (wish.kind) {
+    case 'open':
+      return post('/billing/account/create')
+    case 'deposit':
+      return post(`/billing/account/${wish.accountId}?amount=${unitsOf(wish.amountMinor)}`)
+    case 'order': {
+      const body = JSON.stringify({ productQuantity: wish.quantity })
+      return { ...post(`/orders?profileId=${wish.accountId}`), headers: json, body }
+    }
+    case 'pay': {
+      const { accountId, amountMinor } = wish
+      const body = JSON.stringify({ accountId, amount: Number(unitsOf(amountMinor)) })
+      return { ...post('/billing/account'), headers: json, body }
+    }
+    case 'delete': {
+      const url = `http://gateway/orders/${wish.orderId}?profileId=${wish.accountId}`
+      return { method: 'DELETE', url, headers } as const
+    }
+    case 'void': {
+      const body = JSON.stringify({ accountId: wish.accountId })
+      return { ...post(`/billing/payments/${wish.orderId}/void`), headers: json, body }
+    }
+    case 'contact': {
+      const body = JSON.stringify({ email: addressOf(wish.accountId) })
+      const url = `http://gateway/notification/contact/${wish.accountId}`
+      return { method: 'PUT', url, headers: json, body } as const
+    }
+    case 'look at balance':
+      return get(`/billing/account/${wish.accountId}`)
+    case 'look at orders':
+      return get(`/orders?profileId=${wish.accountId}`)
+    case 'look at order':
+    case 'pry': {
+      const prefer = chance.happens(0.5) ? { prefer: 'wait=2' } : {}
+      const request = get(`/orders/${wish.orderId}?profileId=${wish.accountId}`)
+      return { ...request, headers: { ...headers, ...prefer } }
+    }
+  }
+}
+
+export const addressOf = (accountId: string) => `${accountId}@customer.example`
+
+function unitsOf(minor: number): string {
+  return (minor / 100).toFixed(2)
+}
+
+/** Whether the answer tells what became of the wish, so that asking again would add nothing. */
+export function isFinal({ answer }: Attempt): boolean {
+  if (answer === undefined) return false
+  const { status } = answer
+  const { code } = (answer.body ?? {}) as { code?: string }
+  if (code === 'BILLING_UNREACHABLE') return true
+  return status < 500 && status !== 429 && code !== 'IDEMPOTENCY_KEY_IN_PROGRESS'
+}
+
+function learn({ known }: Visit, wish: Wish, { answer }: Attempt): void {
+  if (answer === undefined || !('accountId' in wish)) return
+  const { accountId } = wish
+  const meet = (orderId: unknown) => {
+    if (typeof orderId !== 'string' || known.some((one) => one.orderId === orderId)) return
+    known.push({ accountId, orderId })
+  }
+  const { body } = answer
+  if (wish.kind === 'order')
+    meet(typeof body === 'string' ? body : (body as { orderId?: string }).orderId)
+  if (wish.kind === 'look at orders' && Array.isArray(body)) for (const { id } of body) meet(id)
+}
+
+function think({ scheduler }: Visit, durationMs: number): Promise<void> {
+  return new Promise((resolve) => scheduler.after(durationMs, resolve))
+}

@@ -1,0 +1,75 @@
+import type { InteractionStyle } from '../../contracts/style.ts'
+import type { Deliver } from '../../messaging/relay.ts'
+import type { Service, ServiceParts } from '../../messaging/service.ts'
+import { createBillingService } from '../../services/billing/service.ts'
+import { createNotificationService } from '../../services/notification/service.ts'
+import { createOrderService } from '../../services/order/service.ts'
+import type { Chance } from './chance.ts'
+import type { ServiceName } from './lives.ts'
+
+/** How the services of a run are configured: like real ones, but less patient. */
+export interface Settings {
+  readonly style: InteractionStyle
+  readonly orderDeadlineMs: number
+  readonly callTimeoutMs: number
+  readonly askAgainAfterMs: number
+}
+
+const DEFAULTS: Settings = {
+  style: 'events',
+  orderDeadlineMs: 20_000,
+  callTimeoutMs: 500,
+  askAgainAfterMs: 500,
+}
+
+export function drawSettings(style: InteractionStyle | 'mixed', chance: Chance): Settings {
+  return {
+    style: style === 'mixed' ? 'events' : style,
+    orderDeadlineMs: chance.pick([2_000, 6_000, 20_000, 60_000]),
+    callTimeoutMs: chance.pick([300, 500, 1_000]),
+    askAgainAfterMs: chance.pick([300, 500, 2_000]),
+  }
+}
+
+/** Every call goes to the gateway, which chooses by the path. */
+const GATEWAY = 'http://gateway'
+
+/** A real service on the parts that it is given. */
+export function createService(
+  name: ServiceName,
+  parts: ServiceParts,
+  settings: Settings = DEFAULTS,
+  letter: Deliver = async () => ({ kind: 'done' }),
+): Promise<Service> {
+  const shared = {
+    INTERACTION_STYLE: settings.style,
+    ALLOW_STYLE_OVERRIDE: true,
+    CALL_TIMEOUT_MS: settings.callTimeoutMs,
+    IDEMPOTENCY_KEY_TTL_MS: 86_400_000,
+    BILLING_URL: GATEWAY,
+    NOTIFICATION_URL: GATEWAY,
+    ORDER_URL: GATEWAY,
+  }
+  switch (name) {
+    case 'order':
+      return createOrderService(parts, {
+        ...shared,
+        UNIT_PRICE: '65',
+        ASK_AGAIN_AFTER_MS: settings.askAgainAfterMs,
+        ORDER_DEADLINE_MS: settings.orderDeadlineMs,
+      })
+    case 'billing':
+      return createBillingService(parts, {
+        ...shared,
+        DEPOSIT_ASK_AGAIN_AFTER_MS: settings.askAgainAfterMs,
+      })
+    case 'notification': {
+      const config = {
+        LETTER_FROM: 'Trifold <no-reply@trifold.example>',
+        MAILDIR: '',
+        SMTP_URL: '',
+      }
+      return createNotificationService(parts, config, { deliver: letter, close: () => {} })
+    }
+  }
+}

@@ -1,0 +1,262 @@
+import type { Letter } from '../../apps/audit/findings.ts'
+import type { Add, Books, Finding } from './books.ts'
+import { type Attempt, addressOf, type Deed, isFinal, type Wish } from './customers.ts'
+import { checkPunctuality, type Times } from './punctuality.ts'
+import { checkBalances } from './told-balances.ts'
+
+/**
+ * What customers were told, against the books: every acknowledged request has its effect, every
+ * effect has a request, and the same request, repeated, was answered the same.
+ */
+export function checkHistory(
+  deeds: readonly Deed[],
+  books: Books,
+  letters: readonly Letter[],
+  times: Times,
+): Finding[] {
+  const found: Finding[] = []
+  const add = (subject: string, sentence: string, invariant = 'history') =>
+    found.push({ invariant, subject, sentence })
+  for (const deed of deeds) {
+    checkAnswers(deed, add)
+    checkEffect(deed, books, add)
+  }
+  checkCauses(deeds, books, add)
+  checkBalances(deeds, books, add)
+  checkLetters(deeds, books, letters, add)
+  checkPunctuality(books, times, add)
+  return found
+}
+
+const UNIT_PRICE_MINOR = 6_500n
+
+/** What a request was answered that took effect, or was refused for good. */
+interface Told {
+  readonly status: number
+  readonly body: unknown
+}
+
+const finals = ({ attempts }: Deed): Told[] =>
+  attempts.flatMap((attempt) => (isFinal(attempt) && attempt.answer ? [attempt.answer] : []))
+
+const nameOf = ({ wish, key }: Deed) => `${wish.kind}${key === undefined ? '' : ` ${key}`}`
+
+/** The same key has one answer, for ever; and nobody is told of faults of our own making. */
+function checkAnswers(deed: Deed, add: Add): void {
+  const answers = finals(deed)
+  if (deed.key !== undefined) {
+    const texts = new Set(answers.map(({ status, body }) => `${status} ${withoutInstance(body)}`))
+    if (texts.size > 1) add(nameOf(deed), `was answered differently: ${[...texts].join(' / ')}`)
+  }
+  for (const { answer } of deed.attempts) {
+    const { code } = (answer?.body ?? {}) as { code?: string }
+    if (answer?.status === 500) add(nameOf(deed), `was answered 500: ${code}`)
+    const expected = EXPECTED[deed.wish.kind]
+    if (
+      answer &&
+      isFinal({ sentMs: 0, answeredMs: 0, answer }) &&
+      !expected.includes(answer.status)
+    ) {
+      add(nameOf(deed), `was answered ${answer.status} ${JSON.stringify(answer.body)}`)
+    }
+  }
+}
+
+/** The id of the request differs, and is not part of the answer. */
+function withoutInstance(body: unknown): string {
+  if (body === null || typeof body !== 'object') return JSON.stringify(body)
+  const { instance: _, ...rest } = body as Record<string, unknown>
+  return JSON.stringify(rest)
+}
+
+const EXPECTED: Readonly<Record<Wish['kind'], readonly number[]>> = {
+  open: [200],
+  deposit: [200],
+  order: [201, 402, 409, 503],
+  delete: [200],
+  pay: [200, 402],
+  void: [200],
+  contact: [200],
+  'look at balance': [200],
+  'look at order': [200],
+  'look at orders': [200],
+  pry: [403],
+}
+
+function checkEffect(deed: Deed, books: Books, add: Add): void {
+  const { wish } = deed
+  for (const told of finals(deed)) {
+    switch (wish.kind) {
+      case 'open':
+        if (!books.accounts.some(({ id }) => id === told.body)) {
+          add(nameOf(deed), `was acknowledged, but there is no account ${told.body}`)
+        }
+        break
+      case 'deposit':
+        if (told.status === 200 && creditsOf(wish, books) === 0) {
+          add(nameOf(deed), `of ${wish.amountMinor} was acknowledged and is not on its account`)
+        }
+        break
+      case 'order':
+        checkOrder(deed, told, wish, books, add)
+        break
+      case 'pay':
+        checkPayment(deed, told, wish, books, add)
+        break
+      case 'delete': {
+        const order = books.orders.find(({ id }) => id === wish.orderId)
+        if (order?.state !== 'CANCELED')
+          add(nameOf(deed), `left order ${wish.orderId} ${order?.state}`)
+        break
+      }
+      case 'void': {
+        const { state } = told.body as { state?: string }
+        const payment = books.payments.find(({ orderId }) => orderId === wish.orderId)
+        if (told.status === 200 && payment?.state !== state) {
+          add(nameOf(deed), `was answered ${state}, but the payment is ${payment?.state}`)
+        }
+        break
+      }
+      case 'look at order':
+        checkView(deed, told, wish, books, add)
+        break
+      default:
+    }
+  }
+}
+
+const creditsOf = (wish: { accountId: string; amountMinor: number }, { entries }: Books) =>
+  entries.filter(
+    ({ kind, accountId, amountMinor }) =>
+      kind === 'DEPOSIT' &&
+      accountId === wish.accountId &&
+      amountMinor === BigInt(wish.amountMinor),
+  ).length
+
+function checkOrder(
+  deed: Deed,
+  { status, body }: Told,
+  wish: Wish & { kind: 'order' },
+  books: Books,
+  add: Add,
+): void {
+  const { code, orderId } = (body ?? {}) as { code?: string; orderId?: string }
+  const id = status === 201 ? body : orderId
+  const order = books.orders.find((one) => one.id === id)
+  if (order === undefined)
+    return add(nameOf(deed), `was answered ${status}; no order ${id} is known`)
+  const { state, reason } = order
+  const is = `${state} ${reason ?? ''}`
+  if (order.quantity !== wish.quantity) add(nameOf(deed), `is known with ${order.quantity} pieces`)
+  if (order.priceMinor !== UNIT_PRICE_MINOR * BigInt(wish.quantity)) {
+    add(nameOf(deed), `of ${wish.quantity} pieces costs ${order.priceMinor}`)
+  }
+  if (status === 201 && order.style !== 'events') {
+    const isGivenBack = state === 'CANCELED' && ['DELETED', 'REFUNDED'].includes(reason ?? '')
+    if (state !== 'APPROVED' && !isGivenBack) add(nameOf(deed), `was answered 201 and is ${is}`)
+  }
+  if (status !== 201 && state !== 'CANCELED') add(nameOf(deed), `was answered ${code} and is ${is}`)
+}
+
+function checkPayment(
+  deed: Deed,
+  { status, body }: Told,
+  wish: Wish & { kind: 'pay' },
+  books: Books,
+  add: Add,
+): void {
+  const { orderId } = (body ?? {}) as { orderId?: string }
+  const payment = books.payments.find(({ id }) => id === (status === 200 ? body : orderId))
+  const isRight =
+    payment?.accountId === wish.accountId && payment.amountMinor === BigInt(wish.amountMinor)
+  if (!isRight) return add(nameOf(deed), `was answered ${status}; its payment is not known`)
+  const states = status === 200 ? ['PAID', 'REFUNDED'] : ['REFUSED']
+  if (!states.includes(payment.state))
+    add(nameOf(deed), `was answered ${status} and is ${payment.state}`)
+}
+
+/** A customer who saw an outcome sees no other later, but that the order was given back. */
+function checkView(
+  deed: Deed,
+  { body }: Told,
+  wish: Wish & { kind: 'look at order' },
+  books: Books,
+  add: Add,
+): void {
+  const seen = (body as { state?: string }).state
+  const order = books.orders.find(({ id }) => id === wish.orderId)
+  if (seen === 'PENDING' || seen === order?.state) return
+  const isGivenBack = ['DELETED', 'REFUNDED'].includes(order?.reason ?? '')
+  if (seen === 'APPROVED' && isGivenBack) return
+  add(
+    nameOf(deed),
+    `showed order ${wish.orderId} as ${seen}, it is ${order?.state} ${order?.reason}`,
+  )
+}
+
+/** At most one effect for a key, or for each time that a request without one was sent. */
+function checkCauses(deeds: readonly Deed[], books: Books, add: Add): void {
+  const most = ({ key, attempts }: Deed) => (key === undefined ? 2 * attempts.length : 1)
+  const expect = (effects: number, causes: readonly Deed[], what: string) => {
+    const limit = causes.reduce((sum, deed) => sum + most(deed), 0)
+    if (effects > limit) add(what, `has ${effects} effects of at most ${limit}`)
+  }
+  const ofKind = (kind: Wish['kind']) => deeds.filter(({ wish }) => wish.kind === kind)
+  expect(books.accounts.length, ofKind('open'), 'open')
+  for (const { amountMinor, accountId } of books.deposits) {
+    const causes = ofKind('deposit').filter(
+      ({ wish }) => wish.kind === 'deposit' && BigInt(wish.amountMinor) === amountMinor,
+    )
+    const same = books.deposits.filter((one) => one.amountMinor === amountMinor)
+    expect(same.length, causes, `deposit of ${amountMinor} on ${accountId}`)
+  }
+  for (const { quantity } of books.orders) {
+    const causes = ofKind('order').filter(
+      ({ wish }) => wish.kind === 'order' && wish.quantity === quantity,
+    )
+    const same = books.orders.filter((one) => one.quantity === quantity)
+    expect(same.length, causes, `order of ${quantity} pieces`)
+  }
+  const orderIds = new Set(books.orders.map(({ id }) => id))
+  for (const { orderId, amountMinor } of books.payments) {
+    if (orderIds.has(orderId)) continue
+    const causes = ofKind('pay').filter(
+      ({ wish }) => wish.kind === 'pay' && BigInt(wish.amountMinor) === amountMinor,
+    )
+    const same = books.payments.filter((one) => one.amountMinor === amountMinor)
+    expect(same.length, causes, `payment of ${amountMinor} for ${orderId}`)
+  }
+}
+
+/** Who gave an address before is written to, once for each message. */
+function checkLetters(
+  deeds: readonly Deed[],
+  { messages }: Books,
+  letters: readonly Letter[],
+  add: Add,
+): void {
+  const sent = new Set<string>()
+  for (const { messageId, recipient } of letters) {
+    if (sent.has(messageId)) add(`letter ${messageId}`, 'was written to several', 'I7')
+    sent.add(messageId)
+    const of = messages.find(({ id }) => messageId === `<${id}@trifold>`)
+    if (of && recipient !== addressOf(of.accountId)) {
+      add(`letter ${messageId}`, `of ${of.accountId} went to ${recipient}`, 'I8')
+    }
+  }
+  for (const { wish, attempts } of deeds) {
+    if (wish.kind !== 'contact') continue
+    const { accountId } = wish
+    const since = attempts.find(isAnswered)?.answeredMs ?? Number.POSITIVE_INFINITY
+    for (const { id } of messages.filter(
+      (message) => message.accountId === accountId && message.created.getTime() > since + CLOCKS_MS,
+    )) {
+      if (!sent.has(`<${id}@trifold>`)) add(`message ${id}`, 'was never written as a letter', 'I7')
+    }
+  }
+}
+
+const isAnswered = ({ answer }: Attempt) => answer?.status === 200
+
+/** The clocks of two processes may differ by so much. */
+const CLOCKS_MS = 2_000

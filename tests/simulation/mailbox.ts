@@ -1,0 +1,33 @@
+import type { Letter } from '../../apps/audit/findings.ts'
+import type { Deliver } from '../../messaging/relay.ts'
+import type { Life } from './lives.ts'
+import type { Steps } from './steps.ts'
+import type { Story } from './story.ts'
+
+/**
+ * Where letters go: as in a Maildir a letter's name follows from its Message-ID, so that the same
+ * letter brought again is there already.
+ */
+export interface Mailbox {
+  deliverFrom(life: Life, steps: Steps, story: Story): Deliver
+  letters(): readonly Letter[]
+}
+
+export function createMailbox(): Mailbox {
+  const letters = new Map<string, Letter>()
+  return {
+    letters: () => [...letters.values()],
+    deliverFrom(life, steps, story) {
+      return async ({ destination, headers, eventId }) => {
+        const messageId = headers['message-id'] ?? `<${eventId}@trifold>`
+        const keep = () => {
+          story.tell('notification', 'customer', `letter ${messageId.slice(-15)}`)
+          letters.set(`${messageId} ${destination}`, { messageId, recipient: destination })
+        }
+        const fault = (mishap: string) => new Error(`the folder of letters failed (${mishap})`)
+        await steps.perform(life, { kind: 'letter', label: 'maildir' }, keep, fault)
+        return { kind: 'done' }
+      }
+    },
+  }
+}

@@ -1,0 +1,188 @@
+import { availableParallelism } from 'node:os'
+import { parseArgs } from 'node:util'
+import { STYLES } from '../../contracts/style.ts'
+import { diagramOf } from './diagram.ts'
+import { minimise } from './minimise.ts'
+import { isProfileName, PROFILES, type ProfileName } from './profiles.ts'
+import { type Run, type RunResult, simulate } from './run.ts'
+import { openStore } from './store.ts'
+import { type Found, type SeedStyle, simulateAll } from './workers.ts'
+
+/**
+ * The deterministic simulator: the real services, in one process, under a clock, a chance, a network,
+ * a broker and a database that are owned by a seed.
+ *
+ * What a service does to the world goes through what it is made of: clock and chance, database, bus,
+ * HTTP, letters. Here each of these is a wrapper (`parts.ts`, `simulated-database.ts`,
+ * `simulated-bus.ts`, `network.ts`, `mailbox.ts`) that makes of every call a step (`steps.ts`): an event
+ * at a time that the seed draws. The scheduler (`scheduler.ts`) lets one event happen, waits until
+ * all that follows from it has come to rest, and takes the next. So any two things that run side by
+ * side may come in either order, and the same seed is the same run, to the byte.
+ *
+ * At every step something may go wrong (`faults.ts`, `profiles.ts`): the process dies before or after
+ * it, it fails, or it takes effect and nobody hears of it. Calls and messages are lost, slow,
+ * doubled. Other things are planned for a time (`plan.ts`): crashes, frozen processes, outages,
+ * rebalances, groups that go back, a log that is replayed or lost. Meanwhile customers
+ * (`customers.ts`) order, pay in, delete, void, look, and ask again under their Idempotency-Keys.
+ *
+ * Then faults stop, and within 120 simulated seconds everything must be final: the invariants of the
+ * audit, and the history of what customers were told (`history.ts`), against the books.
+ *
+ * The SQL is real, on PGlite in memory, which is truncated between runs. One limit: the writes of a
+ * transaction are never interleaved with those of another (`simulated-database.ts` says what is).
+ */
+const HELP = `
+npm run simulate -- [--seeds 1000] [--from 1] [--style all] [options]
+
+  --seeds N      how many seeds, for each style (100)
+  --from N       the first seed (1)
+  --seed N       this seed alone
+  --style S      http, hybrid, events, mixed (each request its own), or all of these four (all)
+  --profile P    ${Object.keys(PROFILES).join(', ')}; drawn from the seed unless told
+  --minutes N    stops after so many minutes
+  --workers N    threads (one per core)
+  --trace        with --seed and a style: prints what happened as a sequence diagram
+  --help         this text
+
+Exit code: 0 nothing was violated, 1 something was (its seed and least faults are printed), 2 wrong usage.
+`
+
+class UsageError extends Error {}
+
+const ALL_STYLES = [...STYLES, 'mixed'] as const
+
+process.exitCode = await main(process.argv.slice(2)).catch((error: Error) => {
+  process.stderr.write(`simulate: ${error instanceof UsageError ? error.message : error.stack}\n`)
+  if (error instanceof UsageError) process.stderr.write(HELP)
+  return 2
+})
+
+async function main(args: readonly string[]): Promise<number> {
+  const options = readOptions(args)
+  if (options === undefined) {
+    process.stdout.write(HELP)
+    return 0
+  }
+  return options.isTold ? tell(options) : sweep(options)
+}
+
+interface Options {
+  readonly from: number
+  readonly seeds: number
+  readonly styles: readonly Run['style'][]
+  readonly profile: ProfileName | undefined
+  readonly minutes: number
+  readonly workers: number
+  readonly isTold: boolean
+}
+
+function readOptions(args: readonly string[]): Options | undefined {
+  const values = parse(args)
+  if (values.help) return undefined
+  const number = (name: 'seeds' | 'from' | 'seed' | 'minutes' | 'workers', fallback: number) => {
+    const given = values[name]
+    const value = given === undefined ? fallback : Number(given)
+    if (!(value > 0)) throw new UsageError(`--${name} must be a number above 0, not ${given}`)
+    return value
+  }
+  const { style = 'all', profile, trace = false } = values
+  const styles = ALL_STYLES.filter((one) => style === 'all' || style === one)
+  if (styles.length === 0) throw new UsageError(`there is no style ${style}`)
+  if (profile !== undefined && !isProfileName(profile)) {
+    throw new UsageError(`there is no profile ${profile}`)
+  }
+  if (trace && (values.seed === undefined || styles.length > 1)) {
+    throw new UsageError('--trace needs --seed and one --style')
+  }
+  return {
+    from: number(values.seed === undefined ? 'from' : 'seed', 1),
+    seeds: values.seed === undefined ? number('seeds', 100) : 1,
+    styles,
+    profile,
+    minutes: number('minutes', Number.POSITIVE_INFINITY),
+    workers: number('workers', availableParallelism()),
+    isTold: trace,
+  }
+}
+
+function parse(args: readonly string[]) {
+  const text = { type: 'string' } as const
+  const flag = { type: 'boolean' } as const
+  const options = {
+    ...{ seeds: text, from: text, seed: text, style: text, profile: text },
+    ...{ minutes: text, workers: text, trace: flag, help: flag },
+  }
+  try {
+    return parseArgs({ args: [...args], options }).values
+  } catch (error) {
+    throw new UsageError((error as Error).message)
+  }
+}
+
+/** One seed, as a diagram. */
+async function tell({ from, styles, profile }: Options): Promise<number> {
+  const store = await openStore()
+  const result = await simulate(store, { seed: from, style: styles[0]!, profile, isTold: true })
+  await store.close()
+  process.stdout.write(`${diagramOf(result.arrows)}\n${summaryOf(result)}`)
+  return result.violations.length === 0 ? 0 : 1
+}
+
+/** Many seeds; the first that is violated is looked into. */
+async function sweep(options: Options): Promise<number> {
+  const { from, seeds, styles, profile, minutes, workers } = options
+  const runs = function* (): Generator<SeedStyle> {
+    for (let seed = from; seed < from + seeds; seed += 1) {
+      for (const style of styles) yield { seed, style }
+    }
+  }
+  const all = seeds * styles.length
+  const begun = performance.now()
+  const found: Found[] = []
+  let done = 0
+  const line = () => {
+    const seconds = (performance.now() - begun) / 1000
+    return `${done} of ${all} runs, ${(done / seconds).toFixed(1)} a second, violations: ${found.length}`
+  }
+  const progress = setInterval(() => process.stderr.write(`${line()}\n`), 5_000)
+  try {
+    await simulateAll({
+      ...{ runs: runs(), workers: Math.min(workers, all), profile, limitMs: minutes * 60_000 },
+      onDone(one) {
+        done += 1
+        if (one.violations.length === 0) return
+        found.push(one)
+        process.stdout.write(`seed ${one.seed}, ${one.style}, ${one.profile}: violated\n`)
+      },
+    })
+  } finally {
+    clearInterval(progress)
+  }
+  const seconds = Math.round((performance.now() - begun) / 1000)
+  process.stdout.write(`${line()} (styles ${styles.join(', ')}; ${seconds} s)\n`)
+  const [first] = found
+  if (first) await explain(first)
+  return first ? 1 : 0
+}
+
+async function explain({ seed, style, profile }: Found): Promise<void> {
+  const store = await openStore()
+  const { result, kept } = await minimise(store, { seed, style, profile })
+  await store.close()
+  process.stdout.write(
+    `\nseed ${seed}, ${style}, with the least faults that still violate:\n${summaryOf(result)}` +
+      `${kept.map((name) => `  fault: ${name}\n`).join('')}` +
+      `\nnpm run simulate -- --seed ${seed} --style ${style} --profile ${profile} --trace\n`,
+  )
+}
+
+function summaryOf({ violations, faults, profile, fingerprint, durationMs }: RunResult): string {
+  const lines = violations.map(
+    ({ invariant, subject, sentence }) => `  ${invariant}  ${subject} ${sentence}\n`,
+  )
+  const what = violations.length === 0 ? 'nothing is violated' : 'violated:'
+  return (
+    `profile ${profile}, ${faults.length} faults, ${durationMs / 1000} simulated seconds, ` +
+    `fingerprint ${fingerprint.slice(0, 16)}: ${what}\n${lines.join('')}`
+  )
+}

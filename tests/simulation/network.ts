@@ -1,0 +1,151 @@
+import { type HttpAnswer, type HttpCall, HttpUnreachable } from '../../platform/http-client.ts'
+import type { HttpServer } from '../../platform/http-server.ts'
+import type { Chances } from './chance.ts'
+import type { Faults } from './faults.ts'
+import { type Life, laterIn, never, type ServiceName } from './lives.ts'
+import type { Trouble } from './mishaps.ts'
+import type { Scheduler } from './scheduler.ts'
+import type { Story } from './story.ts'
+
+/** A call of a service or a customer, who may put things too. */
+export interface Call extends Omit<HttpCall, 'method' | 'target'> {
+  readonly method: HttpCall['method'] | 'PUT'
+}
+
+/** An HttpClient, for customers too. */
+export type Client = (call: Call, timeoutMs: number) => Promise<HttpAnswer>
+
+/** Requests between customers and services: each goes to one of the instances that are there. */
+export interface Network {
+  clientOf(life: Life): Client
+  mount(life: Life, app: HttpServer): void
+}
+
+export interface NetworkOptions {
+  readonly scheduler: Scheduler
+  readonly faults: Faults
+  readonly chances: Chances
+  readonly story: Story
+}
+
+interface Mounted {
+  readonly life: Life
+  readonly app: HttpServer
+}
+
+const SERVICES: Readonly<Record<string, ServiceName>> = {
+  orders: 'order',
+  billing: 'billing',
+  notification: 'notification',
+}
+
+/** A slow request or answer takes up to so long, longer than most wait for it. */
+const SLOW_MS = 4_000
+
+export function createNetwork({ scheduler, faults, chances, story }: NetworkOptions): Network {
+  const mounted = new Map<ServiceName, Mounted[]>()
+
+  function serviceOf(url: string): ServiceName {
+    const first = new URL(url).pathname.split('/')[1] ?? ''
+    const service = SERVICES[first]
+    if (service === undefined) throw new Error(`no service answers ${url}`)
+    return service
+  }
+
+  /** Hands a request to an instance; tells the answer, or undefined when the connection breaks. */
+  function serve(service: ServiceName, call: Call, answer: (answer?: HttpAnswer) => void): void {
+    const there = (mounted.get(service) ?? []).filter(({ life }) => life.alive)
+    const chosen = there[chances(`instance of ${service}`).integer(there.length)]
+    if (chosen === undefined) return answer(undefined)
+    const { life, app } = chosen
+    if (life.frozenUntilMs > scheduler.now()) {
+      laterIn(life, scheduler, 0, () => accept(life, app, call, answer))
+      return
+    }
+    accept(life, app, call, answer)
+  }
+
+  function accept(life: Life, app: HttpServer, call: Call, answer: (answer?: HttpAnswer) => void) {
+    const leave = scheduler.enter()
+    let open = true
+    const close = (given?: HttpAnswer) => {
+      if (!open) return
+      open = false
+      leave()
+      forget()
+      answer(given)
+    }
+    const forget = life.onEnd(() => close())
+    const { pathname, search } = new URL(call.url)
+    void app
+      .inject({
+        method: call.method,
+        url: pathname + search,
+        headers: { ...call.headers, 'x-request-id': `r${++requests}` },
+        ...(call.body !== undefined && { payload: call.body }),
+      })
+      .then(({ statusCode: status, body }) => close({ status, body }))
+  }
+  let requests = 0
+
+  function clientOf(from: Life): Client {
+    const luck = chances(`network of ${from.name}`)
+    return (call, timeoutMs) => {
+      if (!from.alive) return never()
+      const service = serviceOf(call.url)
+      const route = `${from.name} to ${service}`
+      const has = (trouble: Trouble) => faults.happens(trouble, route)
+      const what = `${call.method} ${call.url.replace(/^http:\/\/\w+/, '')}`
+      return new Promise((resolve, reject) => {
+        let over = false
+        const settle = (finish: () => void) => {
+          if (over || !from.alive) return
+          over = true
+          callOff()
+          finish()
+        }
+        const fail = (why: string) =>
+          settle(() => {
+            story.tell(service, from.service, `${why}: ${what}`)
+            reject(new HttpUnreachable(`${what}: ${why}`, undefined))
+          })
+        const callOff = laterIn(from, scheduler, timeoutMs, () => fail('no answer in time'))
+
+        const travelMs = (slow: Trouble) =>
+          0.2 + luck.next() * 2 + (has(slow) ? luck.next() * SLOW_MS : 0)
+        const returned = (answer?: HttpAnswer) => {
+          const lost = answer !== undefined && has('answer lost')
+          if (lost) story.tell(service, service, `the answer is lost: ${what}`)
+          if (lost) return
+          laterIn(from, scheduler, travelMs('answer slow'), () => {
+            if (answer === undefined) return fail('the connection broke')
+            settle(() => {
+              story.tell(service, from.service, `${answer.status} ${answer.body.slice(0, 60)}`)
+              resolve(answer)
+            })
+          })
+        }
+        story.tell(from.service, service, `${what}${call.body ? ` ${call.body.slice(0, 60)}` : ''}`)
+        if (has('call lost')) return story.tell(from.service, service, `lost: ${what}`)
+        // Once it is on its way it does not matter any more whether the caller lives.
+        scheduler.after(travelMs('call slow'), () => serve(service, call, returned))
+        if (!has('call twice')) return
+        scheduler.after(travelMs('call slow') + luck.next() * 200, () => {
+          story.tell(from.service, service, `once more: ${what}`)
+          serve(service, call, returned)
+        })
+      })
+    }
+  }
+
+  return {
+    clientOf,
+    mount(life, app) {
+      const all = mounted.get(life.service as ServiceName) ?? []
+      mounted.set(life.service as ServiceName, [
+        ...all.filter((one) => one.life.alive),
+        { life, app },
+      ])
+    },
+  }
+}

@@ -1,0 +1,64 @@
+import type { Bus } from '../../messaging/bus.ts'
+import type { ServiceParts } from '../../messaging/service.ts'
+import { type Runtime, uuidV7 } from '../../platform/runtime.ts'
+import type { Telemetry } from '../../platform/telemetry.ts'
+import type { Chance } from './chance.ts'
+import { type Life, laterIn, never } from './lives.ts'
+import type { Scheduler } from './scheduler.ts'
+
+const inertBus: Bus = {
+  send: never,
+  subscribe: never,
+  ping: never,
+  close: async () => {},
+}
+
+const inertTelemetry: Telemetry = {
+  count: () => {},
+  observe: () => {},
+  gauge: () => {},
+  scrape: async () => ({ contentType: 'text/plain', body: '' }),
+}
+
+/** What a service is made of, as far as it does not matter here: nothing is logged or measured. */
+export const inertParts: Omit<ServiceParts, 'database'> = {
+  bus: inertBus,
+  http: never,
+  runtime: { now: () => 0, sleep: never, uuid: () => '', random: () => 0 },
+  log: { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} },
+  telemetry: inertTelemetry,
+  soleProcess: false,
+  server: {
+    basePath: '',
+    bodyLimitBytes: 65_536,
+    requestTimeoutMs: 30_000,
+    rateLimitPerMinute: 0,
+  },
+}
+
+/** Time and chance of one life. */
+export function runtimeOf(life: Life, scheduler: Scheduler, chance: Chance): Runtime {
+  const now = () => Math.floor(scheduler.now() + life.skewMs)
+  return {
+    now,
+    sleep(durationMs, signal) {
+      if (!life.alive) return never()
+      return new Promise((resolve) => {
+        if (signal?.aborted) return resolve()
+        const finish = () => {
+          callOff()
+          signal?.removeEventListener('abort', finish)
+          resolve()
+        }
+        const callOff = laterIn(life, scheduler, durationMs, finish)
+        signal?.addEventListener('abort', finish)
+      })
+    },
+    uuid: () =>
+      uuidV7(
+        now(),
+        Uint8Array.from({ length: 10 }, () => chance.integer(256)),
+      ),
+    random: () => chance.next(),
+  }
+}

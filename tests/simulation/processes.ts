@@ -1,0 +1,106 @@
+import type { ServiceParts } from '../../messaging/service.ts'
+import type { Chance, Chances } from './chance.ts'
+import { createService, type Settings } from './deployment.ts'
+import { createLife, type Life, type ServiceName } from './lives.ts'
+import type { Scheduler } from './scheduler.ts'
+import { SERVICES } from './store.ts'
+import type { Story } from './story.ts'
+
+/** The processes of a run: they start, die, stay away for a while and start again. */
+export interface Processes {
+  readonly slots: readonly Slot[]
+  /** Ends a life; the process starts again after so long. */
+  crash(life: Life, downMs?: number): Promise<void>
+  /** Ends the processes of a service, and starts none before that time. */
+  keepAway(service: ServiceName, untilMs: number): Promise<void>
+}
+
+/** The place of one process, whichever life it is in. */
+export interface Slot {
+  readonly name: string
+  readonly service: ServiceName
+  /** How far its clock is ahead. */
+  readonly skewMs: number
+  readonly life: Life | undefined
+}
+
+interface OpenSlot extends Slot {
+  life: Life | undefined
+  startsAtMs: number
+}
+
+export interface ProcessesOptions {
+  readonly scheduler: Scheduler
+  readonly chances: Chances
+  readonly story: Story
+  readonly settings: Settings
+  readonly maxSkewMs: number
+  /** Makes what a life is made of. */
+  readonly partsOf: (life: Life) => ServiceParts
+  readonly letterOf: (life: Life) => Parameters<typeof createService>[3]
+  /** Told of a service that answers requests from now on. */
+  readonly onStart: (life: Life, app: Awaited<ReturnType<typeof createService>>['app']) => void
+  /** Called when a life has ended, before anything else happens. */
+  readonly onEnd: (life: Life) => Promise<void>
+}
+
+const SLOWEST_RESTART_MS = 1_500
+const FIRST_START_MS = 50
+
+export function startProcesses(options: ProcessesOptions): Processes {
+  const { scheduler, chances, story, settings } = options
+  const chance = chances('processes')
+  const slots = drawSlots(chance, options.maxSkewMs)
+  for (const slot of slots) scheduler.after(chance.next() * FIRST_START_MS, () => start(slot))
+
+  async function start(slot: OpenSlot): Promise<void> {
+    if (slot.life?.alive) return
+    const waitMs = slot.startsAtMs - scheduler.now()
+    if (waitMs > 0) return void scheduler.after(waitMs, () => start(slot))
+    const life = createLife(slot.name, slot.service, slot.skewMs)
+    slot.life = life
+    const parts = options.partsOf(life)
+    const { app } = await createService(slot.service, parts, settings, options.letterOf(life))
+    options.onStart(life, app)
+    story.tell(slot.service, slot.service, `${slot.name} runs`)
+  }
+
+  async function crash(
+    life: Life,
+    downMs = chance.next() ** 2 * SLOWEST_RESTART_MS,
+  ): Promise<void> {
+    const slot = slots.find((one) => one.life === life)
+    if (!life.alive || slot === undefined) return
+    story.tell(slot.service, slot.service, `${life.name} dies`)
+    life.end()
+    await options.onEnd(life)
+    slot.startsAtMs = Math.max(slot.startsAtMs, scheduler.now() + downMs)
+    scheduler.after(slot.startsAtMs - scheduler.now(), () => start(slot))
+  }
+
+  return {
+    slots,
+    crash,
+    async keepAway(service, untilMs) {
+      for (const slot of slots) {
+        if (slot.service !== service) continue
+        slot.startsAtMs = untilMs
+        if (slot.life) await crash(slot.life, 0)
+      }
+    },
+  }
+}
+
+/** One process of each service, or two. */
+function drawSlots(chance: Chance, maxSkewMs: number): OpenSlot[] {
+  const instances = chance.pick([1, 1, 2])
+  return SERVICES.flatMap((service) =>
+    Array.from({ length: instances }, (_, n) => ({
+      name: `${service}-${n + 1}`,
+      service,
+      skewMs: chance.between(-1, 1) * maxSkewMs,
+      life: undefined,
+      startsAtMs: 0,
+    })),
+  )
+}

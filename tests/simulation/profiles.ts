@@ -1,0 +1,96 @@
+import type { Mishap, Trouble } from './mishaps.ts'
+
+/** What may go wrong in a run, and how often. */
+export interface Profile {
+  /** 1 is the full chance of a mishap at each step. */
+  readonly mishaps: Readonly<Partial<Record<Mishap, number>>>
+  /** The chance of each at every opportunity. */
+  readonly troubles: Readonly<Partial<Record<Trouble, number>>>
+  /** How many of each are planned at most. */
+  readonly events: Readonly<Partial<Record<PlannedKind, number>>>
+  /** The most that a process's clock is wrong, either way. */
+  readonly maxSkewMs: number
+}
+
+export type PlannedKind =
+  | 'crash'
+  | 'freeze'
+  | 'service away'
+  | 'broker away'
+  | 'database away'
+  | 'rebalance'
+  | 'rewind'
+  | 'replay of the log'
+  | 'loss of the log'
+
+export const PROFILES = {
+  calm: { mishaps: {}, troubles: {}, events: {}, maxSkewMs: 0 },
+  network: {
+    mishaps: {},
+    troubles: {
+      ...{ 'call lost': 0.1, 'answer lost': 0.12, 'call slow': 0.1, 'answer slow': 0.08 },
+      ...{ 'call twice': 0.1, 'message delayed': 0.1, 'signal lost': 0.3 },
+    },
+    events: { 'service away': 1 },
+    maxSkewMs: 0,
+  },
+  crashes: {
+    mishaps: { 'crash before': 1, 'crash after': 1 },
+    troubles: { 'message delayed': 0.05 },
+    events: { crash: 3, freeze: 1, 'service away': 1 },
+    maxSkewMs: 0,
+  },
+  broker: {
+    mishaps: { fails: 0.5, unanswered: 0.5 },
+    troubles: { 'message delayed': 0.25, 'message doubled': 0.1, 'send in part': 0.1 },
+    events: { 'broker away': 2, rebalance: 3, rewind: 2, 'replay of the log': 1 },
+    maxSkewMs: 0,
+  },
+  database: {
+    mishaps: { fails: 0.5, loses: 2, unanswered: 1 },
+    troubles: { 'signal lost': 0.3 },
+    events: { 'database away': 2 },
+    maxSkewMs: 0,
+  },
+  'lost-log': {
+    mishaps: { 'crash after': 0.3 },
+    troubles: { 'message delayed': 0.2, 'call lost': 0.03, 'answer lost': 0.03 },
+    events: { 'loss of the log': 1, 'broker away': 1, 'service away': 1 },
+    maxSkewMs: 0,
+  },
+  storm: {
+    mishaps: { 'crash before': 0.5, 'crash after': 0.7, fails: 0.3, loses: 0.5, unanswered: 0.5 },
+    troubles: {
+      ...{ 'call lost': 0.06, 'answer lost': 0.06, 'call slow': 0.05, 'answer slow': 0.05 },
+      ...{ 'call twice': 0.05, 'message delayed': 0.15, 'message doubled': 0.05 },
+      ...{ 'send in part': 0.05, 'signal lost': 0.2 },
+    },
+    events: {
+      ...{ crash: 2, freeze: 2, 'service away': 1, 'broker away': 1, 'database away': 1 },
+      ...{ rebalance: 2, rewind: 1, 'replay of the log': 1 },
+    },
+    maxSkewMs: 300,
+  },
+} as const satisfies Record<string, Profile>
+
+export type ProfileName = keyof typeof PROFILES
+
+export const isProfileName = (name: string): name is ProfileName => Object.hasOwn(PROFILES, name)
+
+/** The profile of a seed where none is asked for: mostly everything at once. */
+export function profileOf(draw: number): ProfileName {
+  const shares: readonly [ProfileName, number][] = [
+    ['calm', 0.06],
+    ['network', 0.16],
+    ['crashes', 0.16],
+    ['broker', 0.14],
+    ['database', 0.12],
+    ['lost-log', 0.08],
+  ]
+  let sum = 0
+  for (const [name, share] of shares) {
+    sum += share
+    if (draw < sum) return name
+  }
+  return 'storm'
+}

@@ -1,0 +1,39 @@
+import type { Add, Books } from './books.ts'
+import type { Settings } from './deployment.ts'
+
+export interface Times {
+  readonly settings: Settings
+  /** When faults stopped. */
+  readonly healedMs: number
+  /** The names of the faults that happened. */
+  readonly faults: readonly string[]
+}
+
+/** So long it may take from a time to ask again to the outcome, leases and frozen processes included. */
+const OUTCOME_MS = 20_000
+/** Order looks once a second. */
+const LOOK_MS = 3_000
+
+/**
+ * What is repaired is repaired in time: an order is canceled at its deadline and not later; and once
+ * faults have stopped, asking again brings its outcome, rather than the deadline its end.
+ */
+export function checkPunctuality(books: Books, times: Times, add: Add): void {
+  const { settings, healedMs, faults } = times
+  const { orderDeadlineMs, askAgainAfterMs } = settings
+  const isOrderDisturbed = faults.some((name) => /order|freeze|crash|service|database/.test(name))
+  for (const { id, state, reason, created, updated } of books.orders) {
+    const createdMs = created.getTime()
+    const lastedMs = updated.getTime() - createdMs
+    const isGivenBack = reason === 'DELETED' || reason === 'REFUNDED'
+    if (!isOrderDisturbed && !isGivenBack && lastedMs > orderDeadlineMs + LOOK_MS) {
+      add(`order ${id}`, `was settled after ${lastedMs} ms, as ${state} ${reason ?? ''}`, 'I4')
+    }
+    // The intervals double, so the next time to ask is no farther away than the order is old.
+    const ageMs = Math.max(0, healedMs - createdMs)
+    const askedMs = 2 * (ageMs + askAgainAfterMs) + OUTCOME_MS
+    if (reason === 'DEADLINE_PASSED' && orderDeadlineMs > askedMs) {
+      add(`order ${id}`, 'passed its deadline although billing could be asked', 'I4')
+    }
+  }
+}

@@ -1,0 +1,124 @@
+import { audit } from '../../apps/audit/invariants.ts'
+import type { InteractionStyle } from '../../contracts/style.ts'
+import { type Finding, readBooks } from './books.ts'
+import { createChances } from './chance.ts'
+import { type Deed, startCustomers } from './customers.ts'
+import { isExcused } from './excuses.ts'
+import { checkHistory } from './history.ts'
+import { drawPlan, PLAN_MS } from './plan.ts'
+import { PROFILES, type ProfileName, profileOf } from './profiles.ts'
+import { START_MS } from './scheduler.ts'
+import type { Store } from './store.ts'
+import type { Arrow } from './story.ts'
+import { createWorld, type Planted, type World } from './world.ts'
+
+/** One run: a seed, in a style, under a profile of faults. */
+export interface Run {
+  readonly seed: number
+  readonly style: InteractionStyle | 'mixed'
+  /** Drawn from the seed where it is not given. */
+  readonly profile?: ProfileName | undefined
+  /** Names of faults that are left out. */
+  readonly without?: ReadonlySet<string> | undefined
+  readonly isTold?: boolean | undefined
+  readonly planted?: Planted | undefined
+  /** How often the event loop turns while requests are inside a service. */
+  readonly turns?: number | undefined
+}
+
+export interface RunResult {
+  readonly profile: ProfileName
+  readonly violations: readonly Finding[]
+  /** The names of the faults that happened. */
+  readonly faults: readonly string[]
+  /** The same for two runs that were the same to the byte. */
+  readonly fingerprint: string
+  readonly arrows: readonly Arrow[]
+  readonly events: number
+  readonly actions: number
+  /** Simulated, from the first request to the end. */
+  readonly durationMs: number
+}
+
+/** Customers that are not done by then wait for something that never comes. */
+const LONGEST_FAULTS_MS = 120_000
+/** The promise: so long after faults and requests have stopped, everything is final. */
+export const SETTLE_MS = 120_000
+const LOOK_MS = 250
+
+export async function simulate(store: Store, run: Run): Promise<RunResult> {
+  await store.reset()
+  const profile = run.profile ?? profileOf(createChances(run.seed)('profile').next())
+  const world = createWorld({ ...run, profile: PROFILES[profile], store })
+  const { scheduler, chances, story, faults } = world
+  for (const planned of drawPlan(PROFILES[profile], chances('plan'))) {
+    scheduler.after(planned.afterMs, async () => {
+      if (faults.takesPlace(planned.name)) await world.strike(planned)
+    })
+  }
+  const customers = startCustomers({
+    ...{ http: world.customer, scheduler, chances, style: run.style },
+  })
+  const lastPlanned = profile === 'calm' ? 0 : PLAN_MS
+  await scheduler.runUntil(START_MS + lastPlanned)
+  await scheduler.runUntil(START_MS + LONGEST_FAULTS_MS, customers.areDone)
+  world.heal()
+  const healedMs = scheduler.now()
+  const violations: Finding[] = []
+  if (!customers.areDone()) {
+    violations.push({ invariant: 'I4', subject: 'a customer', sentence: 'never had an answer' })
+  }
+  await settle(world)
+  violations.push(...(await check(world, customers.deeds, healedMs)))
+  return {
+    ...{ profile, violations, faults: faults.happened(), arrows: story.arrows() },
+    fingerprint: story.fingerprint(),
+    events: scheduler.happened(),
+    actions: customers.deeds.length,
+    durationMs: Math.round(scheduler.now() - START_MS),
+  }
+}
+
+/** Lets time pass until nothing waits any more, at two looks in a row, or too long. */
+async function settle(world: World): Promise<void> {
+  const { scheduler } = world
+  let calmLooks = 0
+  for (const endMs = scheduler.now() + SETTLE_MS; calmLooks < 2 && scheduler.now() < endMs; ) {
+    await scheduler.runUntil(scheduler.now() + LOOK_MS)
+    calmLooks = world.isRead() && (await isSettled(world)) ? calmLooks + 1 : 0
+  }
+}
+
+async function isSettled({ databases }: World): Promise<boolean> {
+  const [row] = await databases.direct.query<{ waits: boolean }>(`
+    select exists (select from orders.outbox) or exists (select from billing.outbox)
+      or exists (select from notification.outbox) or exists (select from orders.watch)
+      or exists (select from orders.void_watch)
+      or exists (select from billing.deposit where state = 'REQUESTED')
+      or exists (select from orders.idempotency where status is null) as waits`)
+  return !row!.waits
+}
+
+async function check(world: World, deeds: readonly Deed[], healedMs: number): Promise<Finding[]> {
+  const { databases, scheduler, mailbox, lost } = world
+  const { direct } = databases
+  const books = await readBooks(direct)
+  const times = { settings: world.settings, healedMs, faults: world.faults.happened() }
+  // What the books say is part of what two runs must have in common.
+  world.story.note(
+    JSON.stringify(books, (_, value) => (typeof value === 'bigint' ? `${value}` : value)),
+  )
+  const found: Finding[] = [
+    ...(await audit({
+      ...{ orders: direct, billing: direct, notification: direct },
+      letters: mailbox.letters(),
+      now: Math.floor(scheduler.now()),
+      settled: true,
+    })),
+    ...checkHistory(deeds, books, mailbox.letters(), times),
+  ]
+  if (!world.isRead()) {
+    found.push({ invariant: 'I9', subject: 'the log', sentence: 'is not read to its end' })
+  }
+  return found.filter((finding) => !isExcused(finding, lost))
+}

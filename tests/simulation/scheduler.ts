@@ -1,0 +1,137 @@
+/**
+ * Simulated time. Everything that happens is an event at a time; the scheduler lets one happen, waits
+ * until all that follows from it at once has come to rest, and goes on to the next, however far
+ * away it is. Nothing waits for a real clock.
+ *
+ * At rest means: no code of ours can run until another event happens. What follows from an event
+ * runs in microtasks, ticks and, within an injected HTTP request, a few turns of the event loop, so
+ * the scheduler lets the event loop turn: once, or a few times while requests are inside a service.
+ */
+export interface Scheduler {
+  /** Epoch milliseconds, with fractions. */
+  now(): number
+  /** Lets something happen after so many milliseconds; returns what calls it off. */
+  after(delayMs: number, happen: () => unknown): () => void
+  /** Marks a request as inside a service until what it returns is called. */
+  enter(): () => void
+  /** Runs events until the time has come, or before the first one after which `isOver`. */
+  runUntil(timeMs: number, isOver?: () => boolean): Promise<void>
+  /** How many events have happened. */
+  happened(): number
+}
+
+interface Event {
+  readonly timeMs: number
+  /** Events of one time happen in the order in which they were planned. */
+  readonly place: number
+  happen: (() => unknown) | undefined
+}
+
+/** Any fixed time will do; this one is easy to read in traces. */
+export const START_MS = Date.UTC(2030, 0, 1)
+
+export interface SchedulerOptions {
+  /** How often the event loop turns while requests are inside a service. */
+  readonly turns?: number
+}
+
+/** An injected request crosses the event loop twice, once to read its body, once to end. */
+const TURNS = 3
+
+export function createScheduler(options: SchedulerOptions = {}): Scheduler {
+  const { turns = TURNS } = options
+  const events = createHeap()
+  let nowMs = START_MS
+  let planned = 0
+  let happened = 0
+  let inside = 0
+
+  async function rest(): Promise<void> {
+    await turn()
+    if (inside === 0) return
+    for (let n = 1; n < turns; n += 1) await turn()
+  }
+
+  return {
+    now: () => nowMs,
+    happened: () => happened,
+    after(delayMs, happen) {
+      const event: Event = { timeMs: nowMs + Math.max(0, delayMs), place: planned++, happen }
+      events.push(event)
+      return () => {
+        event.happen = undefined
+      }
+    },
+    enter() {
+      inside += 1
+      return () => {
+        inside -= 1
+      }
+    },
+    async runUntil(timeMs, isOver = () => false) {
+      while (!isOver()) {
+        const next = events.peek()
+        if (next === undefined || next.timeMs > timeMs) {
+          nowMs = Math.max(nowMs, timeMs)
+          return
+        }
+        events.pop()
+        if (next.happen === undefined) continue
+        nowMs = next.timeMs
+        happened += 1
+        await next.happen()
+        await rest()
+      }
+    },
+  }
+}
+
+const turn = () => new Promise<void>((resolve) => setImmediate(resolve))
+
+/** A binary heap with the earliest event on top. */
+function createHeap() {
+  const heap: Event[] = []
+  const isBefore = (a: Event, b: Event) =>
+    a.timeMs < b.timeMs || (a.timeMs === b.timeMs && a.place < b.place)
+
+  function rise(from: number): void {
+    for (let at = from; at > 0; ) {
+      const parent = (at - 1) >> 1
+      if (!isBefore(heap[at]!, heap[parent]!)) return
+      swap(at, parent)
+      at = parent
+    }
+  }
+
+  function sink(): void {
+    for (let at = 0; ; ) {
+      const left = 2 * at + 1
+      if (left >= heap.length) return
+      const right = left + 1
+      const child = right < heap.length && isBefore(heap[right]!, heap[left]!) ? right : left
+      if (!isBefore(heap[child]!, heap[at]!)) return
+      swap(at, child)
+      at = child
+    }
+  }
+
+  function swap(a: number, b: number): void {
+    const moved = heap[a]!
+    heap[a] = heap[b]!
+    heap[b] = moved
+  }
+
+  return {
+    peek: () => heap[0],
+    push(event: Event): void {
+      heap.push(event)
+      rise(heap.length - 1)
+    },
+    pop(): void {
+      const last = heap.pop()
+      if (last === undefined || heap.length === 0) return
+      heap[0] = last
+      sink()
+    },
+  }
+}

@@ -1,0 +1,135 @@
+import type { Batch, Bus, OutgoingMessage, Subscription } from '../../messaging/bus.ts'
+import type { Broker, Member, Share } from './broker.ts'
+import type { Life } from './lives.ts'
+import type { Steps } from './steps.ts'
+
+/** The broker as one life of a process sees it: every call to it is a step. */
+export interface SimulatedBusOptions {
+  readonly life: Life
+  readonly broker: Broker
+  readonly steps: Pick<Steps, 'perform'>
+  readonly luck: BusLuck
+  /** Told what was written and what was taken. */
+  readonly onSent?: (messages: readonly OutgoingMessage[]) => void
+  readonly onTaken?: (batches: readonly Batch[]) => void
+}
+
+/** What is left to chance. */
+export interface BusLuck {
+  /** How many messages of a ready partition are handed over; none where they are slow. */
+  messagesOf(share: Share): number
+  /** How many of these are written before the connection breaks; undefined for all, and no break. */
+  writtenOf(messages: readonly OutgoingMessage[]): number | undefined
+  /** Calls back when the group notices that this life is over. */
+  onNoticed(leave: () => void): void
+}
+
+const MAX_BATCH_MESSAGES = 500
+
+export function createSimulatedBus(options: SimulatedBusOptions): Bus {
+  const { life, broker, steps, luck } = options
+  const subscriptions = new Set<Subscription>()
+  let sent: Promise<void> = Promise.resolve()
+  let closed = false
+
+  function assertReachable(): void {
+    if (closed) throw new Error('the bus is closed')
+    if (broker.isAway()) throw new Error('the broker cannot be reached')
+  }
+
+  const perform = <T>(
+    kind: 'send' | 'subscribe' | 'take' | 'offsets' | 'ping',
+    label: string,
+    work: () => T,
+  ) =>
+    steps.perform(
+      life,
+      { kind, label },
+      () => {
+        assertReachable()
+        return work()
+      },
+      (mishap) => new Error(`the connection to the broker broke (${mishap})`),
+    )
+
+  function write(messages: readonly OutgoingMessage[]): void {
+    const written = luck.writtenOf(messages)
+    const whole = messages.slice(0, written)
+    broker.append(whole)
+    options.onSent?.(whole)
+    if (written !== undefined) throw new Error('the connection to the broker broke')
+  }
+
+  return {
+    async send(messages) {
+      if (closed) throw new Error('the bus is closed')
+      if (messages.length === 0) return
+      const topics = [...new Set(messages.map(({ topic }) => topic))].join()
+      // One connection: what was sent later is written later.
+      const turn = sent.then(() => perform('send', topics, () => write(messages)))
+      sent = turn.catch(() => {})
+      await turn
+    },
+    async subscribe(group, topics) {
+      const member = await perform('subscribe', group, () => broker.join(group, topics))
+      luck.onNoticed(() => member.leave())
+      const subscription = createSubscription(member, {
+        group,
+        isAway: () => broker.isAway(),
+        perform,
+        luck,
+        onTaken: options.onTaken,
+      })
+      subscriptions.add(subscription)
+      return subscription
+    },
+    ping: () => perform('ping', 'broker', () => {}),
+    async close() {
+      closed = true
+      for (const subscription of subscriptions) await subscription.close()
+    },
+  }
+}
+
+interface SubscriptionOptions extends Pick<SimulatedBusOptions, 'luck' | 'onTaken'> {
+  readonly group: string
+  readonly isAway: () => boolean
+  readonly perform: <T>(
+    kind: 'take' | 'offsets' | 'ping',
+    label: string,
+    work: () => T,
+  ) => Promise<T>
+  readonly onTaken: SimulatedBusOptions['onTaken']
+}
+
+function createSubscription(member: Member, options: SubscriptionOptions): Subscription {
+  const { group, perform, luck } = options
+
+  function takeNow(): Batch[] {
+    const ready = member.ready()
+    const limit = Math.ceil(MAX_BATCH_MESSAGES / Math.max(1, ready.length))
+    const batches = ready.flatMap((share) => {
+      const messages = Math.min(limit, luck.messagesOf(share))
+      return messages > 0 ? [member.lease(share, messages)] : []
+    })
+    if (batches.length > 0) options.onTaken?.(batches)
+    return batches
+  }
+
+  return {
+    async take() {
+      while (!member.hasLeft()) {
+        const change = member.changed()
+        const isWorthACall = member.ready().length > 0 || options.isAway()
+        const batches = isWorthACall ? await perform('take', group, takeNow) : []
+        if (batches.length > 0) return batches
+        await change
+      }
+      return []
+    },
+    commit: (batches) => perform('offsets', group, () => member.commit(batches)),
+    release: (batches) => member.release(batches),
+    lag: () => perform('ping', group, () => member.lag()),
+    close: async () => member.leave(),
+  }
+}

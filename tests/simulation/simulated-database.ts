@@ -1,0 +1,211 @@
+import { type Database, DatabaseError, kindOf, type Queryable } from '../../platform/database.ts'
+import type { Session } from '../../platform/pglite-session.ts'
+import { type Life, laterIn } from './lives.ts'
+import type { Mishap } from './mishaps.ts'
+import type { Scheduler } from './scheduler.ts'
+import type { Gate, Steps } from './steps.ts'
+
+/**
+ * One PGlite under the processes of all services, with the interleavings of a server. A transaction
+ * of PostgreSQL at READ COMMITTED sees with each statement what others committed meanwhile, until it
+ * locks or writes something. So the statements of a transaction that only read run on their own, and
+ * others come between them; from the first that locks or writes on, the transaction has the one
+ * connection to itself until its end. Whoever decides on something that it did not lock is found out.
+ */
+export interface SimulatedDatabases {
+  of(life: Life): Database
+  /** Rolls back what the life has begun. */
+  abandon(life: Life): Promise<void>
+  /** Past faults and time, for whoever looks at the books from outside. */
+  readonly direct: Queryable
+  /** Until this time statements of these services fail: their database is away. */
+  away: { untilMs: number; services: ReadonlySet<Life['service']> }
+}
+
+export interface DatabasesOptions {
+  readonly session: Session
+  readonly scheduler: Scheduler
+  readonly steps: Steps
+  /** Whether a signal gets lost on its way. */
+  readonly losesSignal: (channel: string) => boolean
+}
+
+export function createDatabases(options: DatabasesOptions): SimulatedDatabases {
+  const { session, scheduler, steps } = options
+  const listeners = new Map<string, Set<() => void>>()
+  const connection = createConnection(session)
+  const direct: Queryable = {
+    query: async <Row>(text: string, params?: readonly unknown[]) =>
+      (await session.run(text, params)).rows as Row[],
+  }
+
+  function assertThere(life: Life): void {
+    const { untilMs, services } = databases.away
+    if (scheduler.now() >= untilMs || !services.has(life.service)) return
+    throw new DatabaseError('the server is away', 'unavailable')
+  }
+
+  const databases: SimulatedDatabases = {
+    direct,
+    async abandon(life) {
+      const owner = connection.heldBy()
+      if (owner?.life === life) await connection.rollback(owner)
+    },
+    away: { untilMs: 0, services: new Set() },
+    of(life) {
+      const run = async (text: string, params?: readonly unknown[]) => {
+        assertThere(life)
+        return (await session.run(text, params)).rows
+      }
+
+      async function query<Row>(text: string, params?: readonly unknown[]): Promise<Row[]> {
+        // The schema is there: that a start looks for migrations is no step of its own.
+        if (isAboutMigrations(text)) return direct.query<Row>(text, params)
+        const step = { kind: 'statement', label: labelOf(text) } as const
+        return (await steps.perform(
+          life,
+          step,
+          () => run(text, params),
+          faultOf,
+          connection.gateFor(),
+        )) as Row[]
+      }
+
+      async function transaction<T>(work: (tx: Queryable) => Promise<T>): Promise<T> {
+        const owner = { life }
+        const gate = connection.gateFor(owner)
+        let hasBegun = false
+        let isOver = false
+        const begin = async (text: string) => {
+          assertThere(life)
+          if (hasBegun || isPlainRead(text)) return
+          hasBegun = true
+          await connection.begin(owner)
+        }
+        const tx: Queryable = {
+          async query<Row>(text: string, params?: readonly unknown[]) {
+            if (isOver) throw new Error('this transaction is over')
+            const work = async () => {
+              await begin(text)
+              return run(text, params)
+            }
+            const step = { kind: 'statement', label: labelOf(text) } as const
+            return (await steps.perform(life, step, work, faultOf, gate)) as Row[]
+          },
+        }
+        try {
+          const result = await work(tx)
+          isOver = true
+          if (hasBegun) {
+            const commit = async () => {
+              assertThere(life)
+              await connection.commit(owner)
+            }
+            await steps.perform(life, { kind: 'commit', label: life.service }, commit, faultOf)
+          }
+          return result
+        } catch (error) {
+          isOver = true
+          if (life.alive) await connection.rollback(owner)
+          throw error
+        }
+      }
+
+      return {
+        query,
+        transaction,
+        script: (text) => transaction(async (tx) => void (await tx.query(text))),
+        notify(channel) {
+          const tell = () => {
+            assertThere(life)
+            if (options.losesSignal(channel)) return
+            for (const listener of listeners.get(channel) ?? []) listener()
+          }
+          return steps.perform(life, { kind: 'signal', label: channel }, tell, faultOf)
+        },
+        listen(channel, onNotify) {
+          const hear = () => void laterIn(life, scheduler, 1, onNotify)
+          const all = listeners.get(channel) ?? new Set()
+          listeners.set(channel, all.add(hear))
+          const end = () => void all.delete(hear)
+          life.onEnd(end)
+          return end
+        },
+        close: async () => {},
+      }
+    },
+  }
+  return databases
+}
+
+/** A transaction, and whose it is. */
+interface Owner {
+  readonly life: Life
+}
+
+/** The connection, which a transaction has to itself from its begin to its commit or rollback. */
+function createConnection(session: Session) {
+  let holder: Owner | undefined
+  let waiting: (() => unknown)[] = []
+
+  function open(): void {
+    holder = undefined
+    const attempts = waiting
+    waiting = []
+    for (const attempt of attempts) attempt()
+  }
+
+  return {
+    /** Open to one statement at a time, and during a transaction to its own. */
+    gateFor: (owner?: Owner): Gate => ({
+      isOpen: () => holder === undefined || holder === owner,
+      wait: (attempt) => waiting.push(attempt),
+    }),
+    heldBy: () => holder,
+    async begin(owner: Owner): Promise<void> {
+      holder = owner
+      await session.run('begin')
+    },
+    async commit(owner: Owner): Promise<void> {
+      if (holder !== owner) throw new DatabaseError('the connection broke', 'unavailable')
+      const { tag } = await session.run('commit')
+      open()
+      if (tag === 'COMMIT') return
+      const state = '25P02'
+      throw new DatabaseError('a failed statement rolled it all back', kindOf(state), state)
+    },
+    async rollback(owner: Owner): Promise<void> {
+      if (holder !== owner) return
+      await session.run('rollback')
+      open()
+    },
+  }
+}
+
+const isPlainRead = (text: string) =>
+  /^\s*select\b/i.test(text) && !/\bfor (no key )?update\b|\bfor (key )?share\b|_lock\(/i.test(text)
+
+const isAboutMigrations = (text: string) => /to_regclass|\bmigration\b/.test(text)
+
+function faultOf(mishap: Mishap): DatabaseError {
+  if (mishap === 'loses') {
+    return new DatabaseError('could not serialize access', 'conflict', '40001')
+  }
+  return new DatabaseError(`the connection broke (${mishap})`, 'unavailable')
+}
+
+const labels = new Map<string, string>()
+
+/** What a statement does and to which tables, which is short and stays the same. */
+function labelOf(text: string): string {
+  let label = labels.get(text)
+  if (label === undefined) {
+    const verbs = text.match(
+      /\b(insert into|update|delete from|from|for update)\b( (orders|billing|notification)\.\w+)?/gi,
+    )
+    label = [...new Set(verbs?.filter((verb) => /\.|for update/.test(verb)))].join(', ')
+    if (label === '') label = text.trim().replace(/\s+/g, ' ').slice(0, 40)
+    labels.set(text, label)
+  }
+  return label
+}

@@ -1,0 +1,47 @@
+import { createHash } from 'node:crypto'
+import type { Life } from './lives.ts'
+import type { Mishap, Step } from './mishaps.ts'
+import { START_MS } from './scheduler.ts'
+
+export type Column = 'customer' | 'order' | 'billing' | 'notification' | 'broker'
+
+export interface Arrow {
+  readonly timeMs: number
+  readonly from: Column
+  readonly to: Column
+  readonly text: string
+}
+
+/**
+ * What happened in a run: every step goes into its fingerprint, by which two runs are compared to the
+ * byte; what is worth telling is kept as arrows of a sequence diagram, where it is asked for.
+ */
+export interface Story {
+  step(life: Life, step: Step, mishap: Mishap | undefined): void
+  tell(from: Column, to: Column, text: string): void
+  /** Adds to the fingerprint only. */
+  note(text: string): void
+  fingerprint(): string
+  arrows(): readonly Arrow[]
+}
+
+export function createStory(now: () => number, isTold: boolean): Story {
+  const hash = createHash('sha256')
+  const arrows: Arrow[] = []
+  const tell = (from: Column, to: Column, text: string) => {
+    hash.update(`${now()} ${from} ${to} ${text}\n`)
+    if (isTold) arrows.push({ timeMs: now() - START_MS, from, to, text })
+  }
+  return {
+    step(life, { kind, label }, mishap) {
+      hash.update(`${now()} ${life.name} ${kind} ${label} ${mishap ?? ''}\n`)
+      if (mishap && life.service !== 'customer') {
+        tell(life.service, life.service, `${life.name}: ${mishap}: ${kind} ${label}`)
+      }
+    },
+    tell,
+    note: (text) => void hash.update(`${text}\n`),
+    fingerprint: () => hash.copy().digest('hex'),
+    arrows: () => arrows,
+  }
+}

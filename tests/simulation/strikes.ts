@@ -1,0 +1,82 @@
+import type { Broker, LostMessage } from './broker.ts'
+import type { Chance } from './chance.ts'
+import type { Planned } from './plan.ts'
+import type { Processes } from './processes.ts'
+import type { Scheduler } from './scheduler.ts'
+import type { SimulatedDatabases } from './simulated-database.ts'
+import { SERVICES } from './store.ts'
+import type { Story } from './story.ts'
+
+export interface StrikeOptions {
+  readonly scheduler: Scheduler
+  readonly chance: Chance
+  readonly story: Story
+  readonly broker: Broker
+  readonly databases: SimulatedDatabases
+  readonly processes: Processes
+  readonly onLost: (messages: readonly LostMessage[]) => void
+}
+
+/** Lets something that was planned take place, on whom its draw hits. */
+export async function strike(at: StrikeOptions, planned: Planned): Promise<void> {
+  const { scheduler, story, databases, processes } = at
+  const { kind, durationMs, draw } = planned
+  const slot = processes.slots[Math.floor(draw * processes.slots.length)]!
+  const service = SERVICES[Math.floor(draw * SERVICES.length)]!
+  const untilMs = scheduler.now() + durationMs
+  const lasts = `for ${Math.round(durationMs)} ms`
+  switch (kind) {
+    case 'crash':
+      if (slot.life) await processes.crash(slot.life, durationMs)
+      return
+    case 'freeze':
+      story.tell(slot.service, slot.service, `${slot.name} freezes ${lasts}`)
+      if (slot.life) slot.life.frozenUntilMs = untilMs
+      return
+    case 'service away':
+      story.tell(service, service, `${service} is away ${lasts}`)
+      await processes.keepAway(service, untilMs)
+      return
+    case 'database away':
+      story.tell(service, service, `the database of ${service} is away ${lasts}`)
+      databases.away = { untilMs, services: new Set([service]) }
+      return
+    case 'broker away':
+    case 'rebalance':
+    case 'rewind':
+    case 'replay of the log':
+    case 'loss of the log':
+      strikeBroker(at, { ...planned, kind })
+  }
+}
+
+type BrokerKind = 'broker away' | 'rebalance' | 'rewind' | 'replay of the log' | 'loss of the log'
+
+function strikeBroker(at: StrikeOptions, planned: Planned & { kind: BrokerKind }): void {
+  const { scheduler, chance, story, broker } = at
+  const { kind, durationMs, draw } = planned
+  const groups = broker.groups()
+  const group = groups[Math.floor(draw * groups.length)]
+  const tell = (text: string) => story.tell('broker', 'broker', text)
+  switch (kind) {
+    case 'broker away':
+      tell(`away for ${Math.round(durationMs)} ms`)
+      broker.awayUntilMs = scheduler.now() + durationMs
+      return broker.wake()
+    case 'rebalance':
+      tell(`${group} is rebalanced`)
+      if (group) broker.rebalance(group, chance.shuffled)
+      return
+    case 'rewind':
+      tell(`${group} goes back`)
+      if (group) broker.rewind(group, 1 + chance.integer(5))
+      return
+    case 'replay of the log':
+      tell('all groups go back to the start')
+      for (const one of groups) broker.rewind(one, Number.MAX_SAFE_INTEGER)
+      return
+    case 'loss of the log':
+      tell('the log is lost')
+      at.onLost(broker.lose())
+  }
+}

@@ -1,0 +1,104 @@
+import type { Add, Books } from './books.ts'
+import { type Deed, isFinal } from './customers.ts'
+
+/**
+ * Every balance that a customer was told is explained by the account's ledger. A look shows the
+ * balance after some entry; so does the answer to a deposit in `http` and `hybrid`, after its own. In
+ * `events` the answer is what the deposit will lead to: the balance after some entry, and deposits
+ * that were requested by then and not yet booked.
+ */
+export function checkBalances(deeds: readonly Deed[], books: Books, add: Add): void {
+  for (const { id } of books.accounts) checkAccount(id, deeds, books, add)
+}
+
+interface ToldBalance {
+  readonly deed: Deed
+  readonly sentMs: number
+  readonly answeredMs: number
+  readonly balanceMinor: bigint
+}
+
+function checkAccount(accountId: string, deeds: readonly Deed[], books: Books, add: Add): void {
+  const entries = books.entries.filter((entry) => entry.accountId === accountId)
+  const balances = [0n, ...entries.map(({ balanceAfterMinor }) => balanceAfterMinor)]
+  for (const told of toldOf(accountId, deeds)) {
+    const { deed, balanceMinor } = told
+    const { wish, style } = deed
+    const subject = `${wish.kind} of ${accountId}`
+    if (wish.kind === 'look at balance') {
+      if (!balances.includes(balanceMinor)) {
+        add(subject, `was told ${balanceMinor}, which it never was: ${balances.join()}`)
+      }
+    } else if (wish.kind === 'deposit' && style !== 'events') {
+      const own = entries.find(
+        ({ kind, amountMinor }) => kind === 'DEPOSIT' && amountMinor === BigInt(wish.amountMinor),
+      )
+      if (own && deed.key !== undefined && own.balanceAfterMinor !== balanceMinor) {
+        add(subject, `was told ${balanceMinor}, but left ${own.balanceAfterMinor}`)
+      }
+    } else if (wish.kind === 'deposit') {
+      const others = requestedBeside(accountId, deed, deeds)
+      const base = balances.map((balance) => balance + BigInt(wish.amountMinor))
+      if (!base.some((sum) => isSumOf(balanceMinor - sum, others))) {
+        add(subject, `was told ${balanceMinor}, which no entry and requests explain`)
+      }
+    }
+  }
+  checkLooks(accountId, toldOf(accountId, deeds), balances, add)
+}
+
+/** One look after another goes on in the ledger, never back. */
+function checkLooks(
+  accountId: string,
+  told: readonly ToldBalance[],
+  balances: readonly bigint[],
+  add: Add,
+): void {
+  const looks = told
+    .filter(({ deed }) => deed.wish.kind === 'look at balance')
+    .toSorted((a, b) => a.answeredMs - b.answeredMs)
+  let place = 0
+  let answeredMs = 0
+  for (const look of looks) {
+    if (look.sentMs < answeredMs) continue
+    const next = balances.indexOf(look.balanceMinor, place)
+    if (next < 0) return add(`account ${accountId}`, `went back to ${look.balanceMinor}`)
+    place = next
+    answeredMs = look.answeredMs
+  }
+}
+
+function toldOf(accountId: string, deeds: readonly Deed[]): ToldBalance[] {
+  return deeds.flatMap((deed) => {
+    const { wish } = deed
+    if (wish.kind !== 'deposit' && wish.kind !== 'look at balance') return []
+    if (wish.accountId !== accountId) return []
+    return deed.attempts.flatMap((attempt) => {
+      const { answer, sentMs, answeredMs } = attempt
+      if (answer?.status !== 200 || !isFinal(attempt)) return []
+      const units = typeof answer.body === 'number' ? answer.body : balanceOf(answer.body)
+      return [{ deed, sentMs, answeredMs, balanceMinor: BigInt(Math.round(units * 100)) }]
+    })
+  })
+}
+
+const balanceOf = (body: unknown) => (body as { balance: number }).balance
+
+/** What other deposits in `events` may have been requested and not booked at that time. */
+function requestedBeside(accountId: string, own: Deed, deeds: readonly Deed[]): bigint[] {
+  return deeds.flatMap((deed) => {
+    const { wish, style, attempts, key } = deed
+    if (deed === own && key !== undefined) return []
+    if (wish.kind !== 'deposit' || wish.accountId !== accountId || style !== 'events') return []
+    // Without a key every request, and each copy of it on the way, is another deposit.
+    const times = key === undefined ? 2 * attempts.length : 1
+    return Array.from({ length: times }, () => BigInt(wish.amountMinor))
+  })
+}
+
+/** Whether some of the parts, perhaps none, sum up to this. */
+function isSumOf(sum: bigint, parts: readonly bigint[]): boolean {
+  const sums = new Set([0n])
+  for (const part of parts) for (const one of [...sums]) sums.add(one + part)
+  return sums.has(sum)
+}

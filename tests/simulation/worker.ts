@@ -1,0 +1,16 @@
+import { parentPort } from 'node:worker_threads'
+import { simulate } from './run.ts'
+import { openStore } from './store.ts'
+import type { Asked, Found } from './workers.ts'
+
+/** A thread of the simulator: it runs what it is asked to, one seed after the other. */
+const store = openStore()
+
+parentPort!.on('message', async ({ seed, style, profile }: Asked) => {
+  const result = await simulate(await store, { seed, style, profile })
+  const { violations, events, actions, durationMs } = result
+  const found: Found = {
+    ...{ seed, style, profile: result.profile, violations, events, actions, durationMs },
+  }
+  parentPort!.postMessage(found)
+})

@@ -1,0 +1,472 @@
+import assert from 'node:assert/strict'
+import { after, before, describe, test } from 'node:test'
+import { EVENT_ID } from '../../contracts/events.ts'
+import type { DeadLetterView } from '../../contracts/http.ts'
+import type { InteractionStyle } from '../../contracts/style.ts'
+import { eventually, type Problem, UNIT_PRICE } from '../e2e/client.ts'
+import {
+  compileForeignPrograms,
+  type ForeignRecord,
+  type ForeignService,
+  type Position,
+} from '../interop/foreign-service.ts'
+import { type OurServices, startOurServices } from '../interop/our-services.ts'
+
+/**
+ * Our services, each a process on Kafka and PostgreSQL, beside a program that is not ours: a Java
+ * client that reads the published bodies strictly and writes bare JSON.
+ */
+const LIMIT_MS = 60_000
+const newId = () => crypto.randomUUID()
+const foreign = await compileForeignPrograms()
+after(() => foreign.remove())
+
+describe('with a billing in Java', () => {
+  let ours: OurServices
+  let billing: ForeignService
+  let notification: ForeignService
+
+  before(async () => {
+    ours = await startOurServices({ order: 1, billing: 0, notification: 1 })
+    billing = foreign.start(ours.brokers, 'billing')
+    notification = foreign.start(ours.brokers, 'notification')
+  })
+  after(async () => {
+    await Promise.all([billing?.stop(), notification?.stop()])
+    await ours?.close()
+  })
+
+  const put = (accountId: string, value: number) =>
+    billing.send('billing', accountId, { event: 'DEPOSIT_REQUEST', accountId, value })
+
+  async function place(accountId: string, quantity: number, style: InteractionStyle = 'events') {
+    const { status, body } = await ours.order(accountId, { quantity, style })
+    assert.equal(status, 201)
+    return body
+  }
+
+  test('orders are approved, refused and given back, and each message is written once', async () => {
+    const account = newId()
+    await put(account, 199.5)
+    const outcome = async (orderId: string) => {
+      const { state, reason } = await ours.getOrder(account, orderId, 30)
+      return [state, reason]
+    }
+    const paid = await place(account, 3)
+    assert.deepEqual(await outcome(paid), ['APPROVED', null])
+    const refused = await place(account, 1)
+    assert.deepEqual(await outcome(refused), ['CANCELED', 'NOT_ENOUGH_MONEY'])
+    await ours.deleteOrder(account, paid)
+    assert.deepEqual(await outcome(paid), ['CANCELED', 'DELETED'])
+    const last = await place(account, 3)
+    assert.deepEqual(await outcome(last), ['APPROVED', null])
+
+    const texts = [
+      `DEPOSIT 199.5 ACCEPTED ON ACCOUNT ${account}`,
+      `ORDER ${paid} PAID SUCCESSFULLY`,
+      `NOT ENOUGH MONEY on account ${account} for order ${refused}`,
+      `ORDER ${paid} REFUNDED: 195 ON ACCOUNT ${account}`,
+      `ORDER ${last} PAID SUCCESSFULLY`,
+    ]
+    await messagesAre(ours, account, texts)
+    assert.deepEqual(bodiesOf(billing.records, account), [
+      { event: 'DEPOSIT_REQUEST', accountId: account, value: 199.5 },
+      { event: 'ORDER_CREATED', orderId: paid, accountId: account, price: 195 },
+      { event: 'ORDER_CREATED', orderId: refused, accountId: account, price: 65 },
+      { event: 'ORDER_CANCELED', orderId: paid, accountId: account },
+      { event: 'ORDER_CREATED', orderId: last, accountId: account, price: 195 },
+    ])
+    await eventually(async () => {
+      assert.deepEqual(bodiesOf(notification.records, account), [
+        { event: 'DEPOSIT_ACCEPTED', accountId: account, value: 199.5 },
+        { event: 'ORDER_PAID', orderId: paid, accountId: account },
+        { event: 'PAYMENT_FAIL', orderId: refused, accountId: account },
+        { event: 'PAYMENT_REFUNDED', orderId: paid, accountId: account, value: 195 },
+        { event: 'ORDER_PAID', orderId: last, accountId: account },
+      ])
+    }, LIMIT_MS)
+    const written = notification.records.filter(({ key }) => key === account)
+    assert.deepEqual(new Set(written.flatMap(({ headers }) => headers)), new Set())
+    assert.deepEqual(billing.refusals, [])
+  })
+
+  test('many orders at once take what there is and no more', async () => {
+    const accounts = Array.from({ length: 8 }, newId)
+    await Promise.all(accounts.map((account) => put(account, 4 * UNIT_PRICE + 0.01)))
+    const placed = accounts.flatMap((account) => Array.from({ length: 6 }, () => account))
+    await Promise.all(placed.map((account) => place(account, 1)))
+    for (const account of accounts) {
+      await eventually(async () => {
+        const states = (await ours.orders(account)).map(({ state }) => state).sort()
+        const [approved, canceled] = [Array(4).fill('APPROVED'), Array(2).fill('CANCELED')]
+        assert.deepEqual(states, [...approved, ...canceled])
+        assert.equal((await ours.messages(account)).length, 7)
+      }, LIMIT_MS)
+    }
+  })
+
+  test('an answer about the order of somebody else is set aside, and moves nothing', async () => {
+    const [customer, stranger] = [newId(), newId()]
+    const orderId = await place(customer, 1)
+    assert.equal((await ours.getOrder(customer, orderId, 30)).state, 'CANCELED')
+    const body = { event: 'ORDER_PAID', orderId, accountId: stranger }
+    const at = await billing.send('payment', stranger, body)
+    const letter = await deadLetterAt(ours, 'orders', at)
+    assert.match(letter.reason, /does not belong to account/)
+    assert.equal((await ours.getOrder(customer, orderId, 0)).state, 'CANCELED')
+  })
+
+  test('an order by HTTP finds no billing, and only hybrid announces it on the topic', async () => {
+    for (const style of ['hybrid', 'http'] as const) {
+      const account = newId()
+      const { status, body } = await ours.order(account, { style })
+      assert.deepEqual([status, body.code], [503, 'BILLING_UNREACHABLE'])
+      const orderId = body.orderId as string
+      assert.equal((await ours.getOrder(account, orderId, 0)).reason, 'BILLING_UNREACHABLE')
+      if (style === 'http') assert.deepEqual(bodiesOf(notification.records, account), [])
+      else {
+        await messagesAre(ours, account, [
+          `ORDER ${orderId} NOT PAID: billing could not be reached`,
+        ])
+        const said = { event: 'PAYMENT_FAIL', orderId, accountId: account }
+        await eventually(async () => {
+          assert.deepEqual(bodiesOf(notification.records, account), [said])
+        }, LIMIT_MS)
+      }
+    }
+    assert.deepEqual(notification.refusals, [])
+  })
+})
+
+describe('with an order in Java', () => {
+  let ours: OurServices
+  let order: ForeignService
+  let observer: ForeignService
+
+  before(async () => {
+    // Whatever the style of requests that name none: who sends a message reads topics, not calls.
+    const environment = { INTERACTION_STYLE: 'http' }
+    ours = await startOurServices({ order: 0, billing: 1, notification: 1 }, environment)
+    order = foreign.start(ours.brokers, 'order')
+    observer = foreign.start(ours.brokers, 'observer')
+  })
+  after(async () => {
+    await Promise.all([order?.stop(), observer?.stop()])
+    await ours?.close()
+  })
+
+  const create = (accountId: string, orderId: string, price: string | number) =>
+    order.send(
+      'billing',
+      accountId,
+      `{"event":"ORDER_CREATED","orderId":"${orderId}","accountId":"${accountId}","price":${price}}`,
+    )
+  const cancel = (accountId: string, orderId: string) =>
+    order.send('billing', accountId, { event: 'ORDER_CANCELED', orderId, accountId })
+  const heard = (accountId: string, bodies: readonly object[]) =>
+    eventually(async () => {
+      assert.deepEqual(bodiesOf(order.records, accountId), bodies)
+    }, LIMIT_MS)
+
+  test('payments, ledger and messages follow what it sends', async () => {
+    const accountId = await ours.createAccount()
+    await order.send('billing', accountId, { event: 'DEPOSIT_REQUEST', accountId, value: 300.25 })
+    const [whole, cents, trailing, tooMuch] = [newId(), newId(), newId(), newId()]
+    await create(accountId, whole, 100)
+    await create(accountId, cents, 19.99)
+    await create(accountId, trailing, '130.00')
+    await create(accountId, tooMuch, 50.27)
+    await cancel(accountId, trailing)
+    const about = (event: string, orderId: string) => ({ event, orderId, accountId })
+    await heard(accountId, [
+      { event: 'DEPOSIT_ACCEPTED', accountId, value: 300.25 },
+      about('ORDER_PAID', whole),
+      about('ORDER_PAID', cents),
+      about('ORDER_PAID', trailing),
+      about('PAYMENT_FAIL', tooMuch),
+      { ...about('PAYMENT_REFUNDED', trailing), value: 130 },
+    ])
+    const payment = async (orderId: string) => {
+      const { state, amount, reason } = await ours.payment(orderId)
+      return [state, amount, reason]
+    }
+    assert.deepEqual(await payment(whole), ['PAID', 100, null])
+    assert.deepEqual(await payment(cents), ['PAID', 19.99, null])
+    assert.deepEqual(await payment(trailing), ['REFUNDED', 130, null])
+    assert.deepEqual(await payment(tooMuch), ['REFUSED', 50.27, 'NOT_ENOUGH_MONEY'])
+    assert.equal(await ours.balance(accountId), 180.26)
+    const entries = await ours.entries(accountId)
+    assert.deepEqual(
+      entries.map(({ amount, orderId }) => [amount, orderId]).sort(),
+      [
+        [300.25, null],
+        [-100, whole],
+        [-19.99, cents],
+        [-130, trailing],
+        [130, trailing],
+      ].sort(),
+    )
+    await messagesAre(ours, accountId, [
+      `DEPOSIT 300.25 ACCEPTED ON ACCOUNT ${accountId}`,
+      `ORDER ${whole} PAID SUCCESSFULLY`,
+      `ORDER ${cents} PAID SUCCESSFULLY`,
+      `ORDER ${trailing} PAID SUCCESSFULLY`,
+      `NOT ENOUGH MONEY on account ${accountId} for order ${tooMuch}`,
+      `ORDER ${trailing} REFUNDED: 130 ON ACCOUNT ${accountId}`,
+    ])
+  })
+
+  test('a message that it sends twice changes nothing; the answer is the same event again', async () => {
+    const accountId = await ours.fundedAccount(100)
+    const [orderId, canceled] = [newId(), newId()]
+    const [created, fail] = [{ event: 'ORDER_PAID' }, { event: 'PAYMENT_FAIL' }]
+    await create(accountId, orderId, 60)
+    await create(accountId, orderId, 60)
+    await cancel(accountId, canceled)
+    await cancel(accountId, canceled)
+    await create(accountId, canceled, 10)
+    await heard(accountId, [
+      { ...created, orderId, accountId },
+      { ...fail, orderId: canceled, accountId },
+    ])
+    const answers = order.records.filter(({ key }) => key === accountId)
+    const ids = answers.map((record) => new Map(record.headers).get('ce_id'))
+    const paidId = `${orderId}/ORDER_PAID`
+    assert.deepEqual(ids, [paidId, paidId, `${canceled}/PAYMENT_FAIL`])
+    assert.equal(await ours.balance(accountId), 40)
+    assert.deepEqual(
+      (await ours.entries(accountId)).map(({ amount }) => amount).sort((a, b) => a - b),
+      [-60, 100],
+    )
+    await messagesAre(ours, accountId, [
+      `DEPOSIT 100 ACCEPTED ON ACCOUNT ${accountId}`,
+      `ORDER ${orderId} PAID SUCCESSFULLY`,
+      `ORDER ${canceled} NOT PAID: it was canceled`,
+    ])
+  })
+
+  test('what its own strict reader refuses, billing sets aside too, and the partition goes on', async () => {
+    const accountId = await ours.fundedAccount(100)
+    const body = { event: 'ORDER_CREATED', orderId: newId(), accountId, price: 10 }
+    const unreadable: Record<string, string | object> = {
+      'is cut off': JSON.stringify(body).slice(0, -1),
+      'has a field too many': { ...body, currency: 'EUR' },
+      'has a field too few': { ...body, orderId: undefined },
+      'has null for a field': { ...body, orderId: null },
+      'has a price as text': { ...body, price: '10' },
+      'has a number for an id': { ...body, orderId: 10 },
+      'has an id that is none': { ...body, orderId: 'my order' },
+      'has a third decimal': { ...body, price: 10.005 },
+      'costs nothing': { ...body, price: 0 },
+      'is no event that there is': { ...body, event: 'ORDER_CHANGED' },
+      'is an event of another topic': { event: 'ORDER_PAID', orderId: newId(), accountId },
+      'is a list': [body],
+      'is nothing': 'null',
+    }
+    const sent: [string, Position][] = []
+    for (const [flaw, value] of Object.entries(unreadable)) {
+      sent.push([flaw, await order.send('billing', accountId, value)])
+    }
+    const good = newId()
+    await create(accountId, good, 10)
+    await heard(accountId, [{ event: 'ORDER_PAID', orderId: good, accountId }])
+    for (const [flaw, at] of sent) {
+      assert.equal((await deadLetterAt(ours, 'billing', at)).code, 'UNREADABLE', flaw)
+      await eventually(async () => assert.ok(observer.refusals.some(isAt(at)), flaw), LIMIT_MS)
+      assert.ok(!observer.records.some(isAt(at)), flaw)
+    }
+    assert.equal(await ours.balance(accountId), 90)
+  })
+
+  test('a key has the same partition, whoever writes it and on whichever topic', async () => {
+    const accounts = await Promise.all(Array.from({ length: 20 }, () => ours.createAccount()))
+    for (const accountId of accounts) {
+      await ours.deposit(accountId, 7, 'events')
+      await order.send('billing', accountId, { event: 'DEPOSIT_REQUEST', accountId, value: 7 })
+      await order.send('payment', accountId, { event: 'DEPOSIT_ACCEPTED', accountId, value: 7 })
+    }
+    const partitions = new Set<number>()
+    for (const accountId of accounts) {
+      await eventually(async () => {
+        const records = observer.records.filter(({ key }) => key === accountId)
+        const writer = ({ headers }: ForeignRecord) => (headers.length === 0 ? 'theirs' : 'ours')
+        const written = records.map((record) => `${record.topic} ${writer(record)}`).sort()
+        const [toBilling, toPayment] = [['billing ours', 'billing theirs'], ['payment theirs']]
+        // Each of the two requests is answered by us.
+        assert.deepEqual(written, [...toBilling, 'payment ours', 'payment ours', ...toPayment])
+        assert.equal(new Set(records.map(({ partition }) => partition)).size, 1)
+        partitions.add(records[0]!.partition)
+      }, LIMIT_MS)
+    }
+    assert.ok(partitions.size > 1)
+  })
+})
+
+describe('with a notification and an observer in Java, beside all of ours', () => {
+  let ours: OurServices
+  let notification: ForeignService
+  let observer: ForeignService
+  const accounts = new Map<InteractionStyle, string>()
+
+  before(async () => {
+    ours = await startOurServices({ order: 1, billing: 1, notification: 1 })
+    notification = foreign.start(ours.brokers, 'notification')
+    observer = foreign.start(ours.brokers, 'observer')
+    for (const style of ['http', 'hybrid', 'events'] as const) {
+      accounts.set(style, await liveThrough(ours, style))
+    }
+  })
+  after(async () => {
+    await Promise.all([notification?.stop(), observer?.stop()])
+    await ours?.close()
+  })
+
+  const told = (account: string) =>
+    bodiesOf(notification.records, account).map(({ event }) => event)
+
+  test('the topics carry what the style says, and strict readers understand it all', async () => {
+    const requests = ['DEPOSIT_REQUEST', 'DEPOSIT_REQUEST', 'DEPOSIT_REQUEST', 'ORDER_CREATED']
+    const expected = {
+      http: { billing: [], payment: [] },
+      hybrid: { billing: [], payment: PAYMENT_STORY },
+      events: { billing: [...requests, 'ORDER_CREATED', 'ORDER_CANCELED'], payment: PAYMENT_STORY },
+    }
+    for (const [style, account] of accounts) {
+      for (const topic of ['billing', 'payment'] as const) {
+        await eventually(async () => {
+          const records = observer.records.filter((record) => record.topic === topic)
+          const events = bodiesOf(records, account).map(({ event }) => event)
+          assert.deepEqual(events, expected[style][topic], `${style} ${topic}`)
+        }, LIMIT_MS)
+      }
+    }
+    assert.deepEqual(observer.refusals, [])
+    assert.deepEqual(notification.refusals, [])
+  })
+
+  test('its notification hears what ours writes to the customers', async () => {
+    for (const [style, account] of accounts) {
+      await eventually(async () => {
+        const messages = await ours.messages(account)
+        const events = messages.map(({ event }) => event)
+        assert.deepEqual(events.sort(), [...PAYMENT_STORY].sort())
+        assert.deepEqual(told(account), style === 'http' ? [] : PAYMENT_STORY)
+      }, LIMIT_MS)
+    }
+  })
+
+  test('every message has plain numbers and the headers of a CloudEvent', async () => {
+    const { records } = await foreign.readBalances(ours.brokers)
+    const all = [...observer.records, ...records]
+    assert.ok(all.length > 0)
+    for (const record of all) {
+      assertPlainNumbers(record.value)
+      assertCloudEvent(record)
+    }
+  })
+
+  test('the balance stream, read to its end, is what billing says of each account', async () => {
+    const { last, cleanupPolicy } = await eventually(async () => {
+      const read = await foreign.readBalances(ours.brokers)
+      for (const accountId of accounts.values()) {
+        const { length } = await ours.entries(accountId)
+        assert.equal(read.last.find((one) => one.accountId === accountId)?.version, length)
+      }
+      return read
+    }, LIMIT_MS)
+    assert.equal(cleanupPolicy, 'compact')
+    assert.deepEqual(last.map(({ accountId }) => accountId).sort(), [...accounts.values()].sort())
+    for (const { accountId, balance, updated } of last) {
+      const account = await ours.read<object>(`/billing/account/${accountId}`)
+      assert.deepEqual(
+        { ...account, created: '' },
+        { id: accountId, balance, created: '', updated },
+      )
+    }
+  })
+})
+
+/** What a customer who does everything once is told, in this sequence. */
+const PAYMENT_STORY = [
+  ...Array<string>(3).fill('DEPOSIT_ACCEPTED'),
+  'ORDER_PAID',
+  'PAYMENT_FAIL',
+  'PAYMENT_REFUNDED',
+]
+
+/** Deposits of all sizes, an order that is paid and deleted, and one that is refused. */
+async function liveThrough(ours: OurServices, style: InteractionStyle): Promise<string> {
+  const account = await ours.createAccount()
+  for (const amount of [0.01, 999_999_999.9, 100]) await ours.deposit(account, amount, style)
+  const settled = (id: string) => ours.getOrder(account, id, 30)
+  const paid = await ours.order(account, { style })
+  assert.equal((await settled(paid.body)).state, 'APPROVED')
+  // Each costs less than a payment may, but more than there is.
+  const { body } = await ours.order<Problem>(account, { style, quantity: 15_384_615 })
+  const refused = style === 'events' ? body : body.orderId
+  assert.equal((await settled(refused as string)).reason, 'NOT_ENOUGH_MONEY')
+  await ours.deleteOrder(account, paid.body)
+  await eventually(async () => {
+    assert.equal((await ours.payment(paid.body)).state, 'REFUNDED')
+  }, LIMIT_MS)
+  return account
+}
+
+/** The bodies about an account in their sequence, an event that was announced again only once. */
+function bodiesOf(records: readonly ForeignRecord[], account: string): { event: string }[] {
+  const once = new Map<string, { event: string }>()
+  for (const { key, value, headers, topic, partition, offset } of records) {
+    if (key !== account) continue
+    const id = new Map(headers).get('ce_id') ?? `${topic}/${partition}/${offset}`
+    if (!once.has(id)) once.set(id, JSON.parse(value))
+  }
+  return [...once.values()]
+}
+
+/** Waits until an account has as many messages, which then must be these, in this sequence. */
+async function messagesAre(ours: OurServices, account: string, texts: readonly string[]) {
+  const messages = await eventually(async () => {
+    const some = await ours.messages(account)
+    assert.ok(some.length >= texts.length)
+    return some
+  }, LIMIT_MS)
+  assert.deepEqual(
+    messages.map(({ text }) => text),
+    texts,
+  )
+}
+
+const isAt = (at: Position) => (record: Position) =>
+  record.topic === at.topic && record.partition === at.partition && record.offset === at.offset
+
+async function deadLetterAt(ours: OurServices, service: string, at: Position) {
+  return await eventually(async () => {
+    const letters = await ours.readAll<DeadLetterView>(`/${service}/dead-letters`)
+    const letter = letters.find((one) => isAt(at)({ ...one, offset: Number(one.offset) }))
+    assert.ok(letter, `no dead letter of ${service} is at ${JSON.stringify(at)}`)
+    return letter
+  }, LIMIT_MS)
+}
+
+/** Money is a JSON number with at most two decimals, never with an exponent. */
+function assertPlainNumbers(text: string): void {
+  for (const [, number] of text.matchAll(/"(?:price|value|balance)":([^,}]*)/g)) {
+    assert.match(number as string, /^(0|[1-9]\d*)(\.\d{1,2})?$/, text)
+  }
+}
+
+/** CloudEvents 1.0, the binary binding of Kafka; each header once. */
+function assertCloudEvent({ topic, key, value, headers }: ForeignRecord): void {
+  const named = new Map(headers)
+  assert.equal(named.size, headers.length)
+  const body = JSON.parse(value) as { event?: string; accountId: string }
+  assert.equal(key, body.accountId)
+  assert.match(named.get('ce_id') ?? '', EVENT_ID)
+  assert.equal(named.get('ce_type'), topic === 'balance' ? 'BALANCE_CHANGED' : body.event)
+  assert.match(named.get('ce_source') ?? '', /^\/trifold\/(order|billing)$/)
+  assert.match(named.get('ce_time') ?? '', /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/)
+  const ageMs = Date.now() - Date.parse(named.get('ce_time') ?? '')
+  assert.ok(ageMs >= 0 && ageMs < 600_000, `it is ${ageMs} ms old`)
+  assert.equal(named.get('ce_specversion'), '1.0')
+  assert.equal(named.get('content-type'), 'application/json')
+}

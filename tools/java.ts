@@ -1,0 +1,56 @@
+import { execFile, spawnSync } from 'node:child_process'
+import { readdir } from 'node:fs/promises'
+import { basename, delimiter, join } from 'node:path'
+import { promisify } from 'node:util'
+import { downloadJars } from './maven.ts'
+import { root } from './repository-files.ts'
+
+const LEAST_JAVA = 17
+/** A path in a Maven repository, and its SHA-256. It runs on Java 17. */
+const COMPILER = {
+  'org/eclipse/jdt/ecj/3.46.0/ecj-3.46.0.jar':
+    'd0d43f8e2d7003e5efed612e2cbb5f01870043397d8f1bbe536fd9128f4fcbf7',
+}
+const COMPILE_LIMIT_MS = 120_000
+
+/** The command that runs Java 17 or newer. Throws an Error that says how to install one. */
+export function findJava(user: string): string {
+  const home = process.env.JAVA_HOME
+  const java = home ? join(home, 'bin', 'java') : 'java'
+  const { stderr, error } = spawnSync(java, ['-version'], { encoding: 'utf8' })
+  const version = Number(/version "(\d+)/.exec(stderr ?? '')?.[1] ?? 0)
+  if (error === undefined && version >= LEAST_JAVA) return java
+  const found = error === undefined ? `${java} is of version ${version}` : `${java} cannot be run`
+  throw new Error(
+    `${user} needs Java ${LEAST_JAVA} or newer, and ${found}. Install one (Debian and Ubuntu: ` +
+      'apt-get install openjdk-17-jre-headless; macOS: brew install openjdk), or set JAVA_HOME.',
+  )
+}
+
+/**
+ * Compiles Java with the compiler of Eclipse, which is an archive like any other (3 MB, kept in
+ * `.cache/`): so a machine that can run Java need not have a JDK. Returns a class path of `folder`,
+ * which takes what was compiled, and the archives in the folder `libraries`. Warnings count as errors.
+ */
+export async function compileJava(
+  sources: readonly string[],
+  libraries: string,
+  folder: string,
+  say: (line: string) => void,
+): Promise<string> {
+  const java = findJava('the compiler of Eclipse')
+  const compilers = join(root, '.cache', 'ecj')
+  await downloadJars(COMPILER, compilers, (line) => say(`compiler of Eclipse: ${line}`))
+  const compiler = join(compilers, ...Object.keys(COMPILER).map((path) => basename(path)))
+  const options = [`-${LEAST_JAVA}`, '-encoding', 'UTF-8', '-failOnWarning', '-proc:none']
+  const archives = (await readdir(libraries)).filter((name) => name.endsWith('.jar'))
+  const classPath = archives.map((name) => join(libraries, name)).join(delimiter)
+  const args = ['-jar', compiler, ...options, '-cp', classPath, '-d', folder, ...sources]
+  try {
+    await promisify(execFile)(java, args, { timeout: COMPILE_LIMIT_MS })
+  } catch (cause) {
+    const { stderr } = cause as { stderr?: string }
+    throw new Error(`the Java sources cannot be compiled: ${stderr || cause}`, { cause })
+  }
+  return [folder, join(libraries, '*')].join(delimiter)
+}

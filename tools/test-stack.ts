@@ -1,0 +1,174 @@
+import { chmodSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { dirname, join, normalize } from 'node:path'
+import { endWithNpm } from './end-with-npm.ts'
+import { startKafka } from './kafka.ts'
+import { startKept } from './kept-process.ts'
+import { freePorts } from './ports.ts'
+import { databaseUrl, makeDatabases, startPostgres } from './postgres.ts'
+import { root } from './repository-files.ts'
+import {
+  nothingChosen,
+  runnerArguments,
+  runnerEnvironment,
+  type TestWords,
+  testFiles,
+  testWords,
+} from './run-tests.ts'
+
+interface Suite {
+  readonly name: string
+  readonly files: (path: string) => boolean
+  /** How many files run at a time. */
+  readonly concurrency: number
+  /** What its tests find in their environment; `servers` adds a Kafka and a PostgreSQL. */
+  readonly environment: Readonly<Record<string, string>>
+  readonly servers: boolean
+}
+
+/** One after the other. A suite with no file that was asked for is left out. */
+const SUITES: readonly Suite[] = [
+  {
+    name: 'components and conformance',
+    files: (path) => !path.startsWith('tests/') && usesServers(path),
+    concurrency: 3,
+    environment: {},
+    servers: true,
+  },
+  {
+    name: 'end to end and acceptance, each file on a stack of its own',
+    files: (path) => /^tests\/(e2e|acceptance)\//.test(path),
+    concurrency: 1,
+    environment: { TEST_STACK: 'true' },
+    servers: false,
+  },
+  {
+    name: 'the stack itself: outages, starts, foreign programs',
+    files: (path) => path.startsWith('tests/stack/'),
+    concurrency: 1,
+    environment: {},
+    servers: false,
+  },
+]
+
+const KAFKA = 'TEST_KAFKA_BROKERS'
+const POSTGRES = 'TEST_DATABASE_URL'
+const POSTGRES_PORT = 25_440
+/** Its role may do everything in a database that it made, and little in those that were there. */
+const DATABASE = 'test'
+/** Some connections of each file at a time, and those that make its database. */
+const MAX_CONNECTIONS = 200
+const EXIT_INTERRUPTED = 130
+
+/**
+ * Runs the suites on Apache Kafka and PostgreSQL: on those that the environment names, or on its own
+ * ones, which end with it, as the tests do, whatever ends it. Returns the exit code: 0 when all passed.
+ */
+async function testStack(chosen: TestWords, stopped: AbortSignal): Promise<number> {
+  const due = SUITES.map((suite) => ({ suite, files: testFiles(chosen, suite.files) })).filter(
+    ({ files }) => files.length > 0,
+  )
+  if (due.length === 0) throw new Error(nothingChosen(chosen))
+  const results: string[] = []
+  let exitCode = 0
+  for (const { suite, files } of due) {
+    const begun = performance.now()
+    const code = await runSuite(suite, files, chosen, stopped)
+    if (stopped.aborted) return EXIT_INTERRUPTED
+    const seconds = ((performance.now() - begun) / 1000).toFixed(0)
+    results.push(`${code === 0 ? 'passed' : 'FAILED'}  ${suite.name} (${seconds} s)`)
+    if (code !== 0) exitCode = 1
+  }
+  console.log(`\n${results.join('\n')}`)
+  return exitCode
+}
+
+async function runSuite(
+  { name, environment, concurrency, servers }: Suite,
+  files: readonly string[],
+  chosen: TestWords,
+  stopped: AbortSignal,
+): Promise<number> {
+  console.log(`\n${name}: ${files.length} files\n`)
+  const given = servers ? await startServers(stopped) : { environment: {}, close: async () => {} }
+  try {
+    stopped.throwIfAborted()
+    const runner = await startKept({
+      command: process.execPath,
+      args: runnerArguments(files, concurrency, chosen),
+      folder: root,
+      env: { ...runnerEnvironment, ...environment, ...given.environment },
+    })
+    const stop = () => void runner.stop()
+    stopped.addEventListener('abort', stop)
+    const code = await runner.ended
+    stopped.removeEventListener('abort', stop)
+    return code
+  } finally {
+    await given.close()
+  }
+}
+
+/** What is named already is used as it is; the rest is started, in a folder that goes at the end. */
+async function startServers(stopped: AbortSignal) {
+  const folder = mkdtempSync(join(tmpdir(), 'trifold-test-'))
+  // PostgreSQL may run as another user than ours.
+  chmodSync(folder, 0o755)
+  const closers: (() => Promise<void>)[] = []
+  const environment: Record<string, string> = {}
+  async function close(): Promise<void> {
+    for (const closer of closers.reverse()) await closer()
+    rmSync(folder, { recursive: true, force: true })
+  }
+  try {
+    const say = (line: string) => console.log(line)
+    if (!process.env[POSTGRES]) {
+      const postgres = await startPostgres({
+        folder: join(folder, 'postgres'),
+        port: await freePorts(POSTGRES_PORT, 1),
+        maxConnections: MAX_CONNECTIONS,
+        logFile: join(folder, 'postgres.log'),
+      })
+      closers.push(postgres.close)
+      await makeDatabases(postgres.url, [DATABASE])
+      environment[POSTGRES] = databaseUrl(postgres.url, DATABASE)
+    }
+    stopped.throwIfAborted()
+    if (!process.env[KAFKA]) {
+      const kafka = await startKafka({ folder: join(folder, 'kafka'), say })
+      closers.push(kafka.close)
+      environment[KAFKA] = kafka.brokers
+    }
+    return { environment, close }
+  } catch (error) {
+    await close()
+    throw error
+  }
+}
+
+/** Whether a test file asks for the servers by the names of their variables, itself or through tests/. */
+function usesServers(path: string, seen = new Set<string>()): boolean {
+  if (seen.has(path)) return false
+  seen.add(path)
+  const text = readFileSync(join(root, path), 'utf8')
+  if (text.includes(KAFKA) || text.includes(POSTGRES)) return true
+  const imports = [...text.matchAll(/ from '(\.[^']+)'/g)]
+  return imports
+    .map(([, imported]) => normalize(join(dirname(path), imported as string)))
+    .some((imported) => imported.startsWith('tests/') && usesServers(imported, seen))
+}
+
+if (import.meta.main) {
+  const stopped = new AbortController()
+  for (const name of ['SIGINT', 'SIGTERM'] as const) {
+    process.on(name, () => stopped.abort(new Error(`${name} came before the tests`)))
+  }
+  endWithNpm()
+  try {
+    process.exitCode = await testStack(testWords(process.argv.slice(2)), stopped.signal)
+  } catch (error) {
+    const hint = `${KAFKA} and ${POSTGRES} name servers to use instead of its own.`
+    console.error(`test:stack: ${(error as Error).message}\n${hint}`)
+    process.exitCode = stopped.signal.aborted ? EXIT_INTERRUPTED : 1
+  }
+}
