@@ -16,8 +16,7 @@ import {
 import { core, NodeSDK, type tracing } from '@opentelemetry/sdk-node'
 import type { TraceContext } from '../contracts/trace-context.ts'
 import type { Log } from './runtime.ts'
-import type { Span, SpanStart } from './tracing.ts'
-import type { OpenTracer } from './tracing-start.ts'
+import type { OpenTracer, Span, SpanStart } from './tracing.ts'
 
 export interface OpenTelemetryOptions {
   /** Its `service.name`, whatever OTEL_SERVICE_NAME says: services may share an environment. */

@@ -1,6 +1,6 @@
 import Type, { type Static } from 'typebox'
 import type { Log } from './runtime.ts'
-import { noTracing, type Tracer } from './tracing.ts'
+import { noTracing, type OpenTracer } from './tracing.ts'
 
 /**
  * Which of OpenTelemetry's own variables switch tracing on. The SDK reads these and all its others
@@ -28,12 +28,6 @@ export const tracingConfig = {
 
 const schema = Type.Object(tracingConfig)
 export type TracingConfig = Static<typeof schema>
-
-/** A tracer with what has to be closed, at the latest when its service has been. */
-export interface OpenTracer extends Tracer {
-  /** Sends the spans that are left, within a few seconds. */
-  close(): Promise<void>
-}
 
 /** The tracer of a service. OpenTelemetry is loaded only where tracing is on: it is large. */
 export async function openTracer(

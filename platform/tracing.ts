@@ -13,6 +13,12 @@ export interface Tracer {
   begin(start: SpanStart): Span
 }
 
+/** A tracer with what has to be closed, at the latest when its service has been. */
+export interface OpenTracer extends Tracer {
+  /** Sends the spans that are left, within a few seconds. */
+  close(): Promise<void>
+}
+
 export interface SpanStart {
   readonly name: string
   readonly kind: 'server' | 'client' | 'producer' | 'consumer'

@@ -25,7 +25,7 @@ const DEFAULTS: Settings = {
 export function drawSettings(style: InteractionStyle | 'mixed', chance: Chance): Settings {
   return {
     style: style === 'mixed' ? 'events' : style,
-    orderDeadlineMs: chance.pick([2_000, 6_000, 20_000, 60_000]),
+    orderDeadlineMs: chance.pick([2_000, 6_000, 20_000, 60_000, 60_000]),
     callTimeoutMs: chance.pick([300, 500, 1_000]),
     askAgainAfterMs: chance.pick([300, 500, 2_000]),
   }

@@ -35,3 +35,4 @@ export type Trouble =
   | 'message doubled'
   | 'send in part'
   | 'signal lost'
+  | 'step slow'

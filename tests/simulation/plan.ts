@@ -23,7 +23,7 @@ const LONGEST_MS: Readonly<Record<PlannedKind, number>> = {
   // Longer than the lease of a relay's lanes, so that others take them over meanwhile.
   freeze: 13_000,
   'service away': 6_000,
-  'broker away': 5_000,
+  'broker away': 20_000,
   'database away': 4_000,
   rebalance: 0,
   rewind: 0,

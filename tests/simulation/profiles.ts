@@ -29,14 +29,14 @@ export const PROFILES = {
     mishaps: {},
     troubles: {
       ...{ 'call lost': 0.1, 'answer lost': 0.12, 'call slow': 0.1, 'answer slow': 0.08 },
-      ...{ 'call twice': 0.1, 'message delayed': 0.1, 'signal lost': 0.3 },
+      ...{ 'call twice': 0.1, 'message delayed': 0.1, 'signal lost': 0.3, 'step slow': 0.03 },
     },
     events: { 'service away': 1 },
     maxSkewMs: 0,
   },
   crashes: {
     mishaps: { 'crash before': 1, 'crash after': 1 },
-    troubles: { 'message delayed': 0.05 },
+    troubles: { 'message delayed': 0.05, 'step slow': 0.01 },
     events: { crash: 3, freeze: 1, 'service away': 1 },
     maxSkewMs: 0,
   },
@@ -48,7 +48,7 @@ export const PROFILES = {
   },
   database: {
     mishaps: { fails: 0.5, loses: 2, unanswered: 1 },
-    troubles: { 'signal lost': 0.3 },
+    troubles: { 'signal lost': 0.3, 'step slow': 0.05 },
     events: { 'database away': 2 },
     maxSkewMs: 0,
   },
@@ -63,7 +63,7 @@ export const PROFILES = {
     troubles: {
       ...{ 'call lost': 0.06, 'answer lost': 0.06, 'call slow': 0.05, 'answer slow': 0.05 },
       ...{ 'call twice': 0.05, 'message delayed': 0.15, 'message doubled': 0.05 },
-      ...{ 'send in part': 0.05, 'signal lost': 0.2 },
+      ...{ 'send in part': 0.05, 'signal lost': 0.2, 'step slow': 0.02 },
     },
     events: {
       ...{ crash: 2, freeze: 2, 'service away': 1, 'broker away': 1, 'database away': 1 },
@@ -83,9 +83,9 @@ export function profileOf(draw: number): ProfileName {
     ['calm', 0.06],
     ['network', 0.16],
     ['crashes', 0.16],
-    ['broker', 0.14],
+    ['broker', 0.15],
     ['database', 0.12],
-    ['lost-log', 0.08],
+    ['lost-log', 0.14],
   ]
   let sum = 0
   for (const [name, share] of shares) {

@@ -11,8 +11,10 @@ export interface Times {
 
 /** So long it may take from a time to ask again to the outcome, leases and frozen processes included. */
 const OUTCOME_MS = 20_000
-/** Order looks once a second. */
-const LOOK_MS = 3_000
+/** Order looks once a second; a look that fails, or its commit, is made up for by one of the next. */
+const LOOKS_MS = 8_000
+/** What keeps order from looking at all. */
+const KEEPS_AWAY = /^(crash|freeze|service away|database away)/
 
 /**
  * What is repaired is repaired in time: an order is canceled at its deadline and not later; and once
@@ -21,12 +23,12 @@ const LOOK_MS = 3_000
 export function checkPunctuality(books: Books, times: Times, add: Add): void {
   const { settings, healedMs, faults } = times
   const { orderDeadlineMs, askAgainAfterMs } = settings
-  const isOrderDisturbed = faults.some((name) => /order|freeze|crash|service|database/.test(name))
+  const isOrderDisturbed = faults.some((name) => KEEPS_AWAY.test(name))
   for (const { id, state, reason, created, updated } of books.orders) {
     const createdMs = created.getTime()
     const lastedMs = updated.getTime() - createdMs
     const isGivenBack = reason === 'DELETED' || reason === 'REFUNDED'
-    if (!isOrderDisturbed && !isGivenBack && lastedMs > orderDeadlineMs + LOOK_MS) {
+    if (!isOrderDisturbed && !isGivenBack && lastedMs > orderDeadlineMs + LOOKS_MS) {
       add(`order ${id}`, `was settled after ${lastedMs} ms, as ${state} ${reason ?? ''}`, 'I4')
     }
     // The intervals double, so the next time to ask is no farther away than the order is old.

@@ -56,7 +56,9 @@ export function createSteps(options: StepsOptions): Steps {
           }
         }
         const soon = (run: () => unknown) => laterIn(life, scheduler, 0, run)
-        const delayMs = latencyMs(chances(`latency of ${life.name} ${step.kind}`).next(), step.kind)
+        const luck = chances(`latency of ${life.name} ${step.kind}`)
+        const isSlow = faults.happens('step slow', `${life.name} ${step.kind} ${step.label}`)
+        const delayMs = latencyMs(luck.next(), step.kind) + (isSlow ? luck.next() * SLOW_MS : 0)
         laterIn(life, scheduler, delayMs, attempt)
       })
     },
@@ -76,6 +78,9 @@ const TYPICAL_MS: Readonly<Record<StepKind, number>> = {
   call: 1,
   letter: 5,
 }
+
+/** A slow step takes up to so long: enough for everything else to come between it and the last. */
+const SLOW_MS = 400
 
 /** A long tail, so that any two things that run side by side may come in either order. */
 function latencyMs(draw: number, kind: StepKind): number {

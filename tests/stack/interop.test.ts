@@ -402,7 +402,7 @@ async function liveThrough(ours: OurServices, style: InteractionStyle): Promise<
   const paid = await ours.order(account, { style })
   assert.equal((await settled(paid.body)).state, 'APPROVED')
   // Each costs less than a payment may, but more than there is.
-  const { body } = await ours.order<Problem>(account, { style, quantity: 15_384_615 })
+  const { body } = await ours.order(account, { style, quantity: 15_384_615 })
   const refused = style === 'events' ? body : body.orderId
   assert.equal((await settled(refused as string)).reason, 'NOT_ENOUGH_MONEY')
   await ours.deleteOrder(account, paid.body)

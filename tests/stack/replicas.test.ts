@@ -1,0 +1,212 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { STYLES } from '../../contracts/style.ts'
+import { openPostgres } from '../../platform/postgres.ts'
+import { type Replica, replicasReady } from '../../tools/stack-services.ts'
+import { eventually } from '../e2e/client.ts'
+import { type Account, depositOf, orderOf } from './customers.ts'
+import { type Errand, insist, toldOf } from './errands.ts'
+import { askReplica, metricOf, type OwnStack, startOwnStack } from './own-stack.ts'
+import { assertPromisesKept } from './promises.ts'
+
+// REPLICAS_ORDERS makes it another number of orders, for a slower machine or a longer run.
+const ORDERS = Number(process.env.REPLICAS_ORDERS ?? 5_000)
+const ACCOUNTS = 200
+const FUNDS = 100_000
+const CUSTOMERS = 32
+/** Of the errands: one in so many is a deposit. */
+const DEPOSIT_EVERY = 25
+/** A customer asks again after so long; a frozen replica keeps what it has. */
+const PATIENCE_MS = 8_000
+/** Beyond the session time-out of the consumer groups and the leases of the lanes, both 10 s. */
+const FROZEN_MS = 15_000
+const TOLD_LIMIT_MS = 120_000
+const READY_LIMIT_MS = 60_000
+const SETTLE_LIMIT_MS = 90_000
+/** Of the work of two, how much each does at least; of three the same, since three share six partitions. */
+const FAIR_PART = 0.15
+const LANES = 8
+
+test(`two replicas each: ${ORDERS} orders settle while one of each is killed and one frozen`, {
+  timeout: 600_000,
+}, async (t) => {
+  const stack = await startOwnStack({ order: 2, billing: 2, notification: 2 })
+  t.after(() => stack.close())
+  await lanesAreShared(stack, 2)
+  const accounts = await openAccounts(stack, ACCOUNTS)
+  const calm = errandsOf(accounts, ORDERS * 0.3, 0)
+  const rough = errandsOf(accounts, ORDERS * 0.7, calm.length)
+  const number = (wanted: number) => stack.replicas.filter((one) => one.number === wanted)
+
+  const begunMs = performance.now()
+  const before = await workOf(stack.replicas)
+  await runErrands(stack, calm).over
+  await assertWorkShared(stack.replicas, before, t)
+  const calmMs = performance.now() - begunMs
+
+  const errands = [...calm, ...rough]
+  const run = runErrands(stack, rough)
+  await run.reached(0.2)
+  await Promise.all(number(1).map(({ server }) => server.kill()))
+  await run.reached(0.5)
+  await Promise.all(number(1).map(({ server }) => server.start()))
+  await replicasReady(number(1), AbortSignal.timeout(READY_LIMIT_MS), () => undefined)
+  const frozen = number(2).find(({ service }) => service === 'billing')!
+  await frozen.server.freeze()
+  await sleep(FROZEN_MS)
+  await frozen.server.thaw()
+  await run.over
+  t.diagnostic(`${calm.length} errands in calm took ${Math.round(calmMs)} ms`)
+  t.diagnostic(`all errands were told after ${Math.round(performance.now() - begunMs)} ms`)
+  await assertAllSettled(stack, accounts, errands, t)
+})
+
+test('three replicas each: one of each that is paused beyond its session does no harm after', {
+  timeout: 400_000,
+}, async (t) => {
+  const stack = await startOwnStack({ order: 3, billing: 3, notification: 3 })
+  t.after(() => stack.close())
+  await lanesAreShared(stack, 3)
+  const accounts = await openAccounts(stack, ACCOUNTS / 4)
+  const before = await workOf(stack.replicas)
+  const errands = errandsOf(accounts, ORDERS * 0.2, 0)
+  const paused = stack.replicas.filter(({ number }) => number === 3)
+  const run = runErrands(stack, errands)
+  await run.reached(0.3)
+  await Promise.all(paused.map(({ server }) => server.freeze()))
+  await sleep(FROZEN_MS)
+  await Promise.all(paused.map(({ server }) => server.thaw()))
+  await run.over
+  const later = errandsOf(accounts, ORDERS * 0.1, errands.length)
+  await runErrands(stack, later).over
+  await assertAllSettled(stack, accounts, [...errands, ...later], t)
+  await assertWorkShared(stack.replicas, before, t)
+})
+
+async function openAccounts({ client }: OwnStack, count: number): Promise<Account[]> {
+  const accounts: Account[] = []
+  await inParallel(
+    Array.from({ length: count }, (_, nth) => nth),
+    async () => {
+      accounts.push({ id: await client.fundedAccount(FUNDS), funds: FUNDS })
+    },
+  )
+  return accounts
+}
+
+/** In all styles, on all accounts in turn; those of deposits are told their balance at once. */
+function errandsOf(accounts: readonly Account[], count: number, from: number): Errand[] {
+  return Array.from({ length: count }, (_, index) => {
+    const nth = from + index
+    const account = accounts[nth % accounts.length]!
+    const style = STYLES[nth % STYLES.length]!
+    if (nth % DEPOSIT_EVERY !== 0) return orderOf(account, style)
+    return depositOf(account, nth % 2 === 0 ? 'http' : 'hybrid', nth)
+  })
+}
+
+/** Customers who each do one errand after the other, until all have been told what became of them. */
+function runErrands({ client }: OwnStack, errands: readonly Errand[]) {
+  const limits = { limitMs: TOLD_LIMIT_MS, patienceMs: PATIENCE_MS }
+  const over = inParallel(errands, (errand) => insist(client, errand, limits))
+  // Its failure is told to whoever awaits it.
+  over.catch(() => undefined)
+  return {
+    over,
+    async reached(part: number): Promise<void> {
+      const isReached = eventually(async () => {
+        assert.ok(errands.filter(toldOf).length >= errands.length * part)
+      }, TOLD_LIMIT_MS)
+      await Promise.race([isReached, over])
+    },
+  }
+}
+
+async function inParallel<Item>(items: readonly Item[], work: (item: Item) => Promise<void>) {
+  const rest = items.values()
+  const worker = async () => {
+    for (const item of rest) await work(item)
+  }
+  await Promise.all(Array.from({ length: CUSTOMERS }, worker))
+}
+
+/** Each replica that has an outbox for the broker holds its part of the lanes. */
+async function lanesAreShared({ databaseUrls }: OwnStack, count: number): Promise<void> {
+  for (const [service, schema] of [
+    ['order', 'orders'],
+    ['billing', 'billing'],
+  ] as const) {
+    const database = await openPostgres({ url: databaseUrls[service], maxConnections: 1 })
+    try {
+      await eventually(async () => {
+        const held = await database.query<{ lanes: number }>(
+          `select count(*)::integer as lanes from ${schema}.relay_lane
+           where holder is not null group by holder`,
+        )
+        assert.equal(held.length, count)
+        assert.ok(held.every(({ lanes }) => lanes >= Math.floor(LANES / count) - 1))
+      }, READY_LIMIT_MS)
+    } finally {
+      await database.close()
+    }
+  }
+}
+
+type Work = Readonly<Record<'messages' | 'rows', number>>
+
+/** What each replica has done since it was started. */
+async function workOf(replicas: readonly Replica[]): Promise<Map<Replica, Work>> {
+  const works = replicas.map(async (replica) => {
+    const { body } = await askReplica(replica, 'actuator/prometheus')
+    const messages = metricOf(body, 'trifold_consumer_messages_total') ?? 0
+    const carrier = 'carrier="broker"'
+    const rows = metricOf(body, 'trifold_outbox_delivered_total', carrier) ?? 0
+    return [replica, { messages, rows }] as const
+  })
+  return new Map(await Promise.all(works))
+}
+
+/** No replica of a service stands by while others work. Notification sends nothing to the broker. */
+async function assertWorkShared(
+  replicas: readonly Replica[],
+  before: ReadonlyMap<Replica, Work>,
+  t: { diagnostic(line: string): void },
+): Promise<void> {
+  const after = await workOf(replicas)
+  for (const kind of ['messages', 'rows'] as const) {
+    for (const [service, own] of Map.groupBy(replicas, (replica) => replica.service)) {
+      if (kind === 'rows' && service === 'notification') continue
+      const done = own.map((replica) => after.get(replica)![kind] - before.get(replica)![kind])
+      const sum = done.reduce((total, one) => total + one)
+      t.diagnostic(`${kind} of ${service}: ${done.join(', ')}`)
+      assert.ok(
+        done.every((one) => one >= sum * FAIR_PART),
+        `${kind} of ${service}: ${done}`,
+      )
+    }
+  }
+}
+
+/** Includes I6: what accounts were told, in the order of their ledgers. */
+async function assertAllSettled(
+  stack: OwnStack,
+  accounts: readonly Account[],
+  errands: readonly Errand[],
+  t: { diagnostic(line: string): void },
+): Promise<void> {
+  const begunMs = performance.now()
+  await assertPromisesKept(stack.client, accounts, errands, SETTLE_LIMIT_MS)
+  await stack.booksAreClean(SETTLE_LIMIT_MS)
+  t.diagnostic(`all is settled and audited ${Math.round(performance.now() - begunMs)} ms later`)
+  const tries = errands.flatMap((errand) => errand.tries)
+  const count = (status: number | undefined) =>
+    tries.filter(({ answer }) => answer?.status === status).length
+  const waits = tries.map(({ begunMs: begun, endedMs }) => endedMs - begun).sort((a, b) => a - b)
+  const slow = waits.filter((ms) => ms > 1_000).length
+  t.diagnostic(
+    `${errands.length} errands in ${tries.length} requests: ${count(503)} refused, ${count(409)} still ` +
+      `under way, ${count(undefined)} without an answer; ${slow} took over 1 s, the slowest ` +
+      `${Math.round(waits.at(-1) ?? 0)} ms`,
+  )
+}
