@@ -2,7 +2,9 @@
  * The health check of a container: exits with 0 when the program that listens on PORT is alive,
  * whichever of the services it is. The program itself runs as another process of the container.
  */
-const PATHS = ['orders', 'billing', 'notification'].map((path) => `/${path}/actuator/health/liveness`)
+const PATHS = ['orders', 'billing', 'notification'].map(
+  (path) => `/${path}/actuator/health/liveness`,
+)
 const LIMIT_MS = 3_000
 
 async function isAlive(url: string): Promise<boolean> {

@@ -48,6 +48,11 @@ export interface StackStart extends StackOptions {
   /** Gives up the start. */
   readonly signal: AbortSignal
   readonly say: (line: string) => void
+  /**
+   * Added to the usual ports of all but nginx, 0 unless told: of two stacks that look at the same
+   * ports, one may take what the other has left for a moment.
+   */
+  readonly portOffset?: number
 }
 
 const DATABASES = { order: 'orders', billing: 'billing', notification: 'notification' } as const
@@ -100,7 +105,7 @@ async function startParts(
   keepLogsOfBefore(logs)
   for (const part of ['logs', 'mail', 'nginx']) mkdirSync(join(folder, part), { recursive: true })
   if (!(await isFree(port))) throw new Error(`port ${port} is in use; --port takes another one`)
-  const ports = await servicePorts(counts)
+  const ports = await servicePorts(counts, start.portOffset ?? 0)
   const basePath = environment.BASE_PATH || '/otusapp/gur-ok'
 
   const addresses = (service: ServiceName) => ports[service].map((one) => `127.0.0.1:${one}`)
@@ -178,7 +183,7 @@ async function startServers(
 }
 
 async function kafkaWithTopics(
-  { environment, folder, signal, say }: ServersStart,
+  { environment, folder, portOffset = 0, signal, say }: ServersStart,
   docker: Docker | undefined,
   stopServers: (() => Promise<void>)[],
 ): Promise<Pick<Stack, 'brokers' | 'kafka'>> {
@@ -186,7 +191,7 @@ async function kafkaWithTopics(
   let server: Restartable | undefined
   if (!brokers) {
     say('Kafka: starts')
-    const port = await freePorts(KAFKA_PORT, 2)
+    const port = await freePorts(KAFKA_PORT + portOffset, 2)
     const kafka = await startKafka({ folder: join(folder, 'kafka'), port, docker, signal, say })
     stopServers.push(kafka.close)
     ;({ brokers, server } = kafka)
@@ -197,7 +202,7 @@ async function kafkaWithTopics(
 }
 
 async function serverWithDatabases(
-  { environment, folder, logs, processes, signal, say }: ServersStart,
+  { environment, folder, logs, portOffset = 0, processes, signal, say }: ServersStart,
   docker: Docker | undefined,
   stopServers: (() => Promise<void>)[],
 ): Promise<{ readonly url: string; readonly postgres: Restartable | undefined }> {
@@ -207,7 +212,7 @@ async function serverWithDatabases(
     say('PostgreSQL: starts')
     const postgres = await startPostgres({
       folder: join(folder, 'postgres'),
-      port: await freePorts(POSTGRES_PORT, 1),
+      port: await freePorts(POSTGRES_PORT + portOffset, 1),
       maxConnections: CONNECTIONS_EACH * processes + CONNECTIONS_MORE,
       logFile: join(logs, 'postgres.log'),
       docker,
@@ -225,10 +230,11 @@ async function serverWithDatabases(
 
 async function servicePorts(
   counts: StackOptions['replicas'],
+  portOffset: number,
 ): Promise<Record<ServiceName, readonly number[]>> {
   const ports: Record<ServiceName, readonly number[]> = { order: [], billing: [], notification: [] }
   for (const service of SERVICES) {
-    const first = await freePorts(SERVICE_PORTS[service], counts[service])
+    const first = await freePorts(SERVICE_PORTS[service] + portOffset, counts[service])
     ports[service] = Array.from({ length: counts[service] }, (_, index) => first + index)
   }
   return ports

@@ -142,7 +142,9 @@ async function startServers(stopped: AbortSignal) {
     return { environment, close }
   } catch (error) {
     await close()
-    throw error
+    if (stopped.aborted) throw error
+    const hint = `${KAFKA} and ${POSTGRES} name servers to use instead.`
+    throw new Error(`${(error as Error).message} ${hint}`, { cause: error })
   }
 }
 
@@ -167,8 +169,7 @@ if (import.meta.main) {
   try {
     process.exitCode = await testStack(testWords(process.argv.slice(2)), stopped.signal)
   } catch (error) {
-    const hint = `${KAFKA} and ${POSTGRES} name servers to use instead of its own.`
-    console.error(`test:stack: ${(error as Error).message}\n${hint}`)
+    console.error(`test:stack: ${(error as Error).message}`)
     process.exitCode = stopped.signal.aborted ? EXIT_INTERRUPTED : 1
   }
 }

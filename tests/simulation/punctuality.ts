@@ -12,7 +12,7 @@ export interface Times {
 /** So long it may take from a time to ask again to the outcome, leases and frozen processes included. */
 const OUTCOME_MS = 20_000
 /** Order looks once a second; a look that fails, or its commit, is made up for by one of the next. */
-const LOOKS_MS = 8_000
+const LOOKS_MS = 5_000
 /** What keeps order from looking at all. */
 const KEEPS_AWAY = /^(crash|freeze|service away|database away)/
 

@@ -5,7 +5,7 @@ import { createChances } from './chance.ts'
 import { type Deed, startCustomers } from './customers.ts'
 import { isExcused } from './excuses.ts'
 import { checkHistory } from './history.ts'
-import { drawPlan, PLAN_MS } from './plan.ts'
+import { drawPlan, PLAN_MS, type Planned } from './plan.ts'
 import { PROFILES, type ProfileName, profileOf } from './profiles.ts'
 import { START_MS } from './scheduler.ts'
 import type { Store } from './store.ts'
@@ -51,7 +51,8 @@ export async function simulate(store: Store, run: Run): Promise<RunResult> {
   const profile = run.profile ?? profileOf(createChances(run.seed)('profile').next())
   const world = createWorld({ ...run, profile: PROFILES[profile], store })
   const { scheduler, chances, story, faults } = world
-  for (const planned of drawPlan(PROFILES[profile], chances('plan'))) {
+  const plan = drawPlan(PROFILES[profile], chances('plan'))
+  for (const planned of plan) {
     scheduler.after(planned.afterMs, async () => {
       if (faults.takesPlace(planned.name)) await world.strike(planned)
     })
@@ -59,8 +60,7 @@ export async function simulate(store: Store, run: Run): Promise<RunResult> {
   const customers = startCustomers({
     ...{ http: world.customer, scheduler, chances, style: run.style },
   })
-  const lastPlanned = profile === 'calm' ? 0 : PLAN_MS
-  await scheduler.runUntil(START_MS + lastPlanned)
+  await scheduler.runUntil(START_MS + lengthOf(plan, chances('length').happens(0.35)))
   await scheduler.runUntil(START_MS + LONGEST_FAULTS_MS, customers.areDone)
   world.heal()
   const healedMs = scheduler.now()
@@ -77,6 +77,13 @@ export async function simulate(store: Store, run: Run): Promise<RunResult> {
     actions: customers.deeds.length,
     durationMs: Math.round(scheduler.now() - START_MS),
   }
+}
+
+/** Until everything that is planned has begun, or has ended by itself as well. */
+function lengthOf(plan: readonly Planned[], toTheEnd: boolean): number {
+  if (plan.length === 0) return 0
+  if (!toTheEnd) return PLAN_MS
+  return Math.max(...plan.map(({ afterMs, durationMs }) => afterMs + durationMs))
 }
 
 /** Lets time pass until nothing waits any more, at two looks in a row, or too long. */

@@ -193,9 +193,9 @@ async function booksOf() {
 }
 
 async function rowsOf(url: string, sql: string): Promise<string[]> {
-  const database = openPostgres({ url, maxConnections: 1 })
+  const database = await openPostgres({ url, maxConnections: 1 })
   try {
-    const rows = await database.query(sql)
+    const rows = await database.query<Record<string, unknown>>(sql)
     return rows.map((row) =>
       JSON.stringify(row, (_, value) => (typeof value === 'bigint' ? `${value}` : value)),
     )

@@ -3,7 +3,7 @@ import { after, before, describe, test } from 'node:test'
 import { EVENT_ID } from '../../contracts/events.ts'
 import type { DeadLetterView } from '../../contracts/http.ts'
 import type { InteractionStyle } from '../../contracts/style.ts'
-import { eventually, type Problem, UNIT_PRICE } from '../e2e/client.ts'
+import { eventually, UNIT_PRICE } from '../e2e/client.ts'
 import {
   compileForeignPrograms,
   type ForeignRecord,

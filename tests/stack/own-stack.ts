@@ -41,6 +41,8 @@ export async function startOwnStack(
   const said: string[] = []
   const stack = await startStack({
     ...{ replicas, environment, folder },
+    // Below the ports of outgoing connections, the highest of the usual ones included.
+    portOffset: 50 * Math.floor(60 + Math.random() * 380),
     port: await freePorts(9_300 + Math.floor(Math.random() * 600), 1),
     signal: AbortSignal.timeout(START_LIMIT_MS),
     say: (line) => said.push(line),

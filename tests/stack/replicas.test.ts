@@ -15,7 +15,7 @@ const ORDERS = Number(process.env.REPLICAS_ORDERS ?? 5_000)
 const ACCOUNTS = 200
 const FUNDS = 100_000
 const CUSTOMERS = 32
-/** Of the errands: one in so many is a deposit. */
+/** With one in so many orders comes a deposit. */
 const DEPOSIT_EVERY = 25
 /** A customer asks again after so long; a frozen replica keeps what it has. */
 const PATIENCE_MS = 8_000
@@ -24,7 +24,7 @@ const FROZEN_MS = 15_000
 const TOLD_LIMIT_MS = 120_000
 const READY_LIMIT_MS = 60_000
 const SETTLE_LIMIT_MS = 90_000
-/** Of the work of two, how much each does at least; of three the same, since three share six partitions. */
+/** What each replica does at least, of what all of its service do; by keys it would be an equal part. */
 const FAIR_PART = 0.15
 const LANES = 8
 
@@ -95,15 +95,16 @@ async function openAccounts({ client }: OwnStack, count: number): Promise<Accoun
   return accounts
 }
 
-/** In all styles, on all accounts in turn; those of deposits are told their balance at once. */
-function errandsOf(accounts: readonly Account[], count: number, from: number): Errand[] {
-  return Array.from({ length: count }, (_, index) => {
+/** So many orders in all styles, on all accounts in turn, and deposits between them. */
+function errandsOf(accounts: readonly Account[], orders: number, from: number): Errand[] {
+  return Array.from({ length: orders }, (_, index) => {
     const nth = from + index
     const account = accounts[nth % accounts.length]!
-    const style = STYLES[nth % STYLES.length]!
-    if (nth % DEPOSIT_EVERY !== 0) return orderOf(account, style)
-    return depositOf(account, nth % 2 === 0 ? 'http' : 'hybrid', nth)
-  })
+    const order = orderOf(account, STYLES[nth % STYLES.length]!)
+    // Answered when they are booked, so that the balance that is told stands in the ledger.
+    const style = nth % 2 === 0 ? 'http' : 'hybrid'
+    return nth % DEPOSIT_EVERY === 0 ? [depositOf(account, style, nth), order] : [order]
+  }).flat()
 }
 
 /** Customers who each do one errand after the other, until all have been told what became of them. */

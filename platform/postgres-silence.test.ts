@@ -1,0 +1,88 @@
+import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
+import { describe, type TestContext, test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { openPostgres, type PostgresOptions } from './postgres.ts'
+
+const url = process.env.TEST_DATABASE_URL
+const name = url ? 'PostgreSQL' : 'PostgreSQL (skipped: TEST_DATABASE_URL names no server)'
+
+describe(`${name} that says nothing`, { skip: !url }, () => {
+  const unavailable = { name: 'DatabaseError', kind: 'unavailable' }
+  const open = async (t: TestContext, options: Partial<PostgresOptions> = {}) => {
+    const database = await openPostgres({ url: url!, ...options })
+    t.after(() => database.close())
+    return database
+  }
+
+  test('who waits for a server that falls silent is told soon, and served as soon as it is back', async (t) => {
+    const line = await breakableLine(t, new URL(url!))
+    const silences: Error[] = []
+    const options = { maxConnections: 2, onPoolError: (error: Error) => silences.push(error) }
+    const database = await open(t, { ...options, url: line.url })
+    await database.query('select 1')
+    line.silence()
+    const begun = performance.now()
+    const waiting = [1, 2, 3].map(() => database.query('select 1'))
+    await Promise.all(waiting.map((answer) => assert.rejects(answer, unavailable)))
+    assert.ok(performance.now() - begun < 10_000)
+    const later = performance.now()
+    await assert.rejects(database.query('select 1'), unavailable)
+    assert.ok(performance.now() - later < 100)
+    assert.equal(silences.length, 1)
+    line.restore()
+    const deadline = performance.now() + 10_000
+    for (let works = false; !works; ) {
+      assert.ok(performance.now() < deadline, 'it does not serve again')
+      works = await database.query('select 1').then(
+        () => true,
+        () => false,
+      )
+      await sleep(20)
+    }
+  })
+
+  test('a server that is slow with one statement is not taken for silent', async (t) => {
+    const silences: Error[] = []
+    const database = await open(t, { onPoolError: (error) => silences.push(error) })
+    await database.query('select pg_sleep(6)')
+    assert.deepEqual(silences, [])
+  })
+})
+
+/** A way to the server that can fall silent: connections are taken, and nothing comes through. */
+async function breakableLine(t: TestContext, server: URL) {
+  const ends = new Set<Socket>()
+  let isSilent = false
+  const listener = createServer((near) => {
+    const far = connect(Number(server.port || 5432), server.hostname)
+    for (const [from, to] of [
+      [near, far],
+      [far, near],
+    ] as const) {
+      ends.add(from.on('data', (chunk) => to.write(chunk)))
+      from.on('error', () => undefined)
+      from.on('close', () => to.destroy())
+      if (isSilent) from.pause()
+    }
+  }).listen(0, '127.0.0.1')
+  await once(listener, 'listening')
+  t.after(() => {
+    listener.close()
+    for (const end of ends) end.destroy()
+  })
+  const url = new URL(server)
+  url.host = `127.0.0.1:${(listener.address() as AddressInfo).port}`
+  return {
+    url: url.href,
+    silence() {
+      isSilent = true
+      for (const end of ends) end.pause()
+    },
+    restore() {
+      isSilent = false
+      for (const end of ends) end.resume()
+    },
+  }
+}

@@ -1,0 +1,81 @@
+import assert from 'node:assert/strict'
+import { after, test } from 'node:test'
+import type { InteractionStyle } from '../../contracts/style.ts'
+import { caller, openParts, readTopics, startFakeService, until } from '../../tests/harness.ts'
+import { createOrderService } from './service.ts'
+
+const ORDER_DEADLINE_MS = 600_000
+/** The service looks once a second for orders that wait for long. */
+const LOOK_MS = 1_000
+
+const { parts, clock, close } = await openParts('order')
+const billing = await startFakeService('cut')
+const service = await createOrderService(parts, {
+  INTERACTION_STYLE: 'events',
+  ALLOW_STYLE_OVERRIDE: true,
+  CALL_TIMEOUT_MS: 300,
+  IDEMPOTENCY_KEY_TTL_MS: 86_400_000,
+  UNIT_PRICE: '65',
+  ASK_AGAIN_AFTER_MS: 100,
+  ORDER_DEADLINE_MS,
+  BILLING_URL: billing.url,
+})
+const wire = await readTopics(parts.bus, ['billing', 'payment'])
+after(async () => {
+  await wire.close()
+  await service.close()
+  await billing.close()
+  await close()
+})
+
+const theirs = {
+  traceparent: '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01',
+  tracestate: 'shop=7',
+}
+const place = (accountId: string, style: InteractionStyle, headers: Record<string, string>) =>
+  caller(service)('POST', `/orders?profileId=${accountId}`, {
+    body: { productQuantity: 3 },
+    headers: { 'x-interaction-style': style, ...headers },
+  })
+
+/** The trace that a message or call carries. */
+const traceOf = ({ traceparent, tracestate }: Record<string, unknown>) => ({
+  ...(traceparent !== undefined && { traceparent }),
+  ...(tracestate !== undefined && { tracestate }),
+})
+const named = (accountId: string, event: string) =>
+  wire.of(accountId).filter(({ body }) => body.event === event)
+
+// Without tracing: what came with the request passes through, and nothing is invented.
+for (const [whose, headers] of [
+  ['its customer`s trace', theirs],
+  ['no trace where its customer is in none', {}],
+] as const) {
+  test(`an order is asked for again, and voided at its deadline, in ${whose}`, async () => {
+    const accountId = crypto.randomUUID()
+    await place(accountId, 'events', headers)
+    await until(() => {
+      clock.moveOn(LOOK_MS)
+      return named(accountId, 'ORDER_CREATED').length >= 3
+    })
+    clock.moveOn(ORDER_DEADLINE_MS)
+    await until(() => named(accountId, 'ORDER_CANCELED').length > 0)
+    for (const message of wire.of(accountId)) assert.deepEqual(traceOf(message.headers), headers)
+  })
+
+  test(`a payment that fails is given up, voided and announced in ${whose}`, async () => {
+    const accountId = crypto.randomUUID()
+    const { status, body } = await place(accountId, 'hybrid', headers)
+    assert.equal(status, 503)
+    const calls = await until(() => {
+      const about = billing.about(body.orderId)
+      return about.some(({ path }) => path.endsWith('/void')) && about
+    })
+    assert.equal(calls[0]!.path, '/billing/account')
+    for (const call of calls) assert.deepEqual(traceOf(call.headers), headers)
+    const [failure] = await until(
+      () => named(accountId, 'PAYMENT_FAIL').length > 0 && named(accountId, 'PAYMENT_FAIL'),
+    )
+    assert.deepEqual(traceOf(failure!.headers), headers)
+  })
+}
