@@ -4,6 +4,7 @@ import { type Database, DatabaseError } from '../platform/database.ts'
 import { migrate } from '../platform/migrate.ts'
 import { systemRuntime } from '../platform/runtime.ts'
 import { createLog } from '../platform/telemetry.ts'
+import type { Tracer } from '../platform/tracing.ts'
 import { openTestDatabase } from '../tests/backends.ts'
 import {
   countDeadLetters,
@@ -71,6 +72,28 @@ async function setUp(given: Partial<ReplayOptions<string>> = {}) {
 }
 
 describe('a replayed message of the broker', () => {
+  test('is handled in the trace that it was sent in', async () => {
+    const traceparent = '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01'
+    const own = traceparent.replace('00f067aa0ba902b7', '1111111111111111')
+    const said: unknown[] = []
+    const tracer: Tracer = {
+      ...{ isOn: true, messagingSystem: 'kafka' },
+      begin({ name, parent }) {
+        said.push([name, parent])
+        return { context: { traceparent: own }, end: ({ error } = {}) => said.push(error) }
+      },
+    }
+    const continued: unknown[] = []
+    const { replay, put } = await setUp({
+      tracer,
+      handle: async (_, [event]) => void continued.push(event!.meta.traceparent),
+    })
+    const id = await put({ value: bytes('fine'), headers: { traceparent } })
+    assert.deepEqual(await replay(id), { kind: 'replayed' })
+    assert.deepEqual(said, [['process words', { traceparent }], undefined])
+    assert.deepEqual(continued, [own])
+  })
+
   test('is handled and removed, and keeps its position as its id', async () => {
     const { replay, put, words, left, events } = await setUp()
     const id = await put({ value: bytes('fine') })

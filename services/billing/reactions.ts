@@ -1,6 +1,5 @@
 import type { BillingEvent, Received } from '../../contracts/events.ts'
 import { toMinor } from '../../contracts/money.ts'
-import type { InteractionStyle } from '../../contracts/style.ts'
 import { traceOf } from '../../contracts/trace-context.ts'
 import type { Handled } from '../../messaging/consumer.ts'
 import type { Queryable } from '../../platform/database.ts'
@@ -10,10 +9,7 @@ import type { Command } from './ledger.ts'
 /** Events in: what the topic `billing` asks for, settled as one batch. */
 export async function settleRequests(
   tx: Queryable,
-  context: CommandContext & {
-    readonly defaultStyle: InteractionStyle
-    readonly newId: () => string
-  },
+  context: CommandContext & { readonly newId: () => string },
   events: readonly Received<BillingEvent>[],
   afterCommit: (applied: readonly Applied[], committed: Queryable) => void,
 ): Promise<Handled<BillingEvent>> {
@@ -31,11 +27,12 @@ export async function settleRequests(
 
 function toCommand(
   { body, meta }: Received<BillingEvent>,
-  context: { readonly defaultStyle: InteractionStyle; readonly newId: () => string },
+  context: { readonly newId: () => string },
 ): Command {
   const { accountId } = body
   const common = {
-    style: meta.style ?? context.defaultStyle,
+    // Who sends a message and names no style reads its answer on the topic, whatever requests do.
+    style: meta.style ?? 'events',
     byMessage: true,
     ...traceOf(meta),
   }

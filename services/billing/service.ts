@@ -121,11 +121,8 @@ export async function createBillingService(
     group: 'billing',
     topics: ['billing'],
     decode: decodeEvent<BillingEvent>,
-    handle: (tx, events) => {
-      const { INTERACTION_STYLE: defaultStyle } = config
-      const at = { ...context(), defaultStyle, newId: runtime.uuid }
-      return settleRequests(tx, at, events, announce)
-    },
+    handle: (tx, events) =>
+      settleRequests(tx, { ...context(), newId: runtime.uuid }, events, announce),
   }
   const consumer = startConsumer(reader)
   const asking = periodically(1_000, runtime, log, async () => {

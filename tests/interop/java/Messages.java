@@ -107,15 +107,21 @@ final class Messages {
     static final ObjectMapper JSON = strictMapper();
 
     static BillingEvent readBilling(byte[] value) throws IOException {
-        return JSON.readValue(value, BillingEvent.class);
+        return present(JSON.readValue(value, BillingEvent.class));
     }
 
     static PaymentEvent readPayment(byte[] value) throws IOException {
-        return JSON.readValue(value, PaymentEvent.class);
+        return present(JSON.readValue(value, PaymentEvent.class));
     }
 
     static Balance readBalance(byte[] value) throws IOException {
-        return JSON.readValue(value, Balance.class);
+        return present(JSON.readValue(value, Balance.class));
+    }
+
+    /** Jackson takes `null` for an object of any class. */
+    private static <Body> Body present(Body body) throws IOException {
+        if (body == null) throw new IOException("null is no body");
+        return body;
     }
 
     private static ObjectMapper strictMapper() {
