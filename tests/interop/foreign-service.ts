@@ -50,7 +50,7 @@ export interface ForeignService {
 
 export interface ForeignPrograms {
   start(brokers: string, role: ForeignRole): ForeignService
-  /** Reads the topic `balance` from its beginning to its end. Rejects on what its reader refuses. */
+  /** Reads the topic `balance` to its end. Rejects on what its reader refuses. */
   readBalances(
     brokers: string,
   ): Promise<{ records: ForeignRecord[]; last: LastBalance[]; cleanupPolicy: string }>
