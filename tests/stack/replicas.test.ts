@@ -33,7 +33,7 @@ test(`two replicas each: ${ORDERS} orders settle while one of each is killed and
 }, async (t) => {
   const stack = await startOwnStack({ order: 2, billing: 2, notification: 2 })
   t.after(() => stack.close())
-  await lanesAreShared(stack, 2)
+  await workIsShared(stack, 2)
   const accounts = await openAccounts(stack, ACCOUNTS)
   const calm = errandsOf(accounts, ORDERS * 0.3, 0)
   const rough = errandsOf(accounts, ORDERS * 0.7, calm.length)
@@ -67,9 +67,8 @@ test('three replicas each: one of each that is paused beyond its session does no
 }, async (t) => {
   const stack = await startOwnStack({ order: 3, billing: 3, notification: 3 })
   t.after(() => stack.close())
-  await lanesAreShared(stack, 3)
-  const accounts = await openAccounts(stack, ACCOUNTS / 4)
-  const before = await workOf(stack.replicas)
+  await workIsShared(stack, 3)
+  const accounts = await openAccounts(stack, ACCOUNTS)
   const errands = errandsOf(accounts, ORDERS * 0.2, 0)
   const paused = stack.replicas.filter(({ number }) => number === 3)
   const run = runErrands(stack, errands)
@@ -78,7 +77,10 @@ test('three replicas each: one of each that is paused beyond its session does no
   await sleep(FROZEN_MS)
   await Promise.all(paused.map(({ server }) => server.thaw()))
   await run.over
-  const later = errandsOf(accounts, ORDERS * 0.1, errands.length)
+
+  await workIsShared(stack, 3)
+  const before = await workOf(stack.replicas)
+  const later = errandsOf(accounts, ORDERS * 0.2, errands.length)
   await runErrands(stack, later).over
   await assertAllSettled(stack, accounts, [...errands, ...later], t)
   await assertWorkShared(stack.replicas, before, t)
@@ -132,7 +134,19 @@ async function inParallel<Item>(items: readonly Item[], work: (item: Item) => Pr
   await Promise.all(Array.from({ length: CUSTOMERS }, worker))
 }
 
-/** Each replica that has an outbox for the broker holds its part of the lanes. */
+/** Resolves when every replica has partitions to read and, where it sends to the broker, lanes. */
+async function workIsShared(stack: OwnStack, count: number): Promise<void> {
+  await lanesAreShared(stack, count)
+  await eventually(async () => {
+    for (const replica of stack.replicas) {
+      const { body } = await askReplica(replica, 'actuator/prometheus')
+      const { service, number } = replica
+      const lag = metricOf(body, 'trifold_consumer_lag_messages')
+      assert.notEqual(lag, undefined, `${service} ${number} reads no partition`)
+    }
+  }, READY_LIMIT_MS)
+}
+
 async function lanesAreShared({ databaseUrls }: OwnStack, count: number): Promise<void> {
   for (const [service, schema] of [
     ['order', 'orders'],
