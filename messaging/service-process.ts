@@ -1,5 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import Type, { type Static, type TObject } from 'typebox'
+import { asyncApiDocument } from '../contracts/asyncapi.ts'
+import { asyncApiPage } from '../contracts/asyncapi-page.ts'
 import { httpConfig, prefixOf, readConfig } from '../platform/config.ts'
 import { DatabaseError } from '../platform/database.ts'
 import {
@@ -8,6 +10,7 @@ import {
   openFrontDoor,
   pathOf,
   sendJson,
+  sendPage,
   sendProblem,
 } from '../platform/front-door.ts'
 import { createHttpClient, tracedCalls } from '../platform/http-client.ts'
@@ -91,8 +94,11 @@ export function runService<Schema extends TObject>(service: ServiceProcess<Schem
 function openDoor(config: ProcessConfig, name: string, path: string): Promise<FrontDoor> {
   const basePath = prefixOf(config.BASE_PATH)
   const handle = (inside: Inside, request: IncomingMessage, response: ServerResponse) => {
-    if (inside.has(name)) return inside.pass(name, request, response)
     const asked = pathOf(request.url ?? '/', basePath)
+    // It belongs to no single service: any of them shows it, wherever a gateway sends the request.
+    if (asked === '/asyncapi.json') return sendJson(response, 200, asyncApiDocument())
+    if (asked === '/asyncapi') return sendPage(response, asyncApiPage(`${basePath}/asyncapi.json`))
+    if (inside.has(name)) return inside.pass(name, request, response)
     if (asked === `/${path}/actuator/health/liveness`) {
       return sendJson(response, 200, { status: 'UP' })
     }

