@@ -178,7 +178,7 @@ async function format(
 ): Promise<void> {
   if (existsSync(join(folder, 'data', 'meta.properties'))) return
   const id = Buffer.from(crypto.getRandomValues(new Uint8Array(16))).toString('base64url')
-  const tool = ['kafka.tools.StorageTool', 'format', '-t', id, '-c']
+  const tool = ['kafka.tools.StorageTool', 'format', `--cluster-id=${id}`, '-c']
   const formatting = await run([...classPath, ...tool, join(folder, 'server.properties')])
   if ((await formatting.ended) === 0) return
   throw new Error(`${folder} could not be prepared for Kafka: ${tail(logFile)}`)
