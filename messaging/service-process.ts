@@ -1,7 +1,5 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import Type, { type Static, type TObject } from 'typebox'
-import { asyncApiDocument } from '../contracts/asyncapi.ts'
-import { asyncApiPage } from '../contracts/asyncapi-page.ts'
 import { httpConfig, prefixOf, readConfig } from '../platform/config.ts'
 import { DatabaseError } from '../platform/database.ts'
 import {
@@ -9,8 +7,8 @@ import {
   type Inside,
   openFrontDoor,
   pathOf,
+  sendAsyncApi,
   sendJson,
-  sendPage,
   sendProblem,
 } from '../platform/front-door.ts'
 import { createHttpClient, tracedCalls } from '../platform/http-client.ts'
@@ -96,8 +94,7 @@ function openDoor(config: ProcessConfig, name: string, path: string): Promise<Fr
   const handle = (inside: Inside, request: IncomingMessage, response: ServerResponse) => {
     const asked = pathOf(request.url ?? '/', basePath)
     // It belongs to no single service: any of them shows it, wherever a gateway sends the request.
-    if (asked === '/asyncapi.json') return sendJson(response, 200, asyncApiDocument())
-    if (asked === '/asyncapi') return sendPage(response, asyncApiPage(`${basePath}/asyncapi.json`))
+    if (sendAsyncApi(response, asked, basePath)) return
     if (inside.has(name)) return inside.pass(name, request, response)
     if (asked === `/${path}/actuator/health/liveness`) {
       return sendJson(response, 200, { status: 'UP' })

@@ -1,5 +1,7 @@
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
+import { asyncApiDocument } from '../contracts/asyncapi.ts'
+import { asyncApiPage } from '../contracts/asyncapi-page.ts'
 import { PROBLEMS, type ProblemCode, problemBody } from '../contracts/problems.ts'
 import type { HttpServer } from './http-server.ts'
 
@@ -122,7 +124,7 @@ export function sendJson(response: ServerResponse, status: number, body: unknown
   response.end(JSON.stringify(body))
 }
 
-export function sendPage(response: ServerResponse, page: string): void {
+function sendPage(response: ServerResponse, page: string): void {
   response.writeHead(200, { 'content-type': 'text/html; charset=utf-8', ...SECURITY })
   response.end(page)
 }
@@ -135,6 +137,14 @@ export function sendProblem(response: ServerResponse, code: ProblemCode, detail?
     ...SECURITY,
   })
   response.end(JSON.stringify(problemBody(code, detail ? { detail } : {})))
+}
+
+/** Answers who asks for the contract of the events; returns false where something else is asked for. */
+export function sendAsyncApi(response: ServerResponse, path: string, basePath: string): boolean {
+  if (path === '/asyncapi.json') sendJson(response, 200, asyncApiDocument())
+  else if (path === '/asyncapi') sendPage(response, asyncApiPage(`${basePath}/asyncapi.json`))
+  else return false
+  return true
 }
 
 const SECURITY = {

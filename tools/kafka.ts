@@ -12,7 +12,7 @@ import {
   withoutImage,
 } from './docker.ts'
 import { findJava } from './java.ts'
-import { type KeptProcess, startKept } from './kept-process.ts'
+import { type KeptProcess, lastLines, startKept } from './kept-process.ts'
 import { downloadJars } from './maven.ts'
 import { freePorts } from './ports.ts'
 import { root } from './repository-files.ts'
@@ -50,6 +50,8 @@ interface Programs {
 
 const VERSION = '4.3.1'
 export const KAFKA_IMAGE = `apache/kafka:${VERSION}`
+/** Of its log, in an error. */
+const LAST_LINES = 8
 const READY_LIMIT_MS = 90_000
 
 /**
@@ -80,7 +82,9 @@ export async function startKafka(options: KafkaOptions): Promise<Kafka> {
       await answers(brokers, broker.ended)
     } catch (error) {
       await broker.stop()
-      throw new Error(`Apache Kafka does not start: ${tail(logFile)}`, { cause: error })
+      throw new Error(`Apache Kafka does not start: ${lastLines(logFile, LAST_LINES)}`, {
+        cause: error,
+      })
     }
     return broker
   }
@@ -181,7 +185,7 @@ async function format(
   const tool = ['kafka.tools.StorageTool', 'format', `--cluster-id=${id}`, '-c']
   const formatting = await run([...classPath, ...tool, join(folder, 'server.properties')])
   if ((await formatting.ended) === 0) return
-  throw new Error(`${folder} could not be prepared for Kafka: ${tail(logFile)}`)
+  throw new Error(`${folder} could not be prepared for Kafka: ${lastLines(logFile, LAST_LINES)}`)
 }
 
 /** Resolves when the broker answers what it is asked; rejects when it ends before. */
@@ -209,10 +213,6 @@ async function answers(brokers: string, ended: Promise<number>): Promise<void> {
  * brokers that start at once should not look at the same ones.
  */
 const somewhere = () => 20_000 + 2 * Math.floor(Math.random() * 6_000)
-
-function tail(logFile: string): string {
-  return readFileSync(logFile, 'utf8').trimEnd().split('\n').slice(-8).join('\n')
-}
 
 if (import.meta.main) {
   const [folder = join(root, 'data', 'kafka'), port = '9092'] = process.argv.slice(2)

@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { closeSync, openSync } from 'node:fs'
+import { closeSync, existsSync, openSync, readFileSync } from 'node:fs'
 import { createInterface } from 'node:readline'
 import type { Readable } from 'node:stream'
 
@@ -63,6 +63,12 @@ export async function startKept(options: KeptProcessOptions): Promise<KeptProces
       clearTimeout(timer)
     },
   }
+}
+
+/** What a server said last; nothing where it has no log yet. */
+export function lastLines(logFile: string, count: number): string {
+  if (!existsSync(logFile)) return ''
+  return readFileSync(logFile, 'utf8').trimEnd().split('\n').slice(-count).join('\n')
 }
 
 const STOP_LIMIT_MS = 15_000

@@ -5,7 +5,7 @@ import { asyncApiDocument } from '../contracts/asyncapi.ts'
 import { asyncApiPage } from '../contracts/asyncapi-page.ts'
 import { problemBody } from '../contracts/problems.ts'
 import { prefixOf } from '../platform/config.ts'
-import { type KeptProcess, startKept } from './kept-process.ts'
+import { type KeptProcess, lastLines, startKept } from './kept-process.ts'
 import { root } from './repository-files.ts'
 import { until } from './until.ts'
 
@@ -51,7 +51,7 @@ export async function startNginx(folder: string, options: GatewayOptions): Promi
     await answers(url, server)
   } catch (cause) {
     await server.stop()
-    const said = [logFile, join(folder, 'error.log')].map(tail).join('')
+    const said = [logFile, join(folder, 'error.log')].map((file) => lastLines(file, 8)).join('\n')
     throw new Error(`nginx does not start: ${said.trim() || (cause as Error).message}`, { cause })
   }
   return { url, pid: server.pid, ended: server.ended, close: () => server.stop() }
@@ -126,12 +126,4 @@ function findNginx(): string {
 async function answers(url: string, server: KeptProcess): Promise<void> {
   const asked = async () => (await fetch(`${url}/asyncapi.json`)).ok
   await until(asked, { limitMs: READY_LIMIT_MS, ended: server.ended })
-}
-
-function tail(file: string): string {
-  try {
-    return readFileSync(file, 'utf8').split('\n').slice(-8).join('\n')
-  } catch {
-    return ''
-  }
 }

@@ -22,7 +22,7 @@ import {
   startContainer,
   withoutImage,
 } from './docker.ts'
-import { type KeptProcess, startKept } from './kept-process.ts'
+import { type KeptProcess, lastLines, startKept } from './kept-process.ts'
 import { type Restartable, restartable, type SignalAll } from './restartable.ts'
 import { until } from './until.ts'
 
@@ -99,7 +99,7 @@ export async function startPostgres(options: PostgresServerOptions): Promise<Pos
       await until(asked, { limitMs: READY_LIMIT_MS, ended: postmaster.ended })
     } catch (cause) {
       await end(postmaster)
-      const said = readFileSync(logFile, 'utf8').trimEnd().split('\n').slice(-8).join('\n')
+      const said = lastLines(logFile, 8)
       throw new Error(`PostgreSQL does not start: ${(cause as Error).message}\n${said}`, { cause })
     }
     return postmaster

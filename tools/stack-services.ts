@@ -1,6 +1,5 @@
-import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { startKept } from './kept-process.ts'
+import { lastLines, startKept } from './kept-process.ts'
 import { root } from './repository-files.ts'
 import { type Restartable, restartable } from './restartable.ts'
 import { SERVICES, type ServiceName } from './stack-options.ts'
@@ -102,7 +101,7 @@ export async function replicasReady(
       const { ended } = server
       await until(() => isReady(url, service), { limitMs: READY_LIMIT_MS, ended, signal })
     } catch (cause) {
-      const last = readFileSync(logFile, 'utf8').trimEnd().split('\n').slice(-4).join('\n')
+      const last = lastLines(logFile, 4)
       throw new Error(`${name} is not ready: ${(cause as Error).message}\n${last}`, { cause })
     }
     say(`${name}: ready at ${url}`)

@@ -1,14 +1,12 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import { asyncApiDocument } from '../../contracts/asyncapi.ts'
-import { asyncApiPage } from '../../contracts/asyncapi-page.ts'
 import { prefixOf } from '../../platform/config.ts'
 import {
   type FrontDoor,
   type Inside,
   openFrontDoor,
   pathOf,
+  sendAsyncApi,
   sendJson,
-  sendPage,
   sendProblem,
 } from '../../platform/front-door.ts'
 import { isLoopback } from '../../platform/http-server.ts'
@@ -38,8 +36,7 @@ export async function openGateway(config: AllInOneConfig): Promise<Gateway> {
     const [, first = '', second = '', third = '', fourth = ''] = path.split('/')
     const service = SERVICES[first]
     if (service) return inside.pass(service, request, response)
-    if (path === '/asyncapi.json') return sendJson(response, 200, asyncApiDocument())
-    if (path === '/asyncapi') return sendPage(response, asyncApiPage(`${basePath}/asyncapi.json`))
+    if (sendAsyncApi(response, path, basePath)) return
     if (path === '/') return sendJson(response, 200, INDEX)
     if (first === 'lab' && second === 'services' && config.LAB && lab) {
       void toLab(lab, request, response, third, fourth)

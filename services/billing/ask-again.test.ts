@@ -4,15 +4,15 @@ import { createOutbox, LANES } from '../../messaging/outbox.ts'
 import { migrate } from '../../platform/migrate.ts'
 import { openTestDatabase } from '../../tests/backends.ts'
 import { askForDeposits } from './ask-again.ts'
-import { migrations, SCHEMA } from './migrations/001-initial.ts'
-import { deadLetterReplay } from './migrations/002-dead-letter-replay.ts'
+import { SCHEMA } from './migrations/001-initial.ts'
+import { MIGRATIONS } from './migrations/all-migrations.ts'
 import { writeChanges } from './store.ts'
 
 const ASK_AFTER_MS = 5_000
 const ALL_LANES = Array.from({ length: LANES }, (_, lane) => lane)
 
 const database = await openTestDatabase()
-await migrate(database, SCHEMA, [...migrations, deadLetterReplay])
+await migrate(database, SCHEMA, MIGRATIONS)
 after(() => database.close())
 const outbox = createOutbox(SCHEMA)
 

@@ -18,8 +18,8 @@ import { type CommandContext, type Told, writeMessages } from './commands.ts'
 import type { NotificationConfig } from './config.ts'
 import { createMailer } from './mailer.ts'
 import type { Notice } from './message.ts'
-import { migrations, SCHEMA } from './migrations/001-initial.ts'
-import { deadLetterReplay } from './migrations/002-dead-letter-replay.ts'
+import { SCHEMA } from './migrations/001-initial.ts'
+import { MIGRATIONS } from './migrations/all-migrations.ts'
 import { tellCustomers } from './reactions.ts'
 import { notificationRoutes } from './routes.ts'
 import {
@@ -42,7 +42,7 @@ export async function createNotificationService(
   mailer = mailerOf(config),
 ): Promise<Service> {
   const { database, runtime, telemetry, tracer = noTracing } = parts
-  await migrate(database, SCHEMA, [...migrations, deadLetterReplay])
+  await migrate(database, SCHEMA, MIGRATIONS)
   const outbox = createOutbox(SCHEMA)
   const context = (): CommandContext => ({ outbox, newId: runtime.uuid, now: runtime.now() })
 
@@ -61,7 +61,7 @@ export async function createNotificationService(
 
   const write = inBatches<Notice, Told>(
     parts,
-    { schema: SCHEMA, traceOf: (notice) => traceOf(notice) },
+    { schema: SCHEMA, traceOf },
     (tx, notices) => writeMessages(tx, context(), notices),
     announce,
   )

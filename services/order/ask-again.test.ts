@@ -3,9 +3,8 @@ import { after, test } from 'node:test'
 import { createOutbox, LANES } from '../../messaging/outbox.ts'
 import { migrate } from '../../platform/migrate.ts'
 import { openTestDatabase } from '../../tests/backends.ts'
-import { migrations, SCHEMA } from './migrations/001-initial.ts'
-import { deadLetterReplay } from './migrations/002-dead-letter-replay.ts'
-import { watchTrace } from './migrations/003-watch-trace.ts'
+import { SCHEMA } from './migrations/001-initial.ts'
+import { MIGRATIONS } from './migrations/all-migrations.ts'
 import type { Order } from './order.ts'
 import { route } from './routing.ts'
 import { insertOrders, takeOrdersToAsk } from './store.ts'
@@ -15,7 +14,7 @@ const MAX_ASK_AFTER_MS = 60_000
 const ALL_LANES = Array.from({ length: LANES }, (_, lane) => lane)
 
 const database = await openTestDatabase()
-await migrate(database, SCHEMA, [...migrations, deadLetterReplay, watchTrace])
+await migrate(database, SCHEMA, MIGRATIONS)
 after(() => database.close())
 const outbox = createOutbox(SCHEMA)
 

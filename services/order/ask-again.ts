@@ -44,12 +44,12 @@ export function startAskingAgain(options: AskAgainOptions): { close(): Promise<v
         takeOrdersToAsk(tx, now, config.ASK_AGAIN_AFTER_MS, MAX_ASK_AFTER_MS, LOOK_LIMIT, state)
       const pending = await take('PENDING')
       const canceled = await take('CANCELED')
-      const ask = (effect: OrderEffect) => (one: (typeof pending)[number]) =>
+      const again = (effect: OrderEffect) => (one: (typeof pending)[number]) =>
         route(effect, one.order, one.order.reason, now, one.trace)
       const messages = [
-        ...pending.map(ask('requestPayment')),
+        ...pending.map(again('requestPayment')),
         // The void goes first and wins; the request after it has billing say what became of both.
-        ...canceled.flatMap((one) => [ask('voidPayment')(one), ask('requestPayment')(one)]),
+        ...canceled.flatMap((one) => [again('voidPayment')(one), again('requestPayment')(one)]),
       ]
       await outbox.enqueue(tx, messages, now)
       return { orders: [...pending, ...canceled], tx }

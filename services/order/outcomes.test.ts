@@ -4,16 +4,15 @@ import { migrate } from '../../platform/migrate.ts'
 import { systemRuntime } from '../../platform/runtime.ts'
 import { createLog } from '../../platform/telemetry.ts'
 import { openTestDatabase } from '../../tests/backends.ts'
-import { migrations, SCHEMA } from './migrations/001-initial.ts'
-import { deadLetterReplay } from './migrations/002-dead-letter-replay.ts'
-import { watchTrace } from './migrations/003-watch-trace.ts'
+import { SCHEMA } from './migrations/001-initial.ts'
+import { MIGRATIONS } from './migrations/all-migrations.ts'
 import type { Order } from './order.ts'
 import { createOutcomes } from './outcomes.ts'
 import { changeOrders, findOrders, insertOrders } from './store.ts'
 
 const LIMIT_MS = 10_000
 const database = await openTestDatabase()
-await migrate(database, SCHEMA, [...migrations, deadLetterReplay, watchTrace])
+await migrate(database, SCHEMA, MIGRATIONS)
 const parts = { database, runtime: systemRuntime, log: createLog('silent', 'order') }
 const [first, second] = [0, 1].map(() => createOutcomes({ ...parts, soleProcess: false })) as [
   ReturnType<typeof createOutcomes>,

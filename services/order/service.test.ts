@@ -1,44 +1,14 @@
 // Long, because it takes an order through all that can happen to it at one running service.
 import assert from 'node:assert/strict'
-import { after, describe, test } from 'node:test'
+import { describe, test } from 'node:test'
 import type { InteractionStyle } from '../../contracts/style.ts'
-import {
-  caller,
-  type FakeAnswer,
-  openParts,
-  readTopics,
-  sendBare,
-  startFakeService,
-  until,
-} from '../../tests/harness.ts'
-import { createOrderService } from './service.ts'
+import { type FakeAnswer, sendBare, until } from '../../tests/harness.ts'
+import { LOOK_MS, ORDER_DEADLINE_MS, startOrder } from '../../tests/order-service.ts'
 
-const ASK_AGAIN_AFTER_MS = 100
-const ORDER_DEADLINE_MS = 600_000
-/** The service looks once a second for orders that wait for long. */
-const LOOK_MS = 1_000
-
-const { parts, clock, close } = await openParts('order')
-const { bus, database } = parts
-const billing = await startFakeService({ status: 200, body: 'paid' })
-const service = await createOrderService(parts, {
-  INTERACTION_STYLE: 'events',
-  ALLOW_STYLE_OVERRIDE: true,
-  CALL_TIMEOUT_MS: 300,
-  IDEMPOTENCY_KEY_TTL_MS: 86_400_000,
-  UNIT_PRICE: '65',
-  ASK_AGAIN_AFTER_MS,
-  ORDER_DEADLINE_MS,
-  BILLING_URL: billing.url,
-})
-const wire = await readTopics(bus, ['billing', 'payment'])
-after(async () => {
-  await wire.close()
-  await service.close()
-  await billing.close()
-  await close()
-})
-const call = caller(service)
+const { bus, database, clock, billing, wire, call } = await startOrder(
+  { status: 200, body: 'paid' },
+  ['billing', 'payment'],
+)
 
 const traceparent = '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01'
 const theirTrace = { traceparent, tracestate: 'shop=7' }

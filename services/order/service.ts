@@ -28,10 +28,8 @@ import {
   placeOrders,
 } from './commands.ts'
 import type { OrderConfig } from './config.ts'
-import { migrations, SCHEMA } from './migrations/001-initial.ts'
-import { deadLetterReplay } from './migrations/002-dead-letter-replay.ts'
-import { watchTrace } from './migrations/003-watch-trace.ts'
-import { voidWatch } from './migrations/004-void-watch.ts'
+import { SCHEMA } from './migrations/001-initial.ts'
+import { MIGRATIONS } from './migrations/all-migrations.ts'
 import type { OrderState } from './order.ts'
 import { createOutcomes } from './outcomes.ts'
 import { settleOrders } from './reactions.ts'
@@ -52,7 +50,7 @@ export async function createOrderService(
   config: OrderConfig & { readonly BILLING_URL: string },
 ): Promise<Service> {
   const { database, runtime, log } = parts
-  await migrate(database, SCHEMA, [...migrations, deadLetterReplay, watchTrace, voidWatch])
+  await migrate(database, SCHEMA, MIGRATIONS)
   const outbox = createOutbox(SCHEMA)
   const idempotency = createIdempotency(SCHEMA)
   const outcomes = createOutcomes(parts)

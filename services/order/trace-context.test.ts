@@ -1,39 +1,17 @@
 import assert from 'node:assert/strict'
-import { after, test } from 'node:test'
+import { test } from 'node:test'
 import type { InteractionStyle } from '../../contracts/style.ts'
-import { caller, openParts, readTopics, startFakeService, until } from '../../tests/harness.ts'
-import { createOrderService } from './service.ts'
+import { until } from '../../tests/harness.ts'
+import { LOOK_MS, ORDER_DEADLINE_MS, startOrder } from '../../tests/order-service.ts'
 
-const ORDER_DEADLINE_MS = 600_000
-/** The service looks once a second for orders that wait for long. */
-const LOOK_MS = 1_000
-
-const { parts, clock, close } = await openParts('order')
-const billing = await startFakeService('cut')
-const service = await createOrderService(parts, {
-  INTERACTION_STYLE: 'events',
-  ALLOW_STYLE_OVERRIDE: true,
-  CALL_TIMEOUT_MS: 300,
-  IDEMPOTENCY_KEY_TTL_MS: 86_400_000,
-  UNIT_PRICE: '65',
-  ASK_AGAIN_AFTER_MS: 100,
-  ORDER_DEADLINE_MS,
-  BILLING_URL: billing.url,
-})
-const wire = await readTopics(parts.bus, ['billing', 'payment'])
-after(async () => {
-  await wire.close()
-  await service.close()
-  await billing.close()
-  await close()
-})
+const { clock, billing, wire, call } = await startOrder('cut', ['billing', 'payment'])
 
 const theirs = {
   traceparent: '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01',
   tracestate: 'shop=7',
 }
 const place = (accountId: string, style: InteractionStyle, headers: Record<string, string>) =>
-  caller(service)('POST', `/orders?profileId=${accountId}`, {
+  call('POST', `/orders?profileId=${accountId}`, {
     body: { productQuantity: 3 },
     headers: { 'x-interaction-style': style, ...headers },
   })

@@ -1,40 +1,12 @@
 import assert from 'node:assert/strict'
-import { after, test } from 'node:test'
+import { test } from 'node:test'
 import type { InteractionStyle } from '../../contracts/style.ts'
-import {
-  caller,
-  openParts,
-  readTopics,
-  sendBare,
-  startFakeService,
-  until,
-} from '../../tests/harness.ts'
-import { createOrderService } from './service.ts'
+import { sendBare, until } from '../../tests/harness.ts'
+import { LOOK_MS, startOrder } from '../../tests/order-service.ts'
 
-/** Order looks once a second for what is to be asked for again. */
-const LOOK_MS = 1_000
-
-const { parts, clock, close } = await openParts('order')
-const { bus, database } = parts
-const billing = await startFakeService({ status: 200, body: 'paid' })
-const service = await createOrderService(parts, {
-  INTERACTION_STYLE: 'events',
-  ALLOW_STYLE_OVERRIDE: true,
-  CALL_TIMEOUT_MS: 300,
-  IDEMPOTENCY_KEY_TTL_MS: 86_400_000,
-  UNIT_PRICE: '65',
-  ASK_AGAIN_AFTER_MS: 100,
-  ORDER_DEADLINE_MS: 600_000,
-  BILLING_URL: billing.url,
-})
-const wire = await readTopics(bus, ['billing'])
-after(async () => {
-  await wire.close()
-  await service.close()
-  await billing.close()
-  await close()
-})
-const call = caller(service)
+const { bus, database, clock, wire, call } = await startOrder({ status: 200, body: 'paid' }, [
+  'billing',
+])
 
 const said = (accountId: string) => wire.of(accountId).map(({ body }) => body.event)
 const isWatched = async (orderId: string) =>

@@ -14,31 +14,36 @@ export async function assertCleanBooks(
   isExpected: (violation: Violation) => boolean = () => false,
 ): Promise<void> {
   await eventually(async () => {
-    const violations = await audit({
-      ...program.databases,
-      ...program.log,
-      letters: await lettersIn(program.maildir),
-      now: Date.now(),
-      settled: true,
-    })
-    assert.deepEqual(
-      violations.filter((violation) => !isExpected(violation)),
-      [],
-    )
+    await assertNoViolation(program, isExpected)
     for (const service of ['orders', 'billing', 'notification'])
       await assertAllRead(program, service)
   })
 }
 
+/** Resolves with the violations that were expected. */
+export async function assertNoViolation(
+  { databases, log, maildir }: Pick<RunningProgram, 'databases' | 'log' | 'maildir'>,
+  isExpected: (violation: Violation) => boolean,
+): Promise<readonly Violation[]> {
+  const violations = await audit({
+    ...databases,
+    ...log,
+    letters: await lettersIn(maildir),
+    now: Date.now(),
+    settled: true,
+  })
+  assert.deepEqual(
+    violations.filter((violation) => !isExpected(violation)),
+    [],
+  )
+  return violations
+}
+
 /** Every partition that a service reads has a reader, and no message is left in it. */
-async function assertAllRead({ read }: Pick<Client, 'read'>, service: string): Promise<void> {
-  const metrics = await read<string>(`/${service}/actuator/prometheus`)
-  const valuesOf = (name: string) =>
-    [...metrics.matchAll(new RegExp(`^${name}\\{.*\\} (\\S+)$`, 'gm'))].map(([, value]) =>
-      Number(value),
-    )
-  const lags = valuesOf('trifold_consumer_lag_messages')
-  const partitions = valuesOf('trifold_consumer_topic_partitions')
+export async function assertAllRead({ read }: Pick<Client, 'read'>, service: string) {
+  const scrape = await read<string>(`/${service}/actuator/prometheus`)
+  const lags = valuesOf(scrape, 'trifold_consumer_lag_messages')
+  const partitions = valuesOf(scrape, 'trifold_consumer_topic_partitions')
   assert.ok(partitions.length > 0, `${service} reads no topic`)
   assert.equal(
     lags.length,
@@ -49,4 +54,11 @@ async function assertAllRead({ read }: Pick<Client, 'read'>, service: string): P
     [],
     `${service} has not read everything`,
   )
+}
+
+/** The values of a metric, of those series whose labels contain the text. */
+export function valuesOf(scrape: string, name: string, labels = ''): number[] {
+  return [...scrape.matchAll(new RegExp(`^${name}\\{(.*)\\} (\\S+)$`, 'gm'))]
+    .filter(([, found]) => found!.includes(labels))
+    .map(([, , value]) => Number(value))
 }

@@ -1,14 +1,15 @@
 import assert from 'node:assert/strict'
-import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Switch, switchable } from '../../apps/all-in-one/lab.ts'
 import { createKafkaBus } from '../../messaging/kafka-bus.ts'
 import { openPostgres } from '../../platform/postgres.ts'
 import { systemRuntime } from '../../platform/runtime.ts'
 import { createLog } from '../../platform/telemetry.ts'
+import { lastLines } from '../../tools/kept-process.ts'
 import { freePorts } from '../../tools/ports.ts'
 import type { Restartable } from '../../tools/restartable.ts'
 import { type Stack, startStack } from '../../tools/stack.ts'
+import type { StackOptions } from '../../tools/stack-options.ts'
 import { isReady, type Replica } from '../../tools/stack-services.ts'
 import { until } from '../../tools/until.ts'
 import { createClient } from './client.ts'
@@ -16,6 +17,7 @@ import { PATIENCE_MS } from './world.ts'
 
 const START_LIMIT_MS = 180_000
 const ONE_OF_EACH = { order: 1, billing: 1, notification: 1 } as const
+const LOG_LINES = 20
 /** A test looks inside; it does no work there. */
 const CONNECTIONS = 2
 
@@ -24,7 +26,7 @@ const CONNECTIONS = 2
  * folder. The settings are the environment of the services.
  */
 export async function startOnStack(folder: string, settings: Readonly<Record<string, string>>) {
-  const stack = await startIn(folder, settings)
+  const stack = await startStackIn(folder, ONE_OF_EACH, settings)
   const open = (url: string) => openPostgres({ url, maxConnections: CONNECTIONS })
   const urls = stack.databaseUrls
   const [orders, billing, notification] = await Promise.all([
@@ -68,14 +70,18 @@ export async function startOnStack(folder: string, settings: Readonly<Record<str
   }
 }
 
-async function startIn(
+/** A stack of a test, on ports that others are unlikely to look at in the same moment. */
+export async function startStackIn(
   folder: string,
+  replicas: StackOptions['replicas'],
   environment: Readonly<Record<string, string>>,
 ): Promise<Stack> {
   const said: string[] = []
-  const port = await freePorts(8_200 + Math.floor(Math.random() * 700), 1)
   return await startStack({
-    ...{ replicas: ONE_OF_EACH, environment, folder, port },
+    ...{ replicas, environment, folder },
+    // Below the ports of outgoing connections, the highest of the usual ones included.
+    portOffset: 50 * Math.floor(60 + Math.random() * 380),
+    port: await freePorts(9_300 + Math.floor(Math.random() * 600), 1),
     signal: AbortSignal.timeout(START_LIMIT_MS),
     say: (line) => said.push(line),
   }).catch((cause) => {
@@ -91,7 +97,7 @@ function switchOf(stack: Stack, replica: Replica): Switch {
   const { server } = replica
   return switchOfRunning(server, {
     begun: () => ready(stack, replica),
-    end: () => stopWell(replica),
+    end: async () => void (await stopWell(replica)),
   })
 }
 
@@ -117,10 +123,13 @@ function switchOfRunning(
   })
 }
 
-async function stopWell({ service, server, logFile }: Replica): Promise<void> {
+/** Lets a replica end by SIGTERM, and tells how many milliseconds that took. */
+export async function stopWell({ service, server, logFile }: Replica): Promise<number> {
+  const begunMs = performance.now()
   const { ended } = server
   await server.stop()
   const code = await ended
-  const last = readFileSync(logFile, 'utf8').trimEnd().split('\n').slice(-20).join('\n')
-  assert.equal(code, 0, `${service} ended with code ${code}:\n${last}`)
+  const said = lastLines(logFile, LOG_LINES)
+  assert.equal(code, 0, `${service} ended with code ${code}:\n${said}`)
+  return performance.now() - begunMs
 }

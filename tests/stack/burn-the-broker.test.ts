@@ -10,8 +10,9 @@ import { lettersIn } from '../../apps/audit/maildir.ts'
 import { STYLES } from '../../contracts/style.ts'
 import { TOPICS } from '../../messaging/topics.ts'
 import { openPostgres } from '../../platform/postgres.ts'
-import { replicasReady } from '../../tools/stack-services.ts'
+import { PATHS, replicasReady } from '../../tools/stack-services.ts'
 import { makeTopics } from '../../tools/topics.ts'
+import { assertAllRead } from '../e2e/books.ts'
 import { eventually } from '../e2e/client.ts'
 import { beginShopping, type Customers, orderOf } from './customers.ts'
 import { type Errand, toldOf, tryOnce } from './errands.ts'
@@ -32,16 +33,20 @@ const { client, replicas } = stack
 const billing = replicas.find(({ service }) => service === 'billing')!
 
 const toldCount = ({ errands }: Customers) => errands.filter(toldOf).length
+async function shopToTheEnd(): Promise<Customers> {
+  const customers = await beginShopping(client)
+  await eventually(async () => assert.ok(toldCount(customers) >= ERRANDS), LIMIT_MS)
+  await customers.stop()
+  await customers.insist(LIMIT_MS)
+  return customers
+}
 const readyAgain = () => replicasReady(replicas, AbortSignal.timeout(LIMIT_MS), () => undefined)
 
 test(
   'what only the log held for billing is asked for again, and every customer hears of it',
   TIMEOUT,
   async () => {
-    const customers = await beginShopping(client)
-    await eventually(async () => assert.ok(toldCount(customers) >= ERRANDS), LIMIT_MS)
-    await customers.stop()
-    await customers.insist(LIMIT_MS)
+    const customers = await shopToTheEnd()
     await stack.booksAreClean(LIMIT_MS)
 
     await billing.server.kill()
@@ -88,11 +93,8 @@ test(
   TIMEOUT,
   async () => {
     // What the fires left is read to its end, and then there is enough that is read twice.
-    const customers = await beginShopping(client)
-    await eventually(async () => assert.ok(toldCount(customers) >= ERRANDS), LIMIT_MS)
-    await customers.stop()
-    await customers.insist(LIMIT_MS)
-    await eventually(assertAllRead, LIMIT_MS)
+    const customers = await shopToTheEnd()
+    await eventually(allIsRead, LIMIT_MS)
     await stack.booksAreClean(LIMIT_MS, isOfLostAnnouncement)
 
     await Promise.all(replicas.map(({ server }) => server.stop()))
@@ -101,7 +103,7 @@ test(
     await Promise.all(replicas.map(({ server }) => server.start()))
     await readyAgain()
     await eventually(async () => {
-      await assertAllRead()
+      await allIsRead()
       for (const replica of replicas) {
         const metrics = (await askReplica(replica, 'actuator/prometheus')).body
         const handled = metricOf(metrics, 'trifold_consumer_messages_total') ?? 0
@@ -155,14 +157,8 @@ async function outboxOf(service: 'order'): Promise<number | undefined> {
   return metricOf(body, 'trifold_outbox_rows', 'carrier="broker"')
 }
 
-/** Every partition has a reader, and nothing is left in it. */
-async function assertAllRead(): Promise<void> {
-  for (const replica of replicas) {
-    const { body } = await askReplica(replica, 'actuator/prometheus')
-    const lags = body.match(/^trifold_consumer_lag_messages\{.*$/gm) ?? []
-    assert.equal(lags.length, metricOf(body, 'trifold_consumer_topic_partitions'))
-    assert.equal(metricOf(body, 'trifold_consumer_lag_messages'), 0)
-  }
+const allIsRead = async () => {
+  for (const { service } of replicas) await assertAllRead(client, PATHS[service])
 }
 
 /** What must be the same afterwards: a hash of the ledger, and what customers see. */

@@ -4,9 +4,10 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { type Replica, replicasReady } from '../../tools/stack-services.ts'
 import { until } from '../../tools/until.ts'
 import { eventually } from '../e2e/client.ts'
+import { stopWell } from '../e2e/stack-program.ts'
 import { beginShopping, type Customers } from './customers.ts'
 import { describeErrand, type Errand, type Try, toldOf } from './errands.ts'
-import { askReplica, drain, startOwnStack } from './own-stack.ts'
+import { askReplica, startOwnStack } from './own-stack.ts'
 import { assertPromisesKept } from './promises.ts'
 import { memoryOf, type WatchReport, watchOutage } from './watch.ts'
 
@@ -65,7 +66,7 @@ for (const outage of OUTAGES) {
     assertMemory(memoryBefore, memoryAfter)
 
     // Who has to end now, ends well; who starts now waits.
-    const drains = await Promise.all(replicas.map(drain))
+    const drains = await Promise.all(replicas.map(stopWell))
     for (const tookMs of drains) assert.ok(tookMs < DRAIN_LIMIT_MS)
     await Promise.all(replicas.map((replica) => replica.server.start()))
     await Promise.all(replicas.map(assertAliveNotReady))
