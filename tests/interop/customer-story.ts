@@ -10,6 +10,8 @@ import { LIMIT_MS } from './witnesses.ts'
 export async function liveThrough(ours: Client, style: InteractionStyle): Promise<string> {
   const account = await ours.createAccount()
   for (const amount of [0.01, 199.9]) await ours.deposit(account, amount, style)
+  // An order may overtake a deposit in `events`: they leave through the relays of two services.
+  await eventually(async () => assert.equal(await ours.balance(account), 199.91), LIMIT_MS)
   const settled = (id: string) => ours.getOrder(account, id, 30)
   const paid = await ours.order(account, { style })
   assert.equal((await settled(paid.body)).state, 'APPROVED')
