@@ -1,0 +1,204 @@
+import { mkdirSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
+import { type Client, escapeIdentifier } from 'pg'
+import { TOPICS } from '../../messaging/topics.ts'
+import { lockFolder } from '../../platform/folder-lock.ts'
+import { migrate } from '../../platform/migrate.ts'
+import { openPostgres } from '../../platform/postgres.ts'
+import { MIGRATIONS as BILLING } from '../../services/billing/migrations/all-migrations.ts'
+import { MIGRATIONS as NOTIFICATION } from '../../services/notification/migrations/all-migrations.ts'
+import { MIGRATIONS as ORDERS } from '../../services/order/migrations/all-migrations.ts'
+import { startKafka } from '../../tools/kafka.ts'
+import { type KeptProcess, startKept } from '../../tools/kept-process.ts'
+import { freePorts } from '../../tools/ports.ts'
+import { databaseUrl, makeDatabases, startPostgres } from '../../tools/postgres.ts'
+import { root } from '../../tools/repository-files.ts'
+import type { Restartable } from '../../tools/restartable.ts'
+import { SERVICES, type ServiceName } from '../../tools/stack-options.ts'
+import { isReady, replicaEnvironment } from '../../tools/stack-services.ts'
+import { makeTopics } from '../../tools/topics.ts'
+import { until } from '../../tools/until.ts'
+import { inDatabase } from './books.ts'
+
+/**
+ * One Kafka and one PostgreSQL with their own defaults (so fsync is on), the services as processes that
+ * call each other directly, and beside the services' databases one for the references.
+ */
+export interface BenchStack {
+  readonly brokers: string
+  readonly kafka: Restartable
+  readonly postgres: Restartable
+  /** Of PostgreSQL's superuser, by database. */
+  readonly urls: Readonly<Record<ServiceName | 'reference', string>>
+  readonly folder: string
+  readonly say: (line: string) => void
+  /** Lets exactly these services run, each ready; those that run already go on. */
+  serve(names: readonly ServiceName[], settings?: Settings): Promise<Running>
+  close(): Promise<void>
+}
+
+export interface Running {
+  /** Where each answers, whether it runs or not. */
+  readonly urls: Readonly<Record<ServiceName, string>>
+  /** Of those that run. */
+  readonly pids: Readonly<Record<string, number>>
+}
+
+export type Settings = Readonly<Record<string, string>>
+
+/** Below those of the stack and of tests, which may run at the same time. */
+const KAFKA_PORT = 19_392
+const POSTGRES_PORT = 19_440
+const SERVICE_PORT = 19_411
+const MAX_CONNECTIONS = 120
+const READY_LIMIT_MS = 60_000
+const STOP_LIMIT_MS = 25_000
+const DATABASES = {
+  order: 'orders',
+  billing: 'billing',
+  notification: 'notification',
+  reference: 'reference',
+} as const
+
+export async function openBenchStack(say: (line: string) => void): Promise<BenchStack> {
+  const folder = join(root, 'data', 'bench')
+  mkdirSync(folder, { recursive: true })
+  const lock = lockFolder(folder)
+  const closers: (() => Promise<unknown>)[] = [async () => lock.release()]
+  async function close(): Promise<void> {
+    for (const closer of closers.splice(0).reverse()) await closer()
+  }
+  try {
+    for (const part of ['kafka', 'logs'])
+      rmSync(join(folder, part), { recursive: true, force: true })
+    mkdirSync(join(folder, 'logs'))
+    const postgres = await startPostgres({
+      folder: join(folder, 'postgres'),
+      port: await freePorts(POSTGRES_PORT, 1),
+      maxConnections: MAX_CONNECTIONS,
+      logFile: join(folder, 'logs', 'postgres.log'),
+    })
+    closers.push(postgres.close)
+    const port = await freePorts(KAFKA_PORT, 2)
+    const kafka = await startKafka({ folder: join(folder, 'kafka'), port, say })
+    closers.push(kafka.close)
+    const { brokers } = kafka
+    await makeTopics(brokers, TOPICS)
+    const urls = await makeDatabasesAnew(postgres.url)
+    const services = await createServices({ brokers, urls, folder })
+    closers.push(services.close)
+    const { serve } = services
+    return {
+      ...{ brokers, urls, folder, say, serve, close },
+      kafka: kafka.server,
+      postgres: postgres.server,
+    }
+  } catch (error) {
+    await close()
+    throw error
+  }
+}
+
+/** Each with the tables of its service, the reference's with those of all, and nothing of before. */
+async function makeDatabasesAnew(serverUrl: string): Promise<BenchStack['urls']> {
+  const superuser = new URL(serverUrl)
+  superuser.username = 'postgres'
+  await inDatabase(superuser.href, async (client: Client) => {
+    for (const name of Object.values(DATABASES)) {
+      await client.query(`drop database if exists ${escapeIdentifier(name)} with (force)`)
+    }
+  })
+  await makeDatabases(superuser.href, Object.values(DATABASES))
+  const urlOf = (name: string) => databaseUrl(superuser.href, name)
+  const urls = {
+    order: urlOf(DATABASES.order),
+    billing: urlOf(DATABASES.billing),
+    notification: urlOf(DATABASES.notification),
+    reference: urlOf(DATABASES.reference),
+  }
+  await migrateTo(urls.order, { orders: ORDERS })
+  await migrateTo(urls.billing, { billing: BILLING })
+  await migrateTo(urls.notification, { notification: NOTIFICATION })
+  await migrateTo(urls.reference, {
+    orders: ORDERS,
+    billing: BILLING,
+    notification: NOTIFICATION,
+  })
+  return urls
+}
+
+async function migrateTo(url: string, schemas: Readonly<Record<string, typeof ORDERS>>) {
+  const database = await openPostgres({ url, maxConnections: 1 })
+  for (const [schema, migrations] of Object.entries(schemas)) {
+    await migrate(database, schema, migrations)
+  }
+  await database.close()
+}
+
+/** The services as processes, which come and go with `serve`. */
+async function createServices(around: {
+  readonly brokers: string
+  readonly urls: BenchStack['urls']
+  readonly folder: string
+}) {
+  const { brokers, urls: databaseUrls, folder } = around
+  const first = await freePorts(SERVICE_PORT, SERVICES.length)
+  const ports = { order: first, billing: first + 1, notification: first + 2 }
+  const urlOf = (service: ServiceName) => `http://127.0.0.1:${ports[service]}`
+  const urls = {
+    order: urlOf('order'),
+    billing: urlOf('billing'),
+    notification: urlOf('notification'),
+  }
+  const running = new Map<ServiceName, { readonly kept: KeptProcess; readonly said: string }>()
+
+  async function start(service: ServiceName, settings: Settings): Promise<void> {
+    const logs = join(folder, 'logs')
+    const environment = replicaEnvironment(
+      { service, port: ports[service] },
+      {
+        ...{ brokers, databaseUrls, logs },
+        gatewayUrl: '',
+        basePath: '/otusapp/gur-ok',
+        maildir: join(folder, 'mail'),
+        environment: { LOG_LEVEL: 'warn', ...settings },
+      },
+    )
+    const direct = {
+      ORDER_URL: urls.order,
+      BILLING_URL: urls.billing,
+      NOTIFICATION_URL: urls.notification,
+    }
+    const kept = await startKept({
+      command: process.execPath,
+      args: [join(root, 'services', service, 'main.ts')],
+      folder: root,
+      env: { ...environment, ...direct },
+      logFile: join(logs, `${service}.log`),
+    })
+    running.set(service, { kept, said: JSON.stringify(settings) })
+    const { ended } = kept
+    await until(() => isReady(urls[service], service), { limitMs: READY_LIMIT_MS, ended })
+  }
+
+  async function stop(service: ServiceName): Promise<void> {
+    const one = running.get(service)
+    running.delete(service)
+    await one?.kept.stop(STOP_LIMIT_MS)
+  }
+
+  async function serve(names: readonly ServiceName[], settings: Settings = {}): Promise<Running> {
+    const said = JSON.stringify(settings)
+    // Callers first, as in any deployment that ends in peace.
+    for (const service of SERVICES) {
+      const one = running.get(service)
+      if (one && (!names.includes(service) || one.said !== said)) await stop(service)
+    }
+    const due = names.filter((service) => !running.has(service))
+    await Promise.all(due.map((service) => start(service, settings)))
+    const pids = [...running].map(([service, { kept }]) => [service, kept.pid])
+    return { urls, pids: Object.fromEntries(pids) }
+  }
+
+  return { serve, close: () => serve([]) }
+}

@@ -1,0 +1,109 @@
+import type { BenchStack } from './bench-stack.ts'
+import { type Spread, spreadOf } from './statistics.ts'
+
+/** One question of the benchmark: something of ours against what a sceptic would hold against it. */
+export interface Bench {
+  readonly name: string
+  readonly ours: string
+  readonly reference: string
+  /** What the figures are, of either side. */
+  readonly unit: string
+  /** Ratios of ours to the reference: to be reached on a quiet machine, and aimed at. */
+  readonly reach: number
+  readonly aim: number
+  /** Where less is better, such as a latency. */
+  readonly lessIsBetter?: boolean
+  /** Needs minutes, and so is left out of --quick unless it is named. */
+  readonly isLong?: boolean
+  open(stack: BenchStack, pace: Pace): Promise<Contest>
+}
+
+export interface Pace {
+  /** Of each round of each side. */
+  readonly seconds: number
+  readonly rounds: number
+  readonly quick: boolean
+}
+
+export interface Contest {
+  ours(): Promise<Run>
+  reference(): Promise<Run>
+  close(): Promise<void>
+}
+
+export interface Run {
+  readonly figure: number
+  /** What else was seen, in milliseconds per order and the like. */
+  readonly costs?: Costs
+}
+
+export type Costs = Readonly<Record<string, number>>
+
+export interface Outcome {
+  readonly name: string
+  readonly ours: string
+  readonly reference: string
+  readonly unit: string
+  readonly ratio: Spread
+  readonly reach: number
+  readonly aim: number
+  readonly lessIsBetter: boolean
+  readonly figures: { readonly ours: Spread; readonly reference: Spread }
+  readonly rounds: number
+  /** The median of each. */
+  readonly costs: Costs
+}
+
+/**
+ * Ours and the reference in turn: what else goes on on the machine hits both, and each pair is a ratio.
+ * The first pair warms up and is not counted.
+ */
+export async function alternate(
+  bench: Bench,
+  stack: BenchStack,
+  pace: Pace,
+  say: (line: string) => void,
+): Promise<Outcome> {
+  const contest = await bench.open(stack, pace)
+  const ours: Run[] = []
+  const reference: Run[] = []
+  try {
+    for (let round = 0; round <= pace.rounds; round += 1) {
+      const pair = { ours: await contest.ours(), reference: await contest.reference() }
+      const what = round === 0 ? 'warm-up' : `round ${round} of ${pace.rounds}`
+      const figures = [pair.ours, pair.reference].map(({ figure }) => inShort(figure))
+      const ratio = inShort(pair.ours.figure / pair.reference.figure)
+      say(`${bench.name}: ${what}: ${figures.join(' to ')} ${bench.unit}, ratio ${ratio}`)
+      if (round === 0) continue
+      ours.push(pair.ours)
+      reference.push(pair.reference)
+    }
+  } finally {
+    await contest.close()
+  }
+  return outcomeOf(bench, ours, reference)
+}
+
+function outcomeOf(bench: Bench, ours: readonly Run[], reference: readonly Run[]): Outcome {
+  const { name, unit, reach, aim, lessIsBetter = false } = bench
+  const figuresOf = (runs: readonly Run[]) => runs.map(({ figure }) => figure)
+  const ratios = ours.map(({ figure }, index) => figure / reference[index]!.figure)
+  const kinds = new Set(ours.flatMap(({ costs = {} }) => Object.keys(costs)))
+  const costs = [...kinds].map((kind) => {
+    const seen = ours.flatMap((run) => run.costs?.[kind] ?? [])
+    return [kind, spreadOf(seen).median]
+  })
+  return {
+    ...{ name, ours: bench.ours, reference: bench.reference, unit, reach, aim, lessIsBetter },
+    ratio: spreadOf(ratios),
+    figures: { ours: spreadOf(figuresOf(ours)), reference: spreadOf(figuresOf(reference)) },
+    rounds: ours.length,
+    costs: Object.fromEntries(costs),
+  }
+}
+
+/** Three digits that mean something, as a person writes them. */
+export function inShort(value: number): string {
+  if (value >= 100) return Math.round(value).toLocaleString('en')
+  return String(Number(value.toPrecision(3)))
+}

@@ -1,0 +1,107 @@
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import type { InteractionStyle } from '../../contracts/style.ts'
+import { SERVICES } from '../../tools/stack-options.ts'
+import type { BenchStack, Running } from './bench-stack.ts'
+import { accountId, assertBooks, openBooks, settled } from './books.ts'
+import type { Bench, Contest, Costs, Pace, Run } from './contest.ts'
+import type { Load, LoadResult } from './load.ts'
+import { startMeasured } from './measured-process.ts'
+import { pgbenchScript, runPgbench } from './pgbench.ts'
+import { type Usage, usageOf } from './processes.ts'
+import { recordOrder } from './recording.ts'
+
+/** The whole flow of orders against pgbench with the same statements, one order to a commit. */
+interface Flow {
+  readonly style: InteractionStyle
+  readonly connections: number
+  readonly accounts: number
+}
+
+const PGBENCH_CLIENTS = 16
+const ACCOUNTS = 1_000
+const SETTLE_LIMIT_MS = 120_000
+
+const PGBENCH = `pgbench: the same statements, four commits per order, ${PGBENCH_CLIENTS} clients`
+
+export const FLOW_BENCHES: readonly Bench[] = [
+  flowBench('events', { style: 'events', connections: 256, accounts: ACCOUNTS }, 2.5, 4),
+  flowBench('http', { style: 'http', connections: 64, accounts: ACCOUNTS }, 1, 1.5),
+  flowBench('hybrid', { style: 'hybrid', connections: 64, accounts: ACCOUNTS }, 1, 1.5),
+  {
+    ...flowBench('hot', { style: 'events', connections: 256, accounts: 1 }, 4, 6),
+    ours: 'orders settled, events, 256 connections, all of one account',
+    reference: `${PGBENCH}, all on one hot row`,
+  },
+]
+
+function flowBench(name: string, flow: Flow, reach: number, aim: number): Bench {
+  const { style, connections } = flow
+  return {
+    ...{ name, reach, aim },
+    ours: `orders settled, ${style}, ${connections} connections`,
+    reference: PGBENCH,
+    unit: 'orders/s',
+    open: (stack, pace) => openFlow(stack, pace, name, flow),
+  }
+}
+
+async function openFlow(stack: BenchStack, pace: Pace, name: string, flow: Flow): Promise<Contest> {
+  const running = await stack.serve(SERVICES)
+  const customers = await startMeasured<Load, LoadResult>('load.ts')
+  const scriptFile = join(stack.folder, `${name}.pgbench.sql`)
+  writeFileSync(scriptFile, pgbenchScript(await recordOrder(flow.style), flow.accounts))
+  const { reference: url } = stack.urls
+  return {
+    async ours() {
+      await openBooks(stack.urls, flow.accounts)
+      return settleOrders(stack, running, flow, (load) => customers.run(load), pace.seconds)
+    },
+    async reference() {
+      await openBooks({ order: url, billing: url, notification: url }, flow.accounts)
+      const run = { url, scriptFile, clients: PGBENCH_CLIENTS, seconds: pace.seconds }
+      return { figure: (await runPgbench(run)).perSecond }
+    },
+    close: customers.close,
+  }
+}
+
+/**
+ * Orders for so many seconds, and then until the last of them has its message: what only was accepted
+ * counts for nothing. Empty tables are expected, and full books at the end.
+ */
+async function settleOrders(
+  stack: BenchStack,
+  running: Running,
+  flow: Flow,
+  apply: (load: Load) => Promise<LoadResult>,
+  seconds: number,
+): Promise<Run> {
+  const { style, connections, accounts } = flow
+  const roots = { ...running.pids, kafka: stack.kafka.pid, PostgreSQL: stack.postgres.pid }
+  const before = usageOf(roots)
+  const begunMs = performance.now()
+  const ids = Array.from({ length: accounts }, (_, index) => accountId(index + 1))
+  const load = { url: running.urls.order, style, connections, accounts: ids, seconds }
+  const { accepted, refused, cpuMs } = await apply(load)
+  if (Object.keys(refused).length > 0) {
+    throw new Error(`orders were refused: ${JSON.stringify(refused)}`)
+  }
+  await settled(stack.urls, accepted, SETTLE_LIMIT_MS)
+  const tookSeconds = (performance.now() - begunMs) / 1_000
+  const costs = costsOf(before, usageOf(roots), accepted)
+  await assertBooks(stack.urls, accepted, accounts)
+  return { figure: accepted / tookSeconds, costs: { ...costs, load: cpuMs / accepted } }
+}
+
+/** CPU milliseconds per order, of each family of processes and of all; the load's are apart. */
+function costsOf(
+  before: Readonly<Record<string, Usage>>,
+  after: Readonly<Record<string, Usage>>,
+  orders: number,
+): Costs {
+  const each = Object.keys(before).map(
+    (name) => [name, (after[name]!.cpuMs - before[name]!.cpuMs) / orders] as const,
+  )
+  return { all: each.reduce((sum, [, ms]) => sum + ms, 0), ...Object.fromEntries(each) }
+}

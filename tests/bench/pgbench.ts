@@ -1,0 +1,129 @@
+import { spawn } from 'node:child_process'
+import { existsSync, readdirSync } from 'node:fs'
+import { delimiter, join } from 'node:path'
+import type { Recording, Role } from './recording.ts'
+
+/**
+ * The reference of the flow: pgbench, PostgreSQL's own benchmark, with the statements of the services.
+ * An account and its version are read under lock and written back, as billing does; ids count up, so
+ * that they are as kind to indexes as ours.
+ */
+export function pgbenchScript(recording: Recording, accounts: number): string {
+  const lines = [
+    '\\set order :order + 1',
+    '\\set n (:client_id << 40) + :order',
+    `\\set account random(1, ${accounts})`,
+  ]
+  for (const statements of recording.transactions) {
+    lines.push('begin;')
+    for (const { text, params } of statements) {
+      const sql = text.replace(/\$(\d+)/g, (_, nth) => sqlOf(params[Number(nth) - 1], recording))
+      lines.push(sql + (locksAccount(text) ? ' \\gset locked_' : ';'))
+    }
+    lines.push('commit;')
+  }
+  return `${lines.join('\n')}\n`
+}
+
+/** The statement that gives the balance and version from which the new ones follow. */
+export const locksAccount = (text: string) => /billing\.account\s.*for update/s.test(text)
+
+function sqlOf(value: unknown, recording: Recording): string {
+  if (Array.isArray(value)) {
+    if (value.length === 0) return "'{}'"
+    return `array[${value.map((one) => sqlOf(one, recording)).join(', ')}]`
+  }
+  const role = recording.roleOf(value)
+  if (role) return roleSql(role)
+  if (value === null || value === undefined) return 'null'
+  if (value instanceof Date) return `timestamptz ${quoted(basicIso(value))}`
+  if (typeof value === 'number' || typeof value === 'bigint') return String(value)
+  return quoted(String(value))
+}
+
+function roleSql(role: Role): string {
+  switch (role.kind) {
+    case 'id':
+      return withSuffix(
+        `('${role.place.toString(16)}' || lpad(to_hex(:n::bigint), 31, '0'))`,
+        role.suffix,
+      )
+    case 'account':
+      return withSuffix(accountSql(':account::bigint'), role.suffix)
+    case 'newVersion':
+      return '(:locked_version::integer + 1)'
+    case 'newBalance':
+      return '(:locked_balanceMinor::bigint - 6500)'
+  }
+}
+
+/** The id of the n-th account, as text that PostgreSQL reads as a UUID. */
+export const accountSql = (n: string) => `lpad(to_hex(${n}), 32, '0')`
+
+const withSuffix = (sql: string, suffix: string) =>
+  suffix === '' ? sql : `(${sql} || ${quoted(suffix)})`
+
+/** A colon before a word would be a variable to pgbench, in a literal too. */
+function quoted(text: string): string {
+  const parts = text.replaceAll("'", "''").split(/(?<=:)(?=\w)/)
+  const joined = parts.map((part) => `'${part}'`).join(' || ')
+  return parts.length === 1 ? joined : `(${joined})`
+}
+
+/** ISO 8601 without a colon. */
+const basicIso = (time: Date) => time.toISOString().replace(/[-:]/g, '')
+
+export interface PgbenchRun {
+  readonly url: string
+  readonly scriptFile: string
+  readonly clients: number
+  readonly seconds: number
+}
+
+/** Runs it in prepared mode and resolves with its transactions per second, connecting not counted. */
+export async function runPgbench({ url, scriptFile, clients, seconds }: PgbenchRun) {
+  const args = ['-n', '-M', 'prepared', '-c', String(clients), '-j', '1', '-T', String(seconds)]
+  const child = spawn(findPgbench(), [...args, '-D', 'order=0', '-f', scriptFile, url])
+  let said = ''
+  for (const stream of [child.stdout, child.stderr]) {
+    stream.on('data', (chunk: Buffer) => {
+      said += chunk
+    })
+  }
+  const code = await new Promise((resolve, reject) => {
+    child.once('error', reject)
+    child.once('close', resolve)
+  })
+  if (code !== 0) throw new Error(`pgbench ended with code ${code}: ${said.slice(-2_000)}`)
+  return parsePgbench(said)
+}
+
+export interface PgbenchResult {
+  readonly perSecond: number
+  readonly latencyMs: number
+}
+
+/** Throws where a transaction failed: it would count for nothing, but have cost nothing as well. */
+export function parsePgbench(output: string): PgbenchResult {
+  const numberOf = (pattern: RegExp) => Number(pattern.exec(output)?.[1] ?? Number.NaN)
+  const perSecond = numberOf(/^tps = ([\d.]+) \(without initial connection time\)/m)
+  const latencyMs = numberOf(/^latency average = ([\d.]+) ms/m)
+  const failed = numberOf(/^number of failed transactions: (\d+)/m) || 0
+  if (!(perSecond > 0) || !(latencyMs > 0)) throw new Error(`pgbench gave no figure: ${output}`)
+  if (failed > 0) throw new Error(`pgbench: ${failed} transactions failed`)
+  return { perSecond, latencyMs }
+}
+
+/** Debian keeps it beside the server, with a wrapper on the path. */
+function findPgbench(): string {
+  const versions = '/usr/lib/postgresql'
+  const folders = [
+    ...(process.env.PATH ?? '').split(delimiter),
+    ...(existsSync(versions) ? readdirSync(versions).map((v) => join(versions, v, 'bin')) : []),
+  ]
+  const found = folders.map((folder) => join(folder, 'pgbench')).find((file) => existsSync(file))
+  if (found) return found
+  throw new Error(
+    'pgbench is not installed: it comes with the server of PostgreSQL (Debian: postgresql)',
+  )
+}

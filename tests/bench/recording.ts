@@ -1,0 +1,170 @@
+import assert from 'node:assert/strict'
+import { allInOneConfig } from '../../apps/all-in-one/config.ts'
+import type { InteractionStyle } from '../../contracts/style.ts'
+import { createEmbeddedBus } from '../../messaging/embedded-bus.ts'
+import type { Service, ServiceParts } from '../../messaging/service.ts'
+import { TOPICS } from '../../messaging/topics.ts'
+import { readConfig } from '../../platform/config.ts'
+import type { Database, Queryable } from '../../platform/database.ts'
+import { openPglite } from '../../platform/pglite.ts'
+import { type Runtime, systemRuntime } from '../../platform/runtime.ts'
+import { createLog, createTelemetry } from '../../platform/telemetry.ts'
+import { createBillingService } from '../../services/billing/service.ts'
+import { createNotificationService } from '../../services/notification/service.ts'
+import { createOrderService } from '../../services/order/service.ts'
+import { until } from '../harness.ts'
+
+/**
+ * What the services write for one order, taken from the services themselves, so that a reference that
+ * runs these statements stays the same work when they change. Each transaction has one order.
+ */
+export interface Recording {
+  readonly transactions: readonly (readonly Statement[])[]
+  /** What a value of a statement stands for, where it differs from order to order. */
+  roleOf(value: unknown): Role | undefined
+}
+
+export interface Statement {
+  readonly text: string
+  readonly params: readonly unknown[]
+}
+
+/** An id that was made for this order (its place among those), or its account, with what follows it. */
+export type Role =
+  | { readonly kind: 'id'; readonly place: number; readonly suffix: string }
+  | { readonly kind: 'account'; readonly suffix: string }
+  | { readonly kind: 'newVersion' }
+  | { readonly kind: 'newBalance' }
+
+/** Numbers that nothing else in the flow has. */
+const VERSION = 1_000_001
+const BALANCE_MINOR = 700_000_007n
+export const PRICE_MINOR = 6_500n
+
+/** Nothing is asked for again while a slow machine records. */
+const SETTINGS = {
+  ...readConfig(allInOneConfig, { ASK_AGAIN_AFTER_MS: '60000' }),
+  ...{ BILLING_URL: '', NOTIFICATION_URL: '', ORDER_URL: '' },
+}
+
+/** Lets an order go through the three services in this style and keeps what they wrote for it. */
+export async function recordOrder(style: InteractionStyle): Promise<Recording> {
+  const database = await openPglite()
+  const ids: string[] = []
+  const seen: Statement[][] = []
+  const runtime = { ...systemRuntime, uuid: () => kept(ids, systemRuntime.uuid()) }
+  const bus = await createEmbeddedBus({ database, runtime: systemRuntime, topics: TOPICS })
+  const services = await startServices(recorded(database, seen), bus, runtime)
+  try {
+    const account = await ask(services.billing, '/billing/account/create', undefined, style)
+    await database.script(
+      `update billing.account set version = ${VERSION}, balance_minor = ${BALANCE_MINOR}`,
+    )
+    ids.length = 0
+    seen.length = 0
+    const path = `/orders?profileId=${account}`
+    const order = await ask(services.order, path, { productQuantity: 1 }, style)
+    await until(async () => {
+      const messages = await database.query('select from notification.message')
+      const approved = await database.query(`select from orders.orders where state = 'APPROVED'`)
+      return messages.length === 1 && approved.length === 1
+    }, 'the recorded order')
+    const transactions = seen.filter((statements) => mentions(statements, order))
+    assert.equal(transactions.length, 4, 'an order is four transactions')
+    return { transactions, roleOf: (value) => roleOf(value, [...ids], account) }
+  } finally {
+    for (const service of Object.values(services)) await service.close()
+    await bus.close()
+    await database.close()
+  }
+}
+
+async function startServices(database: Database, bus: ServiceParts['bus'], runtime: Runtime) {
+  const apps = new Map<string, Service['app']>()
+  const parts = (name: string): ServiceParts => ({
+    ...{ database, bus, runtime, soleProcess: true },
+    http: async ({ target, method, url, headers, body }) => {
+      const call = { method, url, headers: { ...headers }, ...(body && { payload: body }) }
+      const answer = await apps.get(target)!.inject(call)
+      return { status: answer.statusCode, body: answer.body }
+    },
+    log: createLog('warn', name),
+    telemetry: createTelemetry(name),
+    server: {
+      basePath: '/',
+      bodyLimitBytes: 65_536,
+      requestTimeoutMs: 30_000,
+      rateLimitPerMinute: 0,
+    },
+  })
+  const order = await createOrderService(parts('order'), SETTINGS)
+  const billing = await createBillingService(parts('billing'), SETTINGS)
+  const mailer = { deliver: async () => ({ kind: 'done' }) as const, close() {} }
+  const notification = await createNotificationService(parts('notification'), SETTINGS, mailer)
+  const services = { order, billing, notification }
+  for (const [name, { app }] of Object.entries(services)) apps.set(name, app)
+  return services
+}
+
+async function ask(
+  { app }: Service,
+  url: string,
+  payload: object | undefined,
+  style: InteractionStyle,
+): Promise<string> {
+  const headers = { 'x-interaction-style': style }
+  const answer = await app.inject({ method: 'POST', url, headers, ...(payload && { payload }) })
+  assert.ok(answer.statusCode < 300, `${url} answered ${answer.statusCode}: ${answer.body}`)
+  return JSON.parse(answer.body)
+}
+
+/** Passes everything on and keeps what was committed: whole transactions, and writes on their own. */
+function recorded(database: Database, seen: Statement[][]): Database {
+  return {
+    ...database,
+    async query<Row>(text: string, params: readonly unknown[] = []) {
+      const rows = await database.query<Row>(text, params)
+      if (!isReading(text) && !isDelivery(text)) seen.push([{ text, params }])
+      return rows
+    },
+    async transaction<T>(work: (tx: Queryable) => Promise<T>) {
+      const statements: Statement[] = []
+      const result = await database.transaction((tx) => {
+        const query = tx.query.bind(tx)
+        const spy: Queryable = Object.assign(tx, {
+          query: <Row>(text: string, params: readonly unknown[] = []) => {
+            statements.push({ text, params })
+            return query<Row>(text, params)
+          },
+        })
+        return work(spy)
+      })
+      seen.push(statements)
+      return result
+    },
+  }
+}
+
+const isReading = (text: string) => /^\s*select\b/.test(text)
+/** What the relay does of its own: the reference carries no messages. */
+const isDelivery = (text: string) => /delete from \w+\.outbox/.test(text)
+
+function mentions(statements: readonly Statement[], id: string): boolean {
+  return statements.some(({ params }) => params.flat().some((value) => String(value).includes(id)))
+}
+
+function kept(ids: string[], id: string): string {
+  ids.push(id)
+  return id
+}
+
+function roleOf(value: unknown, ids: readonly string[], account: string): Role | undefined {
+  if (typeof value === 'string') {
+    if (value.startsWith(account)) return { kind: 'account', suffix: value.slice(account.length) }
+    const place = ids.findIndex((id) => value.startsWith(id))
+    if (place >= 0) return { kind: 'id', place, suffix: value.slice(ids[place]!.length) }
+  }
+  if (value === VERSION + 1) return { kind: 'newVersion' }
+  if (value === BALANCE_MINOR - PRICE_MINOR) return { kind: 'newBalance' }
+  return undefined
+}

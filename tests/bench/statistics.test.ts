@@ -1,0 +1,23 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { percentile, spreadOf } from './statistics.ts'
+
+test('the median of an odd number of values is the one in the middle', () => {
+  assert.deepEqual(spreadOf([10, 2, 3]), { min: 2, median: 3, max: 10 })
+})
+
+test('the median of an even number of values lies between the two in the middle', () => {
+  assert.deepEqual(spreadOf([8, 1, 2, 4]), { min: 1, median: 3, max: 8 })
+})
+
+test('a percentile is a value that was seen, and as many values as it says are not above it', () => {
+  const values = Array.from({ length: 200 }, (_, index) => 200 - index)
+  assert.equal(percentile(values, 0.5), 100)
+  assert.equal(percentile(values, 0.99), 198)
+  assert.equal(percentile([7], 0.99), 7)
+})
+
+test('nothing has no spread', () => {
+  assert.throws(() => spreadOf([]), /a value/)
+  assert.throws(() => percentile([], 0.5), /a value/)
+})
