@@ -12,6 +12,8 @@ export interface Session {
   run(text: string, params?: readonly unknown[]): Promise<Outcome>
   /** Several statements in PostgreSQL's simple protocol: one implicit transaction. */
   script(text: string): Promise<void>
+  /** For whoever puts the database back to what it is now: call then what this returns. */
+  remember(): () => void
 }
 
 interface Field {
@@ -88,6 +90,15 @@ export function createSession(pglite: PGlite): Session {
     run,
     async script(text) {
       fail(await exchange([serialize.query(text)]))
+    },
+    remember() {
+      const known = [...statements]
+      const names = namesGiven
+      return () => {
+        statements.clear()
+        for (const [text, statement] of known) statements.set(text, statement)
+        namesGiven = names
+      }
     },
   }
 }

@@ -1,6 +1,8 @@
 import type { Scheduler } from './scheduler.ts'
 
-export type ServiceName = 'order' | 'billing' | 'notification'
+export const SERVICES = ['order', 'billing', 'notification'] as const
+
+export type ServiceName = (typeof SERVICES)[number]
 
 /**
  * One life of a process, from its start to its end. What it has in memory is gone with it: whatever

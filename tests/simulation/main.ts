@@ -28,7 +28,7 @@ import { type Found, type SeedStyle, simulateAll } from './workers.ts'
  * Then faults stop, and within 120 simulated seconds everything must be final: the invariants of the
  * audit, and the history of what customers were told (`history.ts`), against the books.
  *
- * The SQL is real, on PGlite in memory, which is truncated between runs. One limit: the writes of a
+ * The SQL is real, on PGlite in memory, put back to an image between runs. One limit: the writes of a
  * transaction are never interleaved with those of another (`simulated-database.ts` says what is).
  */
 const HELP = `

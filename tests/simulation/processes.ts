@@ -1,9 +1,8 @@
 import type { ServiceParts } from '../../messaging/service.ts'
 import type { Chance, Chances } from './chance.ts'
 import { createService, type Settings } from './deployment.ts'
-import { createLife, type Life, type ServiceName } from './lives.ts'
+import { createLife, type Life, SERVICES, type ServiceName } from './lives.ts'
 import type { Scheduler } from './scheduler.ts'
-import { SERVICES } from './store.ts'
 import type { Story } from './story.ts'
 
 /** The processes of a run: they start, die, stay away for a while and start again. */

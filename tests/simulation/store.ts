@@ -1,100 +1,51 @@
-import { PGlite } from '@electric-sql/pglite'
-import { LANES } from '../../messaging/outbox.ts'
-import type { ServiceParts } from '../../messaging/service.ts'
-import { DatabaseError, type Queryable } from '../../platform/database.ts'
-import { freshCluster } from '../../platform/pglite-cluster.ts'
-import { createSession, type Session } from '../../platform/pglite-session.ts'
-import { createService } from './deployment.ts'
-import { never, type ServiceName } from './lives.ts'
-import { inertParts } from './parts.ts'
+import type { Session } from '../../platform/pglite-session.ts'
+import { takeImage } from './database-image.ts'
+import { openEmptyStore, type Store } from './empty-store.ts'
+import { type Run, simulate } from './run.ts'
 
 /**
- * The database that all runs of a worker share. It is emptied between runs, and in a way that leaves
- * no trace of the run before: truncated tables are new files, and every statement is planned anew, so
- * that a seed gives the same run whatever ran before it.
+ * The database as the runs use it: empty, but warm. Between runs it is put back to an image in which
+ * all statements of the services are prepared and planned, so that a seed gives the same run
+ * whatever ran before it.
  */
-export interface Store {
-  readonly session: Session
-  reset(): Promise<void>
-  close(): Promise<void>
-}
-
-export const SERVICES: readonly ServiceName[] = ['order', 'billing', 'notification']
-
-/** Runs after which what PostgreSQL's background processes would clean up is cleaned up. */
-const RUNS_BETWEEN_UPKEEP = 100
-
 export async function openStore(): Promise<Store> {
-  const settings = [
-    ...['timezone=UTC', 'plan_cache_mode=force_generic_plan', 'fsync=off'],
-    ...['synchronous_commit=off', 'full_page_writes=off', 'max_wal_size=256MB'],
-  ]
-  const pglite = await PGlite.create({
-    loadDataDir: new Blob([await freshCluster()]),
-    startParams: [...PGlite.defaultStartParams, ...settings.flatMap((one) => ['-c', one])],
-  })
-  const session = createSession(pglite)
-  for (const service of SERVICES) await migrateOnce(service, session)
-  const tables = (await session.run(selectTables)).rows as { name: string }[]
-  const lanes = tables.filter(({ name }) => name.endsWith('.relay_lane'))
-  const empty = [
-    `truncate ${tables.map(({ name }) => name).join()} restart identity`,
-    ...lanes.map(({ name }) => `insert into ${name} select generate_series(0, ${LANES - 1})`),
-  ].join(';')
-  let runs = 0
+  const { pglite, session, reset, close } = await openEmptyStore()
+  const statements = new Map<string, number>()
+  const noted: Session = {
+    ...session,
+    run(text, params = []) {
+      statements.set(text, params.length)
+      return session.run(text, params)
+    },
+  }
+  for (const run of WARM_UP) await simulate({ session: noted, reset, close }, run)
+  await reset()
+  for (const [text, params] of statements) await plan(session, text, params)
+  await session.script('checkpoint')
+  const putBack = takeImage(pglite)
+  const remind = session.remember()
   return {
     session,
     async reset() {
-      runs += 1
-      // The run before may have ended within a transaction.
-      await session.script('rollback')
-      if (runs % RUNS_BETWEEN_UPKEEP === 0) {
-        await session.script('checkpoint')
-        for (const catalog of CATALOGS) await session.script(`vacuum ${catalog}`)
-      }
-      await session.script(empty)
+      putBack()
+      remind()
     },
-    close: () => pglite.close(),
+    close,
   }
 }
 
-/** What truncating writes to. */
-const CATALOGS = ['pg_class', 'pg_type', 'pg_attribute', 'pg_depend', 'pg_statistic']
+/** Between them they come by nearly every statement; what is missed is planned where it is needed. */
+const WARM_UP: readonly Run[] = [
+  { seed: 1, style: 'mixed', profile: 'storm' },
+  { seed: 2, style: 'mixed', profile: 'lost-log' },
+  { seed: 3, style: 'http', profile: 'network' },
+  { seed: 4, style: 'hybrid', profile: 'crashes' },
+]
 
-const selectTables = `
-  select format('%I.%I', schemaname, tablename) as name from pg_tables
-  where schemaname in ('orders', 'billing', 'notification') and tablename <> 'migration'
-  order by 1`
-
-/** Starts a service once, past all simulation, so that its migrations are there. */
-async function migrateOnce(service: ServiceName, session: Session): Promise<void> {
-  const direct: Queryable = {
-    query: async <Row>(text: string, params?: readonly unknown[]) =>
-      (await session.run(text, params)).rows as Row[],
-  }
-  let isMigrated = false
-  const database: ServiceParts['database'] = {
-    query: (text, params) => (isMigrated ? never() : direct.query(text, params)),
-    async transaction(work) {
-      if (isMigrated) return never()
-      await session.run('begin')
-      const result = await work(direct)
-      const { tag } = await session.run('commit')
-      if (tag !== 'COMMIT') throw new DatabaseError('a migration failed', 'invalid')
-      return result
-    },
-    script: (text) => session.script(text),
-    notify: never,
-    listen: () => () => {},
-    close: async () => {},
-  }
-  // The first thing that a relay does is to name itself: then the migrations are done.
-  const runtime = {
-    ...inertParts.runtime,
-    uuid: () => {
-      isMigrated = true
-      return '00000000-0000-7000-8000-000000000000'
-    },
-  }
-  await createService(service, { ...inertParts, database, runtime })
+/** Parameters that are all null match nothing and are refused where they would insert something. */
+async function plan(session: Session, text: string, params: number): Promise<void> {
+  if (/^(begin|commit|rollback)$/.test(text)) return
+  await session.script('begin')
+  await session.run(text, new Array(params).fill(null)).catch(() => {})
+  await session.script('rollback')
 }

@@ -1,10 +1,10 @@
 import type { Broker, LostMessage } from './broker.ts'
 import type { Chance } from './chance.ts'
+import { SERVICES } from './lives.ts'
 import type { Planned } from './plan.ts'
 import type { Processes } from './processes.ts'
 import type { Scheduler } from './scheduler.ts'
 import type { SimulatedDatabases } from './simulated-database.ts'
-import { SERVICES } from './store.ts'
 import type { Story } from './story.ts'
 
 export interface StrikeOptions {

@@ -1,0 +1,89 @@
+import { PGlite } from '@electric-sql/pglite'
+import { LANES } from '../../messaging/outbox.ts'
+import type { ServiceParts } from '../../messaging/service.ts'
+import { DatabaseError, type Queryable } from '../../platform/database.ts'
+import { freshCluster } from '../../platform/pglite-cluster.ts'
+import { createSession, type Session } from '../../platform/pglite-session.ts'
+import { createService } from './deployment.ts'
+import { never, SERVICES, type ServiceName } from './lives.ts'
+import { inertParts } from './parts.ts'
+
+/** The database that all runs of a worker share. */
+export interface Store {
+  readonly session: Session
+  /** Makes it what it was before the first run. */
+  reset(): Promise<void>
+  close(): Promise<void>
+}
+
+/**
+ * A database with the schemas of the services, whose reset empties the tables: good for the few runs
+ * that show which statements there are. Truncated tables are new files, and every statement is
+ * planned anew, so that a run leaves no trace.
+ */
+export async function openEmptyStore(): Promise<Store & { readonly pglite: PGlite }> {
+  const settings = [
+    ...['timezone=UTC', 'plan_cache_mode=force_generic_plan', 'fsync=off'],
+    ...['synchronous_commit=off', 'full_page_writes=off', 'shared_buffers=8MB'],
+  ]
+  const pglite = await PGlite.create({
+    loadDataDir: new Blob([await freshCluster()]),
+    startParams: [...PGlite.defaultStartParams, ...settings.flatMap((one) => ['-c', one])],
+  })
+  const session = createSession(pglite)
+  for (const service of SERVICES) await migrateOnce(service, session)
+  const tables = (await session.run(selectTables)).rows as { name: string }[]
+  const lanes = tables.filter(({ name }) => name.endsWith('.relay_lane'))
+  const empty = [
+    `truncate ${tables.map(({ name }) => name).join()} restart identity`,
+    ...lanes.map(({ name }) => `insert into ${name} select generate_series(0, ${LANES - 1})`),
+  ].join(';')
+  return {
+    pglite,
+    session,
+    async reset() {
+      // The run before may have ended within a transaction.
+      await session.script('rollback')
+      await session.script(empty)
+    },
+    close: () => pglite.close(),
+  }
+}
+
+const selectTables = `
+  select format('%I.%I', schemaname, tablename) as name from pg_tables
+  where schemaname in ('orders', 'billing', 'notification') and tablename <> 'migration'
+  order by 1`
+
+/** Starts a service once, past all simulation, so that its migrations are there. */
+async function migrateOnce(service: ServiceName, session: Session): Promise<void> {
+  const direct: Queryable = {
+    query: async <Row>(text: string, params?: readonly unknown[]) =>
+      (await session.run(text, params)).rows as Row[],
+  }
+  let isMigrated = false
+  const database: ServiceParts['database'] = {
+    query: (text, params) => (isMigrated ? never() : direct.query(text, params)),
+    async transaction(work) {
+      if (isMigrated) return never()
+      await session.run('begin')
+      const result = await work(direct)
+      const { tag } = await session.run('commit')
+      if (tag !== 'COMMIT') throw new DatabaseError('a migration failed', 'invalid')
+      return result
+    },
+    script: (text) => session.script(text),
+    notify: never,
+    listen: () => () => {},
+    close: async () => {},
+  }
+  // The first thing that a relay does is to name itself: then the migrations are done.
+  const runtime = {
+    ...inertParts.runtime,
+    uuid: () => {
+      isMigrated = true
+      return '00000000-0000-7000-8000-000000000000'
+    },
+  }
+  await createService(service, { ...inertParts, database, runtime })
+}
