@@ -1,5 +1,6 @@
 import { mkdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
+import { Admin } from '@platformatic/kafka'
 import { type Client, escapeIdentifier } from 'pg'
 import { TOPICS } from '../../messaging/topics.ts'
 import { lockFolder } from '../../platform/folder-lock.ts'
@@ -34,6 +35,8 @@ export interface BenchStack {
   readonly say: (line: string) => void
   /** Lets exactly these services run, each ready; those that run already go on. */
   serve(names: readonly ServiceName[], settings?: Settings): Promise<Running>
+  /** Ends the services, and makes the topics anew: nothing of what is in them is read any more. */
+  renewTopics(): Promise<void>
   close(): Promise<void>
 }
 
@@ -88,11 +91,13 @@ export async function openBenchStack(say: (line: string) => void): Promise<Bench
     const services = await createServices({ brokers, urls, folder })
     closers.push(services.close)
     const { serve } = services
-    return {
-      ...{ brokers, urls, folder, say, serve, close },
-      kafka: kafka.server,
-      postgres: postgres.server,
+    async function renewTopics(): Promise<void> {
+      await serve([])
+      await deleteTopics(brokers)
+      await makeTopics(brokers, TOPICS)
     }
+    const servers = { kafka: kafka.server, postgres: postgres.server }
+    return { ...{ brokers, urls, folder, say, serve, renewTopics, close }, ...servers }
   } catch (error) {
     await close()
     throw error
@@ -133,6 +138,12 @@ async function migrateTo(url: string, schemas: Readonly<Record<string, typeof OR
     await migrate(database, schema, migrations)
   }
   await database.close()
+}
+
+async function deleteTopics(brokers: string): Promise<void> {
+  const admin = new Admin({ clientId: 'bench', bootstrapBrokers: [brokers] })
+  await admin.deleteTopics({ topics: TOPICS.map(({ name }) => name) })
+  await admin.close()
 }
 
 /** The services as processes, which come and go with `serve`. */

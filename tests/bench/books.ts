@@ -71,37 +71,72 @@ async function insertAccounts(client: Client, accounts: number): Promise<void> {
   )
 }
 
-/** Resolves as soon as no order is pending and each of so many has its message. */
-export async function settled(urls: Urls, orders: number, limitMs: number): Promise<void> {
-  await inDatabase(urls.order, (order) =>
-    inDatabase(urls.notification, async (notification) => {
-      const deadline = performance.now() + limitMs
-      const pending = () => exists(order, 'select exists (select from orders.watch) as is_so')
-      const written = () =>
-        exists(notification, `select count(*) >= ${orders} as is_so from notification.message`)
-      while ((await pending()) || !(await written())) {
-        assert.ok(performance.now() < deadline, `the orders do not settle within ${limitMs} ms`)
-        await sleep(LOOK_EVERY_MS)
-      }
-    }),
-  )
+/** How far the books are: what comes later is counted from here. */
+export interface Mark {
+  readonly orderNumber: bigint
+  readonly messageSeq: bigint
+  readonly payments: bigint
+  readonly balancesMinor: bigint
 }
 
-async function exists(client: Client, statement: string): Promise<boolean> {
-  const { rows } = await client.query<{ is_so: boolean }>(statement)
-  return rows[0]!.is_so
+export async function markBooks(urls: Urls): Promise<Mark> {
+  const [orderNumber, messageSeq, payments, balancesMinor] = await Promise.all([
+    numberIn(urls.order, 'select coalesce(max(order_number), 0) as n from orders.orders'),
+    numberIn(urls.notification, 'select coalesce(max(seq), 0) as n from notification.message'),
+    numberIn(urls.billing, `select count(*) as n from billing.payment where state = 'PAID'`),
+    numberIn(urls.billing, 'select sum(balance_minor) as n from billing.account'),
+  ])
+  return { orderNumber, messageSeq, payments, balancesMinor }
+}
+
+const numberIn = (url: string, statement: string): Promise<bigint> =>
+  inDatabase(url, async (client) => BigInt((await client.query(statement)).rows[0].n))
+
+/** Resolves as soon as no order is pending and each of so many has its message. */
+export async function settled(
+  urls: Urls,
+  { messageSeq }: Mark,
+  orders: number,
+  limitMs: number,
+): Promise<void> {
+  const deadlineMs = performance.now() + limitMs
+  const noneIsPending = 'select not exists (select from orders.watch) as is_so'
+  const allAreTold = `select count(*) >= ${orders} as is_so from notification.message
+    where seq > ${messageSeq}`
+  await becomesSo(urls.order, noneIsPending, deadlineMs)
+  await becomesSo(urls.notification, allAreTold, deadlineMs)
+}
+
+/** Resolves as soon as no order is pending that was placed before that time. */
+export async function settledUntil(urls: Urls, time: Date, limitMs: number): Promise<void> {
+  const noneIsPending = `select not exists (
+      select from orders.watch join orders.orders on id = order_id
+      where created < '${time.toISOString()}') as is_so`
+  await becomesSo(urls.order, noneIsPending, performance.now() + limitMs)
+}
+
+async function becomesSo(url: string, statement: string, deadlineMs: number): Promise<void> {
+  await inDatabase(url, async (client) => {
+    while (!(await client.query<{ is_so: boolean }>(statement)).rows[0]!.is_so) {
+      assert.ok(performance.now() < deadlineMs, `it did not become so in time: ${statement}`)
+      await sleep(LOOK_EVERY_MS)
+    }
+  })
 }
 
 /** A round counts only if all that it claims is in the books, once. */
-export async function assertBooks(urls: Urls, orders: number, accounts: number): Promise<void> {
-  const one = (url: string, statement: string) =>
-    inDatabase(url, async (client) => (await client.query<{ n: string }>(statement)).rows[0]!.n)
-  const approved = `select count(*) as n from orders.orders where state = 'APPROVED'`
-  assert.equal(Number(await one(urls.order, approved)), orders, 'orders approved')
-  const paid = `select count(*) as n from billing.payment where state = 'PAID'`
-  assert.equal(Number(await one(urls.billing, paid)), orders, 'payments')
-  const taken = `select ${BALANCE_MINOR} * ${accounts} - sum(balance_minor) as n from billing.account`
-  assert.equal(BigInt(await one(urls.billing, taken)), PRICE_MINOR * BigInt(orders), 'money taken')
-  const told = 'select count(*) as n from notification.message'
-  assert.equal(Number(await one(urls.notification, told)), orders, 'messages')
+export async function assertBooks(urls: Urls, before: Mark, orders: number): Promise<void> {
+  const after = await markBooks(urls)
+  const approved = `select count(*) as n from orders.orders
+    where state = 'APPROVED' and order_number > ${before.orderNumber}`
+  const told = `select count(*) as n from notification.message where seq > ${before.messageSeq}`
+  const seen = {
+    approved: await numberIn(urls.order, approved),
+    paid: after.payments - before.payments,
+    takenMinor: before.balancesMinor - after.balancesMinor,
+    told: await numberIn(urls.notification, told),
+  }
+  const count = BigInt(orders)
+  const claimed = { approved: count, paid: count, takenMinor: count * PRICE_MINOR, told: count }
+  assert.deepEqual(seen, claimed)
 }

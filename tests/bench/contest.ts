@@ -15,6 +15,8 @@ export interface Bench {
   readonly lessIsBetter?: boolean
   /** Needs minutes, and so is left out of --quick unless it is named. */
   readonly isLong?: boolean
+  /** Each of its runs warms up by itself. */
+  readonly isWarm?: boolean
   open(stack: BenchStack, pace: Pace): Promise<Contest>
 }
 
@@ -33,6 +35,8 @@ export interface Contest {
 
 export interface Run {
   readonly figure: number
+  /** Further figures of the same run, by what they are called behind the name of the benchmark. */
+  readonly also?: Readonly<Record<string, number>>
   /** What else was seen, in milliseconds per order and the like. */
   readonly costs?: Costs
 }
@@ -63,12 +67,12 @@ export async function alternate(
   stack: BenchStack,
   pace: Pace,
   say: (line: string) => void,
-): Promise<Outcome> {
+): Promise<Outcome[]> {
   const contest = await bench.open(stack, pace)
   const ours: Run[] = []
   const reference: Run[] = []
   try {
-    for (let round = 0; round <= pace.rounds; round += 1) {
+    for (let round = bench.isWarm ? 1 : 0; round <= pace.rounds; round += 1) {
       const pair = { ours: await contest.ours(), reference: await contest.reference() }
       const what = round === 0 ? 'warm-up' : `round ${round} of ${pace.rounds}`
       const figures = [pair.ours, pair.reference].map(({ figure }) => inShort(figure))
@@ -81,25 +85,30 @@ export async function alternate(
   } finally {
     await contest.close()
   }
-  return outcomeOf(bench, ours, reference)
+  return outcomesOf(bench, ours, reference)
 }
 
-function outcomeOf(bench: Bench, ours: readonly Run[], reference: readonly Run[]): Outcome {
+function outcomesOf(bench: Bench, ours: readonly Run[], reference: readonly Run[]): Outcome[] {
   const { name, unit, reach, aim, lessIsBetter = false } = bench
-  const figuresOf = (runs: readonly Run[]) => runs.map(({ figure }) => figure)
-  const ratios = ours.map(({ figure }, index) => figure / reference[index]!.figure)
-  const kinds = new Set(ours.flatMap(({ costs = {} }) => Object.keys(costs)))
-  const costs = [...kinds].map((kind) => {
-    const seen = ours.flatMap((run) => run.costs?.[kind] ?? [])
+  const common = { ours: bench.ours, reference: bench.reference, unit, reach, aim, lessIsBetter }
+  const outcomeOf = (of: string, figure: (run: Run) => number, costs: Costs): Outcome => ({
+    ...{ name: of, ...common, rounds: ours.length, costs },
+    ratio: spreadOf(ours.map((run, index) => figure(run) / figure(reference[index]!))),
+    figures: { ours: spreadOf(ours.map(figure)), reference: spreadOf(reference.map(figure)) },
+  })
+  const more = Object.keys(ours[0]!.also ?? {}).map((key) =>
+    outcomeOf(`${name} ${key}`, (run) => run.also![key]!, {}),
+  )
+  return [outcomeOf(name, ({ figure }) => figure, mediansOf(ours)), ...more]
+}
+
+function mediansOf(runs: readonly Run[]): Costs {
+  const kinds = new Set(runs.flatMap(({ costs = {} }) => Object.keys(costs)))
+  const medians = [...kinds].map((kind) => {
+    const seen = runs.flatMap((run) => run.costs?.[kind] ?? [])
     return [kind, spreadOf(seen).median]
   })
-  return {
-    ...{ name, ours: bench.ours, reference: bench.reference, unit, reach, aim, lessIsBetter },
-    ratio: spreadOf(ratios),
-    figures: { ours: spreadOf(figuresOf(ours)), reference: spreadOf(figuresOf(reference)) },
-    rounds: ours.length,
-    costs: Object.fromEntries(costs),
-  }
+  return Object.fromEntries(medians)
 }
 
 /** Three digits that mean something, as a person writes them. */

@@ -1,9 +1,10 @@
+import assert from 'node:assert/strict'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { InteractionStyle } from '../../contracts/style.ts'
 import { SERVICES } from '../../tools/stack-options.ts'
-import type { BenchStack, Running } from './bench-stack.ts'
-import { accountId, assertBooks, openBooks, settled } from './books.ts'
+import type { BenchStack } from './bench-stack.ts'
+import { accountId, assertBooks, markBooks, openBooks, settled } from './books.ts'
 import type { Bench, Contest, Costs, Pace, Run } from './contest.ts'
 import type { Load, LoadResult } from './load.ts'
 import { startMeasured } from './measured-process.ts'
@@ -12,7 +13,7 @@ import { type Usage, usageOf } from './processes.ts'
 import { recordOrder } from './recording.ts'
 
 /** The whole flow of orders against pgbench with the same statements, one order to a commit. */
-interface Flow {
+export interface Flow {
   readonly style: InteractionStyle
   readonly connections: number
   readonly accounts: number
@@ -20,12 +21,14 @@ interface Flow {
 
 const PGBENCH_CLIENTS = 16
 const ACCOUNTS = 1_000
-const SETTLE_LIMIT_MS = 120_000
+export const SETTLE_LIMIT_MS = 120_000
 
 const PGBENCH = `pgbench: the same statements, four commits per order, ${PGBENCH_CLIENTS} clients`
 
+export const EVENTS: Flow = { style: 'events', connections: 256, accounts: ACCOUNTS }
+
 export const FLOW_BENCHES: readonly Bench[] = [
-  flowBench('events', { style: 'events', connections: 256, accounts: ACCOUNTS }, 2.5, 4),
+  flowBench('events', EVENTS, 2.5, 4),
   flowBench('http', { style: 'http', connections: 64, accounts: ACCOUNTS }, 1, 1.5),
   flowBench('hybrid', { style: 'hybrid', connections: 64, accounts: ACCOUNTS }, 1, 1.5),
   {
@@ -47,52 +50,64 @@ function flowBench(name: string, flow: Flow, reach: number, aim: number): Bench 
 }
 
 async function openFlow(stack: BenchStack, pace: Pace, name: string, flow: Flow): Promise<Contest> {
-  const running = await stack.serve(SERVICES)
-  const customers = await startMeasured<Load, LoadResult>('load.ts')
+  const shop = await openShop(stack)
   const scriptFile = join(stack.folder, `${name}.pgbench.sql`)
   writeFileSync(scriptFile, pgbenchScript(await recordOrder(flow.style), flow.accounts))
   const { reference: url } = stack.urls
   return {
     async ours() {
       await openBooks(stack.urls, flow.accounts)
-      return settleOrders(stack, running, flow, (load) => customers.run(load), pace.seconds)
+      return shop.settle(flow, pace.seconds)
     },
     async reference() {
       await openBooks({ order: url, billing: url, notification: url }, flow.accounts)
       const run = { url, scriptFile, clients: PGBENCH_CLIENTS, seconds: pace.seconds }
       return { figure: (await runPgbench(run)).perSecond }
     },
-    close: customers.close,
+    close: shop.close,
   }
 }
 
-/**
- * Orders for so many seconds, and then until the last of them has its message: what only was accepted
- * counts for nothing. Empty tables are expected, and full books at the end.
- */
-async function settleOrders(
-  stack: BenchStack,
-  running: Running,
-  flow: Flow,
-  apply: (load: Load) => Promise<LoadResult>,
-  seconds: number,
-): Promise<Run> {
-  const { style, connections, accounts } = flow
+export type Shop = Awaited<ReturnType<typeof openShop>>
+
+/** All services, and customers who order as fast as they are answered. */
+export async function openShop(stack: BenchStack) {
+  const running = await stack.serve(SERVICES)
+  const customers = await startMeasured<Load, LoadResult>('load.ts')
   const roots = { ...running.pids, kafka: stack.kafka.pid, PostgreSQL: stack.postgres.pid }
-  const before = usageOf(roots)
-  const begunMs = performance.now()
-  const ids = Array.from({ length: accounts }, (_, index) => accountId(index + 1))
-  const load = { url: running.urls.order, style, connections, accounts: ids, seconds }
-  const { accepted, refused, cpuMs } = await apply(load)
-  if (Object.keys(refused).length > 0) {
-    throw new Error(`orders were refused: ${JSON.stringify(refused)}`)
+
+  /** Orders for so many seconds, or so many; returns how many were accepted. */
+  async function order({ style, connections, accounts }: Flow, limit: Limit): Promise<LoadResult> {
+    const ids = Array.from({ length: accounts }, (_, index) => accountId(index + 1))
+    const url = running.urls.order
+    const result = await customers.run({ url, style, connections, accounts: ids, ...limit })
+    assert.deepEqual(result.refused, {}, 'orders were refused')
+    return result
   }
-  await settled(stack.urls, accepted, SETTLE_LIMIT_MS)
-  const tookSeconds = (performance.now() - begunMs) / 1_000
-  const costs = costsOf(before, usageOf(roots), accepted)
-  await assertBooks(stack.urls, accepted, accounts)
-  return { figure: accepted / tookSeconds, costs: { ...costs, load: cpuMs / accepted } }
+
+  return {
+    order,
+    close: customers.close,
+
+    /**
+     * Orders for so many seconds, and then until the last of them has its message: what only was
+     * accepted counts for nothing. The books have to be full at the end.
+     */
+    async settle(flow: Flow, seconds: number): Promise<Run> {
+      const mark = await markBooks(stack.urls)
+      const before = usageOf(roots)
+      const begunMs = performance.now()
+      const { accepted, cpuMs } = await order(flow, { seconds })
+      await settled(stack.urls, mark, accepted, SETTLE_LIMIT_MS)
+      const tookSeconds = (performance.now() - begunMs) / 1_000
+      const costs = costsOf(before, usageOf(roots), accepted)
+      await assertBooks(stack.urls, mark, accepted)
+      return { figure: accepted / tookSeconds, costs: { ...costs, load: cpuMs / accepted } }
+    },
+  }
 }
+
+type Limit = Pick<Load, 'seconds' | 'orders'>
 
 /** CPU milliseconds per order, of each family of processes and of all; the load's are apart. */
 function costsOf(

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { STYLES } from '../../contracts/style.ts'
 import { parsePgbench, pgbenchScript } from './pgbench.ts'
 import { type Recording, recordOrder } from './recording.ts'
 
@@ -31,14 +32,14 @@ test('refuses a run in which a transaction failed, and one that gave no figure',
 test('keeps text as it is, and no colon in it becomes a variable', () => {
   const recording: Recording = {
     transactions: [[{ text: 'select $2, $1', params: ["it's a:b 12:34", null] }]],
-    roleOf: () => undefined,
+    ...{ ids: [], account: 'none' },
   }
   const script = pgbenchScript(recording, 1)
   assert.match(script, /^select null, \('it''s a:' \|\| 'b 12:' \|\| '34'\);$/m)
 })
 
 test('an order of each style is four transactions, whose ids differ from order to order', async () => {
-  for (const style of ['events', 'http'] as const) {
+  for (const style of STYLES) {
     const recording = await recordOrder(style)
     const script = pgbenchScript(recording, 1_000)
     assert.equal(script.match(/^begin;$/gm)?.length, 4)

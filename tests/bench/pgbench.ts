@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process'
 import { existsSync, readdirSync } from 'node:fs'
 import { delimiter, join } from 'node:path'
-import type { Recording, Role } from './recording.ts'
+import { locksAccount, type Recording, type Role, roleOf } from './recording.ts'
 
 /**
  * The reference of the flow: pgbench, PostgreSQL's own benchmark, with the statements of the services.
@@ -25,15 +25,12 @@ export function pgbenchScript(recording: Recording, accounts: number): string {
   return `${lines.join('\n')}\n`
 }
 
-/** The statement that gives the balance and version from which the new ones follow. */
-export const locksAccount = (text: string) => /billing\.account\s.*for update/s.test(text)
-
 function sqlOf(value: unknown, recording: Recording): string {
   if (Array.isArray(value)) {
     if (value.length === 0) return "'{}'"
     return `array[${value.map((one) => sqlOf(one, recording)).join(', ')}]`
   }
-  const role = recording.roleOf(value)
+  const role = roleOf(value, recording)
   if (role) return roleSql(role)
   if (value === null || value === undefined) return 'null'
   if (value instanceof Date) return `timestamptz ${quoted(basicIso(value))}`

@@ -20,8 +20,9 @@ import { until } from '../harness.ts'
  */
 export interface Recording {
   readonly transactions: readonly (readonly Statement[])[]
-  /** What a value of a statement stands for, where it differs from order to order. */
-  roleOf(value: unknown): Role | undefined
+  /** Those that were made for this order, in their order, and its account. */
+  readonly ids: readonly string[]
+  readonly account: string
 }
 
 export interface Statement {
@@ -69,9 +70,9 @@ export async function recordOrder(style: InteractionStyle): Promise<Recording> {
       const approved = await database.query(`select from orders.orders where state = 'APPROVED'`)
       return messages.length === 1 && approved.length === 1
     }, 'the recorded order')
-    const transactions = seen.filter((statements) => mentions(statements, order))
+    const transactions = seen.filter((one) => mentions(one, order) && one.some(isWriting))
     assert.equal(transactions.length, 4, 'an order is four transactions')
-    return { transactions, roleOf: (value) => roleOf(value, [...ids], account) }
+    return { transactions, ids: [...ids], account }
   } finally {
     for (const service of Object.values(services)) await service.close()
     await bus.close()
@@ -124,7 +125,7 @@ function recorded(database: Database, seen: Statement[][]): Database {
     ...database,
     async query<Row>(text: string, params: readonly unknown[] = []) {
       const rows = await database.query<Row>(text, params)
-      if (!isReading(text) && !isDelivery(text)) seen.push([{ text, params }])
+      if (!isDelivery(text)) seen.push([{ text, params }])
       return rows
     },
     async transaction<T>(work: (tx: Queryable) => Promise<T>) {
@@ -145,7 +146,7 @@ function recorded(database: Database, seen: Statement[][]): Database {
   }
 }
 
-const isReading = (text: string) => /^\s*select\b/.test(text)
+const isWriting = ({ text }: Statement) => !/^\s*select\b/.test(text)
 /** What the relay does of its own: the reference carries no messages. */
 const isDelivery = (text: string) => /delete from \w+\.outbox/.test(text)
 
@@ -158,7 +159,8 @@ function kept(ids: string[], id: string): string {
   return id
 }
 
-function roleOf(value: unknown, ids: readonly string[], account: string): Role | undefined {
+/** What a value of a statement stands for; undefined where it is the same for every order. */
+export function roleOf(value: unknown, { ids, account }: Recording): Role | undefined {
   if (typeof value === 'string') {
     if (value.startsWith(account)) return { kind: 'account', suffix: value.slice(account.length) }
     const place = ids.findIndex((id) => value.startsWith(id))
@@ -168,3 +170,6 @@ function roleOf(value: unknown, ids: readonly string[], account: string): Role |
   if (value === BALANCE_MINOR - PRICE_MINOR) return { kind: 'newBalance' }
   return undefined
 }
+
+/** The statement that gives the balance and version from which the new ones follow. */
+export const locksAccount = (text: string) => /billing\.account\s.*for update/s.test(text)

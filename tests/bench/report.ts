@@ -1,33 +1,43 @@
 import { inShort, type Outcome } from './contest.ts'
 
-/** How the outcomes are shown: a table for people, a list for programs, a picture of each. */
+/** How the outcomes are shown: a table for people, a picture of each, and a section of a document. */
 export function tableOf(outcomes: readonly Outcome[]): string {
-  const head = ['name', 'ratio (min – max)', 'reach', 'aim', 'ours', 'reference', '']
-  const rows = outcomes.map((outcome) => {
-    const { name, ratio, reach, aim, figures, unit } = outcome
-    const spread = `${inShort(ratio.median)} (${inShort(ratio.min)} – ${inShort(ratio.max)})`
-    const [ours, reference] = [figures.ours, figures.reference].map(({ median }) => inShort(median))
-    const verdict = isAtLeast(outcome, aim) ? 'aim' : isAtLeast(outcome, reach) ? 'reach' : 'short'
-    return [name, spread, String(reach), String(aim), `${ours} ${unit}`, `${reference}`, verdict]
-  })
-  const widths = head.map((_, column) =>
-    Math.max(...[head, ...rows].map((row) => row[column]!.length)),
-  )
+  const rows = rowsOf(outcomes)
+  const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)))
   const line = (row: readonly string[]) =>
-    row
-      .map((cell, column) => cell.padEnd(widths[column]!))
-      .join('  ')
-      .trimEnd()
-  return [line(head), ...rows.map(line)].join('\n')
+    row.map((cell, at) => cell.padEnd(widths[at]!)).join('  ')
+  return rows.map((row) => line(row).trimEnd()).join('\n')
 }
 
-/** CPU milliseconds per order, where they were measured. */
+const HEAD = ['name', 'ratio (min – max)', 'reach', 'aim', 'ours', 'reference', 'reached']
+
+function rowsOf(outcomes: readonly Outcome[]): string[][] {
+  const rows = outcomes.map((outcome) => {
+    const { name, ratio, reach, aim, figures, unit, lessIsBetter } = outcome
+    const mark = (value: number) => `${lessIsBetter ? '≤' : '≥'} ${value}`
+    const spread = `${inShort(ratio.median)} (${inShort(ratio.min)} – ${inShort(ratio.max)})`
+    const [ours, reference] = [figures.ours, figures.reference].map(({ median }) => inShort(median))
+    const reached = isAtLeast(outcome, aim) ? 'aim' : isAtLeast(outcome, reach) ? 'yes' : 'no'
+    return [
+      name,
+      spread,
+      mark(reach),
+      mark(aim),
+      `${ours} ${unit}`,
+      `${reference} ${unit}`,
+      reached,
+    ]
+  })
+  return [HEAD, ...rows]
+}
+
+/** CPU milliseconds per order and what else was seen of ours, a line for each benchmark that has some. */
 export function costLines(outcomes: readonly Outcome[]): string {
   return outcomes
     .filter(({ costs }) => Object.keys(costs).length > 0)
     .map(({ name, costs }) => {
-      const parts = Object.entries(costs).map(([part, ms]) => `${part} ${inShort(ms)}`)
-      return `${name}: CPU ms per order: ${parts.join(', ')}`
+      const parts = Object.entries(costs).map(([part, value]) => `${part} ${inShort(value)}`)
+      return `${name}: ${parts.join(', ')}`
     })
     .join('\n')
 }
@@ -40,4 +50,86 @@ export function isAtLeast({ ratio, lessIsBetter }: Outcome, mark: number): boole
 /** The machine of a CI is not quiet: only what is far below its mark is a finding there. */
 export function isFarShort(outcome: Outcome): boolean {
   return !isAtLeast(outcome, outcome.lessIsBetter ? outcome.reach * 2 : outcome.reach / 2)
+}
+
+export interface Circumstances {
+  readonly date: string
+  readonly machine: string
+  readonly seconds: number
+}
+
+/** A table in Markdown, with what was compared and what it cost. */
+export function sectionOf(outcomes: readonly Outcome[], at: Circumstances): string {
+  const [head, ...rows] = rowsOf(outcomes).map((cells) => `| ${cells.join(' | ')} |`)
+  const compared = outcomes.map(
+    ({ name, ours, reference }) => `- **${name}**: ${ours}; against ${reference}.`,
+  )
+  const costs = costLines(outcomes)
+    .split('\n')
+    .filter(Boolean)
+    .map((line) => `- ${line}`)
+  return [
+    `Measured on ${at.date}: ${at.machine}; runs of ${at.seconds} s each, in turn.`,
+    [head, `|${'---|'.repeat(HEAD.length)}`, ...rows].join('\n'),
+    compared.join('\n'),
+    ...(costs.length > 0
+      ? [
+          'CPU milliseconds per order over all processes (`all`) and of each; `load` is the customers, who ' +
+            'are not part of `all`:',
+          costs.join('\n'),
+        ]
+      : []),
+  ].join('\n\n')
+}
+
+/** The text with its part between the marks of that name replaced; throws where they are missing. */
+export function withSection(text: string, name: string, section: string): string {
+  const [begin, end] = [`<!-- ${name}:begin -->`, `<!-- ${name}:end -->`]
+  const [from, to] = [text.indexOf(begin), text.indexOf(end)]
+  if (from < 0 || to < from) throw new Error(`there is no ${begin} … ${end}`)
+  return `${text.slice(0, from + begin.length)}\n${section}\n${text.slice(to)}`
+}
+
+const WIDTH = 720
+const LEFT = 40
+const RIGHT = WIDTH - 40
+const LINE_Y = 70
+
+/** The ratio on a line: the spread of the rounds, the median, and the marks that are to be reached. */
+export function pictureOf(outcome: Outcome): string {
+  const { name, ours, reference, ratio, reach, aim } = outcome
+  const most = Math.max(ratio.max, reach, aim, 1) * 1.1
+  const x = (value: number) => (LEFT + (value / most) * (RIGHT - LEFT)).toFixed(1)
+  const mark = (value: number, label: string, y: number) =>
+    `<line x1="${x(value)}" y1="${LINE_Y - 16}" x2="${x(value)}" y2="${LINE_Y + 16}" class="mark"/>` +
+    `<text x="${x(value)}" y="${y}" text-anchor="middle">${label} ${value}</text>`
+  return [
+    `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} 150" role="img">`,
+    `<title>${escaped(name)}: ${inShort(ratio.median)}</title>`,
+    `<style>${STYLE}</style>`,
+    `<rect width="${WIDTH}" height="150" class="page"/>`,
+    `<text x="${LEFT}" y="26" class="name">${escaped(name)} ${inShort(ratio.median)}</text>`,
+    `<line x1="${LEFT}" y1="${LINE_Y}" x2="${RIGHT}" y2="${LINE_Y}" class="axis"/>`,
+    mark(reach, 'reach', LINE_Y - 22),
+    mark(aim, 'aim', LINE_Y + 30),
+    `<line x1="${x(ratio.min)}" y1="${LINE_Y}" x2="${x(ratio.max)}" y2="${LINE_Y}" class="spread"/>`,
+    `<circle cx="${x(ratio.median)}" cy="${LINE_Y}" r="7" class="median"/>`,
+    `<text x="${LEFT}" y="124">${escaped(ours)}</text>`,
+    `<text x="${LEFT}" y="140">against ${escaped(reference)}</text>`,
+    '</svg>\n',
+  ].join('\n')
+}
+
+const STYLE = [
+  'text { font: 12px sans-serif; fill: #333 }',
+  '.page { fill: #fff }',
+  '.name { font-size: 16px; font-weight: bold }',
+  '.axis { stroke: #ccc }',
+  '.mark { stroke: #888; stroke-dasharray: 3 3 }',
+  '.spread { stroke: #1f6feb; stroke-width: 6; stroke-linecap: round }',
+  '.median { fill: #0b3d91 }',
+].join(' ')
+
+function escaped(text: string): string {
+  return text.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;')
 }

@@ -1,0 +1,60 @@
+import type { BareAppTask } from './bare-fastify.ts'
+import type { BenchStack } from './bench-stack.ts'
+import { accountId, openBooks } from './books.ts'
+import type { Bench, Contest, Pace, Run } from './contest.ts'
+import type { Load, LoadResult } from './load.ts'
+import { startMeasured } from './measured-process.ts'
+
+const CONNECTIONS = 64
+const ACCOUNTS = 1_000
+/** As many as pgbench has clients. */
+const DATABASE_CONNECTIONS = 16
+
+/** The door alone: POST /orders in `events`, with billing and notification away. */
+export const ACCEPT: Bench = {
+  name: 'accept',
+  ours: `POST /orders answered, order service alone, ${CONNECTIONS} connections`,
+  reference: `bare Fastify app, same inserts, a commit per request, ${DATABASE_CONNECTIONS} database connections`,
+  unit: 'orders/s',
+  reach: 2,
+  aim: 3,
+  open: openAccept,
+}
+
+async function openAccept(stack: BenchStack, pace: Pace): Promise<Contest> {
+  const running = await stack.serve(['order'])
+  const customers = await startMeasured<Load, LoadResult>('load.ts')
+  const bare = await startMeasured<BareAppTask, string>('bare-fastify.ts')
+  const { reference: databaseUrl } = stack.urls
+  const bareUrl = await bare.run({ databaseUrl, connections: DATABASE_CONNECTIONS })
+  const accounts = Array.from({ length: ACCOUNTS }, (_, index) => accountId(index + 1))
+
+  async function answered(url: string): Promise<Run> {
+    const { seconds } = pace
+    const load = { url, style: 'events', connections: CONNECTIONS, accounts, seconds }
+    const result = await customers.run(load)
+    if (Object.keys(result.refused).length > 0) {
+      throw new Error(`orders were refused: ${JSON.stringify(result.refused)}`)
+    }
+    return { figure: result.accepted / result.seconds }
+  }
+
+  return {
+    async ours() {
+      await openBooks(stack.urls, ACCOUNTS)
+      return answered(running.urls.order)
+    },
+    async reference() {
+      await openBooks(
+        { order: databaseUrl, billing: databaseUrl, notification: databaseUrl },
+        ACCOUNTS,
+      )
+      return answered(bareUrl)
+    },
+    async close() {
+      await bare.close()
+      await customers.close()
+      await stack.renewTopics()
+    },
+  }
+}

@@ -1,0 +1,58 @@
+import { migrate } from '../../platform/migrate.ts'
+import { openPglite } from '../../platform/pglite.ts'
+import { systemRuntime } from '../../platform/runtime.ts'
+import { MIGRATIONS as BILLING } from '../../services/billing/migrations/all-migrations.ts'
+import { MIGRATIONS as NOTIFICATION } from '../../services/notification/migrations/all-migrations.ts'
+import { MIGRATIONS as ORDERS } from '../../services/order/migrations/all-migrations.ts'
+import { accountId } from './books.ts'
+import { recordOrder } from './recording.ts'
+import { newOrder, replay } from './replay.ts'
+
+/**
+ * PGlite on disk with the statements of the services and nothing else: no HTTP, no bus, no events. They
+ * are prepared once, as the program has them too. It goes on with its tables from task to task.
+ */
+export interface BarePgliteTask {
+  readonly folder: string
+  readonly accounts: number
+  readonly seconds: number
+}
+
+/** Orders per second, four transactions each. */
+async function open({ folder, accounts }: BarePgliteTask) {
+  const recording = await recordOrder('events')
+  const database = await openPglite({ folder })
+  await migrate(database, 'orders', ORDERS)
+  await migrate(database, 'billing', BILLING)
+  await migrate(database, 'notification', NOTIFICATION)
+  const ids = Array.from({ length: accounts }, (_, index) => accountId(index + 1))
+  await database.query(
+    `insert into billing.account (id, balance_minor, version, pending_minor, created, updated)
+     select id, 10000000000000, 1, 0, now(), now() from unnest($1::uuid[]) as a (id)`,
+    [ids],
+  )
+  return {
+    async run(seconds: number): Promise<number> {
+      const begunMs = performance.now()
+      const untilMs = begunMs + seconds * 1_000
+      let orders = 0
+      while (performance.now() < untilMs) {
+        const order = newOrder(recording, ids[orders % accounts]!, systemRuntime.uuid)
+        for (const statements of recording.transactions) {
+          await database.transaction((tx) => replay(tx, statements, recording, order))
+        }
+        orders += 1
+      }
+      return (orders * 1_000) / (performance.now() - begunMs)
+    },
+    close: database.close,
+  }
+}
+
+let opened: ReturnType<typeof open> | undefined
+process.on('message', async (task: BarePgliteTask) => {
+  opened ??= open(task)
+  const pglite = await opened
+  process.send?.(await pglite.run(task.seconds))
+})
+process.once('disconnect', () => void opened?.then(({ close }) => close()))

@@ -1,0 +1,178 @@
+import { Consumer, compatibilityPartitioner, ProduceAcks, Producer } from '@platformatic/kafka'
+import { decodeEvent, eventHeaders, type PaymentEvent } from '../../contracts/events.ts'
+import type { Bus, OutgoingMessage } from '../../messaging/bus.ts'
+import { startConsumer } from '../../messaging/consumer.ts'
+import { createKafkaBus } from '../../messaging/kafka-bus.ts'
+import { encode } from '../../messaging/kafka-records.ts'
+import { createOutbox } from '../../messaging/outbox.ts'
+import { startRelay } from '../../messaging/relay.ts'
+import { openPostgres } from '../../platform/postgres.ts'
+import { systemRuntime } from '../../platform/runtime.ts'
+import { createLog, createTelemetry } from '../../platform/telemetry.ts'
+import { tellCustomers } from '../../services/notification/reactions.ts'
+import { accountId } from './books.ts'
+
+/**
+ * One part of a service, alone in this process, and the bare client of Kafka doing the same without a
+ * database: rows of an outbox to a topic, and messages of a topic into tables.
+ */
+export interface ComponentTask {
+  readonly kind: 'relay' | 'bare producer' | 'fill' | 'apply' | 'bare consumer'
+  readonly brokers: string
+  readonly databaseUrl: string
+  readonly topic: string
+  readonly messages: number
+}
+
+export interface ComponentResult {
+  readonly seconds: number
+}
+
+const ACCOUNTS = 1_000
+const BATCH = 1_000
+const log = createLog('error', 'bench')
+const telemetry = createTelemetry('bench')
+
+const RUNS: Readonly<Record<ComponentTask['kind'], (task: ComponentTask) => Promise<number>>> = {
+  relay,
+  'bare producer': bareProducer,
+  fill,
+  apply,
+  'bare consumer': bareConsumer,
+}
+
+const openBus = ({ brokers }: ComponentTask): Promise<Bus> =>
+  createKafkaBus({ brokers: [brokers], clientId: 'bench', runtime: systemRuntime, log })
+
+/** Milliseconds until the broker has acknowledged the last row. */
+async function relay(task: ComponentTask): Promise<number> {
+  const database = await openPostgres({ url: task.databaseUrl, telemetry })
+  const bus = await openBus(task)
+  const done = Promise.withResolvers<void>()
+  let sent = 0
+  const counting: Bus = {
+    ...bus,
+    async send(messages) {
+      await bus.send(messages)
+      sent += messages.length
+      if (sent >= task.messages) done.resolve()
+    },
+  }
+  const begunMs = performance.now()
+  const running = startRelay({
+    ...{ database, log, telemetry, runtime: systemRuntime, soleProcess: false, bus: counting },
+    schema: 'orders',
+    outbox: createOutbox('orders'),
+  })
+  await done.promise
+  const tookMs = performance.now() - begunMs
+  await running.close()
+  await bus.close()
+  await database.close()
+  return tookMs
+}
+
+/** The same messages, in the same batches, each acknowledged before the next is sent. */
+async function bareProducer(task: ComponentTask): Promise<number> {
+  const messages = messagesOf(task).map((message) => encode(message).message)
+  const producer = openProducer(task)
+  await producer.metadata({ topics: [task.topic] })
+  const begunMs = performance.now()
+  for (let at = 0; at < messages.length; at += BATCH) {
+    await producer.send({ messages: messages.slice(at, at + BATCH), acks: ProduceAcks.ALL })
+  }
+  const tookMs = performance.now() - begunMs
+  await producer.close()
+  return tookMs
+}
+
+const openProducer = ({ brokers }: ComponentTask) =>
+  new Producer({
+    clientId: 'bare',
+    bootstrapBrokers: [brokers],
+    idempotent: true,
+    partitioner: compatibilityPartitioner,
+  })
+
+/** Puts the messages on the topic. */
+async function fill(task: ComponentTask): Promise<number> {
+  return bareProducer(task)
+}
+
+/** What order puts into its outbox, and billing into its own: the same size, and as many headers. */
+function messagesOf({ topic, messages }: ComponentTask): OutgoingMessage[] {
+  const encoder = new TextEncoder()
+  return Array.from({ length: messages }, (_, index) => {
+    const account = accountId((index % ACCOUNTS) + 1)
+    const orderId = systemRuntime.uuid()
+    const body = { event: 'ORDER_PAID', orderId, accountId: account }
+    const meta = { id: `${orderId}/ORDER_PAID`, style: 'events', amountMinor: 6_500n } as const
+    const headers = eventHeaders('ORDER_PAID', 'billing', Date.now(), meta)
+    return { topic, key: account, value: encoder.encode(JSON.stringify(body)), headers }
+  })
+}
+
+/** Milliseconds from when it has joined its group until the last message is committed. */
+async function apply(task: ComponentTask): Promise<number> {
+  const database = await openPostgres({ url: task.databaseUrl, telemetry })
+  const bus = await openBus(task)
+  const outbox = createOutbox('notification')
+  const done = Promise.withResolvers<void>()
+  let begunMs = 0
+  let applied = 0
+  const timed: Bus = {
+    ...bus,
+    async subscribe(group, topics) {
+      const subscription = await bus.subscribe(group, topics)
+      begunMs = performance.now()
+      return subscription
+    },
+  }
+  const consumer = startConsumer<PaymentEvent>({
+    ...{ bus: timed, database, log, telemetry, runtime: systemRuntime },
+    schema: 'notification',
+    group: `bench-${systemRuntime.uuid()}`,
+    topics: [task.topic],
+    decode: (message) => decodeEvent<PaymentEvent>({ ...message, topic: 'payment' }),
+    handle: (tx, events) => {
+      const context = { outbox, newId: systemRuntime.uuid, now: Date.now() }
+      return tellCustomers(tx, context, events, (told) => {
+        applied += told.length
+        if (applied >= task.messages) done.resolve()
+      })
+    },
+  })
+  await done.promise
+  const tookMs = performance.now() - begunMs
+  await consumer.close()
+  await bus.close()
+  await database.close()
+  return tookMs
+}
+
+/** As long as `apply` is measured, with nothing done to the messages. */
+async function bareConsumer(task: ComponentTask): Promise<number> {
+  const consumer = new Consumer({
+    clientId: 'bare',
+    groupId: `bare-${systemRuntime.uuid()}`,
+    bootstrapBrokers: [task.brokers],
+  })
+  let begunMs = 0
+  consumer.once('consumer:group:join', () => {
+    begunMs = performance.now()
+  })
+  const stream = await consumer.consume({ topics: [task.topic], mode: 'earliest' })
+  let read = 0
+  for await (const _ of stream) {
+    read += 1
+    if (read === task.messages) break
+  }
+  const tookMs = performance.now() - begunMs
+  await stream.close()
+  await consumer.close(true)
+  return tookMs
+}
+
+process.on('message', async (task: ComponentTask) => {
+  process.send?.({ seconds: (await RUNS[task.kind](task)) / 1_000 })
+})

@@ -1,0 +1,103 @@
+import assert from 'node:assert/strict'
+import { rmSync } from 'node:fs'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { startKept } from '../../tools/kept-process.ts'
+import { freePorts } from '../../tools/ports.ts'
+import { root } from '../../tools/repository-files.ts'
+import { isReady } from '../../tools/stack-services.ts'
+import { until } from '../../tools/until.ts'
+import { valuesOf } from '../e2e/books.ts'
+import { createClient } from '../e2e/client.ts'
+import type { BarePgliteTask } from './bare-pglite.ts'
+import type { BenchStack } from './bench-stack.ts'
+import type { Bench, Contest, Pace, Run } from './contest.ts'
+import type { Load, LoadResult } from './load.ts'
+import { startMeasured } from './measured-process.ts'
+
+const CONNECTIONS = 256
+const ACCOUNTS = 100
+const DEPOSIT = 1_000_000
+const PORT = 19_480
+const READY_LIMIT_MS = 60_000
+const SETTLE_LIMIT_MS = 120_000
+const LOOK_EVERY_MS = 100
+
+export const EMBEDDED: Bench = {
+  name: 'embedded',
+  ours: `orders settled by the one program, events, ${CONNECTIONS} connections`,
+  reference: 'bare PGlite on disk: the same statements, prepared, four commits per order',
+  unit: 'orders/s',
+  reach: 0.5,
+  aim: 1,
+  open: openEmbedded,
+}
+
+async function openEmbedded(stack: BenchStack, pace: Pace): Promise<Contest> {
+  await stack.serve([])
+  const folders = { program: join(stack.folder, 'program'), bare: join(stack.folder, 'pglite') }
+  for (const folder of Object.values(folders)) rmSync(folder, { recursive: true, force: true })
+  const program = await startProgram(folders.program)
+  const customers = await startMeasured<Load, LoadResult>('load.ts')
+  const bare = await startMeasured<BarePgliteTask, number>('bare-pglite.ts')
+  const accounts: string[] = []
+  for (let n = 0; n < ACCOUNTS; n += 1) {
+    accounts.push(await createClient(program.url).fundedAccount(DEPOSIT))
+  }
+  const { seconds } = pace
+  return {
+    async ours() {
+      const load = { url: program.url, style: 'events', connections: CONNECTIONS }
+      return settle(program.url, () => customers.run({ ...load, accounts, seconds }))
+    },
+    async reference() {
+      return { figure: await bare.run({ folder: folders.bare, accounts: ACCOUNTS, seconds }) }
+    },
+    async close() {
+      await Promise.all([bare.close(), customers.close(), program.stop()])
+    },
+  }
+}
+
+async function startProgram(folder: string) {
+  const port = await freePorts(PORT, 1)
+  const kept = await startKept({
+    command: process.execPath,
+    args: [join(root, 'apps', 'all-in-one', 'main.ts')],
+    folder: root,
+    env: { PORT: String(port), DATA_DIR: folder, LOG_LEVEL: 'warn' },
+    logFile: `${folder}.log`,
+  })
+  const url = `http://127.0.0.1:${port}`
+  for (const service of ['order', 'billing', 'notification'] as const) {
+    await until(() => isReady(url, service), { limitMs: READY_LIMIT_MS, ended: kept.ended })
+  }
+  return { url, stop: kept.stop }
+}
+
+/** Nobody else can look into its database, so its own counters say what is done. */
+async function settle(url: string, load: () => Promise<LoadResult>): Promise<Run> {
+  const before = await countsOf(url)
+  const begunMs = performance.now()
+  const { accepted, refused } = await load()
+  assert.deepEqual(refused, {}, 'orders were refused')
+  for (;;) {
+    const now = await countsOf(url)
+    const isDone = (['approved', 'told'] as const).every((of) => now[of] - before[of] >= accepted)
+    const tookMs = performance.now() - begunMs
+    if (isDone) return { figure: (accepted * 1_000) / tookMs }
+    assert.ok(tookMs < SETTLE_LIMIT_MS, `the orders do not settle within ${SETTLE_LIMIT_MS} ms`)
+    await sleep(LOOK_EVERY_MS)
+  }
+}
+
+async function countsOf(url: string): Promise<{ approved: number; told: number }> {
+  const count = async (path: string, name: string, labels: string) => {
+    const scrape = await (await fetch(`${url}/${path}/actuator/prometheus`)).text()
+    return valuesOf(scrape, name, labels).reduce((sum, value) => sum + value, 0)
+  }
+  return {
+    approved: await count('orders', 'trifold_orders_total', 'state="APPROVED"'),
+    told: await count('notification', 'trifold_messages_total', 'event="ORDER_PAID"'),
+  }
+}

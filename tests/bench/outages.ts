@@ -1,0 +1,121 @@
+import { SERVICES } from '../../tools/stack-options.ts'
+import type { BenchStack } from './bench-stack.ts'
+import { accountId, assertBooks, markBooks, openBooks, settled, settledUntil } from './books.ts'
+import type { Bench, Contest, Pace, Run } from './contest.ts'
+import { EVENTS, openShop, SETTLE_LIMIT_MS } from './flow.ts'
+import { startMeasured } from './measured-process.ts'
+import type { PacedLoad, PacedResult } from './paced-load.ts'
+import { percentile } from './statistics.ts'
+
+/** What a broker that was away leaves behind: work that waits, and whether customers still feel it. */
+export const OUTAGE_BENCHES: readonly Bench[] = [
+  {
+    name: 'backlog',
+    ours: 'orders settled, events, that were accepted while the broker was away',
+    reference: 'orders settled in steady flow, events',
+    unit: 'orders/s',
+    reach: 1,
+    aim: 2,
+    isLong: true,
+    isWarm: true,
+    open: openBacklog,
+  },
+  {
+    name: 'recovery',
+    ours: 'p99 from POST to APPROVED in the minute after an outage of the broker was caught up with',
+    reference: 'the same in the minute before it',
+    unit: 'ms',
+    reach: 1.2,
+    aim: 1.05,
+    lessIsBetter: true,
+    isLong: true,
+    isWarm: true,
+    open: openRecovery,
+  },
+]
+
+const BACKLOG_ORDERS = 100_000
+const QUICK_BACKLOG_ORDERS = 20_000
+const ACCEPT_LIMIT_SECONDS = 180
+const BACKLOG_LIMIT_MS = 300_000
+/** Of what the services can take. */
+const SHARE_OF_SATURATION = 0.1
+const MINUTE = { beforeSeconds: 60, outageSeconds: 180, afterSeconds: 60 }
+const QUICK_MINUTE = { beforeSeconds: 10, outageSeconds: 15, afterSeconds: 10 }
+
+async function openBacklog(stack: BenchStack, pace: Pace): Promise<Contest> {
+  const shop = await openShop(stack)
+  const orders = pace.quick ? QUICK_BACKLOG_ORDERS : BACKLOG_ORDERS
+  await openBooks(stack.urls, EVENTS.accounts)
+  await shop.settle(EVENTS, pace.seconds)
+  return {
+    async ours() {
+      await openBooks(stack.urls, EVENTS.accounts)
+      const mark = await markBooks(stack.urls)
+      await stack.kafka.kill()
+      const { accepted } = await shop.order(EVENTS, { seconds: ACCEPT_LIMIT_SECONDS, orders })
+      await stack.kafka.start()
+      const begunMs = performance.now()
+      await settled(stack.urls, mark, accepted, BACKLOG_LIMIT_MS)
+      const tookMs = performance.now() - begunMs
+      await assertBooks(stack.urls, mark, accepted)
+      return { figure: (accepted * 1_000) / tookMs }
+    },
+    async reference() {
+      await openBooks(stack.urls, EVENTS.accounts)
+      return { figure: (await shop.settle(EVENTS, pace.seconds)).figure }
+    },
+    close: shop.close,
+  }
+}
+
+async function openRecovery(stack: BenchStack, pace: Pace): Promise<Contest> {
+  const shop = await openShop(stack)
+  await openBooks(stack.urls, EVENTS.accounts)
+  const { figure: saturation } = await shop.settle(EVENTS, pace.seconds)
+  await shop.close()
+  const customers = await startMeasured<PacedLoad, PacedResult>('paced-load.ts')
+  const { urls } = await stack.serve(SERVICES)
+  const accounts = Array.from({ length: EVENTS.accounts }, (_, index) => accountId(index + 1))
+  const perSecond = saturation * SHARE_OF_SATURATION
+  const { beforeSeconds, outageSeconds, afterSeconds } = pace.quick ? QUICK_MINUTE : MINUTE
+
+  async function come(seconds: number, waits: boolean): Promise<PacedResult> {
+    const result = await customers.run({ url: urls.order, perSecond, seconds, accounts, waits })
+    if (result.failed > 0) throw new Error(`${result.failed} orders failed`)
+    return result
+  }
+
+  let before: Run
+  return {
+    async ours() {
+      await openBooks(stack.urls, EVENTS.accounts)
+      before = inPercentiles(await come(beforeSeconds, true))
+      await stack.kafka.kill()
+      await come(outageSeconds, false)
+      await stack.kafka.start()
+      const back = new Date()
+      // Customers come meanwhile as before, and are not asked how long it took them.
+      const meanwhile = come(afterSeconds, false)
+      await settledUntil(stack.urls, back, SETTLE_LIMIT_MS)
+      const caughtUpSeconds = (Date.now() - back.getTime()) / 1_000
+      const straight = inPercentiles(await meanwhile)
+      const after = inPercentiles(await come(afterSeconds, true))
+      return {
+        ...after,
+        also: { 'answer at once': straight.also!.answer! },
+        costs: { caughtUpSeconds },
+      }
+    },
+    reference: async () => ({
+      figure: before.figure,
+      also: { 'answer at once': before.also!.answer! },
+    }),
+    close: customers.close,
+  }
+}
+
+function inPercentiles({ answeredMs, approvedMs }: PacedResult): Run {
+  const p99 = (values: readonly number[]) => (values.length > 0 ? percentile(values, 0.99) : 0)
+  return { figure: p99(approvedMs), also: { answer: p99(answeredMs) } }
+}

@@ -1,0 +1,76 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import { Agent, request } from 'undici'
+
+/**
+ * Customers who come at a steady rate, whether those before them are served or not, order in `events`
+ * and wait for the outcome of their order. A process of its own.
+ */
+export interface PacedLoad {
+  readonly url: string
+  readonly perSecond: number
+  readonly seconds: number
+  readonly accounts: readonly string[]
+  /** Whether they wait for the outcome; while it cannot come they need not. */
+  readonly waits: boolean
+}
+
+export interface PacedResult {
+  /** From the request until 201. */
+  readonly answeredMs: readonly number[]
+  /** From the request until the customer knows that it is APPROVED. */
+  readonly approvedMs: readonly number[]
+  readonly failed: number
+}
+
+const WAIT_SECONDS = 15
+const MOST_LOOKS = 40
+const CONNECTIONS = 1_024
+
+export async function applyPacedLoad(load: PacedLoad): Promise<PacedResult> {
+  const agent = new Agent({ connections: CONNECTIONS, headersTimeout: 60_000 })
+  const answeredMs: number[] = []
+  const approvedMs: number[] = []
+  let failed = 0
+  const customers: Promise<void>[] = []
+
+  async function order(account: string): Promise<void> {
+    const begunMs = performance.now()
+    const query = `profileId=${account}`
+    const headers = { 'content-type': 'application/json', 'x-interaction-style': 'events' }
+    const placed = await request(`${load.url}/orders?${query}`, {
+      ...{ method: 'POST', headers, body: '{"productQuantity":1}', dispatcher: agent },
+    })
+    const id = (await placed.body.json()) as string
+    if (placed.statusCode !== 201) throw new Error(`an order was answered ${placed.statusCode}`)
+    answeredMs.push(performance.now() - begunMs)
+    for (let looks = 0; load.waits && looks < MOST_LOOKS; looks += 1) {
+      const seen = await request(`${load.url}/orders/${id}?${query}`, {
+        ...{ headers: { prefer: `wait=${WAIT_SECONDS}` }, dispatcher: agent },
+      })
+      const { state } = (await seen.body.json()) as { state: string }
+      if (state === 'APPROVED') return void approvedMs.push(performance.now() - begunMs)
+    }
+    if (load.waits) throw new Error('an order is not approved')
+  }
+
+  const begunMs = performance.now()
+  for (let sent = 0; ; sent += 1) {
+    const dueMs = (sent * 1_000) / load.perSecond
+    if (dueMs >= load.seconds * 1_000) break
+    const earlyMs = begunMs + dueMs - performance.now()
+    if (earlyMs > 1) await sleep(earlyMs)
+    const account = load.accounts[sent % load.accounts.length]!
+    customers.push(
+      order(account).catch(() => {
+        failed += 1
+      }),
+    )
+  }
+  await Promise.all(customers)
+  await agent.close()
+  return { answeredMs, approvedMs, failed }
+}
+
+process.on('message', async (load: PacedLoad) => {
+  process.send?.(await applyPacedLoad(load))
+})

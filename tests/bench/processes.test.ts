@@ -1,0 +1,33 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { familyOf, parseStat, usageOf, wakeUpsOf } from './processes.ts'
+
+const LINE =
+  '4711 (node (main) x) S 42 4711 4711 0 -1 4194560 9 8 7 6 100 20 3 4 20 0 11 0 123 987654 2500 1'
+
+test('reads a line of /proc whose name has brackets and spaces', () => {
+  assert.deepEqual(parseStat(LINE), { pid: 4711, parent: 42, ticks: 127, rssPages: 2500 })
+})
+
+test('a family is a process with its children and theirs, and nobody else', () => {
+  const stat = (pid: number, parent: number) => ({ pid, parent, ticks: 0, rssPages: 0 })
+  const stats = [stat(1, 0), stat(5, 2), stat(2, 1), stat(3, 1), stat(6, 5)]
+  const pids = familyOf(stats, 2).map(({ pid }) => pid)
+  assert.deepEqual(pids, [2, 5, 6])
+  assert.deepEqual(familyOf(stats, 9), [])
+})
+
+test('this process takes memory, and time when it works', () => {
+  const usage = () => usageOf({ me: process.pid }).me!
+  const before = usage()
+  assert.ok(before.rssBytes > 10_000_000)
+  const untilMs = performance.now() + 200
+  while (performance.now() < untilMs) Math.sqrt(untilMs)
+  assert.ok(usage().cpuMs > before.cpuMs)
+})
+
+test('a process that waits is woken', async () => {
+  const before = wakeUpsOf(process.pid)
+  for (let nap = 0; nap < 5; nap += 1) await new Promise((resolve) => setTimeout(resolve, 5))
+  assert.ok(wakeUpsOf(process.pid) > before)
+})

@@ -1,0 +1,88 @@
+import { once } from 'node:events'
+import { Consumer, compatibilityPartitioner, ProduceAcks, Producer } from '@platformatic/kafka'
+import { openPostgres } from '../../platform/postgres.ts'
+import { systemRuntime } from '../../platform/runtime.ts'
+import { accountId } from './books.ts'
+import { type Recording, recordOrder } from './recording.ts'
+import { newOrder, replay } from './replay.ts'
+
+/**
+ * What an order of `events` has to wait for on its way from POST to APPROVED, and nothing else, on idle
+ * servers: the commit of order, a message through the broker, the commit of billing, a message back, and
+ * the commit that approves it, one after the other. A process of its own.
+ */
+export interface WayTask {
+  readonly databaseUrl: string
+  readonly brokers: string
+  readonly topic: string
+  readonly accounts: number
+  readonly seconds: number
+}
+
+/** Milliseconds of each way. */
+async function go(task: WayTask): Promise<number[]> {
+  const recording = await recordOrder('events')
+  const database = await openPostgres({ url: task.databaseUrl, maxConnections: 2 })
+  const broker = await openBroker(task)
+  const waysMs: number[] = []
+  const untilMs = performance.now() + task.seconds * 1_000
+  while (performance.now() < untilMs) {
+    const account = accountId((waysMs.length % task.accounts) + 1)
+    const order = newOrder(recording, account, systemRuntime.uuid)
+    const begunMs = performance.now()
+    for (const [nth, statements] of commitsOnTheWay(recording).entries()) {
+      if (nth > 0) await broker.pass(account)
+      await database.transaction((tx) => replay(tx, statements, recording, order))
+    }
+    waysMs.push(performance.now() - begunMs)
+  }
+  await broker.close()
+  await database.close()
+  return waysMs
+}
+
+/** Of placing, paying and approving; the message to the customer is beside the way. */
+function commitsOnTheWay({ transactions }: Recording) {
+  return transactions.filter((one) => one.some(({ text }) => /\b(orders|billing)\./.test(text)))
+}
+
+async function openBroker({ brokers, topic }: WayTask) {
+  const bootstrapBrokers = [brokers]
+  const partitioner = compatibilityPartitioner
+  const producer = new Producer({
+    ...{ clientId: 'way', bootstrapBrokers, idempotent: true, partitioner },
+  })
+  const groupId = `way-${systemRuntime.uuid()}`
+  const consumer = new Consumer({ clientId: 'way', groupId, bootstrapBrokers })
+  const stream = await consumer.consume({ topics: [topic], mode: 'latest' })
+  const value = Buffer.alloc(400, 'x')
+
+  /** A message, acknowledged by the broker and read by a consumer. */
+  async function pass(key: string): Promise<void> {
+    const read = once(stream, 'data')
+    const messages = [{ topic, key: Buffer.from(key), value }]
+    await producer.send({ messages, acks: ProduceAcks.ALL })
+    await read
+  }
+
+  // The consumer has to stand at the end of the log before anything is timed.
+  const isAtEnd = pass('first')
+  const again = setInterval(() => {
+    const messages = [{ topic, key: Buffer.from('again'), value }]
+    void producer.send({ messages, acks: ProduceAcks.ALL })
+  }, 200)
+  await isAtEnd
+  clearInterval(again)
+  return {
+    pass,
+    async close() {
+      await producer.close()
+      await stream.close()
+      await consumer.close(true)
+    },
+  }
+}
+
+process.on('message', async (task: WayTask) => {
+  process.send?.(await go(task))
+})
