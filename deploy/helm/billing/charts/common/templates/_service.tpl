@@ -109,7 +109,12 @@ metadata:
   name: {{ $name }}
   labels: {{- include "trifold.labels" $root | nindent 4 }}
 spec:
-  {{- if not $values.autoscaling.enabled }}
+  {{- if $values.autoscaling.enabled }}
+  {{- /* A number that is left out of an update becomes 1, until the autoscaler looks again. */}}
+  {{- with lookup "apps/v1" "Deployment" $root.Release.Namespace $name }}
+  replicas: {{ max .spec.replicas $values.autoscaling.minReplicas }}
+  {{- end }}
+  {{- else }}
   replicas: {{ $values.replicas }}
   {{- end }}
   revisionHistoryLimit: 5

@@ -1,0 +1,265 @@
+import assert from 'node:assert/strict'
+import type { KubernetesApi } from './control-plane.ts'
+import { until } from './until.ts'
+
+/** What is to run in a namespace: pods by the name of who owns them. */
+export interface Workloads {
+  readonly deployments: Readonly<Record<string, number>>
+  readonly statefulSets: Readonly<Record<string, number>>
+}
+
+interface Named {
+  readonly metadata: {
+    readonly name: string
+    readonly uid: string
+    readonly deletionTimestamp?: string
+  }
+}
+
+interface Condition {
+  readonly type: string
+  readonly status: string
+}
+
+interface Pod extends Named {
+  readonly metadata: Named['metadata'] & { readonly labels: Readonly<Record<string, string>> }
+  readonly spec: {
+    readonly nodeName: string
+    readonly restartPolicy: string
+    readonly containers: readonly { readonly image: string }[]
+    readonly volumes?: readonly { readonly name: string; readonly projected?: object }[]
+  }
+  readonly status: { readonly phase: string; readonly conditions?: readonly Condition[] }
+}
+
+interface EndpointSlice {
+  readonly endpoints?: readonly { readonly conditions: { readonly ready?: boolean } }[]
+}
+
+/** By the kind that namespaces have of themselves. */
+const OF_EACH_NAMESPACE = ['ConfigMap/kube-root-ca.crt', 'ServiceAccount/default']
+const PASSING = new Set(['Event', 'PodMetrics'])
+
+export async function podsIn(
+  api: KubernetesApi,
+  namespace: string,
+  selector = '',
+): Promise<readonly Pod[]> {
+  const query = `labelSelector=${encodeURIComponent(selector)}`
+  return (await api.get(`/api/v1/namespaces/${namespace}/pods?${query}`)).items
+}
+
+/**
+ * Everything that was asked for runs and is found, on volumes that are bound; and nothing else does.
+ * Controllers tell a little later than helm, so it may take its time.
+ */
+export function assertRunning(
+  api: KubernetesApi,
+  namespace: string,
+  workloads: Workloads,
+): Promise<string> {
+  return eventually(() => lookAt(api, namespace, workloads))
+}
+
+async function lookAt(
+  api: KubernetesApi,
+  namespace: string,
+  { deployments, statefulSets }: Workloads,
+): Promise<string> {
+  const apps = `/apis/apps/v1/namespaces/${namespace}`
+  assert.deepEqual(await readyReplicas(api, `${apps}/deployments`), deployments)
+  assert.deepEqual(await readyReplicas(api, `${apps}/statefulsets`), statefulSets)
+
+  const pods = await podsIn(api, namespace)
+  const wanted = Object.values({ ...deployments, ...statefulSets }).reduce((sum, n) => sum + n, 0)
+  assert.equal(pods.length, wanted, `pods: ${pods.map(({ metadata }) => metadata.name)}`)
+  for (const { metadata, spec, status } of pods) {
+    const ready = status.conditions?.find(({ type }) => type === 'Ready')?.status
+    assert.equal(ready, 'True', `${metadata.name} is not ready`)
+    const tokens = spec.volumes?.filter(({ projected }) => projected !== undefined) ?? []
+    assert.deepEqual(tokens, [], `${metadata.name} has a token of the cluster`)
+  }
+  for (const [name, replicas] of Object.entries(deployments)) {
+    const instance = pods.filter((pod) => pod.metadata.name.startsWith(`${name}-`))
+    const own = instance.filter((pod) => pod.metadata.labels['pod-template-hash'])
+    const nodes = new Set(own.map(({ spec }) => spec.nodeName))
+    assert.equal(nodes.size, Math.min(replicas, 2), `${name} is on one node alone`)
+    assert.equal(await endpointsOf(api, namespace, name), replicas, `the Service ${name}`)
+  }
+  for (const { metadata, status } of await disruptionBudgets(api, namespace)) {
+    // More pods than one may be away at a time, and one may: a node can always be drained.
+    assert.equal(status.disruptionsAllowed, 1, `the budget ${metadata.name}`)
+  }
+  const claims = await claimsIn(api, namespace)
+  const volumes = Object.entries(statefulSets).flatMap(([name, replicas]) =>
+    Array.from({ length: replicas }, (_, ordinal) => `data-${name}-${ordinal}`),
+  )
+  assert.deepEqual(claims.map(({ name }) => name).sort(), volumes.sort())
+  for (const { name, phase } of claims) assert.equal(phase, 'Bound', `the claim ${name}`)
+  return `${pods.length} pods ready, ${claims.length} volumes bound`
+}
+
+async function readyReplicas(api: KubernetesApi, path: string): Promise<Record<string, number>> {
+  const { items } = await api.get(path)
+  return Object.fromEntries(
+    items.map(({ metadata, status }: Named & { status: { readyReplicas?: number } }) => [
+      metadata.name,
+      status.readyReplicas ?? 0,
+    ]),
+  )
+}
+
+/** How many pods a Service leads to that are ready. */
+export async function endpointsOf(
+  api: KubernetesApi,
+  namespace: string,
+  service: string,
+): Promise<number> {
+  const of = encodeURIComponent(`kubernetes.io/service-name=${service}`)
+  const slices: readonly EndpointSlice[] = (
+    await api.get(
+      `/apis/discovery.k8s.io/v1/namespaces/${namespace}/endpointslices?labelSelector=${of}`,
+    )
+  ).items
+  return slices
+    .flatMap(({ endpoints }) => endpoints ?? [])
+    .filter(({ conditions }) => conditions.ready).length
+}
+
+async function disruptionBudgets(
+  api: KubernetesApi,
+  namespace: string,
+): Promise<readonly (Named & { readonly status: { readonly disruptionsAllowed: number } })[]> {
+  return (await api.get(`/apis/policy/v1/namespaces/${namespace}/poddisruptionbudgets`)).items
+}
+
+export async function claimsIn(api: KubernetesApi, namespace: string) {
+  const { items } = await api.get(`/api/v1/namespaces/${namespace}/persistentvolumeclaims`)
+  return items.map(({ metadata, status }: Named & { status: { phase: string } }) => ({
+    name: metadata.name,
+    uid: metadata.uid,
+    phase: status.phase,
+  })) as { readonly name: string; readonly uid: string; readonly phase: string }[]
+}
+
+/** Every object of every kind in a namespace, as `Kind/name`, without what each namespace has. */
+export async function everythingIn(api: KubernetesApi, namespace: string): Promise<string[]> {
+  const { groups } = await api.get('/apis')
+  const versions = [
+    '/api/v1',
+    ...groups.map(
+      ({ preferredVersion }: { preferredVersion: { groupVersion: string } }) =>
+        `/apis/${preferredVersion.groupVersion}`,
+    ),
+  ]
+  const found: string[] = []
+  for (const version of versions) {
+    const { resources } = (await api.get(version)) as { resources: readonly Resource[] }
+    for (const { name, kind, namespaced, verbs } of resources) {
+      if (!namespaced || !verbs.includes('list') || PASSING.has(kind)) continue
+      const { items } = await api.get(`${version}/namespaces/${namespace}/${name}`)
+      found.push(...items.map((item: Named) => `${kind}/${item.metadata.name}`))
+    }
+  }
+  return found.filter((one) => !OF_EACH_NAMESPACE.includes(one)).sort()
+}
+
+interface Resource {
+  readonly name: string
+  readonly kind: string
+  readonly namespaced: boolean
+  readonly verbs: readonly string[]
+}
+
+/** The reasons of what happened to the objects of one name. */
+export async function eventsOf(
+  api: KubernetesApi,
+  namespace: string,
+  name: string,
+): Promise<{ readonly reason: string; readonly message: string }[]> {
+  const of = encodeURIComponent(`involvedObject.name=${name}`)
+  return (await api.get(`/api/v1/namespaces/${namespace}/events?fieldSelector=${of}`)).items
+}
+
+/** As a careful administrator has it: what is not restricted is not let in. */
+export async function makeNamespace(api: KubernetesApi, name: string): Promise<void> {
+  const labels = { 'pod-security.kubernetes.io/enforce': 'restricted' }
+  const namespace = { apiVersion: 'v1', kind: 'Namespace', metadata: { name, labels } }
+  const { status, body } = await api.call('POST', '/api/v1/namespaces', namespace)
+  assert.equal(status, 201, body.message)
+  // Its account is made a little later, and pods are refused before.
+  await eventually(() => api.get(`/api/v1/namespaces/${name}/serviceaccounts/default`))
+}
+
+export async function removeNamespace(api: KubernetesApi, name: string): Promise<void> {
+  const path = `/api/v1/namespaces/${name}`
+  await api.call('DELETE', path)
+  await eventually(async () => assert.equal((await api.call('GET', path)).status, 404))
+}
+
+/** The names of the pods of a service, those that are on their way out left out. */
+export async function podsOf(
+  api: KubernetesApi,
+  namespace: string,
+  instance: string,
+): Promise<string[]> {
+  const of = `app.kubernetes.io/instance=${instance},app.kubernetes.io/component=service`
+  const pods = await podsIn(api, namespace, of)
+  return pods.filter(({ metadata }) => !metadata.deletionTimestamp).map(nameOf)
+}
+
+/** The answer's status: 201, or 429 while a budget forbids it. */
+export async function evict(api: KubernetesApi, namespace: string, pod: string): Promise<number> {
+  const eviction = { apiVersion: 'policy/v1', kind: 'Eviction', metadata: { name: pod, namespace } }
+  const path = `/api/v1/namespaces/${namespace}/pods/${pod}/eviction`
+  return (await api.call('POST', path, eviction)).status
+}
+
+/** Looks again and again while something goes on, and once when it is over. */
+export async function fewestEndpoints(
+  api: KubernetesApi,
+  namespace: string,
+  service: string,
+  during: Promise<unknown>,
+): Promise<number> {
+  let isOver = false
+  const over = () => {
+    isOver = true
+  }
+  void during.then(over, over)
+  let fewest = Number.POSITIVE_INFINITY
+  for (let last = false; !last; ) {
+    last = isOver
+    fewest = Math.min(fewest, await endpointsOf(api, namespace, service))
+  }
+  await during.catch(() => undefined)
+  return fewest
+}
+
+/** The Secrets of ours with all that is in them, and not those in which helm keeps its releases. */
+export async function secretsIn(api: KubernetesApi, namespace: string): Promise<string[]> {
+  const { items } = await api.get(`/api/v1/namespaces/${namespace}/secrets`)
+  return items
+    .filter(({ type }: { type: string }) => type === 'Opaque')
+    .map(({ metadata, data }: Named & { data: object }) => metadata.uid + JSON.stringify(data))
+    .sort()
+}
+
+export async function volumes(api: KubernetesApi): Promise<string[]> {
+  return (await api.get('/api/v1/persistentvolumes')).items.map(nameOf)
+}
+
+export const nameOf = ({ metadata }: Named) => metadata.name
+
+const SETTLE_LIMIT_MS = 60_000
+
+/** What controllers do, they do a little later. */
+export async function eventually<T>(asserted: () => Promise<T>): Promise<T> {
+  let seen: { readonly value: T } | undefined
+  const asked = async () => {
+    seen = { value: await asserted() }
+    return true
+  }
+  await until(asked, { limitMs: SETTLE_LIMIT_MS })
+  return seen!.value
+}

@@ -1,0 +1,94 @@
+import assert from 'node:assert/strict'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { type Cluster, NAMESPACE, STORY } from './cluster-story.ts'
+import { type ControlPlane, startControlPlane } from './control-plane.ts'
+import { findControlPlane, findEtcd, findHelm, findKwok, tryCommand } from './deploy-tools.ts'
+import { endWithNpm } from './end-with-npm.ts'
+
+/**
+ * Installs the charts on a control plane of Kubernetes, as the readme says, and looks at what becomes of
+ * them: upgrade, rollback, eviction, uninstall, faults. API server, controllers and scheduler are real;
+ * the nodes are not, so that no container runs, and no probe, network policy or ingress is tried.
+ */
+const NODES = ['node-1', 'node-2']
+
+/** Returns whether all went well. */
+async function testCluster(stopped: AbortSignal): Promise<boolean> {
+  const [helm, kwok, control, etcd] = [
+    await findHelm(),
+    await findKwok(),
+    await findControlPlane(),
+    await findEtcd(),
+  ]
+  for (const tool of [helm, kwok, control, etcd]) {
+    if (tool.kind === 'none') throw new Error(tool.why)
+  }
+  assert.ok(helm.kind === 'tool' && kwok.kind === 'tool' && etcd.kind === 'tool')
+  assert.ok(control.kind === 'programs')
+  const folder = mkdtempSync(join(tmpdir(), 'trifold-cluster-'))
+  let plane: ControlPlane | undefined
+  const close = async () => {
+    await plane?.close()
+    rmSync(folder, { recursive: true, force: true })
+  }
+  try {
+    const begun = performance.now()
+    plane = await startControlPlane({
+      ...{ folder, programs: control.programs, etcd: etcd.command, kwok: kwok.command },
+      nodes: NODES,
+    })
+    const { gitVersion } = await plane.api.get('/version')
+    row('ok', begun, `Kubernetes ${gitVersion}`, `${NODES.length} nodes`)
+    return await tell({ ...plane, folder, helm: helmIn(folder, helm.command, plane) }, stopped)
+  } finally {
+    await close()
+  }
+}
+
+/** One step after the other; each stands on those before it, so the first that fails is the last. */
+async function tell(cluster: Cluster, stopped: AbortSignal): Promise<boolean> {
+  for (const [index, { name, run }] of STORY.entries()) {
+    stopped.throwIfAborted()
+    const begun = performance.now()
+    try {
+      row('ok', begun, name, await run(cluster))
+    } catch (error) {
+      row('FAILED', begun, name, (error as Error).message)
+      for (const { name: left } of STORY.slice(index + 1)) console.log(`not reached     ${left}`)
+      return false
+    }
+  }
+  return true
+}
+
+function row(result: 'ok' | 'FAILED', begun: number, name: string, figures: string): void {
+  const seconds = ((performance.now() - begun) / 1000).toFixed(1).padStart(6)
+  console.log(`${result.padEnd(7)}${seconds} s  ${name} (${figures})`)
+}
+
+/** With folders of its own: what the user's helm knows is neither read nor changed. */
+function helmIn(folder: string, command: string, { kubeconfig }: ControlPlane): Cluster['helm'] {
+  const homes = ['CACHE', 'CONFIG', 'DATA'].map(
+    (name) => `HELM_${name}_HOME=${folder}/helm-${name}`,
+  )
+  return async (args, namespace = NAMESPACE) => {
+    const flags = ['--kubeconfig', kubeconfig, '--namespace', namespace]
+    const { ok, output } = await tryCommand('env', [...homes, command, ...args, ...flags])
+    if (!ok) throw new Error(`helm ${args.slice(0, 2).join(' ')}: ${output.trim()}`)
+    return output
+  }
+}
+
+const stopped = new AbortController()
+for (const name of ['SIGINT', 'SIGTERM'] as const) {
+  process.on(name, () => stopped.abort(new Error(`${name} came before the end`)))
+}
+endWithNpm()
+try {
+  if (!(await testCluster(stopped.signal))) process.exitCode = 1
+} catch (error) {
+  console.error(`test:cluster: ${(error as Error).message}`)
+  process.exitCode = 1
+}
