@@ -1,10 +1,17 @@
 import { allInOneConfig } from '../apps/all-in-one/config.ts'
 import { BALANCE_CHANGED, EVENTS } from '../contracts/events.ts'
 import { PROBLEMS } from '../contracts/problems.ts'
+import { isStyle } from '../contracts/style.ts'
 import { describeConfig } from '../platform/config.ts'
 import { METRICS } from '../platform/telemetry.ts'
+import type { NewmanFolder } from './docs-newman.ts'
+import type { Structure } from './docs-structure.ts'
 
-/** The tables of the documents, as Markdown, each made from the code that it is about. */
+/**
+ * The tables of the documents, as Markdown, each made from the code that it is about. `say` puts what
+ * is no code into the language of the document.
+ */
+export type Say = (text: string) => string
 
 /** What is read of an OpenAPI document. */
 export interface OpenApi {
@@ -17,14 +24,14 @@ export interface OpenApi {
   >
 }
 
-export function configurationTable(): string {
+export function configurationTable(say: Say): string {
   const rows = variables().map(({ name, type, value, description }) => [
     code(name),
-    value === '' ? 'empty' : code(value),
-    valuesOf(type),
-    description,
+    value === '' ? say('empty') : code(value),
+    valuesOf(type, say),
+    say(description),
   ])
-  return table(['variable', 'default', 'values', 'what it is'], rows)
+  return table(['variable', 'default', 'values', 'what it is'].map(say), rows)
 }
 
 /** Every variable with its default, commented out: the file says what there is and sets nothing. */
@@ -42,18 +49,39 @@ const EXAMPLE_HEAD = `# Everything that the program reads from its environment, 
 #     npx node --env-file=.env apps/all-in-one/main.ts
 `
 
-export function eventsTable(): string {
-  const events = Object.entries(EVENTS).map(([name, { topic, from, summary, schema }]) => [
+/** Who sends an event and who reads it is what the recordings have. */
+export function eventsTable(recorded: Structure, say: Say): string {
+  const { sends, reads } = partiesOf(recorded)
+  const events = Object.entries(EVENTS).map(([name, { topic, summary, schema }]) => [
     code(topic),
     code(name),
-    from,
+    said(sends.get(name), say),
+    said(reads.get(name), say),
     fieldsOf(schema),
-    summary,
+    say(summary),
   ])
-  const balance = ['`balance`', '-', 'billing', fieldsOf(BALANCE_CHANGED), BALANCE_SUMMARY]
-  return table(['topic', 'event', 'from', 'body', 'what it says'], [...events, balance])
+  const balance = [
+    ...['`balance`', '-', said(sends.get('BALANCE_CHANGED'), say)],
+    ...[said(reads.get('BALANCE_CHANGED'), say), fieldsOf(BALANCE_CHANGED), say(BALANCE_SUMMARY)],
+  ]
+  const head = ['topic', 'event', 'sent by', 'read by', 'body', 'what it says']
+  return table(head.map(say), [...events, balance])
 }
 
+const said = (services: ReadonlySet<string> | undefined, say: Say) =>
+  SERVICES.filter((name) => services?.has(name)).join(', ') || say('nobody here')
+
+function partiesOf(recorded: Structure) {
+  const [sends, reads] = [new Map<string, Set<string>>(), new Map<string, Set<string>>()]
+  const add = (to: Map<string, Set<string>>, events: ReadonlySet<string>, service: string) => {
+    for (const event of events) to.set(event, (to.get(event) ?? new Set()).add(service))
+  }
+  for (const [key, events] of recorded.sends) add(sends, events, key.split(' > ')[0]!)
+  for (const [key, events] of recorded.reads) add(reads, events, key.split(' > ')[1]!)
+  return { sends, reads }
+}
+
+const SERVICES = ['order', 'billing', 'notification']
 const BALANCE_SUMMARY = 'The newest balance of an account. Compacted.'
 
 export function metricsTable(): string {
@@ -88,6 +116,14 @@ export function callsTable(documents: readonly OpenApi[]): string {
   return table(['call', 'what it does'], rows)
 }
 
+export function resultsTable(folders: readonly NewmanFolder[], say: Say): string {
+  const rows = folders.map(({ name, requests, assertions }) => {
+    const shown = isStyle(name) ? `[\`${name}\`](docs/newman/${name}.txt)` : say(name)
+    return [shown, String(requests), String(assertions), '0']
+  })
+  return table(['folder', 'requests', 'assertions', 'failed'].map(say), rows)
+}
+
 function variables() {
   return describeConfig(allInOneConfig).map(({ name, type, default: value, description }) => ({
     name,
@@ -97,11 +133,17 @@ function variables() {
   }))
 }
 
-/** Patterns are code; words are not. */
-function valuesOf(type: string): string {
-  return type.replace(/^(text that matches) (.+)$/, (_, words, pattern) => {
-    return `${words} ${code(pattern)}`
-  })
+/** Patterns and names are code; words are not. */
+function valuesOf(type: string, say: Say): string {
+  const pattern = /^text that matches (.+)$/.exec(type)?.[1]
+  if (pattern) return `${say('text that matches')} ${code(pattern)}`
+  const names = /^one of (.+)$/.exec(type)?.[1]
+  if (names) return `${say('one of')} ${names}`
+  const [from, to] = /^an integer from (\d+) to (\d+)$/.exec(type)?.slice(1) ?? []
+  if (from) return `${say('an integer')}, ${from}–${to}`
+  const least = /^an integer of at least (\d+)$/.exec(type)?.[1]
+  if (least) return `${say('an integer')}, ≥ ${least}`
+  return say(type)
 }
 
 function fieldsOf({ properties }: { readonly properties: object }): string {

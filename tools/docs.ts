@@ -1,9 +1,11 @@
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import { allInOneConfig } from '../apps/all-in-one/config.ts'
-import { startAllInOne } from '../apps/all-in-one/program.ts'
-import { readConfig } from '../platform/config.ts'
+import { mkdir, readFile, writeFile } from 'node:fs/promises'
+import { dirname } from 'node:path'
+import { STYLES } from '../contracts/style.ts'
+import type { Client } from '../tests/e2e/client.ts'
+import { type NewmanFolder, newmanReport, runNewman } from './docs-newman.ts'
+import { type Recording, recordScenes, type Scene } from './docs-recording.ts'
+import { sequencePicture } from './docs-sequence.ts'
+import { structureOf, structurePicture } from './docs-structure.ts'
 import {
   callsTable,
   configurationTable,
@@ -12,13 +14,15 @@ import {
   eventsTable,
   metricsTable,
   type OpenApi,
+  resultsTable,
+  type Say,
 } from './docs-tables.ts'
 import { root } from './repository-files.ts'
 
 /**
- * Writes the tables of the documents from the code. A table stands between the lines
- * `<!-- NAME:begin -->` and `<!-- NAME:end -->`; `.env.example` is written whole. With `--check`
- * nothing is written, and the exit code is 1 when a document is behind.
+ * Writes what the documents have from the code and from a program that runs: tables, pictures, results.
+ * A table stands between the lines `<!-- NAME:begin -->` and `<!-- NAME:end -->`; other files are
+ * written whole. With `--check` nothing is written, and the exit code is 1 when a document is behind.
  */
 export interface Document {
   /** From the root. */
@@ -29,30 +33,71 @@ export interface Document {
   readonly expected: string
 }
 
-const TABLES = {
-  'README.md': ['events', 'configuration'],
-  'docs/api.md': ['calls'],
-  'docs/errors.md': ['errors'],
-  'docs/metrics.md': ['metrics'],
-} as const
-type TableName = (typeof TABLES)[keyof typeof TABLES][number]
+const inEnglish: Say = (text) => text
 
 export async function generatedDocuments(): Promise<Document[]> {
-  const tables: Record<TableName, string> = {
-    events: eventsTable(),
-    configuration: configurationTable(),
-    errors: errorsTable(),
-    metrics: metricsTable(),
-    calls: callsTable(await readOpenApi()),
+  const { recordings, seen } = await recordScenes(lookAround)
+  const whole = [
+    ['.env.example', environmentExample()],
+    ...picturesOf(recordings),
+    ...reportsOf(seen.folders),
+  ] as const
+  const filled = [
+    ['README.md', readmeTables(recordings, seen.folders, inEnglish)],
+    ['docs/api.md', { calls: callsTable(seen.openApi) }],
+    ['docs/errors.md', { errors: errorsTable() }],
+    ['docs/metrics.md', { metrics: metricsTable() }],
+  ] as const
+  return Promise.all([
+    ...whole.map(async ([path, expected]) => ({ path, text: await textOf(path), expected })),
+    ...filled.map(async ([path, tables]) => {
+      const text = await textOf(path)
+      const fill = (so: string, [name, table]: [string, string]) => fillIn(path, so, name, table)
+      return { path, text, expected: Object.entries(tables).reduce(fill, text) }
+    }),
+  ])
+}
+
+function readmeTables(
+  recordings: readonly Recording[],
+  folders: readonly NewmanFolder[],
+  say: Say,
+): Record<string, string> {
+  return {
+    events: eventsTable(structureOf(recordings), say),
+    configuration: configurationTable(say),
+    results: resultsTable(folders, say),
   }
-  const filled = Object.entries(TABLES).map(async ([path, names]) => {
-    const text = await textOf(path)
-    const fill = (so: string, name: TableName) => fillIn(path, so, name, tables[name])
-    return { path, text, expected: names.reduce(fill, text) }
+}
+
+/** What becomes of an order in each style, and one turn of events in which the style shows. */
+const SEQUENCES: readonly (readonly [Recording['style'], Scene, name: string, title: string])[] = [
+  ['http', 'paid', 'sequence', 'An order in style http'],
+  ['hybrid', 'paid', 'sequence', 'An order in style hybrid'],
+  ['events', 'paid', 'sequence', 'An order in style events'],
+  ['http', 'outage', 'notification-off', 'An order in style http while notification is off'],
+  ['hybrid', 'outage', 'billing-off', 'An order in style hybrid while billing is off'],
+  ['events', 'refused', 'refused', 'An order in style events without enough money'],
+]
+
+function picturesOf(recordings: readonly Recording[]): (readonly [string, string])[] {
+  const structures = STYLES.map((style) => {
+    const own = recordings.filter((recording) => recording.style === style)
+    const picture = structurePicture(structureOf(own), `Who speaks with whom in style ${style}`)
+    return [`docs/pictures/${style}-structure.svg`, picture] as const
   })
-  const path = '.env.example'
-  const example = { path, text: await textOf(path), expected: environmentExample() }
-  return [...(await Promise.all(filled)), example]
+  const sequences = SEQUENCES.map(([style, scene, name, title]) => {
+    const isMeant = (one: Recording) => one.style === style && one.scene === scene
+    const picture = sequencePicture(recordings.find(isMeant)!, title)
+    return [`docs/pictures/${style}-${name}.svg`, picture] as const
+  })
+  return [...structures, ...sequences]
+}
+
+function reportsOf(folders: readonly NewmanFolder[]): (readonly [string, string])[] {
+  return folders
+    .filter(({ name }) => STYLES.some((style) => style === name))
+    .map((folder) => [`docs/newman/${folder.name}.txt`, newmanReport(folder)])
 }
 
 /** Throws where the document has no place for the table: a table that nobody sees is behind, too. */
@@ -63,22 +108,11 @@ export function fillIn(path: string, text: string, name: string, table: string):
   return `${text.slice(0, from + begin.length)}\n${table}\n${text.slice(to)}`
 }
 
-/** The services' OpenAPI documents, as a program that was started for this serves them. */
-async function readOpenApi(): Promise<OpenApi[]> {
-  const folder = await mkdtemp(join(tmpdir(), 'trifold-docs-'))
-  const environment = { PORT: '0', LOG_LEVEL: 'silent', DATA_DIR: folder }
-  const program = await startAllInOne(readConfig(allInOneConfig, environment))
-  try {
-    const services = ['orders', 'billing', 'notification']
-    const read = async (service: string) => {
-      const answer = await fetch(`${program.url}/${service}/openapi.json`)
-      return (await answer.json()) as OpenApi
-    }
-    return await Promise.all(services.map(read))
-  } finally {
-    await program.close()
-    await rm(folder, { recursive: true, force: true })
-  }
+/** The services' OpenAPI documents as they serve them, and what newman finds. */
+async function lookAround({ url, read }: Client) {
+  const services = ['orders', 'billing', 'notification']
+  const documents = services.map((service) => read<OpenApi>(`/${service}/openapi.json`))
+  return { openApi: await Promise.all(documents), folders: await runNewman(url) }
 }
 
 function textOf(path: string): Promise<string> {
@@ -92,7 +126,10 @@ if (import.meta.main) {
   const checkOnly = process.argv.includes('--check')
   const behind = (await generatedDocuments()).filter(({ text, expected }) => text !== expected)
   for (const { path, expected } of behind) {
-    if (!checkOnly) await writeFile(root + path, expected)
+    if (!checkOnly) {
+      await mkdir(dirname(root + path), { recursive: true })
+      await writeFile(root + path, expected)
+    }
     console.log(checkOnly ? `${path} is behind: npm run docs` : `${path} is written`)
   }
   if (checkOnly && behind.length > 0) process.exitCode = 1

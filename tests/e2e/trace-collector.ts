@@ -12,6 +12,9 @@ export interface Span {
   readonly links: readonly { readonly traceId: string; readonly spanId: string }[]
   readonly attributes: Readonly<Record<string, unknown>>
   readonly failed: boolean
+  /** In nanoseconds since the epoch. */
+  readonly start: bigint
+  readonly end: bigint
 }
 
 interface OtlpValue {
@@ -32,6 +35,8 @@ interface OtlpTraces {
         readonly parentSpanId?: string
         readonly name: string
         readonly kind: number
+        readonly startTimeUnixNano: string
+        readonly endTimeUnixNano: string
         readonly attributes: OtlpAttributes
         readonly links?: readonly { readonly traceId: string; readonly spanId: string }[]
         readonly status?: { readonly code?: number }
@@ -91,6 +96,8 @@ function spansOf({ resourceSpans }: OtlpTraces): Span[] {
         links: span.links ?? [],
         attributes: valuesOf(span.attributes),
         failed: span.status?.code === STATUS_ERROR,
+        start: BigInt(span.startTimeUnixNano),
+        end: BigInt(span.endTimeUnixNano),
       })),
     )
   })

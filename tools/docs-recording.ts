@@ -1,0 +1,182 @@
+import assert from 'node:assert/strict'
+import { type InteractionStyle, STYLES } from '../contracts/style.ts'
+import { TOPICS } from '../messaging/topics.ts'
+import { valuesOf } from '../tests/e2e/books.ts'
+import { type Client, eventually } from '../tests/e2e/client.ts'
+import { type ProgramApart, startApart } from '../tests/e2e/program.ts'
+import { type Span, startTraceCollector } from '../tests/e2e/trace-collector.ts'
+import { readTopics, until, type WireMessage } from '../tests/harness.ts'
+
+/**
+ * What really goes between the services, for the pictures: the program runs as a process, a customer
+ * uses it in each style, and whatever follows from each of his requests is taken down as the trace
+ * that the services themselves send. The messages are read from the topics besides, so that none is
+ * missed and each has the name that its body gives it.
+ */
+export interface Recording {
+  readonly style: InteractionStyle
+  readonly scene: Scene
+  readonly spans: readonly Span[]
+  /** The name of the event of each message, by its id. */
+  readonly events: ReadonlyMap<string, string>
+  /** Of the order that the scene is about, if any: right after the answer, and at the end. */
+  readonly states: { readonly atOnce: string; readonly final: string } | undefined
+  /** The service that was off until the customer had his answer. */
+  readonly off: Service | undefined
+}
+
+export type Service = 'order' | 'billing' | 'notification'
+export type Scene = 'deposit' | 'paid' | 'refused' | 'deleted' | 'read' | 'outage'
+
+/** Which service is off in the last scene of a style. */
+const OUTAGES = { http: 'notification', hybrid: 'billing' } as const
+const CUSTOMER_SPAN = '00f067aa0ba902b7'
+const PATHS = ['orders', 'billing', 'notification']
+
+/** `look` sees the program while it runs, after the scenes: whatever else the documents want of it. */
+export async function recordScenes<Seen>(look: (client: Client) => Promise<Seen>) {
+  const collector = await startTraceCollector()
+  const program = await startApart(collector.environment)
+  try {
+    const scenes: PlayedScene[] = []
+    for (const style of STYLES) scenes.push(...(await playStyle(program.client, style)))
+    const seen = await look(program.client)
+    // What has not been sent of the traces is sent at the end.
+    await program.stop()
+    const messages = await readMessages(program, collector.spans)
+    return {
+      recordings: scenes.map((scene) => toRecording(scene, collector.spans, messages)),
+      seen,
+    }
+  } finally {
+    await program.close()
+    await collector.close()
+  }
+}
+
+interface PlayedScene extends Pick<Recording, 'style' | 'scene' | 'states' | 'off'> {
+  readonly traceId: string
+}
+
+/** One customer, one request after the other; each is over before the next begins. */
+async function playStyle(client: Client, style: InteractionStyle): Promise<PlayedScene[]> {
+  const scenes: PlayedScene[] = []
+  const account = await client.createAccount()
+  const json = { email: 'ann@shop.example' }
+  await client.read(`/notification/contact/${account}`, { json }, 'PUT')
+
+  async function play(
+    scene: Scene,
+    act: (headers: Record<string, string>) => Promise<Pick<PlayedScene, 'states'>>,
+    off?: Service,
+  ): Promise<void> {
+    const traceId = crypto.randomUUID().replaceAll('-', '')
+    const { states } = await act({ traceparent: `00-${traceId}-${CUSTOMER_SPAN}-01` })
+    await allIsQuiet(client)
+    scenes.push({ style, scene, states, off, traceId })
+  }
+
+  /** Whoever is held serves on when the customer has looked at his order. */
+  function ordering(quantity: number, held?: Service, off?: Service) {
+    return async (headers: Record<string, string>) => {
+      if (held) await client.read(`/lab/services/${held}/stop`, {}, 'POST')
+      const { body } = await client.order(account, { style, quantity, headers })
+      const id = (body as { orderId?: string }).orderId ?? String(body)
+      const { state: atOnce } = await client.getOrder(account, id, 0)
+      await triedInVain(client, off)
+      if (held) await client.read(`/lab/services/${held}/start`, {}, 'POST')
+      const { state: final } = await client.getOrder(account, id)
+      return { id, states: { atOnce, final } }
+    }
+  }
+
+  const bare = async (call: Promise<unknown>) => {
+    await call
+    return { states: undefined }
+  }
+  // In events billing could be faster than the customer's look: so it waits for that.
+  const held = style === 'events' ? 'billing' : undefined
+  let paidId = ''
+  const deposit = `/billing/account/${account}?amount=199`
+  await play('deposit', (headers) => bare(client.read(deposit, { style, headers }, 'POST')))
+  await play('paid', async (headers) => {
+    const { id, states } = await ordering(3, held)(headers)
+    paidId = id
+    return { states }
+  })
+  await play('refused', ordering(3, held))
+  const order = `/orders/${paidId}?profileId=${account}`
+  await play('deleted', (headers) => bare(client.read(order, { headers }, 'DELETE')))
+  const messages = `/notification/account/${account}`
+  await play('read', (headers) => bare(client.read(messages, { headers })))
+  if (style !== 'events')
+    await play('outage', ordering(1, OUTAGES[style], OUTAGES[style]), OUTAGES[style])
+  return scenes
+}
+
+/** Whoever needs what is off has tried, and will again: before it is back, so that it always shows. */
+async function triedInVain(client: Client, off: Service | undefined): Promise<void> {
+  if (off === undefined) return
+  const caller = off === 'billing' ? 'orders' : 'billing'
+  await eventually(async () => {
+    const scrape = await client.read<string>(`/${caller}/actuator/prometheus`)
+    const failures = valuesOf(scrape, 'trifold_outbox_failures_total', 'carrier="http"')
+    assert.ok(failures.some((count) => count > 0))
+  })
+}
+
+/** Nothing waits in an outbox or a topic, seen twice: what left one service is at none of the others. */
+async function allIsQuiet(client: Client): Promise<void> {
+  let quiet = 0
+  await eventually(async () => {
+    for (const path of PATHS) {
+      const scrape = await client.read<string>(`/${path}/actuator/prometheus`)
+      const waiting = ['trifold_outbox_rows', 'trifold_consumer_lag_messages']
+        .flatMap((name) => valuesOf(scrape, name))
+        .filter((count) => count > 0)
+      quiet = waiting.length > 0 ? 0 : quiet + 1
+    }
+    assert.ok(quiet >= 2 * PATHS.length)
+  })
+}
+
+/** Every message of the topics, once each of those that the spans tell of is among them. */
+async function readMessages(program: ProgramApart, spans: readonly Span[]): Promise<WireMessage[]> {
+  const again = await program.startAgain()
+  const bus = await again.openBus()
+  const topics = await readTopics(
+    bus,
+    TOPICS.map(({ name }) => name),
+  )
+  try {
+    const sent = spans.filter(({ kind }) => kind === 'producer').map(messageId)
+    return await until(() => {
+      const known = new Set(topics.messages.map(({ headers }) => headers.ce_id))
+      return sent.every((id) => known.has(id)) && topics.messages
+    }, 'that the topics hold what was sent')
+  } finally {
+    await topics.close()
+    await bus.close()
+  }
+}
+
+function toRecording(
+  { traceId, ...scene }: PlayedScene,
+  all: readonly Span[],
+  messages: readonly WireMessage[],
+): Recording {
+  const spans = all.filter((span) => span.traceId === traceId)
+  const own = messages.filter(({ headers }) => headers.traceparent?.split('-')[1] === traceId)
+  const sent = new Set(spans.filter(({ kind }) => kind === 'producer').map(messageId))
+  const untold = own.filter(({ headers }) => !sent.has(headers.ce_id ?? ''))
+  assert.deepEqual(untold, [], 'a message is in no span')
+  const events = new Map(
+    messages
+      .filter(({ headers }) => sent.has(headers.ce_id ?? ''))
+      .map(({ headers, body }) => [headers.ce_id!, String(body.event ?? headers.ce_type)]),
+  )
+  return { ...scene, spans, events }
+}
+
+export const messageId = ({ attributes }: Span): string =>
+  String(attributes['messaging.message.id'])

@@ -1,0 +1,272 @@
+import type { Recording, Service } from './docs-recording.ts'
+import { type Party, type Step, stepsOf } from './docs-steps.ts'
+import { arrow, box, svg, words } from './docs-svg.ts'
+
+/** Draws what happened in a scene from the top down, a lane for each who took part. */
+type Lane = Party | 'broker' | 'mailbox'
+
+const WIDTH = 960
+const LANES: Readonly<Record<Lane, number>> = {
+  customer: 70,
+  order: 222,
+  broker: 388,
+  billing: 554,
+  notification: 730,
+  mailbox: 888,
+}
+const [TOP, LEGEND] = [46, 46]
+const [HEADER_WIDTH, HEADER_HEIGHT] = [104, 30]
+const PILL = [70, 20] as const
+const HALF_BAR = 5
+const HALF_PILL = PILL[0] / 2
+
+export function sequencePicture(recording: Recording, title: string): string {
+  const steps = stepsOf(recording)
+  const lanes = lanesOf(steps)
+  const page = createPage(recording.off)
+  for (const step of steps) page.draw(step)
+  const bottom = page.y() + 24
+  const height = bottom + LEGEND
+  const back = lanes.flatMap((lane) => lifeline(lane, bottom, page.backAt(lane)))
+  const heads = lanes.flatMap((lane) => header(lane, recording.off === lane))
+  return svg({
+    width: WIDTH,
+    height,
+    title,
+    description: steps.map(sentenceOf).join(' '),
+    body: [...back, ...page.bars, ...page.marks, ...heads, ...legend(bottom + 28, lanes)],
+  })
+}
+
+function lanesOf(steps: readonly Step[]): Lane[] {
+  const seen = new Set<Lane>(['customer', 'order', 'billing', 'notification'])
+  for (const { kind } of steps) {
+    if (kind === 'send') seen.add('broker')
+    if (kind === 'letter') seen.add('mailbox')
+  }
+  return (Object.keys(LANES) as Lane[]).filter((lane) => seen.has(lane))
+}
+
+/** The page so far: it remembers who is busy since when, and where the next step goes. */
+function createPage(off: Service | undefined) {
+  const marks: string[] = []
+  const bars: string[] = []
+  const busySince = new Map<Party, number[]>()
+  let y = TOP + 4
+  let isBackAt: number | undefined
+
+  /** Arrows begin and end at the bar of who is busy. */
+  const edge = (lane: Lane, toward: number): number => {
+    const x = LANES[lane]
+    const half = busySince.get(lane as Party)?.length ? HALF_BAR : 1
+    return x + Math.sign(toward - x) * half
+  }
+  const ends = (from: Lane, to: Lane) =>
+    [
+      [edge(from, LANES[to]), y],
+      [edge(to, LANES[from]), y],
+    ] as const
+
+  function begin(party: Party): void {
+    busySince.set(party, [...(busySince.get(party) ?? []), y])
+  }
+
+  function end(party: Party): void {
+    const since = busySince.get(party)!.pop()!
+    const look = party === 'customer' ? 'wait' : 'active'
+    bars.push(box([LANES[party] - HALF_BAR, since], [2 * HALF_BAR, y - since], look, 3))
+  }
+
+  function label(text: string, from: Lane, to: Lane, look: string): void {
+    const middle = (LANES[from] + LANES[to]) / 2
+    marks.push(words(text, { at: [middle, y - 6], anchor: 'middle', look: `${look} halo` }))
+  }
+
+  function call({ from, to, label: text }: Step & { kind: 'call' }): void {
+    y += 34
+    if (from === 'customer') begin(from)
+    const [start, tip] = ends(from, to)
+    const isGone = to === off && isBackAt === undefined
+    if (!isGone) begin(to)
+    const shorter = Math.sign(tip[0] - start[0]) * (isGone ? 0 : HALF_BAR - 1)
+    marks.push(arrow({ from: start, to: [tip[0] - shorter, y], tone: isGone ? 'bad' : 'call' }))
+    label(text, from, to, 'code')
+  }
+
+  function answer({ from, to, status }: Step & { kind: 'answer' }): void {
+    y += 28
+    const isBad = status >= 400
+    const [start, tip] = ends(from, to)
+    marks.push(arrow({ from: start, to: tip, tone: isBad ? 'bad' : 'quiet', dashed: true }))
+    label(String(status), from, to, isBad ? 'code bad-text' : 'code')
+    const isGone = from === off && isBackAt === undefined
+    if (!isGone) end(from)
+    if (to === 'customer') end(to)
+  }
+
+  function commit(at: Service, note: string): void {
+    const x = LANES[at]
+    marks.push(box([x - 6, y - 6], [12, 12], 'commit', 3))
+    if (note) marks.push(words(note, { at: [x + 13, y + 4], look: stateLook(note) }))
+  }
+
+  function send({ from, topic, event }: Step & { kind: 'send' }): void {
+    y += 38
+    const x = LANES.broker
+    const side = Math.sign(LANES[from] - x)
+    const tip = x + side * (HALF_PILL + 2)
+    marks.push(arrow({ from: [edge(from, x), y], to: [tip, y], tone: 'message' }))
+    const middle = (LANES[from] + side * HALF_BAR + tip) / 2
+    marks.push(words(event, { at: [middle, y - 7], anchor: 'middle', look: 'code small halo' }))
+    marks.push(pill(topic, y))
+  }
+
+  function receive(readers: readonly { service: Service; note: string }[]): void {
+    const x = LANES.broker
+    const foot = y + PILL[1] / 2
+    y += 30
+    marks.push(`<line class="line message" x1="${x}" y1="${foot}" x2="${x}" y2="${y}"/>`)
+    marks.push(`<circle class="head message" cx="${x}" cy="${y}" r="3"/>`)
+    for (const { service, note } of readers) {
+      const side = Math.sign(LANES[service] - x)
+      const tip = LANES[service] - side * 7
+      marks.push(arrow({ from: [x, y], to: [tip, y], tone: 'message' }))
+      commit(service, '')
+      if (note) {
+        const at = [LANES[service] - 13, y + 4] as const
+        marks.push(words(note, { at, anchor: 'end', look: stateLook(note) }))
+      }
+    }
+  }
+
+  function letter(from: Service): void {
+    y += 34
+    const [start, tip] = ends(from, 'mailbox')
+    marks.push(arrow({ from: start, to: tip, tone: 'letter' }))
+    label('letter', from, 'mailbox', 'soft')
+  }
+
+  function back(service: Service): void {
+    y += 34
+    isBackAt = y
+    marks.push(`<line class="rule" x1="20" y1="${y}" x2="${WIDTH - 20}" y2="${y}"/>`)
+    const at = [WIDTH / 2, y + 4] as const
+    marks.push(words(`${service} is back`, { at, anchor: 'middle', look: 'strong halo' }))
+  }
+
+  function draw(step: Step): void {
+    switch (step.kind) {
+      case 'call':
+        return call(step)
+      case 'answer':
+        return answer(step)
+      case 'commit':
+        y += 24
+        return commit(step.at, step.note)
+      case 'send':
+        return send(step)
+      case 'receive':
+        return receive(step.readers)
+      case 'letter':
+        return letter(step.from)
+      case 'back':
+        return back(step.service)
+    }
+  }
+
+  return {
+    marks,
+    bars,
+    draw,
+    y: () => y,
+    backAt: (lane: Lane) => (lane === off ? (isBackAt ?? y) : undefined),
+  }
+}
+
+function stateLook(state: string): string {
+  if (state === 'APPROVED') return 'good halo'
+  return state === 'CANCELED' ? 'soft bad-text halo' : 'soft strong halo'
+}
+
+function pill(topic: string, y: number): string {
+  const [width, height] = PILL
+  const x = LANES.broker
+  const frame = box([x - width / 2, y - height / 2], [width, height], 'pill', height / 2)
+  return `${frame}\n${words(topic, { at: [x, y + 4], anchor: 'middle', look: 'topic' })}`
+}
+
+function header(lane: Lane, isOff: boolean): string[] {
+  const x = LANES[lane]
+  const frame = box([x - HEADER_WIDTH / 2, 18], [HEADER_WIDTH, HEADER_HEIGHT], 'panel')
+  const name = words(lane, { at: [x, 38], anchor: 'middle', look: 'strong' })
+  const off = words('is off', { at: [x, 62], anchor: 'middle', look: 'soft bad-text halo' })
+  return isOff ? [frame, name, off] : [frame, name]
+}
+
+function lifeline(lane: Lane, bottom: number, backAt: number | undefined): string[] {
+  const x = LANES[lane]
+  const top = 18 + HEADER_HEIGHT
+  const line = (from: number, to: number, look: string) =>
+    `<line class="${look}" x1="${x}" y1="${from}" x2="${x}" y2="${to}"/>`
+  if (backAt === undefined) return [line(top, bottom, 'life')]
+  return [line(top + 18, backAt, 'gone'), line(backAt, bottom, 'life')]
+}
+
+function legend(y: number, lanes: readonly Lane[]): string[] {
+  const items: { draw: (x: number) => string; text: string; width: number }[] = [
+    {
+      draw: (x) => box([x, y - 14], [10, 20], 'wait', 3),
+      text: 'the customer waits',
+      width: 142,
+    },
+    {
+      draw: (x) => arrow({ from: [x, y - 4], to: [x + 26, y - 4], tone: 'call' }),
+      text: 'HTTP call',
+      width: 104,
+    },
+    {
+      draw: (x) => arrow({ from: [x + 26, y - 4], to: [x, y - 4], tone: 'quiet', dashed: true }),
+      text: 'its answer',
+      width: 106,
+    },
+    {
+      draw: (x) => box([x, y - 10], [12, 12], 'commit', 3),
+      text: 'a transaction of its database',
+      width: 206,
+    },
+  ]
+  if (lanes.includes('broker')) {
+    items.push({
+      draw: (x) => arrow({ from: [x, y - 4], to: [x + 26, y - 4], tone: 'message' }),
+      text: 'a message, through its topic',
+      width: 206,
+    })
+  }
+  let x = 24
+  const marks = [`<line class="life" x1="20" y1="${y - 28}" x2="${WIDTH - 20}" y2="${y - 28}"/>`]
+  for (const { draw, text, width } of items) {
+    const gap = text.startsWith('the') || text.startsWith('a tr') ? 18 : 34
+    marks.push(draw(x), words(text, { at: [x + gap, y], look: 'soft' }))
+    x += width + 24
+  }
+  return marks
+}
+
+function sentenceOf(step: Step): string {
+  switch (step.kind) {
+    case 'call':
+      return `${step.from} calls ${step.to}: ${step.label}.`
+    case 'answer':
+      return `${step.from} answers ${step.to}: ${step.status}.`
+    case 'commit':
+      return `${step.at} commits${step.note && `: the order is ${step.note}`}.`
+    case 'send':
+      return `${step.from} sends ${step.event} to the topic ${step.topic}.`
+    case 'receive':
+      return `${step.readers.map(({ service }) => service).join(' and ')} read it.`
+    case 'letter':
+      return `${step.from} sends a letter.`
+    case 'back':
+      return `${step.service} is back.`
+  }
+}
