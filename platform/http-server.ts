@@ -23,6 +23,8 @@ export interface HttpServerOptions {
   readonly requestTimeoutMs: number
   /** For each client address but loopback; 0 sets no limit. */
   readonly rateLimitPerMinute: number
+  /** False where nobody reads its documents: in a simulation, where services start all the time. */
+  readonly documented?: boolean
   readonly log: Log | FastifyBaseLogger
   readonly telemetry: Telemetry
   readonly tracer?: Tracer | undefined
@@ -84,7 +86,9 @@ export async function createHttpServer(options: HttpServerOptions): Promise<Http
   readJsonOnly(app)
   await limitRate(app, options.rateLimitPerMinute)
   addRequestHooks(app, options.telemetry, options.tracer ?? noTracing)
-  await addDocs(app, { service: options.service, title: options.title, basePath })
+  if (options.documented ?? true) {
+    await addDocs(app, { service: options.service, title: options.title, basePath })
+  }
   addOperations(app, { ...options, log: app.log })
   return app
 }

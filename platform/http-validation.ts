@@ -8,7 +8,7 @@ import type {
 } from 'fastify'
 import type { FastifyRouteSchemaDef } from 'fastify/types/schema.js'
 import Type, { type Static, type TSchema } from 'typebox'
-import { Compile } from 'typebox/compile'
+import { Compile, type Validator } from 'typebox/compile'
 import { Fault } from '../contracts/problems.ts'
 import { lowerUuids } from '../contracts/uuid.ts'
 import { expectedText, fromText, type PlainSchema } from './schema-text.ts'
@@ -42,7 +42,7 @@ const MAX_BODY_DEPTH = 16
 export function compileValidator(route: FastifyRouteSchemaDef<TSchema>) {
   const schema = route.schema as PlainSchema
   const part = route.httpPart === 'querystring' ? 'query' : (route.httpPart ?? 'body')
-  const validator = Compile(route.schema)
+  const validator = validatorOf(route.schema)
 
   return (input: unknown): Verdict => {
     const repeated = part === 'query' ? firstRepeated(input as Values) : undefined
@@ -61,6 +61,15 @@ export function compileValidator(route: FastifyRouteSchemaDef<TSchema>) {
     const [field, detail] = firstProblem(schema, validator.Errors(value))
     return refused(`${part}${field}`, `${part}${field} ${detail}`)
   }
+}
+
+const validators = new WeakMap<TSchema, Validator>()
+
+/** Compiled once for all servers of this process that serve the route. */
+function validatorOf(schema: TSchema): Validator {
+  const validator = validators.get(schema) ?? Compile(schema)
+  validators.set(schema, validator)
+  return validator
 }
 
 /** Parses a JSON body. An empty one is no body; throws the Fault that says what is wrong. */

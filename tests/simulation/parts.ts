@@ -33,6 +33,7 @@ export const inertParts: Omit<ServiceParts, 'database'> = {
     bodyLimitBytes: 65_536,
     requestTimeoutMs: 30_000,
     rateLimitPerMinute: 0,
+    documented: false,
   },
 }
 
