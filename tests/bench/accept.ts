@@ -1,6 +1,6 @@
 import type { BareAppTask } from './bare-fastify.ts'
 import type { BenchStack } from './bench-stack.ts'
-import { accountId, openBooks } from './books.ts'
+import { accountIds, openBooks } from './books.ts'
 import type { Bench, Contest, Pace, Run } from './contest.ts'
 import type { Load, LoadResult } from './load.ts'
 import { startMeasured } from './measured-process.ts'
@@ -27,7 +27,7 @@ async function openAccept(stack: BenchStack, pace: Pace): Promise<Contest> {
   const bare = await startMeasured<BareAppTask, string>('bare-fastify.ts')
   const { reference: databaseUrl } = stack.urls
   const bareUrl = await bare.run({ databaseUrl, connections: DATABASE_CONNECTIONS })
-  const accounts = Array.from({ length: ACCOUNTS }, (_, index) => accountId(index + 1))
+  const accounts = accountIds(ACCOUNTS)
 
   async function answered(url: string): Promise<Run> {
     const { seconds } = pace

@@ -4,7 +4,7 @@ import { systemRuntime } from '../../platform/runtime.ts'
 import { MIGRATIONS as BILLING } from '../../services/billing/migrations/all-migrations.ts'
 import { MIGRATIONS as NOTIFICATION } from '../../services/notification/migrations/all-migrations.ts'
 import { MIGRATIONS as ORDERS } from '../../services/order/migrations/all-migrations.ts'
-import { accountId } from './books.ts'
+import { accountIds } from './books.ts'
 import { recordOrder } from './recording.ts'
 import { newOrder, replay } from './replay.ts'
 
@@ -25,7 +25,7 @@ async function open({ folder, accounts }: BarePgliteTask) {
   await migrate(database, 'orders', ORDERS)
   await migrate(database, 'billing', BILLING)
   await migrate(database, 'notification', NOTIFICATION)
-  const ids = Array.from({ length: accounts }, (_, index) => accountId(index + 1))
+  const ids = accountIds(accounts)
   await database.query(
     `insert into billing.account (id, balance_minor, version, pending_minor, created, updated)
      select id, 10000000000000, 1, 0, now(), now() from unnest($1::uuid[]) as a (id)`,

@@ -45,6 +45,8 @@ export interface Running {
   readonly urls: Readonly<Record<ServiceName, string>>
   /** Of those that run. */
   readonly pids: Readonly<Record<string, number>>
+  /** From its start until it could do its work, of each that this call started. */
+  readonly readyMs: Readonly<Record<string, number>>
 }
 
 export type Settings = Readonly<Record<string, string>>
@@ -163,7 +165,9 @@ async function createServices(around: {
   }
   const running = new Map<ServiceName, { readonly kept: KeptProcess; readonly said: string }>()
 
-  async function start(service: ServiceName, settings: Settings): Promise<void> {
+  /** Resolves with the milliseconds that it took. */
+  async function start(service: ServiceName, settings: Settings): Promise<number> {
+    const begunMs = performance.now()
     const logs = join(folder, 'logs')
     const environment = replicaEnvironment(
       { service, port: ports[service] },
@@ -190,6 +194,7 @@ async function createServices(around: {
     running.set(service, { kept, said: JSON.stringify(settings) })
     const { ended } = kept
     await until(() => isReady(urls[service], service), { limitMs: READY_LIMIT_MS, ended })
+    return performance.now() - begunMs
   }
 
   async function stop(service: ServiceName): Promise<void> {
@@ -206,9 +211,11 @@ async function createServices(around: {
       if (one && (!names.includes(service) || one.said !== said)) await stop(service)
     }
     const due = names.filter((service) => !running.has(service))
-    await Promise.all(due.map((service) => start(service, settings)))
+    // One by one: together they would be slow for each other.
+    const readyMs: Record<string, number> = {}
+    for (const service of due) readyMs[service] = await start(service, settings)
     const pids = [...running].map(([service, { kept }]) => [service, kept.pid])
-    return { urls, pids: Object.fromEntries(pids) }
+    return { urls, pids: Object.fromEntries(pids), readyMs }
   }
 
   return { serve, close: () => serve([]) }

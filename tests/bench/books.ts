@@ -32,6 +32,9 @@ export function accountId(n: number): string {
     .replace(/^(.{8})(.{4})(.{4})(.{4})/, '$1-$2-$3-$4-')
 }
 
+export const accountIds = (count: number) =>
+  Array.from({ length: count }, (_, index) => accountId(index + 1))
+
 /** Empties all tables of the flow in these databases, and puts so many rich accounts into billing's. */
 export async function openBooks(urls: Urls, accounts: number): Promise<void> {
   for (const url of new Set(Object.values(urls))) {

@@ -20,11 +20,27 @@ export interface Bench {
   open(stack: BenchStack, pace: Pace): Promise<Contest>
 }
 
+/** What has no reference to be compared with: what processes take, idle and at work. */
+export interface Survey {
+  readonly name: string
+  /** Only where it is named. */
+  readonly isLong?: boolean
+  run(stack: BenchStack, pace: Pace): Promise<SurveyTable>
+}
+
+export interface SurveyTable {
+  readonly title: string
+  readonly head: readonly string[]
+  readonly rows: readonly (readonly string[])[]
+}
+
 export interface Pace {
   /** Of each round of each side. */
   readonly seconds: number
   readonly rounds: number
   readonly quick: boolean
+  /** Of what takes as long as it is told. */
+  readonly minutes?: number
 }
 
 export interface Contest {

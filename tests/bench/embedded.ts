@@ -59,7 +59,9 @@ async function openEmbedded(stack: BenchStack, pace: Pace): Promise<Contest> {
   }
 }
 
-async function startProgram(folder: string) {
+/** The one program as a process, ready. */
+export async function startProgram(folder: string) {
+  const begunMs = performance.now()
   const port = await freePorts(PORT, 1)
   const kept = await startKept({
     command: process.execPath,
@@ -72,7 +74,7 @@ async function startProgram(folder: string) {
   for (const service of ['order', 'billing', 'notification'] as const) {
     await until(() => isReady(url, service), { limitMs: READY_LIMIT_MS, ended: kept.ended })
   }
-  return { url, stop: kept.stop }
+  return { url, pid: kept.pid, readyMs: performance.now() - begunMs, stop: kept.stop }
 }
 
 /** Nobody else can look into its database, so its own counters say what is done. */

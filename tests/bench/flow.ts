@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import type { InteractionStyle } from '../../contracts/style.ts'
 import { SERVICES } from '../../tools/stack-options.ts'
 import type { BenchStack } from './bench-stack.ts'
-import { accountId, assertBooks, markBooks, openBooks, settled } from './books.ts'
+import { accountIds, assertBooks, markBooks, openBooks, settled } from './books.ts'
 import type { Bench, Contest, Costs, Pace, Run } from './contest.ts'
 import type { Load, LoadResult } from './load.ts'
 import { startMeasured } from './measured-process.ts'
@@ -78,7 +78,7 @@ export async function openShop(stack: BenchStack) {
 
   /** Orders for so many seconds, or so many; returns how many were accepted. */
   async function order({ style, connections, accounts }: Flow, limit: Limit): Promise<LoadResult> {
-    const ids = Array.from({ length: accounts }, (_, index) => accountId(index + 1))
+    const ids = accountIds(accounts)
     const url = running.urls.order
     const result = await customers.run({ url, style, connections, accounts: ids, ...limit })
     assert.deepEqual(result.refused, {}, 'orders were refused')

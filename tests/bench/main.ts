@@ -7,13 +7,31 @@ import { root } from '../../tools/repository-files.ts'
 import { ACCEPT } from './accept.ts'
 import { openBenchStack } from './bench-stack.ts'
 import { COMPONENT_BENCHES } from './components.ts'
-import { alternate, type Bench, type Outcome, type Pace } from './contest.ts'
+import {
+  alternate,
+  type Bench,
+  type Outcome,
+  type Pace,
+  type Survey,
+  type SurveyTable,
+} from './contest.ts'
 import { EMBEDDED } from './embedded.ts'
 import { FLOW_BENCHES } from './flow.ts'
 import { GROWTH } from './growth.ts'
+import { LEAK } from './leak.ts'
 import { OUTAGE_BENCHES } from './outages.ts'
-import { costLines, isFarShort, pictureOf, sectionOf, tableOf, withSection } from './report.ts'
+import {
+  costLines,
+  inColumns,
+  isFarShort,
+  markdownTable,
+  pictureOf,
+  sectionOf,
+  tableOf,
+  withSection,
+} from './report.ts'
 import { SETTLE } from './settle.ts'
+import { FOOTPRINT, IDLE } from './surveys.ts'
 
 const BENCHES: readonly Bench[] = [
   ...FLOW_BENCHES,
@@ -25,22 +43,27 @@ const BENCHES: readonly Bench[] = [
   GROWTH,
 ]
 
+const SURVEYS: readonly Survey[] = [IDLE, FOOTPRINT, LEAK]
+
 const USAGE = `Usage: npm run bench -- [options]
 
 Measures the services on Kafka and PostgreSQL of their own, in turn with references on the same servers,
 and prints the ratios: ${BENCHES.map(({ name }) => name).join(', ')}.
+Then it looks at what the processes take: ${SURVEYS.map(({ name }) => name).join(', ')}.
 
   --only NAME[,NAME]   only these
   --quick              short rounds, and only what does not need minutes; exits with 1 where a ratio is
                        below half of what is to be reached
   --rounds N           pairs of runs that count (3)
   --seconds N          of each run (6)
+  --minutes N          of leak, which runs only where it is named (30)
   --write              puts the table into docs/performance.md as well
   --help               this text
 `
 
 interface Options extends Pace {
   readonly benches: readonly Bench[]
+  readonly surveys: readonly Survey[]
   readonly write: boolean
 }
 
@@ -54,21 +77,27 @@ function optionsOf(args: readonly string[]): Options | undefined {
       write: { type: 'boolean', default: false },
       rounds: { type: 'string' },
       seconds: { type: 'string' },
+      minutes: { type: 'string' },
       help: { type: 'boolean', default: false },
     },
   })
   if (values.help) return undefined
   const { quick, write } = values
   const names = values.only.split(',').filter(Boolean)
-  const unknown = names.filter((name) => !BENCHES.some((bench) => bench.name === name))
+  const known = [...BENCHES, ...SURVEYS].map(({ name }) => name)
+  const unknown = names.filter((name) => !known.includes(name))
   if (unknown.length > 0) throw new Error(`there is no benchmark ${unknown.join(', ')}`)
   const benches = BENCHES.filter(({ name, isLong }) =>
     names.length > 0 ? names.includes(name) : !(quick && isLong),
   )
+  const surveys = SURVEYS.filter(({ name, isLong }) =>
+    names.length > 0 ? names.includes(name) : !(quick || isLong),
+  )
   return {
-    ...{ benches, quick, write },
+    ...{ benches, surveys, quick, write },
     rounds: countOf('rounds', values.rounds ?? (quick ? '1' : '3')),
     seconds: countOf('seconds', values.seconds ?? (quick ? '3' : '6')),
+    ...(values.minutes && { minutes: countOf('minutes', values.minutes) }),
   }
 }
 
@@ -77,7 +106,12 @@ function countOf(name: string, text: string): number {
   return Number(text)
 }
 
-async function run({ benches, ...pace }: Options): Promise<Outcome[]> {
+interface Results {
+  readonly outcomes: readonly Outcome[]
+  readonly tables: readonly SurveyTable[]
+}
+
+async function run({ benches, surveys, ...pace }: Options): Promise<Results> {
   const begun = performance.now()
   const say = (line: string) => {
     const seconds = ((performance.now() - begun) / 1_000).toFixed(0).padStart(4)
@@ -88,34 +122,46 @@ async function run({ benches, ...pace }: Options): Promise<Outcome[]> {
   const stop = () => void stack.close().finally(() => process.exit(130))
   for (const name of ['SIGINT', 'SIGTERM'] as const) process.once(name, stop)
   const outcomes: Outcome[] = []
+  const tables: SurveyTable[] = []
   try {
     for (const bench of benches) outcomes.push(...(await alternate(bench, stack, pace, say)))
+    for (const survey of surveys) {
+      say(`looks at ${survey.name}`)
+      tables.push(await survey.run(stack, pace))
+    }
   } finally {
     await stack.close()
   }
-  return outcomes
+  return { outcomes, tables }
 }
 
-/** What programs read, and a picture of each. */
-function report(outcomes: readonly Outcome[]): void {
+/** What programs read, and a picture of each ratio. */
+function report({ outcomes, tables }: Results): void {
   const folder = join(root, 'reports')
   mkdirSync(folder, { recursive: true })
-  writeFileSync(join(folder, 'bench.json'), `${JSON.stringify(outcomes, null, 2)}\n`)
+  const write = (name: string, content: unknown) =>
+    writeFileSync(join(folder, name), `${JSON.stringify(content, null, 2)}\n`)
+  if (outcomes.length > 0) write('bench.json', outcomes)
+  if (tables.length > 0) write('bench-surveys.json', tables)
   for (const outcome of outcomes) {
     const file = `bench-${outcome.name.replaceAll(' ', '-')}.svg`
     writeFileSync(join(folder, file), pictureOf(outcome))
   }
 }
 
-/** Puts the table into the document that tells of it. */
-function document(outcomes: readonly Outcome[], { seconds }: Pace): void {
+/** Puts the tables into the document that tells of them. */
+function document({ outcomes, tables }: Results, { seconds }: Pace): void {
   const file = join(root, 'docs', 'performance.md')
   const [first] = cpus()
   const gigabytes = Math.round(totalmem() / 2 ** 30)
   const machine = `${cpus().length} cores (${first?.model.trim()}), ${gigabytes} GB, Node ${process.version}`
   const date = new Date().toISOString().slice(0, 10)
-  const section = sectionOf(outcomes, { date, machine, seconds })
-  writeFileSync(file, withSection(readFileSync(file, 'utf8'), 'bench', section))
+  const parts: string[] = []
+  if (outcomes.length > 0) parts.push(sectionOf(outcomes, { date, machine, seconds }))
+  for (const { title, head, rows } of tables) {
+    parts.push(`${title}:\n\n${markdownTable([head, ...rows])}`)
+  }
+  writeFileSync(file, withSection(readFileSync(file, 'utf8'), 'bench', parts.join('\n\n')))
 }
 
 if (import.meta.main) {
@@ -123,12 +169,15 @@ if (import.meta.main) {
     const options = optionsOf(process.argv.slice(2))
     if (options === undefined) console.log(USAGE)
     else {
-      const outcomes = await run(options)
-      report(outcomes)
-      if (options.write) document(outcomes, options)
-      console.log(`\n${tableOf(outcomes)}\n\n${costLines(outcomes)}`)
-      const short = outcomes.filter(isFarShort)
-      if (options.quick && short.length > 0) process.exitCode = 1
+      const results = await run(options)
+      report(results)
+      if (options.write) document(results, options)
+      const { outcomes, tables } = results
+      if (outcomes.length > 0) console.log(`\n${tableOf(outcomes)}\n\n${costLines(outcomes)}`)
+      for (const { title, head, rows } of tables) {
+        console.log(`\n${title}\n\n${inColumns([head, ...rows])}`)
+      }
+      if (options.quick && outcomes.some(isFarShort)) process.exitCode = 1
     }
   } catch (error) {
     console.error(`bench: ${(error as Error).stack}`)

@@ -1,6 +1,6 @@
 import { SERVICES } from '../../tools/stack-options.ts'
 import type { BenchStack } from './bench-stack.ts'
-import { accountId, assertBooks, markBooks, openBooks, settled, settledUntil } from './books.ts'
+import { accountIds, assertBooks, markBooks, openBooks, settled, settledUntil } from './books.ts'
 import type { Bench, Contest, Pace, Run } from './contest.ts'
 import { EVENTS, openShop, SETTLE_LIMIT_MS } from './flow.ts'
 import { startMeasured } from './measured-process.ts'
@@ -76,12 +76,19 @@ async function openRecovery(stack: BenchStack, pace: Pace): Promise<Contest> {
   await shop.close()
   const customers = await startMeasured<PacedLoad, PacedResult>('paced-load.ts')
   const { urls } = await stack.serve(SERVICES)
-  const accounts = Array.from({ length: EVENTS.accounts }, (_, index) => accountId(index + 1))
+  const accounts = accountIds(EVENTS.accounts)
   const perSecond = saturation * SHARE_OF_SATURATION
   const { beforeSeconds, outageSeconds, afterSeconds } = pace.quick ? QUICK_MINUTE : MINUTE
 
   async function come(seconds: number, waits: boolean): Promise<PacedResult> {
-    const result = await customers.run({ url: urls.order, perSecond, seconds, accounts, waits })
+    const result = await customers.run({
+      url: urls.order,
+      style: 'events',
+      perSecond,
+      seconds,
+      accounts,
+      waits,
+    })
     if (result.failed > 0) throw new Error(`${result.failed} orders failed`)
     return result
   }

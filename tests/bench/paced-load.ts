@@ -1,12 +1,14 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Agent, request } from 'undici'
+import type { InteractionStyle } from '../../contracts/style.ts'
 
 /**
- * Customers who come at a steady rate, whether those before them are served or not, order in `events`
+ * Customers who come at a steady rate, whether those before them are served or not, order
  * and wait for the outcome of their order. A process of its own.
  */
 export interface PacedLoad {
   readonly url: string
+  readonly style: InteractionStyle
   readonly perSecond: number
   readonly seconds: number
   readonly accounts: readonly string[]
@@ -36,7 +38,7 @@ export async function applyPacedLoad(load: PacedLoad): Promise<PacedResult> {
   async function order(account: string): Promise<void> {
     const begunMs = performance.now()
     const query = `profileId=${account}`
-    const headers = { 'content-type': 'application/json', 'x-interaction-style': 'events' }
+    const headers = { 'content-type': 'application/json', 'x-interaction-style': load.style }
     const placed = await request(`${load.url}/orders?${query}`, {
       ...{ method: 'POST', headers, body: '{"productQuantity":1}', dispatcher: agent },
     })

@@ -2,7 +2,10 @@ import { inShort, type Outcome } from './contest.ts'
 
 /** How the outcomes are shown: a table for people, a picture of each, and a section of a document. */
 export function tableOf(outcomes: readonly Outcome[]): string {
-  const rows = rowsOf(outcomes)
+  return inColumns(rowsOf(outcomes))
+}
+
+export function inColumns(rows: readonly (readonly string[])[]): string {
   const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)))
   const line = (row: readonly string[]) =>
     row.map((cell, at) => cell.padEnd(widths[at]!)).join('  ')
@@ -60,7 +63,6 @@ export interface Circumstances {
 
 /** A table in Markdown, with what was compared and what it cost. */
 export function sectionOf(outcomes: readonly Outcome[], at: Circumstances): string {
-  const [head, ...rows] = rowsOf(outcomes).map((cells) => `| ${cells.join(' | ')} |`)
   const compared = outcomes.map(
     ({ name, ours, reference }) => `- **${name}**: ${ours}; against ${reference}.`,
   )
@@ -70,7 +72,7 @@ export function sectionOf(outcomes: readonly Outcome[], at: Circumstances): stri
     .map((line) => `- ${line}`)
   return [
     `Measured on ${at.date}: ${at.machine}; runs of ${at.seconds} s each, in turn.`,
-    [head, `|${'---|'.repeat(HEAD.length)}`, ...rows].join('\n'),
+    markdownTable(rowsOf(outcomes)),
     compared.join('\n'),
     ...(costs.length > 0
       ? [
@@ -80,6 +82,11 @@ export function sectionOf(outcomes: readonly Outcome[], at: Circumstances): stri
         ]
       : []),
   ].join('\n\n')
+}
+
+export function markdownTable(rows: readonly (readonly string[])[]): string {
+  const [head, ...rest] = rows.map((cells) => `| ${cells.join(' | ')} |`)
+  return [head, `|${'---|'.repeat(rows[0]!.length)}`, ...rest].join('\n')
 }
 
 /** The text with its part between the marks of that name replaced; throws where they are missing. */

@@ -1,6 +1,6 @@
 import { makeTopics } from '../../tools/topics.ts'
 import type { BenchStack } from './bench-stack.ts'
-import { accountId, openBooks } from './books.ts'
+import { accountIds, openBooks } from './books.ts'
 import type { Bench, Contest, Pace, Run } from './contest.ts'
 import { EVENTS, openShop } from './flow.ts'
 import { startMeasured } from './measured-process.ts'
@@ -37,9 +37,9 @@ async function openSettle(stack: BenchStack, pace: Pace): Promise<Contest> {
   return {
     async ours() {
       await openBooks(stack.urls, EVENTS.accounts)
-      const accounts = Array.from({ length: EVENTS.accounts }, (_, index) => accountId(index + 1))
-      const load = { url: services.order, perSecond, seconds, accounts, waits: true }
-      const { approvedMs, failed } = await customers.run(load)
+      const accounts = accountIds(EVENTS.accounts)
+      const to = { url: services.order, style: 'events', accounts } as const
+      const { approvedMs, failed } = await customers.run({ ...to, perSecond, seconds, waits: true })
       if (failed > 0) throw new Error(`${failed} orders failed`)
       return inPercentiles(approvedMs)
     },

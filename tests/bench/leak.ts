@@ -1,0 +1,100 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import { STYLES } from '../../contracts/style.ts'
+import { SERVICES } from '../../tools/stack-options.ts'
+import type { BenchStack } from './bench-stack.ts'
+import { accountIds, inDatabase, openBooks } from './books.ts'
+import { inShort, type Pace, type Survey, type SurveyTable } from './contest.ts'
+import { EVENTS, openShop } from './flow.ts'
+import { startMeasured } from './measured-process.ts'
+import type { PacedLoad, PacedResult } from './paced-load.ts'
+import { usageOf } from './processes.ts'
+import { spreadOf } from './statistics.ts'
+
+/**
+ * Half of what `http` can take, for half an hour, the styles in turn: memory of the processes, and the
+ * tables that hold what is outstanding. What is kept for ever (orders, payments, messages) grows.
+ */
+export const LEAK: Survey = { name: 'leak', isLong: true, run: surveyLeak }
+
+const MINUTES = 30
+const SHARE_OF_SATURATION = 0.5
+const SAMPLE_EVERY_MS = 10_000
+const TURN_SECONDS = 20
+/** At first code is compiled, pools and caches fill. */
+const SHARE_TO_WARM_UP = 0.2
+const MEBIBYTE = 2 ** 20
+
+type Sample = Readonly<Record<string, number>>
+
+async function surveyLeak(stack: BenchStack, pace: Pace): Promise<SurveyTable> {
+  const minutes = pace.minutes ?? MINUTES
+  const shop = await openShop(stack)
+  await openBooks(stack.urls, EVENTS.accounts)
+  const { figure } = await shop.settle({ ...EVENTS, style: 'http', connections: 64 }, pace.seconds)
+  await shop.close()
+  const { pids, urls } = await stack.serve(SERVICES)
+  const perSecond = figure * SHARE_OF_SATURATION
+  const customers = await startMeasured<PacedLoad, PacedResult>('paced-load.ts')
+  const untilMs = performance.now() + minutes * 60_000
+  let orders = 0
+
+  async function come(): Promise<void> {
+    const accounts = accountIds(EVENTS.accounts)
+    for (let turn = 0; performance.now() < untilMs; turn += 1) {
+      const style = STYLES[turn % STYLES.length]!
+      const load = { url: urls.order, style, perSecond, seconds: TURN_SECONDS, accounts }
+      const { answeredMs, failed } = await customers.run({ ...load, waits: false })
+      if (failed > 0) throw new Error(`${failed} orders failed in ${style}`)
+      orders += answeredMs.length
+    }
+  }
+
+  const coming = come()
+  const samples: Sample[] = []
+  while (performance.now() < untilMs) {
+    await Promise.race([sleep(SAMPLE_EVERY_MS), coming])
+    samples.push({ ...memoryOf(pids), ...(await tablesOf(stack)) })
+  }
+  await coming
+  await customers.close()
+  const rate = `${inShort(orders)} orders in ${minutes} minutes, the styles in turn`
+  return {
+    title: `Memory of the processes and size of the tables of what is outstanding, MiB: ${rate}`,
+    head: ['what', 'first fifth after the warm-up', 'last fifth', 'most'],
+    rows: rowsOf(samples),
+  }
+}
+
+function memoryOf(pids: Readonly<Record<string, number>>): Sample {
+  const usage = Object.entries(usageOf(pids))
+  return Object.fromEntries(usage.map(([name, { rssBytes }]) => [name, rssBytes / MEBIBYTE]))
+}
+
+/** With their indexes, of all services together. */
+async function tablesOf({ urls }: BenchStack): Promise<Sample> {
+  const sizes: Record<string, number> = {}
+  for (const service of SERVICES) {
+    await inDatabase(urls[service], async (client) => {
+      const { rows } = await client.query<{ name: string; bytes: string }>(
+        `select format('%I.%I', schemaname, tablename) as name,
+           pg_total_relation_size(format('%I.%I', schemaname, tablename)::regclass) as bytes
+         from pg_tables
+         where schemaname in ('orders', 'billing', 'notification') and tablename in
+           ('outbox', 'watch', 'void_watch', 'dead_letter', 'account', 'account_clock', 'relay_lane')`,
+      )
+      for (const { name, bytes } of rows) sizes[name] = Number(bytes) / MEBIBYTE
+    })
+  }
+  return sizes
+}
+
+function rowsOf(samples: readonly Sample[]): string[][] {
+  const warm = samples.slice(Math.floor(samples.length * SHARE_TO_WARM_UP))
+  const fifth = Math.max(1, Math.floor(warm.length / 5))
+  return Object.keys(warm[0]!).map((name) => {
+    const values = warm.map((sample) => sample[name]!)
+    const first = spreadOf(values.slice(0, fifth)).median
+    const last = spreadOf(values.slice(-fifth)).median
+    return [name, ...[first, last, Math.max(...values)].map(inShort)]
+  })
+}
