@@ -39,6 +39,19 @@ describe('the documents', () => {
     assert.deepEqual(broken, [])
   })
 
+  test('in docs/ can all be reached from the README, pictures and results too', () => {
+    const reached = new Set<string>()
+    const follow = (path: string) => {
+      if (reached.has(path)) return
+      reached.add(path)
+      if (!path.endsWith('.md') || !existsSync(root + path)) return
+      for (const link of linksIn(path)) follow(join(dirname(path), link.split('#')[0]!))
+    }
+    follow('README.md')
+    const lost = files.filter((path) => path.startsWith('docs/') && !reached.has(path))
+    assert.deepEqual(lost, [], 'docs/README.md is the place to link them from')
+  })
+
   test('name source files that there are', () => {
     const known = new Set(files)
     const missing = documents.flatMap((path) =>
