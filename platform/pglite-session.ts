@@ -1,6 +1,7 @@
-import { type messages, type PGlite, protocol } from '@electric-sql/pglite'
+import type { PGlite } from '@electric-sql/pglite'
 import { DatabaseError, kindOf } from './database.ts'
 import { decoderOf, encodeValue } from './pg-values.ts'
+import { type Answer, type Column, createRequests, readAnswer } from './pglite-wire.ts'
 
 /** What a statement gave: its rows, and its command tag, such as `COMMIT` or `UPDATE 3`. */
 interface Outcome {
@@ -10,8 +11,11 @@ interface Outcome {
 
 export interface Session {
   run(text: string, params?: readonly unknown[]): Promise<Outcome>
-  /** Several statements in PostgreSQL's simple protocol: one implicit transaction. */
-  script(text: string): Promise<void>
+  /**
+   * Several statements in PostgreSQL's simple protocol, which are one implicit transaction, or one
+   * that neither takes nor returns anything: for those it is the quicker way. Returns the last tag.
+   */
+  script(text: string): Promise<string>
   /** For whoever puts the database back to what it is now: call then what this returns. */
   remember(): () => void
 }
@@ -26,8 +30,6 @@ interface Statement {
   readonly fields: readonly Field[]
 }
 
-type Message = messages.BackendMessage
-
 /** Past this many texts, which constants of the code never reach, statements are not kept. */
 const maxStatements = 1_000
 
@@ -39,27 +41,25 @@ const maxStatements = 1_000
  * overlap; to keep other work out of a transaction is the caller's part.
  */
 export function createSession(pglite: PGlite): Session {
-  const { serialize } = protocol
-  const parser = new protocol.Parser()
+  const requests = createRequests()
   const statements = new Map<string, Statement>()
   let namesGiven = 0
 
-  async function exchange(requests: readonly Uint8Array[]): Promise<Message[]> {
-    const answer: Message[] = []
-    await pglite.execProtocolRawStream(concat(requests), {
+  async function exchange(): Promise<Answer> {
+    const parts: Uint8Array[] = []
+    await pglite.execProtocolRawStream(requests.take(), {
       syncToFs: false,
-      onRawData: (bytes) => parser.parse(bytes, (message: Message) => answer.push(message)),
+      // The bytes are PGlite's memory, which goes on to change.
+      onRawData: (bytes) => parts.push(bytes.slice()),
     })
-    if (!answer.some((message) => message.name === 'readyForQuery')) {
-      throw new DatabaseError('PGlite broke off its answer', 'unavailable')
-    }
+    const answer = readAnswer(Buffer.concat(parts))
+    if (!answer.isWhole) throw new DatabaseError('PGlite broke off its answer', 'unavailable')
     return answer
   }
 
-  function fail(answer: readonly Message[]): void {
-    const failure = answer.find((message) => message.name === 'error')
-    if (!failure) return
-    const { code, message } = failure as messages.DatabaseError
+  function fail({ error }: Answer): void {
+    if (!error) return
+    const { code, message } = error
     // A column was added to what a kept statement returns. Prepared anew, it will succeed.
     if (code === '0A000' && message.startsWith('cached plan')) {
       statements.clear()
@@ -72,24 +72,24 @@ export function createSession(pglite: PGlite): Session {
     const known = statements.get(text)
     const kept = known !== undefined || statements.size < maxStatements
     const name = known?.name ?? (kept ? `s${++namesGiven}` : '')
-    const prepare = [serialize.parse({ name, text }), serialize.describe({ type: 'S', name })]
     const values = params.map(encodeValue)
-    const answer = await exchange([
-      ...(known ? [] : prepare),
-      serialize.bind({ statement: name, values }),
-      serialize.execute(),
-      serialize.sync(),
-    ])
-    const fields = known?.fields ?? describedFields(answer)
+    if (!known) requests.prepare(name, text)
+    requests.execute(name, values)
+    requests.sync()
+    const answer = await exchange()
+    const fields = known?.fields ?? answer.columns?.map(toField)
     if (!known && kept && fields) statements.set(text, { name, fields })
     fail(answer)
-    return readOutcome(answer, fields ?? [])
+    return { rows: answer.rows.map((values) => toRow(values, fields ?? [])), tag: answer.tag }
   }
 
   return {
     run,
     async script(text) {
-      fail(await exchange([serialize.query(text)]))
+      requests.query(text)
+      const answer = await exchange()
+      fail(answer)
+      return answer.tag
     },
     remember() {
       const known = [...statements]
@@ -103,41 +103,14 @@ export function createSession(pglite: PGlite): Session {
   }
 }
 
-function readOutcome(answer: readonly Message[], fields: readonly Field[]): Outcome {
-  const rows: unknown[] = []
-  let tag = ''
-  for (const message of answer) {
-    if (message.name === 'dataRow') {
-      const texts = (message as messages.DataRowMessage).fields
-      const row: Record<string, unknown> = {}
-      for (const [at, field] of fields.entries()) {
-        const text = texts[at] ?? null
-        row[field.name] = text === null ? null : field.decode(text)
-      }
-      rows.push(row)
-    } else if (message.name === 'commandComplete') {
-      tag = (message as messages.CommandCompleteMessage).text
-    }
-  }
-  return { rows, tag }
-}
+const toField = ({ name, typeOid }: Column): Field => ({ name, decode: decoderOf(typeOid) })
 
-/** Undefined if the statement could not be prepared; empty if it returns nothing. */
-function describedFields(answer: readonly Message[]): Field[] | undefined {
-  if (answer.some((message) => message.name === 'noData')) return []
-  const description = answer.find((message) => message.name === 'rowDescription')
-  return (description as messages.RowDescriptionMessage | undefined)?.fields.map((field) => ({
-    name: field.name,
-    decode: decoderOf(field.dataTypeID),
-  }))
-}
-
-function concat(parts: readonly Uint8Array[]): Uint8Array {
-  const whole = new Uint8Array(parts.reduce((length, part) => length + part.length, 0))
-  let offset = 0
-  for (const part of parts) {
-    whole.set(part, offset)
-    offset += part.length
+function toRow(values: readonly (string | null)[], fields: readonly Field[]): object {
+  const row: Record<string, unknown> = {}
+  for (let at = 0; at < fields.length; at += 1) {
+    const { name, decode } = fields[at]!
+    const text = values[at] ?? null
+    row[name] = text === null ? null : decode(text)
   }
-  return whole
+  return row
 }

@@ -53,7 +53,7 @@ export async function openPglite(options: PgliteOptions = {}): Promise<Database>
     query: <Row>(text: string, params?: readonly unknown[]) =>
       use(async () => (await session.run(text, params)).rows as Row[]),
     transaction: (work) => use(() => runTransaction(session, work)),
-    script: (text) => use(() => session.script(text)),
+    script: (text) => use(async () => void (await session.script(text))),
     async notify(channel) {
       for (const onNotify of listeners.get(channel) ?? []) onNotify()
     },
@@ -76,17 +76,17 @@ async function runTransaction<T>(session: Session, work: (tx: Queryable) => Prom
       return (await session.run(text, params)).rows as Row[]
     },
   }
-  await session.run('begin')
+  await session.script('begin')
   let result: T
   try {
     result = await work(tx)
   } catch (error) {
     over = true
-    await session.run('rollback')
+    await session.script('rollback')
     throw error
   }
   over = true
-  const { tag } = await session.run('commit')
+  const tag = await session.script('commit')
   if (tag !== 'COMMIT') {
     const state = '25P02'
     throw new DatabaseError('a failed statement rolled it all back', kindOf(state), state)

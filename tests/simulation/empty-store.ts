@@ -66,13 +66,13 @@ async function migrateOnce(service: ServiceName, session: Session): Promise<void
     query: (text, params) => (isMigrated ? never() : direct.query(text, params)),
     async transaction(work) {
       if (isMigrated) return never()
-      await session.run('begin')
+      await session.script('begin')
       const result = await work(direct)
-      const { tag } = await session.run('commit')
+      const tag = await session.script('commit')
       if (tag !== 'COMMIT') throw new DatabaseError('a migration failed', 'invalid')
       return result
     },
-    script: (text) => session.script(text),
+    script: async (text) => void (await session.script(text)),
     notify: never,
     listen: () => () => {},
     close: async () => {},

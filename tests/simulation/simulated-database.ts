@@ -164,11 +164,11 @@ function createConnection(session: Session) {
     heldBy: () => holder,
     async begin(owner: Owner): Promise<void> {
       holder = owner
-      await session.run('begin')
+      await session.script('begin')
     },
     async commit(owner: Owner): Promise<void> {
       if (holder !== owner) throw new DatabaseError('the connection broke', 'unavailable')
-      const { tag } = await session.run('commit')
+      const tag = await session.script('commit')
       open()
       if (tag === 'COMMIT') return
       const state = '25P02'
@@ -176,7 +176,7 @@ function createConnection(session: Session) {
     },
     async rollback(owner: Owner): Promise<void> {
       if (holder !== owner) return
-      await session.run('rollback')
+      await session.script('rollback')
       open()
     },
   }
