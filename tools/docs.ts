@@ -4,6 +4,7 @@ import { STYLES } from '../contracts/style.ts'
 import type { Client } from '../tests/e2e/client.ts'
 import { type NewmanFolder, newmanReport, runNewman } from './docs-newman.ts'
 import { type Recording, recordScenes, type Scene } from './docs-recording.ts'
+import { RUSSIAN } from './docs-russian.ts'
 import { sequencePicture } from './docs-sequence.ts'
 import { structureOf, structurePicture } from './docs-structure.ts'
 import {
@@ -34,6 +35,7 @@ export interface Document {
 }
 
 const inEnglish: Say = (text) => text
+const inRussian: Say = (text) => RUSSIAN[text] ?? text
 
 export async function generatedDocuments(): Promise<Document[]> {
   const { recordings, seen } = await recordScenes(lookAround)
@@ -44,6 +46,7 @@ export async function generatedDocuments(): Promise<Document[]> {
   ] as const
   const filled = [
     ['README.md', readmeTables(recordings, seen.folders, inEnglish)],
+    ['README.ru.md', readmeTables(recordings, seen.folders, inRussian)],
     ['docs/api.md', { calls: callsTable(seen.openApi) }],
     ['docs/errors.md', { errors: errorsTable() }],
     ['docs/metrics.md', { metrics: metricsTable() }],
