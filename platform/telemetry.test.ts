@@ -1,5 +1,9 @@
 import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { wakeUpsOf } from '../tests/bench/processes.ts'
 import { createLog, createTelemetry, METRICS } from './telemetry.ts'
 
 test('counts, observes and reads gauges at the scrape, under the name of the service', async () => {
@@ -76,4 +80,27 @@ test('log lines are JSON with service, level and ISO time, and credentials are m
   assert.equal(new Date(first.time).toISOString(), first.time)
   assert.deepEqual(first.headers, { authorization: '[Redacted]', accept: '*/*' })
   assert.deepEqual(second.req.headers, { cookie: '[Redacted]', authorization: '[Redacted]' })
+})
+
+const linux = process.platform !== 'linux' && 'reads /proc, which is of Linux'
+
+test('a process that has nothing to do is not woken to be measured', { skip: linux }, async () => {
+  const program = `
+    const { createTelemetry } = await import(${JSON.stringify(import.meta.resolve('./telemetry.ts'))})
+    const { body } = await createTelemetry('order').scrape()
+    console.log(/^nodejs_eventloop_lag_seconds\\{/m.test(body))
+    setTimeout(() => {}, 60_000)`
+  const child = spawn(process.execPath, ['--input-type=module', '-e', program])
+  try {
+    const [said] = await once(child.stdout, 'data')
+    assert.equal(String(said).trim(), 'true')
+    // What was compiled and collected at the start comes to rest first.
+    await sleep(1_000)
+    const before = wakeUpsOf(child.pid!)
+    await sleep(1_000)
+    const wakeUps = wakeUpsOf(child.pid!) - before
+    assert.ok(wakeUps < 20, `it was woken ${wakeUps} times in a second`)
+  } finally {
+    child.kill()
+  }
 })

@@ -216,7 +216,7 @@ let processMetricsAreTaken = false
 export function createTelemetry(service: string): Telemetry {
   const registry = new Registry()
   registry.setDefaultLabels({ service })
-  if (!processMetricsAreTaken) collectDefaultMetrics({ register: registry })
+  if (!processMetricsAreTaken) takeProcessMetrics(registry)
   processMetricsAreTaken = true
 
   const counters = new Map<string, Counter>()
@@ -257,6 +257,20 @@ export function createTelemetry(service: string): Telemetry {
     }),
   }
 }
+
+/**
+ * Without the monitor of the event loop, whose timer wakes an idle process a hundred times a second:
+ * `nodejs_eventloop_lag_seconds`, which stays, is measured at each scrape.
+ */
+function takeProcessMetrics(register: Registry): void {
+  collectDefaultMetrics({ register, eventLoopMonitoringPrecision: NEVER_MS })
+  for (const figure of ['min', 'max', 'mean', 'stddev', 'p50', 'p90', 'p99']) {
+    register.removeSingleMetric(`nodejs_eventloop_lag_${figure}_seconds`)
+  }
+}
+
+/** The longest that a timer waits. */
+const NEVER_MS = 2 ** 31 - 1
 
 /** The reading, or undefined where there is none to be had: a scrape must not fail or hang with it. */
 async function inTime<T>(read: () => T | Promise<T>): Promise<T | undefined> {

@@ -96,7 +96,7 @@ function optionsOf(args: readonly string[]): Options | undefined {
   return {
     ...{ benches, surveys, quick, write },
     rounds: countOf('rounds', values.rounds ?? (quick ? '1' : '3')),
-    seconds: countOf('seconds', values.seconds ?? (quick ? '3' : '6')),
+    seconds: countOf('seconds', values.seconds ?? (quick ? '2' : '6')),
     ...(values.minutes && { minutes: countOf('minutes', values.minutes) }),
   }
 }

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { familyOf, parseStat, usageOf, wakeUpsOf } from './processes.ts'
 
+const linux = process.platform !== 'linux' && 'reads /proc, which is of Linux'
 const LINE =
   '4711 (node (main) x) S 42 4711 4711 0 -1 4194560 9 8 7 6 100 20 3 4 20 0 11 0 123 987654 2500 1'
 
@@ -17,7 +18,7 @@ test('a family is a process with its children and theirs, and nobody else', () =
   assert.deepEqual(familyOf(stats, 9), [])
 })
 
-test('this process takes memory, and time when it works', () => {
+test('this process takes memory, and time when it works', { skip: linux }, () => {
   const usage = () => usageOf({ me: process.pid }).me!
   const before = usage()
   assert.ok(before.rssBytes > 10_000_000)
@@ -26,7 +27,7 @@ test('this process takes memory, and time when it works', () => {
   assert.ok(usage().cpuMs > before.cpuMs)
 })
 
-test('a process that waits is woken', async () => {
+test('a process that waits is woken', { skip: linux }, async () => {
   const before = wakeUpsOf(process.pid)
   for (let nap = 0; nap < 5; nap += 1) await new Promise((resolve) => setTimeout(resolve, 5))
   assert.ok(wakeUpsOf(process.pid) > before)
