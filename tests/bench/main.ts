@@ -10,6 +10,7 @@ import { COMPONENT_BENCHES } from './components.ts'
 import {
   alternate,
   type Bench,
+  isFarShort,
   type Outcome,
   type Pace,
   type Survey,
@@ -23,7 +24,6 @@ import { OUTAGE_BENCHES } from './outages.ts'
 import {
   costLines,
   inColumns,
-  isFarShort,
   markdownTable,
   pictureOf,
   sectionOf,

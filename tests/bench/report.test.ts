@@ -1,8 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import type { Bench, Contest, Outcome } from './contest.ts'
-import { alternate } from './contest.ts'
-import { costLines, isFarShort, pictureOf, sectionOf, tableOf, withSection } from './report.ts'
+import { alternate, type Bench, type Contest, isFarShort, type Outcome } from './contest.ts'
+import { costLines, pictureOf, sectionOf, tableOf, withSection } from './report.ts'
 
 const EVENTS: Outcome = {
   ...{ name: 'events', ours: 'orders <settled>', reference: 'pgbench', unit: 'orders/s' },
@@ -79,4 +78,23 @@ test('runs go in turn, the first pair only warms up, and each pair is a ratio', 
   assert.deepEqual(outcome!.costs, { all: 20 })
   assert.equal(p99!.name, 'events p99')
   assert.deepEqual(p99!.figures.ours, { min: 20, median: 40, max: 60 })
+})
+
+test('in haste a ratio that is far off is measured again, and the median of three counts', async () => {
+  for (const [figures, rounds] of [
+    [[9, 1, 1, 4], 3],
+    [[9, 1, 2, 0], 2],
+    [[9, 2, 0, 0], 1],
+  ] as const) {
+    const left = [...figures]
+    const contest: Contest = {
+      ours: async () => ({ figure: left.shift()! }),
+      reference: async () => ({ figure: 1 }),
+      close: async () => undefined,
+    }
+    const bench: Bench = { ...EVENTS, open: async () => contest }
+    const pace = { seconds: 1, rounds: 1, quick: true }
+    const [outcome] = await alternate(bench, {} as never, pace, () => undefined)
+    assert.equal(outcome!.rounds, rounds, `${figures}`)
+  }
 })

@@ -1,4 +1,4 @@
-import { inShort, type Outcome } from './contest.ts'
+import { inShort, isAtLeast, type Outcome } from './contest.ts'
 
 /** How the outcomes are shown: a table for people, a picture of each, and a section of a document. */
 export function tableOf(outcomes: readonly Outcome[]): string {
@@ -43,16 +43,6 @@ export function costLines(outcomes: readonly Outcome[]): string {
       return `${name}: ${parts.join(', ')}`
     })
     .join('\n')
-}
-
-/** Whether the median is as good as the mark, or better. */
-export function isAtLeast({ ratio, lessIsBetter }: Outcome, mark: number): boolean {
-  return lessIsBetter ? ratio.median <= mark : ratio.median >= mark
-}
-
-/** The machine of a CI is not quiet: only what is far below its mark is a finding there. */
-export function isFarShort(outcome: Outcome): boolean {
-  return !isAtLeast(outcome, outcome.lessIsBetter ? outcome.reach * 2 : outcome.reach / 2)
 }
 
 export interface Circumstances {
