@@ -149,15 +149,24 @@ async function readMessages(program: ProgramApart, spans: readonly Span[]): Prom
     TOPICS.map(({ name }) => name),
   )
   try {
-    const sent = spans.filter(({ kind }) => kind === 'producer').map(messageId)
-    return await until(() => {
-      const known = new Set(topics.messages.map(({ headers }) => headers.ce_id))
-      return sent.every((id) => known.has(id)) && topics.messages
-    }, 'that the topics hold what was sent')
+    const sent = spans.filter(({ kind }) => kind === 'producer')
+    return await until(
+      () => sent.every((span) => findMessage(topics.messages, span)) && topics.messages,
+      'that the topics hold what was sent',
+    )
   } finally {
     await topics.close()
     await bus.close()
   }
+}
+
+/** Of a compacted topic a newer message will do: the one that was sent may have made way for it. */
+function findMessage(messages: readonly WireMessage[], span: Span): WireMessage | undefined {
+  const topic = TOPICS.find(({ name }) => name === span.attributes['messaging.destination.name'])
+  return (
+    messages.find(({ headers }) => headers.ce_id === messageId(span)) ??
+    (topic?.compacted ? messages.findLast((message) => message.topic === topic.name) : undefined)
+  )
 }
 
 function toRecording(
@@ -166,17 +175,19 @@ function toRecording(
   messages: readonly WireMessage[],
 ): Recording {
   const spans = all.filter((span) => span.traceId === traceId)
+  const sent = spans.filter(({ kind }) => kind === 'producer')
+  const ids = new Set(sent.map(messageId))
   const own = messages.filter(({ headers }) => headers.traceparent?.split('-')[1] === traceId)
-  const sent = new Set(spans.filter(({ kind }) => kind === 'producer').map(messageId))
-  const untold = own.filter(({ headers }) => !sent.has(headers.ce_id ?? ''))
+  const untold = own.filter(({ headers }) => !ids.has(headers.ce_id ?? ''))
   assert.deepEqual(untold, [], 'a message is in no span')
   const events = new Map(
-    messages
-      .filter(({ headers }) => sent.has(headers.ce_id ?? ''))
-      .map(({ headers, body }) => [headers.ce_id!, String(body.event ?? headers.ce_type)]),
+    sent.map((span) => [messageId(span), nameOf(findMessage(messages, span)!)]),
   )
   return { ...scene, spans, events }
 }
+
+/** A balance is the one message whose body does not say what it is. */
+const nameOf = ({ body, headers }: WireMessage) => String(body.event ?? headers.ce_type)
 
 export const messageId = ({ attributes }: Span): string =>
   String(attributes['messaging.message.id'])

@@ -5,14 +5,14 @@ import { arrow, box, svg, words } from './docs-svg.ts'
 /** Draws what happened in a scene from the top down, a lane for each who took part. */
 type Lane = Party | 'broker' | 'mailbox'
 
-const WIDTH = 960
+const WIDTH = 872
 const LANES: Readonly<Record<Lane, number>> = {
-  customer: 70,
-  order: 222,
-  broker: 388,
-  billing: 554,
-  notification: 730,
-  mailbox: 888,
+  customer: 66,
+  order: 204,
+  broker: 352,
+  billing: 502,
+  notification: 664,
+  mailbox: 806,
 }
 const [TOP, LEGEND] = [46, 46]
 const [HEADER_WIDTH, HEADER_HEIGHT] = [104, 30]
@@ -217,29 +217,29 @@ function legend(y: number, lanes: readonly Lane[]): string[] {
     {
       draw: (x) => box([x, y - 14], [10, 20], 'wait', 3),
       text: 'the customer waits',
-      width: 142,
+      width: 126,
     },
     {
       draw: (x) => arrow({ from: [x, y - 4], to: [x + 26, y - 4], tone: 'call' }),
       text: 'HTTP call',
-      width: 104,
+      width: 92,
     },
     {
       draw: (x) => arrow({ from: [x + 26, y - 4], to: [x, y - 4], tone: 'quiet', dashed: true }),
       text: 'its answer',
-      width: 106,
+      width: 96,
     },
     {
       draw: (x) => box([x, y - 10], [12, 12], 'commit', 3),
       text: 'a transaction of its database',
-      width: 206,
+      width: 184,
     },
   ]
   if (lanes.includes('broker')) {
     items.push({
       draw: (x) => arrow({ from: [x, y - 4], to: [x + 26, y - 4], tone: 'message' }),
       text: 'a message, through its topic',
-      width: 206,
+      width: 194,
     })
   }
   let x = 24

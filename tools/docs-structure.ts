@@ -60,27 +60,27 @@ const inOrder = <Key extends string>(of: ReadonlyMap<Key, ReadonlySet<string>>) 
 
 const topicOf = ({ attributes }: Span) => String(attributes['messaging.destination.name'])
 
-const WIDTH = 960
-const SERVICE_WIDTH = 156
+const WIDTH = 872
+const SERVICE_WIDTH = 150
 const [SERVICE_TOP, SERVICE_HEIGHT] = [172, 78]
 const SERVICES: Readonly<Record<Service, { readonly x: number; readonly database: string }>> = {
-  order: { x: 28, database: 'orders' },
-  billing: { x: 424, database: 'billing' },
-  notification: { x: 776, database: 'notification' },
+  order: { x: 20, database: 'orders' },
+  billing: { x: 398, database: 'billing' },
+  notification: { x: 702, database: 'notification' },
 }
 /** Where a service meets a topic, and where the names of what it sends stand: no line crosses another. */
 const PORTS: Readonly<Record<string, { readonly x: number; readonly namesEnd?: number }>> = {
-  'payment > order': { x: 52 },
-  'order > payment': { x: 92 },
-  'order > billing': { x: 156 },
-  'billing > billing': { x: 440, namesEnd: 454 },
-  'billing > billing (reads)': { x: 462 },
-  'billing > payment': { x: 494 },
-  'billing > balance': { x: 572 },
-  'payment > notification': { x: 800 },
+  'payment > order': { x: 40 },
+  'order > payment': { x: 80 },
+  'order > billing': { x: 140 },
+  'billing > billing': { x: 414, namesEnd: 428 },
+  'billing > billing (reads)': { x: 436 },
+  'billing > payment': { x: 459 },
+  'billing > balance': { x: 534 },
+  'payment > notification': { x: 726 },
 }
 const [UPPER, GAP, TOPIC_PAD] = [300, 30, 14]
-const MAILBOX = { x: 864, width: 72 }
+const MAILBOX = { x: 780, width: 72 }
 const LINE_HEIGHT = 15
 
 export function structurePicture(structure: Structure, title: string): string {
@@ -182,7 +182,7 @@ function gateway({ asked }: Structure): string[] {
     box([WIDTH / 2 - 60, 16], [120, 30], 'panel'),
     words('customer', { at: [WIDTH / 2, 36], anchor: 'middle', look: 'strong' }),
     arrow({ from: [WIDTH / 2, 46], to: [WIDTH / 2, 72], tone: 'call' }),
-    box([28, 74], [WIDTH - 56, 30], 'panel'),
+    box([20, 74], [WIDTH - 40, 30], 'panel'),
     words('gateway', { at: [WIDTH / 2, 94], anchor: 'middle', look: 'strong' }),
   ]
   for (const [service, labels] of asked) {
