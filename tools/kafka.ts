@@ -31,11 +31,21 @@ export interface KafkaOptions {
   /** Its controller takes the port after this one. Without it two free ports are found. */
   readonly port?: number
   readonly heapMb?: number
+  /** More doors for clients than the usual one; not in a container. */
+  readonly doors?: readonly KafkaDoor[]
   /** Runs it in a container where it can; without it nothing asks for Docker. */
   readonly docker?: Docker
   /** Gives up pulling an image. */
   readonly signal?: AbortSignal
   readonly say?: (line: string) => void
+}
+
+/** A listener whose clients are told to come to another port on loopback: that of a proxy before it. */
+export interface KafkaDoor {
+  /** In capitals. */
+  readonly name: string
+  readonly port: number
+  readonly advertisedPort: number
 }
 
 /** What runs Kafka's programs: Java of this machine, or a container. */
@@ -61,7 +71,7 @@ const READY_LIMIT_MS = 90_000
  * on the same data in `folder`. Resolves when it answers; topics are never made by accident.
  */
 export async function startKafka(options: KafkaOptions): Promise<Kafka> {
-  const { heapMb = 512 } = options
+  const { heapMb = 512, doors = [] } = options
   const folder = resolve(options.folder)
   const port = options.port ?? (await freePorts(somewhere(), 2))
   const brokers = `127.0.0.1:${port}`
@@ -72,7 +82,7 @@ export async function startKafka(options: KafkaOptions): Promise<Kafka> {
     port,
     logFile,
   )
-  writeFileSync(join(folder, 'server.properties'), properties(folder, port, listenAddress))
+  writeFileSync(join(folder, 'server.properties'), properties(folder, port, listenAddress, doors))
   const heap = [`-Xms${heapMb}m`, `-Xmx${heapMb}m`, '-XX:+UseSerialGC']
   const args = [...heap, ...classPath, 'kafka.Kafka', join(folder, 'server.properties')]
   const begin = async () => {
@@ -146,15 +156,23 @@ function archives(): Record<string, string> {
   return JSON.parse(text) as Record<string, string>
 }
 
-function properties(folder: string, port: number, listenAddress: string): string {
+function properties(
+  folder: string,
+  port: number,
+  listenAddress: string,
+  doors: readonly KafkaDoor[],
+): string {
+  const own = doors.map((door) => `,${door.name}://127.0.0.1:${door.port}`).join('')
+  const told = doors.map((door) => `,${door.name}://127.0.0.1:${door.advertisedPort}`).join('')
+  const protocols = doors.map(({ name }) => `,${name}:PLAINTEXT`).join('')
   return [
     'process.roles=broker,controller',
     'node.id=1',
     `controller.quorum.voters=1@127.0.0.1:${port + 1}`,
-    `listeners=PLAINTEXT://${listenAddress}:${port},CONTROLLER://127.0.0.1:${port + 1}`,
-    `advertised.listeners=PLAINTEXT://127.0.0.1:${port}`,
+    `listeners=PLAINTEXT://${listenAddress}:${port},CONTROLLER://127.0.0.1:${port + 1}${own}`,
+    `advertised.listeners=PLAINTEXT://127.0.0.1:${port}${told}`,
     'controller.listener.names=CONTROLLER',
-    'listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT',
+    `listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT${protocols}`,
     `log.dirs=${join(folder, 'data')}`,
     'auto.create.topics.enable=false',
     'offsets.topic.num.partitions=4',

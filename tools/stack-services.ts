@@ -44,10 +44,12 @@ const STOP_LIMIT_MS = 25_000
 /** Starts all replicas; they wait by themselves for what they need. */
 export async function startReplicas(
   ports: Readonly<Record<ServiceName, readonly number[]>>,
-  around: Surroundings,
+  around: (service: ServiceName) => Surroundings,
 ): Promise<Replica[]> {
   const starting = SERVICES.flatMap((service) =>
-    ports[service].map((port, index) => startReplica({ service, number: index + 1, port }, around)),
+    ports[service].map((port, index) =>
+      startReplica({ service, number: index + 1, port }, around(service)),
+    ),
   )
   return await Promise.all(starting)
 }

@@ -5,7 +5,7 @@ import { lockFolder } from '../platform/folder-lock.ts'
 import { runProcess } from '../platform/process.ts'
 import { type Docker, findDocker } from './docker.ts'
 import { endWithNpm } from './end-with-npm.ts'
-import { startKafka } from './kafka.ts'
+import { type KafkaDoor, startKafka } from './kafka.ts'
 import { startNginx } from './nginx.ts'
 import { freePorts, isFree } from './ports.ts'
 import { databaseUrl, makeDatabases, startPostgres } from './postgres.ts'
@@ -22,6 +22,7 @@ import {
   isReady,
   type Replica,
   replicasReady,
+  type Surroundings,
   startReplicas,
   stopReplicas,
 } from './stack-services.ts'
@@ -53,7 +54,15 @@ export interface StackStart extends StackOptions {
    * ports, one may take what the other has left for a moment.
    */
   readonly portOffset?: number
+  /**
+   * Puts something of the caller's on the way from a service to what it needs: told the port of that on
+   * loopback, resolves with the port where the service is to look for it. Then nothing runs in
+   * containers, and servers that were named are reached as they are.
+   */
+  readonly between?: (from: ServiceName, to: Needed, port: number) => Promise<number>
 }
+
+export type Needed = 'kafka' | 'postgres' | 'gateway'
 
 const DATABASES = { order: 'orders', billing: 'billing', notification: 'notification' } as const
 const KAFKA_PORT = 9092
@@ -123,18 +132,13 @@ async function startParts(
   signal.throwIfAborted()
 
   const processes = Object.values(counts).reduce((sum, count) => sum + count)
-  const { brokers, databaseUrls, kafka, postgres } = await startServers(
-    { ...start, folder, logs, processes },
-    closers,
-  )
+  const servers = await startServers({ ...start, folder, logs, processes }, closers)
   signal.throwIfAborted()
 
   const maildir = environment.MAILDIR || join(folder, 'mail')
-  const around = {
-    ...{ brokers, databaseUrls, gatewayUrl: gateway.url },
-    ...{ basePath, maildir, logs, environment },
-  }
-  const replicas = await startReplicas(ports, around)
+  const reach = await reachOf(start.between, servers, gateway.url)
+  const around = { basePath, maildir, logs, environment }
+  const replicas = await startReplicas(ports, (service) => ({ ...reach[service], ...around }))
   closers.push(() => stopReplicas(replicas))
   say('services: start')
   await replicasReady(replicas, signal, say)
@@ -142,7 +146,31 @@ async function startParts(
     const asked = () => isReady(gateway.url, service)
     await until(asked, { limitMs: GATEWAY_LIMIT_MS, ended: gateway.ended, signal })
   }
+  const { brokers, databaseUrls, kafka, postgres } = servers
   return { url: gateway.url, brokers, databaseUrls, replicas, kafka, postgres }
+}
+
+type Reach = Pick<Surroundings, 'brokers' | 'databaseUrls' | 'gatewayUrl'>
+
+/** What each service is told of the servers and of nginx, with what the caller puts between. */
+async function reachOf(
+  between: StackStart['between'],
+  { brokersOf, databaseUrls, postgres }: Servers,
+  gatewayUrl: string,
+): Promise<Record<ServiceName, Reach>> {
+  const via = async (from: ServiceName, to: Needed, url: string) => {
+    if (!between || (to === 'postgres' && !postgres)) return url
+    const changed = new URL(url)
+    changed.port = String(await between(from, to, Number(changed.port)))
+    // A URL gets a slash at its end, which is none of an address that paths are added to.
+    return changed.href.replace(/\/$/, '')
+  }
+  const reach = SERVICES.map(async (service): Promise<[ServiceName, Reach]> => {
+    const own = await via(service, 'postgres', databaseUrls[service])
+    const told = { brokers: brokersOf[service], databaseUrls: { ...databaseUrls, [service]: own } }
+    return [service, { ...told, gatewayUrl: await via(service, 'gateway', gatewayUrl) }]
+  })
+  return Object.fromEntries(await Promise.all(reach)) as Record<ServiceName, Reach>
 }
 
 /** Those of one start are kept for a look at what happened. */
@@ -158,13 +186,18 @@ interface ServersStart extends StackStart {
   readonly processes: number
 }
 
+interface Servers extends Pick<Stack, 'brokers' | 'databaseUrls' | 'kafka' | 'postgres'> {
+  /** As each service is told. */
+  readonly brokersOf: Readonly<Record<ServiceName, string>>
+}
+
 /** Kafka with the topics and PostgreSQL with the databases; both are awaited, whatever fails. */
 async function startServers(
   start: ServersStart,
   closers: (() => Promise<unknown> | undefined)[],
-): Promise<Pick<Stack, 'brokers' | 'databaseUrls' | 'kafka' | 'postgres'>> {
+): Promise<Servers> {
   const { KAFKA_BROKERS, DATABASE_URL } = start.environment
-  const wanted = start.docker === 'auto' && !(KAFKA_BROKERS && DATABASE_URL)
+  const wanted = start.docker === 'auto' && !start.between && !(KAFKA_BROKERS && DATABASE_URL)
   const docker = wanted ? await findDocker() : undefined
   const stopServers: (() => Promise<void>)[] = []
   closers.push(() => Promise.all(stopServers.map((stop) => stop())))
@@ -173,32 +206,49 @@ async function startServers(
     serverWithDatabases(start, docker, stopServers),
   ] as const
   await Promise.allSettled(both)
-  const [{ brokers, kafka }, { url: serverUrl, postgres }] = await Promise.all(both)
+  const [{ brokers, brokersOf, kafka }, { url: serverUrl, postgres }] = await Promise.all(both)
   const databaseUrls = {
     order: databaseUrl(serverUrl, DATABASES.order),
     billing: databaseUrl(serverUrl, DATABASES.billing),
     notification: databaseUrl(serverUrl, DATABASES.notification),
   }
-  return { brokers, databaseUrls, kafka, postgres }
+  return { brokers, brokersOf, databaseUrls, kafka, postgres }
 }
 
 async function kafkaWithTopics(
-  { environment, folder, portOffset = 0, signal, say }: ServersStart,
+  { environment, folder, portOffset = 0, between, signal, say }: ServersStart,
   docker: Docker | undefined,
   stopServers: (() => Promise<void>)[],
-): Promise<Pick<Stack, 'brokers' | 'kafka'>> {
+): Promise<Pick<Servers, 'brokers' | 'brokersOf' | 'kafka'>> {
   let brokers = environment.KAFKA_BROKERS
   let server: Restartable | undefined
+  let doors: readonly KafkaDoor[] = []
   if (!brokers) {
     say('Kafka: starts')
-    const port = await freePorts(KAFKA_PORT + portOffset, 2)
-    const kafka = await startKafka({ folder: join(folder, 'kafka'), port, docker, signal, say })
+    const port = await freePorts(KAFKA_PORT + portOffset, between ? 2 + SERVICES.length : 2)
+    if (between) doors = await doorsFrom(port + 2, between)
+    const own = join(folder, 'kafka')
+    const kafka = await startKafka({ folder: own, port, doors, docker, signal, say })
     stopServers.push(kafka.close)
     ;({ brokers, server } = kafka)
   }
   say(`Kafka: at ${brokers}`)
   for (const sentence of await makeTopics(brokers, TOPICS)) say(`topic ${sentence}`)
-  return { brokers, kafka: server }
+  const brokersOf = { order: brokers, billing: brokers, notification: brokers }
+  for (const [index, { advertisedPort }] of doors.entries()) {
+    brokersOf[SERVICES[index]!] = `127.0.0.1:${advertisedPort}`
+  }
+  return { brokers, brokersOf, kafka: server }
+}
+
+/** A door of the broker for each service, so that what is between stands before that one alone. */
+function doorsFrom(first: number, between: NonNullable<StackStart['between']>) {
+  const doors = SERVICES.map(async (service, index): Promise<KafkaDoor> => {
+    const port = first + index
+    const advertisedPort = await between(service, 'kafka', port)
+    return { name: service.toUpperCase(), port, advertisedPort }
+  })
+  return Promise.all(doors)
 }
 
 async function serverWithDatabases(

@@ -56,7 +56,7 @@ async function auditOutcomes(books: Books, findings: Findings): Promise<void> {
 }
 
 /** A void tells nobody; only a payment that it refuses later does. */
-function paymentAnnounced({ orderId, state, style }: Payment): Announced[] {
+export function paymentAnnounced({ orderId, state, style }: Payment): Announced[] {
   const events = {
     PAID: ['ORDER_PAID'],
     REFUNDED: ['ORDER_PAID', 'PAYMENT_REFUNDED'],
@@ -67,7 +67,7 @@ function paymentAnnounced({ orderId, state, style }: Payment): Announced[] {
   return events.map((event) => ({ eventId: `${orderId}/${event}`, style, subject }))
 }
 
-function depositAnnounced({ id, state, style }: Deposit): Announced[] {
+export function depositAnnounced({ id, state, style }: Deposit): Announced[] {
   if (state !== 'APPLIED') return []
   return [{ eventId: `${id}/DEPOSIT_ACCEPTED`, style, subject: `deposit ${id}` }]
 }
@@ -140,7 +140,7 @@ const EVENT_OF_KIND = {
   PAYMENT: 'ORDER_PAID',
   REFUND: 'PAYMENT_REFUNDED',
 } as const
-const eventOf = ({ kind, causeId }: LedgerEntry) => `${causeId}/${EVENT_OF_KIND[kind]}`
+export const eventOf = ({ kind, causeId }: LedgerEntry) => `${causeId}/${EVENT_OF_KIND[kind]}`
 
 /** I7 and the other half of I5: messages have rising times, and a cause. */
 async function auditMessages(books: Books, findings: Findings): Promise<void> {
@@ -161,7 +161,8 @@ async function auditMessages(books: Books, findings: Findings): Promise<void> {
     }
     findings.checked('I7', messages.length, 'messages')
     if (messages.length === 0) return
-    await auditCauses(books, messages, findings)
+    const said = messages.map((message) => ({ ...message, subject: `message ${message.id}` }))
+    await auditCauses(books, said, findings)
   }
 }
 
@@ -170,9 +171,9 @@ const PAYMENT_EVENT = new RegExp(`^(${ID})/(ORDER_PAID|PAYMENT_FAIL|PAYMENT_REFU
 const DEPOSIT_EVENT = /^(.+)\/(DEPOSIT_ACCEPTED)$/s
 
 /** I5: every announcement has a cause; ids of other forms are those of foreign programs. */
-async function auditCauses(
+export async function auditCauses(
   { billing, orders }: Books,
-  messages: readonly Message[],
+  messages: readonly Said[],
   findings: Findings,
 ): Promise<void> {
   const ofPayments = messages.flatMap((message) => caused(message, PAYMENT_EVENT))
@@ -200,17 +201,22 @@ async function auditCauses(
     const cause = event === 'DEPOSIT_ACCEPTED' ? byDeposit.get(causeId) : byOrder.get(causeId)
     const found = cause ? `${cause.state}, of account ${cause.accountId}` : 'nothing'
     const sentence = `says ${message.event} of ${causeId} to ${message.accountId}; billing has ${found}`
-    findings.add('I5', `message ${message.id}`, sentence)
+    findings.add('I5', message.subject, sentence)
   }
 }
 
+/** An announcement to an account, and what it is called in a finding. */
+export interface Said extends Pick<Message, 'eventId' | 'event' | 'accountId'> {
+  readonly subject: string
+}
+
 interface Caused {
-  readonly message: Message
+  readonly message: Said
   readonly causeId: string
   readonly event: string
 }
 
-function caused(message: Message, form: RegExp): Caused[] {
+function caused(message: Said, form: RegExp): Caused[] {
   const [, causeId, event] = form.exec(message.eventId) ?? []
   return causeId && event ? [{ message, causeId, event }] : []
 }

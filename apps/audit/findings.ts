@@ -1,3 +1,4 @@
+import type { BusMessage } from '../../messaging/bus.ts'
 import type { Queryable } from '../../platform/database.ts'
 
 /** The books of a deployment: the database of each service, and what is known beside them. */
@@ -9,6 +10,8 @@ export interface Books {
   readonly bus?: Queryable
   /** Letters that were found where letters go, each as often as it was found. */
   readonly letters?: readonly Letter[]
+  /** All that the topics ever got, each partition in its sequence; where there is a way to read it. */
+  readonly topics?: readonly BusMessage[]
   /** Epoch milliseconds. */
   readonly now: number
   /** Faults and requests have stopped, and everything had its time: all must be final. */

@@ -26,6 +26,7 @@ import {
   type Payment,
   paymentsOf,
 } from './store.ts'
+import { auditTopics } from './topics.ts'
 
 /** How long after its deadline an order may still be PENDING. */
 const DEADLINE_GRACE_MS = 60_000
@@ -42,6 +43,7 @@ export async function audit(books: Books, checked?: Checked): Promise<readonly V
   await auditOrders(books, findings)
   await auditPending(books, findings)
   await auditAnnouncements(books, findings)
+  if (books.topics) await auditTopics(books, books.topics, findings)
   await auditOutstanding(books, findings)
   return findings.violations.toSorted((a, b) => (a.invariant < b.invariant ? -1 : 1))
 }

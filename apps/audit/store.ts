@@ -238,6 +238,7 @@ export interface LedgerEntry {
   /** The order or deposit that it is about. */
   causeId: string
   style: InteractionStyle | null
+  balanceAfterMinor: bigint
 }
 
 /** The ledger, account by account and in its order, after this entry. */
@@ -248,7 +249,7 @@ export function entriesAfter(
 ): Promise<LedgerEntry[]> {
   return billing.query<LedgerEntry>(
     `
-select t.account_id as "accountId", t.version, t.kind,
+select t.account_id as "accountId", t.version, t.kind, t.balance_after_minor as "balanceAfterMinor",
   coalesce(t.order_id::text, t.deposit_id) as "causeId", coalesce(p.style, d.style) as style
 from (
   select * from billing.transfer where (account_id, version) > ($1::uuid, $2::integer)

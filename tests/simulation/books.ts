@@ -42,27 +42,32 @@ export interface Books {
   readonly messages: readonly { id: string; accountId: string; created: Date }[]
 }
 
-export async function readBooks(db: Queryable): Promise<Books> {
-  const read = <Row>(text: string) => db.query<Row>(text)
+/** The schemas may be in one database, or each in one of its own. */
+export async function readBooks(databases: {
+  readonly orders: Queryable
+  readonly billing: Queryable
+  readonly notification: Queryable
+}): Promise<Books> {
+  const { orders, billing, notification } = databases
   return {
-    accounts: await read('select id from billing.account'),
-    entries: await read(
+    accounts: await billing.query('select id from billing.account'),
+    entries: await billing.query(
       `select account_id as "accountId", version, kind, amount_minor as "amountMinor",
          balance_after_minor as "balanceAfterMinor"
        from billing.transfer order by account_id, version`,
     ),
-    deposits: await read(
+    deposits: await billing.query(
       'select account_id as "accountId", amount_minor as "amountMinor" from billing.deposit',
     ),
-    payments: await read(
+    payments: await billing.query(
       `select id, order_id as "orderId", account_id as "accountId",
          amount_minor as "amountMinor", state from billing.payment`,
     ),
-    orders: await read(
+    orders: await orders.query(
       `select id, profile_id as "profileId", product_quantity as quantity,
          price_minor as "priceMinor", state, reason, style, created, updated from orders.orders`,
     ),
-    messages: await read(
+    messages: await notification.query(
       'select id, account_id as "accountId", created from notification.message order by seq',
     ),
   }

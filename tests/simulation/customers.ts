@@ -39,9 +39,13 @@ export interface Deed {
 
 export interface CustomersOptions {
   readonly http: Client
-  readonly scheduler: Scheduler
+  readonly scheduler: Pick<Scheduler, 'now' | 'after'>
   readonly chances: Chances
   readonly style: InteractionStyle | 'mixed'
+  /** How long they wait for an answer, and how often they ask; as in the simulation unless told. */
+  readonly patience?: { readonly answerMs: number; readonly tries: number }
+  /** Told of each attempt when it has ended. */
+  readonly onAttempt?: (deed: Deed, attempt: Attempt) => void
 }
 
 export interface Customers {
@@ -49,15 +53,16 @@ export interface Customers {
   areDone(): boolean
 }
 
-const PATIENCE_MS = 3_500
-const MAX_TRIES = 8
+const PATIENCE = { answerMs: 3_500, tries: 8 }
+/** How often somebody tries to become a customer. */
+const MAX_ENTRIES = 8
 /** How long after the start the last customer comes. */
 const LAST_ARRIVAL_MS = 1_500
 const LONGEST_THOUGHT_MS = 1_200
 const LONGEST_REGRET_MS = 300
 
 /** Numbers that no two wishes of a run share, by which effects are traced back to their wishes. */
-interface Marks {
+export interface Marks {
   amountMinor(): number
   quantity(): number
 }
@@ -82,7 +87,7 @@ export function startCustomers(options: CustomersOptions): Customers {
   return { deeds, areDone: () => running === 0 }
 }
 
-function createMarks(chance: Chance): Marks {
+export function createMarks(chance: Chance): Marks {
   let amounts = 0
   const quantities = chance.shuffled(Array.from({ length: 12 }, (_, n) => n + 1))
   return {
@@ -91,7 +96,7 @@ function createMarks(chance: Chance): Marks {
   }
 }
 
-interface Visit extends CustomersOptions {
+export interface Visit extends CustomersOptions {
   readonly name: string
   readonly chance: Chance
   readonly deeds: Deed[]
@@ -100,7 +105,8 @@ interface Visit extends CustomersOptions {
   readonly known: { accountId: string; orderId: string }[]
 }
 
-async function visit(at: Visit): Promise<void> {
+/** One customer, from his first request to his last answer. */
+export async function visit(at: Visit): Promise<void> {
   const { chance, marks } = at
   const accountId = await openAccount(at)
   if (accountId === undefined) return
@@ -130,7 +136,7 @@ async function act(at: Visit, wish: Wish): Promise<void> {
 }
 
 async function openAccount(at: Visit): Promise<string | undefined> {
-  for (let tries = 0; tries < MAX_TRIES; tries += 1) {
+  for (let tries = 0; tries < MAX_ENTRIES; tries += 1) {
     const body = await fulfil(at, { kind: 'open' })
     if (typeof body === 'string') return body
     await think(at, 1_000)
@@ -175,12 +181,12 @@ async function fulfil(at: Visit, wish: Wish): Promise<unknown> {
 async function insist(at: Visit, deed: Deed): Promise<unknown> {
   const { chance } = at
   const mayRepeat = deed.key !== undefined || !isKeyed(deed.wish)
+  const { tries: maxTries } = at.patience ?? PATIENCE
   for (let tries = 1; ; tries += 1) {
     const attempt = await tryOnce(at, deed)
-    deed.attempts.push(attempt)
     learn(at, deed.wish, attempt)
     if (isFinal(attempt)) return attempt.answer?.body
-    if (!mayRepeat || tries === MAX_TRIES) return undefined
+    if (!mayRepeat || tries === maxTries) return undefined
     await think(at, chance.between(20, 1_000))
   }
 }
@@ -188,11 +194,19 @@ async function insist(at: Visit, deed: Deed): Promise<unknown> {
 /** Wishes that would have another effect each time, but for an Idempotency-Key. */
 const isKeyed = ({ kind }: Wish) => ['open', 'deposit', 'order', 'pay'].includes(kind)
 
-async function tryOnce(at: Visit, deed: Deed): Promise<Attempt> {
-  const { http, scheduler } = at
+/** Asks once more, and notes what came of it. */
+export async function tryOnce(at: Visit, deed: Deed): Promise<Attempt> {
+  const attempt = await ask(at, deed)
+  deed.attempts.push(attempt)
+  at.onAttempt?.(deed, attempt)
+  return attempt
+}
+
+async function ask(at: Visit, deed: Deed): Promise<Attempt> {
+  const { http, scheduler, patience = PATIENCE } = at
   const sentMs = scheduler.now()
   try {
-    const { status, body } = await http(requestOf(at, deed), PATIENCE_MS)
+    const { status, body } = await http(requestOf(at, deed), patience.answerMs)
     const answer = { status, body: body === '' ? undefined : JSON.parse(body) }
     return { sentMs, answeredMs: scheduler.now(), answer }
   } catch (error) {

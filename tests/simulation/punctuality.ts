@@ -2,7 +2,7 @@ import type { Add, Books } from './books.ts'
 import type { Settings } from './deployment.ts'
 
 export interface Times {
-  readonly settings: Settings
+  readonly settings: Pick<Settings, 'orderDeadlineMs' | 'askAgainAfterMs'>
   /** When faults stopped. */
   readonly healedMs: number
   /** The names of the faults that happened. */

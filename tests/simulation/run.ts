@@ -109,7 +109,8 @@ async function isSettled({ databases }: World): Promise<boolean> {
 async function check(world: World, deeds: readonly Deed[], healedMs: number): Promise<Finding[]> {
   const { databases, scheduler, mailbox, lost } = world
   const { direct } = databases
-  const books = await readBooks(direct)
+  const everything = { orders: direct, billing: direct, notification: direct }
+  const books = await readBooks(everything)
   const times = { settings: world.settings, healedMs, faults: world.faults.happened() }
   // What the books say is part of what two runs must have in common.
   world.story.note(
@@ -117,7 +118,7 @@ async function check(world: World, deeds: readonly Deed[], healedMs: number): Pr
   )
   const found: Finding[] = [
     ...(await audit({
-      ...{ orders: direct, billing: direct, notification: direct },
+      ...everything,
       letters: mailbox.letters(),
       now: Math.floor(scheduler.now()),
       settled: true,

@@ -62,7 +62,7 @@ test('services start before all that they need, wait for it, and work when it co
   writeFileSync(join(postgresFolder, 'password'), password, { mode: 0o600 })
   const serverUrl = `postgres://trifold:${password}@127.0.0.1:${postgresPort}/postgres`
   const brokers = `127.0.0.1:${kafkaPort}`
-  const replicas = await startReplicas(ports, {
+  const replicas = await startReplicas(ports, () => ({
     ...{ brokers, logs, gatewayUrl: gateway.url, basePath: '/otusapp/gur-ok', environment: {} },
     maildir: join(folder, 'mail'),
     databaseUrls: {
@@ -70,7 +70,7 @@ test('services start before all that they need, wait for it, and work when it co
       billing: databaseUrl(serverUrl, 'billing'),
       notification: databaseUrl(serverUrl, 'notification'),
     },
-  })
+  }))
   closers.push(() => stopReplicas(replicas))
   const pids = replicas.map(({ server }) => server.pid)
   const account = crypto.randomUUID()

@@ -1,0 +1,100 @@
+import type { Books, Finding } from '../simulation/books.ts'
+import type { Deed } from '../simulation/customers.ts'
+import type { Struck } from './faults.ts'
+
+/** What is known of a run. All times are epoch milliseconds. */
+export interface Report extends Figures {
+  readonly seed: number
+  readonly style: string
+  readonly minutes: number
+  readonly startedMs: number
+  /** The faults were over, and each was put right. */
+  readonly healedMs: number
+  /** The last customer had left. */
+  readonly calmMs: number
+  /** Nothing waited for anything any more. */
+  readonly restMs: number
+  readonly faults: readonly Struck[]
+  /** Why no disk was full. */
+  readonly withoutDisk: string | undefined
+  readonly findings: readonly Finding[]
+  /** How much was looked at, by invariant and kind. */
+  readonly checked: Readonly<Record<string, number>>
+}
+
+export interface Figures {
+  /** One for each second, from the first request to rest. */
+  readonly seconds: readonly Second[]
+  readonly requests: number
+  readonly answered: number
+  /** Answers 503, for now or for good. */
+  readonly refused: number
+  readonly p50Ms: number
+  readonly p99Ms: number
+  readonly orders: Readonly<Record<'APPROVED' | 'CANCELED' | 'PENDING', number>>
+  readonly ledgerEntries: number
+  readonly messages: number
+}
+
+export interface Second {
+  readonly requests: number
+  readonly unanswered: number
+  /** Of requests that were sent in this second and answered at all; undefined without any. */
+  readonly p50Ms: number | undefined
+  readonly p99Ms: number | undefined
+  /** Orders that got the state in this second that they have at the end. */
+  readonly settled: number
+}
+
+export function figuresOf(
+  deeds: readonly Deed[],
+  { orders, entries, messages }: Books,
+  { startedMs, endMs }: { readonly startedMs: number; readonly endMs: number },
+): Figures {
+  const attempts = deeds.flatMap((deed) => deed.attempts)
+  const length = Math.max(1, Math.ceil((endMs - startedMs) / 1_000))
+  const secondOf = (timeMs: number) => Math.floor((timeMs - startedMs) / 1_000)
+  const bySecond = Map.groupBy(attempts, ({ sentMs }) => secondOf(sentMs))
+  const settled = Map.groupBy(
+    orders.filter(({ state }) => state !== 'PENDING'),
+    ({ updated }) => secondOf(updated.getTime()),
+  )
+  const seconds = Array.from({ length }, (_, second): Second => {
+    const own = bySecond.get(second) ?? []
+    const latencies = latenciesOf(own)
+    return {
+      requests: own.length,
+      unanswered: own.length - latencies.length,
+      p50Ms: quantile(latencies, 0.5),
+      p99Ms: quantile(latencies, 0.99),
+      settled: settled.get(second)?.length ?? 0,
+    }
+  })
+  const latencies = latenciesOf(attempts)
+  const count = (state: string) => orders.filter((order) => order.state === state).length
+  return {
+    seconds,
+    requests: attempts.length,
+    answered: latencies.length,
+    refused: attempts.filter(({ answer }) => answer?.status === 503).length,
+    p50Ms: quantile(latencies, 0.5) ?? 0,
+    p99Ms: quantile(latencies, 0.99) ?? 0,
+    orders: {
+      ...{ APPROVED: count('APPROVED'), CANCELED: count('CANCELED'), PENDING: count('PENDING') },
+    },
+    ledgerEntries: entries.length,
+    messages: messages.length,
+  }
+}
+
+/** Of what was answered, the shortest first. */
+function latenciesOf(attempts: readonly Deed['attempts'][number][]): number[] {
+  return attempts
+    .filter(({ answer }) => answer !== undefined)
+    .map(({ sentMs, answeredMs }) => answeredMs - sentMs)
+    .sort((a, b) => a - b)
+}
+
+function quantile(sorted: readonly number[], part: number): number | undefined {
+  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * part))]
+}

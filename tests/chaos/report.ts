@@ -1,0 +1,170 @@
+import { INVARIANTS } from '../../apps/audit/findings.ts'
+import { escapeText, faultsChart, LEGEND, latencyChart, settledChart } from './charts.ts'
+import type { Report } from './figures.ts'
+
+/** A page of one file: the verdict above, then the pictures, then what was looked at. */
+export function reportPage(report: Report): string {
+  const { findings, seed, style, minutes } = report
+  const title = `Chaos: ${style}, seed ${seed}`
+  return `<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>${title}</title>
+<style>${STYLE}</style>
+</head>
+<body>
+<main>
+<header>
+<div>
+<h1>${findings.length === 0 ? 'Nothing lost, nothing doubled' : `${findings.length} violations`}</h1>
+<p>${sentenceOf(report)}</p>
+</div>
+<span class="verdict ${findings.length === 0 ? 'clean' : 'violated'}">${findings.length === 0 ? 'clean' : 'violated'}</span>
+</header>
+${tiles(report)}
+${findingsOf(report)}
+<section>
+<h2>Faults <span class="legend">${LEGEND.map(([kind, text]) => `<i class="${kind}"></i>${text}`).join(' ')}</span></h2>
+${faultsChart(report)}
+</section>
+<section>
+<h2>Latency <span class="legend"><i class="median"></i>median <i class="tail"></i>99th percentile <i class="lost"></i>no answer</span></h2>
+${latencyChart(report)}
+</section>
+<section>
+<h2>Orders settled in a second</h2>
+${settledChart(report)}
+</section>
+${invariantsOf(report)}
+<footer>
+<p>The shade on the right is the quiet phase: faults are over, customers leave, and all that waits comes to rest.
+${report.withoutDisk === undefined ? '' : `No disk was full: ${escapeText(report.withoutDisk)}.`}
+The same faults and customers again: <code>npm run chaos -- --minutes ${minutes} --style ${style} --seed ${seed}</code>.
+Every request is in <code>history.jsonl</code>, the figures are in <code>report.json</code>.</p>
+</footer>
+</main>
+</body>
+</html>
+`
+}
+
+function sentenceOf({ faults, minutes, style, seed, startedMs }: Report): string {
+  const when = new Date(startedMs).toISOString().slice(0, 16).replace('T', ' ')
+  const styles = style === 'mixed' ? 'all three styles' : `the style ${style}`
+  return `${faults.length} faults in ${minutes} minutes on Apache Kafka, PostgreSQL, nginx and two of each service, with customers in ${styles}. Seed ${seed}, ${when} UTC.`
+}
+
+function tiles(report: Report): string {
+  const { requests, answered, refused, orders, p50Ms, p99Ms, healedMs, restMs, messages } = report
+  const settled = orders.APPROVED + orders.CANCELED
+  const figures = [
+    [
+      'requests',
+      number(requests),
+      `${number(requests - answered)} without an answer, ${number(refused)} refused`,
+    ],
+    [
+      'orders settled',
+      number(settled),
+      `${number(orders.APPROVED)} approved, ${number(orders.CANCELED)} canceled`,
+    ],
+    ['ledger entries', number(report.ledgerEntries), `${number(messages)} messages to customers`],
+    ['median', `${Math.round(p50Ms)} ms`, `99th percentile ${duration(p99Ms)}`],
+    [
+      'at rest after',
+      duration(restMs - healedMs),
+      'from the last fault, the last customers included',
+    ],
+  ]
+  const tile = ([name, value, more]: string[]) =>
+    `<div class="tile"><span>${name}</span><b>${value}</b><small>${more}</small></div>`
+  return `<div class="tiles">${figures.map(tile).join('')}</div>`
+}
+
+const MAX_ROWS = 100
+
+function findingsOf({ findings }: Report): string {
+  if (findings.length === 0) return ''
+  const rows = findings
+    .slice(0, MAX_ROWS)
+    .map(
+      ({ invariant, subject, sentence }) =>
+        `<tr><th>${invariant}</th><td>${escapeText(subject)}</td><td>${escapeText(sentence)}</td></tr>`,
+    )
+  const more = findings.length - MAX_ROWS
+  const rest = more > 0 ? `<p>and ${more} more</p>` : ''
+  return `<section><h2>Violated</h2><table>${rows.join('')}</table>${rest}</section>`
+}
+
+const HISTORY = {
+  history:
+    'every acknowledged request has its effect, every effect a request; a key has one answer; the ledger explains every balance that was told',
+  process: 'no service ends by itself',
+} as const
+
+function invariantsOf({ checked, findings }: Report): string {
+  const rows = Object.entries({ ...INVARIANTS, ...HISTORY }).map(([name, sentence]) => {
+    const found = findings.filter(({ invariant }) => invariant === name).length
+    const extent = Object.entries(checked)
+      .filter(([what]) => what.startsWith(`${name} `))
+      .map(([what, count]) => `${number(count)} ${what.slice(name.length + 1)}`)
+    const result =
+      found === 0 ? '<td class="ok">holds</td>' : `<td class="bad">${found} violations</td>`
+    return `<tr><th>${name}</th><td>${sentence}</td>${result}<td class="extent">${extent.join(', ')}</td></tr>`
+  })
+  return `<section><h2>What was checked</h2><table>${rows.join('\n')}</table></section>`
+}
+
+const number = (value: number) => value.toLocaleString('en')
+const duration = (ms: number) =>
+  ms < 1_000 ? `${Math.round(ms)} ms` : `${(ms / 1_000).toFixed(1)} s`
+
+const STYLE = `
+:root {
+  color-scheme: light dark;
+  --page: light-dark(#f6f7f9, #12151b); --card: light-dark(#ffffff, #1a1f27);
+  --text: light-dark(#1b2330, #e6e9ef); --soft: light-dark(#5d6878, #98a2b3);
+  --grid: light-dark(#e3e7ed, #2a313c); --quiet: light-dark(#e4f3ea, #16291f);
+  --killed: light-dark(#d64545, #e5645f); --frozen: light-dark(#3b78c9, #5b96e6);
+  --network: light-dark(#c77d0a, #d99a2b); --full: light-dark(#7d52b8, #a37be0);
+  --ok: light-dark(#1f8a55, #45c184); --median: light-dark(#1f8a55, #45c184);
+  --tail: light-dark(#3b78c9, #6ea6f0);
+}
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--page); color: var(--text); font: 15px/1.5 system-ui, sans-serif; }
+main { max-width: 1180px; margin: 0 auto; padding: 28px 20px 40px; }
+header { display: flex; justify-content: space-between; align-items: start; gap: 24px; }
+h1 { font-size: 26px; line-height: 1.2; margin: 0 0 6px; letter-spacing: -.01em; }
+h2 { font-size: 15px; margin: 0 0 6px; }
+p { margin: 0; color: var(--soft); max-width: 88ch; }
+.verdict { font-weight: 650; padding: 6px 16px; border-radius: 99px; color: #fff; }
+.verdict.clean { background: light-dark(#1f8a55, #23784e); } .verdict.violated { background: light-dark(#c93636, #b63a36); }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(190px, 1fr)); gap: 12px; margin: 22px 0 14px; }
+.tile, section { background: var(--card); border: 1px solid var(--grid); border-radius: 10px; }
+.tile { padding: 12px 16px; display: flex; flex-direction: column; }
+.tile span, .tile small, footer, .extent { color: var(--soft); }
+.tile b { font-size: 24px; font-weight: 620; font-variant-numeric: tabular-nums; }
+.tile small { font-size: 12.5px; line-height: 1.35; }
+section { padding: 14px 16px 8px; margin-bottom: 12px; }
+.legend { font-weight: 400; color: var(--soft); font-size: 13px; margin-left: 10px; }
+.legend i { display: inline-block; width: 11px; height: 11px; border-radius: 3px; margin: 0 5px 0 10px; vertical-align: -1px; }
+svg { display: block; width: 100%; height: auto; }
+svg text { font: 11.5px system-ui, sans-serif; dominant-baseline: central; fill: var(--soft); }
+svg .label { text-anchor: end; fill: var(--text); }
+svg .tick { text-anchor: middle; }
+svg .in { fill: #fff; font-size: 10.5px; font-weight: 600; pointer-events: none; }
+.grid { stroke: var(--grid); } .quiet { fill: var(--quiet); }
+.killed { fill: var(--killed); background: var(--killed); } .frozen { fill: var(--frozen); background: var(--frozen); }
+.network { fill: var(--network); background: var(--network); } .full { fill: var(--full); background: var(--full); }
+.lost { fill: var(--killed); background: var(--killed); } .settled { fill: var(--ok); }
+path { fill: none; stroke-width: 1.8; stroke-linejoin: round; }
+.median { stroke: var(--median); } i.median { background: var(--median); }
+.tail { stroke: var(--tail); } i.tail { background: var(--tail); }
+table { border-collapse: collapse; width: 100%; font-size: 13.5px; }
+th, td { text-align: left; padding: 5px 14px 5px 0; vertical-align: top; border-top: 1px solid var(--grid); }
+tr:first-child > * { border-top: 0; }
+.ok { color: var(--ok); font-weight: 600; white-space: nowrap; } .bad { color: var(--killed); font-weight: 600; white-space: nowrap; }
+footer { font-size: 13px; margin-top: 16px; } code { font-size: 12.5px; }
+`

@@ -1,0 +1,65 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { DISK, drawSchedule, nameOf, type Planned } from './schedule.ts'
+
+const SEEDS = Array.from({ length: 50 }, (_, index) => index + 1)
+const MINUTE_MS = 60_000
+
+const draw = (seed: number, lengthMs = 10 * MINUTE_MS, withDisk = true) =>
+  drawSchedule({ seed, lengthMs, withDisk })
+const endOf = ({ afterMs, forMs }: Planned) => afterMs + forMs
+
+test('a seed is a schedule, and another seed is another one', () => {
+  assert.deepEqual(draw(7), draw(7))
+  assert.notDeepEqual(draw(7), draw(8))
+})
+
+test('all is put right before the end, with time to come back', () => {
+  for (const seed of SEEDS) {
+    for (const lengthMs of [MINUTE_MS / 2, MINUTE_MS, 3 * MINUTE_MS]) {
+      const planned = draw(seed, lengthMs)
+      assert.ok(planned.length > 0)
+      for (const one of planned) {
+        assert.ok(one.forMs > 0)
+        const recoveryMs = one.fault.target === 'Kafka' ? 10_000 : 4_000
+        assert.ok(endOf(one) <= lengthMs - recoveryMs, `${nameOf(one.fault)} of seed ${seed}`)
+      }
+    }
+  }
+})
+
+test('no target is struck while it is struck', () => {
+  for (const seed of SEEDS) {
+    for (const own of Map.groupBy(draw(seed), ({ fault }) => fault.target).values()) {
+      for (const [index, next] of own.slice(1).entries()) {
+        assert.ok(endOf(own[index]!) < next.afterMs, `${next.fault.target} of seed ${seed}`)
+      }
+    }
+  }
+})
+
+test('three minutes have every kind of fault', () => {
+  const kinds = ['cut', 'disk full', 'freeze', 'half-open', 'kill', 'latency', 'reset', 'slow']
+  for (const seed of SEEDS) {
+    const drawn = new Set(draw(seed, 3 * MINUTE_MS).map(({ fault }) => nameOf(fault)))
+    assert.deepEqual([...drawn].sort(), [...kinds, 'stall'])
+  }
+})
+
+test('several things are wrong at once, and at times nothing is', () => {
+  for (const seed of SEEDS) {
+    const planned = draw(seed)
+    const struckAt = (timeMs: number) =>
+      planned.filter((one) => one.afterMs <= timeMs && timeMs < endOf(one)).length
+    const counts = Array.from({ length: 600 }, (_, second) => struckAt(second * 1_000))
+    assert.ok(Math.max(...counts) >= 3, `seed ${seed}`)
+    assert.ok(counts.filter((count) => count === 0).length >= 5, `seed ${seed}`)
+  }
+})
+
+test('without a small disk nothing strikes it', () => {
+  for (const seed of SEEDS) {
+    const targets = draw(seed, 3 * MINUTE_MS, false).map(({ fault }) => fault.target)
+    assert.ok(!targets.includes(DISK))
+  }
+})

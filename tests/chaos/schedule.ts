@@ -1,0 +1,175 @@
+import { type Chance, createChances } from '../simulation/chance.ts'
+import type { Toxic, ToxicKind } from './proxy.ts'
+
+/** The ways through the network that have a proxy of ours on them. */
+export const WAYS = [
+  'customers → nginx',
+  'order → nginx',
+  'billing → nginx',
+  'order → Kafka',
+  'billing → Kafka',
+  'notification → Kafka',
+  'order → PostgreSQL',
+  'billing → PostgreSQL',
+  'notification → PostgreSQL',
+] as const
+export type Way = (typeof WAYS)[number]
+
+export const REPLICAS = [
+  'order 1',
+  'order 2',
+  'billing 1',
+  'billing 2',
+  'notification 1',
+  'notification 2',
+] as const
+
+export const PROCESSES = ['Kafka', 'PostgreSQL', ...REPLICAS] as const
+export type ProcessTarget = (typeof PROCESSES)[number]
+
+export const DISK = 'small disk'
+
+/** In the sequence in which a report shows them. */
+export const TARGETS = [...WAYS, ...PROCESSES, DISK] as const
+export type Target = (typeof TARGETS)[number]
+
+/** Something that goes wrong with one target and is put right again. */
+export type Fault =
+  | { readonly kind: 'toxic'; readonly target: Way; readonly toxic: Toxic; readonly share: number }
+  /** SIGKILL, and a start later. */
+  | { readonly kind: 'kill'; readonly target: ProcessTarget }
+  /** SIGSTOP, and SIGCONT later: connections stay open and nobody answers. */
+  | { readonly kind: 'freeze'; readonly target: ProcessTarget }
+  /** Not a byte more fits. */
+  | { readonly kind: 'full'; readonly target: typeof DISK }
+
+export interface Planned {
+  readonly fault: Fault
+  /** After the beginning. */
+  readonly afterMs: number
+  readonly forMs: number
+}
+
+/** What a fault is called: `kill`, `freeze`, `disk full`, or the kind of the toxic. */
+export function nameOf(fault: Fault): string {
+  if (fault.kind === 'full') return 'disk full'
+  return fault.kind === 'toxic' ? fault.toxic.kind : fault.kind
+}
+
+type Card = readonly ['kill' | 'freeze', readonly ProcessTarget[]] | readonly [ToxicKind] | ['full']
+
+/** One after the other, shuffled: each kind comes before any comes again more often than it is here. */
+const DECK: readonly Card[] = [
+  ['kill', REPLICAS],
+  ['kill', REPLICAS],
+  ['kill', REPLICAS],
+  ['freeze', REPLICAS],
+  ['freeze', REPLICAS],
+  ['kill', ['Kafka']],
+  ['freeze', ['Kafka']],
+  ['kill', ['PostgreSQL']],
+  ['freeze', ['PostgreSQL']],
+  ['full'],
+  ['latency'],
+  ['slow'],
+  ['stall'],
+  ['stall'],
+  ['half-open'],
+  ['half-open'],
+  ['cut'],
+  ['reset'],
+  ['reset'],
+]
+
+/** Of a deck, from its first fault to its last, if faults were to wait for no target. */
+const GAP_MS = [1_000, 4_500] as const
+/** After each deck, for all to come right, and to be seen to. */
+const CALM_MS = 8_000
+const FIRST_MS = 2_000
+/**
+ * Long enough for what notices silence: pools and calls give up after 5 s, the broker after 10 s. What
+ * is longer adds nothing but waiting.
+ */
+const LENGTH_MS = {
+  kill: [500, 8_000],
+  freeze: [1_000, 14_000],
+  full: [4_000, 10_000],
+  toxic: [2_000, 12_000],
+} as const satisfies Record<Fault['kind'], readonly [number, number]>
+/** So long a target has to come back before it is struck again, or the run ends. */
+const RECOVERY_MS = { Kafka: 10_000, PostgreSQL: 6_000, other: 4_000 } as const
+
+export interface ScheduleOptions {
+  readonly seed: number
+  readonly lengthMs: number
+  /** Whether there is a small disk. */
+  readonly withDisk: boolean
+}
+
+/**
+ * The faults of a run, in the sequence of their beginnings: the same for the same options. No two strike
+ * one target at once, and each is over, with its time to come back, before the end.
+ */
+export function drawSchedule({ seed, lengthMs, withDisk }: ScheduleOptions): Planned[] {
+  const chance = createChances(seed)('schedule')
+  const planned: Planned[] = []
+  const freeMs = new Map<Target, number>()
+  let deck: Card[] = []
+  let atMs = FIRST_MS
+  for (;;) {
+    if (deck.length === 0) {
+      if (planned.length > 0) atMs += CALM_MS
+      deck = chance.shuffled(DECK.filter(([kind]) => withDisk || kind !== 'full'))
+    }
+    const card = deck.pop()!
+    const isFree = (target: Target) => (freeMs.get(target) ?? 0) <= atMs
+    const fault = faultOf(card, isFree, chance)
+    // A card that finds its targets struck is passed over, and its time goes to the next.
+    if (fault) {
+      const recoveryMs = recoveryOf(fault.target)
+      const [shortest, longest] = LENGTH_MS[fault.kind]
+      const forMs = Math.round(chance.between(shortest, longest))
+      const roomMs = lengthMs - recoveryMs - atMs
+      if (roomMs < shortest) return planned
+      const endMs = atMs + Math.min(forMs, roomMs)
+      freeMs.set(fault.target, endMs + recoveryMs)
+      planned.push({ fault, afterMs: atMs, forMs: endMs - atMs })
+    }
+    atMs += Math.round(chance.between(...GAP_MS))
+  }
+}
+
+function faultOf(
+  card: Card,
+  isFree: (target: Target) => boolean,
+  chance: Chance,
+): Fault | undefined {
+  const [kind, targets] = card
+  if (kind === 'full') return isFree(DISK) ? { kind, target: DISK } : undefined
+  if (kind === 'kill' || kind === 'freeze') {
+    const free = targets.filter(isFree)
+    return free.length > 0 ? { kind, target: chance.pick(free) } : undefined
+  }
+  const ways = WAYS.filter(isFree)
+  if (ways.length === 0) return undefined
+  // The half of the connections is another fault than all of them: the rest carries on beside it.
+  const share = chance.pick([1, 1, 0.5])
+  return { kind: 'toxic', target: chance.pick(ways), toxic: toxicOf(kind, chance), share }
+}
+
+function toxicOf(kind: ToxicKind, chance: Chance): Toxic {
+  switch (kind) {
+    case 'latency': {
+      const delayMs = chance.pick([50, 200, 800])
+      return { kind, delayMs, jitterMs: delayMs / 2 }
+    }
+    case 'slow':
+      return { kind, bytesPerSecond: chance.pick([2_000, 20_000]) }
+    default:
+      return { kind }
+  }
+}
+
+function recoveryOf(target: Target): number {
+  return target === 'Kafka' || target === 'PostgreSQL' ? RECOVERY_MS[target] : RECOVERY_MS.other
+}
