@@ -62,11 +62,11 @@ const DECADES_MS = [1, 10, 100, 1_000, 10_000]
 
 /** Median and 99th percentile of each second, on a logarithmic axis; unanswered requests above. */
 export function latencyChart(report: Report): string {
-  const height = 190
+  const height = 200
   const bottom = height
-  const top = TOP + 16
+  const top = TOP + 24
   const low = Math.log10(DECADES_MS[0]!)
-  const high = Math.log10(DECADES_MS.at(-1)! * 1.3)
+  const high = Math.log10(DECADES_MS.at(-1)! * 1.2)
   const y = (ms: number) =>
     bottom - ((Math.log10(Math.max(1, ms)) - low) / (high - low)) * (bottom - top)
   const grid = DECADES_MS.map((ms) => gridLine(y(ms), ms < 1_000 ? `${ms} ms` : `${ms / 1_000} s`))
@@ -75,7 +75,7 @@ export function latencyChart(report: Report): string {
   const unanswered = report.seconds.map(({ unanswered: count }, second) => {
     if (count === 0) return ''
     const size = 3 + 11 * (count / most)
-    return column(report, second, top - 4 - size, size, 'lost', `${count} without an answer`)
+    return column(report, second, top - 8 - size, size, 'lost', `${count} without an answer`)
   })
   const content = [...grid, label('no answer', TOP + 6), ...unanswered, ...lines].join('\n')
   return picture(

@@ -53,7 +53,7 @@ Every request is in <code>history.jsonl</code>, the figures are in <code>report.
 function sentenceOf({ faults, minutes, style, seed, startedMs }: Report): string {
   const when = new Date(startedMs).toISOString().slice(0, 16).replace('T', ' ')
   const styles = style === 'mixed' ? 'all three styles' : `the style ${style}`
-  return `${faults.length} faults in ${minutes} minutes on Apache Kafka, PostgreSQL, nginx and two of each service, with customers in ${styles}. Seed ${seed}, ${when} UTC.`
+  return `${faults.length} faults in ${minutes === 1 ? 'a minute' : `${minutes} minutes`} on Apache Kafka, PostgreSQL, nginx and two of each service, with customers in ${styles}. Seed ${seed}, ${when} UTC.`
 }
 
 function tiles(report: Report): string {

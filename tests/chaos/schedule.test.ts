@@ -21,7 +21,7 @@ test('all is put right before the end, with time to come back', () => {
       assert.ok(planned.length > 0)
       for (const one of planned) {
         assert.ok(one.forMs > 0)
-        const recoveryMs = one.fault.target === 'Kafka' ? 10_000 : 4_000
+        const recoveryMs = one.fault.target === 'Kafka' ? 12_000 : 4_000
         assert.ok(endOf(one) <= lengthMs - recoveryMs, `${nameOf(one.fault)} of seed ${seed}`)
       }
     }

@@ -96,8 +96,10 @@ const LENGTH_MS = {
   full: [4_000, 10_000],
   toxic: [2_000, 12_000],
 } as const satisfies Record<Fault['kind'], readonly [number, number]>
+/** Without it everything stands still, and while everything stands still nothing can go wrong. */
+const LONGEST_WITHOUT_DATABASE_MS = 6_000
 /** So long a target has to come back before it is struck again, or the run ends. */
-const RECOVERY_MS = { Kafka: 10_000, PostgreSQL: 6_000, other: 4_000 } as const
+const RECOVERY_MS = { Kafka: 12_000, PostgreSQL: 12_000, other: 4_000 } as const
 
 export interface ScheduleOptions {
   readonly seed: number
@@ -115,8 +117,7 @@ export function drawSchedule({ seed, lengthMs, withDisk }: ScheduleOptions): Pla
   const planned: Planned[] = []
   const freeMs = new Map<Target, number>()
   let deck: Card[] = []
-  let atMs = FIRST_MS
-  for (;;) {
+  for (let atMs = FIRST_MS; atMs < lengthMs; ) {
     if (deck.length === 0) {
       if (planned.length > 0) atMs += CALM_MS
       deck = chance.shuffled(DECK.filter(([kind]) => withDisk || kind !== 'full'))
@@ -124,19 +125,23 @@ export function drawSchedule({ seed, lengthMs, withDisk }: ScheduleOptions): Pla
     const card = deck.pop()!
     const isFree = (target: Target) => (freeMs.get(target) ?? 0) <= atMs
     const fault = faultOf(card, isFree, chance)
-    // A card that finds its targets struck is passed over, and its time goes to the next.
+    // A card that finds its targets struck, or no time left, is passed over.
     if (fault) {
       const recoveryMs = recoveryOf(fault.target)
-      const [shortest, longest] = LENGTH_MS[fault.kind]
+      const [shortest, usual] = LENGTH_MS[fault.kind]
+      const isEverything = fault.target === 'PostgreSQL'
+      const longest = isEverything ? LONGEST_WITHOUT_DATABASE_MS : usual
       const forMs = Math.round(chance.between(shortest, longest))
       const roomMs = lengthMs - recoveryMs - atMs
-      if (roomMs < shortest) return planned
       const endMs = atMs + Math.min(forMs, roomMs)
-      freeMs.set(fault.target, endMs + recoveryMs)
-      planned.push({ fault, afterMs: atMs, forMs: endMs - atMs })
+      if (roomMs >= shortest) {
+        freeMs.set(fault.target, endMs + recoveryMs)
+        planned.push({ fault, afterMs: atMs, forMs: endMs - atMs })
+      }
     }
     atMs += Math.round(chance.between(...GAP_MS))
   }
+  return planned
 }
 
 function faultOf(
