@@ -1,3 +1,4 @@
+import { join } from 'node:path'
 import { Admin } from '@platformatic/kafka'
 import type { Letter } from '../../apps/audit/findings.ts'
 import { audit } from '../../apps/audit/invariants.ts'
@@ -73,7 +74,7 @@ export interface OpenedStack {
 }
 
 /** What a checker sees of a stack, past all proxies. */
-export async function openForChecks(stack: Stack, maildir: string): Promise<OpenedStack> {
+export async function openForChecks(stack: Stack): Promise<OpenedStack> {
   const { order, billing, notification } = stack.databaseUrls
   const open = (url: string) => openPostgres({ url, maxConnections: 2, statementTimeoutMs: 60_000 })
   const [orders, billed, notified] = await Promise.all([order, billing, notification].map(open))
@@ -83,6 +84,7 @@ export async function openForChecks(stack: Stack, maildir: string): Promise<Open
     notification: notified as Database,
   }
   const brokers = stack.brokers.split(',')
+  const maildir = join(stack.folder, 'mail')
   return {
     databases,
     isAtRest: async () =>

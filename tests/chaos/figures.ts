@@ -10,13 +10,13 @@ export interface Report extends Figures {
   readonly startedMs: number
   /** The faults were over, and each was put right. */
   readonly healedMs: number
-  /** The last customer had left. */
-  readonly calmMs: number
   /** Nothing waited for anything any more. */
   readonly restMs: number
   readonly faults: readonly Struck[]
   /** Why no disk was full. */
   readonly withoutDisk: string | undefined
+  /** How often the full one refused a write. */
+  readonly diskRefusals: number
   readonly findings: readonly Finding[]
   /** How much was looked at, by invariant and kind. */
   readonly checked: Readonly<Record<string, number>>

@@ -1,24 +1,30 @@
 import { cpSync, mkdirSync, writeFileSync } from 'node:fs'
-import { join, relative } from 'node:path'
-import { setTimeout as sleep } from 'node:timers/promises'
+import { basename, join, relative } from 'node:path'
 import { parseArgs } from 'node:util'
 import { type InteractionStyle, STYLES } from '../../contracts/style.ts'
 import { endWithNpm } from '../../tools/end-with-npm.ts'
 import { root } from '../../tools/repository-files.ts'
-import { replicasReady } from '../../tools/stack-services.ts'
-import { until } from '../../tools/until.ts'
 import { temporaryFolder } from '../e2e/program.ts'
-import type { Finding } from '../simulation/books.ts'
 import { createChances } from '../simulation/chance.ts'
-import { check, openForChecks } from './checker.ts'
-import { startCustomers } from './customers.ts'
-import { letHappen, type Struck } from './faults.ts'
-import { figuresOf, type Report } from './figures.ts'
-import { type FragileStack, SETTINGS, startFragileStack } from './fragile-stack.ts'
-import { openHistory, readHistory } from './history.ts'
+import { type FragileStack, startFragileStack } from './fragile-stack.ts'
 import { reportPage } from './report.ts'
-import { drawSchedule } from './schedule.ts'
+import { runChaos } from './run.ts'
 
+/**
+ * Chaos on real servers: what the simulator does in simulated time, done to processes.
+ *
+ * `fragile-stack.ts` starts two of each service on Kafka, PostgreSQL and nginx, with a proxy (`proxy.ts`) on
+ * each way that a service goes: Kafka has a listener for each service and advertises the proxy's port, so that
+ * clients cannot find a way round it. One service has its tables on a disk that can be filled
+ * (`small-disk.ts`). `schedule.ts` draws from the seed what goes wrong when, `faults.ts` does it and puts it
+ * right. Meanwhile the customers of the simulator work over HTTP (`customers.ts`); each attempt is a line of
+ * the history (`history.ts`).
+ *
+ * Then faults stop. Each request under an Idempotency-Key is asked for until it has its answer, everything must
+ * come to rest within a stated time (`run.ts`), and history, databases, topics and letters must agree
+ * (`checker.ts`): the audit's invariants, and the simulator's check of what customers were told.
+ * The page is made by `report.ts` and `charts.ts` of what `figures.ts` says.
+ */
 const HELP = `
 npm run chaos -- [--minutes 5] [--style mixed] [--seed N]
 
@@ -36,12 +42,9 @@ Writes a page, its figures and the history of all requests to reports/. Exit cod
 is true, 1 something is not, 2 it could not run.
 `
 
-const REST_LIMIT_MS = 60_000
-/** Answers that are asked for again after the faults, before everything must come to rest. */
-const INSIST_LIMIT_MS = 60_000
-const READY_LIMIT_MS = 60_000
-const LOOK_MS = 500
 const EXIT_INTERRUPTED = 130
+/** Of violations; all are in the report. */
+const MAX_LINES = 20
 
 interface Options {
   readonly minutes: number
@@ -86,20 +89,16 @@ async function chaos(options: Options, stopped: AbortSignal, say: Say): Promise<
       onDisk: createChances(seed)('disk').pick(['billing', 'notification'] as const),
     })
     if (typeof fragile.disk === 'string') say(`no full disk: ${fragile.disk}`)
-    const report = await strikeAndCheck(
-      options,
-      fragile,
-      join(reports, 'history.jsonl'),
-      stopped,
-      say,
-    )
+    const report = await runChaos({
+      ...{ minutes, style, seed, fragile, say, signal: stopped },
+      historyFile: join(reports, 'history.jsonl'),
+    })
     if (report === undefined) return EXIT_INTERRUPTED
     writeFileSync(join(reports, 'report.json'), `${JSON.stringify(report, undefined, 1)}\n`)
     writeFileSync(join(reports, 'report.html'), reportPage(report))
     const { findings } = report
-    if (findings.length > 0)
-      cpSync(join(folder, 'logs'), join(reports, 'logs'), { recursive: true })
-    for (const { invariant, subject, sentence } of findings.slice(0, 20)) {
+    if (findings.length > 0) keepLogs(folder, reports)
+    for (const { invariant, subject, sentence } of findings.slice(0, MAX_LINES)) {
       console.log(`${invariant}  ${subject} ${sentence}`)
     }
     const verdict = findings.length === 0 ? 'clean' : `${findings.length} violations`
@@ -111,97 +110,12 @@ async function chaos(options: Options, stopped: AbortSignal, say: Say): Promise<
   }
 }
 
-async function strikeAndCheck(
-  { minutes, style, seed }: Options,
-  fragile: FragileStack,
-  historyFile: string,
-  stopped: AbortSignal,
-  say: Say,
-): Promise<Report | undefined> {
-  const { stack, url, disk } = fragile
-  const ended = watchEnds(fragile)
-  const history = openHistory(historyFile)
-  const customers = startCustomers({ url, seed, style, onAttempt: history.note })
-  const startedMs = Date.now()
-  const withDisk = typeof disk !== 'string'
-  const schedule = drawSchedule({ seed, lengthMs: minutes * 60_000, withDisk })
-  const faults = await letHappen({ stack: fragile, schedule, signal: stopped, say })
-  const leftMs = startedMs + minutes * 60_000 - Date.now()
-  if (leftMs > 0) await sleep(leftMs, undefined, { signal: stopped }).catch(() => undefined)
-  const healedMs = Date.now()
-  if (stopped.aborted) return undefined
-
-  say('faults are over; the last customers leave')
-  await replicasReady(stack.replicas, AbortSignal.timeout(READY_LIMIT_MS), () => undefined)
-  await customers.stop()
-  const calmMs = Date.now()
-  await customers.insist(INSIST_LIMIT_MS)
-  await customers.close()
-  await history.close()
-  const opened = await openForChecks(stack, join(stack.folder, 'mail'))
-  try {
-    const restMs = await rest(opened.isAtRest, say)
-    say('checks history, databases, topics and letters')
-    const deeds = await readHistory(historyFile)
-    const times = { settings: SETTINGS, healedMs, faults: namesOf(faults) }
-    const evidence = await opened.evidence()
-    const { findings, checked, books } = await check({ ...evidence, deeds, times })
-    return {
-      ...{ seed, style, minutes, startedMs, healedMs, calmMs, restMs, faults },
-      withoutDisk: withDisk ? undefined : disk,
-      findings: [...ended(), ...findings],
-      checked: Object.fromEntries(checked),
-      ...figuresOf(deeds, books, { startedMs, endMs: restMs }),
-    }
-  } finally {
-    await opened.close()
+function keepLogs(folder: string, reports: string): void {
+  cpSync(join(folder, 'logs'), join(reports, 'logs'), { recursive: true })
+  for (const log of ['nginx/error.log', 'kafka/kafka.log']) {
+    cpSync(join(folder, log), join(reports, 'logs', basename(log)))
   }
 }
-
-/** As the history's check knows them: what keeps order from looking is not held against its time. */
-const namesOf = (faults: readonly Struck[]) => (faults.length > 0 ? ['crash'] : [])
-
-/** Resolves with the time when nothing waits any more, or with that when it should have been so. */
-async function rest(isAtRest: () => Promise<boolean>, say: Say): Promise<number> {
-  const limitMs = REST_LIMIT_MS
-  let calmLooks = 0
-  const looks = async () => {
-    calmLooks = (await isAtRest()) ? calmLooks + 1 : 0
-    if (calmLooks < 2) await sleep(LOOK_MS)
-    return calmLooks >= 2
-  }
-  // Whatever still waits then is named by the check.
-  await until(looks, { limitMs }).catch((error: Error) => say(`no rest: ${error.message}`))
-  return Date.now()
-}
-
-/** Nothing ends by itself. What was killed has another exit code than what gave up. */
-function watchEnds({ stack }: FragileStack): () => Finding[] {
-  const pids = new Map<number, string>()
-  const ends: Finding[] = []
-  const look = () => {
-    for (const { service, number, server, logFile } of stack.replicas) {
-      const { pid } = server
-      if (pids.has(pid)) continue
-      const subject = `${service} ${number}`
-      pids.set(pid, subject)
-      server.ended.then((code) => {
-        if (code === KILLED) return
-        const sentence = `ended by itself with code ${code}: see ${logFile}`
-        ends.push({ invariant: 'process', subject, sentence })
-      })
-    }
-  }
-  look()
-  const timer = setInterval(look, 100)
-  return () => {
-    clearInterval(timer)
-    return ends
-  }
-}
-
-/** Of SIGKILL, as a shell tells it. */
-const KILLED = 137
 
 if (import.meta.main) {
   const stopped = new AbortController()
@@ -222,4 +136,6 @@ if (import.meta.main) {
     console.error(`chaos: ${error instanceof UsageError ? error.message : (error as Error).stack}`)
     process.exitCode = stopped.signal.aborted ? EXIT_INTERRUPTED : 2
   }
+  // Customers of a run that was given up would go on asking.
+  process.exit()
 }

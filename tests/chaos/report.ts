@@ -18,7 +18,7 @@ export function reportPage(report: Report): string {
 <main>
 <header>
 <div>
-<h1>${findings.length === 0 ? 'Nothing lost, nothing doubled' : `${findings.length} violations`}</h1>
+<h1>${findings.length === 0 ? 'Nothing lost, nothing doubled' : violations(findings.length)}</h1>
 <p>${sentenceOf(report)}</p>
 </div>
 <span class="verdict ${findings.length === 0 ? 'clean' : 'violated'}">${findings.length === 0 ? 'clean' : 'violated'}</span>
@@ -40,7 +40,7 @@ ${settledChart(report)}
 ${invariantsOf(report)}
 <footer>
 <p>The shade on the right is the quiet phase: faults are over, customers leave, and all that waits comes to rest.
-${report.withoutDisk === undefined ? '' : `No disk was full: ${escapeText(report.withoutDisk)}.`}
+${diskOf(report)}
 The same faults and customers again: <code>npm run chaos -- --minutes ${minutes} --style ${style} --seed ${seed}</code>.
 Every request is in <code>history.jsonl</code>, the figures are in <code>report.json</code>.</p>
 </footer>
@@ -48,6 +48,12 @@ Every request is in <code>history.jsonl</code>, the figures are in <code>report.
 </body>
 </html>
 `
+}
+
+function diskOf({ withoutDisk, diskRefusals, faults }: Report): string {
+  if (withoutDisk !== undefined) return `No disk was full: ${escapeText(withoutDisk)}.`
+  if (!faults.some(({ name }) => name === 'disk full')) return ''
+  return `The full disk refused ${number(diskRefusals)} writes.`
 }
 
 function sentenceOf({ faults, minutes, style, seed, startedMs }: Report): string {
@@ -98,25 +104,27 @@ function findingsOf({ findings }: Report): string {
   return `<section><h2>Violated</h2><table>${rows.join('')}</table>${rest}</section>`
 }
 
-const HISTORY = {
+const MORE = {
   history:
     'every acknowledged request has its effect, every effect a request; a key has one answer; the ledger explains every balance that was told',
-  process: 'no service ends by itself',
+  process: 'no service and no server ends by itself',
+  rest: 'within a minute after the last fault all are ready, and after another nothing waits',
 } as const
 
 function invariantsOf({ checked, findings }: Report): string {
-  const rows = Object.entries({ ...INVARIANTS, ...HISTORY }).map(([name, sentence]) => {
+  const rows = Object.entries({ ...INVARIANTS, ...MORE }).map(([name, sentence]) => {
     const found = findings.filter(({ invariant }) => invariant === name).length
     const extent = Object.entries(checked)
       .filter(([what]) => what.startsWith(`${name} `))
       .map(([what, count]) => `${number(count)} ${what.slice(name.length + 1)}`)
     const result =
-      found === 0 ? '<td class="ok">holds</td>' : `<td class="bad">${found} violations</td>`
+      found === 0 ? '<td class="ok">holds</td>' : `<td class="bad">${violations(found)}</td>`
     return `<tr><th>${name}</th><td>${sentence}</td>${result}<td class="extent">${extent.join(', ')}</td></tr>`
   })
   return `<section><h2>What was checked</h2><table>${rows.join('\n')}</table></section>`
 }
 
+const violations = (count: number) => `${number(count)} violation${count === 1 ? '' : 's'}`
 const number = (value: number) => value.toLocaleString('en')
 const duration = (ms: number) =>
   ms < 1_000 ? `${Math.round(ms)} ms` : `${(ms / 1_000).toFixed(1)} s`

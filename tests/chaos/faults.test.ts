@@ -1,0 +1,114 @@
+import assert from 'node:assert/strict'
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import type { Restartable } from '../../tools/restartable.ts'
+import { letHappen } from './faults.ts'
+import { startProxy } from './proxy.ts'
+import type { Planned } from './schedule.ts'
+import { mountSmallDisk } from './small-disk.ts'
+
+/** A server that notes what is done to it. */
+function notedServer(startMs = 0) {
+  const done: string[] = []
+  const note =
+    (what: string, lastsMs = 0) =>
+    async () => {
+      await new Promise((resolve) => setTimeout(resolve, lastsMs))
+      done.push(what)
+    }
+  const server: Restartable = {
+    ...{ pid: 1, ended: new Promise<number>(() => undefined) },
+    ...{ stop: note('stop'), kill: note('kill'), start: note('start', startMs) },
+    ...{ freeze: note('freeze'), thaw: note('thaw') },
+  }
+  return { server, done }
+}
+
+async function run(
+  planned: readonly Planned[],
+  startMs = 0,
+  signal = new AbortController().signal,
+) {
+  const kafka = notedServer(startMs)
+  const proxy = await startProxy(1)
+  const stack = {
+    processes: new Map([['Kafka', kafka.server] as const]),
+    ways: new Map([['order → Kafka', proxy] as const]),
+    disk: 'none',
+  }
+  const struck = await letHappen({ stack, schedule: planned, signal, say: () => undefined })
+  await proxy.close()
+  return { struck, done: kafka.done }
+}
+
+const kill = (afterMs: number, forMs: number): Planned => ({
+  ...{ fault: { kind: 'kill', target: 'Kafka' }, afterMs, forMs },
+})
+const freeze = (afterMs: number, forMs: number): Planned => ({
+  ...{ fault: { kind: 'freeze', target: 'Kafka' }, afterMs, forMs },
+})
+const cut = (afterMs: number, forMs: number): Planned => ({
+  fault: { kind: 'toxic', target: 'order → Kafka', toxic: { kind: 'cut' }, share: 0.5 },
+  ...{ afterMs, forMs },
+})
+
+test('each fault begins at its time, lasts, and is told with what it was', async () => {
+  const begunMs = Date.now()
+  const { struck, done } = await run([freeze(20, 60), cut(40, 50)])
+  assert.deepEqual(done, ['freeze', 'thaw'])
+  const byTarget = struck.toSorted((a, b) => (a.target < b.target ? -1 : 1))
+  assert.deepEqual(
+    byTarget.map(({ target, name, detail }) => [target, name, detail]),
+    [
+      ['Kafka', 'freeze', ''],
+      ['order → Kafka', 'cut', 'half of the connections'],
+    ],
+  )
+  const [first, second] = byTarget as [(typeof struck)[0], (typeof struck)[0]]
+  // Clocks of whole milliseconds, and timers, may be early by one each.
+  assert.ok(first.beganMs >= begunMs + 18 && first.endedMs - first.beganMs >= 58)
+  assert.ok(second.beganMs >= begunMs + 38 && second.beganMs < first.endedMs)
+})
+
+test('what comes next for a target waits until it is back', async () => {
+  const { struck, done } = await run([kill(0, 10), freeze(20, 10)], 80)
+  assert.deepEqual(done, ['kill', 'start', 'freeze', 'thaw'])
+  assert.ok(struck[1]!.beganMs >= struck[0]!.endedMs)
+})
+
+test('all is put right when the run is given up, and nothing else begins', async () => {
+  const given = new AbortController()
+  const begunMs = performance.now()
+  setTimeout(() => given.abort(), 40)
+  const { struck, done } = await run(
+    [kill(0, 60_000), cut(10, 60_000), cut(50_000, 1)],
+    0,
+    given.signal,
+  )
+  assert.deepEqual(done, ['kill', 'start'])
+  assert.equal(struck.length, 2)
+  assert.ok(performance.now() - begunMs < 30_000)
+})
+
+const folder = await mkdtemp(join(tmpdir(), 'trifold-small-disk-'))
+const disk = mountSmallDisk(join(folder, 'disk'))
+
+test('a full disk takes no byte more, until it is freed', {
+  skip: typeof disk === 'string' && disk,
+}, async () => {
+  assert.ok(typeof disk !== 'string')
+  try {
+    const write = () => writeFile(join(disk.folder, 'some'), 'x'.repeat(10_000))
+    await write()
+    await rm(join(disk.folder, 'some'))
+    disk.fill()
+    await assert.rejects(write(), { code: 'ENOSPC' })
+    disk.free()
+    await write()
+  } finally {
+    disk.close()
+    await rm(folder, { recursive: true, force: true })
+  }
+})

@@ -1,0 +1,95 @@
+import assert from 'node:assert/strict'
+import { describe, test } from 'node:test'
+import type { Books } from '../simulation/books.ts'
+import type { Deed } from '../simulation/customers.ts'
+import { figuresOf, type Report } from './figures.ts'
+import { reportPage } from './report.ts'
+
+const START_MS = 1_000_000
+
+/** Looks, each sent after so long and answered after so much longer, or never. */
+const looks = (...times: readonly (readonly [afterMs: number, tookMs: number | undefined])[]) =>
+  times.map(
+    ([afterMs, tookMs]): Deed => ({
+      ...{ wish: { kind: 'look at orders', accountId: 'a' }, style: 'http' },
+      attempts: [
+        {
+          sentMs: START_MS + afterMs,
+          answeredMs: START_MS + afterMs + (tookMs ?? 9_000),
+          ...(tookMs !== undefined && { answer: { status: 200, body: [] } }),
+        },
+      ],
+    }),
+  )
+
+const orderAt = (afterMs: number, state: 'APPROVED' | 'CANCELED' | 'PENDING') => ({
+  ...{
+    id: 'o',
+    profileId: 'a',
+    quantity: 1,
+    priceMinor: 6_500n,
+    state,
+    reason: null,
+    style: 'http',
+  },
+  ...{ created: new Date(START_MS), updated: new Date(START_MS + afterMs) },
+})
+
+const books: Books = {
+  ...{ accounts: [], entries: [], deposits: [], payments: [], messages: [] },
+  orders: [orderAt(100, 'APPROVED'), orderAt(900, 'CANCELED'), orderAt(2_500, 'APPROVED')],
+}
+
+const times = { startedMs: START_MS, endMs: START_MS + 3_000 }
+const deeds = looks([0, 10], [100, 30], [200, 20], [2_000, undefined])
+const figures = figuresOf(deeds, books, times)
+
+const report: Report = {
+  ...{ seed: 7, style: 'mixed', minutes: 1, startedMs: START_MS, findings: [], diskRefusals: 3 },
+  ...{ healedMs: START_MS + 2_000, restMs: START_MS + 3_000, withoutDisk: undefined },
+  checked: { 'I3 orders': 3 },
+  faults: [
+    { target: 'Kafka', name: 'freeze', detail: '', beganMs: START_MS, endedMs: START_MS + 1_500 },
+  ],
+  ...figures,
+}
+
+describe('figures', () => {
+  test('are kept for each second: latencies by when a request was sent, orders by when they settled', () => {
+    assert.deepEqual(figures.seconds, [
+      { requests: 3, unanswered: 0, p50Ms: 20, p99Ms: 30, settled: 2 },
+      { requests: 0, unanswered: 0, p50Ms: undefined, p99Ms: undefined, settled: 0 },
+      { requests: 1, unanswered: 1, p50Ms: undefined, p99Ms: undefined, settled: 1 },
+    ])
+    assert.deepEqual(figures.orders, { APPROVED: 2, CANCELED: 1, PENDING: 0 })
+  })
+
+  test('do not count as settled what is pending', () => {
+    const pending = { ...books, orders: [orderAt(100, 'PENDING')] }
+    const { seconds, orders } = figuresOf(deeds, pending, times)
+    assert.equal(
+      seconds.reduce((sum, { settled }) => sum + settled, 0),
+      0,
+    )
+    assert.equal(orders.PENDING, 1)
+  })
+})
+
+describe('the page', () => {
+  test('says clean where nothing is violated, and needs no other file', () => {
+    const page = reportPage(report)
+    assert.match(page, /class="verdict clean">clean</)
+    assert.match(page, /freeze, from 0\.0 s for 1\.5 s/)
+    assert.match(page, /--minutes 1 --style mixed --seed 7/)
+    assert.doesNotMatch(page, /https?:|src=|href=|@import/)
+  })
+
+  test('says what is violated, as text and never as markup', () => {
+    const finding = { invariant: 'I3', subject: 'order <1>', sentence: 'is "lost" & gone' }
+    const page = reportPage({ ...report, findings: [finding] })
+    assert.match(page, /class="verdict violated">violated</)
+    assert.match(page, /<h1>1 violation</)
+    assert.match(page, /order &#60;1&#62;/)
+    assert.ok(!page.includes('<1>'))
+  })
+})
