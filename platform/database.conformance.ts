@@ -169,6 +169,30 @@ function describeTransactions({ schema, database }: Context): void {
     assert.deepEqual(rows.flat(), [{ value: 1 }, { value: 2 }, { value: 3 }])
   })
 
+  test('statements started together in a transaction run in their order', async () => {
+    const [, , after] = await database().transaction((tx) =>
+      Promise.all([
+        tx.query(`insert into ${schema}.item values (13, 1)`),
+        tx.query(`update ${schema}.item set amount = amount + 1 where id = 13`),
+        tx.query(`select amount from ${schema}.item where id = 13`),
+      ]),
+    )
+    assert.deepEqual(after, [{ amount: 2n }])
+  })
+
+  test('of statements started together in a transaction the first failure is told, nothing is kept', async () => {
+    const attempt = database().transaction((tx) =>
+      Promise.all([
+        tx.query(`insert into ${schema}.item values (14, 1)`),
+        tx.query('select 1 / 0'),
+        tx.query(`insert into ${schema}.item values (15, 1)`),
+      ]),
+    )
+    await assert.rejects(attempt, { name: 'DatabaseError', sqlState: '22012' })
+    assert.equal(await amountOf(14), undefined)
+    assert.equal(await amountOf(15), undefined)
+  })
+
   test('twenty transactions on one row at once all take effect', async () => {
     const increment = () =>
       database().transaction(async (tx) => {

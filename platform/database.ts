@@ -5,7 +5,11 @@
  * arrays for `unnest`.
  */
 export interface Queryable {
-  /** Runs one statement. Its text is a constant of the code: drivers prepare it once per text. */
+  /**
+   * Runs one statement. Its text is a constant of the code: drivers prepare it once per text. In a
+   * transaction those that are begun together run in that order, without a round trip for each; where
+   * one fails, those after it fail too.
+   */
   query<Row = Record<string, unknown>>(text: string, params?: readonly unknown[]): Promise<Row[]>
 }
 

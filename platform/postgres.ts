@@ -1,4 +1,5 @@
-import { Pool, type PoolClient, DatabaseError as ServerError } from 'pg'
+import type { Writable } from 'node:stream'
+import { Pool, type PoolClient, type QueryConfig, DatabaseError as ServerError } from 'pg'
 import { type Database, DatabaseError, kindOf, type Queryable } from './database.ts'
 import { decoderOf, encodeValue } from './pg-values.ts'
 import { createListener } from './postgres-listener.ts'
@@ -90,14 +91,26 @@ function createPool(options: PostgresOptions): Pool {
     query_timeout: statementTimeoutMs + silenceGraceMs,
     keepAlive: true,
     application_name: 'trifold',
-    options: '-c timezone=UTC -c datestyle=ISO',
+    options: Object.entries(SETTINGS)
+      .map(([name, value]) => `-c ${name}=${value}`)
+      .join(' '),
     types: { getTypeParser: ((oid: number) => decoderOf(oid)) as never },
+    ...PIPELINED,
   })
   pool.on('error', (error) => options.onPoolError?.(error))
   // A connection that breaks while it is borrowed tells it here too; its statement fails anyway.
   pool.on('connect', (client) => client.on('error', () => {}))
   return pool
 }
+
+/**
+ * Rows of the outbox and of the watch come and go, at the front of an index. A scan of the index notes
+ * which are dead and passes them over; a bitmap scan visits all that died since the last vacuum.
+ */
+const SETTINGS = { timezone: 'UTC', datestyle: 'ISO', enable_bitmapscan: 'off' }
+
+/** Statements that are begun together go to the server without waiting for each other's answers. */
+const PIPELINED = { pipeline: true }
 
 async function checkOut(pool: Pool, silence: Silence): Promise<PoolClient> {
   const connected = pool.connect()
@@ -137,32 +150,45 @@ function createConnection(
   silence: Silence,
 ): Connection {
   let isBroken = false
-  /** Statements that a caller starts together run one by one, as the protocol wants it. */
-  let last: Promise<unknown> = Promise.resolve()
+  const { stream } = (client as unknown as WithStream).connection
+  let isGathering = false
 
-  function inTurn<T>(work: () => Promise<T>): Promise<T> {
-    const result = last.then(work).catch((cause) => {
-      const error = statementError(cause)
+  /** What is sent before this turn of the event loop ends leaves in one piece. */
+  function gather(): void {
+    if (isGathering) return
+    isGathering = true
+    stream.cork()
+    process.nextTick(() => {
+      isGathering = false
+      stream.uncork()
+    })
+  }
+
+  async function send(statement: string | QueryConfig) {
+    gather()
+    try {
+      return await silence.watch(client.query(statement))
+    } catch (cause) {
+      const error = statementError(cause as Error)
       if (error.sqlState === undefined || /^(08|57P)/.test(error.sqlState)) isBroken = true
       if (isStale(error)) nameOf.renew()
       throw error
-    })
-    last = result.catch(() => {})
-    return result
+    }
   }
 
   return {
-    run: (text, params = []) =>
-      inTurn(() => {
-        const values = params.map(encodeValue)
-        return silence.watch(client.query({ name: nameOf(text), text, values }))
-      }),
-    script: (text) => inTurn(async () => void (await silence.watch(client.query(text)))),
+    run: (text, params = []) => send({ name: nameOf(text), text, values: params.map(encodeValue) }),
+    script: async (text) => void (await send(text)),
     broken: () => isBroken,
     giveUp() {
       isBroken = true
     },
   }
+}
+
+/** What the driver's types leave out. */
+interface WithStream {
+  readonly connection: { readonly stream: Writable }
 }
 
 async function runTransaction<T>(connection: Connection, work: (tx: Queryable) => Promise<T>) {
@@ -173,10 +199,11 @@ async function runTransaction<T>(connection: Connection, work: (tx: Queryable) =
       return (await connection.run(text, params)).rows as Row[]
     },
   }
-  await connection.run('begin')
+  // It goes out with the first statements: nothing but the loss of the connection can make it fail.
+  const begun = connection.run('begin')
   let result: T
   try {
-    result = await work(tx)
+    ;[result] = await Promise.all([work(tx), begun])
   } catch (error) {
     over = true
     if (!connection.broken()) await connection.run('rollback').catch(connection.giveUp)

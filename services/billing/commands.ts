@@ -54,14 +54,9 @@ export async function applyCommands(
   at: CommandContext,
   batch: readonly Addressed[],
 ): Promise<Applied[]> {
-  const known = await at.idempotency.find(
-    tx,
-    batch.flatMap(({ keyed }) => keyed?.key ?? []),
-  )
-  const books = await openBooks(
-    tx,
-    batch.map(({ command }) => command),
-  )
+  const keys = batch.flatMap(({ keyed }) => keyed?.key ?? [])
+  const commands = batch.map(({ command }) => command)
+  const [known, books] = await Promise.all([at.idempotency.find(tx, keys), openBooks(tx, commands)])
   const messages: OutboxMessage[] = []
   const remembered: (KeyedRequest & { answer: StoredAnswer })[] = []
 
@@ -79,9 +74,11 @@ export async function applyCommands(
     return { kind: 'applied', outcome, callIds: calls.map(({ eventId }) => eventId), moved }
   })
 
-  await writeChanges(tx, books.changes(), at.now)
-  await at.outbox.enqueue(tx, [...messages, ...books.balances(at.now)], at.now)
-  await at.idempotency.remember(tx, remembered, at.now)
+  await Promise.all([
+    writeChanges(tx, books.changes(), at.now),
+    at.outbox.enqueue(tx, [...messages, ...books.balances(at.now)], at.now),
+    at.idempotency.remember(tx, remembered, at.now),
+  ])
   return applied
 }
 
@@ -93,13 +90,21 @@ async function openBooks(tx: Queryable, commands: readonly Command[]) {
   const named = commands.map(({ accountId }) => accountId)
   // A void needs the lock of the account that it may refund, whichever it names.
   const voided = commands.flatMap((command) => (command.type === 'void' ? [command.orderId] : []))
-  const payers = [...(await findPayments(tx, voided)).values()].map(({ accountId }) => accountId)
-  const accounts = await lockAccounts(tx, unique([...named, ...payers]))
-  const payments: Map<string, Payment> = await findPayments(tx, orderIds)
+  const refundable = voided.length > 0 ? await findPayments(tx, voided) : new Map<string, Payment>()
+  const payers = [...refundable.values()].map(({ accountId }) => accountId)
   const depositIds = unique(
     commands.map((command) => ('depositId' in command ? command.depositId : null)),
   )
-  const deposits = await findDeposits(tx, depositIds)
+  // In this order: what is read after the lock is what the lock keeps others from changing.
+  const [accounts, payments, deposits]: [
+    Map<string, Account>,
+    Map<string, Payment>,
+    Map<string, Deposit>,
+  ] = await Promise.all([
+    lockAccounts(tx, unique([...named, ...payers])),
+    findPayments(tx, orderIds),
+    findDeposits(tx, depositIds),
+  ])
   const before = {
     accounts: new Map(accounts),
     payments: new Map(payments),

@@ -78,13 +78,15 @@ export interface Changes {
  */
 export async function writeChanges(tx: Queryable, changes: Changes, now: number): Promise<void> {
   const at = new Date(now)
-  await insertAccounts(tx, changes.newAccounts, at)
-  await updateAccounts(tx, changes.accounts, at)
-  await insertPayments(tx, changes.newPayments, at)
-  await updatePayments(tx, changes.payments, at)
-  await insertDeposits(tx, changes.newDeposits, at)
-  await applyDeposits(tx, changes.deposits)
-  await insertTransfers(tx, changes.transfers, at)
+  await Promise.all([
+    insertAccounts(tx, changes.newAccounts, at),
+    updateAccounts(tx, changes.accounts, at),
+    insertPayments(tx, changes.newPayments, at),
+    updatePayments(tx, changes.payments, at),
+    insertDeposits(tx, changes.newDeposits, at),
+    applyDeposits(tx, changes.deposits),
+    insertTransfers(tx, changes.transfers, at),
+  ])
 }
 
 async function insertAccounts(tx: Queryable, accounts: readonly Account[], at: Date) {

@@ -39,8 +39,11 @@ export async function writeMessages(
     traces.set(eventId, traceOf(notice))
     wanted.set(eventId, { id: at.newId(), eventId, accountId, event, text: textOf(notice) })
   }
-  const written = await insertMessages(tx, [...wanted.values()], at.now)
-  const contacts = await findContacts(tx, [...new Set(written.map(({ accountId }) => accountId))])
+  const accountIds = new Set(notices.map(({ accountId }) => accountId))
+  const [written, contacts] = await Promise.all([
+    insertMessages(tx, [...wanted.values()], at.now),
+    findContacts(tx, [...accountIds]),
+  ])
   await at.outbox.enqueue(
     tx,
     written.flatMap((message) => letterTo(contacts, message, traces.get(message.eventId))),

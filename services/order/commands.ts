@@ -62,17 +62,15 @@ export async function placeOrders(
   const orders = fresh.map(({ order, trace }) => ({ ...order, ...trace }))
   const { now } = at
   const times = { now, askAt: now + at.askAfterMs, deadline: now + at.deadlineMs }
-  await insertOrders(tx, orders, times)
-  await at.outbox.enqueue(
-    tx,
-    fresh.map(({ order, trace }) => route('requestPayment', order, null, now, trace)),
-    now,
+  const requests = fresh.map(({ order, trace }) => route('requestPayment', order, null, now, trace))
+  const answers = fresh.flatMap(({ keyed, order }) =>
+    keyed ? [{ ...keyed, answer: firstAnswer(order) }] : [],
   )
-  await at.idempotency.remember(
-    tx,
-    fresh.flatMap(({ keyed, order }) => (keyed ? [{ ...keyed, answer: firstAnswer(order) }] : [])),
-    now,
-  )
+  await Promise.all([
+    insertOrders(tx, orders, times),
+    at.outbox.enqueue(tx, requests, now),
+    at.idempotency.remember(tx, answers, now),
+  ])
   return results
 }
 
@@ -129,15 +127,14 @@ export async function applyCommands(
       reason,
     }),
   )
-  await changeOrders(tx, changes, at.now)
-  await watchVoids(
-    tx,
-    [...voids].map(([orderId, trace]) => ({ orderId, trace })),
-    at.now + at.askAfterMs,
-  )
-  await confirmVoids(tx, [...confirmed])
-  await at.outbox.enqueue(tx, messages, at.now)
-  await at.idempotency.complete(tx, openAnswers(changed, origins))
+  const watched = [...voids].map(([orderId, trace]) => ({ orderId, trace }))
+  await Promise.all([
+    changeOrders(tx, changes, at.now),
+    watchVoids(tx, watched, at.now + at.askAfterMs),
+    confirmVoids(tx, [...confirmed]),
+    at.outbox.enqueue(tx, messages, at.now),
+    at.idempotency.complete(tx, openAnswers(changed, origins)),
+  ])
   return applied
 }
 

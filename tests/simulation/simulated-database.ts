@@ -76,6 +76,8 @@ export function createDatabases(options: DatabasesOptions): SimulatedDatabases {
         const gate = connection.gateFor(owner)
         let hasBegun = false
         let isOver = false
+        /** What is begun together runs in that order, and fails with what failed before it. */
+        let last: Promise<unknown> = Promise.resolve()
         const begin = async (text: string) => {
           assertThere(life)
           if (hasBegun || isPlainRead(text)) return
@@ -90,7 +92,9 @@ export function createDatabases(options: DatabasesOptions): SimulatedDatabases {
               return run(text, params)
             }
             const step = { kind: 'statement', label: labelOf(text) } as const
-            return (await steps.perform(life, step, work, faultOf, gate)) as Row[]
+            const rows = last.then(() => steps.perform(life, step, work, faultOf, gate))
+            last = rows
+            return (await rows) as Row[]
           },
         }
         try {
