@@ -104,14 +104,18 @@ select carrier, lane, destination, key, event_id, body, headers, $8, $8
 from unnest($1::text[], $2::smallint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[])
   with ordinality as m (carrier, lane, destination, key, event_id, body, headers, place)
 order by place`
+  // That delivered rows are gone need not survive the server: they would be sent again, as after any
+  // crash in between, and are known by their ids. So nobody waits for the disk.
+  const hasty = `(select set_config('synchronous_commit', 'off', true)) = 'off'`
   const takeForBroker = `
 with gone as (delete from ${schema}.outbox where carrier = 'broker' and id = any($1::bigint[]))
 select ${columns} from ${schema}.outbox
-where carrier = 'broker' and lane = any($2::smallint[]) and id <> all($1::bigint[])
+where carrier = 'broker' and lane = any($2::smallint[]) and id not in (select unnest($1::bigint[]))
+  and ${hasty}
 order by id limit $3`
   // A row waits behind an older row of its key that is not due yet. That is read from the snapshot
   // before this statement's own updates, so the caller keeps the keys of postponed rows busy.
-  const takeCalls = `
+  const takeCalls = (isHasty: boolean) => `
 with gone as (delete from ${schema}.outbox where carrier = $1 and id = any($2::bigint[])),
 later as (
   update ${schema}.outbox o set attempts = o.attempts + 1, due = f.due, last_error = f.error
@@ -119,11 +123,12 @@ later as (
   where o.carrier = $1 and o.id = f.id)
 select ${columns} from ${schema}.outbox o
 where carrier = $1 and lane = any($6::smallint[]) and due <= $7 and key <> all($8::text[])
-  and id <> all($2::bigint[])
+  and id not in (select unnest($2::bigint[])) ${isHasty ? `and ${hasty}` : ''}
   and not exists (
     select from ${schema}.outbox p
     where p.carrier = $1 and p.carrier <> 'broker' and p.key = o.key and p.id < o.id and p.due > $7)
 order by id limit $9`
+  const take = { http: takeCalls(true), letter: takeCalls(false) }
   const hurry = `update ${schema}.outbox set due = $2 where carrier = $1 and due > $2`
   const untried = `
 select event_id from ${schema}.outbox
@@ -182,7 +187,7 @@ from ${schema}.outbox group by carrier`
       limit: number,
     ): Promise<OutboxRow[]> {
       const { done, postponed } = tried
-      const rows = await db.query<StoredRow>(takeCalls, [
+      const rows = await db.query<StoredRow>(take[carrier], [
         carrier,
         done,
         postponed.map((row) => row.id),

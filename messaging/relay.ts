@@ -1,6 +1,6 @@
 import { traceIds } from '../contracts/trace-context.ts'
 import type { Database, Queryable } from '../platform/database.ts'
-import { backoffMs, type Log, type Runtime } from '../platform/runtime.ts'
+import { backoffMs, type Log, type Runtime, WOKEN } from '../platform/runtime.ts'
 import { createSignal, type Signal } from '../platform/signal.ts'
 import type { Telemetry } from '../platform/telemetry.ts'
 import { noTracing, type Tracer } from '../platform/tracing.ts'
@@ -30,6 +30,8 @@ export interface Relay {
   wake(committed: Queryable): void
   /** Watches the first try of rows that are about to be committed. */
   watch(eventIds: readonly string[]): Watch
+  /** Whether other instances are there, or may be. */
+  hasPeers(): boolean
   close(): Promise<void>
 }
 
@@ -58,6 +60,8 @@ export interface RelayOptions {
 
 const BROKER_BATCH = 1000
 const CALLS_AT_ONCE = 128
+/** Who has been heard of for so short a time may not have its share of the lanes yet. */
+const PEER_HEARD_MS = 10_000
 /** How long an idle relay waits before it looks for rows that another process left behind. */
 const IDLE_MS = 1_000
 const RETRY_BASE_MS = 100
@@ -74,16 +78,21 @@ export function startRelay(options: RelayOptions): Relay {
     for (const { signal } of loops) signal.raise()
   }
   const lanes = holdLanes({ ...options, instance: runtime.uuid(), onGain: wakeAll })
-  const areShared = () => lanes.held().length < LANES
+  let heardMs = Number.NEGATIVE_INFINITY
+  const hasPeers = () => lanes.held().length < LANES || runtime.now() - heardMs < PEER_HEARD_MS
+  const onRows = () => {
+    heardMs = runtime.now()
+    wakeAll()
+  }
   const watching = watchTries(options)
-  const peers = listenToPeers({ ...options, onRows: wakeAll, onTried: watching.look })
+  const peers = listenToPeers({ ...options, onRows, onTried: watching.look })
   const context: LoopContext = {
     ...options,
     stopped: closing.signal,
     lanes: () => lanes.held(),
     wasTried: watching.wasTried,
     wereWritten: () => {
-      if (areShared()) peers.tellTried()
+      if (hasPeers()) peers.tellTried()
     },
   }
   const begin = (carrier: Carrier, run: (signal: Signal) => Promise<void>) => {
@@ -107,7 +116,8 @@ export function startRelay(options: RelayOptions): Relay {
       const isForOthers = [...written.values()].some((into) => !into.isSubsetOf(own))
       if (isForOthers) peers.wakeOthers()
     },
-    watch: (eventIds) => watching.watch(eventIds, areShared),
+    watch: (eventIds) => watching.watch(eventIds, hasPeers),
+    hasPeers,
     async close() {
       closing.abort()
       wakeAll()
@@ -139,7 +149,7 @@ function watchTries({ runtime, outbox, database, log }: RelayOptions) {
   return {
     look,
     wasTried: (eventId: string) => tries.resolve(eventId, true),
-    watch(eventIds: readonly string[], areShared: () => boolean): Watch {
+    watch(eventIds: readonly string[], hasPeers: () => boolean): Watch {
       const waiters = eventIds.map((id) => tries.wait(id))
       return {
         cancel() {
@@ -148,7 +158,7 @@ function watchTries({ runtime, outbox, database, log }: RelayOptions) {
         async tried(limitMs) {
           for (const eventId of eventIds) committed.add(eventId)
           // Another instance may have made the try, and told of it, before this one listened.
-          if (areShared()) look()
+          if (hasPeers()) look()
           await Promise.all(waiters.map((waiter) => waiter.within(limitMs)))
           for (const eventId of eventIds) committed.delete(eventId)
         },
@@ -225,7 +235,7 @@ async function orStopped({ stopped, runtime }: LoopContext, sent: Promise<void>)
   try {
     await Promise.race([sent, late.promise])
   } finally {
-    over.abort()
+    over.abort(WOKEN)
     stopped.removeEventListener('abort', onStop)
   }
 }
@@ -238,10 +248,15 @@ function toBusMessage(row: OutboxRow) {
 }
 
 interface Tried {
-  done: bigint[]
-  postponed: Postponed[]
-  keys: string[]
+  readonly done: bigint[]
+  readonly postponed: Postponed[]
+  /** Keys whose rows are done: what else there is of them can be read as these are removed. */
+  readonly free: string[]
+  /** Keys of which a row is postponed. */
+  readonly held: string[]
 }
+
+const nothingTried = (): Tried => ({ done: [], postponed: [], free: [], held: [] })
 
 /**
  * Calls run on their own while the loop goes on; a key is busy from the moment its rows are read
@@ -255,17 +270,19 @@ async function relayCalls(
 ): Promise<void> {
   const { outbox, database, runtime } = at
   const busy = new Map<string, Promise<void>>()
-  let tried: Tried = { done: [], postponed: [], keys: [] }
+  let tried = nothingTried()
   let failing = false
   let hurriedAt = Number.NEGATIVE_INFINITY
 
   async function deliverInOrder(rows: readonly OutboxRow[]): Promise<void> {
     const key = rows[0]!.key
+    let isHeld = false
     for (const row of rows) {
       const delivery = await attempt(at, carrier, deliver, row)
       at.wasTried(row.eventId)
       if (delivery.kind === 'retry') {
         failing = true
+        isHeld = true
         const waitMs = backoffMs(row.attempts, RETRY_BASE_MS, RETRY_MAX_MS, runtime.random())
         const due = new Date(runtime.now() + waitMs)
         tried.postponed.push({ id: row.id, due, error: delivery.error })
@@ -279,33 +296,28 @@ async function relayCalls(
         await outbox.hurry(database, carrier, runtime.now()).catch(() => undefined)
       }
     }
-    tried.keys.push(key)
+    tried[isHeld ? 'held' : 'free'].push(key)
     signal.raise()
   }
 
   while (!at.stopped.aborted || busy.size > 0) {
     const flushing = tried
-    tried = { done: [], postponed: [], keys: [] }
+    tried = nothingTried()
+    const ended = [...flushing.free, ...flushing.held]
     try {
-      const room = at.stopped.aborted ? 0 : CALLS_AT_ONCE - (busy.size - flushing.keys.length)
+      const room = at.stopped.aborted ? 0 : CALLS_AT_ONCE - (busy.size - ended.length)
       const lanes = room > 0 ? at.lanes() : []
-      const idle = lanes.length === 0 && flushing.keys.length === 0
-      const rows = idle
+      const free = new Set(flushing.free)
+      const busyKeys = [...busy.keys()].filter((key) => !free.has(key))
+      const isIdle = lanes.length === 0 && ended.length === 0
+      const rows = isIdle
         ? []
-        : await outbox.takeCalls(
-            database,
-            carrier,
-            flushing,
-            lanes,
-            [...busy.keys()],
-            runtime.now(),
-            room,
-          )
-      for (const key of flushing.keys) busy.delete(key)
-      if (flushing.keys.length > 0) at.wereWritten()
+        : await outbox.takeCalls(database, carrier, flushing, lanes, busyKeys, runtime.now(), room)
+      for (const key of ended) busy.delete(key)
+      if (ended.length > 0) at.wereWritten()
       for (const group of byKey(rows)) busy.set(group[0]!.key, deliverInOrder(group))
-      // Keys that were busy during this read may have more rows: look again at once.
-      if (flushing.keys.length === 0 && rows.length === 0) {
+      // Rows that were committed meanwhile, and calls that ended, have raised the signal.
+      if (!at.stopped.aborted || busy.size > 0) {
         await signal.wait(failing ? RETRY_BASE_MS : IDLE_MS)
       }
     } catch (error) {
@@ -313,7 +325,8 @@ async function relayCalls(
       tried = {
         done: [...flushing.done, ...tried.done],
         postponed: [...flushing.postponed, ...tried.postponed],
-        keys: [...flushing.keys, ...tried.keys],
+        free: [...flushing.free, ...tried.free],
+        held: [...flushing.held, ...tried.held],
       }
       if (at.stopped.aborted) break
       await runtime.sleep(RETRY_MAX_MS / 5, at.stopped)

@@ -14,10 +14,9 @@ const LIMIT_MS = 10_000
 const database = await openTestDatabase()
 await migrate(database, SCHEMA, MIGRATIONS)
 const parts = { database, runtime: systemRuntime, log: createLog('silent', 'order') }
-const [first, second] = [0, 1].map(() => createOutcomes({ ...parts, soleProcess: false })) as [
-  ReturnType<typeof createOutcomes>,
-  ReturnType<typeof createOutcomes>,
-]
+const [first, second] = [0, 1].map(() =>
+  createOutcomes({ ...parts, soleProcess: false, hasPeers: () => true }),
+) as [ReturnType<typeof createOutcomes>, ReturnType<typeof createOutcomes>]
 after(async () => {
   first.close()
   second.close()

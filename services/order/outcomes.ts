@@ -11,12 +11,15 @@ export interface Outcomes {
   close(): void
 }
 
-type OutcomesParts = Pick<ServiceParts, 'database' | 'runtime' | 'log' | 'soleProcess'>
+type OutcomesParts = Pick<ServiceParts, 'database' | 'runtime' | 'log' | 'soleProcess'> & {
+  /** Whether anybody but this instance could wait. */
+  readonly hasPeers: () => boolean
+}
 
 const CHANNEL = 'trifold_orders_settled'
 
 export function createOutcomes({ soleProcess, ...parts }: OutcomesParts): Outcomes {
-  const { database, runtime, log } = parts
+  const { database, runtime, log, hasPeers } = parts
   const waiters = createWaiters<StoredOrder>(runtime)
   const closing = new AbortController()
   const tell = createTeller({ ...parts, channel: CHANNEL, stopped: closing.signal })
@@ -47,7 +50,7 @@ export function createOutcomes({ soleProcess, ...parts }: OutcomesParts): Outcom
     wait: waiters.wait,
     settled(orders) {
       for (const order of orders) waiters.resolve(order.id, order)
-      if (orders.length > 0 && !soleProcess) tell()
+      if (orders.length > 0 && !soleProcess && hasPeers()) tell()
     },
     close() {
       closing.abort()

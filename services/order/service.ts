@@ -53,7 +53,7 @@ export async function createOrderService(
   await migrate(database, SCHEMA, MIGRATIONS)
   const outbox = createOutbox(SCHEMA)
   const idempotency = createIdempotency(SCHEMA)
-  const outcomes = createOutcomes(parts)
+  const outcomes = createOutcomes({ ...parts, hasPeers: () => relay.hasPeers() })
   const context = (): CommandContext => ({
     outbox,
     idempotency,
