@@ -1,6 +1,6 @@
 import { shared } from '../platform/coalesce.ts'
 import type { Database } from '../platform/database.ts'
-import { backoffMs, type Log, type Runtime } from '../platform/runtime.ts'
+import { backoffMs, type Log, type Runtime, WOKEN } from '../platform/runtime.ts'
 import type { Telemetry } from '../platform/telemetry.ts'
 import type { Tracer } from '../platform/tracing.ts'
 import type { Batch, Bus, BusMessage, Subscription } from './bus.ts'
@@ -97,7 +97,7 @@ export function startConsumer<Body>(options: ConsumerOptions<Body>): Consumer {
   /** Starts a task; resolves when the next take is due. */
   async function begin(from: Subscription, batches: readonly Batch[]): Promise<void> {
     const waiting = new AbortController()
-    const endWait = () => waiting.abort()
+    const endWait = () => waiting.abort(WOKEN)
     busyPartitions += batches.length
     const task = work(from, batches, endWait)
       .catch((error) => log.error({ err: error }, 'a task of the consumer failed'))

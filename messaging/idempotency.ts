@@ -148,8 +148,8 @@ export function sendStored<Reply extends RawReply>(reply: Reply, answer: StoredA
   reply.type(status < 400 ? 'application/json; charset=utf-8' : 'application/problem+json')
   const { retryable } = (status < 400 ? {} : JSON.parse(body)) as { retryable?: boolean }
   if (retryable) reply.header('retry-after', RETRY_AFTER_SECONDS)
-  // As bytes: text would be sent as it is, so an id would lose its quotes.
-  reply.send(new TextEncoder().encode(body) as never)
+  // Text that has a type is sent as it is: it is finished JSON.
+  reply.send(body as never)
   return reply
 }
 
@@ -159,5 +159,5 @@ interface RawReply {
   code(status: number): unknown
   header(name: string, value: string): unknown
   type(name: string): unknown
-  send(bytes: never): unknown
+  send(body: never): unknown
 }

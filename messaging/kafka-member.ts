@@ -1,5 +1,5 @@
 import { Consumer, type ConsumerGroupJoinPayload } from '@platformatic/kafka'
-import type { Log, Runtime } from '../platform/runtime.ts'
+import { type Log, type Runtime, WOKEN } from '../platform/runtime.ts'
 import type { Batch, PartitionLag } from './bus.ts'
 import { isKafkaError, isUnavailable, needsRejoin, within } from './kafka-faults.ts'
 import { createFetcher } from './kafka-fetcher.ts'
@@ -83,7 +83,7 @@ export function createMember(options: MemberOptions): Member {
       await Promise.race([...work, change.promise, runtime.sleep(limitMs, nap.signal)])
     } finally {
       wakers.delete(change.resolve)
-      nap.abort()
+      nap.abort(WOKEN)
     }
   }
 

@@ -39,12 +39,17 @@ export function createHttpClient(): { call: HttpClient; close(): Promise<void> }
   })
 
   async function call({ method, url, headers, body }: HttpCall, timeoutMs: number) {
+    // AbortSignal.timeout, which nothing can end early, is dearer.
+    const late = new AbortController()
+    const timer = setTimeout(() => late.abort(new Error(`no answer in ${timeoutMs} ms`)), timeoutMs)
     try {
-      const signal = AbortSignal.timeout(timeoutMs)
+      const { signal } = late
       const answer = await request(url, { dispatcher: agent, method, headers, body, signal })
       return { status: answer.statusCode, body: await answer.body.text() }
     } catch (error) {
       throw new HttpUnreachable(`${method} ${withoutQuery(url)}: ${sentence(error)}`, error)
+    } finally {
+      clearTimeout(timer)
     }
   }
 

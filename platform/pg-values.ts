@@ -27,13 +27,20 @@ export function decoderOf(oid: number): Decode {
 }
 
 function encodeArray(items: readonly unknown[]): string {
-  const parts = items.map((item) => {
-    if (Array.isArray(item)) return encodeArray(item)
-    const text = encodeValue(item)
-    return text === null ? 'NULL' : `"${text.replace(/["\\]/g, '\\$&')}"`
-  })
-  return `{${parts.join(',')}}`
+  let text = ''
+  for (const item of items) text += `${text === '' ? '{' : ','}${encodeItem(item)}`
+  return text === '' ? '{}' : `${text}}`
 }
+
+function encodeItem(item: unknown): string {
+  if (Array.isArray(item)) return encodeArray(item)
+  const text = encodeValue(item)
+  if (text === null) return 'NULL'
+  return SPECIAL.test(text) ? `"${text.replace(EACH_SPECIAL, '\\$&')}"` : `"${text}"`
+}
+
+const SPECIAL = /["\\]/
+const EACH_SPECIAL = /["\\]/g
 
 /** Reads one-dimensional arrays, such as `{1,NULL,"a \"quoted\" one"}`. */
 function decodeArray(text: string, decode: Decode): unknown[] {

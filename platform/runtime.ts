@@ -10,6 +10,10 @@ export interface Runtime {
   random(): number
 }
 
+/** The random bytes that one UUID takes, and how many are drawn in one go: a few cost as much as many. */
+const UUID_BYTES = 10
+const POOL_BYTES = 128 * UUID_BYTES
+
 export const systemRuntime: Runtime = {
   now: () => Date.now(),
   sleep: (durationMs, signal) =>
@@ -23,14 +27,42 @@ export const systemRuntime: Runtime = {
       const timer = setTimeout(finish, durationMs)
       signal?.addEventListener('abort', finish)
     }),
-  uuid: () => uuidV7(Date.now(), crypto.getRandomValues(new Uint8Array(10))),
+  uuid: createUuids(
+    () => Date.now(),
+    (bytes) => crypto.getRandomValues(bytes),
+  ),
   random: () => Math.random(),
 }
+
+/**
+ * The reason with which to end a sleep: without one, `abort` makes an error, with its stack, each
+ * time, and that costs more than the sleep.
+ */
+export const WOKEN = 'woken'
+
+function createUuids(
+  now: () => number,
+  fill: (bytes: Uint8Array<ArrayBuffer>) => void,
+): () => string {
+  const pool = new Uint8Array(POOL_BYTES)
+  let drawn = POOL_BYTES
+  return () => {
+    if (drawn === POOL_BYTES) {
+      fill(pool)
+      drawn = 0
+    }
+    drawn += UUID_BYTES
+    return uuidV7(now(), pool.subarray(drawn - UUID_BYTES, drawn))
+  }
+}
+
+const HEX = Array.from({ length: 256 }, (_, byte) => byte.toString(16).padStart(2, '0'))
 
 /** RFC 9562 version 7: 48 bits of milliseconds, then the version, the variant and 74 random bits. */
 export function uuidV7(epochMs: number, random: Uint8Array): string {
   const time = epochMs.toString(16).padStart(12, '0')
-  const tail = Array.from(random, (byte) => byte.toString(16).padStart(2, '0')).join('')
+  let tail = ''
+  for (const byte of random) tail += HEX[byte]
   const variant = ((random[2]! & 0x3f) | 0x80).toString(16)
   return `${time.slice(0, 8)}-${time.slice(8)}-7${tail.slice(1, 4)}-${variant}${tail.slice(6, 8)}-${tail.slice(8, 20)}`
 }

@@ -1,4 +1,4 @@
-import type { Runtime } from './runtime.ts'
+import { type Runtime, WOKEN } from './runtime.ts'
 
 /** A latch between those who notice that there is work and the one loop that does it. */
 export interface Signal {
@@ -14,7 +14,7 @@ export function createSignal(runtime: Runtime): Signal {
   return {
     raise() {
       raised = true
-      wakeUp?.abort()
+      wakeUp?.abort(WOKEN)
     },
     async wait(limitMs) {
       if (!raised) {

@@ -1,4 +1,4 @@
-import type { Runtime } from './runtime.ts'
+import { type Runtime, WOKEN } from './runtime.ts'
 
 /** Lets requests of this process wait until something happens to a key, without polling. */
 export interface Waiters<Value> {
@@ -28,7 +28,7 @@ export function createWaiters<Value>(runtime: Runtime): Waiters<Value> {
       const all = waiting.get(key) ?? new Set()
       waiting.set(key, all.add(settle))
       const cancel = () => {
-        timeout.abort()
+        timeout.abort(WOKEN)
         all.delete(settle)
         if (all.size === 0 && waiting.get(key) === all) waiting.delete(key)
       }
