@@ -1,6 +1,6 @@
 import type { Recording, Service } from './docs-recording.ts'
 import { type Party, type Step, stepsOf } from './docs-steps.ts'
-import { arrow, box, svg, words } from './docs-svg.ts'
+import { arrow, box, svg, type Tone, words } from './docs-svg.ts'
 
 /** Draws what happened in a scene from the top down, a lane for each who took part. */
 type Lane = Party | 'broker' | 'mailbox'
@@ -212,44 +212,55 @@ function lifeline(lane: Lane, bottom: number, backAt: number | undefined): strin
   return [line(top + 18, backAt, 'gone'), line(backAt, bottom, 'life')]
 }
 
+interface Sign {
+  readonly width: number
+  readonly text: string
+  /** About how wide the text is. */
+  readonly textWidth: number
+  draw(x: number): string
+}
+
 function legend(y: number, lanes: readonly Lane[]): string[] {
-  const items: { draw: (x: number) => string; text: string; width: number }[] = [
-    {
-      draw: (x) => box([x, y - 14], [10, 20], 'wait', 3),
-      text: 'the customer waits',
-      width: 126,
-    },
-    {
-      draw: (x) => arrow({ from: [x, y - 4], to: [x + 26, y - 4], tone: 'call' }),
-      text: 'HTTP call',
-      width: 92,
-    },
-    {
-      draw: (x) => arrow({ from: [x + 26, y - 4], to: [x, y - 4], tone: 'quiet', dashed: true }),
-      text: 'its answer',
-      width: 96,
-    },
-    {
-      draw: (x) => box([x, y - 10], [12, 12], 'commit', 3),
-      text: 'a transaction of its database',
-      width: 184,
-    },
-  ]
-  if (lanes.includes('broker')) {
-    items.push({
-      draw: (x) => arrow({ from: [x, y - 4], to: [x + 26, y - 4], tone: 'message' }),
-      text: 'a message, through its topic',
-      width: 194,
-    })
-  }
   let x = 24
   const marks = [`<line class="life" x1="20" y1="${y - 28}" x2="${WIDTH - 20}" y2="${y - 28}"/>`]
-  for (const { draw, text, width } of items) {
-    const gap = text.startsWith('the') || text.startsWith('a tr') ? 18 : 34
-    marks.push(draw(x), words(text, { at: [x + gap, y], look: 'soft' }))
-    x += width + 24
+  for (const { width, text, textWidth, draw } of signs(y - 4, lanes)) {
+    marks.push(draw(x), words(text, { at: [x + width + 8, y], look: 'soft' }))
+    x += width + textWidth + 32
   }
   return marks
+}
+
+function signs(y: number, lanes: readonly Lane[]): Sign[] {
+  const line = (from: number, to: number, tone: Tone, dashed = false) =>
+    arrow({ from: [from, y], to: [to, y], tone, dashed })
+  const message: Sign = {
+    width: 26,
+    text: 'a message, through its topic',
+    textWidth: 160,
+    draw: (x) => line(x, x + 26, 'message'),
+  }
+  return [
+    {
+      width: 10,
+      text: 'the customer waits',
+      textWidth: 107,
+      draw: (x) => box([x, y - 10], [10, 20], 'wait', 3),
+    },
+    { width: 26, text: 'HTTP call', textWidth: 57, draw: (x) => line(x, x + 26, 'call') },
+    {
+      width: 26,
+      text: 'its answer',
+      textWidth: 61,
+      draw: (x) => line(x + 26, x, 'quiet', true),
+    },
+    {
+      width: 12,
+      text: 'a transaction of its database',
+      textWidth: 164,
+      draw: (x) => box([x, y - 6], [12, 12], 'commit', 3),
+    },
+    ...(lanes.includes('broker') ? [message] : []),
+  ]
 }
 
 function sentenceOf(step: Step): string {
