@@ -183,4 +183,6 @@ if (import.meta.main) {
     console.error(`bench: ${(error as Error).stack}`)
     process.exitCode = 1
   }
+  // What a benchmark that failed had begun beside it ends with us.
+  process.exit()
 }

@@ -69,15 +69,20 @@ test('runs go in turn, the first pair only warms up, and each pair is a ratio', 
     reference: side('reference'),
     close: async () => void calls.push('close'),
   }
-  const bench: Bench = { ...EVENTS, open: async () => contest }
+  const cpuMs = { reach: 25, aim: 15 }
+  const bench: Bench = { ...EVENTS, cpuMs, open: async () => contest }
   const pace = { seconds: 1, rounds: 3, quick: false }
-  const [outcome, p99] = await alternate(bench, {} as never, pace, () => undefined)
+  const [outcome, p99, cpu] = await alternate(bench, {} as never, pace, () => undefined)
   assert.deepEqual(calls, [...Array(4).fill(['ours', 'reference']).flat(), 'close'])
   assert.deepEqual(outcome!.ratio, { min: 2, median: 2, max: 3 })
   assert.deepEqual(outcome!.figures.ours, { min: 10, median: 20, max: 30 })
   assert.deepEqual(outcome!.costs, { all: 20 })
   assert.equal(p99!.name, 'events p99')
   assert.deepEqual(p99!.figures.ours, { min: 20, median: 40, max: 60 })
+  assert.deepEqual(cpu!.ratio, { min: 10, median: 20, max: 30 })
+  assert.match(tableOf([cpu!]), /^events CPU +20 \(10 – 30\) +≤ 25 +≤ 15 .* yes$/m)
+  // Milliseconds of another machine say nothing against this one.
+  assert.equal(isFarShort({ ...cpu!, reach: 1 }), false)
 })
 
 test('in haste a ratio that is far off is measured again, and the median of three counts', async () => {

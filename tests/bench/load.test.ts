@@ -1,0 +1,83 @@
+import assert from 'node:assert/strict'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { test } from 'node:test'
+import { applyLoad, type Load, wholeAnswer } from './load.ts'
+
+/** A door that answers as it is told. */
+async function withDoor<T>(
+  answer: (nth: number) => number | 'cut',
+  work: (load: Load, asked: string[]) => Promise<T>,
+): Promise<T> {
+  const asked: string[] = []
+  const server = createServer((request, response) => {
+    let body = ''
+    request.on('data', (chunk: Buffer) => {
+      body += chunk
+    })
+    request.on('end', () => {
+      asked.push(
+        `${request.method} ${request.url} ${request.headers['x-interaction-style']} ${body}`,
+      )
+      const status = answer(asked.length)
+      if (status === 'cut') return request.socket.destroy()
+      const text = '"an id"'
+      response.writeHead(status, { 'content-length': text.length })
+      // In two pieces, as a network may bring it.
+      response.write(text.slice(0, 3))
+      response.end(text.slice(3))
+    })
+  })
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+  const load = { url, style: 'hybrid', connections: 3, accounts: ['a', 'b'], seconds: 30 }
+  try {
+    return await work(load, asked)
+  } finally {
+    server.close()
+  }
+}
+
+test('places so many orders for the accounts in turn, and counts what is accepted', async () => {
+  await withDoor(
+    (nth) => (nth === 4 ? 503 : 201),
+    async (load, asked) => {
+      const result = await applyLoad({ ...load, orders: 7 })
+      assert.equal(asked.length, 7)
+      assert.equal(asked[0], 'POST /orders?profileId=a hybrid {"productQuantity":1}')
+      assert.equal(asked.filter((line) => line.includes('profileId=b')).length, 3)
+      assert.equal(result.accepted, 6)
+      assert.deepEqual(result.refused, { 503: 1 })
+      assert.equal(result.latenciesMs.length, 7)
+    },
+  )
+})
+
+test('ends after its time', async () => {
+  await withDoor(
+    () => 201,
+    async (load) => {
+      const { accepted, seconds } = await applyLoad({ ...load, seconds: 0.2 })
+      assert.ok(accepted > 0)
+      assert.ok(seconds >= 0.2)
+    },
+  )
+})
+
+test('fails where a connection is closed that waits for an answer', async () => {
+  await withDoor(
+    (nth) => (nth === 2 ? 'cut' : 201),
+    async (load) => {
+      await assert.rejects(applyLoad({ ...load, connections: 1 }), /closed a connection|ECONNRESET/)
+    },
+  )
+})
+
+test('an answer counts when all of it has come', () => {
+  const answer = 'HTTP/1.1 402 Payment Required\r\nContent-Length: 4\r\nx: y\r\n\r\nbody'
+  assert.equal(wholeAnswer(Buffer.from(answer)), 402)
+  assert.equal(wholeAnswer(Buffer.from(answer.slice(0, -1))), undefined)
+  assert.equal(wholeAnswer(Buffer.from(answer.slice(0, 20))), undefined)
+  const endless = 'HTTP/1.1 200 OK\r\n\r\n'
+  assert.throws(() => wholeAnswer(Buffer.from(endless)), /without a length/)
+})
