@@ -68,10 +68,19 @@ function readStats(): ProcessStat[] {
     })
 }
 
-/** How often the threads of a process have gone to sleep of their own accord, and so were woken. */
-export function wakeUpsOf(pid: number): number {
-  return readdirSync(`/proc/${pid}/task`).reduce((sum, thread) => {
+export interface WakeUps {
+  readonly mainThread: number
+  /** That of V8's own as well, which collect garbage and compile. */
+  readonly allThreads: number
+}
+
+/** How often threads of a process have gone to sleep of their own accord, and so were woken. */
+export function wakeUpsOf(pid: number): WakeUps {
+  const counts = readdirSync(`/proc/${pid}/task`).map((thread) => {
     const status = readFileSync(`/proc/${pid}/task/${thread}/status`, 'utf8')
-    return sum + Number(/^voluntary_ctxt_switches:\s*(\d+)/m.exec(status)?.[1] ?? 0)
-  }, 0)
+    const count = Number(/^voluntary_ctxt_switches:\s*(\d+)/m.exec(status)?.[1] ?? 0)
+    return { isMain: Number(thread) === pid, count }
+  })
+  const sum = (of: typeof counts) => of.reduce((total, { count }) => total + count, 0)
+  return { mainThread: sum(counts.filter(({ isMain }) => isMain)), allThreads: sum(counts) }
 }

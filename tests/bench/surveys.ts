@@ -40,7 +40,8 @@ async function surveyIdle(stack: BenchStack, { quick }: Pace): Promise<SurveyTab
   const perSecond = (from: number, to: number) => inShort((to - from) / seconds)
   const rows = Object.keys(processes).map((name, index) => [
     name,
-    perSecond(before.wakeUps[index]!, after.wakeUps[index]!),
+    perSecond(before.wakeUps[index]!.mainThread, after.wakeUps[index]!.mainThread),
+    perSecond(before.wakeUps[index]!.allThreads, after.wakeUps[index]!.allThreads),
     perSecond(before.usage[name]!.cpuMs, after.usage[name]!.cpuMs),
     name in after.transactions
       ? perSecond(before.transactions[name]!, after.transactions[name]!)
@@ -49,7 +50,13 @@ async function surveyIdle(stack: BenchStack, { quick }: Pace): Promise<SurveyTab
   await program.stop()
   return {
     title: 'A process that has nothing to do, each second',
-    head: ['process', 'wake-ups', 'CPU ms', 'transactions'],
+    head: [
+      'process',
+      'wake-ups of its main thread',
+      'of all its threads',
+      'CPU ms',
+      'transactions',
+    ],
     rows,
   }
 }
