@@ -10,7 +10,7 @@ export type Tool =
   | { readonly kind: 'none'; readonly why: string }
 
 const run = promisify(execFile)
-const folder = join(homedir(), '.cache', 'trifold-deploy')
+export const cacheFolder = join(homedir(), '.cache', 'trifold-deploy')
 const BUILD_LIMIT_MS = 30 * 60_000
 const OUTPUT_LIMIT_BYTES = 64 * 1024 * 1024
 
@@ -66,13 +66,13 @@ export function findKwok(): Promise<Tool> {
 
 const CONTROL_PLANE = ['kube-apiserver', 'kube-controller-manager', 'kube-scheduler'] as const
 export type ControlPlanePrograms = Readonly<Record<(typeof CONTROL_PLANE)[number], string>>
-type NoTool = Extract<Tool, { kind: 'none' }>
+export type NoTool = Extract<Tool, { kind: 'none' }>
 
 /** The programs of a control plane, built the first time; that takes a quarter of an hour. */
 export async function findControlPlane(): Promise<
   { readonly kind: 'programs'; readonly programs: ControlPlanePrograms } | NoTool
 > {
-  const bin = join(folder, `kubernetes-v${KUBERNETES}`)
+  const bin = join(cacheFolder, `kubernetes-v${KUBERNETES}`)
   const programs = Object.fromEntries(
     CONTROL_PLANE.map((name) => [name, join(bin, name)]),
   ) as ControlPlanePrograms
@@ -83,7 +83,7 @@ export async function findControlPlane(): Promise<
   }
   console.log(`building ${missing.join(', ')} ${KUBERNETES}, once; this takes a quarter of an hour`)
   mkdirSync(bin, { recursive: true })
-  const module = mkdtempSync(join(folder, 'build-'))
+  const module = mkdtempSync(join(cacheFolder, 'build-'))
   try {
     for (const name of missing) {
       const failure = await buildKubernetes(module, name, bin)
@@ -130,11 +130,11 @@ async function buildKubernetes(
   return built.ok ? undefined : lastLine(built.output)
 }
 
-const lastLine = (text: string) => text.trim().split('\n').at(-1) ?? ''
+export const lastLine = (text: string) => text.trim().split('\n').at(-1) ?? ''
 
 async function goTool(name: string, source: string, linking: readonly string[]): Promise<Tool> {
   const version = source.slice(source.lastIndexOf('@') + 1)
-  const bin = join(folder, `${name}-${version}`)
+  const bin = join(cacheFolder, `${name}-${version}`)
   const command = join(bin, name)
   if (existsSync(command)) return { kind: 'tool', command }
   if (!(await tryCommand('go', ['version'])).ok) {
@@ -149,7 +149,7 @@ async function goTool(name: string, source: string, linking: readonly string[]):
 
 /** Programs that come as Python packages, in a virtual environment of their own. */
 export async function findPythonTool(name: keyof typeof PYTHON_PACKAGES): Promise<Tool> {
-  const environment = join(folder, 'venv')
+  const environment = join(cacheFolder, 'venv')
   const python = join(environment, 'bin', 'python')
   const command = join(environment, 'bin', name)
   if (!existsSync(python)) {

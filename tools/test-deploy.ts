@@ -3,7 +3,7 @@ import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:f
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
-import { parseAllDocuments } from 'yaml'
+import { parse, parseAllDocuments } from 'yaml'
 import { startProgram } from '../tests/e2e/program.ts'
 import {
   environmentFindings,
@@ -13,7 +13,10 @@ import {
   probePaths,
 } from './deploy-policies.ts'
 import { findHelm, findKubeScore, findPythonTool, type Tool, tryCommand } from './deploy-tools.ts'
+import { KAFKA_IMAGE } from './kafka.ts'
+import { IMAGE_MAJOR as POSTGRES_MAJOR } from './postgres.ts'
 import { repositoryFiles, root } from './repository-files.ts'
+import { testImage } from './test-image.ts'
 
 /**
  * Checks everything in deploy/ that can be checked without a cluster: image, compose file, charts. What
@@ -109,7 +112,12 @@ async function withTool(
   leftOut.push(`${name}: ${found.why}`)
 }
 
-const { values: options } = parseArgs({ options: { vendor: { type: 'boolean', default: false } } })
+const { values: options } = parseArgs({
+  options: {
+    vendor: { type: 'boolean', default: false },
+    image: { type: 'boolean', default: false },
+  },
+})
 if (options.vendor) {
   for (const chart of CHARTS) {
     const target = join(helmFolder, chart, 'charts', 'common')
@@ -120,8 +128,18 @@ if (options.vendor) {
 
 const folder = mkdtempSync(join(tmpdir(), 'trifold-deploy-'))
 try {
+  if (options.image) await image()
+  else await everythingElse()
+} finally {
+  rmSync(folder, { recursive: true, force: true })
+}
+for (const one of leftOut) console.log(`left out: ${one}`)
+if (failed) process.exitCode = 1
+
+async function everythingElse(): Promise<void> {
   const renderings: Record<string, readonly Manifest[]> = {}
   await step('the base image has the Node of package.json', baseImage)
+  await step('Kafka and PostgreSQL are of one version everywhere', async () => serverImages())
   await step('the charts carry the common chart as it is', async () => vendoredCharts())
   await step('the schemas of the services agree', async () => valueSchemas())
   await withTool('the Dockerfile (hadolint)', findPythonTool('hadolint'), (hadolint) =>
@@ -136,11 +154,25 @@ try {
   await withTool('values that the schemas refuse', Promise.resolve(helm), refusals)
   if (helm.kind === 'tool') await checkRendered(renderings)
   await step('the flow of helm test, and the paths of the probes', () => flow(renderings))
-} finally {
-  rmSync(folder, { recursive: true, force: true })
 }
-for (const one of leftOut) console.log(`left out: ${one}`)
-if (failed) process.exitCode = 1
+
+/** It is asked for by itself, since it takes minutes and starts servers: so it is never left out. */
+async function image(): Promise<void> {
+  const why = await testImage(async ({ name, run }) => {
+    const figures: string[] = []
+    await step(name, async () => {
+      try {
+        figures.push(await run())
+        return []
+      } catch (error) {
+        return [(error as Error).message]
+      }
+    })
+    for (const one of figures) console.log(`         ${one}`)
+    return figures.length > 0
+  })
+  if (why !== undefined) await step('the image', async () => [why])
+}
 
 async function checkRendered(renderings: Readonly<Record<string, readonly Manifest[]>>) {
   const files = Object.keys(renderings)
@@ -177,6 +209,24 @@ async function baseImage(): Promise<string[]> {
   return version === ours
     ? []
     : [`the base image is of Node ${version}, and package.json of ${ours}`]
+}
+
+/** What the compose file, the charts and `npm run stack` run. */
+function serverImages(): string[] {
+  const read = (path: string) => parse(readFileSync(join(root, 'deploy', path), 'utf8'))
+  const { services } = read('compose.yaml')
+  const { image: kafka } = read('helm/kafka/values.yaml')
+  const { image: postgres } = read('helm/common/values.yaml').exports.service.database
+  const nameOf = ({ repository, tag }: Record<string, string>) => `${repository}:${tag}`
+  const findings: string[] = []
+  if (new Set([services.kafka.image, nameOf(kafka), KAFKA_IMAGE]).size > 1) {
+    findings.push(`Kafka: ${services.kafka.image}, ${nameOf(kafka)}, ${KAFKA_IMAGE}`)
+  }
+  const major = `postgres:${POSTGRES_MAJOR}.`
+  if (services.postgres.image !== nameOf(postgres) || !nameOf(postgres).startsWith(major)) {
+    findings.push(`PostgreSQL: ${services.postgres.image}, ${nameOf(postgres)}, ${major}`)
+  }
+  return findings
 }
 
 function vendoredCharts(): string[] {

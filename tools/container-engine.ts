@@ -1,0 +1,137 @@
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
+import { cacheFolder, lastLine, type NoTool, tryCommand } from './deploy-tools.ts'
+import { findDocker } from './docker.ts'
+import { lastLines, startKept } from './kept-process.ts'
+import { until } from './until.ts'
+
+/** A Docker daemon, whose containers share our network. */
+export interface Engine {
+  readonly kind: 'engine'
+  /** Variables by which other clients of Docker find it. */
+  readonly environment: Readonly<Record<string, string>>
+  /** Runs the client; resolves with what it printed, rejects with what it said. */
+  docker(args: readonly string[]): Promise<string>
+  /** An image that has Node and npm, in place of the official one; undefined: that one can be pulled. */
+  baseImage(nodeVersion: string): Promise<string | undefined>
+  /** Ends the daemon if it is ours, with all that it holds. */
+  close(): Promise<void>
+}
+
+const READY_LIMIT_MS = 60_000
+const STOP_LIMIT_MS = 10_000
+const DEBIAN = 'bookworm'
+
+/** The daemon of this machine; else one of our own, where Docker is installed but does not run. */
+export async function startEngine(): Promise<Engine | NoTool> {
+  const docker = await findDocker()
+  if (docker.kind === 'daemon') {
+    return { ...clientOf({}), baseImage: async () => undefined, close: async () => undefined }
+  }
+  const installed = await tryCommand('dockerd', ['--version'])
+  if (!installed.ok || process.getuid?.() !== 0) return docker
+  return await startOwn()
+}
+
+function clientOf(environment: Readonly<Record<string, string>>) {
+  const settings = Object.entries(environment).map(([name, value]) => `${name}=${value}`)
+  return {
+    kind: 'engine',
+    environment,
+    async docker(args: readonly string[]) {
+      const { ok, stdout, output } = await tryCommand('env', [...settings, 'docker', ...args])
+      if (!ok) throw new Error(`docker ${args.slice(0, 2).join(' ')}: ${output.trim()}`)
+      return stdout
+    },
+  } as const
+}
+
+/**
+ * Without networks of its own, so that it changes none of the machine's. All of its processes are in a
+ * process namespace of their own, and with the first of them, which ends when we do, all others end.
+ */
+async function startOwn(): Promise<Engine> {
+  const folder = mkdtempSync(join(tmpdir(), 'trifold-docker-'))
+  const host = `unix://${join(folder, 'docker.sock')}`
+  const logFile = join(folder, 'dockerd.log')
+  const args = [
+    ...['--fork', '--pid', '--mount-proc', '--kill-child', 'dockerd', '-H', host],
+    ...['--data-root', join(folder, 'data'), '--exec-root', join(folder, 'exec')],
+    ...['--pidfile', join(folder, 'dockerd.pid'), '--bridge=none', '--ip-forward=false'],
+    ...['--iptables=false', '--ip6tables=false', '--ip-masq=false', '--userland-proxy=false'],
+  ]
+  const daemon = await startKept({ command: 'unshare', args, logFile })
+  // The client that comes with Debian has the classic builder alone.
+  const client = clientOf({ DOCKER_HOST: host, DOCKER_BUILDKIT: '0' })
+  const close = async () => {
+    // `unshare` heeds nothing gentler, and what the daemon keeps goes with its folder.
+    await daemon.stop(STOP_LIMIT_MS, 'SIGKILL')
+    rmSync(folder, { recursive: true, force: true })
+  }
+  try {
+    const answers = async () => (await client.docker(['version'])) !== ''
+    await until(answers, { limitMs: READY_LIMIT_MS, ended: daemon.ended })
+  } catch (cause) {
+    const said = lastLines(logFile, 4)
+    await close()
+    throw new Error(`dockerd does not start: ${said}`, { cause })
+  }
+  return { ...client, baseImage: (version) => standIn(client, version), close }
+}
+
+/**
+ * For a machine that reaches Debian's packages but no registry of images: Debian, and in it the Node of
+ * package.json with this machine's npm and certificates, laid out as in the official image.
+ */
+async function standIn({ docker }: Pick<Engine, 'docker'>, nodeVersion: string): Promise<string> {
+  const name = `trifold-base:${nodeVersion}-${DEBIAN}`
+  const folder = mkdtempSync(join(tmpdir(), 'trifold-base-'))
+  try {
+    cpSync(await debian(), join(folder, 'debian.tar'))
+    cpSync(process.execPath, join(folder, 'node'))
+    const { stdout: npm } = await tryCommand('sh', ['-c', 'readlink -f "$(command -v npm)"'])
+    cpSync(dirname(dirname(npm.trim())), join(folder, 'npm'), { recursive: true })
+    cpSync('/etc/ssl/certs/ca-certificates.crt', join(folder, 'certificates'))
+    writeFileSync(join(folder, 'Dockerfile'), STAND_IN)
+    await docker(['build', '--network', 'host', '--tag', name, folder])
+    return name
+  } finally {
+    rmSync(folder, { recursive: true, force: true })
+  }
+}
+
+const STAND_IN = `
+FROM scratch
+ADD debian.tar /
+COPY node /usr/local/bin/node
+COPY npm /usr/local/lib/node_modules/npm
+COPY certificates /etc/ssl/certs/ca-certificates.crt
+ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+ENV NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt
+RUN ln -s ../lib/node_modules/npm/bin/npm-cli.js /usr/local/bin/npm && \\
+    groupadd --gid 1000 node && useradd --uid 1000 --gid 1000 --create-home node
+CMD ["node"]
+`
+
+/** Its smallest system, as an archive, made the first time. */
+async function debian(): Promise<string> {
+  const file = join(cacheFolder, `debian-${DEBIAN}.tar`)
+  if (existsSync(file)) return file
+  mkdirSync(cacheFolder, { recursive: true })
+  console.log('making the base image of Debian packages, once; this takes a minute or two')
+  const unfinished = join(cacheFolder, `debian-${DEBIAN}-${process.pid}.tar`)
+  const args = ['--variant=minbase', '--include=ca-certificates', DEBIAN, unfinished]
+  const { ok, output } = await tryCommand('mmdebstrap', args)
+  if (!ok) throw new Error(`mmdebstrap (apt-get install mmdebstrap): ${lastLine(output)}`)
+  renameSync(unfinished, file)
+  return file
+}
