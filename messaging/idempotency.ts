@@ -145,11 +145,17 @@ export function repeat(
 export function sendStored<Reply extends RawReply>(reply: Reply, answer: StoredAnswer): Reply {
   const { status, body } = answer
   reply.code(status)
-  reply.type(status < 400 ? 'application/json; charset=utf-8' : 'application/problem+json')
-  const { retryable } = (status < 400 ? {} : JSON.parse(body)) as { retryable?: boolean }
+  if (status < 400) {
+    reply.type('application/json; charset=utf-8')
+    // Text that has a type is sent as it is: it is finished JSON.
+    reply.send(body as never)
+    return reply
+  }
+  reply.type('application/problem+json')
+  const { retryable } = JSON.parse(body) as { retryable?: boolean }
   if (retryable) reply.header('retry-after', RETRY_AFTER_SECONDS)
-  // Text that has a type is sent as it is: it is finished JSON.
-  reply.send(body as never)
+  // As bytes: Fastify adds a charset to the type of text, and this type has none.
+  reply.send(new TextEncoder().encode(body) as never)
   return reply
 }
 
