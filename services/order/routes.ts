@@ -38,6 +38,8 @@ export interface OrderRoutes {
     trace: TraceContext
   }) => Promise<Applied>
   readonly find: (orderId: string) => Promise<StoredOrder | undefined>
+  /** What a request with this Idempotency-Key is answered, once that is known. */
+  readonly findAnswer: (key: string) => Promise<StoredAnswer | null | undefined>
   readonly list: (
     profileId: string,
     page: { limit: number; cursor?: string },
@@ -179,10 +181,21 @@ async function placeAndSettle(routes: OrderRoutes, placement: Placement): Promis
     if (settled === undefined || settled.state === 'PENDING') {
       throw new Fault('OUTCOME_UNKNOWN', { orderId: order.id })
     }
-    return outcomeAnswer(settled)
+    return await settledAnswer(routes, settled)
   } finally {
     outcome?.cancel()
   }
+}
+
+/**
+ * A request that hears late may find that the order was approved, that another with the same key was told
+ * so, and that the order was given back since. The key has one answer, whoever asks.
+ */
+async function settledAnswer(routes: OrderRoutes, settled: StoredOrder): Promise<StoredAnswer> {
+  const { idempotencyKey: key, reason } = settled
+  const mayBeGivenBack = reason === 'DELETED' || reason === 'REFUNDED'
+  const told = key !== null && mayBeGivenBack ? await routes.findAnswer(key) : undefined
+  return told ?? outcomeAnswer(settled)
 }
 
 async function findSettled(

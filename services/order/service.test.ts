@@ -357,4 +357,28 @@ describe('an Idempotency-Key', () => {
     assert.deepEqual([again.status, again.body], [status, body])
     assert.equal(status, 503)
   })
+
+  test('has one answer, also for a first request that learns late what was told meanwhile', async () => {
+    const accountId = newAccount()
+    const key = `key-${accountId}`
+    billing.answerWith('hang')
+    const first = keyed(accountId, key, 'http')
+    await until(() => billing.about(accountId).length > 0)
+    const [order] = await database.query<{ id: string }>(
+      'select id from orders.orders where profile_id = $1',
+      [accountId],
+    )
+    // Another instance settled it and told who asked again; he gave the order back. No signal came.
+    await database.query(
+      `update orders.idempotency set status = 201, body = to_json($2::text)::text where key = $1`,
+      [key, order!.id],
+    )
+    await database.query(
+      `with unwatched as (delete from orders.watch where order_id = $1)
+       update orders.orders set state = 'CANCELED', reason = 'DELETED' where id = $1`,
+      [order!.id],
+    )
+    const { status, body } = await first
+    assert.deepEqual([status, body], [201, order!.id])
+  })
 })

@@ -119,6 +119,7 @@ export async function createOrderService(
     place,
     apply,
     awaitOutcome: outcomes.wait,
+    findAnswer: async (key) => (await idempotency.find(database, [key])).get(key)?.answer,
   })
   await app.ready()
   observePending(parts)
