@@ -11,9 +11,10 @@ export interface NewmanFolder {
 }
 
 const COLLECTION = 'tests/acceptance/trifold.postman_collection.json'
+const LAST_LINES = 40
 const ADDRESS = 'http://127.0.0.1:8000'
 
-/** Rejects where an assertion fails, with newman's output. */
+/** Rejects where an assertion fails, and tells which. */
 export async function runNewman(url: string): Promise<NewmanFolder[]> {
   const args = ['run', COLLECTION, '--env-var', `baseUrl=${url}`, '--color', 'off']
   const newman = spawn(process.execPath, ['node_modules/newman/bin/newman.js', ...args], {
@@ -22,7 +23,11 @@ export async function runNewman(url: string): Promise<NewmanFolder[]> {
   })
   const ended = new Promise<number | null>((resolve) => newman.once('close', resolve))
   const output = await text(newman.stdout)
-  if ((await ended) !== 0) throw new Error(`newman failed:\n${output}`)
+  if ((await ended) !== 0) {
+    // What failed is told at the end.
+    const last = output.trimEnd().split('\n').slice(-LAST_LINES).join('\n')
+    throw new Error(`newman failed:\n${last}`)
+  }
   return readNewman(output.replaceAll(url, ADDRESS))
 }
 

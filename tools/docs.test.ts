@@ -12,7 +12,7 @@ const documents = files.filter((path) => path.endsWith('.md'))
 const { scripts } = JSON.parse(read('package.json')) as { scripts: Record<string, string> }
 
 describe('the documents', () => {
-  test('have the tables that the code makes; npm run docs writes them', async () => {
+  test('have the tables, pictures and results of the code as it is; npm run docs writes them', async () => {
     const behind = (await generatedDocuments()).filter(({ text, expected }) => text !== expected)
     assert.deepEqual(
       behind.map(({ path }) => path),
