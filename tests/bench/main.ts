@@ -124,10 +124,15 @@ async function run({ benches, surveys, ...pace }: Options): Promise<Results> {
   const outcomes: Outcome[] = []
   const tables: SurveyTable[] = []
   try {
-    for (const bench of benches) outcomes.push(...(await alternate(bench, stack, pace, say)))
+    for (const bench of benches) {
+      outcomes.push(...(await alternate(bench, stack, pace, say)))
+      // What is measured stays measured when a later one fails.
+      report({ outcomes, tables })
+    }
     for (const survey of surveys) {
       say(`looks at ${survey.name}`)
       tables.push(await survey.run(stack, pace))
+      report({ outcomes, tables })
     }
   } finally {
     await stack.close()
@@ -170,7 +175,6 @@ if (import.meta.main) {
     if (options === undefined) console.log(USAGE)
     else {
       const results = await run(options)
-      report(results)
       if (options.write) document(results, options)
       const { outcomes, tables } = results
       if (outcomes.length > 0) console.log(`\n${tableOf(outcomes)}\n\n${costLines(outcomes)}`)
