@@ -86,9 +86,7 @@ export async function createOrderService(
   }
 
   const relay = startRelay({
-    ...parts,
-    schema: SCHEMA,
-    outbox,
+    ...{ ...parts, schema: SCHEMA, outbox },
     call: billingCalls({
       http: parts.http,
       billingUrl: config.BILLING_URL,
