@@ -16,12 +16,20 @@ export interface OutboxMessage {
   readonly eventId: string
   readonly body: string
   readonly headers: Readonly<Record<string, string>>
+  /** Nobody waits for it: it may leave a moment later, together with others. */
+  readonly canWait?: true
 }
 
 export interface OutboxRow extends OutboxMessage {
   readonly id: bigint
   /** Failed tries so far. */
   readonly attempts: number
+}
+
+/** A row that was just committed. */
+export interface NewRow extends OutboxRow {
+  /** No older row of its carrier and key was there. */
+  readonly isFirst: boolean
 }
 
 /** What became of a try: gone for good, to be tried again later, or never going to succeed. */
@@ -104,6 +112,11 @@ select carrier, lane, destination, key, event_id, body, headers, $8, $8
 from unnest($1::text[], $2::smallint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[])
   with ordinality as m (carrier, lane, destination, key, event_id, body, headers, place)
 order by place`
+  const insertCalls = `${insert}
+returning id, carrier = 'broker' or not exists (
+  select from ${schema}.outbox p
+  where p.carrier <> 'broker' and p.carrier = outbox.carrier and p.key = outbox.key
+    and p.id < outbox.id) as is_first`
   // That delivered rows are gone need not survive the server: they would be sent again, as after any
   // crash in between, and are known by their ids. So nobody waits for the disk.
   const hasty = `(select set_config('synchronous_commit', 'off', true)) = 'off'`
@@ -138,11 +151,32 @@ select carrier, count(*)::integer as rows, min(created) as oldest
 from ${schema}.outbox group by carrier`
 
   const written = new WeakMap<Queryable, Map<Carrier, Set<number>>>()
+  const fresh = new WeakMap<Queryable, NewRow[]>()
+  const urgent = new WeakMap<Queryable, Set<Carrier>>()
+
+  function keepNew(
+    tx: Queryable,
+    messages: readonly OutboxMessage[],
+    rows: readonly { id: bigint; is_first: boolean }[],
+  ): void {
+    const calls = messages.flatMap((message, index): NewRow[] => {
+      const { id, is_first: isFirst } = rows[index]!
+      return message.carrier === 'broker' ? [] : [{ ...message, id, attempts: 0, isFirst }]
+    })
+    fresh.set(tx, [...(fresh.get(tx) ?? []), ...calls])
+  }
 
   return {
     /** The carriers that have rows from this transaction, each with the lanes that these are in. */
     writtenBy: (tx: Queryable): ReadonlyMap<Carrier, ReadonlySet<number>> =>
       written.get(tx) ?? new Map(),
+
+    /** Whether somebody waits for what this transaction wrote for a carrier. */
+    isUrgent: (tx: Queryable, carrier: Carrier): boolean => urgent.get(tx)?.has(carrier) ?? false,
+
+    /** The calls or letters from this transaction, in the order in which they are to be delivered. */
+    newRows: (tx: Queryable, carrier: Carrier): readonly NewRow[] =>
+      (fresh.get(tx) ?? []).filter((row) => row.carrier === carrier),
 
     /** Writes messages within the transaction of the change that causes them. */
     async enqueue(tx: Queryable, messages: readonly OutboxMessage[], now: number): Promise<void> {
@@ -150,19 +184,27 @@ from ${schema}.outbox group by carrier`
       const lanes = messages.map((message) => laneOf(message.key))
       const byCarrier = written.get(tx) ?? new Map<Carrier, Set<number>>()
       written.set(tx, byCarrier)
-      for (const [index, { carrier }] of messages.entries()) {
+      const hurried = urgent.get(tx) ?? new Set<Carrier>()
+      urgent.set(tx, hurried)
+      for (const [index, { carrier, canWait }] of messages.entries()) {
+        if (!canWait) hurried.add(carrier)
         byCarrier.set(carrier, (byCarrier.get(carrier) ?? new Set()).add(lanes[index]!))
       }
-      await tx.query(insert, [
-        messages.map((message) => message.carrier),
-        lanes,
-        messages.map((message) => message.destination),
-        messages.map((message) => message.key),
-        messages.map((message) => message.eventId),
-        messages.map((message) => message.body),
-        messages.map((message) => JSON.stringify(message.headers)),
-        new Date(now),
-      ])
+      const isAllForBroker = messages.every(({ carrier }) => carrier === 'broker')
+      const rows = await tx.query<{ id: bigint; is_first: boolean }>(
+        isAllForBroker ? insert : insertCalls,
+        [
+          messages.map((message) => message.carrier),
+          lanes,
+          messages.map((message) => message.destination),
+          messages.map((message) => message.key),
+          messages.map((message) => message.eventId),
+          messages.map((message) => message.body),
+          messages.map((message) => JSON.stringify(message.headers)),
+          new Date(now),
+        ],
+      )
+      if (!isAllForBroker) keepNew(tx, messages, rows)
     },
 
     /** Removes what the broker acknowledged and reads what comes next, in one write. */

@@ -50,6 +50,25 @@ describe('rows for the broker', () => {
     assert.equal(read.messages[0]?.text, all.find(({ key }) => key === read.messages[0]?.key)?.body)
   })
 
+  test('for which nobody waits gather for a moment, and go with what is urgent', async (t) => {
+    const { start, put, isEmpty, clock } = await setUp(t)
+    const { counting, batches } = await openBus(t)
+    start({ bus: counting })
+    await settle()
+    const patient = { ...message('m1', 'k', 'broker'), canWait: true } as const
+    await put([patient])
+    await put([{ ...patient, eventId: 'm2' }])
+    await settle()
+    assert.deepEqual(batches, [])
+    clock.moveOn(100)
+    await isEmpty()
+    assert.deepEqual(batches, [2])
+    await put([{ ...patient, eventId: 'm3' }])
+    await put([message('m4', 'k', 'broker')])
+    await isEmpty()
+    assert.deepEqual(batches, [2, 2])
+  })
+
   test('wait while the broker is away, and go when it is back', async (t) => {
     const { start, put, waiting, clock } = await setUp(t)
     const { broker, counting, read, batches } = await openBus(t)

@@ -1,4 +1,3 @@
-import { traceIds } from '../contracts/trace-context.ts'
 import type { Database, Queryable } from '../platform/database.ts'
 import { backoffMs, type Log, type Runtime, WOKEN } from '../platform/runtime.ts'
 import { createSignal, type Signal } from '../platform/signal.ts'
@@ -6,18 +5,11 @@ import type { Telemetry } from '../platform/telemetry.ts'
 import { noTracing, type Tracer } from '../platform/tracing.ts'
 import { createWaiters } from '../platform/waiters.ts'
 import type { Bus } from './bus.ts'
-import { setAside } from './dead-letters.ts'
 import { holdLanes } from './lanes.ts'
 import { beginSend } from './message-spans.ts'
-import {
-  type Carrier,
-  type Delivery,
-  LANES,
-  type Outbox,
-  type OutboxRow,
-  type Postponed,
-} from './outbox.ts'
+import { type Carrier, LANES, type NewRow, type Outbox, type OutboxRow } from './outbox.ts'
 import { observeOutbox } from './outbox-metrics.ts'
+import { type CallsContext, type Deliver, relayCalls } from './relay-calls.ts'
 import { listenToPeers } from './relay-peers.ts'
 
 /**
@@ -42,8 +34,6 @@ export interface Watch {
   cancel(): void
 }
 
-export type Deliver = (row: OutboxRow) => Promise<Delivery>
-
 export interface RelayOptions {
   readonly database: Database
   readonly schema: string
@@ -59,16 +49,23 @@ export interface RelayOptions {
 }
 
 const BROKER_BATCH = 1000
-const CALLS_AT_ONCE = 128
 /** Who has been heard of for so short a time may not have its share of the lanes yet. */
 const PEER_HEARD_MS = 10_000
 /** How long an idle relay waits before it looks for rows that another process left behind. */
 const IDLE_MS = 1_000
+/** So long do rows for which nobody waits gather before they leave. */
+const GATHER_MS = 50
 const RETRY_BASE_MS = 100
 const RETRY_MAX_MS = 5_000
 const LAST_SEND_MS = 2_000
 
-type Loop = { readonly carrier: Carrier; readonly signal: Signal; readonly done: Promise<void> }
+interface Loop {
+  readonly carrier: Carrier
+  readonly signal: Signal
+  /** Begins with rows that were just committed; says whether it has taken them all. */
+  readonly offer?: (rows: readonly NewRow[]) => boolean
+  readonly done: Promise<void>
+}
 
 export function startRelay(options: RelayOptions): Relay {
   const { runtime, log, outbox } = options
@@ -95,14 +92,13 @@ export function startRelay(options: RelayOptions): Relay {
       if (hasPeers()) peers.tellTried()
     },
   }
-  const begin = (carrier: Carrier, run: (signal: Signal) => Promise<void>) => {
-    const signal = createSignal(runtime)
-    loops.push({ carrier, signal, done: run(signal) })
-  }
   const { bus, call, letter } = options
-  if (bus) begin('broker', (signal) => relayToBroker(context, signal, bus))
-  if (call) begin('http', (signal) => relayCalls(context, signal, 'http', call))
-  if (letter) begin('letter', (signal) => relayCalls(context, signal, 'letter', letter))
+  if (bus) {
+    const signal = createSignal(runtime)
+    loops.push({ carrier: 'broker', signal, done: relayToBroker(context, signal, bus) })
+  }
+  if (call) loops.push(relayCalls(context, 'http', call))
+  if (letter) loops.push(relayCalls(context, 'letter', letter))
   observeOutbox(
     options,
     loops.map(({ carrier }) => carrier),
@@ -111,7 +107,11 @@ export function startRelay(options: RelayOptions): Relay {
   return {
     wake(committed) {
       const written = outbox.writtenBy(committed)
-      for (const { carrier, signal } of loops) if (written.has(carrier)) signal.raise()
+      for (const { carrier, signal, offer } of loops) {
+        if (!written.has(carrier) || offer?.(outbox.newRows(committed, carrier))) continue
+        if (outbox.isUrgent(committed, carrier)) signal.raise()
+        else signal.raiseIn(GATHER_MS)
+      }
       const own = new Set(lanes.held())
       const isForOthers = [...written.values()].some((into) => !into.isSubsetOf(own))
       if (isForOthers) peers.wakeOthers()
@@ -167,13 +167,7 @@ function watchTries({ runtime, outbox, database, log }: RelayOptions) {
   }
 }
 
-interface LoopContext extends RelayOptions {
-  readonly stopped: AbortSignal
-  readonly lanes: () => readonly number[]
-  readonly wasTried: (eventId: string) => void
-  /** What became of calls is in the database. */
-  readonly wereWritten: () => void
-}
+interface LoopContext extends RelayOptions, CallsContext {}
 
 /** select, send, then the delete of that batch together with the next select. */
 async function relayToBroker(at: LoopContext, signal: Signal, bus: Bus): Promise<void> {
@@ -245,143 +239,4 @@ const encoder = new TextEncoder()
 function toBusMessage(row: OutboxRow) {
   const { destination: topic, key, headers } = row
   return { topic, key, headers, value: encoder.encode(row.body) }
-}
-
-interface Tried {
-  readonly done: bigint[]
-  readonly postponed: Postponed[]
-  /** Keys whose rows are done: what else there is of them can be read as these are removed. */
-  readonly free: string[]
-  /** Keys of which a row is postponed. */
-  readonly held: string[]
-}
-
-const nothingTried = (): Tried => ({ done: [], postponed: [], free: [], held: [] })
-
-/**
- * Calls run on their own while the loop goes on; a key is busy from the moment its rows are read
- * until what became of them is written, so nothing of that key can overtake.
- */
-async function relayCalls(
-  at: LoopContext,
-  signal: Signal,
-  carrier: 'http' | 'letter',
-  deliver: Deliver,
-): Promise<void> {
-  const { outbox, database, runtime } = at
-  const busy = new Map<string, Promise<void>>()
-  let tried = nothingTried()
-  let failing = false
-  let hurriedAt = Number.NEGATIVE_INFINITY
-
-  async function deliverInOrder(rows: readonly OutboxRow[]): Promise<void> {
-    const key = rows[0]!.key
-    let isHeld = false
-    for (const row of rows) {
-      const delivery = await attempt(at, carrier, deliver, row)
-      at.wasTried(row.eventId)
-      if (delivery.kind === 'retry') {
-        failing = true
-        isHeld = true
-        const waitMs = backoffMs(row.attempts, RETRY_BASE_MS, RETRY_MAX_MS, runtime.random())
-        const due = new Date(runtime.now() + waitMs)
-        tried.postponed.push({ id: row.id, due, error: delivery.error })
-        break
-      }
-      tried.done.push(row.id)
-      // Not at each success: rows that fail for themselves would never come to rest.
-      if (failing && runtime.now() - hurriedAt >= RETRY_MAX_MS) {
-        failing = false
-        hurriedAt = runtime.now()
-        await outbox.hurry(database, carrier, runtime.now()).catch(() => undefined)
-      }
-    }
-    tried[isHeld ? 'held' : 'free'].push(key)
-    signal.raise()
-  }
-
-  while (!at.stopped.aborted || busy.size > 0) {
-    const flushing = tried
-    tried = nothingTried()
-    const ended = [...flushing.free, ...flushing.held]
-    try {
-      const room = at.stopped.aborted ? 0 : CALLS_AT_ONCE - (busy.size - ended.length)
-      const lanes = room > 0 ? at.lanes() : []
-      const free = new Set(flushing.free)
-      const busyKeys = [...busy.keys()].filter((key) => !free.has(key))
-      const isIdle = lanes.length === 0 && ended.length === 0
-      const rows = isIdle
-        ? []
-        : await outbox.takeCalls(database, carrier, flushing, lanes, busyKeys, runtime.now(), room)
-      for (const key of ended) busy.delete(key)
-      if (ended.length > 0) at.wereWritten()
-      for (const group of byKey(rows)) busy.set(group[0]!.key, deliverInOrder(group))
-      // Rows that were committed meanwhile, and calls that ended, have raised the signal.
-      if (!at.stopped.aborted || busy.size > 0) {
-        await signal.wait(failing ? RETRY_BASE_MS : IDLE_MS)
-      }
-    } catch (error) {
-      at.log.warn({ err: error, carrier }, 'the relay cannot read or write its outbox')
-      tried = {
-        done: [...flushing.done, ...tried.done],
-        postponed: [...flushing.postponed, ...tried.postponed],
-        free: [...flushing.free, ...tried.free],
-        held: [...flushing.held, ...tried.held],
-      }
-      if (at.stopped.aborted) break
-      await runtime.sleep(RETRY_MAX_MS / 5, at.stopped)
-    }
-  }
-  await Promise.all(busy.values())
-}
-
-/** One try; a row that can never succeed is set aside first and only then counts as done. */
-async function attempt(
-  at: LoopContext,
-  carrier: Carrier,
-  deliver: Deliver,
-  row: OutboxRow,
-): Promise<Delivery> {
-  try {
-    const delivery = await deliver(row)
-    if (delivery.kind === 'poison') {
-      await setAside(at.database, at.schema, [
-        {
-          id: at.runtime.uuid(),
-          source: 'outbox',
-          topic: `${carrier}:${row.destination}`,
-          partition: 0,
-          offset: row.id,
-          key: row.key,
-          value: encoder.encode(row.body),
-          headers: row.headers,
-          eventId: row.eventId,
-          code: 'UNDELIVERABLE',
-          reason: delivery.reason,
-          created: new Date(at.runtime.now()),
-        },
-      ])
-      const about = { row: row.eventId, ...traceIds(row.headers) }
-      at.log.error({ ...about, reason: delivery.reason }, 'a message was set aside')
-      at.telemetry.count('trifold_dead_letters_total', { source: 'outbox' })
-    }
-    const failed = delivery.kind === 'retry'
-    const name = failed ? 'trifold_outbox_failures_total' : 'trifold_outbox_delivered_total'
-    at.telemetry.count(name, { carrier })
-    return delivery
-  } catch (error) {
-    at.log.warn({ err: error, row: row.eventId, ...traceIds(row.headers) }, 'a delivery failed')
-    at.telemetry.count('trifold_outbox_failures_total', { carrier })
-    return { kind: 'retry', error: String(error) }
-  }
-}
-
-function byKey(rows: readonly OutboxRow[]): OutboxRow[][] {
-  const groups = new Map<string, OutboxRow[]>()
-  for (const row of rows) {
-    const group = groups.get(row.key)
-    if (group) group.push(row)
-    else groups.set(row.key, [row])
-  }
-  return [...groups.values()]
 }

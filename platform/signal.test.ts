@@ -63,3 +63,25 @@ test('a wait ends by itself after its limit', async () => {
   await waiting
   assert.deepEqual(asked, [250])
 })
+
+test('a signal that is to be raised later ends a wait then, once for all that asked', async () => {
+  const { runtime, asked, ends } = frozen()
+  const signal = createSignal(runtime)
+  signal.raiseIn(25)
+  signal.raiseIn(25)
+  assert.deepEqual(asked, [25])
+  const waiting = signal.wait(1_000)
+  assert.ok(await isPending(waiting))
+  ends[0]!()
+  await waiting
+  assert.ok(await isPending(signal.wait(1_000)))
+})
+
+test('a signal that is raised before it was due is not raised a second time', async () => {
+  const { runtime } = frozen()
+  const signal = createSignal(runtime)
+  signal.raiseIn(25)
+  signal.raise()
+  await signal.wait(1_000)
+  assert.ok(await isPending(signal.wait(1_000)))
+})

@@ -115,6 +115,7 @@ test('a balance goes to the balance stream, named for its account and version', 
     eventId,
     body: JSON.stringify({ accountId, balance: 1.23, version: 7, updated }),
     headers: { ...cloudEvent(eventId, 'BALANCE_CHANGED'), traceparent },
+    canWait: true,
   })
 })
 

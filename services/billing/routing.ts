@@ -61,6 +61,7 @@ export function balanceChanged(account: Account, at: Companions): OutboxMessage 
     eventId: id,
     body: JSON.stringify(body),
     headers: eventHeaders('BALANCE_CHANGED', 'billing', at.now, { id, ...traceOf(at) }),
+    canWait: true,
   }
 }
 

@@ -2,7 +2,7 @@ import { mkdir, open, readdir, rename } from 'node:fs/promises'
 import { join } from 'node:path'
 import { createTransport } from 'nodemailer'
 import MailComposer from 'nodemailer/lib/mail-composer/index.js'
-import type { Deliver } from '../../messaging/relay.ts'
+import type { Deliver } from '../../messaging/relay-calls.ts'
 
 /**
  * The carrier of letters: a mail server where one is configured, else a Maildir that any mail reader

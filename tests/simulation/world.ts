@@ -1,6 +1,6 @@
 import type { InteractionStyle } from '../../contracts/style.ts'
 import type { Bus, BusMessage, OutgoingMessage } from '../../messaging/bus.ts'
-import type { Deliver } from '../../messaging/relay.ts'
+import type { Deliver } from '../../messaging/relay-calls.ts'
 import type { ServiceParts } from '../../messaging/service.ts'
 import { TOPICS } from '../../messaging/topics.ts'
 import { type Broker, createBroker, type LostMessage, type Share } from './broker.ts'

@@ -1,0 +1,207 @@
+import { traceIds } from '../contracts/trace-context.ts'
+import type { Database } from '../platform/database.ts'
+import { backoffMs, type Log, type Runtime } from '../platform/runtime.ts'
+import { createSignal } from '../platform/signal.ts'
+import type { Telemetry } from '../platform/telemetry.ts'
+import { setAside } from './dead-letters.ts'
+import {
+  type Delivery,
+  laneOf,
+  type NewRow,
+  type Outbox,
+  type OutboxRow,
+  type Postponed,
+} from './outbox.ts'
+
+/**
+ * Calls and letters: each row is a delivery of its own, in order within a key, keys side by side. Rows
+ * that were just committed are begun with at once, from memory; all others are read from the outbox,
+ * which is also where what became of each is written.
+ */
+export type Deliver = (row: OutboxRow) => Promise<Delivery>
+
+export interface CallsContext {
+  readonly database: Database
+  readonly schema: string
+  readonly outbox: Outbox
+  readonly runtime: Runtime
+  readonly log: Log
+  readonly telemetry: Telemetry
+  readonly stopped: AbortSignal
+  readonly lanes: () => readonly number[]
+  readonly wasTried: (eventId: string) => void
+  /** What became of calls is in the database. */
+  readonly wereWritten: () => void
+}
+
+const CALLS_AT_ONCE = 128
+const IDLE_MS = 1_000
+const RETRY_BASE_MS = 100
+const RETRY_MAX_MS = 5_000
+/** That a row is delivered is written with whatever else there is to do, or after so long a time. */
+const GATHER_MS = 25
+
+interface Tried {
+  readonly done: bigint[]
+  readonly postponed: Postponed[]
+  /** Keys whose rows are done: what else there is of them can be read as these are removed. */
+  readonly free: string[]
+  /** Keys of which a row is postponed. */
+  readonly held: string[]
+}
+
+const nothingTried = (): Tried => ({ done: [], postponed: [], free: [], held: [] })
+
+/**
+ * A key is busy from the moment its rows are begun with until what became of them is written, so
+ * nothing of that key can overtake.
+ */
+export function relayCalls(at: CallsContext, carrier: 'http' | 'letter', deliver: Deliver) {
+  const { outbox, database, runtime } = at
+  const signal = createSignal(runtime)
+  const busy = new Map<string, Promise<void>>()
+  /** Busy keys that have more rows. */
+  const awaited = new Set<string>()
+  let tried = nothingTried()
+  let failing = false
+  let hurriedAt = Number.NEGATIVE_INFINITY
+
+  async function deliverInOrder(rows: readonly OutboxRow[]): Promise<void> {
+    const key = rows[0]!.key
+    let isHeld = false
+    for (const row of rows) {
+      const delivery = await attempt(at, carrier, deliver, row)
+      at.wasTried(row.eventId)
+      if (delivery.kind === 'retry') {
+        failing = true
+        isHeld = true
+        const waitMs = backoffMs(row.attempts, RETRY_BASE_MS, RETRY_MAX_MS, runtime.random())
+        const due = new Date(runtime.now() + waitMs)
+        tried.postponed.push({ id: row.id, due, error: delivery.error })
+        break
+      }
+      tried.done.push(row.id)
+      // Not at each success: rows that fail for themselves would never come to rest.
+      if (failing && runtime.now() - hurriedAt >= RETRY_MAX_MS) {
+        failing = false
+        hurriedAt = runtime.now()
+        await outbox.hurry(database, carrier, runtime.now()).catch(() => undefined)
+      }
+    }
+    tried[isHeld ? 'held' : 'free'].push(key)
+    const isLast = busy.size === tried.free.length + tried.held.length
+    const isUrgent = isHeld || isLast || busy.size > CALLS_AT_ONCE / 2
+    if (awaited.delete(key) || isUrgent || at.stopped.aborted) signal.raise()
+    else signal.raiseIn(GATHER_MS)
+  }
+
+  function begin(rows: readonly OutboxRow[]): void {
+    for (const [key, ofKey] of Map.groupBy(rows, (row) => row.key)) {
+      busy.set(key, deliverInOrder(ofKey))
+    }
+  }
+
+  /** Begins with rows that were just committed; false where the outbox has to be read for some. */
+  function offer(rows: readonly NewRow[]): boolean {
+    const lanes = new Set(at.lanes())
+    const room = at.stopped.aborted ? 0 : Math.max(0, CALLS_AT_ONCE - busy.size)
+    const ready: OutboxRow[] = []
+    for (const row of rows) {
+      if (busy.has(row.key)) awaited.add(row.key)
+      else if (row.isFirst && lanes.has(laneOf(row.key))) ready.push(row)
+    }
+    begin(ready.slice(0, room))
+    return Math.min(ready.length, room) === rows.length
+  }
+
+  /** Writes what became of rows and reads what is due, in one statement. */
+  async function take(flushing: Tried, ended: readonly string[]): Promise<OutboxRow[]> {
+    const room = at.stopped.aborted ? 0 : CALLS_AT_ONCE - (busy.size - ended.length)
+    const lanes = room > 0 ? at.lanes() : []
+    if (lanes.length === 0 && ended.length === 0) return []
+    const free = new Set(flushing.free)
+    const busyKeys = [...busy.keys()].filter((key) => !free.has(key))
+    const now = runtime.now()
+    return outbox.takeCalls(database, carrier, flushing, lanes, busyKeys, now, Math.max(0, room))
+  }
+
+  /** A row of a key that was begun with from memory, meanwhile, may be the very one. */
+  function isNotBegun({ key }: OutboxRow): boolean {
+    if (busy.has(key)) awaited.add(key)
+    return !busy.has(key)
+  }
+
+  async function run(): Promise<void> {
+    while (!at.stopped.aborted || busy.size > 0) {
+      const flushing = tried
+      tried = nothingTried()
+      const ended = [...flushing.free, ...flushing.held]
+      try {
+        const rows = await take(flushing, ended)
+        for (const key of ended) busy.delete(key)
+        if (ended.length > 0) at.wereWritten()
+        begin(rows.filter(isNotBegun))
+        // Rows that were committed meanwhile, and calls that ended, have raised the signal.
+        if (!at.stopped.aborted || busy.size > 0) {
+          await signal.wait(failing ? RETRY_BASE_MS : IDLE_MS)
+        }
+      } catch (error) {
+        at.log.warn({ err: error, carrier }, 'the relay cannot read or write its outbox')
+        tried = {
+          done: [...flushing.done, ...tried.done],
+          postponed: [...flushing.postponed, ...tried.postponed],
+          free: [...flushing.free, ...tried.free],
+          held: [...flushing.held, ...tried.held],
+        }
+        if (at.stopped.aborted) break
+        await runtime.sleep(RETRY_MAX_MS / 5, at.stopped)
+      }
+    }
+    await Promise.all(busy.values())
+  }
+
+  return { carrier, signal, offer, done: run() }
+}
+
+/** One try; a row that can never succeed is set aside first and only then counts as done. */
+async function attempt(
+  at: CallsContext,
+  carrier: 'http' | 'letter',
+  deliver: Deliver,
+  row: OutboxRow,
+): Promise<Delivery> {
+  try {
+    const delivery = await deliver(row)
+    if (delivery.kind === 'poison') {
+      await setAside(at.database, at.schema, [
+        {
+          id: at.runtime.uuid(),
+          source: 'outbox',
+          topic: `${carrier}:${row.destination}`,
+          partition: 0,
+          offset: row.id,
+          key: row.key,
+          value: encoder.encode(row.body),
+          headers: row.headers,
+          eventId: row.eventId,
+          code: 'UNDELIVERABLE',
+          reason: delivery.reason,
+          created: new Date(at.runtime.now()),
+        },
+      ])
+      const about = { row: row.eventId, ...traceIds(row.headers) }
+      at.log.error({ ...about, reason: delivery.reason }, 'a message was set aside')
+      at.telemetry.count('trifold_dead_letters_total', { source: 'outbox' })
+    }
+    const failed = delivery.kind === 'retry'
+    const name = failed ? 'trifold_outbox_failures_total' : 'trifold_outbox_delivered_total'
+    at.telemetry.count(name, { carrier })
+    return delivery
+  } catch (error) {
+    at.log.warn({ err: error, row: row.eventId, ...traceIds(row.headers) }, 'a delivery failed')
+    at.telemetry.count('trifold_outbox_failures_total', { carrier })
+    return { kind: 'retry', error: String(error) }
+  }
+}
+
+const encoder = new TextEncoder()
