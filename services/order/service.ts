@@ -55,9 +55,7 @@ export async function createOrderService(
   const idempotency = createIdempotency(SCHEMA)
   const outcomes = createOutcomes({ ...parts, hasPeers: () => relay.hasPeers() })
   const context = (): CommandContext => ({
-    outbox,
-    idempotency,
-    now: runtime.now(),
+    ...{ outbox, idempotency, now: runtime.now() },
     askAfterMs: config.ASK_AGAIN_AFTER_MS,
     deadlineMs: config.ORDER_DEADLINE_MS,
   })
