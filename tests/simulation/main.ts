@@ -1,9 +1,11 @@
 import { availableParallelism } from 'node:os'
+import { relative } from 'node:path'
 import { parseArgs } from 'node:util'
 import { STYLES } from '../../contracts/style.ts'
 import { diagramOf } from './diagram.ts'
 import { minimise } from './minimise.ts'
 import { isProfileName, PROFILES, type ProfileName } from './profiles.ts'
+import { createTally } from './report.ts'
 import { type Run, type RunResult, simulate } from './run.ts'
 import { openStore } from './store.ts'
 import { type Found, type SeedStyle, simulateAll } from './workers.ts'
@@ -44,8 +46,11 @@ npm run simulate -- [--seeds 1000] [--from 1] [--style all] [options]
   --trace        with --seed and a style: prints what happened as a sequence diagram
   --help         this text
 
+Many seeds are told in reports/simulation.json too.
 Exit code: 0 nothing was violated, 1 something was (its seed and least faults are printed), 2 wrong usage.
 `
+
+const PROGRESS_MS = 10_000
 
 class UsageError extends Error {}
 
@@ -136,31 +141,24 @@ async function sweep(options: Options): Promise<number> {
       for (const style of styles) yield { seed, style }
     }
   }
-  const all = seeds * styles.length
-  const begun = performance.now()
-  const found: Found[] = []
-  let done = 0
-  const line = () => {
-    const seconds = (performance.now() - begun) / 1000
-    return `${done} of ${all} runs, ${(done / seconds).toFixed(1)} a second, violations: ${found.length}`
-  }
-  const progress = setInterval(() => process.stderr.write(`${line()}\n`), 5_000)
+  const threads = Math.min(workers, seeds * styles.length)
+  const tally = createTally({ from, seeds, styles, workers: threads })
+  const progress = setInterval(() => process.stderr.write(`${tally.line()}\n`), PROGRESS_MS)
   try {
     await simulateAll({
-      ...{ runs: runs(), workers: Math.min(workers, all), profile, limitMs: minutes * 60_000 },
+      ...{ runs: runs(), workers: threads, profile, limitMs: minutes * 60_000 },
       onDone(one) {
-        done += 1
+        tally.add(one)
         if (one.violations.length === 0) return
-        found.push(one)
         process.stdout.write(`seed ${one.seed}, ${one.style}, ${one.profile}: violated\n`)
       },
     })
   } finally {
     clearInterval(progress)
   }
-  const seconds = Math.round((performance.now() - begun) / 1000)
-  process.stdout.write(`${line()} (styles ${styles.join(', ')}; ${seconds} s)\n`)
-  const [first] = found
+  process.stdout.write(`${tally.line()} (styles ${styles.join(', ')})\n`)
+  process.stdout.write(`${relative(process.cwd(), await tally.write())} has it all\n`)
+  const [first] = tally.violated
   if (first) await explain(first)
   return first ? 1 : 0
 }

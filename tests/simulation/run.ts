@@ -22,7 +22,7 @@ export interface Run {
   readonly without?: ReadonlySet<string> | undefined
   readonly isTold?: boolean | undefined
   readonly planted?: Planted | undefined
-  /** How often the event loop turns while requests are inside a service. */
+  /** How often the event loop turns after every event, instead of where it is needed. */
   readonly turns?: number | undefined
 }
 

@@ -4,8 +4,9 @@
  * away it is. Nothing waits for a real clock.
  *
  * At rest means: no code of ours can run until another event happens. What follows from an event
- * runs in microtasks, ticks and, within an injected HTTP request, a few turns of the event loop, so
- * the scheduler lets the event loop turn: once, or a few times while requests are inside a service.
+ * runs in microtasks, and the next tick comes when there are no more of these. Only an injected HTTP
+ * request takes ticks and turns of the event loop of its own, so while requests are inside a service
+ * the scheduler lets the loop turn a few times.
  */
 export interface Scheduler {
   /** Epoch milliseconds, with fractions. */
@@ -31,7 +32,7 @@ interface Event {
 export const START_MS = Date.UTC(2030, 0, 1)
 
 export interface SchedulerOptions {
-  /** How often the event loop turns while requests are inside a service. */
+  /** How often the event loop turns after every event, instead of where it is needed. */
   readonly turns?: number
 }
 
@@ -47,9 +48,8 @@ export function createScheduler(options: SchedulerOptions = {}): Scheduler {
   let inside = 0
 
   async function rest(): Promise<void> {
-    await turn()
-    if (inside === 0) return
-    for (let n = 1; n < turns; n += 1) await turn()
+    if (inside === 0 && options.turns === undefined) return tick()
+    for (let n = 0; n < turns; n += 1) await turn()
   }
 
   return {
@@ -86,6 +86,7 @@ export function createScheduler(options: SchedulerOptions = {}): Scheduler {
   }
 }
 
+const tick = () => new Promise<void>((resolve) => process.nextTick(resolve))
 const turn = () => new Promise<void>((resolve) => setImmediate(resolve))
 
 /** A binary heap with the earliest event on top. */

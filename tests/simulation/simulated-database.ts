@@ -186,10 +186,22 @@ function createConnection(session: Session) {
   }
 }
 
-const isPlainRead = (text: string) =>
-  /^\s*select\b/i.test(text) && !/\bfor (no key )?update\b|\bfor (key )?share\b|_lock\(/i.test(text)
+/** Statements are constants of the code, so what is asked about a text is worked out once. */
+function perText<Value>(of: (text: string) => Value): (text: string) => Value {
+  const known = new Map<string, Value>()
+  return (text) => {
+    if (!known.has(text)) known.set(text, of(text))
+    return known.get(text)!
+  }
+}
 
-const isAboutMigrations = (text: string) => /to_regclass|\bmigration\b/.test(text)
+const isPlainRead = perText(
+  (text) =>
+    /^\s*select\b/i.test(text) &&
+    !/\bfor (no key )?update\b|\bfor (key )?share\b|_lock\(/i.test(text),
+)
+
+const isAboutMigrations = perText((text) => /to_regclass|\bmigration\b/.test(text))
 
 function faultOf(mishap: Mishap): DatabaseError {
   if (mishap === 'loses') {
@@ -198,18 +210,11 @@ function faultOf(mishap: Mishap): DatabaseError {
   return new DatabaseError(`the connection broke (${mishap})`, 'unavailable')
 }
 
-const labels = new Map<string, string>()
-
 /** What a statement does and to which tables, which is short and stays the same. */
-function labelOf(text: string): string {
-  let label = labels.get(text)
-  if (label === undefined) {
-    const verbs = text.match(
-      /\b(insert into|update|delete from|from|for update)\b( (orders|billing|notification)\.\w+)?/gi,
-    )
-    label = [...new Set(verbs?.filter((verb) => /\.|for update/.test(verb)))].join(', ')
-    if (label === '') label = text.trim().replace(/\s+/g, ' ').slice(0, 40)
-    labels.set(text, label)
-  }
-  return label
-}
+const labelOf = perText((text) => {
+  const verbs = text.match(
+    /\b(insert into|update|delete from|from|for update)\b( (orders|billing|notification)\.\w+)?/gi,
+  )
+  const label = [...new Set(verbs?.filter((verb) => /\.|for update/.test(verb)))].join(', ')
+  return label || text.trim().replace(/\s+/g, ' ').slice(0, 40)
+})

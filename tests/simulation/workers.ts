@@ -42,8 +42,11 @@ export async function simulateAll(options: SimulateAllOptions): Promise<void> {
   }
 }
 
+/** What a run leaves behind is then mostly gone by the time that it is looked at. */
+const LIMITS = { maxYoungGenerationSizeMb: 64 }
+
 function openThread() {
-  const worker = new Worker(new URL('./worker.ts', import.meta.url))
+  const worker = new Worker(new URL('./worker.ts', import.meta.url), { resourceLimits: LIMITS })
   return {
     ask(asked: Asked): Promise<Found> {
       return new Promise((resolve, reject) => {
