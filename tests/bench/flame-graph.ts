@@ -24,7 +24,7 @@ export interface Frame {
 }
 
 const USAGE =
-  'Usage: node tests/bench/flame-graph.ts PROFILE.cpuprofile PICTURE.svg --title TITLE [--from SECONDS]\n'
+  'Usage: node tests/bench/flame-graph.ts PROFILE.cpuprofile PICTURE.svg --title TITLE [--from S] [--until S]\n'
 /** What is narrower than this part of the whole is left out. */
 const LEAST_PART = 0.002
 const WIDTH = 1200
@@ -36,8 +36,8 @@ const CHARACTER_WIDTH = 6.7
  * The calls of a profile as one tree, idle time left out. Frames of one name under one caller are one;
  * what belongs to nobody, such as garbage collection, stands beside the rest.
  */
-export function framesOf(profile: CpuProfile, fromSeconds = 0): Frame {
-  const self = selfTimes(profile, fromSeconds * 1e6)
+export function framesOf(profile: CpuProfile, fromSeconds = 0, untilSeconds = Infinity): Frame {
+  const self = selfTimes(profile, fromSeconds * 1e6, untilSeconds * 1e6)
   const nodes = new Map(profile.nodes.map((node) => [node.id, node]))
   const merge = (name: string, together: readonly ProfileNode[]): Frame => {
     const below = together.flatMap(({ children = [] }) => children.map((id) => nodes.get(id)!))
@@ -53,13 +53,17 @@ export function framesOf(profile: CpuProfile, fromSeconds = 0): Frame {
   return merge('all', root ? [root] : [])
 }
 
-function selfTimes({ samples, timeDeltas }: CpuProfile, fromUs: number): Map<number, number> {
+function selfTimes(
+  { samples, timeDeltas }: CpuProfile,
+  fromUs: number,
+  untilUs: number,
+): Map<number, number> {
   const self = new Map<number, number>()
   let atUs = 0
   for (const [index, id] of samples.entries()) {
     const tookUs = timeDeltas[index]!
     atUs += tookUs
-    if (atUs >= fromUs) self.set(id, (self.get(id) ?? 0) + tookUs)
+    if (atUs >= fromUs && atUs < untilUs) self.set(id, (self.get(id) ?? 0) + tookUs)
   }
   return self
 }
@@ -122,7 +126,11 @@ function colourOf(name: string): string {
 if (import.meta.main) {
   const { values, positionals } = parseArgs({
     allowPositionals: true,
-    options: { title: { type: 'string' }, from: { type: 'string', default: '0' } },
+    options: {
+      title: { type: 'string' },
+      from: { type: 'string', default: '0' },
+      until: { type: 'string', default: 'Infinity' },
+    },
   })
   const [profile, picture] = positionals
   if (!profile || !picture || !values.title) {
@@ -130,6 +138,7 @@ if (import.meta.main) {
     process.exitCode = 2
   } else {
     const read = JSON.parse(readFileSync(profile, 'utf8')) as CpuProfile
-    writeFileSync(picture, flameGraph(framesOf(read, Number(values.from)), values.title))
+    const root = framesOf(read, Number(values.from), Number(values.until))
+    writeFileSync(picture, flameGraph(root, values.title))
   }
 }
