@@ -124,9 +124,10 @@ function outcomesOf(bench: Bench, ours: readonly Run[], reference: readonly Run[
     ratio: spreadOf(ours.map((run, index) => figure(run) / figure(reference[index]!))),
     figures: { ours: spreadOf(ours.map(figure)), reference: spreadOf(reference.map(figure)) },
   })
-  const more = Object.keys(ours[0]!.also ?? {}).map((key) =>
-    outcomeOf(`${name} ${key}`, (run) => run.also![key]!, {}),
-  )
+  const more = Object.keys(ours[0]!.also ?? {}).map((key) => ({
+    ...outcomeOf(`${name} ${key}`, (run) => run.also![key]!, {}),
+    ours: `the same, ${key}`,
+  }))
   const first = outcomeOf(name, ({ figure }) => figure, mediansOf(ours))
   return [first, ...more, ...(bench.cpuMs ? [cpuOf(bench, bench.cpuMs, ours)] : [])]
 }
