@@ -12,13 +12,19 @@ const documents = files.filter((path) => path.endsWith('.md'))
 const { scripts } = JSON.parse(read('package.json')) as { scripts: Record<string, string> }
 
 describe('the documents', () => {
-  test('have the tables, pictures and results of the code as it is; npm run docs writes them', async () => {
-    const behind = (await generatedDocuments()).filter(({ text, expected }) => text !== expected)
-    assert.deepEqual(
-      behind.map(({ path }) => path),
-      [],
-    )
-  })
+  // It starts the program twice and newman once: seconds, or minutes where much else runs.
+  const options = { timeout: 600_000 }
+  test(
+    'have the tables, pictures and results of the code as it is; npm run docs writes them',
+    options,
+    async () => {
+      const behind = (await generatedDocuments()).filter(({ text, expected }) => text !== expected)
+      assert.deepEqual(
+        behind.map(({ path }) => path),
+        [],
+      )
+    },
+  )
 
   test('name scripts that there are', () => {
     const missing = documents.flatMap((path) =>
