@@ -111,7 +111,7 @@ async function openRecovery(stack: BenchStack, pace: Pace): Promise<Contest> {
       return {
         ...after,
         also: { 'answer at once': straight.also!.answer! },
-        costs: { caughtUpSeconds },
+        costs: { 'seconds until caught up': caughtUpSeconds },
       }
     },
     reference: async () => ({

@@ -66,8 +66,8 @@ export function sectionOf(outcomes: readonly Outcome[], at: Circumstances): stri
     compared.join('\n'),
     ...(costs.length > 0
       ? [
-          'CPU milliseconds per order over all processes (`all`) and of each; `load` is the customers, who ' +
-            'are not part of `all`:',
+          'What else was seen: CPU milliseconds per order, unless it says seconds; `all` is all processes, ' +
+            'and `load` the customers, who are no part of it:',
           costs.join('\n'),
         ]
       : []),
