@@ -36,7 +36,7 @@ const telemetry = createTelemetry('bench')
 const RUNS: Readonly<Record<ComponentTask['kind'], (task: ComponentTask) => Promise<number>>> = {
   relay,
   'bare producer': bareProducer,
-  fill,
+  fill: bareProducer,
   apply,
   'bare consumer': bareConsumer,
 }
@@ -93,11 +93,6 @@ const openProducer = ({ brokers }: ComponentTask) =>
     idempotent: true,
     partitioner: compatibilityPartitioner,
   })
-
-/** Puts the messages on the topic. */
-async function fill(task: ComponentTask): Promise<number> {
-  return bareProducer(task)
-}
 
 /** What order puts into its outbox, and billing into its own: the same size, and as many headers. */
 function messagesOf({ topic, messages }: ComponentTask): OutgoingMessage[] {
