@@ -96,13 +96,17 @@ export function createMarks(chance: Chance): Marks {
   }
 }
 
-export interface Visit extends CustomersOptions {
-  readonly name: string
+/** What it takes to fulfil a wish. */
+export interface Asking extends Omit<CustomersOptions, 'chances'> {
   readonly chance: Chance
-  readonly deeds: Deed[]
-  readonly marks: Marks
   /** Orders that anybody has placed, for those who pry. */
   readonly known: { accountId: string; orderId: string }[]
+}
+
+export interface Visit extends Asking {
+  readonly name: string
+  readonly deeds: Deed[]
+  readonly marks: Marks
 }
 
 /** One customer, from his first request to his last answer. */
@@ -178,7 +182,8 @@ async function fulfil(at: Visit, wish: Wish): Promise<unknown> {
   return body
 }
 
-async function insist(at: Visit, deed: Deed): Promise<unknown> {
+/** Tries, with pauses, until an answer settles it; returns its body, or undefined where none did. */
+export async function insist(at: Asking, deed: Deed): Promise<unknown> {
   const { chance } = at
   const mayRepeat = deed.key !== undefined || !isKeyed(deed.wish)
   const { tries: maxTries } = at.patience ?? PATIENCE
@@ -195,14 +200,14 @@ async function insist(at: Visit, deed: Deed): Promise<unknown> {
 const isKeyed = ({ kind }: Wish) => ['open', 'deposit', 'order', 'pay'].includes(kind)
 
 /** Asks once more, and notes what came of it. */
-export async function tryOnce(at: Visit, deed: Deed): Promise<Attempt> {
+export async function tryOnce(at: Asking, deed: Deed): Promise<Attempt> {
   const attempt = await ask(at, deed)
   deed.attempts.push(attempt)
   at.onAttempt?.(deed, attempt)
   return attempt
 }
 
-async function ask(at: Visit, deed: Deed): Promise<Attempt> {
+async function ask(at: Asking, deed: Deed): Promise<Attempt> {
   const { http, scheduler, patience = PATIENCE } = at
   const sentMs = scheduler.now()
   try {
@@ -215,7 +220,7 @@ async function ask(at: Visit, deed: Deed): Promise<Attempt> {
   }
 }
 
-function requestOf({ style: runStyle, chance }: Visit, { wish, style, key }: Deed) {
+function requestOf({ style: runStyle, chance }: Asking, { wish, style, key }: Deed) {
   const headers = {
     ...(key !== undefined && { 'idempotency-key': key }),
     ...(runStyle === 'mixed' && { 'x-interaction-style': style }),
@@ -279,7 +284,7 @@ export function isFinal({ answer }: Attempt): boolean {
   return status < 500 && status !== 429 && code !== 'IDEMPOTENCY_KEY_IN_PROGRESS'
 }
 
-function learn({ known }: Visit, wish: Wish, { answer }: Attempt): void {
+function learn({ known }: Asking, wish: Wish, { answer }: Attempt): void {
   if (answer === undefined || !('accountId' in wish)) return
   const { accountId } = wish
   const meet = (orderId: unknown) => {
@@ -292,6 +297,6 @@ function learn({ known }: Visit, wish: Wish, { answer }: Attempt): void {
   if (wish.kind === 'look at orders' && Array.isArray(body)) for (const { id } of body) meet(id)
 }
 
-function think({ scheduler }: Visit, durationMs: number): Promise<void> {
+function think({ scheduler }: Asking, durationMs: number): Promise<void> {
   return new Promise((resolve) => scheduler.after(durationMs, resolve))
 }

@@ -15,6 +15,15 @@ export interface Settings {
   readonly askAgainAfterMs: number
 }
 
+/** How often and how the services of a run are there. */
+export interface Deployment {
+  readonly settings: Settings
+  /** Of each service. */
+  readonly instances: number
+  /** Whether each service is told that it alone has its database. */
+  readonly isSoleProcess: boolean
+}
+
 const DEFAULTS: Settings = {
   style: 'events',
   orderDeadlineMs: 20_000,
@@ -22,7 +31,19 @@ const DEFAULTS: Settings = {
   askAgainAfterMs: 500,
 }
 
-export function drawSettings(style: InteractionStyle | 'mixed', chance: Chance): Settings {
+/** One process of each service, or two. */
+export function drawDeployment(
+  style: InteractionStyle | 'mixed',
+  chance: Chance,
+  chanceOfProcesses: Chance,
+): Deployment {
+  const settings = drawSettings(style, chance)
+  const isSoleProcess = chance.happens(0.5)
+  const instances = chanceOfProcesses.pick([1, 1, 2])
+  return { settings, instances, isSoleProcess: isSoleProcess && instances === 1 }
+}
+
+function drawSettings(style: InteractionStyle | 'mixed', chance: Chance): Settings {
   return {
     style: style === 'mixed' ? 'events' : style,
     orderDeadlineMs: chance.pick([2_000, 6_000, 20_000, 60_000, 60_000]),

@@ -1,6 +1,6 @@
 import type { ServiceParts } from '../../messaging/service.ts'
 import type { Chance, Chances } from './chance.ts'
-import { createService, type Settings } from './deployment.ts'
+import { createService, type Deployment } from './deployment.ts'
 import { createLife, type Life, SERVICES, type ServiceName } from './lives.ts'
 import type { Scheduler } from './scheduler.ts'
 import type { Story } from './story.ts'
@@ -10,6 +10,8 @@ export interface Processes {
   readonly slots: readonly Slot[]
   /** Ends a life; the process starts again after so long. */
   crash(life: Life, downMs?: number): Promise<void>
+  /** The same from within a life: it ends at once, and its end is seen to in an event of its own. */
+  kill(life: Life): void
   /** Ends the processes of a service, and starts none before that time. */
   keepAway(service: ServiceName, untilMs: number): Promise<void>
 }
@@ -32,7 +34,7 @@ export interface ProcessesOptions {
   readonly scheduler: Scheduler
   readonly chances: Chances
   readonly story: Story
-  readonly settings: Settings
+  readonly deployment: Deployment
   readonly maxSkewMs: number
   /** Makes what a life is made of. */
   readonly partsOf: (life: Life) => ServiceParts
@@ -47,9 +49,9 @@ const SLOWEST_RESTART_MS = 1_500
 const FIRST_START_MS = 50
 
 export function startProcesses(options: ProcessesOptions): Processes {
-  const { scheduler, chances, story, settings } = options
+  const { scheduler, chances, story, deployment } = options
   const chance = chances('processes')
-  const slots = drawSlots(chance, options.maxSkewMs)
+  const slots = drawSlots(deployment.instances, chance, options.maxSkewMs)
   for (const slot of slots) scheduler.after(chance.next() * FIRST_START_MS, () => start(slot))
 
   async function start(slot: OpenSlot): Promise<void> {
@@ -58,20 +60,34 @@ export function startProcesses(options: ProcessesOptions): Processes {
     if (waitMs > 0) return void scheduler.after(waitMs, () => start(slot))
     const life = createLife(slot.name, slot.service, slot.skewMs)
     slot.life = life
-    const parts = options.partsOf(life)
-    const { app } = await createService(slot.service, parts, settings, options.letterOf(life))
-    options.onStart(life, app)
+    const ended = new Promise<undefined>((resolve) => life.onEnd(() => resolve(undefined)))
+    const started = await Promise.race([
+      createService(
+        slot.service,
+        options.partsOf(life),
+        deployment.settings,
+        options.letterOf(life),
+      ),
+      ended,
+    ])
+    if (started === undefined || !life.alive) return
+    options.onStart(life, started.app)
     story.tell(slot.service, slot.service, `${slot.name} runs`)
   }
 
-  async function crash(
-    life: Life,
-    downMs = chance.next() ** 2 * SLOWEST_RESTART_MS,
-  ): Promise<void> {
-    const slot = slots.find((one) => one.life === life)
-    if (!life.alive || slot === undefined) return
-    story.tell(slot.service, slot.service, `${life.name} dies`)
+  async function crash(life: Life, downMs?: number): Promise<void> {
+    if (!life.alive) return
+    end(life)
+    await bury(life, downMs)
+  }
+
+  function end(life: Life): void {
+    story.tell(life.service as ServiceName, life.service as ServiceName, `${life.name} dies`)
     life.end()
+  }
+
+  async function bury(life: Life, downMs = chance.next() ** 2 * SLOWEST_RESTART_MS): Promise<void> {
+    const slot = slots.find((one) => one.life === life)!
     await options.onEnd(life)
     slot.startsAtMs = Math.max(slot.startsAtMs, scheduler.now() + downMs)
     scheduler.after(slot.startsAtMs - scheduler.now(), () => start(slot))
@@ -80,6 +96,11 @@ export function startProcesses(options: ProcessesOptions): Processes {
   return {
     slots,
     crash,
+    kill(life) {
+      if (!life.alive) return
+      end(life)
+      scheduler.after(0, () => bury(life))
+    },
     async keepAway(service, untilMs) {
       for (const slot of slots) {
         if (slot.service !== service) continue
@@ -90,9 +111,7 @@ export function startProcesses(options: ProcessesOptions): Processes {
   }
 }
 
-/** One process of each service, or two. */
-function drawSlots(chance: Chance, maxSkewMs: number): OpenSlot[] {
-  const instances = chance.pick([1, 1, 2])
+function drawSlots(instances: number, chance: Chance, maxSkewMs: number): OpenSlot[] {
   return SERVICES.flatMap((service) =>
     Array.from({ length: instances }, (_, n) => ({
       name: `${service}-${n + 1}`,

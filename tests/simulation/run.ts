@@ -41,7 +41,7 @@ export interface RunResult {
 }
 
 /** Customers that are not done by then wait for something that never comes. */
-const LONGEST_FAULTS_MS = 120_000
+export const LONGEST_FAULTS_MS = 120_000
 /** The promise: so long after faults and requests have stopped, everything is final. */
 export const SETTLE_MS = 120_000
 const LOOK_MS = 250
@@ -87,7 +87,7 @@ function lengthOf(plan: readonly Planned[], toTheEnd: boolean): number {
 }
 
 /** Lets time pass until nothing waits any more, at two looks in a row, or too long. */
-async function settle(world: World): Promise<void> {
+export async function settle(world: World): Promise<void> {
   const { scheduler } = world
   let calmLooks = 0
   for (const endMs = scheduler.now() + SETTLE_MS; calmLooks < 2 && scheduler.now() < endMs; ) {
@@ -106,7 +106,11 @@ async function isSettled({ databases }: World): Promise<boolean> {
   return !row!.waits
 }
 
-async function check(world: World, deeds: readonly Deed[], healedMs: number): Promise<Finding[]> {
+export async function check(
+  world: World,
+  deeds: readonly Deed[],
+  healedMs: number,
+): Promise<Finding[]> {
   const { databases, scheduler, mailbox, lost } = world
   const { direct } = databases
   const everything = { orders: direct, billing: direct, notification: direct }

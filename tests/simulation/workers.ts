@@ -26,29 +26,57 @@ export type Asked = SeedStyle & { readonly profile?: ProfileName | undefined }
 export async function simulateAll(options: SimulateAllOptions): Promise<void> {
   const { runs, workers, profile, limitMs, onDone } = options
   const endMs = performance.now() + limitMs
-  const threads = Array.from({ length: workers }, () => openThread())
+  function* asked(): Generator<Asked> {
+    for (let next = runs.next(); !next.done && performance.now() < endMs; next = runs.next()) {
+      yield { ...next.value, profile }
+    }
+  }
+  const threads = openThreads<Asked, Found>(new URL('./worker.ts', import.meta.url), workers)
   try {
-    await Promise.all(
-      threads.map(async (thread) => {
-        while (performance.now() < endMs) {
-          const next = runs.next()
-          if (next.done) return
-          onDone(await thread.ask({ ...next.value, profile }))
-        }
-      }),
-    )
+    await threads.ask(asked(), (_, found) => onDone(found))
   } finally {
-    await Promise.all(threads.map((thread) => thread.close()))
+    await threads.close()
+  }
+}
+
+export interface Threads<Question, Answer> {
+  /** Asks all of them, each the thread that is free; rejects when a thread fails. */
+  ask(
+    questions: Iterator<Question>,
+    onAnswer: (question: Question, answer: Answer) => void,
+  ): Promise<void>
+  close(): Promise<void>
+}
+
+/** Threads of a module that answers every message with one. */
+export function openThreads<Question, Answer>(
+  module: URL,
+  count: number,
+): Threads<Question, Answer> {
+  const threads = Array.from({ length: count }, () => openThread<Question, Answer>(module))
+  return {
+    async ask(questions, onAnswer) {
+      await Promise.all(
+        threads.map(async (thread) => {
+          for (let next = questions.next(); !next.done; next = questions.next()) {
+            onAnswer(next.value, await thread.ask(next.value))
+          }
+        }),
+      )
+    },
+    async close() {
+      await Promise.all(threads.map((thread) => thread.close()))
+    },
   }
 }
 
 /** What a run leaves behind is then mostly gone by the time that it is looked at. */
 const LIMITS = { maxYoungGenerationSizeMb: 64 }
 
-function openThread() {
-  const worker = new Worker(new URL('./worker.ts', import.meta.url), { resourceLimits: LIMITS })
+function openThread<Question, Answer>(module: URL) {
+  const worker = new Worker(module, { resourceLimits: LIMITS })
   return {
-    ask(asked: Asked): Promise<Found> {
+    ask(question: Question): Promise<Answer> {
       return new Promise((resolve, reject) => {
         const end = (finish: () => void) => {
           worker.off('message', onMessage)
@@ -56,14 +84,14 @@ function openThread() {
           worker.off('exit', onExit)
           finish()
         }
-        const about = `seed ${asked.seed}, ${asked.style}`
-        const onMessage = (found: Found) => end(() => resolve(found))
+        const about = JSON.stringify(question)
+        const onMessage = (answer: Answer) => end(() => resolve(answer))
         const onError = (cause: unknown) => end(() => reject(new Error(about, { cause })))
         const onExit = () => end(() => reject(new Error(`${about}: the thread ended`)))
         worker.on('message', onMessage)
         worker.on('error', onError)
         worker.on('exit', onExit)
-        worker.postMessage(asked)
+        worker.postMessage(question)
       })
     },
     close: () => worker.terminate(),

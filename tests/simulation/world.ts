@@ -5,10 +5,10 @@ import type { ServiceParts } from '../../messaging/service.ts'
 import { TOPICS } from '../../messaging/topics.ts'
 import { type Broker, createBroker, type LostMessage, type Share } from './broker.ts'
 import { type Chances, createChances } from './chance.ts'
-import { drawSettings, type Settings } from './deployment.ts'
+import { type Deployment, drawDeployment, type Settings } from './deployment.ts'
 import type { Store } from './empty-store.ts'
 import { createFaults, type Faults } from './faults.ts'
-import { createLife, type Life, SERVICES, type ServiceName } from './lives.ts'
+import { createLife, type Life, type ServiceName } from './lives.ts'
 import { createMailbox, type Mailbox } from './mailbox.ts'
 import { type Client, createNetwork } from './network.ts'
 import { inertParts, runtimeOf } from './parts.ts'
@@ -42,14 +42,25 @@ export interface World {
   isRead(): boolean
   /** Lets something that was planned take place. */
   strike(planned: Planned): Promise<void>
+  /** Puts messages into the log that are no service's. */
+  publish(messages: readonly OutgoingMessage[]): void
   /** Ends all faults: whatever is away comes back. */
   heal(): void
 }
 
 /** Changes what a service is made of: how a bug is planted that the product does not have. */
 export interface Planted {
-  parts?(service: ServiceName, parts: ServiceParts): ServiceParts
-  letter?(deliver: Deliver): Deliver
+  parts?(service: ServiceName, parts: ServiceParts, life: MortalLife): ServiceParts
+  letter?(deliver: Deliver, life: MortalLife): Deliver
+}
+
+/** A life with the means to end it, for who plants a crash. */
+export interface MortalLife {
+  readonly name: string
+  readonly service: ServiceName
+  isAlive(): boolean
+  /** Ends it at once: nothing that it still asks of the world is done. */
+  crash(why: string): void
 }
 
 export interface WorldOptions {
@@ -61,6 +72,8 @@ export interface WorldOptions {
   readonly isTold?: boolean | undefined
   readonly planted?: Planted | undefined
   readonly turns?: number | undefined
+  /** Drawn from the seed where it is not given. */
+  readonly deployment?: Deployment | undefined
 }
 
 export function createWorld(options: WorldOptions): World {
@@ -80,12 +93,21 @@ export function createWorld(options: WorldOptions): World {
   const network = createNetwork({ scheduler, faults, chances, story })
   const mailbox = createMailbox()
   const shape = chances('shape')
-  const settings = drawSettings(style, shape)
-  const isSoleProcess = shape.happens(0.5)
+  const deployment = options.deployment ?? drawDeployment(style, shape, chances('processes'))
+  const { settings } = deployment
   const lost: LostMessage[] = []
+  const mortal = (life: Life): MortalLife => ({
+    name: life.name,
+    service: life.service as ServiceName,
+    isAlive: () => life.alive,
+    crash(why) {
+      story.tell(life.service as ServiceName, life.service as ServiceName, why)
+      processes.kill(life)
+    },
+  })
 
   const processes: Processes = startProcesses({
-    ...{ scheduler, chances, story, settings, maxSkewMs: profile.maxSkewMs },
+    ...{ scheduler, chances, story, deployment, maxSkewMs: profile.maxSkewMs },
     partsOf(life) {
       const parts: ServiceParts = {
         ...inertParts,
@@ -93,13 +115,13 @@ export function createWorld(options: WorldOptions): World {
         bus: messages.busOf(life),
         http: network.clientOf(life),
         runtime: runtimeOf(life, scheduler, chances(`chance of ${life.name}`)),
-        soleProcess: isSoleProcess && processes.slots.length === SERVICES.length,
+        soleProcess: deployment.isSoleProcess,
       }
-      return planted?.parts?.(life.service as ServiceName, parts) ?? parts
+      return planted?.parts?.(life.service as ServiceName, parts, mortal(life)) ?? parts
     },
     letterOf(life) {
       const deliver = mailbox.deliverFrom(life, steps, story)
-      return planted?.letter?.(deliver) ?? deliver
+      return planted?.letter?.(deliver, mortal(life)) ?? deliver
     },
     onStart: network.mount,
     onEnd: databases.abandon,
@@ -112,6 +134,7 @@ export function createWorld(options: WorldOptions): World {
     customer: network.clientOf(createLife('customer', 'customer')),
     isRead: () => messages.areDelivered() && broker.isRead(),
     strike: (planned) => strike(at, planned),
+    publish: broker.append,
     heal() {
       faults.stop()
       broker.awayUntilMs = 0

@@ -1,0 +1,104 @@
+import type { InteractionStyle } from '../../contracts/style.ts'
+import { type Finding, readBooks } from '../simulation/books.ts'
+import type { Deployment } from '../simulation/deployment.ts'
+import type { Store } from '../simulation/empty-store.ts'
+import { PROFILES } from '../simulation/profiles.ts'
+import { check, LONGEST_FAULTS_MS, settle } from '../simulation/run.ts'
+import { START_MS } from '../simulation/scheduler.ts'
+import type { Arrow } from '../simulation/story.ts'
+import { createWorld, type Planted } from '../simulation/world.ts'
+import { type Crossing, createBoundaries } from './boundaries.ts'
+import { endsOf, SCENARIOS, type Scenario, type ScenarioName, wrongEnds } from './scenarios.ts'
+import { createStage } from './stage.ts'
+
+/** A scenario in a style, on one process of each service or on two. */
+export interface Cell {
+  readonly scenario: ScenarioName
+  readonly style: InteractionStyle
+  readonly instances: 1 | 2
+}
+
+export interface CrashRun extends Cell {
+  /** The crossing, by its number from 0, at which a process dies; without it none does. */
+  readonly crashAt?: number | undefined
+  /** Whether the process dies once more when it comes to that boundary again. */
+  readonly twice?: boolean | undefined
+  readonly isTold?: boolean | undefined
+}
+
+export interface CrashResult {
+  readonly crossings: readonly Crossing[]
+  readonly deaths: number
+  readonly violations: readonly Finding[]
+  /** How the orders ended, the oldest first. */
+  readonly ends: readonly string[]
+  readonly arrows: readonly Arrow[]
+  readonly fingerprint: string
+}
+
+/** Any will do: it draws how long steps take, and how soon the dead are back. */
+const SEED = 1
+
+/**
+ * Runs a scenario from its start until everything has settled, and looks for what is wrong. A bug
+ * changes what the services are made of, to see that it is found.
+ */
+export async function runCell(
+  store: Store,
+  run: CrashRun,
+  bug: NonNullable<Planted['parts']> = (_, parts) => parts,
+): Promise<CrashResult> {
+  const { style, isTold } = run
+  const scenario: Scenario = SCENARIOS[run.scenario]
+  await store.reset()
+  const boundaries = createBoundaries({ ...run, failingLetters: scenario.failingLetters })
+  const planted: Planted = {
+    ...boundaries.planted,
+    parts: (service, parts, life) =>
+      boundaries.planted.parts(service, bug(service, parts, life), life),
+  }
+  const world = createWorld({
+    ...{ seed: SEED, style, store, isTold, profile: PROFILES.calm },
+    ...{ planted, deployment: deploymentOf(run) },
+  })
+  const { scheduler } = world
+  const stage = createStage(world, style)
+  const violations: Finding[] = []
+  const wrong = (subject: string, sentence: string) =>
+    violations.push({ invariant: 'scenario', subject, sentence })
+  let isOver = false
+  const acting = scenario.act(stage).then(
+    () => {
+      isOver = true
+    },
+    (error: Error) => {
+      isOver = true
+      wrong('a customer', error.message)
+    },
+  )
+  await scheduler.runUntil(START_MS + LONGEST_FAULTS_MS, () => isOver)
+  if (isOver) await acting
+  else wrong('a customer', 'never had an answer')
+  world.heal()
+  const healedMs = scheduler.now()
+  await settle(world)
+  violations.push(...(await check(world, stage.deeds, healedMs)))
+  const books = await readBooks(world.databases.direct)
+  for (const sentence of wrongEnds(scenario, style, books)) wrong(run.scenario, sentence)
+  return {
+    crossings: boundaries.crossings,
+    deaths: boundaries.deaths(),
+    violations,
+    ends: endsOf(books),
+    arrows: world.story.arrows(),
+    fingerprint: world.story.fingerprint(),
+  }
+}
+
+function deploymentOf({ style, instances }: Cell): Deployment {
+  return {
+    instances,
+    isSoleProcess: instances === 1,
+    settings: { style, orderDeadlineMs: 60_000, callTimeoutMs: 500, askAgainAfterMs: 500 },
+  }
+}

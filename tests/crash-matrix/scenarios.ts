@@ -1,0 +1,135 @@
+import type { InteractionStyle } from '../../contracts/style.ts'
+import type { Books } from '../simulation/books.ts'
+import { tendTheDesk } from './desk.ts'
+import { openAccount, order, type Stage, untilFinal } from './stage.ts'
+
+/**
+ * What happens in a run: one customer, and what is to come of it whatever dies meanwhile. Customers
+ * ask under Idempotency-Keys until they have an answer, as they should.
+ */
+export interface Scenario {
+  readonly title: string
+  act(at: Stage): Promise<void>
+  /** So many letters do not get through at first. */
+  readonly failingLetters?: number
+  /** How the orders, the oldest first, may end; the first is how they end when nothing dies. */
+  readonly orders: Readonly<Record<InteractionStyle, readonly (readonly string[])[]>>
+  /** What is on the account in the end, given how the orders ended. */
+  balanceMinor(states: readonly string[]): bigint
+}
+
+const UNIT_MINOR = 6_500n
+const DEPOSIT_MINOR = 20_001
+const APPROVED = 'APPROVED'
+const DELETED = 'CANCELED DELETED'
+const REFUSED = 'CANCELED NOT_ENOUGH_MONEY'
+/** Where billing or the way to it dies, a call has no answer, and the order is given up. */
+const GIVEN_UP = 'CANCELED BILLING_UNREACHABLE'
+
+const inCalls = (...ends: string[][]) => ({ http: ends, hybrid: ends })
+const priceOf = (states: readonly string[], quantities: readonly number[]) =>
+  states.reduce(
+    (sum, state, index) =>
+      sum + (state === APPROVED ? UNIT_MINOR * BigInt(quantities[index]!) : 0n),
+    0n,
+  )
+
+export const SCENARIOS = {
+  approved: {
+    title: 'an order that is paid',
+    async act(at) {
+      const accountId = await openAccount(at, DEPOSIT_MINOR)
+      const orderId = await order(at, accountId, 2)
+      await untilFinal(at, accountId, orderId)
+      await at.wishAgain('order')
+    },
+    orders: { ...inCalls([APPROVED, GIVEN_UP]), events: [[APPROVED]] },
+    balanceMinor: (states) => BigInt(DEPOSIT_MINOR) - priceOf(states, [2]),
+  },
+  refused: {
+    title: 'an order that the account cannot pay',
+    async act(at) {
+      const accountId = await openAccount(at)
+      const orderId = await order(at, accountId, 3)
+      await untilFinal(at, accountId, orderId)
+      await at.wishAgain('order')
+    },
+    orders: { ...inCalls([REFUSED, GIVEN_UP]), events: [[REFUSED]] },
+    balanceMinor: () => 0n,
+  },
+  'billing-away': {
+    title: 'an order while billing is away',
+    async act(at) {
+      const accountId = await openAccount(at, DEPOSIT_MINOR)
+      await at.takeAway('billing', 1_500)
+      const orderId = await order(at, accountId, 2)
+      await untilFinal(at, accountId, orderId)
+    },
+    // One whose process died asks again, and may find billing back.
+    orders: { ...inCalls([GIVEN_UP, APPROVED]), events: [[APPROVED]] },
+    balanceMinor: (states) => BigInt(DEPOSIT_MINOR) - priceOf(states, [2]),
+  },
+  deletion: {
+    title: 'an order deleted at once, and one when it is paid',
+    async act(at) {
+      const accountId = await openAccount(at, DEPOSIT_MINOR)
+      const first = await order(at, accountId, 1)
+      await at.wish({ kind: 'delete', accountId, orderId: first })
+      const second = await order(at, accountId, 2)
+      await untilFinal(at, accountId, second)
+      await at.wish({ kind: 'delete', accountId, orderId: second })
+    },
+    orders: {
+      ...inCalls([DELETED, GIVEN_UP], [DELETED, GIVEN_UP]),
+      events: [[DELETED], [DELETED]],
+    },
+    balanceMinor: () => BigInt(DEPOSIT_MINOR),
+  },
+  deposit: {
+    title: 'two deposits, one of them asked for twice',
+    async act(at) {
+      const accountId = await openAccount(at, DEPOSIT_MINOR)
+      await at.wish({ kind: 'deposit', accountId, amountMinor: DEPOSIT_MINOR + 1 })
+      await at.wishAgain('deposit')
+    },
+    orders: { http: [], hybrid: [], events: [] },
+    balanceMinor: () => BigInt(2 * DEPOSIT_MINOR + 1),
+  },
+  desk: {
+    title:
+      'everything else that is asked of the services: lists, contacts, dead letters, readiness',
+    act: tendTheDesk,
+    failingLetters: 1,
+    orders: {
+      ...inCalls([DELETED, GIVEN_UP], [APPROVED, GIVEN_UP]),
+      events: [[DELETED], [APPROVED]],
+    },
+    balanceMinor: (states) => BigInt(2 * DEPOSIT_MINOR + 1) - priceOf(states, [1, 2]),
+  },
+} as const satisfies Record<string, Scenario>
+
+export type ScenarioName = keyof typeof SCENARIOS
+
+export const isScenarioName = (name: string): name is ScenarioName => Object.hasOwn(SCENARIOS, name)
+
+/** `APPROVED`, `CANCELED DELETED`: how each order ended, the oldest first. */
+export const endsOf = ({ orders }: Books): string[] =>
+  orders
+    .toSorted((a, b) => a.created.getTime() - b.created.getTime())
+    .map(({ state, reason }) => (reason === null ? state : `${state} ${reason}`))
+
+/** What came of a scenario that was not to come of it. */
+export function wrongEnds(scenario: Scenario, style: InteractionStyle, books: Books): string[] {
+  const ends = endsOf(books)
+  const allowed = scenario.orders[style]
+  const balance = books.entries.at(-1)?.balanceAfterMinor ?? 0n
+  const expected = scenario.balanceMinor(ends)
+  return [
+    ...(books.accounts.length === 1 ? [] : [`there are ${books.accounts.length} accounts`]),
+    ...(ends.length === allowed.length ? [] : [`there are ${ends.length} orders`]),
+    ...ends.flatMap((end, index) =>
+      allowed[index]?.includes(end) === false ? [`order ${index + 1} ended ${end}`] : [],
+    ),
+    ...(balance === expected ? [] : [`the balance is ${balance}, not ${expected}`]),
+  ]
+}
