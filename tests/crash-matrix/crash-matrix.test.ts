@@ -33,8 +33,8 @@ test('an order in events is paid once, wherever a process dies', TIMEOUT, async 
   const where = [
     isAt('order', 'after', 'placeOrders'),
     isAt('order', 'after', 'send'),
-    isAt('billing', 'before', 'openBooks'),
-    isAt('billing', 'after', 'openBooks'),
+    isAt('billing', 'before', 'settleRequests'),
+    isAt('billing', 'after', 'settleRequests'),
     isAt('order', 'before', 'commit'),
     isAt('notification', 'after', 'letter'),
   ]

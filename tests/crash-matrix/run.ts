@@ -83,7 +83,8 @@ export async function runCell(
   const healedMs = scheduler.now()
   await settle(world)
   violations.push(...(await check(world, stage.deeds, healedMs)))
-  const books = await readBooks(world.databases.direct)
+  const { direct } = world.databases
+  const books = await readBooks({ orders: direct, billing: direct, notification: direct })
   for (const sentence of wrongEnds(scenario, style, books)) wrong(run.scenario, sentence)
   return {
     crossings: boundaries.crossings,
