@@ -28,7 +28,7 @@ export const UNCROSSED: readonly Uncrossed[] = [
   },
   {
     services: ['order', 'billing'],
-    name: 'messaging/relay.ts attempt letter',
+    name: 'messaging/relay-calls.ts attempt letter',
     reason: 'only notification writes letters; the calls of the others are boundaries themselves',
   },
   {
