@@ -93,6 +93,7 @@ async function setUp(t: { after(work: () => Promise<void>): void }) {
     const gains = { count: 0 }
     const lanes = holdLanes({
       ...{ database, schema, runtime, log, instance: runtime.uuid(), soleProcess: false },
+      onItsWay: () => [],
       onGain: () => {
         gains.count += 1
       },
@@ -126,6 +127,20 @@ describe('instances of a service', () => {
     assert.deepEqual(second.held(), [])
     await renewed(() => first.held().length === LANES)
     assert.equal(first.gains.count, 2)
+  })
+
+  test('hand a lane over when nothing of it is on its way, and begin nothing more in it before', async (t) => {
+    const { start, renewed } = await setUp(t)
+    let onItsWay: readonly number[] = [5, 6]
+    const first = start({ onItsWay: () => onItsWay })
+    await until(() => first.held().length === LANES)
+    const second = start()
+    await renewed(() => second.held().length === 2)
+    assert.deepEqual(first.held(), [0, 1, 2, 3])
+    assert.deepEqual(second.held(), [4, 7])
+    onItsWay = []
+    await renewed(() => second.held().length === LANES / 2)
+    assert.deepEqual(second.held(), [4, 5, 6, 7])
   })
 
   test('take the lanes of one that died, once its lease is over', async (t) => {

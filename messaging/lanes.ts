@@ -4,7 +4,9 @@ import { LANES } from './outbox.ts'
 
 /**
  * Shares out the lanes of an outbox among the instances of a service, by leases: a lane has one
- * relay at a time, so that a key keeps its order. Leases are compared by the instances' clocks;
+ * relay at a time, so that a key keeps its order. A lane that another is to have is handed over when
+ * nothing of it is on its way any more: what is sent late would else come after what the other sends, and
+ * be the last word of a topic that keeps only that. Leases are compared by the instances' clocks;
  * where those differ by more than a lease, or a holder was frozen beyond it, two relays may deliver
  * the same rows: in the same order, and to receivers that know a message by its id.
  */
@@ -25,6 +27,8 @@ export interface LanesOptions {
   readonly log: Log
   /** True where no other process can have the database: leases of the dead end at once. */
   readonly soleProcess: boolean
+  /** The lanes of which something is on its way. */
+  readonly onItsWay: () => readonly number[]
   /** Called when lanes were gained. */
   readonly onGain: () => void
 }
@@ -51,11 +55,16 @@ export function holdLanes(options: LanesOptions): Lanes {
       )
       const mine = share(rows, instance, new Set(others.map(({ id }) => id)))
       const before = rows.filter(({ holder }) => holder === instance).map(({ lane }) => lane)
-      if (mine.join() !== before.join()) {
+      // Nothing more is begun in those that go.
+      lanes = lanes.filter((lane) => mine.includes(lane))
+      const onItsWay = options.onItsWay()
+      const kept = before.filter((lane) => !mine.includes(lane) && onItsWay.includes(lane))
+      const holding = [...mine, ...kept].sort((a, b) => a - b)
+      if (holding.join() !== before.join()) {
         await tx.query(
           `update ${schema}.relay_lane set holder = case when lane = any($2) then $1::uuid end
            where (holder = $1) is distinct from (lane = any($2)) and (holder = $1 or lane = any($2))`,
-          [instance, mine],
+          [instance, holding],
         )
       }
       return mine

@@ -69,6 +69,41 @@ describe('rows for the broker', () => {
     assert.deepEqual(batches, [2, 2])
   })
 
+  test('are not taken by another instance while they are on their way', async (t) => {
+    const { start, put, isEmpty, clock } = await setUp(t)
+    const { counting, read } = await openBus(t)
+    const keys = Array.from({ length: 20 }, (_, n) => `k${n}`)
+    const arrived = Promise.withResolvers<void>()
+    t.after(async () => arrived.resolve())
+    const begun: (string | undefined)[] = []
+    const slow: Bus = {
+      ...counting,
+      async send(messages) {
+        begun.push(...idsOf(messages))
+        await arrived.promise
+        await counting.send(messages)
+      },
+    }
+    start({ bus: slow, soleProcess: false })
+    await put(keys.map((key) => message(`${key}/1`, key, 'broker')))
+    await until(() => begun.length === keys.length)
+    start({ bus: counting, soleProcess: false })
+    await put(keys.map((key) => message(`${key}/2`, key, 'broker')))
+    // As long as leases last, and longer: the other one has its share of the lanes that are free.
+    for (let n = 0; n < 10; n += 1) {
+      clock.moveOn(2_000)
+      await settle()
+    }
+    assert.deepEqual(read.messages, [])
+    arrived.resolve()
+    await until(async () => {
+      clock.moveOn(2_000)
+      return read.messages.length >= 2 * keys.length
+    })
+    await isEmpty()
+    for (const key of keys) assert.equal(idsOf(read.of(key)).at(-1), `${key}/2`)
+  })
+
   test('wait while the broker is away, and go when it is back', async (t) => {
     const { start, put, waiting, clock } = await setUp(t)
     const { broker, counting, read, batches } = await openBus(t)

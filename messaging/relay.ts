@@ -74,7 +74,11 @@ export function startRelay(options: RelayOptions): Relay {
   const wakeAll = () => {
     for (const { signal } of loops) signal.raise()
   }
-  const lanes = holdLanes({ ...options, instance: runtime.uuid(), onGain: wakeAll })
+  let onItsWay: readonly number[] = []
+  const lanes = holdLanes({
+    ...options,
+    ...{ instance: runtime.uuid(), onGain: wakeAll, onItsWay: () => onItsWay },
+  })
   let heardMs = Number.NEGATIVE_INFINITY
   const hasPeers = () => lanes.held().length < LANES || runtime.now() - heardMs < PEER_HEARD_MS
   const onRows = () => {
@@ -87,6 +91,9 @@ export function startRelay(options: RelayOptions): Relay {
     ...options,
     stopped: closing.signal,
     lanes: () => lanes.held(),
+    sending(from) {
+      onItsWay = from
+    },
     wasTried: watching.wasTried,
     wereWritten: () => {
       if (hasPeers()) peers.tellTried()
@@ -167,7 +174,10 @@ function watchTries({ runtime, outbox, database, log }: RelayOptions) {
   }
 }
 
-interface LoopContext extends RelayOptions, CallsContext {}
+interface LoopContext extends RelayOptions, CallsContext {
+  /** Rows of these lanes are being taken and sent to the broker; none: no more. */
+  readonly sending: (from: readonly number[]) => void
+}
 
 /** select, send, then the delete of that batch together with the next select. */
 async function relayToBroker(at: LoopContext, signal: Signal, bus: Bus): Promise<void> {
@@ -177,6 +187,7 @@ async function relayToBroker(at: LoopContext, signal: Signal, bus: Bus): Promise
   while (!at.stopped.aborted || acknowledged.length > 0) {
     try {
       const lanes = at.stopped.aborted ? [] : at.lanes()
+      at.sending(lanes)
       const rows =
         lanes.length + acknowledged.length === 0
           ? []
@@ -184,16 +195,19 @@ async function relayToBroker(at: LoopContext, signal: Signal, bus: Bus): Promise
       acknowledged = []
       if (rows.length > 0) {
         await send(at, bus, rows)
+        at.sending([])
         acknowledged = rows.map(({ id }) => id)
         telemetry.count('trifold_outbox_delivered_total', { carrier: 'broker' }, rows.length)
         telemetry.observe('trifold_relay_batch_size', rows.length)
         for (const { eventId } of rows) at.wasTried(eventId)
       } else {
+        at.sending([])
         await signal.wait(IDLE_MS)
       }
       if (failures > 0) at.log.info({ failures }, 'the relay reaches the broker again')
       failures = 0
     } catch (error) {
+      at.sending([])
       if (failures === 0) at.log.warn({ err: error }, 'the relay cannot deliver to the broker')
       telemetry.count('trifold_outbox_failures_total', { carrier: 'broker' })
       // What was acknowledged but not removed will be sent again, under the same event ids.
