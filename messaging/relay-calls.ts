@@ -89,11 +89,13 @@ export function relayCalls(at: CallsContext, carrier: 'http' | 'letter', deliver
       }
     }
     tried[isHeld ? 'held' : 'free'].push(key)
-    const isLast = busy.size === tried.free.length + tried.held.length
-    const isUrgent = isHeld || isLast || busy.size > CALLS_AT_ONCE / 2
+    const isUrgent = isHeld || allHaveEnded() || busy.size > CALLS_AT_ONCE / 2
     if (awaited.delete(key) || isUrgent || at.stopped.aborted) signal.raise()
     else signal.raiseIn(GATHER_MS)
   }
+
+  /** Nothing that is under way would come to be written together with these. */
+  const allHaveEnded = () => busy.size === tried.free.length + tried.held.length
 
   function begin(rows: readonly OutboxRow[]): void {
     for (const [key, ofKey] of Map.groupBy(rows, (row) => row.key)) {
@@ -141,10 +143,9 @@ export function relayCalls(at: CallsContext, carrier: 'http' | 'letter', deliver
         for (const key of ended) busy.delete(key)
         if (ended.length > 0) at.wereWritten()
         begin(rows.filter(isNotBegun))
-        // Rows that were committed meanwhile, and calls that ended, have raised the signal.
-        if (!at.stopped.aborted || busy.size > 0) {
-          await signal.wait(failing ? RETRY_BASE_MS : IDLE_MS)
-        }
+        if (allHaveEnded() && (busy.size > 0 || at.stopped.aborted)) continue
+        // Rows that were committed meanwhile, and most calls that ended, have raised the signal.
+        await signal.wait(failing ? RETRY_BASE_MS : IDLE_MS)
       } catch (error) {
         at.log.warn({ err: error, carrier }, 'the relay cannot read or write its outbox')
         tried = {
