@@ -140,7 +140,10 @@ export function relayCalls(at: CallsContext, carrier: 'http' | 'letter', deliver
       const ended = [...flushing.free, ...flushing.held]
       try {
         const rows = await take(flushing, ended)
-        for (const key of ended) busy.delete(key)
+        for (const key of ended) {
+          busy.delete(key)
+          awaited.delete(key)
+        }
         if (ended.length > 0) at.wereWritten()
         begin(rows.filter(isNotBegun))
         if (allHaveEnded() && (busy.size > 0 || at.stopped.aborted)) continue
