@@ -120,7 +120,8 @@ function keepLogs(folder: string, reports: string): void {
 if (import.meta.main) {
   const stopped = new AbortController()
   for (const name of ['SIGINT', 'SIGTERM'] as const) {
-    process.once(name, () => stopped.abort(new Error(`${name} came before the end`)))
+    // Not once: npm passes a signal on, and when it has ended comes another, which must not end the clearing up.
+    process.on(name, () => stopped.abort(new Error(`${name} came before the end`)))
   }
   endWithNpm()
   const begun = performance.now()
