@@ -17,6 +17,8 @@ export interface Broker {
   append(messages: readonly OutgoingMessage[]): void
   join(group: string, topics: readonly string[]): Member
   groups(): readonly string[]
+  /** What is in the log of a topic, partition by partition. */
+  messages(topic: string): readonly BusMessage[]
   /** Shares a group's partitions out anew, in an order of the caller's; what is in hand is given up. */
   rebalance(group: string, order: <Item>(items: readonly Item[]) => Item[]): void
   /** Puts a group back by up to so many messages in each partition. */
@@ -144,6 +146,8 @@ export function createBroker(topics: readonly TopicSpec[], now: () => number): B
       )
     },
     groups: () => [...groups.keys()],
+    messages: (topic) =>
+      Array.from({ length: partitionsOf(topic) }, (_, n) => logs.get(placeOf(topic, n))!).flat(),
     rebalance(name, order) {
       const group = groups.get(name)
       if (group) share(group, order)

@@ -1,7 +1,7 @@
 import { type InteractionStyle, STYLES } from '../../contracts/style.ts'
 import { HttpUnreachable } from '../../platform/http-client.ts'
 import type { Chance, Chances } from './chance.ts'
-import type { Client } from './network.ts'
+import type { Call, Client } from './network.ts'
 import type { Scheduler } from './scheduler.ts'
 
 /**
@@ -19,7 +19,17 @@ export type Wish =
   | { readonly kind: 'look at balance'; readonly accountId: string }
   | { readonly kind: 'look at order'; readonly accountId: string; readonly orderId: string }
   | { readonly kind: 'look at orders'; readonly accountId: string }
-  | { readonly kind: 'pry'; readonly accountId: string; readonly orderId: string }
+  /** To see somebody else's order, or to delete it. */
+  | {
+      readonly kind: 'pry'
+      readonly accountId: string
+      readonly orderId: string
+      readonly isToDelete?: boolean
+    }
+  /** Something else under the key of what was answered. */
+  | { readonly kind: 'reuse a key'; readonly of: MoneyWish }
+
+type MoneyWish = Extract<Wish, { readonly kind: 'deposit' | 'order' | 'pay' }>
 
 export interface Attempt {
   readonly sentMs: number
@@ -51,6 +61,8 @@ export interface CustomersOptions {
 export interface Customers {
   readonly deeds: readonly Deed[]
   areDone(): boolean
+  /** Lets those ask again who had no answer and may repeat their request; returns how many. */
+  askAgain(): number
 }
 
 const PATIENCE = { answerMs: 3_500, tries: 8 }
@@ -73,18 +85,30 @@ export function startCustomers(options: CustomersOptions): Customers {
   const chance = chances('customers')
   const marks = createMarks(chances('marks'))
   const known: { accountId: string; orderId: string }[] = []
+  const unanswered: (() => Promise<unknown>)[] = []
   let running = 2 + chance.integer(2)
   for (let number = running; number > 0; number -= 1) {
     const own = chances(`customer ${number}`)
     scheduler.after(own.between(0, LAST_ARRIVAL_MS), () => {
-      void visit({ ...options, chance: own, deeds, marks, known, name: `c${number}` }).finally(
-        () => {
-          running -= 1
-        },
-      )
+      const name = `c${number}`
+      void during(visit({ ...options, chance: own, deeds, marks, known, unanswered, name }))
     })
   }
-  return { deeds, areDone: () => running === 0 }
+  async function during(work: Promise<unknown>): Promise<void> {
+    await work.finally(() => {
+      running -= 1
+    })
+  }
+  return {
+    deeds,
+    areDone: () => running === 0,
+    askAgain() {
+      const open = unanswered.splice(0)
+      running += open.length
+      for (const ask of open) void during(ask())
+      return open.length
+    },
+  }
 }
 
 export function createMarks(chance: Chance): Marks {
@@ -101,6 +125,8 @@ export interface Asking extends Omit<CustomersOptions, 'chances'> {
   readonly chance: Chance
   /** Orders that anybody has placed, for those who pry. */
   readonly known: { accountId: string; orderId: string }[]
+  /** What had no answer yet and may be asked again. */
+  readonly unanswered?: (() => Promise<unknown>)[]
 }
 
 export interface Visit extends Asking {
@@ -163,7 +189,9 @@ function wishOf(at: Visit, accountId: string): Wish {
   if (draw < 0.84) return { kind: 'delete', ...mine }
   if (draw < 0.89) return { kind: 'void', ...mine }
   const other = pickOf(foreign)
-  if (draw < 0.93 && other) return { kind: 'pry', accountId, orderId: other.orderId }
+  if (draw < 0.93 && other) {
+    return { kind: 'pry', accountId, orderId: other.orderId, isToDelete: chance.happens(0.3) }
+  }
   return { kind: 'look at order', ...mine }
 }
 
@@ -179,22 +207,44 @@ async function fulfil(at: Visit, wish: Wish): Promise<unknown> {
   const again = twice ? think(at, chance.between(0, 300)).then(() => insist(at, deed)) : undefined
   const body = await insist(at, deed)
   await again
+  if (key !== undefined && body !== undefined && wish.kind !== 'open') await reuse(at, deed, key)
   return body
+}
+
+/** Now and then a customer's program mistakes the key of one request for that of another. */
+async function reuse(at: Visit, { wish, style }: Deed, key: string): Promise<void> {
+  if (!isMoneyWish(wish) || !at.chance.happens(0.08)) return
+  const deed: Deed = { wish: { kind: 'reuse a key', of: wish }, style, key, attempts: [] }
+  at.deeds.push(deed)
+  await insist(at, deed)
+}
+
+const isMoneyWish = (wish: Wish): wish is MoneyWish =>
+  wish.kind === 'deposit' || wish.kind === 'order' || wish.kind === 'pay'
+
+function changed(wish: MoneyWish): Wish {
+  if (wish.kind === 'order') return { ...wish, quantity: wish.quantity + 1 }
+  return { ...wish, amountMinor: wish.amountMinor + 1 }
 }
 
 /** Tries, with pauses, until an answer settles it; returns its body, or undefined where none did. */
 export async function insist(at: Asking, deed: Deed): Promise<unknown> {
   const { chance } = at
-  const mayRepeat = deed.key !== undefined || !isKeyed(deed.wish)
   const { tries: maxTries } = at.patience ?? PATIENCE
   for (let tries = 1; ; tries += 1) {
     const attempt = await tryOnce(at, deed)
     learn(at, deed.wish, attempt)
     if (isFinal(attempt)) return attempt.answer?.body
-    if (!mayRepeat || tries === maxTries) return undefined
+    if (!mayRepeat(deed)) return undefined
+    if (tries === maxTries) break
     await think(at, chance.between(20, 1_000))
   }
+  at.unanswered?.push(() => insist(at, deed))
+  return undefined
 }
+
+/** Whether the same request may be sent once more and is still the same wish. */
+export const mayRepeat = ({ wish, key }: Deed) => key !== undefined || !isKeyed(wish)
 
 /** Wishes that would have another effect each time, but for an Idempotency-Key. */
 const isKeyed = ({ kind }: Wish) => ['open', 'deposit', 'order', 'pay'].includes(kind)
@@ -220,7 +270,8 @@ async function ask(at: Asking, deed: Deed): Promise<Attempt> {
   }
 }
 
-function requestOf({ style: runStyle, chance }: Asking, { wish, style, key }: Deed) {
+function requestOf(at: Asking, { wish, style, key }: Pick<Deed, 'wish' | 'style' | 'key'>): Call {
+  const { style: runStyle, chance } = at
   const headers = {
     ...(key !== undefined && { 'idempotency-key': key }),
     ...(runStyle === 'mixed' && { 'x-interaction-style': style }),
@@ -248,7 +299,9 @@ function requestOf({ style: runStyle, chance }: Asking, { wish, style, key }: De
       return { method: 'DELETE', url, headers } as const
     }
     case 'void': {
-      const body = JSON.stringify({ accountId: wish.accountId })
+      // Nobody has to say whose payment it is; some never do.
+      const isNamed = Number.parseInt(wish.orderId.at(-1)!, 16) % 3 > 0
+      const body = JSON.stringify(isNamed ? { accountId: wish.accountId } : {})
       return { ...post(`/billing/payments/${wish.orderId}/void`), headers: json, body }
     }
     case 'contact': {
@@ -260,9 +313,14 @@ function requestOf({ style: runStyle, chance }: Asking, { wish, style, key }: De
       return get(`/billing/account/${wish.accountId}`)
     case 'look at orders':
       return get(`/orders?profileId=${wish.accountId}`)
-    case 'look at order':
+    case 'reuse a key':
+      return requestOf(at, { wish: changed(wish.of), style, ...(key !== undefined && { key }) })
     case 'pry': {
-      const prefer = chance.happens(0.5) ? { prefer: 'wait=2' } : {}
+      const url = `http://gateway/orders/${wish.orderId}?profileId=${wish.accountId}`
+      return { method: wish.isToDelete ? 'DELETE' : 'GET', url, headers }
+    }
+    case 'look at order': {
+      const prefer: Call['headers'] = chance.happens(0.5) ? { prefer: 'wait=2' } : {}
       const request = get(`/orders/${wish.orderId}?profileId=${wish.accountId}`)
       return { ...request, headers: { ...headers, ...prefer } }
     }

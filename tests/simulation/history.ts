@@ -81,6 +81,7 @@ const EXPECTED: Readonly<Record<Wish['kind'], readonly number[]>> = {
   'look at order': [200],
   'look at orders': [200],
   pry: [403],
+  'reuse a key': [422],
 }
 
 function checkEffect(deed: Deed, books: Books, add: Add): void {

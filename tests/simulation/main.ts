@@ -24,11 +24,14 @@ import { type Found, type SeedStyle, simulateAll } from './workers.ts'
  * At every step something may go wrong (`faults.ts`, `profiles.ts`): the process dies before or after
  * it, it fails, or it takes effect and nobody hears of it. Calls and messages are lost, slow,
  * doubled. Other things are planned for a time (`plan.ts`): crashes, frozen processes, outages,
- * rebalances, groups that go back, a log that is replayed or lost. Meanwhile customers
- * (`customers.ts`) order, pay in, delete, void, look, and ask again under their Idempotency-Keys.
+ * rebalances, groups that go back, a log that is replayed or lost, transactions that all lose, messages
+ * that nobody can read (`foreign-messages.ts`). Meanwhile customers (`customers.ts`) order, pay in,
+ * delete, void, look, pry, and ask again under their Idempotency-Keys, or others' by mistake.
  *
  * Then faults stop, and within 120 simulated seconds everything must be final: the invariants of the
- * audit, and the history of what customers were told (`history.ts`), against the books.
+ * audit, and the history of what customers were told (`history.ts`), against the books. Who had no
+ * answer asks again then, and must have one. How much of what could go wrong is seen by that,
+ * `npm run mutants` measures.
  *
  * The SQL is real, on PGlite in memory, put back to an image between runs. One limit: the writes of a
  * transaction are never interleaved with those of another (`simulated-database.ts` says what is).

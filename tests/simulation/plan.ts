@@ -25,10 +25,13 @@ const LONGEST_MS: Readonly<Record<PlannedKind, number>> = {
   'service away': 6_000,
   'broker away': 20_000,
   'database away': 4_000,
+  // Long enough for a batch to be given up and divided.
+  rivals: 2_000,
   rebalance: 0,
   rewind: 0,
   'replay of the log': 0,
   'loss of the log': 0,
+  'foreign message': 0,
 }
 
 export function drawPlan(profile: Profile, chance: Chance): Planned[] {

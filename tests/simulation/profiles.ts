@@ -18,10 +18,12 @@ export type PlannedKind =
   | 'service away'
   | 'broker away'
   | 'database away'
+  | 'rivals'
   | 'rebalance'
   | 'rewind'
   | 'replay of the log'
   | 'loss of the log'
+  | 'foreign message'
 
 export const PROFILES = {
   calm: { mishaps: {}, troubles: {}, events: {}, maxSkewMs: 0 },
@@ -31,25 +33,28 @@ export const PROFILES = {
       ...{ 'call lost': 0.1, 'answer lost': 0.12, 'call slow': 0.1, 'answer slow': 0.08 },
       ...{ 'call twice': 0.1, 'message delayed': 0.1, 'signal lost': 0.3, 'step slow': 0.03 },
     },
-    events: { 'service away': 1 },
+    events: { 'service away': 1, 'foreign message': 1 },
     maxSkewMs: 0,
   },
   crashes: {
     mishaps: { 'crash before': 1, 'crash after': 1 },
     troubles: { 'message delayed': 0.05, 'step slow': 0.01 },
-    events: { crash: 3, freeze: 1, 'service away': 1 },
+    events: { crash: 3, freeze: 1, 'service away': 1, 'foreign message': 1 },
     maxSkewMs: 0,
   },
   broker: {
     mishaps: { fails: 0.5, unanswered: 0.5 },
     troubles: { 'message delayed': 0.25, 'message doubled': 0.1, 'send in part': 0.1 },
-    events: { 'broker away': 2, rebalance: 3, rewind: 2, 'replay of the log': 1 },
+    events: {
+      ...{ 'broker away': 2, rebalance: 3, rewind: 2, 'replay of the log': 1 },
+      'foreign message': 2,
+    },
     maxSkewMs: 0,
   },
   database: {
     mishaps: { fails: 0.5, loses: 2, unanswered: 1 },
     troubles: { 'signal lost': 0.3, 'step slow': 0.05 },
-    events: { 'database away': 2 },
+    events: { 'database away': 2, 'foreign message': 1, rivals: 2 },
     maxSkewMs: 0,
   },
   'lost-log': {
@@ -67,7 +72,8 @@ export const PROFILES = {
     },
     events: {
       ...{ crash: 2, freeze: 2, 'service away': 1, 'broker away': 1, 'database away': 1 },
-      ...{ rebalance: 2, rewind: 1, 'replay of the log': 1 },
+      ...{ rebalance: 2, rewind: 1, 'replay of the log': 1, 'foreign message': 2 },
+      rivals: 1,
     },
     maxSkewMs: 300,
   },

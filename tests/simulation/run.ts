@@ -1,10 +1,12 @@
 import { audit } from '../../apps/audit/invariants.ts'
 import type { InteractionStyle } from '../../contracts/style.ts'
+import { checkBalanceStream } from './balance-stream.ts'
 import { type Finding, readBooks } from './books.ts'
 import { createChances } from './chance.ts'
-import { type Deed, startCustomers } from './customers.ts'
+import { type Deed, isFinal, mayRepeat, startCustomers } from './customers.ts'
 import type { Store } from './empty-store.ts'
 import { isExcused } from './excuses.ts'
+import { checkForeign } from './foreign-messages.ts'
 import { checkHistory } from './history.ts'
 import { drawPlan, PLAN_MS, type Planned } from './plan.ts'
 import { PROFILES, type ProfileName, profileOf } from './profiles.ts'
@@ -69,6 +71,11 @@ export async function simulate(store: Store, run: Run): Promise<RunResult> {
     violations.push({ invariant: 'I4', subject: 'a customer', sentence: 'never had an answer' })
   }
   await settle(world)
+  // The same request again now has its answer, and what it may do then settles as well.
+  if (customers.askAgain() > 0) {
+    await scheduler.runUntil(scheduler.now() + SETTLE_MS, customers.areDone)
+    await settle(world)
+  }
   violations.push(...(await check(world, customers.deeds, healedMs)))
   return {
     ...{ profile, violations, faults: faults.happened(), arrows: story.arrows() },
@@ -115,6 +122,7 @@ export async function check(
   const { direct } = databases
   const everything = { orders: direct, billing: direct, notification: direct }
   const books = await readBooks(everything)
+  const foreign = await checkForeign(direct, world.foreign)
   const times = { settings: world.settings, healedMs, faults: world.faults.happened() }
   // What the books say is part of what two runs must have in common.
   world.story.note(
@@ -127,10 +135,24 @@ export async function check(
       now: Math.floor(scheduler.now()),
       settled: true,
     })),
+    ...foreign.found,
     ...checkHistory(deeds, books, mailbox.letters(), times),
+    ...checkBalanceStream(world.balanceStream(), books),
+    ...deeds.flatMap(unanswered),
   ]
   if (!world.isRead()) {
     found.push({ invariant: 'I9', subject: 'the log', sentence: 'is not read to its end' })
   }
-  return found.filter((finding) => !isExcused(finding, lost))
+  return found.filter(
+    (finding) => !isExcused(finding, lost) && !foreign.letters.has(finding.subject),
+  )
+}
+
+/** Faults are over and all is settled: who asks once more has an answer. */
+function unanswered(deed: Deed): Finding[] {
+  const { wish, key, attempts } = deed
+  if (!mayRepeat(deed) || attempts.some(isFinal)) return []
+  const last = attempts.at(-1)?.answer?.status ?? 'silence'
+  const sentence = `has no answer in the end but ${last}`
+  return [{ invariant: 'I4', subject: `${wish.kind} ${key ?? ''}`, sentence }]
 }

@@ -19,7 +19,14 @@ export interface SimulatedDatabases {
   /** Past faults and time, for whoever looks at the books from outside. */
   readonly direct: Queryable
   /** Until this time statements of these services fail: their database is away. */
-  away: { untilMs: number; services: ReadonlySet<Life['service']> }
+  away: Spell
+  /** Until this time all transactions of these services lose to rivals. */
+  losing: Spell
+}
+
+interface Spell {
+  readonly untilMs: number
+  readonly services: ReadonlySet<Life['service']>
 }
 
 export interface DatabasesOptions {
@@ -39,10 +46,11 @@ export function createDatabases(options: DatabasesOptions): SimulatedDatabases {
       (await session.run(text, params)).rows as Row[],
   }
 
+  const isIn = ({ untilMs, services }: Spell, life: Life) =>
+    scheduler.now() < untilMs && services.has(life.service)
+
   function assertThere(life: Life): void {
-    const { untilMs, services } = databases.away
-    if (scheduler.now() >= untilMs || !services.has(life.service)) return
-    throw new DatabaseError('the server is away', 'unavailable')
+    if (isIn(databases.away, life)) throw new DatabaseError('the server is away', 'unavailable')
   }
 
   const databases: SimulatedDatabases = {
@@ -52,6 +60,7 @@ export function createDatabases(options: DatabasesOptions): SimulatedDatabases {
       if (owner?.life === life) await connection.rollback(owner)
     },
     away: { untilMs: 0, services: new Set() },
+    losing: { untilMs: 0, services: new Set() },
     of(life) {
       const run = async (text: string, params?: readonly unknown[]) => {
         assertThere(life)
@@ -103,6 +112,7 @@ export function createDatabases(options: DatabasesOptions): SimulatedDatabases {
           if (hasBegun) {
             const commit = async () => {
               assertThere(life)
+              if (isIn(databases.losing, life)) throw faultOf('loses')
               await connection.commit(owner)
             }
             await steps.perform(life, { kind: 'commit', label: life.service }, commit, faultOf)

@@ -1,8 +1,10 @@
 import type { Broker, LostMessage } from './broker.ts'
 import type { Chance } from './chance.ts'
+import { drawForeign, type ForeignMessage } from './foreign-messages.ts'
 import { SERVICES } from './lives.ts'
 import type { Planned } from './plan.ts'
 import type { Processes } from './processes.ts'
+import type { PlannedKind } from './profiles.ts'
 import type { Scheduler } from './scheduler.ts'
 import type { SimulatedDatabases } from './simulated-database.ts'
 import type { Story } from './story.ts'
@@ -15,6 +17,8 @@ export interface StrikeOptions {
   readonly databases: SimulatedDatabases
   readonly processes: Processes
   readonly onLost: (messages: readonly LostMessage[]) => void
+  /** What programs that are not ours will send with the next message of the topic. */
+  readonly coming: ForeignMessage[]
 }
 
 /** Lets something that was planned take place, on whom its draw hits. */
@@ -41,16 +45,24 @@ export async function strike(at: StrikeOptions, planned: Planned): Promise<void>
       story.tell(service, service, `the database of ${service} is away ${lasts}`)
       databases.away = { untilMs, services: new Set([service]) }
       return
+    case 'rivals':
+      story.tell(service, service, `transactions of ${service} lose ${lasts}`)
+      databases.losing = { untilMs, services: new Set([service]) }
+      return
     case 'broker away':
     case 'rebalance':
     case 'rewind':
     case 'replay of the log':
     case 'loss of the log':
+    case 'foreign message':
       strikeBroker(at, { ...planned, kind })
   }
 }
 
-type BrokerKind = 'broker away' | 'rebalance' | 'rewind' | 'replay of the log' | 'loss of the log'
+type BrokerKind = Exclude<
+  PlannedKind,
+  'crash' | 'freeze' | 'service away' | 'database away' | 'rivals'
+>
 
 function strikeBroker(at: StrikeOptions, planned: Planned & { kind: BrokerKind }): void {
   const { scheduler, chance, story, broker } = at
@@ -77,6 +89,9 @@ function strikeBroker(at: StrikeOptions, planned: Planned & { kind: BrokerKind }
       return
     case 'loss of the log':
       tell('the log is lost')
-      at.onLost(broker.lose())
+      return at.onLost(broker.lose())
+    case 'foreign message':
+      tell('a foreign message comes')
+      at.coming.push(drawForeign(chance, Math.round(draw * 1e6)))
   }
 }

@@ -30,9 +30,7 @@ function checkAccount(accountId: string, deeds: readonly Deed[], books: Books, a
         add(subject, `was told ${balanceMinor}, which it never was: ${balances.join()}`)
       }
     } else if (wish.kind === 'deposit' && style !== 'events') {
-      const own = entries.find(
-        ({ kind, amountMinor }) => kind === 'DEPOSIT' && amountMinor === BigInt(wish.amountMinor),
-      )
+      const own = entries.find((entry) => isOf(wish, entry))
       if (own && deed.key !== undefined && own.balanceAfterMinor !== balanceMinor) {
         add(subject, `was told ${balanceMinor}, but left ${own.balanceAfterMinor}`)
       }
@@ -44,29 +42,38 @@ function checkAccount(accountId: string, deeds: readonly Deed[], books: Books, a
       }
     }
   }
-  checkLooks(accountId, toldOf(accountId, deeds), balances, add)
+  checkLooks(toldOf(accountId, deeds), { accountId, entries }, balances, add)
 }
 
-/** One look after another goes on in the ledger, never back. */
+/**
+ * One look after another goes on in the ledger, never back, nor to before a deposit that was answered by
+ * then.
+ */
 function checkLooks(
-  accountId: string,
   told: readonly ToldBalance[],
+  { accountId, entries }: { accountId: string; entries: Books['entries'] },
   balances: readonly bigint[],
   add: Add,
 ): void {
-  const looks = told
-    .filter(({ deed }) => deed.wish.kind === 'look at balance')
-    .toSorted((a, b) => a.answeredMs - b.answeredMs)
-  let place = 0
-  let answeredMs = 0
-  for (const look of looks) {
-    if (look.sentMs < answeredMs) continue
-    const next = balances.indexOf(look.balanceMinor, place)
-    if (next < 0) return add(`account ${accountId}`, `went back to ${look.balanceMinor}`)
-    place = next
-    answeredMs = look.answeredMs
+  const known: { answeredMs: number; place: number }[] = []
+  for (const { deed, sentMs, answeredMs, balanceMinor } of told.toSorted(byAnswer)) {
+    const { wish, style } = deed
+    const before = known.filter((one) => one.answeredMs <= sentMs).map(({ place }) => place)
+    if (wish.kind === 'look at balance') {
+      const place = balances.indexOf(balanceMinor, Math.max(0, ...before))
+      if (place < 0) return add(`account ${accountId}`, `went back to ${balanceMinor}`)
+      known.push({ answeredMs, place })
+    } else if (wish.kind === 'deposit' && style !== 'events') {
+      const own = entries.findIndex((entry) => isOf(wish, entry))
+      known.push({ answeredMs, place: own + 1 })
+    }
   }
 }
+
+const byAnswer = (a: ToldBalance, b: ToldBalance) => a.answeredMs - b.answeredMs
+
+const isOf = (wish: { amountMinor: number }, { kind, amountMinor }: Books['entries'][number]) =>
+  kind === 'DEPOSIT' && amountMinor === BigInt(wish.amountMinor)
 
 function toldOf(accountId: string, deeds: readonly Deed[]): ToldBalance[] {
   return deeds.flatMap((deed) => {

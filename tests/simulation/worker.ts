@@ -1,10 +1,15 @@
-import { parentPort } from 'node:worker_threads'
+import { parentPort, workerData } from 'node:worker_threads'
+import { openEmptyStore } from './empty-store.ts'
 import { simulate } from './run.ts'
 import { openStore } from './store.ts'
 import type { Asked, Found } from './workers.ts'
 
-/** A thread of the simulator: it runs what it is asked to, one seed after the other. */
-const store = openStore()
+/**
+ * A thread of the simulator: it runs what it is asked to, one seed after the other. One that is for a
+ * few runs only does without the warm database, which takes some ten runs to make.
+ */
+const isBrief = (workerData as { isBrief?: boolean } | undefined)?.isBrief
+const store = isBrief ? openEmptyStore() : openStore()
 
 parentPort!.on('message', async ({ seed, style, profile }: Asked) => {
   const result = await simulate(await store, { seed, style, profile })

@@ -73,8 +73,9 @@ export function openThreads<Question, Answer>(
 /** What a run leaves behind is then mostly gone by the time that it is looked at. */
 const LIMITS = { maxYoungGenerationSizeMb: 64 }
 
-function openThread<Question, Answer>(module: URL) {
-  const worker = new Worker(module, { resourceLimits: LIMITS })
+/** One thread; `workerData` is for itself. */
+export function openThread<Question, Answer>(module: URL, workerData?: object) {
+  const worker = new Worker(module, { workerData, resourceLimits: LIMITS })
   return {
     ask(question: Question): Promise<Answer> {
       return new Promise((resolve, reject) => {

@@ -8,6 +8,7 @@ import { type Chances, createChances } from './chance.ts'
 import { type Deployment, drawDeployment, type Settings } from './deployment.ts'
 import type { Store } from './empty-store.ts'
 import { createFaults, type Faults } from './faults.ts'
+import { type ForeignMessage, sendForeign } from './foreign-messages.ts'
 import { createLife, type Life, type ServiceName } from './lives.ts'
 import { createMailbox, type Mailbox } from './mailbox.ts'
 import { type Client, createNetwork } from './network.ts'
@@ -36,6 +37,10 @@ export interface World {
   readonly settings: Settings
   /** What the log held each time it was lost. */
   readonly lost: readonly LostMessage[]
+  /** What programs that are not ours have sent. */
+  readonly foreign: readonly ForeignMessage[]
+  /** The topic `balance` from its first message on. */
+  balanceStream(): readonly BusMessage[]
   /** The client of somebody outside. */
   readonly customer: Client
   /** Whether every message that was sent, and every copy of one, is read. */
@@ -89,13 +94,24 @@ export function createWorld(options: WorldOptions): World {
     losesSignal: (channel) => faults.happens('signal lost', channel),
   })
   const broker = createBroker(TOPICS, scheduler.now)
-  const messages = connectToBroker({ scheduler, chances, faults, story, steps, broker })
+  const lost: LostMessage[] = []
+  const foreign: ForeignMessage[] = []
+  const coming: ForeignMessage[] = []
+  const messages = connectToBroker({
+    ...{ scheduler, chances, faults, story, steps, broker },
+    onSent(key, topic) {
+      for (const one of coming.filter((message) => message.topic === topic)) {
+        coming.splice(coming.indexOf(one), 1)
+        foreign.push(one)
+        sendForeign(broker, one, key)
+      }
+    },
+  })
   const network = createNetwork({ scheduler, faults, chances, story })
   const mailbox = createMailbox()
   const shape = chances('shape')
   const deployment = options.deployment ?? drawDeployment(style, shape, chances('processes'))
   const { settings } = deployment
-  const lost: LostMessage[] = []
   const mortal = (life: Life): MortalLife => ({
     name: life.name,
     service: life.service as ServiceName,
@@ -128,9 +144,13 @@ export function createWorld(options: WorldOptions): World {
   })
 
   const onLost = (gone: readonly LostMessage[]) => lost.push(...gone)
-  const at = { scheduler, chance: shape, story, broker, databases, processes, onLost }
+  const at = { scheduler, chance: shape, story, broker, databases, processes, onLost, coming }
   return {
-    ...{ scheduler, chances, faults, databases, story, mailbox, settings, lost },
+    ...{ scheduler, chances, faults, databases, story, mailbox, settings, lost, foreign },
+    balanceStream: () => [
+      ...lost.flatMap(({ message }) => (message.topic === 'balance' ? [message] : [])),
+      ...broker.messages('balance'),
+    ],
     customer: network.clientOf(createLife('customer', 'customer')),
     isRead: () => messages.areDelivered() && broker.isRead(),
     strike: (planned) => strike(at, planned),
@@ -140,6 +160,7 @@ export function createWorld(options: WorldOptions): World {
       broker.awayUntilMs = 0
       broker.wake()
       databases.away = { untilMs: 0, services: new Set() }
+      databases.losing = databases.away
     },
   }
 }
@@ -147,6 +168,8 @@ export function createWorld(options: WorldOptions): World {
 interface BrokerOptions extends Pick<World, 'scheduler' | 'chances' | 'faults' | 'story'> {
   readonly steps: Steps
   readonly broker: Broker
+  /** Called when a message is in the log. */
+  readonly onSent: (key: string, topic: string) => void
 }
 
 /** After so long without a sign of life a member of a group is taken for dead. */
@@ -154,7 +177,8 @@ const SLOWEST_NOTICE_MS = 2_500
 const LONGEST_DELAY_MS = 4_000
 
 /** The connections of lives to the broker, and what goes wrong on the way. */
-function connectToBroker({ scheduler, chances, faults, story, steps, broker }: BrokerOptions) {
+function connectToBroker(options: BrokerOptions) {
+  const { scheduler, chances, faults, story, steps, broker } = options
   let copiesOnTheWay = 0
 
   function copyLater(message: OutgoingMessage, delayMs: number): void {
@@ -189,6 +213,7 @@ function connectToBroker({ scheduler, chances, faults, story, steps, broker }: B
       onSent(messages) {
         for (const message of messages) {
           story.tell(service, 'broker', tellMessage(message))
+          options.onSent(message.key, message.topic)
           const isDoubled = faults.happens('message doubled', message.topic)
           if (isDoubled) copyLater(message, chance.next() * LONGEST_DELAY_MS)
         }
@@ -205,7 +230,9 @@ function connectToBroker({ scheduler, chances, faults, story, steps, broker }: B
 }
 
 function tellMessage({ topic, value }: Pick<BusMessage, 'topic' | 'value'>): string {
-  const body = value === null ? {} : JSON.parse(new TextDecoder().decode(value))
+  const text = new TextDecoder().decode(value ?? undefined)
+  if (!text.startsWith('{')) return `${topic}: ${text}`
+  const body = JSON.parse(text)
   const { event, orderId, accountId, balance } = body as Record<string, unknown>
   if (balance !== undefined) return `${topic}: ${balance} on ${short(accountId)}`
   return `${topic}: ${event} ${short(orderId ?? accountId)}`

@@ -1,0 +1,141 @@
+import { availableParallelism } from 'node:os'
+import { parseArgs } from 'node:util'
+import type { Asked } from '../simulation/workers.ts'
+import { MUTANTS } from './all-mutants.ts'
+import { type Hunted, hunt, runUnchanged, STYLES_IN_TURN } from './hunt.ts'
+import type { Mutant } from './mutant.ts'
+import { keepReport, lineOf, writeTable } from './report.ts'
+
+/**
+ * The mutation score of the simulator: bugs are planted in the services, one at a time, and each must
+ * be found within its number of seeds.
+ *
+ * A mutant (`mutant.ts`) is data: a text of the source, and what stands there instead. The product has no
+ * switches for it: a thread of the simulator loads the changed file in place of the other
+ * (`plant.ts`), and everything else is as in `npm run simulate`. A mutant whose text is not in the
+ * source any more, or is there twice, fails a test.
+ *
+ * A bug that is not found asks for a better simulator or better checks, and not for a shorter list.
+ */
+const QUICK_SEEDS = 10
+
+const HELP = `
+npm run mutants [-- options]
+
+  --only WORD    those whose names have the word
+  --quick        those whose limit is ${QUICK_SEEDS} seeds, which is most of them
+  --seeds N      at most so many seeds for each; each has a limit of its own
+  --workers N    threads (one per core)
+  --write        writes the table of docs/mutants.md from the last result of each mutant
+  --help         this text
+
+A seed is run in ${STYLES_IN_TURN.join(', ')}, until the bug is found. Afterwards the same runs are done
+with the services as they are, and must come out without a violation. reports/mutants.json keeps the
+last result of each mutant.
+
+Exit code: 0 all were found, 1 one survived or the services themselves were violated, 2 wrong usage.
+`
+
+class UsageError extends Error {}
+
+process.exitCode = await main(process.argv.slice(2)).catch((error: Error) => {
+  if (!(error instanceof UsageError)) throw error
+  process.stderr.write(`mutants: ${error.message}\n${HELP}`)
+  return 2
+})
+
+async function main(args: readonly string[]): Promise<number> {
+  const options = readOptions(args)
+  if (options === undefined) {
+    process.stdout.write(HELP)
+    return 0
+  }
+  const { mutants, seeds, workers } = options
+  const begun = performance.now()
+  const hunted: Hunted[] = []
+  await inLanes(workers, mutants, async (mutant) => {
+    const result = await hunt(mutant, Math.min(seeds, mutant.seeds))
+    hunted.push(result)
+    process.stdout.write(`${hunted.length}/${mutants.length} ${lineOf(result)}\n`)
+  })
+  const runs = distinct(hunted.flatMap((result) => result.runs))
+  const violated = await checkUnchanged(runs, workers)
+  const survivors = hunted.filter(({ found }) => found === undefined)
+  const seconds = Math.round((performance.now() - begun) / 1000)
+  keepReport(hunted)
+  if (options.isWritten) writeTable()
+  process.stdout.write(
+    `${hunted.length - survivors.length} of ${hunted.length} mutants were found; without them ` +
+      `${violated} of the same ${runs.length} runs were violated (${seconds} s)\n`,
+  )
+  return survivors.length + violated === 0 ? 0 : 1
+}
+
+interface Options {
+  readonly mutants: readonly Mutant[]
+  readonly seeds: number
+  readonly workers: number
+  readonly isWritten: boolean
+}
+
+function readOptions(args: readonly string[]): Options | undefined {
+  const { only = '', quick, write: isWritten = false, help, ...rest } = parse(args)
+  if (help) return undefined
+  const number = (name: 'seeds' | 'workers', fallback: number) => {
+    const value = Number(rest[name] ?? fallback)
+    if (!(value > 0)) throw new UsageError(`--${name} must be a number above 0, not ${rest[name]}`)
+    return value
+  }
+  const mutants = MUTANTS.filter(({ name, seeds }) => {
+    return name.includes(only) && (!quick || seeds <= QUICK_SEEDS)
+  })
+  if (mutants.length === 0) throw new UsageError(`no name of a mutant has ${only}`)
+  const seeds = number('seeds', Number.POSITIVE_INFINITY)
+  return { mutants, seeds, workers: number('workers', availableParallelism()), isWritten }
+}
+
+function parse(args: readonly string[]) {
+  const text = { type: 'string' } as const
+  const flag = { type: 'boolean' } as const
+  const options = { only: text, seeds: text, workers: text, quick: flag, write: flag, help: flag }
+  try {
+    return parseArgs({ args: [...args], options }).values
+  } catch (error) {
+    throw new UsageError((error as Error).message)
+  }
+}
+
+/** How many of the runs are violated without a mutant: what is found there proves nothing. */
+async function checkUnchanged(runs: readonly Asked[], workers: number): Promise<number> {
+  let violated = 0
+  const queue = runs.values()
+  const lanes = Array.from({ length: Math.min(workers, runs.length) }, () => queue)
+  await inLanes(lanes.length, lanes, async (share) => {
+    for await (const { seed, style, violations } of runUnchanged(share)) {
+      violated += 1
+      const { invariant, subject, sentence } = violations[0]!
+      process.stdout.write(
+        `unchanged, seed ${seed}, ${style}: ${invariant} ${subject} ${sentence}\n`,
+      )
+    }
+  })
+  return violated
+}
+
+function distinct(runs: readonly Asked[]): Asked[] {
+  return [...new Map(runs.map((run) => [Object.values(run).join(), run])).values()]
+}
+
+/** Works through the items, so many at a time. */
+async function inLanes<Item>(
+  lanes: number,
+  items: readonly Item[],
+  work: (item: Item) => Promise<void>,
+): Promise<void> {
+  const queue = items.values()
+  await Promise.all(
+    Array.from({ length: lanes }, async () => {
+      for (const item of queue) await work(item)
+    }),
+  )
+}

@@ -1,0 +1,224 @@
+import type { Mutant } from './mutant.ts'
+
+/** Bugs in order: its rules, its calls to billing, and its asking again. */
+const COMMANDS = 'services/order/commands.ts'
+const ORDER = 'services/order/order.ts'
+const CALLS = 'services/order/billing-calls.ts'
+const ASKING = 'services/order/ask-again.ts'
+const ROUTES = 'services/order/routes.ts'
+
+export const ORDER_MUTANTS: readonly Mutant[] = [
+  {
+    name: 'order moves whatever its state',
+    breaks: 'An order is moved on although another transaction moved it since it was read.',
+    edits: [
+      {
+        file: 'services/order/store.ts',
+        find: 'where o.id = c.id and o.state = c.origin',
+        replace: 'where o.id = c.id',
+      },
+    ],
+    seeds: 30,
+  },
+  {
+    name: 'canceled order is approved',
+    breaks: 'An order that is off is approved when its payment comes after all.',
+    edits: [
+      {
+        file: ORDER,
+        find: "return unchanged(order, command.type === 'approve' ? ['voidPayment'] : [])",
+        replace:
+          "return command.type === 'approve' ? { state: 'APPROVED', reason: null, effects: [] } : unchanged(order, [])",
+      },
+    ],
+    seeds: 30,
+  },
+  {
+    name: 'payment of a canceled order is kept',
+    breaks: 'An order that is off takes no notice when its payment comes after all.',
+    edits: [
+      { file: ORDER, find: "command.type === 'approve' ? ['voidPayment'] : []", replace: '[]' },
+    ],
+    seeds: 30,
+  },
+  {
+    name: 'deleted order not refunded',
+    breaks: 'A paid order that is deleted is CANCELED, and its payment is not voided.',
+    edits: [
+      {
+        file: ORDER,
+        find: "function decideApproved(command: OrderCommand): OrderDecision {\n  switch (command.type) {\n    case 'delete':\n      return canceled('DELETED', ['voidPayment'])",
+        replace:
+          "function decideApproved(command: OrderCommand): OrderDecision {\n  switch (command.type) {\n    case 'delete':\n      return canceled('DELETED', [])",
+      },
+    ],
+    seeds: 10,
+  },
+  {
+    name: 'no void after the deadline',
+    breaks: 'An order that passed its deadline is CANCELED, and its payment is not voided.',
+    edits: [
+      {
+        file: ORDER,
+        find: "canceled('DEADLINE_PASSED', ['voidPayment'])",
+        replace: "canceled('DEADLINE_PASSED', [])",
+      },
+    ],
+    seeds: 30,
+  },
+  {
+    name: 'customer not told that billing was away',
+    breaks: 'In hybrid nobody tells the customer whose order could not be paid.',
+    edits: [
+      { file: ORDER, find: "['voidPayment', 'announceFailure']", replace: "['voidPayment']" },
+    ],
+    seeds: 10,
+    styles: ['hybrid'],
+  },
+  {
+    name: 'time-out taken for a refusal',
+    breaks: 'A call to billing that got no answer counts as refused: nothing is voided.',
+    edits: [
+      {
+        file: CALLS,
+        find: "command ?? { type: 'giveUpOnBilling' }",
+        replace: "command ?? { type: 'refuse', reason: 'BILLING_UNREACHABLE' }",
+      },
+    ],
+    seeds: 10,
+    styles: ['http', 'hybrid'],
+  },
+  {
+    name: 'fault of billing taken for a refusal',
+    breaks: 'An answer of 5xx counts as refused: nothing is voided.',
+    edits: [
+      {
+        file: CALLS,
+        find: '  if (status === 402) return',
+        replace:
+          "  if (status >= 500) return { type: 'refuse', reason: 'BILLING_UNREACHABLE' }\n  if (status === 402) return",
+      },
+    ],
+    seeds: 30,
+    styles: ['http', 'hybrid'],
+    profile: 'database',
+  },
+  {
+    name: 'void of a call given up',
+    breaks: 'A void that billing does not answer is not tried again.',
+    edits: [
+      {
+        file: CALLS,
+        find: "return { kind: 'retry', error: 'billing gave no answer' }",
+        replace: "return { kind: 'done' }",
+      },
+    ],
+    seeds: 30,
+    styles: ['http', 'hybrid'],
+  },
+  {
+    name: 'no asking again',
+    breaks: 'A PENDING order waits for its deadline and never asks billing again.',
+    edits: [{ file: ASKING, find: '    await ask()\n', replace: '' }],
+    seeds: 30,
+    styles: ['events'],
+    profile: 'lost-log',
+  },
+  {
+    name: 'no deadline',
+    breaks: 'An order is PENDING for as long as nothing is heard of it.',
+    edits: [{ file: ASKING, find: '    await cancelOverdue()\n', replace: '' }],
+    seeds: 30,
+    styles: ['events'],
+    profile: 'broker',
+  },
+  {
+    name: 'void not watched',
+    breaks: 'A void by event is sent once, and lost with the log.',
+    edits: [
+      {
+        file: COMMANDS,
+        find: "if (effects.includes('voidPayment')) voids.set(orderId, trace ?? {})",
+        replace: "if (effects.includes('voidPayment')) {}",
+      },
+    ],
+    seeds: 100,
+    styles: ['events'],
+    profile: 'lost-log',
+  },
+  {
+    name: "somebody else's order readable",
+    breaks: 'An order is shown to whoever knows its id.',
+    edits: [
+      {
+        file: ROUTES,
+        find: "  if (order.profileId !== profileId) throw new Fault('NOT_YOURS')\n",
+        replace: '',
+      },
+    ],
+    seeds: 10,
+  },
+  {
+    name: "somebody else's order deletable",
+    breaks: 'An order is deleted by whoever knows its id.',
+    edits: [
+      {
+        file: COMMANDS,
+        find: 'if (profileId !== undefined && profileId !== order.profileId)',
+        replace: 'if (false)',
+      },
+    ],
+    seeds: 10,
+  },
+  {
+    name: 'answer before the commit',
+    breaks: 'In events the customer has his 201 before the order is in the database.',
+    edits: [
+      {
+        file: ROUTES,
+        find: 'const placed = await routes.place(placement)',
+        replace:
+          'const placing = routes.place(placement)\n    if (outcome === undefined) {\n      placing.catch(() => {})\n      return { status: 201, body: JSON.stringify(order.id) }\n    }\n    const placed = await placing',
+      },
+    ],
+    seeds: 10,
+    styles: ['events'],
+  },
+  {
+    name: 'outcome not stored under its key',
+    breaks: 'The outcome of an order is not written to the Idempotency-Key that waits for it.',
+    edits: [
+      {
+        file: COMMANDS,
+        find: 'at.idempotency.complete(tx, openAnswers(changed, origins)),',
+        replace: '',
+      },
+    ],
+    seeds: 10,
+  },
+  {
+    name: 'key outside the transaction',
+    breaks: "An order's Idempotency-Key is stored after its transaction and not in it.",
+    edits: [
+      {
+        file: 'services/order/service.ts',
+        find: 'const idempotency = createIdempotency(SCHEMA)',
+        replace:
+          'const stored = createIdempotency(SCHEMA)\n  const remember = async (tx, entries, now) => void stored.remember(database, entries, now).catch(() => {})\n  const idempotency = { ...stored, remember }',
+      },
+    ],
+    seeds: 10,
+  },
+  {
+    name: 'key that ignores the body',
+    breaks: 'Another request under the same Idempotency-Key is given the answer of the first.',
+    edits: [
+      {
+        file: 'messaging/idempotency.ts',
+        find: 'if (request !== keyed.request)',
+        replace: 'if (false)',
+      },
+    ],
+    seeds: 10,
+  },
+]

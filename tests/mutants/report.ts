@@ -1,0 +1,80 @@
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { fillIn } from '../../tools/docs.ts'
+import { root } from '../../tools/repository-files.ts'
+import { MUTANTS } from './all-mutants.ts'
+import type { Hunted } from './hunt.ts'
+
+/** What `reports/mutants.json` says of one mutant. */
+interface Entry {
+  readonly name: string
+  readonly breaks: string
+  readonly files: readonly string[]
+  /** Within so many seeds it must be found. */
+  readonly limit: number
+  /** After so many seeds it was found, or given up. */
+  readonly seeds: number
+  readonly runs: number
+  readonly durationMs: number
+  readonly found: { seed: number; style: string; profile: string; as: string } | null
+}
+
+const REPORT = `${root}reports/mutants.json`
+
+export function lineOf({ mutant, found, seeds, runs, durationMs }: Hunted): string {
+  const seconds = (durationMs / 1000).toFixed(1)
+  const how = `${seeds} of ${mutant.seeds} seeds, ${runs.length} runs, ${seconds} s`
+  if (found === undefined) return `SURVIVED ${mutant.name} (${how})`
+  return `found ${mutant.name}, in ${found.style}, ${found.profile} (${how}): ${findingOf(found)}`
+}
+
+/** Puts these results in the place of what the report had of the same mutants. */
+export function keepReport(hunted: readonly Hunted[]): void {
+  const entries = new Map(readReport().map((entry) => [entry.name, entry]))
+  for (const one of hunted) entries.set(one.mutant.name, entryOf(one))
+  const kept = MUTANTS.flatMap(({ name }) => entries.get(name) ?? [])
+  mkdirSync(`${root}reports`, { recursive: true })
+  writeFileSync(REPORT, `${JSON.stringify(kept, null, 2)}\n`)
+}
+
+/** Writes the table of what the report has. */
+export function writeTable(): void {
+  const path = 'docs/mutants.md'
+  const text = readFileSync(root + path, 'utf8')
+  writeFileSync(root + path, fillIn(path, text, 'mutants', tableOf(readReport())))
+}
+
+function readReport(): Entry[] {
+  return existsSync(REPORT) ? (JSON.parse(readFileSync(REPORT, 'utf8')) as Entry[]) : []
+}
+
+function entryOf({ mutant, found, seeds, runs, durationMs }: Hunted): Entry {
+  const { name, breaks, edits, seeds: limit } = mutant
+  const files = [...new Set(edits.map(({ file }) => file))]
+  const tried = { seeds, runs: runs.length, durationMs: Math.round(durationMs) }
+  if (found === undefined) return { name, breaks, files, limit, ...tried, found: null }
+  const { seed, style, profile } = found
+  const where = { seed, style, profile, as: findingOf(found) }
+  return { name, breaks, files, limit, ...tried, found: where }
+}
+
+const ID = /[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}/g
+
+/** The first thing that was wrong, without the ids that differ from seed to seed. */
+function findingOf({ violations }: NonNullable<Hunted['found']>): string {
+  const { invariant, subject, sentence } = violations[0]!
+  const text = `${invariant}: ${subject} ${sentence}`.replace(ID, '…')
+  return text.length > 140 ? `${text.slice(0, 139)}…` : text
+}
+
+function tableOf(entries: readonly Entry[]): string {
+  const byName = new Map(entries.map((entry) => [entry.name, entry]))
+  const rows = MUTANTS.map(({ name, breaks, seeds: limit }) => {
+    const { found, seeds } = byName.get(name) ?? {}
+    const [as, style, count] = found
+      ? [found.as.replaceAll('|', '\\|'), found.style, found.seed]
+      : [seeds === undefined ? 'not hunted' : `not found in ${seeds}`, '-', '-']
+    return `| ${name} | ${breaks} | ${as} | ${style} | ${count} | ${limit} |`
+  })
+  const head = '| mutant | what is wrong then | found as | in | seeds | limit |'
+  return [head, '|---|---|---|---|---|---|', ...rows].join('\n')
+}
