@@ -1,9 +1,9 @@
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
-import { parseArgs } from 'node:util'
 import { STYLES } from '../../contracts/style.ts'
 import { root } from '../../tools/repository-files.ts'
+import { FLAG, readArguments, runCommand, TEXT, UsageError } from '../simulation/command.ts'
 import { diagramOf } from '../simulation/diagram.ts'
 import { openStore } from '../simulation/store.ts'
 import { gaps, UNCROSSED } from './completeness.ts'
@@ -46,15 +46,7 @@ was, 2 wrong usage.
 /** Of more violations than these only the numbers are told. */
 const MAX_TOLD = 10
 
-class UsageError extends Error {}
-
-process.exitCode = await main(process.argv.slice(2)).catch((error: Error) => {
-  process.stderr.write(
-    `crash-matrix: ${error instanceof UsageError ? error.message : error.stack}\n`,
-  )
-  if (error instanceof UsageError) process.stderr.write(HELP)
-  return 2
-})
+await runCommand('crash-matrix', HELP, main)
 
 async function main(args: readonly string[]): Promise<number> {
   const options = readOptions(args)
@@ -76,7 +68,10 @@ interface Options {
 }
 
 function readOptions(args: readonly string[]): Options | undefined {
-  const values = parse(args)
+  const values = readArguments(args, {
+    ...{ style: TEXT, scenario: TEXT, instances: TEXT, workers: TEXT, crash: TEXT },
+    ...{ quick: FLAG, twice: FLAG, trace: FLAG, help: FLAG },
+  })
   if (values.help) return undefined
   const { style = 'all', scenario = 'all', instances = 'all', crash, trace = false } = values
   if (style !== 'all' && !(STYLES as readonly string[]).includes(style)) {
@@ -114,20 +109,6 @@ function count(name: string, text: string, least: number): number {
   const value = Number(text)
   if (Number.isInteger(value) && value >= least) return value
   throw new UsageError(`--${name} is a whole number from ${least} on, not ${text}`)
-}
-
-function parse(args: readonly string[]) {
-  const text = { type: 'string' } as const
-  const flag = { type: 'boolean' } as const
-  const options = {
-    ...{ style: text, scenario: text, instances: text, workers: text, crash: text },
-    ...{ quick: flag, twice: flag, trace: flag, help: flag },
-  }
-  try {
-    return parseArgs({ args: [...args], options }).values
-  } catch (error) {
-    throw new UsageError((error as Error).message)
-  }
 }
 
 /** One run, as a diagram where it is asked for. */

@@ -1,5 +1,5 @@
 import { availableParallelism } from 'node:os'
-import { parseArgs } from 'node:util'
+import { FLAG, readArguments, runCommand, TEXT, UsageError } from '../simulation/command.ts'
 import type { Asked } from '../simulation/workers.ts'
 import { MUTANTS } from './all-mutants.ts'
 import { type Hunted, hunt, runUnchanged, STYLES_IN_TURN } from './hunt.ts'
@@ -36,13 +36,7 @@ last result of each mutant.
 Exit code: 0 all were found, 1 one survived or the services themselves were violated, 2 wrong usage.
 `
 
-class UsageError extends Error {}
-
-process.exitCode = await main(process.argv.slice(2)).catch((error: Error) => {
-  if (!(error instanceof UsageError)) throw error
-  process.stderr.write(`mutants: ${error.message}\n${HELP}`)
-  return 2
-})
+await runCommand('mutants', HELP, main)
 
 async function main(args: readonly string[]): Promise<number> {
   const options = readOptions(args)
@@ -79,7 +73,15 @@ interface Options {
 }
 
 function readOptions(args: readonly string[]): Options | undefined {
-  const { only = '', quick, write: isWritten = false, help, ...rest } = parse(args)
+  const {
+    only = '',
+    quick,
+    write: isWritten = false,
+    help,
+    ...rest
+  } = readArguments(args, {
+    ...{ only: TEXT, seeds: TEXT, workers: TEXT, quick: FLAG, write: FLAG, help: FLAG },
+  })
   if (help) return undefined
   const number = (name: 'seeds' | 'workers', fallback: number) => {
     const value = Number(rest[name] ?? fallback)
@@ -92,17 +94,6 @@ function readOptions(args: readonly string[]): Options | undefined {
   if (mutants.length === 0) throw new UsageError(`no name of a mutant has ${only}`)
   const seeds = number('seeds', Number.POSITIVE_INFINITY)
   return { mutants, seeds, workers: number('workers', availableParallelism()), isWritten }
-}
-
-function parse(args: readonly string[]) {
-  const text = { type: 'string' } as const
-  const flag = { type: 'boolean' } as const
-  const options = { only: text, seeds: text, workers: text, quick: flag, write: flag, help: flag }
-  try {
-    return parseArgs({ args: [...args], options }).values
-  } catch (error) {
-    throw new UsageError((error as Error).message)
-  }
 }
 
 /** How many of the runs are violated without a mutant: what is found there proves nothing. */

@@ -1,7 +1,7 @@
 import { availableParallelism } from 'node:os'
 import { relative } from 'node:path'
-import { parseArgs } from 'node:util'
 import { STYLES } from '../../contracts/style.ts'
+import { FLAG, readArguments, runCommand, TEXT, UsageError } from './command.ts'
 import { diagramOf } from './diagram.ts'
 import { minimise } from './minimise.ts'
 import { isProfileName, PROFILES, type ProfileName } from './profiles.ts'
@@ -55,15 +55,9 @@ Exit code: 0 nothing was violated, 1 something was (its seed and least faults ar
 
 const PROGRESS_MS = 10_000
 
-class UsageError extends Error {}
-
 const ALL_STYLES = [...STYLES, 'mixed'] as const
 
-process.exitCode = await main(process.argv.slice(2)).catch((error: Error) => {
-  process.stderr.write(`simulate: ${error instanceof UsageError ? error.message : error.stack}\n`)
-  if (error instanceof UsageError) process.stderr.write(HELP)
-  return 2
-})
+await runCommand('simulate', HELP, main)
 
 async function main(args: readonly string[]): Promise<number> {
   const options = readOptions(args)
@@ -85,7 +79,10 @@ interface Options {
 }
 
 function readOptions(args: readonly string[]): Options | undefined {
-  const values = parse(args)
+  const values = readArguments(args, {
+    ...{ seeds: TEXT, from: TEXT, seed: TEXT, style: TEXT, profile: TEXT },
+    ...{ minutes: TEXT, workers: TEXT, trace: FLAG, help: FLAG },
+  })
   if (values.help) return undefined
   const number = (name: 'seeds' | 'from' | 'seed' | 'minutes' | 'workers', fallback: number) => {
     const given = values[name]
@@ -110,20 +107,6 @@ function readOptions(args: readonly string[]): Options | undefined {
     minutes: number('minutes', Number.POSITIVE_INFINITY),
     workers: number('workers', availableParallelism()),
     isTold: trace,
-  }
-}
-
-function parse(args: readonly string[]) {
-  const text = { type: 'string' } as const
-  const flag = { type: 'boolean' } as const
-  const options = {
-    ...{ seeds: text, from: text, seed: text, style: text, profile: text },
-    ...{ minutes: text, workers: text, trace: flag, help: flag },
-  }
-  try {
-    return parseArgs({ args: [...args], options }).values
-  } catch (error) {
-    throw new UsageError((error as Error).message)
   }
 }
 
