@@ -1,4 +1,5 @@
 import type { Letter } from '../../apps/audit/findings.ts'
+import { isReadable } from './answers.ts'
 import type { Add, Books, Finding } from './books.ts'
 import { type Attempt, addressOf, type Deed, isFinal, type Wish } from './customers.ts'
 import { checkPunctuality, type Times } from './punctuality.ts'
@@ -36,8 +37,11 @@ interface Told {
   readonly body: unknown
 }
 
-const finals = ({ attempts }: Deed): Told[] =>
-  attempts.flatMap((attempt) => (isFinal(attempt) && attempt.answer ? [attempt.answer] : []))
+const finals = ({ wish, attempts }: Deed): Told[] =>
+  attempts.flatMap((attempt) => {
+    const { answer } = attempt
+    return isFinal(attempt) && answer && isReadable(wish, answer) ? [answer] : []
+  })
 
 const nameOf = ({ wish, key }: Deed) => `${wish.kind}${key === undefined ? '' : ` ${key}`}`
 
@@ -48,17 +52,13 @@ function checkAnswers(deed: Deed, add: Add): void {
     const texts = new Set(answers.map(({ status, body }) => `${status} ${withoutInstance(body)}`))
     if (texts.size > 1) add(nameOf(deed), `was answered differently: ${[...texts].join(' / ')}`)
   }
-  for (const { answer } of deed.attempts) {
-    const { code } = (answer?.body ?? {}) as { code?: string }
-    if (answer?.status === 500) add(nameOf(deed), `was answered 500: ${code}`)
-    const expected = EXPECTED[deed.wish.kind]
-    if (
-      answer &&
-      isFinal({ sentMs: 0, answeredMs: 0, answer }) &&
-      !expected.includes(answer.status)
-    ) {
-      add(nameOf(deed), `was answered ${answer.status} ${JSON.stringify(answer.body)}`)
-    }
+  for (const attempt of deed.attempts) {
+    const { answer } = attempt
+    if (answer === undefined) continue
+    const is = `was answered ${answer.status} ${JSON.stringify(answer.body)}`
+    const isExpected = !isFinal(attempt) || EXPECTED[deed.wish.kind].includes(answer.status)
+    if (answer.status === 500 || !isExpected) add(nameOf(deed), is)
+    else if (!isReadable(deed.wish, answer)) add(nameOf(deed), `${is}, which nobody can read`)
   }
 }
 

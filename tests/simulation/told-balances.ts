@@ -1,3 +1,4 @@
+import { isReadable } from './answers.ts'
 import type { Add, Books } from './books.ts'
 import { type Deed, isFinal } from './customers.ts'
 
@@ -82,7 +83,7 @@ function toldOf(accountId: string, deeds: readonly Deed[]): ToldBalance[] {
     if (wish.accountId !== accountId) return []
     return deed.attempts.flatMap((attempt) => {
       const { answer, sentMs, answeredMs } = attempt
-      if (answer?.status !== 200 || !isFinal(attempt)) return []
+      if (answer?.status !== 200 || !isFinal(attempt) || !isReadable(wish, answer)) return []
       const units = typeof answer.body === 'number' ? answer.body : balanceOf(answer.body)
       return [{ deed, sentMs, answeredMs, balanceMinor: BigInt(Math.round(units * 100)) }]
     })
