@@ -1,3 +1,5 @@
+import type { Socket } from 'node:net'
+import { finished } from 'node:stream/promises'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import Type from 'typebox'
 import {
@@ -43,12 +45,31 @@ export function sendProblem(error: unknown, request: FastifyRequest, reply: Fast
   if (retryable && status !== 500 && !reply.hasHeader('retry-after')) {
     reply.header('retry-after', RETRY_AFTER_SECONDS)
   }
+  if (fault.code === 'BODY_TOO_LARGE') readRest(request, reply)
   const body = { ...problemBody(fault.code, fault.details), instance: request.id }
   // As bytes: to text Fastify would add a charset, which this media type does not have.
   return reply
     .code(status)
     .type(PROBLEM_TYPE)
     .send(new TextEncoder().encode(JSON.stringify(body)))
+}
+
+/** So long may the rest of a body that was refused take to arrive. */
+const REST_MS = 2_000
+
+/**
+ * Fastify closes a connection whose body it refuses. Closed with bytes that nobody has read, the kernel
+ * resets it; who is still sending, as a proxy may be, then meets an error in place of the answer. So the
+ * rest is read, and dropped, before it is closed.
+ */
+function readRest({ raw }: FastifyRequest, reply: FastifyReply): void {
+  reply.removeHeader('connection')
+  raw.resume()
+  const signal = AbortSignal.timeout(REST_MS)
+  // A request that was injected has no socket that could be closed.
+  const { socket }: { socket: Partial<Socket> } = raw
+  const close = () => void socket.destroy?.()
+  Promise.all([finished(raw, { signal }), finished(reply.raw, { signal })]).then(close, close)
 }
 
 /** An answer to bytes that are no HTTP request: no request, so no id and no hooks. */

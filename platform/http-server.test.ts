@@ -6,6 +6,7 @@ import { Agent, createServer, get, type Server, request as send } from 'node:htt
 import { type AddressInfo, connect, type Socket } from 'node:net'
 import { type TestContext, test } from 'node:test'
 import { setImmediate } from 'node:timers/promises'
+import { promisify } from 'node:util'
 import type { InjectOptions } from 'fastify'
 import Type from 'typebox'
 import { Fault, PROBLEMS, type ProblemCode } from '../contracts/problems.ts'
@@ -419,6 +420,23 @@ test('refuses a body that is too large while it is still coming', async (t) => {
   request.write(`"${'x'.repeat(4000)}`)
   const [response] = await once(request, 'response')
   assert.equal(response.statusCode, 413)
+})
+
+test('a client that first sends all of a body that is too large still has the answer', async (t) => {
+  const { app } = await build(t)
+  const { port } = new URL(await app.listen({ port: 0, host: '127.0.0.1' }))
+  const socket = connect({ port: Number(port), host: '127.0.0.1' })
+  t.after(() => socket.destroy())
+  const pieces = Array.from({ length: 50 }, () => 'x'.repeat(10_000))
+  const head = [`POST /orders?profileId=${UUID} HTTP/1.1`, 'host: here']
+  head.push('content-type: application/json', 'content-length: 500000', '', '')
+  const write = promisify(socket.write.bind(socket) as (text: string, done: () => void) => void)
+  for (const piece of [head.join('\r\n'), ...pieces]) {
+    await write(piece)
+    for (let turns = 0; turns < 5; turns += 1) await setImmediate()
+  }
+  const [answer] = await once(socket, 'data')
+  assert.match(String(answer), /^HTTP\/1\.1 413 .*BODY_TOO_LARGE/s)
 })
 
 test('serves through another server, without listening itself', async (t) => {

@@ -120,7 +120,11 @@ export function createDatabases(options: DatabasesOptions): SimulatedDatabases {
           return result
         } catch (error) {
           isOver = true
-          if (life.alive) await connection.rollback(owner)
+          if (life.alive) {
+            // What went out with the statement that failed is before the rollback on the wire.
+            await last.catch(() => undefined)
+            await connection.rollback(owner)
+          }
           throw error
         }
       }
