@@ -89,6 +89,7 @@ async function setUp(t: { after(work: () => Promise<void>): void }) {
   const clock = createClock({ frozen: true })
   const { runtime } = clock
   const log = createLog('silent', 'test')
+  let open = 0
   const start = (given: Partial<LanesOptions> = {}) => {
     const gains = { count: 0 }
     const lanes = holdLanes({
@@ -99,14 +100,19 @@ async function setUp(t: { after(work: () => Promise<void>): void }) {
       },
       ...given,
     })
+    open += 1
+    const close = async () => {
+      open -= 1
+      await lanes.close()
+    }
     t.after(() => lanes.close())
-    return { ...lanes, gains }
+    return { ...lanes, close, gains }
   }
-  /** Moves the clock on from renewal to renewal until it is so. */
+  /** Moves the clock on until it is so, each time when all have renewed: no lease ends meanwhile. */
   const renewed = (condition: () => boolean) =>
     until(() => {
       if (condition()) return true
-      clock.moveOn(2_000)
+      if (clock.asleep() === open) clock.moveOn(2_000)
       return false
     })
   return { clock, schema, start, renewed }

@@ -45,6 +45,8 @@ describe('calls', () => {
       assert.ok(waitMs >= fullMs / 2 && waitMs <= fullMs, `${waitMs} ms after ${attempts}`)
       assert.equal(last_error, 'no answer')
       assert.equal(tries.length, attempts)
+      // It is written before the relay sleeps, and who falls asleep later sleeps on.
+      await until(() => clock.hasSleeper(100))
       clock.moveOn(fullMs)
     }
     answers.delete('a1')
@@ -100,6 +102,7 @@ describe('calls', () => {
     await put([message('a1', 'a')])
     await until(async () => (await waiting())[0]?.last_error === 'Error: out of order')
     throws = false
+    await until(() => clock.hasSleeper(100))
     clock.moveOn(5_000)
     await isEmpty()
   })

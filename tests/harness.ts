@@ -68,6 +68,11 @@ export function createClock(options: { readonly frozen?: boolean } = {}) {
   }
   return {
     runtime,
+    /** Whether somebody began to sleep for so long at this very time, as time stands still. */
+    hasSleeper: (durationMs: number) =>
+      [...sleepers].some(({ dueMs }) => dueMs === now() + durationMs),
+    /** How many sleep. */
+    asleep: () => [...sleepers].filter(({ dueMs }) => dueMs > now()).length,
     moveOn(byMs: number) {
       aheadMs += byMs
       for (const { dueMs, wake } of sleepers) if (dueMs <= now()) wake.abort()

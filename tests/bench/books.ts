@@ -44,7 +44,7 @@ export async function openBooks(urls: Urls, accounts: number): Promise<void> {
          where schemaname in ('orders', 'billing', 'notification')
            and tablename not in ('migration', 'relay_member', 'relay_lane')`,
       )
-      await client.query(`truncate ${rows.map(({ name }) => name).join(', ')}`)
+      await truncate(client, rows.map(({ name }) => name).join(', '))
     })
   }
   await inDatabase(urls.billing, async (client) => {
@@ -52,6 +52,16 @@ export async function openBooks(urls: Urls, accounts: number): Promise<void> {
     // What the round before has left to be written would else be written in the next one.
     await client.query('checkpoint')
   })
+}
+
+/** A service that looks at two of the tables at this moment may wait in a circle with us. */
+async function truncate(client: Client, tables: string, tries = 5): Promise<void> {
+  try {
+    await client.query(`truncate ${tables}`)
+  } catch (error) {
+    if ((error as { code?: string }).code !== '40P01' || tries === 1) throw error
+    await truncate(client, tables, tries - 1)
+  }
 }
 
 /** Each with the deposit and the movement that its balance comes from. */

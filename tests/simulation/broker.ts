@@ -28,8 +28,8 @@ export interface Broker {
   /** Until this time, of the clock that it was made with, the broker cannot be reached. */
   awayUntilMs: number
   isAway(): boolean
-  /** Whether every group has read everything. */
-  isRead(): boolean
+  /** Whether these groups have read everything; one that has never come has read nothing. */
+  isRead(groups: readonly string[]): boolean
   /** Lets everybody who waits for messages look again. */
   wake(): void
 }
@@ -176,10 +176,11 @@ export function createBroker(topics: readonly TopicSpec[], now: () => number): B
       }
       return lost
     },
-    isRead: () =>
-      [...groups.values()].every(({ shares }) =>
-        [...shares.values()].every((one) => one.lag() === 0),
-      ),
+    isRead: (names) =>
+      names.every((name) => {
+        const shares = groups.get(name)?.shares.values()
+        return shares !== undefined && [...shares].every((one) => one.lag() === 0)
+      }),
     wake,
   }
 }

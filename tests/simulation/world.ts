@@ -9,7 +9,7 @@ import { type Deployment, drawDeployment, type Settings } from './deployment.ts'
 import type { Store } from './empty-store.ts'
 import { createFaults, type Faults } from './faults.ts'
 import { type ForeignMessage, sendForeign } from './foreign-messages.ts'
-import { createLife, type Life, type ServiceName } from './lives.ts'
+import { createLife, type Life, SERVICES, type ServiceName } from './lives.ts'
 import { createMailbox, type Mailbox } from './mailbox.ts'
 import { type Client, createNetwork } from './network.ts'
 import { inertParts, runtimeOf } from './parts.ts'
@@ -152,7 +152,7 @@ export function createWorld(options: WorldOptions): World {
       ...broker.messages('balance'),
     ],
     customer: network.clientOf(createLife('customer', 'customer')),
-    isRead: () => messages.areDelivered() && broker.isRead(),
+    isRead: () => messages.areDelivered() && broker.isRead(SERVICES),
     strike: (planned) => strike(at, planned),
     publish: broker.append,
     heal() {
