@@ -112,7 +112,7 @@ export const MONEY_MUTANTS: readonly Mutant[] = [
         replace: 'lockAccounts(tx, unique(named))',
       },
     ],
-    seeds: 100,
+    seeds: 400,
   },
   {
     name: 'outcome not announced again',
