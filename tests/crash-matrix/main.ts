@@ -46,14 +46,9 @@ was, 2 wrong usage.
 /** Of more violations than these only the numbers are told. */
 const MAX_TOLD = 10
 
-await runCommand('crash-matrix', HELP, main)
+await runCommand('crash-matrix', HELP, readOptions, main)
 
-async function main(args: readonly string[]): Promise<number> {
-  const options = readOptions(args)
-  if (options === undefined) {
-    process.stdout.write(HELP)
-    return 0
-  }
+async function main(options: Options): Promise<number> {
   return options.single ? tell(options.single) : sweep(options)
 }
 

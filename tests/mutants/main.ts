@@ -36,14 +36,9 @@ last result of each mutant.
 Exit code: 0 all were found, 1 one survived or the services themselves were violated, 2 wrong usage.
 `
 
-await runCommand('mutants', HELP, main)
+await runCommand('mutants', HELP, readOptions, main)
 
-async function main(args: readonly string[]): Promise<number> {
-  const options = readOptions(args)
-  if (options === undefined) {
-    process.stdout.write(HELP)
-    return 0
-  }
+async function main(options: Options): Promise<number> {
   const { mutants, seeds, workers } = options
   const begun = performance.now()
   const hunted: Hunted[] = []

@@ -1,30 +1,30 @@
-import Type, { type TSchema } from 'typebox'
+import Type from 'typebox'
 import { Compile } from 'typebox/compile'
 import { Account, Contact, Id, Order, Voided } from '../../contracts/http.ts'
+import { Problem } from '../../platform/http-problems.ts'
 import type { Attempt, Wish } from './customers.ts'
 
-/** What a customer reads from an answer that grants the wish: strictly what the contract says. */
-const granted = (schema: TSchema) => Compile(schema)
-const id = granted(Id)
-const order = granted(Order)
+const id = Compile(Id)
+const order = Compile(Order)
+const problem = Compile(Problem)
 
-const READERS: Readonly<Record<Wish['kind'], ReturnType<typeof granted>>> = {
+/** What a customer reads from an answer that grants the wish: strictly what the contract says. */
+const GRANTED = {
   open: id,
-  deposit: granted(Type.Number()),
+  deposit: Compile(Type.Number()),
   order: id,
   delete: id,
   pay: id,
-  void: granted(Voided),
-  contact: granted(Contact),
-  'look at balance': granted(Account),
+  void: Compile(Voided),
+  contact: Compile(Contact),
+  'look at balance': Compile(Account),
   'look at order': order,
-  'look at orders': granted(Type.Array(Order)),
+  'look at orders': Compile(Type.Array(Order)),
   pry: order,
-  'reuse a key': granted(Type.Never()),
-}
-const problem = granted(Type.Object({ type: Type.String(), code: Type.String() }))
+  'reuse a key': Compile(Type.Never()),
+} satisfies Record<Wish['kind'], unknown>
 
-/** Whether a strict program could read the answer: what was asked for, or a problem with a code. */
+/** Whether a strict program could read the answer: what was asked for, or a problem. */
 export function isReadable({ kind }: Wish, { status, body }: NonNullable<Attempt['answer']>) {
-  return (status < 300 ? READERS[kind] : problem).Check(body)
+  return (status < 300 ? GRANTED[kind] : problem).Check(body)
 }

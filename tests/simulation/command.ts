@@ -17,14 +17,20 @@ export function readArguments<Options extends Known>(args: readonly string[], op
   }
 }
 
-/** Runs the command with the arguments of this process; its result is the exit code, 2 where it fails. */
-export async function runCommand(
+/**
+ * Runs the command with the arguments of this process; its result is the exit code, 2 where it fails. Options
+ * that are undefined ask for the help alone.
+ */
+export async function runCommand<Options>(
   name: string,
   help: string,
-  run: (args: readonly string[]) => Promise<number>,
+  read: (args: readonly string[]) => Options | undefined,
+  run: (options: Options) => Promise<number>,
 ): Promise<void> {
   try {
-    process.exitCode = await run(process.argv.slice(2))
+    const options = read(process.argv.slice(2))
+    if (options === undefined) process.stdout.write(help)
+    else process.exitCode = await run(options)
   } catch (error) {
     const isUsage = error instanceof UsageError
     process.stderr.write(`${name}: ${isUsage ? error.message : (error as Error).stack}\n`)

@@ -57,14 +57,9 @@ const PROGRESS_MS = 10_000
 
 const ALL_STYLES = [...STYLES, 'mixed'] as const
 
-await runCommand('simulate', HELP, main)
+await runCommand('simulate', HELP, readOptions, main)
 
-async function main(args: readonly string[]): Promise<number> {
-  const options = readOptions(args)
-  if (options === undefined) {
-    process.stdout.write(HELP)
-    return 0
-  }
+async function main(options: Options): Promise<number> {
   return options.isTold ? tell(options) : sweep(options)
 }
 
