@@ -39,8 +39,8 @@ export interface PartitionLag {
 }
 
 /**
- * A member of a consumer group. A partition whose batch was taken yields nothing more until that
- * batch is committed or released; the other partitions flow on.
+ * A member of a consumer group. A partition whose batch was taken yields nothing more before `commit`
+ * or `release` is called for that batch; the other partitions flow on.
  */
 export interface Subscription {
   /**
@@ -49,7 +49,11 @@ export interface Subscription {
    * faults of the broker, after which it may be called again.
    */
   take(): Promise<Batch[]>
-  /** Moves the group past these batches. A partition that this member lost meanwhile is left out. */
+  /**
+   * Moves the group past these batches. A partition that this member lost meanwhile is left out. What
+   * comes next of the others may be taken before this resolves. After a rejection the group may stand
+   * where it stood: call again with the same batches.
+   */
   commit(batches: readonly Batch[]): Promise<void>
   /** Gives batches back unhandled: they will be taken again, by this member or by another. */
   release(batches: readonly Batch[]): void

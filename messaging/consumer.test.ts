@@ -376,17 +376,17 @@ test('tries again at once after conflicts and does not give up on lasting ones',
 })
 
 test('survives a broker that goes away and comes back, logging each outage once', async (t) => {
-  const { broker, bus, start, send, words, committed, log } = await setUp(t)
-  const handled = Promise.withResolvers<void>()
-  let failedCommits = 0
-  const failing = watchCommits(bus, () => {
-    broker.pause()
-    failedCommits += 1
-    handled.resolve()
+  const { broker, bus, start, send, words, write, committed, log } = await setUp(t)
+  const failing = watchCommits(bus, () => broker.pause())
+  let deliveries = 0
+  const consumer = start({
+    bus: failing,
+    async handle(tx, events) {
+      deliveries += events.length
+      await write(tx, events)
+    },
   })
-  const consumer = start({ bus: failing })
   await send(['before'])
-  await handled.promise
   await until(() => consumer.state().brokerIsAway)
   assert.deepEqual(await words(), ['before'])
   assert.equal(await committed(), 0)
@@ -396,7 +396,7 @@ test('survives a broker that goes away and comes back, logging each outage once'
   await until(async () => (await committed()) === 2)
   assert.deepEqual(await words(), ['before', 'after'])
   await until(() => !consumer.state().brokerIsAway)
-  assert.equal(failedCommits, 1)
+  assert.equal(deliveries, 2)
   assert.deepEqual(log.lines, [
     'the broker fails; it will be tried again',
     'the broker works again',
@@ -411,6 +411,41 @@ test('starts while the broker is away and joins once it is there', async (t) => 
   await until(() => consumer.state().brokerIsAway)
   broker.resume()
   await until(async () => (await words()).length === 1)
+})
+
+test('takes what comes next while the offsets of the last are being committed', async (t) => {
+  const { bus, start, send, words, committed } = await setUp(t, 2)
+  const end = Promise.withResolvers<void>()
+  const slow = watchCommits(bus, () => end.promise)
+  const consumer = start({ bus: slow })
+  await send(['a'], keyOn(0, 2))
+  await until(async () => (await words()).length === 1)
+  await send(['b'], keyOn(1, 2))
+  await until(async () => (await words()).length === 2)
+  assert.equal(await committed(), 0)
+  end.resolve()
+  await until(async () => (await committed()) === 2)
+  await until(() => consumer.state().busyPartitions === 0)
+})
+
+test('takes no more while too many commits of offsets are not answered', async (t) => {
+  const partitions = 12
+  const { broker, bus, start, send, committed } = await setUp(t, partitions)
+  const end = Promise.withResolvers<void>()
+  let commits = 0
+  const slow = watchCommits(bus, () => {
+    commits += 1
+    return end.promise
+  })
+  start({ bus: slow })
+  start({ group: 'another', handle: async () => {} })
+  for (let sent = 1; sent <= partitions; sent += 1) {
+    await send(['a'], keyOn(sent - 1, partitions))
+    await until(async () => (await broker.committed('another')) === sent)
+    await until(() => commits === Math.min(sent, 8))
+  }
+  end.resolve()
+  await until(async () => (await committed()) === partitions)
 })
 
 test('delivers again what a crash left between the transaction and the offsets', async (t) => {

@@ -10,9 +10,10 @@ import { createSettlement, type Decode, type Handle, type Item, readMessage } fr
 export type { Handle, Handled } from './settlement.ts'
 
 /**
- * A consumer takes whatever is ready, settles it in one transaction and then commits the offsets.
- * A crash between the two delivers again, so handlers are idempotent. In calm times one task holds
- * all ready partitions; a batch that is retried keeps only its own partitions busy.
+ * A consumer takes whatever is ready, settles it in one transaction and then commits the offsets,
+ * while it takes what comes next. A crash before the commit of offsets delivers again, so handlers are
+ * idempotent. In calm times one task holds all ready partitions; a batch that is retried keeps only
+ * its own partitions busy.
  */
 export interface Consumer {
   state(): ConsumerState
@@ -52,6 +53,8 @@ const CLOSE_LIMIT_MS = 10_000
  * next one. After that, or when it is retried, the other partitions flow on beside it.
  */
 const PATIENCE_MS = 250
+/** Commits of offsets that may be under way while more is taken. */
+const MAX_COMMITS = 8
 
 export function startConsumer<Body>(options: ConsumerOptions<Body>): Consumer {
   const { bus, runtime, log, backoff = BACKOFF } = options
@@ -59,6 +62,7 @@ export function startConsumer<Body>(options: ConsumerOptions<Body>): Consumer {
   const broker = createOutage(log, 'the broker')
   const settlement = createSettlement({ ...options, backoff, stopped: stop.signal })
   const tasks = new Set<Promise<void>>()
+  const commits = new Set<Promise<void>>()
   let busyPartitions = 0
   let running = true
   let subscription: Subscription | undefined
@@ -74,24 +78,38 @@ export function startConsumer<Body>(options: ConsumerOptions<Body>): Consumer {
     await runtime.sleep(waitMs, stop.signal)
   }
 
-  /** Settles batches together, or one by one where together they fail, and commits their offsets. */
-  async function work(from: Subscription, batches: readonly Batch[], onRetry: () => void) {
+  /**
+   * Settles batches together, or one by one where together they fail, and commits their offsets. The
+   * next take is due as soon as they are settled, or wait for another try.
+   */
+  async function work(from: Subscription, batches: readonly Batch[], onDue: () => void) {
     const items = batches.flatMap(({ messages }) => messages.map(read))
-    const outcome = await settlement.settle(items, onRetry)
+    const outcome = await settlement.settle(items, onDue)
     if (outcome === 'divided') {
-      onRetry()
-      await Promise.all(batches.map((batch) => work(from, [batch], onRetry)))
-      return
+      onDue()
+      await Promise.all(batches.map((batch) => work(from, [batch], onDue)))
+    } else if (outcome === 'stopped') {
+      from.release(batches)
+    } else {
+      const committed = commit(from, batches).finally(() => commits.delete(committed))
+      commits.add(committed)
+      onDue()
+      await committed
     }
-    if (outcome === 'settled') {
+  }
+
+  /** Until the group has moved or the consumer stops; then others may get them again, which is no harm. */
+  async function commit(from: Subscription, batches: readonly Batch[]): Promise<void> {
+    for (;;) {
       try {
         await from.commit(batches)
+        broker.over()
+        return
       } catch (error) {
         await awaitBroker(error)
+        if (stop.signal.aborted) return from.release(batches)
       }
     }
-    // Committed batches are not in hand any more; of the others the handler's effects are idempotent.
-    from.release(batches)
   }
 
   /** Starts a task; resolves when the next take is due. */
@@ -116,6 +134,7 @@ export function startConsumer<Body>(options: ConsumerOptions<Body>): Consumer {
         if (broker.lasts()) await bus.ping()
         subscription ??= await bus.subscribe(options.group, options.topics)
         broker.over()
+        if (commits.size >= MAX_COMMITS) await Promise.race(commits)
         if (stop.signal.aborted) break
         const batches = await subscription.take()
         if (stop.signal.aborted) subscription.release(batches)

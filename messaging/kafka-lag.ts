@@ -22,7 +22,7 @@ export async function lagOf(
     topics: [...topics],
     timestamp: ListOffsetTimestamps.LATEST,
   })
-  // After the ends, so that what was committed meanwhile does not count as lag.
+  // After the ends, so that what was settled meanwhile does not count as lag.
   const positions = partitions.positions()
   return places.map(({ topic, partition }) => {
     const own = positions.find((at) => at.topic === topic && at.partition === partition)

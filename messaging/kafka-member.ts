@@ -1,10 +1,11 @@
 import { Consumer, type ConsumerGroupJoinPayload } from '@platformatic/kafka'
+import { inTurn } from '../platform/coalesce.ts'
 import { type Log, type Runtime, WOKEN } from '../platform/runtime.ts'
 import type { Batch, PartitionLag } from './bus.ts'
 import { isKafkaError, isUnavailable, needsRejoin, within } from './kafka-faults.ts'
 import { createFetcher } from './kafka-fetcher.ts'
 import { lagOf } from './kafka-lag.ts'
-import { createPartitions } from './kafka-partitions.ts'
+import { type Committable, createPartitions } from './kafka-partitions.ts'
 
 /**
  * One membership of a consumer group, from joining to leaving. The client keeps it alive and follows
@@ -139,23 +140,23 @@ export function createMember(options: MemberOptions): Member {
     return joined !== past || failure !== undefined || closed !== undefined
   }
 
-  async function commit(batches: readonly Batch[]): Promise<void> {
+  /** Moves the group past all that is settled; in turn, so that no commit that is late moves it back. */
+  const commitSettled = inTurn(async () => {
     for (let tries = 1; ; tries += 1) {
       if (isJoining()) await rejoined(joined)
-      const held = partitions.held(batches)
-      if (held.length === 0) return
+      const offsets = partitions.uncommitted()
+      if (offsets.length === 0) return
       const generation = joined
       try {
-        await consumer.commit({ offsets: held.map(offsetAfter) })
-        partitions.settle(held)
-        wake()
+        await consumer.commit({ offsets: offsets.map(toOffset) })
+        partitions.committed(offsets)
         return
       } catch (error) {
         if (tries === COMMIT_TRIES || !needsRejoin(error)) throw error
         if (!(await rejoined(generation))) throw error
       }
     }
-  }
+  })
 
   async function leave(): Promise<void> {
     partitions.clear()
@@ -177,7 +178,11 @@ export function createMember(options: MemberOptions): Member {
       }
       await orChange(LOOK_AGAIN_MS, [fetcher.fetch()])
     },
-    commit,
+    async commit(batches) {
+      partitions.settle(batches)
+      wake()
+      await commitSettled()
+    },
     release(batches) {
       partitions.release(batches)
       wake()
@@ -222,6 +227,6 @@ function follows(
   return before?.memberId === now.memberId && generations <= 1
 }
 
-function offsetAfter({ topic, partition, messages }: Batch) {
-  return { topic, partition, offset: messages.at(-1)!.offset + 1n, leaderEpoch: -1 }
+function toOffset({ partition: { topic, partition }, offset }: Committable) {
+  return { topic, partition, offset, leaderEpoch: -1 }
 }

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { BusMessage } from './bus.ts'
-import { createPartitions } from './kafka-partitions.ts'
+import { createPartitions, type Partitions } from './kafka-partitions.ts'
 
 const messages = (count: number): BusMessage[] =>
   Array.from({ length: count }, (_, n) => ({
@@ -40,11 +40,30 @@ test('takes on where a settled batch ended, and again what was released', () => 
   assert.deepEqual(offsets, [2n, 3n, 4n])
 })
 
+const offsetsOf = (partitions: Partitions) =>
+  partitions.uncommitted().map(({ partition, offset }) => [partition.partition, offset])
+
 test('keeps the batch of a partition that stays through a rebalance', () => {
   const partitions = owning(1, 1)
-  const [stays, goes] = partitions.take(10, NOW)
+  const held = partitions.take(10, NOW)
   partitions.assign([{ topic: 't', partitions: [0] }])
-  assert.deepEqual(partitions.held([stays!, goes!]), [stays])
+  partitions.settle(held)
+  assert.deepEqual(offsetsOf(partitions), [[0, 1n]])
+})
+
+test('the group is to be moved past all that is settled and not committed', () => {
+  const partitions = owning(5, 1)
+  partitions.settle(partitions.take(4, NOW))
+  const first = partitions.uncommitted()
+  assert.deepEqual(offsetsOf(partitions), [
+    [0, 2n],
+    [1, 1n],
+  ])
+  partitions.settle(partitions.take(1, NOW))
+  partitions.committed(first)
+  assert.deepEqual(offsetsOf(partitions), [[0, 3n]])
+  partitions.committed(partitions.uncommitted())
+  assert.deepEqual(offsetsOf(partitions), [])
 })
 
 test('forgets the batch of a partition that went and came back', () => {
@@ -52,7 +71,8 @@ test('forgets the batch of a partition that went and came back', () => {
   const held = partitions.take(10, NOW)
   partitions.assign([])
   partitions.assign([{ topic: 't', partitions: [0] }])
-  assert.deepEqual(partitions.held(held), [])
+  partitions.settle(held)
+  assert.deepEqual(offsetsOf(partitions), [])
   partitions.release(held)
   assert.deepEqual(partitions.take(10, NOW), [])
   assert.equal(partitions.idle()[0]!.next, undefined)
@@ -77,7 +97,7 @@ test('tells once of a batch that has been in hand for too long', () => {
   assert.deepEqual(partitions.overdue(NOW + 1), [])
 })
 
-test('the group stands where what is not committed begins, in hand or waiting', () => {
+test('the work is done up to what is not settled, in hand or waiting', () => {
   const partitions = owning(5, 0)
   const [empty] = partitions.idle()
   empty!.next = 7n
@@ -89,6 +109,6 @@ test('the group stands where what is not committed begins, in hand or waiting', 
   assert.deepEqual(standing(), [2n, 7n])
 })
 
-test('it is not known where the group stands in a partition that was just won', () => {
+test('it is not known how far the work is in a partition that was just won', () => {
   assert.deepEqual(owning(0).positions(), [])
 })

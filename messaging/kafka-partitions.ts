@@ -16,7 +16,17 @@ export interface OwnedPartition {
    * of its batch finds that there is none, also when the partition has come back meanwhile.
    */
   lease: { readonly batch: Batch; readonly sinceMs: number; isOverdue: boolean } | undefined
+  /** The first offset that is not settled; undefined before anything is. */
+  settled: bigint | undefined
+  /** So far the group has followed. */
+  committed: bigint | undefined
   isFetching: boolean
+}
+
+/** The group can be moved to this offset of a partition. */
+export interface Committable {
+  readonly partition: OwnedPartition
+  readonly offset: bigint
 }
 
 /** The partitions of one member: what is fetched, in hand, and to be fetched next. */
@@ -26,16 +36,18 @@ export interface Partitions {
   clear(): void
   /** Takes what is fetched: at most so many messages, shared out evenly over the partitions. */
   take(maxMessages: number, nowMs: number): Batch[]
-  /** The batches of these that are still in hand. */
-  held(batches: readonly Batch[]): Batch[]
-  /** They are committed. */
+  /** Their work is done: the group may move past those of them that are still in hand. */
   settle(batches: readonly Batch[]): void
+  /** Where the group has to be moved to. */
+  uncommitted(): Committable[]
+  /** The group was moved; a partition that was lost meanwhile takes no notice. */
+  committed(offsets: readonly Committable[]): void
   /** They will be taken again. */
   release(batches: readonly Batch[]): void
   /** Those that nothing is waiting of, in hand or being fetched. */
   idle(): OwnedPartition[]
   isBusy(): boolean
-  /** Where the group stands: the first offset that is not committed; not known of all that are owned. */
+  /** How far the work is done: the first offset that is not settled; not known of all that are owned. */
   positions(): { readonly topic: string; readonly partition: number; readonly offset: bigint }[]
   owns(partition: OwnedPartition): boolean
   /** Batches in hand since before that time that were not told of before. */
@@ -72,9 +84,19 @@ export function createPartitions(): Partitions {
         return batch
       })
     },
-    held: (batches) => leasing(batches).map(({ batch }) => batch),
     settle(batches) {
-      for (const { partition } of leasing(batches)) partition.lease = undefined
+      for (const { partition, batch } of leasing(batches)) {
+        partition.settled = batch.messages.at(-1)!.offset + 1n
+        partition.lease = undefined
+      }
+    },
+    uncommitted: () =>
+      [...owned.values()].flatMap((partition) => {
+        const { settled: offset, committed } = partition
+        return offset === undefined || offset === committed ? [] : [{ partition, offset }]
+      }),
+    committed(offsets) {
+      for (const { partition, offset } of offsets) partition.committed = offset
     },
     release(batches) {
       for (const { partition, batch } of leasing(batches)) {
@@ -112,6 +134,8 @@ function unplaced(place: { topic: string; partition: number }): OwnedPartition {
     isLost: false,
     waiting: [],
     lease: undefined,
+    settled: undefined,
+    committed: undefined,
     isFetching: false,
   }
 }

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
-import { type CoalesceOptions, coalesce, shared } from './coalesce.ts'
+import { until } from '../tools/until.ts'
+import { type CoalesceOptions, coalesce, inTurn, shared } from './coalesce.ts'
 import { DatabaseError } from './database.ts'
 
 /** Doubles numbers in batches that end when told to; `bad` items fail whatever batch they are in. */
@@ -126,4 +127,23 @@ test('calls at the same time share one run of the work, later ones run it again'
   assert.deepEqual(await Promise.all([run(), run(), run()]), [1, 1, 1])
   await assert.rejects(run(), /the second run fails/)
   assert.equal(await run(), 3)
+})
+
+test('work that goes in turn runs once more for all who came while it ran, also after a failure', async () => {
+  const ends: (() => void)[] = []
+  const run = inTurn(async () => {
+    const end = Promise.withResolvers<void>()
+    const nth = ends.push(end.resolve)
+    await end.promise
+    if (nth === 1) throw new Error('the first run fails')
+    return nth
+  })
+  const first = run()
+  await until(() => ends.length === 1, { limitMs: 5_000 })
+  const later = [run(), run()]
+  ends[0]!()
+  await assert.rejects(first, /the first run fails/)
+  await until(() => ends.length === 2, { limitMs: 5_000 })
+  ends[1]!()
+  assert.deepEqual(await Promise.all(later), [2, 2])
 })

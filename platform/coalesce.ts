@@ -69,6 +69,21 @@ export function shared<T>(work: () => Promise<T>): () => Promise<T> {
   }
 }
 
+/** One run at a time: whoever calls while the work runs waits for the next run, which all of them share. */
+export function inTurn<T>(work: () => Promise<T>): () => Promise<T> {
+  let running: Promise<unknown> = Promise.resolve()
+  let next: Promise<T> | undefined
+  return () => {
+    next ??= running.then(() => {
+      next = undefined
+      const run = work()
+      running = run.catch(() => undefined)
+      return run
+    })
+    return next
+  }
+}
+
 function isUnavailable(error: unknown): boolean {
   return (error as { kind?: unknown }).kind === 'unavailable'
 }

@@ -45,8 +45,10 @@ export interface Member {
   ready(): readonly Share[]
   /** Takes the next messages of a partition in hand. */
   lease(share: Share, messages: number): Batch
-  /** Moves the group past those of the batches that are still this member's. */
-  commit(batches: readonly Batch[]): void
+  /** Those of the batches that are still this member's are done: what follows them may be taken. */
+  settle(batches: readonly Batch[]): void
+  /** Moves the group past all that is settled. */
+  commit(): void
   release(batches: readonly Batch[]): void
   lag(): PartitionLag[]
   leave(): void
@@ -67,6 +69,8 @@ export interface Share {
 
 interface OwnedShare extends Share {
   position: bigint
+  /** How far the owner's work is done, where that is further than the group. */
+  settled: bigint | undefined
   owner: GroupMember | undefined
   lease: Batch | undefined
 }
@@ -103,6 +107,7 @@ export function createBroker(topics: readonly TopicSpec[], now: () => number): B
       topic,
       partition,
       position: 0n,
+      settled: undefined,
       owner: undefined,
       lease: undefined,
       heldUntilMs: 0,
@@ -155,7 +160,7 @@ export function createBroker(topics: readonly TopicSpec[], now: () => number): B
     rewind(name, messages) {
       for (const one of groups.get(name)?.shares.values() ?? []) {
         one.position = BigInt(Math.max(0, Number(one.position) - messages))
-        one.lease = undefined
+        forget(one)
       }
       wake()
     },
@@ -171,7 +176,7 @@ export function createBroker(topics: readonly TopicSpec[], now: () => number): B
       for (const { shares } of groups.values()) {
         for (const one of shares.values()) {
           one.position = 0n
-          one.lease = undefined
+          forget(one)
         }
       }
       return lost
@@ -184,6 +189,15 @@ export function createBroker(topics: readonly TopicSpec[], now: () => number): B
     wake,
   }
 }
+
+/** What an owner knew of its partition. */
+function forget(share: OwnedShare): void {
+  share.settled = undefined
+  share.lease = undefined
+}
+
+/** Where the owner of a partition goes on. */
+const nextOf = ({ settled, position }: OwnedShare) => settled ?? position
 
 const placeOf = (topic: string, partition: number) => `${topic}/${partition}`
 
@@ -212,20 +226,28 @@ function joinGroup(
   return {
     ready: () =>
       [...group.shares.values()].filter(
-        (one) => one.owner === self && one.lease === undefined && one.lag() > 0,
+        (one) =>
+          one.owner === self && one.lease === undefined && nextOf(one) < BigInt(logOf(one).length),
       ),
     lease({ topic, partition }, messages) {
       const one = group.shares.get(placeOf(topic, partition))!
-      const from = Number(one.position)
+      const from = Number(nextOf(one))
       one.lease = { topic, partition, messages: logOf(one).slice(from, from + messages) }
       return one.lease
     },
-    commit(batches) {
+    settle(batches) {
       for (const { one, batch } of leased(batches)) {
-        one.position = batch.messages.at(-1)!.offset + 1n
+        one.settled = batch.messages.at(-1)!.offset + 1n
         one.lease = undefined
       }
       wake()
+    },
+    commit() {
+      for (const one of group.shares.values()) {
+        if (one.owner !== self || one.settled === undefined) continue
+        one.position = one.settled
+        one.settled = undefined
+      }
     },
     release(batches) {
       for (const { one } of leased(batches)) one.lease = undefined
@@ -260,7 +282,7 @@ function share(
       .filter(({ topics }) => topics.includes(one.topic))
       .sort((a, b) => load.get(a)! - load.get(b)!)
     if (owner) load.set(owner, load.get(owner)! + 1)
-    if (one.owner !== owner) one.lease = undefined
+    if (one.owner !== owner) forget(one)
     one.owner = owner
   }
   for (const member of group.members) member.wake()

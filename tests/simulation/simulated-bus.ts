@@ -127,7 +127,10 @@ function createSubscription(member: Member, options: SubscriptionOptions): Subsc
       }
       return []
     },
-    commit: (batches) => perform('offsets', group, () => member.commit(batches)),
+    async commit(batches) {
+      member.settle(batches)
+      await perform('offsets', group, () => member.commit())
+    },
     release: (batches) => member.release(batches),
     lag: () => perform('ping', group, () => member.lag()),
     close: async () => member.leave(),
