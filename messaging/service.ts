@@ -72,11 +72,18 @@ export async function createServiceServer<Body>(
   return app
 }
 
-/** Batches of concurrent requests: at most so many share a transaction, at most so many wait. */
-export const requestBatches = (telemetry: Pick<Telemetry, 'count'>) => ({
+/**
+ * Batches of concurrent requests: at most so many share a transaction, at most so many wait. One
+ * transaction at a time: what comes while it runs is one batch, and a second lane would halve it.
+ */
+export const requestBatches = ({
+  telemetry,
+  runtime,
+}: Pick<ServiceParts, 'telemetry' | 'runtime'>) => ({
   maxBatch: 500,
   maxQueue: 10_000,
-  lanes: 2,
+  lanes: 1,
+  gather: runtime.turn,
   overflow() {
     telemetry.count('trifold_requests_refused_total')
     return new Fault('TOO_MANY_REQUESTS')
@@ -88,7 +95,7 @@ export const requestBatches = (telemetry: Pick<Telemetry, 'count'>) => ({
  * the transaction that was committed. Each item has a span of it in its own trace.
  */
 export function inBatches<Item, Result>(
-  parts: Pick<ServiceParts, 'database' | 'telemetry' | 'tracer'>,
+  parts: Pick<ServiceParts, 'database' | 'telemetry' | 'tracer' | 'runtime'>,
   spans: { readonly schema: string; readonly traceOf: (item: Item) => TraceContext },
   run: (tx: Queryable, items: readonly Item[]) => Promise<readonly Result[]>,
   afterCommit: (results: readonly Result[], committed: Queryable) => void,
@@ -97,7 +104,7 @@ export function inBatches<Item, Result>(
   const commit = (items: readonly Item[]) =>
     transact(database, async (tx) => ({ results: await run(tx, items), tx }))
   return coalesce<Item, Result>({
-    ...requestBatches(telemetry),
+    ...requestBatches(parts),
     run: async (items) => {
       const traces = items.map(spans.traceOf)
       const { results, tx } = await inCommitSpans(tracer, spans.schema, traces, () => commit(items))

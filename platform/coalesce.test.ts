@@ -139,11 +139,11 @@ test('work that goes in turn runs once more for all who came while it ran, also 
     return nth
   })
   const first = run()
-  await until(() => ends.length === 1, { limitMs: 5_000 })
+  await until(async () => ends.length === 1, { limitMs: 5_000 })
   const later = [run(), run()]
   ends[0]!()
   await assert.rejects(first, /the first run fails/)
-  await until(() => ends.length === 2, { limitMs: 5_000 })
+  await until(async () => ends.length === 2, { limitMs: 5_000 })
   ends[1]!()
   assert.deepEqual(await Promise.all(later), [2, 2])
 })

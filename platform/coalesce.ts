@@ -11,6 +11,8 @@ export interface CoalesceOptions<Item, Result> {
   readonly maxQueue: number
   /** How many batches may run at a time. */
   readonly lanes: number
+  /** What the first batch waits for, so that what comes together goes together; at once unless told. */
+  readonly gather?: () => Promise<void>
   readonly overflow: () => Error
 }
 
@@ -28,8 +30,7 @@ export function coalesce<Item, Result>(
 
   async function lane(): Promise<void> {
     running += 1
-    // One turn of the event loop lets requests that were read from the sockets together go together.
-    await Promise.resolve()
+    await options.gather?.()
     while (queue.length > 0) await settle(queue.splice(0, options.maxBatch))
     running -= 1
   }

@@ -4,6 +4,8 @@ export interface Runtime {
   now(): number
   /** Resolves after so many milliseconds, or at once when the signal aborts; never rejects. */
   sleep(durationMs: number, signal?: AbortSignal): Promise<void>
+  /** Resolves when everything that can be read from sockets now was read, and what came of it has run. */
+  turn(): Promise<void>
   /** A UUIDv7: unique, and rising with time. */
   uuid(): string
   /** A number from 0 (included) to 1 (excluded), for jitter. */
@@ -27,6 +29,7 @@ export const systemRuntime: Runtime = {
       const timer = setTimeout(finish, durationMs)
       signal?.addEventListener('abort', finish)
     }),
+  turn: () => new Promise((resolve) => setImmediate(resolve)),
   uuid: createUuids(
     () => Date.now(),
     (bytes) => crypto.getRandomValues(bytes),

@@ -53,7 +53,7 @@ export async function createBillingService(
   const context = (): CommandContext => ({ outbox, idempotency, now: runtime.now() })
 
   const apply = coalesce<Addressed, { applied: Applied; watch?: Watch }>({
-    ...requestBatches(telemetry),
+    ...requestBatches(parts),
     run: async (batch) => {
       let watches: (Watch | undefined)[] = []
       try {

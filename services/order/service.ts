@@ -10,11 +10,12 @@ import {
   createServiceServer,
   inBatches,
   type Reader,
+  requestBatches,
   type Service,
   type ServiceParts,
 } from '../../messaging/service.ts'
-import { shared } from '../../platform/coalesce.ts'
-import type { Database, Queryable } from '../../platform/database.ts'
+import { coalesce, shared } from '../../platform/coalesce.ts'
+import type { Queryable } from '../../platform/database.ts'
 import { migrate } from '../../platform/migrate.ts'
 import { startAskingAgain } from './ask-again.ts'
 import { billingCalls } from './billing-calls.ts'
@@ -109,7 +110,7 @@ export async function createOrderService(
 
   const app = await createServiceServer({ ...reader, outbox, relay }, SERVER)
   orderRoutes(app, {
-    ...reading(database),
+    ...reading(parts),
     ...customers(config),
     newId: runtime.uuid,
     place,
@@ -136,8 +137,18 @@ function isSettled(applied: Applied): applied is Exclude<Applied, string> {
   return typeof applied !== 'string' && applied.state !== 'PENDING'
 }
 
-const reading = (database: Database) => ({
-  find: async (id: string) => (await findOrders(database, [id])).get(id),
+/** Those who look at the same time share a statement. */
+const reading = ({
+  database,
+  ...parts
+}: Pick<ServiceParts, 'database' | 'telemetry' | 'runtime'>) => ({
+  find: coalesce<string, StoredOrder | undefined>({
+    ...requestBatches(parts),
+    async run(ids) {
+      const orders = await findOrders(database, [...new Set(ids)])
+      return ids.map((id) => orders.get(id))
+    },
+  }),
   list: (profileId: string, page: Page) => listOrders(database, profileId, page),
 })
 

@@ -24,7 +24,7 @@ const inertTelemetry: Telemetry = {
 export const inertParts: Omit<ServiceParts, 'database'> = {
   bus: inertBus,
   http: never,
-  runtime: { now: () => 0, sleep: never, uuid: () => '', random: () => 0 },
+  runtime: { now: () => 0, sleep: never, turn: never, uuid: () => '', random: () => 0 },
   log: { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} },
   telemetry: inertTelemetry,
   soleProcess: false,
@@ -55,6 +55,7 @@ export function runtimeOf(life: Life, scheduler: Scheduler, chance: Chance): Run
         signal?.addEventListener('abort', finish)
       })
     },
+    turn: () => new Promise((resolve) => laterIn(life, scheduler, 0, resolve)),
     uuid: () =>
       uuidV7(
         now(),
