@@ -5,7 +5,7 @@ import type { Batch, PartitionLag } from './bus.ts'
 import { isKafkaError, isUnavailable, needsRejoin, within } from './kafka-faults.ts'
 import { createFetcher } from './kafka-fetcher.ts'
 import { lagOf } from './kafka-lag.ts'
-import { type Committable, createPartitions } from './kafka-partitions.ts'
+import { type Committable, createPartitions, type Partitions } from './kafka-partitions.ts'
 
 /**
  * One membership of a consumer group, from joining to leaving. The client keeps it alive and follows
@@ -128,9 +128,6 @@ export function createMember(options: MemberOptions): Member {
     onRemade: (topic) => fail(new Error(`the topic ${topic} was deleted and made again`)),
   })
 
-  /** While the client joins again it is not known yet whose the partitions are. */
-  const isJoining = () => consumer.generationId !== joined?.generationId || !consumer.memberId
-
   /** Waits for the group's next generation, but not for ever. */
   async function rejoined(past: ConsumerGroupJoinPayload | undefined): Promise<boolean> {
     const until = runtime.now() + REBALANCE_TIMEOUT_MS
@@ -140,22 +137,10 @@ export function createMember(options: MemberOptions): Member {
     return joined !== past || failure !== undefined || closed !== undefined
   }
 
-  /** Moves the group past all that is settled; in turn, so that no commit that is late moves it back. */
-  const commitSettled = inTurn(async () => {
-    for (let tries = 1; ; tries += 1) {
-      if (isJoining()) await rejoined(joined)
-      const offsets = partitions.uncommitted()
-      if (offsets.length === 0) return
-      const generation = joined
-      try {
-        await consumer.commit({ offsets: offsets.map(toOffset) })
-        partitions.committed(offsets)
-        return
-      } catch (error) {
-        if (tries === COMMIT_TRIES || !needsRejoin(error)) throw error
-        if (!(await rejoined(generation))) throw error
-      }
-    }
+  const commitSettled = createCommit(consumer, partitions, {
+    current: () => joined,
+    isJoining: () => consumer.generationId !== joined?.generationId || !consumer.memberId,
+    rejoined,
   })
 
   async function leave(): Promise<void> {
@@ -193,6 +178,34 @@ export function createMember(options: MemberOptions): Member {
       return closed
     },
   }
+}
+
+interface Generations {
+  current(): ConsumerGroupJoinPayload | undefined
+  /** While the client joins again it is not known yet whose the partitions are. */
+  isJoining(): boolean
+  /** Waits for the one after this; false when it does not come. */
+  rejoined(past: ConsumerGroupJoinPayload | undefined): Promise<boolean>
+}
+
+/** Moves the group past all that is settled; in turn, so that no commit that is late moves it back. */
+function createCommit(consumer: Consumer, partitions: Partitions, generations: Generations) {
+  return inTurn(async () => {
+    for (let tries = 1; ; tries += 1) {
+      if (generations.isJoining()) await generations.rejoined(generations.current())
+      const offsets = partitions.uncommitted()
+      if (offsets.length === 0) return
+      const generation = generations.current()
+      try {
+        await consumer.commit({ offsets: offsets.map(toOffset) })
+        partitions.committed(offsets)
+        return
+      } catch (error) {
+        if (tries === COMMIT_TRIES || !needsRejoin(error)) throw error
+        if (!(await generations.rejoined(generation))) throw error
+      }
+    }
+  })
 }
 
 function createConsumer(options: MemberOptions): Consumer {

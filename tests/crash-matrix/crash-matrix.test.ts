@@ -108,7 +108,7 @@ test('the boundaries are those of the code', TIMEOUT, () => {
     'services/order/store.ts insertOrders query',
     'services/order/billing-calls.ts billingCalls post call',
     'messaging/relay.ts send send',
-    'messaging/consumer.ts startConsumer work commit',
+    'messaging/consumer.ts startConsumer commit commit',
     'messaging/settlement.ts createSettlement attempt transaction',
     'messaging/tell-peers.ts createTeller tell notify',
   ]) {

@@ -123,9 +123,9 @@ export const MESSAGE_MUTANTS: readonly Mutant[] = [
     edits: [
       {
         file: CONSUMER,
-        find: 'const outcome = await settlement.settle(items, onRetry)',
+        find: 'const outcome = await settlement.settle(items, onDue)',
         replace:
-          'await from.commit(batches).catch(() => {})\n    const outcome = await settlement.settle(items, onRetry)',
+          'await from.commit(batches).catch(() => {})\n    const outcome = await settlement.settle(items, onDue)',
       },
     ],
     seeds: 10,
