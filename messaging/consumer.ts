@@ -25,8 +25,6 @@ export interface ConsumerState {
   readonly running: boolean
   readonly brokerIsAway: boolean
   readonly databaseIsAway: boolean
-  /** Partitions whose batch is being handled or retried. */
-  readonly busyPartitions: number
 }
 
 export interface ConsumerOptions<Body> {
@@ -42,6 +40,8 @@ export interface ConsumerOptions<Body> {
   readonly log: Log
   readonly telemetry?: Pick<Telemetry, 'count' | 'observe' | 'gauge'>
   readonly tracer?: Tracer
+  /** Nobody waits for what comes of the messages: they may gather for a moment and go together. */
+  readonly canWait?: true
   readonly backoff?: { readonly baseMs: number; readonly maxMs: number }
   readonly closeLimitMs?: number
 }
@@ -54,7 +54,10 @@ const CLOSE_LIMIT_MS = 10_000
  */
 const PATIENCE_MS = 250
 /** Commits of offsets that may be under way while more is taken. */
-const MAX_COMMITS = 8
+const MAX_COMMITS = 64
+/** So long messages for which nobody waits gather, unless so many come at a time anyway. */
+const GATHER_MS = 50
+const ENOUGH_MESSAGES = 100
 
 export function startConsumer<Body>(options: ConsumerOptions<Body>): Consumer {
   const { bus, runtime, log, backoff = BACKOFF } = options
@@ -63,7 +66,6 @@ export function startConsumer<Body>(options: ConsumerOptions<Body>): Consumer {
   const settlement = createSettlement({ ...options, backoff, stopped: stop.signal })
   const tasks = new Set<Promise<void>>()
   const commits = new Set<Promise<void>>()
-  let busyPartitions = 0
   let running = true
   let subscription: Subscription | undefined
 
@@ -116,16 +118,20 @@ export function startConsumer<Body>(options: ConsumerOptions<Body>): Consumer {
   async function begin(from: Subscription, batches: readonly Batch[]): Promise<void> {
     const waiting = new AbortController()
     const endWait = () => waiting.abort(WOKEN)
-    busyPartitions += batches.length
     const task = work(from, batches, endWait)
       .catch((error) => log.error({ err: error }, 'a task of the consumer failed'))
       .finally(() => {
-        busyPartitions -= batches.length
         tasks.delete(task)
         endWait()
       })
     tasks.add(task)
     await runtime.sleep(PATIENCE_MS, waiting.signal)
+  }
+
+  /** Few messages cost as much as many. */
+  async function gather(last: readonly Batch[]): Promise<void> {
+    const messages = last.reduce((sum, batch) => sum + batch.messages.length, 0)
+    if (messages < ENOUGH_MESSAGES) await runtime.sleep(GATHER_MS, stop.signal)
   }
 
   async function run(): Promise<void> {
@@ -138,8 +144,11 @@ export function startConsumer<Body>(options: ConsumerOptions<Body>): Consumer {
         if (stop.signal.aborted) break
         const batches = await subscription.take()
         if (stop.signal.aborted) subscription.release(batches)
-        else if (batches.length > 0) await begin(subscription, batches)
-        else break
+        else if (batches.length === 0) break
+        else {
+          await begin(subscription, batches)
+          if (options.canWait) await gather(batches)
+        }
       } catch (error) {
         await awaitBroker(error)
       }
@@ -163,7 +172,6 @@ export function startConsumer<Body>(options: ConsumerOptions<Body>): Consumer {
       running,
       brokerIsAway: broker.lasts(),
       databaseIsAway: settlement.databaseIsAway(),
-      busyPartitions,
     }),
     close() {
       stop.abort()

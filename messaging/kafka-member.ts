@@ -52,6 +52,8 @@ const COORDINATOR_ERRORS = [
   'NOT_COORDINATOR',
 ]
 const COMMIT_TRIES = 5
+/** So long offsets gather before they are committed; a crash has as much delivered again. */
+const GATHER_MS = 50
 /** Nothing ends a handler that is stuck, so at least somebody should hear of it. */
 const OVERDUE_MS = 60_000
 const LOOK_AGAIN_MS = 1_000
@@ -137,11 +139,14 @@ export function createMember(options: MemberOptions): Member {
     return joined !== past || failure !== undefined || closed !== undefined
   }
 
-  const commitSettled = createCommit(consumer, partitions, {
-    current: () => joined,
-    isJoining: () => consumer.generationId !== joined?.generationId || !consumer.memberId,
-    rejoined,
-  })
+  const commitSettled = createCommit(
+    { consumer, partitions, runtime },
+    {
+      current: () => joined,
+      isJoining: () => consumer.generationId !== joined?.generationId || !consumer.memberId,
+      rejoined,
+    },
+  )
 
   async function leave(): Promise<void> {
     partitions.clear()
@@ -180,6 +185,11 @@ export function createMember(options: MemberOptions): Member {
   }
 }
 
+interface CommitOptions extends Pick<MemberOptions, 'runtime'> {
+  readonly consumer: Consumer
+  readonly partitions: Partitions
+}
+
 interface Generations {
   current(): ConsumerGroupJoinPayload | undefined
   /** While the client joins again it is not known yet whose the partitions are. */
@@ -188,9 +198,16 @@ interface Generations {
   rejoined(past: ConsumerGroupJoinPayload | undefined): Promise<boolean>
 }
 
-/** Moves the group past all that is settled; in turn, so that no commit that is late moves it back. */
-function createCommit(consumer: Consumer, partitions: Partitions, generations: Generations) {
+/**
+ * Moves the group past all that is settled; in turn, so that no commit that is late moves it back. Nobody
+ * waits for it, and one commit costs as much as one for many batches.
+ */
+function createCommit(
+  { consumer, partitions, runtime }: CommitOptions,
+  generations: Generations,
+): () => Promise<void> {
   return inTurn(async () => {
+    await runtime.sleep(GATHER_MS)
     for (let tries = 1; ; tries += 1) {
       if (generations.isJoining()) await generations.rejoined(generations.current())
       const offsets = partitions.uncommitted()

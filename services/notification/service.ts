@@ -70,6 +70,7 @@ export async function createNotificationService(
     schema: SCHEMA,
     group: 'notification',
     topics: ['payment'],
+    canWait: true,
     decode: decodeEvent<PaymentEvent>,
     handle: (tx, events) => tellCustomers(tx, context(), events, announce),
   }
