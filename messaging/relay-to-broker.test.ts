@@ -30,17 +30,26 @@ async function openBus(t: { after(work: () => Promise<void>): void }) {
   })
   return { broker, counting, read, batches, onSent: (hook: () => void) => sentHooks.push(hook) }
 }
+
+/** What was sent stays for a moment, and time stands still. */
+const emptied = ({ clock, waiting }: Awaited<ReturnType<typeof setUp>>) =>
+  until(async () => {
+    clock.moveOn(50)
+    return (await waiting()).length === 0
+  })
+
 const idsOf = (messages: readonly { headers: Readonly<Record<string, string>> }[]) =>
   messages.map(({ headers }) => headers.ce_id)
 
 describe('rows for the broker', () => {
   test('go in large batches, in order within each key', async (t) => {
-    const { start, put, isEmpty } = await setUp(t)
+    const scene = await setUp(t)
+    const { start, put } = scene
     const { counting, read, batches } = await openBus(t)
     const all = Array.from({ length: 2_500 }, (_, n) => message(`m${n}`, `k${n % 7}`, 'broker'))
     await put(all)
     start({ bus: counting })
-    await isEmpty()
+    await emptied(scene)
     assert.deepEqual(batches, [1_000, 1_000, 500])
     await until(() => read.messages.length === all.length)
     for (const key of ['k0', 'k6']) {
@@ -51,27 +60,29 @@ describe('rows for the broker', () => {
   })
 
   test('for which nobody waits gather for a moment, and go with what is urgent', async (t) => {
-    const { start, put, isEmpty, clock } = await setUp(t)
+    const scene = await setUp(t)
+    const { start, put, clock } = scene
     const { counting, batches } = await openBus(t)
     start({ bus: counting })
     await put([message('m0', 'k', 'broker')])
-    await isEmpty()
+    await emptied(scene)
     const patient = { ...message('m1', 'k', 'broker'), canWait: true } as const
     await put([patient])
     await put([{ ...patient, eventId: 'm2' }])
     await settle()
     assert.deepEqual(batches, [1])
     clock.moveOn(100)
-    await isEmpty()
+    await emptied(scene)
     assert.deepEqual(batches, [1, 2])
     await put([{ ...patient, eventId: 'm3' }])
     await put([message('m4', 'k', 'broker')])
-    await isEmpty()
+    await emptied(scene)
     assert.deepEqual(batches, [1, 2, 2])
   })
 
   test('are not taken by another instance while they are on their way', async (t) => {
-    const { start, put, isEmpty, clock } = await setUp(t)
+    const scene = await setUp(t)
+    const { start, put, clock } = scene
     const { counting, read } = await openBus(t)
     const keys = Array.from({ length: 20 }, (_, n) => `k${n}`)
     const arrived = Promise.withResolvers<void>()
@@ -101,7 +112,7 @@ describe('rows for the broker', () => {
       clock.moveOn(2_000)
       return read.messages.length >= 2 * keys.length
     })
-    await isEmpty()
+    await emptied(scene)
     for (const key of keys) assert.equal(idsOf(read.of(key)).at(-1), `${key}/2`)
   })
 
@@ -137,7 +148,8 @@ describe('rows for the broker', () => {
   })
 
   test('that were sent by one who died before removing them are sent again, as the same events', async (t) => {
-    const { start, put, isEmpty, waiting } = await setUp(t)
+    const scene = await setUp(t)
+    const { start, put, waiting } = scene
     const { counting, read, onSent } = await openBus(t)
     let dead = false
     onSent(() => {
@@ -156,7 +168,7 @@ describe('rows for the broker', () => {
     await first.close()
     assert.equal((await waiting()).length, 2)
     start({ bus: counting })
-    await isEmpty()
+    await emptied(scene)
     await until(() => read.messages.length === 4)
     assert.deepEqual(idsOf(read.of('a')), ['a1', 'a2', 'a1', 'a2'])
   })

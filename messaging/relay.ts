@@ -53,7 +53,7 @@ const BROKER_BATCH = 1000
 const PEER_HEARD_MS = 10_000
 /** How long an idle relay waits before it looks for rows that another process left behind. */
 const IDLE_MS = 1_000
-/** So long do rows for which nobody waits gather before they leave. */
+/** So long do rows for which nobody waits gather before they leave, and those that have left stay. */
 const GATHER_MS = 50
 const RETRY_BASE_MS = 100
 const RETRY_MAX_MS = 5_000
@@ -179,7 +179,7 @@ interface LoopContext extends RelayOptions, CallsContext {
   readonly sending: (from: readonly number[]) => void
 }
 
-/** select, send, then the delete of that batch together with the next select. */
+/** select, send, then the delete of that batch together with the next select, or a moment later. */
 async function relayToBroker(at: LoopContext, signal: Signal, bus: Bus): Promise<void> {
   const { outbox, database, telemetry, runtime } = at
   let acknowledged: bigint[] = []
@@ -200,6 +200,8 @@ async function relayToBroker(at: LoopContext, signal: Signal, bus: Bus): Promise
         telemetry.count('trifold_outbox_delivered_total', { carrier: 'broker' }, rows.length)
         telemetry.observe('trifold_relay_batch_size', rows.length)
         for (const { eventId } of rows) at.wasTried(eventId)
+        // With what comes next, where that is soon: alone, their removal would cost as much.
+        if (rows.length < BROKER_BATCH) await signal.wait(GATHER_MS)
       } else {
         at.sending([])
         await signal.wait(IDLE_MS)
