@@ -154,6 +154,8 @@ export function startConsumer<Body>(options: ConsumerOptions<Body>): Consumer {
       }
     }
     running = false
+    // Offsets of what is settled can be committed by a member only.
+    await Promise.all(tasks)
     await subscription?.close()
   }
 
