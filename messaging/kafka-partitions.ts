@@ -16,10 +16,8 @@ export interface OwnedPartition {
    * of its batch finds that there is none, also when the partition has come back meanwhile.
    */
   lease: { readonly batch: Batch; readonly sinceMs: number; isOverdue: boolean } | undefined
-  /** The first offset that is not settled; undefined before anything is. */
+  /** Up to here all is settled; undefined where the group has followed. */
   settled: bigint | undefined
-  /** So far the group has followed. */
-  committed: bigint | undefined
   isFetching: boolean
 }
 
@@ -91,12 +89,13 @@ export function createPartitions(): Partitions {
       }
     },
     uncommitted: () =>
-      [...owned.values()].flatMap((partition) => {
-        const { settled: offset, committed } = partition
-        return offset === undefined || offset === committed ? [] : [{ partition, offset }]
-      }),
+      [...owned.values()].flatMap((partition) =>
+        partition.settled === undefined ? [] : [{ partition, offset: partition.settled }],
+      ),
     committed(offsets) {
-      for (const { partition, offset } of offsets) partition.committed = offset
+      for (const { partition, offset } of offsets) {
+        if (partition.settled === offset) partition.settled = undefined
+      }
     },
     release(batches) {
       for (const { partition, batch } of leasing(batches)) {
@@ -135,7 +134,6 @@ function unplaced(place: { topic: string; partition: number }): OwnedPartition {
     waiting: [],
     lease: undefined,
     settled: undefined,
-    committed: undefined,
     isFetching: false,
   }
 }

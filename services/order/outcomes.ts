@@ -1,5 +1,6 @@
 import type { ServiceParts } from '../../messaging/service.ts'
 import { createTeller } from '../../messaging/tell-peers.ts'
+import { inTurn } from '../../platform/coalesce.ts'
 import { createWaiters, type Waiter } from '../../platform/waiters.ts'
 import { findOrders, type StoredOrder } from './store.ts'
 
@@ -23,14 +24,8 @@ export function createOutcomes({ soleProcess, ...parts }: OutcomesParts): Outcom
   const waiters = createWaiters<StoredOrder>(runtime)
   const closing = new AbortController()
   const tell = createTeller({ ...parts, channel: CHANNEL, stopped: closing.signal })
-  let looking = false
-  let lookAgain = false
 
-  /** One look at a time, and one more when there was a signal meanwhile. */
-  async function look(): Promise<void> {
-    lookAgain = looking
-    if (looking) return
-    looking = true
+  const look = inTurn(async () => {
     try {
       const waiting = waiters.keys()
       const orders = waiting.length > 0 ? await findOrders(database, waiting) : new Map()
@@ -39,11 +34,8 @@ export function createOutcomes({ soleProcess, ...parts }: OutcomesParts): Outcom
       }
     } catch (err) {
       log.debug({ err }, 'outcomes could not be looked for')
-    } finally {
-      looking = false
     }
-    if (lookAgain) await look()
-  }
+  })
 
   const end = soleProcess ? () => undefined : database.listen(CHANNEL, () => void look())
   return {
