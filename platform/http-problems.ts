@@ -1,5 +1,4 @@
 import type { Socket } from 'node:net'
-import { finished } from 'node:stream/promises'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import Type from 'typebox'
 import {
@@ -60,16 +59,22 @@ const REST_MS = 2_000
 /**
  * Fastify closes a connection whose body it refuses. Closed with bytes that nobody has read, the kernel
  * resets it; who is still sending, as a proxy may be, then meets an error in place of the answer. So the
- * rest is read, and dropped, before it is closed.
+ * rest is read, and dropped, and the connection stays: a proxy may have the next request on it already.
+ * It is closed when the rest does not come, as no other request can be on it then.
  */
-function readRest({ raw }: FastifyRequest, reply: FastifyReply): void {
+function readRest(request: FastifyRequest, reply: FastifyReply): void {
+  const { raw } = request
   reply.removeHeader('connection')
   raw.resume()
-  const signal = AbortSignal.timeout(REST_MS)
   // A request that was injected has no socket that could be closed.
   const { socket }: { socket: Partial<Socket> } = raw
-  const close = () => void socket.destroy?.()
-  Promise.all([finished(raw, { signal }), finished(reply.raw, { signal })]).then(close, close)
+  const giveUp = setTimeout(() => raw.complete || socket.destroy?.(), REST_MS)
+  const { server } = request.server
+  raw.once('close', () => {
+    clearTimeout(giveUp)
+    // A server that closes has closed only those that were idle then.
+    if (!server.listening) setImmediate(() => server.closeIdleConnections())
+  })
 }
 
 /** An answer to bytes that are no HTTP request: no request, so no id and no hooks. */

@@ -409,7 +409,7 @@ test('answers what is not HTTP with a problem', async (t) => {
   assert.equal(JSON.parse(body!).code, 'VALIDATION_FAILED')
 })
 
-test('refuses a body that is too large while it is still coming', async (t) => {
+test('refuses a body that is too large while it is still coming, and waits so long for the rest', async (t) => {
   const { app } = await build(t)
   const address = await app.listen({ port: 0, host: '127.0.0.1' })
   const request = send(`${address}/orders?profileId=${UUID}`, {
@@ -417,9 +417,32 @@ test('refuses a body that is too large while it is still coming', async (t) => {
     headers: { 'content-type': 'application/json' },
   })
   t.after(() => request.destroy())
-  request.write(`"${'x'.repeat(4000)}`)
+  request.on('error', () => {}).write(`"${'x'.repeat(4000)}`)
   const [response] = await once(request, 'response')
   assert.equal(response.statusCode, 413)
+  await once(request.socket!, 'close', { signal: AbortSignal.timeout(10_000) })
+})
+
+test('a body that is too large takes no other request of its connection with it', async (t) => {
+  const { app } = await build(t)
+  const address = await app.listen({ port: 0, host: '127.0.0.1' })
+  const agent = new Agent({ keepAlive: true, maxSockets: 1 })
+  t.after(() => agent.destroy())
+  const request = send(`${address}/orders?profileId=${UUID}`, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    agent,
+  })
+  request.end(`"${'x'.repeat(500_000)}"`)
+  const [response] = await once(request, 'response')
+  assert.equal(response.statusCode, 413)
+  response.resume()
+  await once(response, 'end')
+  const next = get(`${address}${PREFIX}/orders/${UUID}/`, { agent })
+  const [answer] = await once(next, 'response')
+  answer.resume()
+  assert.equal(answer.statusCode, 200)
+  assert.ok(next.reusedSocket)
 })
 
 test('a client that first sends all of a body that is too large still has the answer', async (t) => {
