@@ -29,6 +29,7 @@ export function describeDatabase(
     describeTransactions(context)
     describeErrors(context)
     describeMigrations(context)
+    describePlans(context)
   })
 }
 
@@ -359,5 +360,22 @@ function describeMigrations({ schema, database }: Context): void {
     await next.promise
     end()
     assert.ok(!heard.includes('other'))
+  })
+}
+
+function describePlans({ schema, database }: Context): void {
+  test('a statement planned while its table was empty finds rows by the index when it has grown', async () => {
+    // Wide rows: few are guessed to be in an empty table, so that it seems cheap to read them all.
+    const columns = Array.from({ length: 20 }, (_, nth) => `note_${nth} text`)
+    await database().script(`create table ${schema}.grown (id integer primary key, ${columns})`)
+    const find = `select * from ${schema}.grown where id = any($1::integer[])`
+    const whole = `select pg_stat_get_xact_numscans('${schema}.grown'::regclass) as scans`
+    await database().transaction(async (tx) => {
+      const before = await tx.query(whole)
+      for (let tries = 0; tries < 10; tries += 1) await tx.query(find, [[1, 2, 3]])
+      await tx.query(`insert into ${schema}.grown select generate_series(1, 2000)`)
+      assert.equal((await tx.query(find, [[1, 2, 3]])).length, 3)
+      assert.deepEqual(await tx.query(whole), before)
+    })
   })
 }

@@ -26,6 +26,15 @@ export interface Database extends Queryable {
 }
 
 /**
+ * How a server is to plan statements that all find their rows by an index. A plan is made once and kept,
+ * often when the tables are still empty: then it reads them whole, and goes on so until somebody counts
+ * them, when they have grown long since. And rows of the outbox and of the watch come and go at the front of
+ * an index, where a scan of it notes which are dead and passes them over, while a bitmap scan visits all
+ * that died since the last vacuum. To compile a plan takes longer than any of them.
+ */
+export const BY_INDEX = { enable_seqscan: 'off', enable_bitmapscan: 'off', jit: 'off' }
+
+/**
  * `unavailable`: the server cannot be reached or cannot work now; wait and try again.
  * `conflict`: another transaction won (unique key, deadlock, serialization); try again at once.
  * `invalid`: this statement with these values will never succeed.

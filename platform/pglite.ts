@@ -1,7 +1,7 @@
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { PGlite } from '@electric-sql/pglite'
-import { type Database, DatabaseError, kindOf, type Queryable } from './database.ts'
+import { BY_INDEX, type Database, DatabaseError, kindOf, type Queryable } from './database.ts'
 import { lockFolder } from './folder-lock.ts'
 import { ensureCluster, freshCluster } from './pglite-cluster.ts'
 import { createSession, type Session } from './pglite-session.ts'
@@ -133,7 +133,9 @@ async function open(
 
 async function start(place: { dataDir: string } | { loadDataDir: Blob }): Promise<PGlite> {
   const said: string[] = []
-  const settings = ['timezone=UTC', 'min_wal_size=32MB'].flatMap((setting) => ['-c', setting])
+  const settings = Object.entries({ timezone: 'UTC', min_wal_size: '32MB', ...BY_INDEX }).flatMap(
+    ([name, value]) => ['-c', `${name}=${value}`],
+  )
   try {
     return await PGlite.create({
       ...place,

@@ -1,6 +1,6 @@
 import type { Writable } from 'node:stream'
 import { Pool, type PoolClient, type QueryConfig, DatabaseError as ServerError } from 'pg'
-import { type Database, DatabaseError, kindOf, type Queryable } from './database.ts'
+import { BY_INDEX, type Database, DatabaseError, kindOf, type Queryable } from './database.ts'
 import { decoderOf, encodeValue } from './pg-values.ts'
 import { createListener } from './postgres-listener.ts'
 import { type Silence, watchSilence } from './postgres-silence.ts'
@@ -12,6 +12,8 @@ export interface PostgresOptions {
   readonly maxConnections?: number
   /** 30 seconds unless told; migrations are bound by it too. */
   readonly statementTimeoutMs?: number
+  /** For an audit, whose statements do not find rows by an index as those of services do. */
+  readonly readsWholeTables?: true
   /** 5 seconds unless told. */
   readonly connectTimeoutMs?: number
   /** Told of its connections, and of the wait for one. */
@@ -91,7 +93,7 @@ function createPool(options: PostgresOptions): Pool {
     query_timeout: statementTimeoutMs + silenceGraceMs,
     keepAlive: true,
     application_name: 'trifold',
-    options: Object.entries(SETTINGS)
+    options: Object.entries({ ...SETTINGS, ...(!options.readsWholeTables && BY_INDEX) })
       .map(([name, value]) => `-c ${name}=${value}`)
       .join(' '),
     types: { getTypeParser: ((oid: number) => decoderOf(oid)) as never },
@@ -103,11 +105,7 @@ function createPool(options: PostgresOptions): Pool {
   return pool
 }
 
-/**
- * Rows of the outbox and of the watch come and go, at the front of an index. A scan of the index notes
- * which are dead and passes them over; a bitmap scan visits all that died since the last vacuum.
- */
-const SETTINGS = { timezone: 'UTC', datestyle: 'ISO', enable_bitmapscan: 'off' }
+const SETTINGS = { timezone: 'UTC', datestyle: 'ISO' }
 
 /** Statements that are begun together go to the server without waiting for each other's answers. */
 const PIPELINED = { pipeline: true }

@@ -107,7 +107,8 @@ function parse(args: readonly string[]) {
 async function openBooks({ data, urls }: Options): Promise<Opened> {
   const { DATA_DIR, MAILDIR } = environment()
   if (urls === undefined) return openFolder(data ?? (DATA_DIR || 'data'), MAILDIR)
-  const open = (url: string) => openPostgres({ url, statementTimeoutMs: STATEMENT_TIMEOUT_MS })
+  const open = (url: string) =>
+    openPostgres({ url, statementTimeoutMs: STATEMENT_TIMEOUT_MS, readsWholeTables: true })
   const [orders, billing, notification] = await Promise.all(urls.map(open))
   return {
     orders: orders as Database,

@@ -1,10 +1,12 @@
 import { spawn } from 'node:child_process'
 import { existsSync, readdirSync } from 'node:fs'
 import { delimiter, join } from 'node:path'
+import { BY_INDEX } from '../../platform/database.ts'
 import { locksAccount, type Recording, type Role, roleOf } from './recording.ts'
 
 /**
- * The reference of the flow: pgbench, PostgreSQL's own benchmark, with the statements of the services.
+ * The reference of the flow: pgbench, PostgreSQL's own benchmark, with the statements of the services, and
+ * planned as theirs are.
  * An account and its version are read under lock and written back, as billing does; ids count up, so
  * that they are as kind to indexes as ours.
  */
@@ -80,7 +82,10 @@ export interface PgbenchRun {
 /** Runs it in prepared mode and resolves with its transactions per second, connecting not counted. */
 export async function runPgbench({ url, scriptFile, clients, seconds }: PgbenchRun) {
   const args = ['-n', '-M', 'prepared', '-c', String(clients), '-j', '1', '-T', String(seconds)]
-  const child = spawn(findPgbench(), [...args, '-D', 'order=0', '-f', scriptFile, url])
+  const planner = Object.entries(BY_INDEX).map(([name, value]) => `-c ${name}=${value}`)
+  const child = spawn(findPgbench(), [...args, '-D', 'order=0', '-f', scriptFile, url], {
+    env: { ...process.env, PGOPTIONS: planner.join(' ') },
+  })
   let said = ''
   for (const stream of [child.stdout, child.stderr]) {
     stream.on('data', (chunk: Buffer) => {

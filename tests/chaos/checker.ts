@@ -76,7 +76,8 @@ export interface OpenedStack {
 /** What a checker sees of a stack, past all proxies. */
 export async function openForChecks(stack: Stack): Promise<OpenedStack> {
   const { order, billing, notification } = stack.databaseUrls
-  const open = (url: string) => openPostgres({ url, maxConnections: 2, statementTimeoutMs: 60_000 })
+  const open = (url: string) =>
+    openPostgres({ url, maxConnections: 2, statementTimeoutMs: 60_000, readsWholeTables: true })
   const [orders, billed, notified] = await Promise.all([order, billing, notification].map(open))
   const databases = {
     orders: orders as Database,
