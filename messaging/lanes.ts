@@ -13,6 +13,8 @@ import { LANES } from './outbox.ts'
 export interface Lanes {
   /** The lanes that this instance holds now. */
   held(): readonly number[]
+  /** Changes whenever lanes that were held may have been another's since. */
+  term(): number
   close(): Promise<void>
 }
 
@@ -38,6 +40,7 @@ export function holdLanes(options: LanesOptions): Lanes {
   const closing = new AbortController()
   let lanes: readonly number[] = []
   let heldUntil = 0
+  let term = 0
 
   async function renew(evictOthers: boolean): Promise<void> {
     const now = runtime.now()
@@ -56,7 +59,10 @@ export function holdLanes(options: LanesOptions): Lanes {
       const mine = share(rows, instance, new Set(others.map(({ id }) => id)))
       const before = rows.filter(({ holder }) => holder === instance).map(({ lane }) => lane)
       // Nothing more is begun in those that go.
-      lanes = lanes.filter((lane) => mine.includes(lane))
+      lanes = runtime.now() < heldUntil ? lanes : []
+      const stay = lanes.filter((lane) => mine.includes(lane))
+      if (stay.length < lanes.length || lanes.length === 0) term += 1
+      lanes = stay
       const onItsWay = options.onItsWay()
       const kept = before.filter((lane) => !mine.includes(lane) && onItsWay.includes(lane))
       const holding = [...mine, ...kept].sort((a, b) => a - b)
@@ -91,6 +97,7 @@ export function holdLanes(options: LanesOptions): Lanes {
   const running = loop()
   return {
     held: () => (runtime.now() < heldUntil ? lanes : []),
+    term: () => term,
     async close() {
       closing.abort()
       await running

@@ -79,6 +79,14 @@ insert into ${schema}.relay_lane (lane) select generate_series(0, ${LANES - 1});
 `
 }
 
+/** What came to an outbox after it was first made: the broker's rows are looked up by their keys, too. */
+export function outboxKeyIndex(schema: string): string {
+  return `
+drop index ${schema}.outbox_key;
+create index outbox_key on ${schema}.outbox (carrier, key, id);
+`
+}
+
 interface StoredRow {
   id: bigint
   destination: string
@@ -111,12 +119,10 @@ insert into ${schema}.outbox
 select carrier, lane, destination, key, event_id, body, headers, $8, $8
 from unnest($1::text[], $2::smallint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[])
   with ordinality as m (carrier, lane, destination, key, event_id, body, headers, place)
-order by place`
-  const insertCalls = `${insert}
-returning id, carrier = 'broker' or not exists (
+order by place
+returning id, not exists (
   select from ${schema}.outbox p
-  where p.carrier <> 'broker' and p.carrier = outbox.carrier and p.key = outbox.key
-    and p.id < outbox.id) as is_first`
+  where p.carrier = outbox.carrier and p.key = outbox.key and p.id < outbox.id) as is_first`
   // That delivered rows are gone need not survive the server: they would be sent again, as after any
   // crash in between, and are known by their ids. So nobody waits for the disk.
   const hasty = `(select set_config('synchronous_commit', 'off', true)) = 'off'`
@@ -139,7 +145,7 @@ where carrier = $1 and lane = any($6::smallint[]) and due <= $7 and key <> all($
   and id not in (select unnest($2::bigint[])) ${isHasty ? `and ${hasty}` : ''}
   and not exists (
     select from ${schema}.outbox p
-    where p.carrier = $1 and p.carrier <> 'broker' and p.key = o.key and p.id < o.id and p.due > $7)
+    where p.carrier = $1 and p.key = o.key and p.id < o.id and p.due > $7)
 order by id limit $9`
   const take = { http: takeCalls(true), letter: takeCalls(false) }
   const hurry = `update ${schema}.outbox set due = $2 where carrier = $1 and due > $2`
@@ -159,11 +165,11 @@ from ${schema}.outbox group by carrier`
     messages: readonly OutboxMessage[],
     rows: readonly { id: bigint; is_first: boolean }[],
   ): void {
-    const calls = messages.flatMap((message, index): NewRow[] => {
+    const added = messages.map((message, index): NewRow => {
       const { id, is_first: isFirst } = rows[index]!
-      return message.carrier === 'broker' ? [] : [{ ...message, id, attempts: 0, isFirst }]
+      return { ...message, id, attempts: 0, isFirst }
     })
-    fresh.set(tx, [...(fresh.get(tx) ?? []), ...calls])
+    fresh.set(tx, [...(fresh.get(tx) ?? []), ...added])
   }
 
   return {
@@ -174,7 +180,7 @@ from ${schema}.outbox group by carrier`
     /** Whether somebody waits for what this transaction wrote for a carrier. */
     isUrgent: (tx: Queryable, carrier: Carrier): boolean => urgent.get(tx)?.has(carrier) ?? false,
 
-    /** The calls or letters from this transaction, in the order in which they are to be delivered. */
+    /** The rows from this transaction, in the order in which they are to be delivered. */
     newRows: (tx: Queryable, carrier: Carrier): readonly NewRow[] =>
       (fresh.get(tx) ?? []).filter((row) => row.carrier === carrier),
 
@@ -190,21 +196,17 @@ from ${schema}.outbox group by carrier`
         if (!canWait) hurried.add(carrier)
         byCarrier.set(carrier, (byCarrier.get(carrier) ?? new Set()).add(lanes[index]!))
       }
-      const isAllForBroker = messages.every(({ carrier }) => carrier === 'broker')
-      const rows = await tx.query<{ id: bigint; is_first: boolean }>(
-        isAllForBroker ? insert : insertCalls,
-        [
-          messages.map((message) => message.carrier),
-          lanes,
-          messages.map((message) => message.destination),
-          messages.map((message) => message.key),
-          messages.map((message) => message.eventId),
-          messages.map((message) => message.body),
-          messages.map((message) => JSON.stringify(message.headers)),
-          new Date(now),
-        ],
-      )
-      if (!isAllForBroker) keepNew(tx, messages, rows)
+      const rows = await tx.query<{ id: bigint; is_first: boolean }>(insert, [
+        messages.map((message) => message.carrier),
+        lanes,
+        messages.map((message) => message.destination),
+        messages.map((message) => message.key),
+        messages.map((message) => message.eventId),
+        messages.map((message) => message.body),
+        messages.map((message) => JSON.stringify(message.headers)),
+        new Date(now),
+      ])
+      keepNew(tx, messages, rows)
     },
 
     /** Removes what the broker acknowledged and reads what comes next, in one write. */

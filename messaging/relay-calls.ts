@@ -4,6 +4,7 @@ import { backoffMs, type Log, type Runtime } from '../platform/runtime.ts'
 import { createSignal } from '../platform/signal.ts'
 import type { Telemetry } from '../platform/telemetry.ts'
 import { setAside } from './dead-letters.ts'
+import type { Lanes } from './lanes.ts'
 import {
   type Delivery,
   laneOf,
@@ -28,7 +29,7 @@ export interface CallsContext {
   readonly log: Log
   readonly telemetry: Telemetry
   readonly stopped: AbortSignal
-  readonly lanes: () => readonly number[]
+  readonly lanes: Pick<Lanes, 'held'>
   readonly wasTried: (eventId: string) => void
   /** What became of calls is in the database. */
   readonly wereWritten: () => void
@@ -105,7 +106,7 @@ export function relayCalls(at: CallsContext, carrier: 'http' | 'letter', deliver
 
   /** Begins with rows that were just committed; false where the outbox has to be read for some. */
   function offer(rows: readonly NewRow[]): boolean {
-    const lanes = new Set(at.lanes())
+    const lanes = new Set(at.lanes.held())
     const room = at.stopped.aborted ? 0 : Math.max(0, CALLS_AT_ONCE - busy.size)
     const ready: OutboxRow[] = []
     for (const row of rows) {
@@ -119,7 +120,7 @@ export function relayCalls(at: CallsContext, carrier: 'http' | 'letter', deliver
   /** Writes what became of rows and reads what is due, in one statement. */
   async function take(flushing: Tried, ended: readonly string[]): Promise<OutboxRow[]> {
     const room = at.stopped.aborted ? 0 : CALLS_AT_ONCE - (busy.size - ended.length)
-    const lanes = room > 0 ? at.lanes() : []
+    const lanes = room > 0 ? at.lanes.held() : []
     if (lanes.length === 0 && ended.length === 0) return []
     const free = new Set(flushing.free)
     const busyKeys = [...busy.keys()].filter((key) => !free.has(key))
@@ -164,7 +165,7 @@ export function relayCalls(at: CallsContext, carrier: 'http' | 'letter', deliver
     await Promise.all(busy.values())
   }
 
-  return { carrier, signal, offer, done: run() }
+  return { carrier, signal, offer, look: signal.raise, done: run() }
 }
 
 /** One try; a row that can never succeed is set aside first and only then counts as done. */

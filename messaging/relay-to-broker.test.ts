@@ -38,6 +38,19 @@ const emptied = ({ clock, waiting }: Awaited<ReturnType<typeof setUp>>) =>
     return (await waiting()).length === 0
   })
 
+/** How often the outbox was looked into. */
+function watchLooks(whole: Database) {
+  let looks = 0
+  const watched: Database = {
+    ...whole,
+    query: (text, params) => {
+      if (text.includes('order by id limit')) looks += 1
+      return whole.query(text, params)
+    },
+  }
+  return { looks: () => looks, database: watched }
+}
+
 const idsOf = (messages: readonly { headers: Readonly<Record<string, string>> }[]) =>
   messages.map(({ headers }) => headers.ce_id)
 
@@ -101,6 +114,7 @@ describe('rows for the broker', () => {
     await until(() => begun.length === keys.length)
     start({ bus: counting, soleProcess: false })
     await put(keys.map((key) => message(`${key}/2`, key, 'broker')))
+    await put(keys.map((key) => message(`new ${key}`, `new ${key}`, 'broker')))
     // As long as leases last, and longer: the other one has its share of the lanes that are free.
     for (let n = 0; n < 10; n += 1) {
       clock.moveOn(2_000)
@@ -110,10 +124,72 @@ describe('rows for the broker', () => {
     arrived.resolve()
     await until(async () => {
       clock.moveOn(2_000)
-      return read.messages.length >= 2 * keys.length
+      return read.messages.length >= 3 * keys.length
     })
     await emptied(scene)
-    for (const key of keys) assert.equal(idsOf(read.of(key)).at(-1), `${key}/2`)
+    for (const key of keys) {
+      assert.deepEqual(idsOf(read.of(key)), [`${key}/1`, `${key}/2`])
+      assert.deepEqual(idsOf(read.of(`new ${key}`)), [`new ${key}`])
+    }
+  })
+
+  test('of lanes that another instance has are left to it', async (t) => {
+    const scene = await setUp(t)
+    const { start, put, clock } = scene
+    const { counting, read } = await openBus(t)
+    for (let n = 0; n < 2; n += 1) start({ bus: counting, soleProcess: false })
+    for (let n = 0; n < 10; n += 1) {
+      clock.moveOn(2_000)
+      await settle()
+    }
+    const keys = Array.from({ length: 40 }, (_, n) => `k${n}`)
+    await put(keys.map((key) => message(key, key, 'broker')))
+    await emptied(scene)
+    await until(() => read.messages.length >= keys.length)
+    assert.deepEqual(idsOf(read.messages).sort(), keys.sort())
+  })
+
+  test('leave from memory when they are committed, and are removed a moment later', async (t) => {
+    const scene = await setUp(t)
+    const { counting, batches } = await openBus(t)
+    const { looks, database: watched } = watchLooks(database)
+    scene.start({ bus: counting, database: watched })
+    await scene.put([message('a1', 'a', 'broker')])
+    await emptied(scene)
+    const before = looks()
+    await scene.put([message('b1', 'b', 'broker'), message('b2', 'b', 'broker')])
+    await until(() => batches.length === 2)
+    await scene.put([message('c1', 'c', 'broker')])
+    await until(() => batches.length === 3)
+    assert.equal(looks(), before)
+    await emptied(scene)
+    assert.deepEqual(batches, [1, 2, 1])
+  })
+
+  test('of which an older one of the key is left follow it', async (t) => {
+    const scene = await setUp(t)
+    const { counting, read } = await openBus(t)
+    scene.start({ bus: counting })
+    await scene.put([message('z1', 'z', 'broker')])
+    await emptied(scene)
+    await scene.commit([message('a1', 'a', 'broker')])
+    await scene.put([message('a2', 'a', 'broker')])
+    await until(() => read.messages.length === 3)
+    assert.deepEqual(idsOf(read.of('a')), ['a1', 'a2'])
+  })
+
+  test('whose commit is told of after a look has found them are sent once', async (t) => {
+    const scene = await setUp(t)
+    const { counting, read, batches } = await openBus(t)
+    const relay = scene.start({ bus: counting })
+    const committed = await scene.commit([message('a1', 'a', 'broker')])
+    await emptied(scene)
+    relay.wake(committed)
+    await settle()
+    scene.clock.moveOn(1_000)
+    await settle()
+    assert.deepEqual(batches, [1])
+    assert.deepEqual(idsOf(read.messages), ['a1'])
   })
 
   test('wait while the broker is away, and go when it is back', async (t) => {

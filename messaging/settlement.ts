@@ -79,7 +79,9 @@ export function createSettlement<Body>(options: SettlementOptions<Body>) {
     let letters: DeadLetter[] = []
     try {
       await database.transaction(async (tx) => {
-        handled = (events.length > 0 && (await options.handle(tx, events))) || undefined
+        // What cannot be read is set aside after what the handler has to write.
+        const unended: Queryable = events.length < run.length ? { query: tx.query } : tx
+        handled = (events.length > 0 && (await options.handle(unended, events))) || undefined
         letters = lettersOf(run, handled?.poison)
         await setAside(tx, schema, letters)
       })

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
 import { after, before, describe, test } from 'node:test'
-import { type Database, DatabaseError } from './database.ts'
+import { type Database, DatabaseError, type Queryable } from './database.ts'
 import { type Migration, migrate } from './migrate.ts'
 
 /** What every implementation of Database must do. Works in a schema of its own and drops it. */
@@ -29,7 +29,6 @@ export function describeDatabase(
     describeTransactions(context)
     describeErrors(context)
     describeMigrations(context)
-    describePlans(context)
   })
 }
 
@@ -194,6 +193,26 @@ function describeTransactions({ schema, database }: Context): void {
     assert.equal(await amountOf(15), undefined)
   })
 
+  test('a transaction that has begun its last statements keeps them all, or nothing where one fails', async () => {
+    const insert = (tx: Queryable, id: number) =>
+      tx.query<{ id: number }>(`insert into ${schema}.item values ($1, 5) returning id`, [id])
+    const ended = (ids: readonly number[]) =>
+      database().transaction(async (tx) => {
+        const written = Promise.all(ids.map((id) => insert(tx, id)))
+        tx.last?.()
+        return written
+      })
+    assert.deepEqual((await ended([16, 17])).flat(), [{ id: 16 }, { id: 17 }])
+    await assert.rejects(ended([18, 17, 19]), { name: 'DatabaseError', kind: 'conflict' })
+    assert.deepEqual(await Promise.all([16, 17, 18, 19].map(amountOf)), [
+      5n,
+      5n,
+      undefined,
+      undefined,
+    ])
+    assert.deepEqual((await ended([18])).flat(), [{ id: 18 }])
+  })
+
   test('twenty transactions on one row at once all take effect', async () => {
     const increment = () =>
       database().transaction(async (tx) => {
@@ -213,6 +232,21 @@ function describeTransactions({ schema, database }: Context): void {
     await assert.rejects(failing, { name: 'DatabaseError', kind: 'invalid' })
     const rows = await database().query(`select id from ${schema}.scripted order by id`)
     assert.deepEqual(rows, [{ id: 1 }, { id: 2 }])
+  })
+
+  test('a statement planned while its table was empty finds rows by the index when it has grown', async () => {
+    // Wide rows: few are guessed to be in an empty table, so that it seems cheap to read them all.
+    const columns = Array.from({ length: 20 }, (_, nth) => `note_${nth} text`)
+    await database().script(`create table ${schema}.grown (id integer primary key, ${columns})`)
+    const find = `select * from ${schema}.grown where id = any($1::integer[])`
+    const whole = `select pg_stat_get_xact_numscans('${schema}.grown'::regclass) as scans`
+    await database().transaction(async (tx) => {
+      const before = await tx.query(whole)
+      for (let tries = 0; tries < 10; tries += 1) await tx.query(find, [[1, 2, 3]])
+      await tx.query(`insert into ${schema}.grown select generate_series(1, 2000)`)
+      assert.equal((await tx.query(find, [[1, 2, 3]])).length, 3)
+      assert.deepEqual(await tx.query(whole), before)
+    })
   })
 }
 
@@ -360,22 +394,5 @@ function describeMigrations({ schema, database }: Context): void {
     await next.promise
     end()
     assert.ok(!heard.includes('other'))
-  })
-}
-
-function describePlans({ schema, database }: Context): void {
-  test('a statement planned while its table was empty finds rows by the index when it has grown', async () => {
-    // Wide rows: few are guessed to be in an empty table, so that it seems cheap to read them all.
-    const columns = Array.from({ length: 20 }, (_, nth) => `note_${nth} text`)
-    await database().script(`create table ${schema}.grown (id integer primary key, ${columns})`)
-    const find = `select * from ${schema}.grown where id = any($1::integer[])`
-    const whole = `select pg_stat_get_xact_numscans('${schema}.grown'::regclass) as scans`
-    await database().transaction(async (tx) => {
-      const before = await tx.query(whole)
-      for (let tries = 0; tries < 10; tries += 1) await tx.query(find, [[1, 2, 3]])
-      await tx.query(`insert into ${schema}.grown select generate_series(1, 2000)`)
-      assert.equal((await tx.query(find, [[1, 2, 3]])).length, 3)
-      assert.deepEqual(await tx.query(whole), before)
-    })
   })
 }

@@ -11,6 +11,12 @@ export interface Queryable {
    * one fails, those after it fail too.
    */
   query<Row = Record<string, unknown>>(text: string, params?: readonly unknown[]): Promise<Row[]>
+  /**
+   * Says, in a transaction, that it has no more statements than were begun, and that nothing which they
+   * return can stop it: the commit may go out with them, and saves a round trip. Where one of them fails
+   * nothing is committed. Databases without round trips have none of it.
+   */
+  last?(): void
 }
 
 export interface Database extends Queryable {

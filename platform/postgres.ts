@@ -191,10 +191,20 @@ interface WithStream {
 
 async function runTransaction<T>(connection: Connection, work: (tx: Queryable) => Promise<T>) {
   let over = false
+  let ended: ReturnType<Connection['run']> | undefined
+  function commit() {
+    over = true
+    ended ??= connection.run('commit')
+    return ended
+  }
   const tx: Queryable = {
     async query<Row>(text: string, params?: readonly unknown[]) {
       if (over) throw new Error('this transaction is over')
       return (await connection.run(text, params)).rows as Row[]
+    },
+    last() {
+      // Whoever waits for the statements before it sees the same fault.
+      commit().catch(() => undefined)
     },
   }
   // It goes out with the first statements: nothing but the loss of the connection can make it fail.
@@ -204,11 +214,12 @@ async function runTransaction<T>(connection: Connection, work: (tx: Queryable) =
     ;[result] = await Promise.all([work(tx), begun])
   } catch (error) {
     over = true
-    if (!connection.broken()) await connection.run('rollback').catch(connection.giveUp)
+    // After a statement that failed the server makes a rollback of a commit.
+    ended ??= connection.run('rollback')
+    await ended.catch(connection.giveUp)
     throw error
   }
-  over = true
-  const { command } = await connection.run('commit')
+  const { command } = await commit()
   if (command !== 'COMMIT') {
     const state = '25P02'
     throw new DatabaseError('a failed statement rolled it all back', kindOf(state), state)

@@ -20,7 +20,7 @@ function frozen() {
   return { runtime, asked, ends }
 }
 
-const isPending = async (promise: Promise<void>) => {
+const isPending = async (promise: Promise<unknown>) => {
   const turn = new Promise((resolve) => setImmediate(resolve, 'pending'))
   return (await Promise.race([promise, turn])) === 'pending'
 }
@@ -30,7 +30,7 @@ test('a signal that was raised before lets the next wait end at once, and only t
   const signal = createSignal(runtime)
   signal.raise()
   signal.raise()
-  await signal.wait(1_000)
+  assert.equal(await signal.wait(1_000), true)
   assert.deepEqual(asked, [])
   assert.ok(await isPending(signal.wait(1_000)))
 })
@@ -41,7 +41,7 @@ test('a signal that is raised during a wait ends it', async () => {
   const waiting = signal.wait(1_000)
   assert.ok(await isPending(waiting))
   signal.raise()
-  await waiting
+  assert.equal(await waiting, true)
   assert.ok(await isPending(signal.wait(1_000)))
 })
 
@@ -60,7 +60,7 @@ test('a wait ends by itself after its limit', async () => {
   const signal = createSignal(runtime)
   const waiting = signal.wait(250)
   ends[0]!()
-  await waiting
+  assert.equal(await waiting, false)
   assert.deepEqual(asked, [250])
 })
 

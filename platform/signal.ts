@@ -6,8 +6,8 @@ export interface Signal {
   raise(): void
   /** Raises it after so many milliseconds; what asks for it meanwhile is served by the same. */
   raiseIn(delayMs: number): void
-  /** Resolves once raised, or after so many milliseconds; lowers the latch. */
-  wait(limitMs: number): Promise<void>
+  /** Resolves once raised, or after so many milliseconds, with whether it was; lowers the latch. */
+  wait(limitMs: number): Promise<boolean>
 }
 
 export function createSignal(runtime: Runtime): Signal {
@@ -36,7 +36,9 @@ export function createSignal(runtime: Runtime): Signal {
         await runtime.sleep(limitMs, wakeUp.signal)
         wakeUp = undefined
       }
+      const wasRaised = raised
       raised = false
+      return wasRaised
     },
   }
 }

@@ -6,6 +6,7 @@ import {
   type Delivery,
   type OutboxMessage,
   type OutboxRow,
+  outboxKeyIndex,
   outboxTables,
 } from '../messaging/outbox.ts'
 import { type Relay, type RelayOptions, startRelay } from '../messaging/relay.ts'
@@ -25,7 +26,7 @@ export async function openRelays() {
     schemas += 1
     const schema = `relay_${schemas}`
     const letters = deadLetterTable(schema) + deadLetterReplayColumns(schema)
-    const sql = outboxTables(schema) + letters
+    const sql = outboxTables(schema) + outboxKeyIndex(schema) + letters
     await migrate(database, schema, [{ id: 1, name: 'initial', sql }])
     const outbox = createOutbox(schema)
     const clock = createClock({ frozen: true })
@@ -42,11 +43,14 @@ export async function openRelays() {
       t.after(() => relay.close())
       return relay
     }
-    const put = async (messages: readonly OutboxMessage[]) => {
-      const committed = await database.transaction(async (tx) => {
+    /** Writes rows of which no relay is told. */
+    const commit = (messages: readonly OutboxMessage[]) =>
+      database.transaction(async (tx) => {
         await outbox.enqueue(tx, messages, runtime.now())
         return tx
       })
+    const put = async (messages: readonly OutboxMessage[]) => {
+      const committed = await commit(messages)
       for (const relay of relays) relay.wake(committed)
     }
     const waiting = () =>
@@ -54,7 +58,7 @@ export async function openRelays() {
         `select event_id, attempts, due, last_error from ${schema}.outbox order by id`,
       )
     const isEmpty = () => until(async () => (await waiting()).length === 0, 'the empty outbox')
-    return { schema, clock, start, put, waiting, isEmpty }
+    return { schema, clock, start, commit, put, waiting, isEmpty }
   }
 
   /** A turn of everything that is ready to go on, database included. */

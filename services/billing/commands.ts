@@ -74,11 +74,15 @@ export async function applyCommands(
     return { kind: 'applied', outcome, callIds: calls.map(({ eventId }) => eventId), moved }
   })
 
-  await Promise.all([
+  const written = Promise.all([
     writeChanges(tx, books.changes(), at.now),
     at.outbox.enqueue(tx, [...messages, ...books.balances(at.now)], at.now),
     at.idempotency.remember(tx, remembered, at.now),
   ])
+  // A message that is refused is set aside in the same transaction.
+  const isRefused = (one: Applied) => one.kind === 'applied' && one.outcome.kind === 'refused'
+  if (!applied.some(isRefused)) tx.last?.()
+  await written
   return applied
 }
 

@@ -66,11 +66,13 @@ export async function placeOrders(
   const answers = fresh.flatMap(({ keyed, order }) =>
     keyed ? [{ ...keyed, answer: firstAnswer(order) }] : [],
   )
-  await Promise.all([
+  const written = Promise.all([
     insertOrders(tx, orders, times),
     at.outbox.enqueue(tx, requests, now),
     at.idempotency.remember(tx, answers, now),
   ])
+  tx.last?.()
+  await written
   return results
 }
 

@@ -2,7 +2,8 @@ import assert from 'node:assert/strict'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { test } from 'node:test'
-import { applyLoad, type Load, wholeAnswer } from './load.ts'
+import { openConnections, wholeAnswer } from './connections.ts'
+import { applyLoad, type Load } from './load.ts'
 
 /** A door that answers as it is told. */
 async function withDoor<T>(
@@ -75,9 +76,24 @@ test('fails where a connection is closed that waits for an answer', async () => 
 
 test('an answer counts when all of it has come', () => {
   const answer = 'HTTP/1.1 402 Payment Required\r\nContent-Length: 4\r\nx: y\r\n\r\nbody'
-  assert.equal(wholeAnswer(Buffer.from(answer)), 402)
+  assert.deepEqual(wholeAnswer(Buffer.from(answer)), { status: 402, body: 'body' })
   assert.equal(wholeAnswer(Buffer.from(answer.slice(0, -1))), undefined)
   assert.equal(wholeAnswer(Buffer.from(answer.slice(0, 20))), undefined)
   const endless = 'HTTP/1.1 200 OK\r\n\r\n'
   assert.throws(() => wholeAnswer(Buffer.from(endless)), /without a length/)
+})
+
+test('customers who wait share as many connections as there are of them at a time', async () => {
+  await withDoor(
+    (nth) => (nth === 3 ? 'cut' : 201),
+    async ({ url }) => {
+      const { ask, close } = openConnections(url)
+      const order = () => ask('POST /orders', [], '{"productQuantity":1}')
+      assert.deepEqual(await order(), { status: 201, body: '"an id"' })
+      assert.equal((await order()).status, 201)
+      await assert.rejects(order(), /closed a connection|ECONNRESET/)
+      assert.equal((await order()).status, 201)
+      close()
+    },
+  )
 })

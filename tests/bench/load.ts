@@ -1,4 +1,5 @@
 import { createConnection, type Socket } from 'node:net'
+import { wholeAnswer } from './connections.ts'
 
 /**
  * Customers, as a process of their own: so many connections, each with its next POST /orders as soon as
@@ -95,10 +96,10 @@ function converse(
     socket.on('connect', ask)
     socket.on('data', (chunk) => {
       received = received.length === 0 ? chunk : Buffer.concat([received, chunk])
-      const status = wholeAnswer(received)
-      if (status === undefined) return
+      const answer = wholeAnswer(received)
+      if (answer === undefined) return
       received = Buffer.alloc(0)
-      answered(status, performance.now() - askedMs)
+      answered(answer.status, performance.now() - askedMs)
       ask()
     })
     socket.on('error', reject)
@@ -107,17 +108,6 @@ function converse(
       else reject(new Error('the server closed a connection that waited for an answer'))
     })
   })
-}
-
-/** The status of an answer that has come as a whole; undefined while there is more of it to come. */
-export function wholeAnswer(received: Buffer): number | undefined {
-  const head = received.indexOf('\r\n\r\n')
-  if (head < 0) return undefined
-  const text = received.toString('latin1', 0, head)
-  const length = /\r\ncontent-length: (\d+)/i.exec(text)?.[1]
-  if (length === undefined) throw new Error(`an answer without a length: ${text}`)
-  if (received.length < head + 4 + Number(length)) return undefined
-  return Number(text.slice(9, 12))
 }
 
 /** A load comes as a message from whoever started this process, and its result goes back as another. */

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { Agent, request } from 'undici'
 import type { InteractionStyle } from '../../contracts/style.ts'
+import { openConnections } from './connections.ts'
 
 /**
  * Customers who come at a steady rate, whether those before them are served or not, order
@@ -26,10 +26,9 @@ export interface PacedResult {
 
 const WAIT_SECONDS = 15
 const MOST_LOOKS = 40
-const CONNECTIONS = 1_024
 
 export async function applyPacedLoad(load: PacedLoad): Promise<PacedResult> {
-  const agent = new Agent({ connections: CONNECTIONS, headersTimeout: 60_000 })
+  const connections = openConnections(load.url)
   const answeredMs: number[] = []
   const approvedMs: number[] = []
   let failed = 0
@@ -38,18 +37,19 @@ export async function applyPacedLoad(load: PacedLoad): Promise<PacedResult> {
   async function order(account: string): Promise<void> {
     const begunMs = performance.now()
     const query = `profileId=${account}`
-    const headers = { 'content-type': 'application/json', 'x-interaction-style': load.style }
-    const placed = await request(`${load.url}/orders?${query}`, {
-      ...{ method: 'POST', headers, body: '{"productQuantity":1}', dispatcher: agent },
-    })
-    const id = (await placed.body.json()) as string
-    if (placed.statusCode !== 201) throw new Error(`an order was answered ${placed.statusCode}`)
+    const placed = await connections.ask(
+      `POST /orders?${query}`,
+      ['content-type: application/json', `x-interaction-style: ${load.style}`],
+      '{"productQuantity":1}',
+    )
+    if (placed.status !== 201) throw new Error(`an order was answered ${placed.status}`)
+    const id = JSON.parse(placed.body) as string
     answeredMs.push(performance.now() - begunMs)
     for (let looks = 0; load.waits && looks < MOST_LOOKS; looks += 1) {
-      const seen = await request(`${load.url}/orders/${id}?${query}`, {
-        ...{ headers: { prefer: `wait=${WAIT_SECONDS}` }, dispatcher: agent },
-      })
-      const { state } = (await seen.body.json()) as { state: string }
+      const seen = await connections.ask(`GET /orders/${id}?${query}`, [
+        `prefer: wait=${WAIT_SECONDS}`,
+      ])
+      const { state } = JSON.parse(seen.body) as { state: string }
       if (state === 'APPROVED') return void approvedMs.push(performance.now() - begunMs)
     }
     if (load.waits) throw new Error('an order is not approved')
@@ -69,7 +69,7 @@ export async function applyPacedLoad(load: PacedLoad): Promise<PacedResult> {
     )
   }
   await Promise.all(customers)
-  await agent.close()
+  connections.close()
   return { answeredMs, approvedMs, failed }
 }
 

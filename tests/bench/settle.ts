@@ -12,10 +12,11 @@ import type { WayTask } from './way-alone.ts'
 const SHARE_OF_SATURATION = 0.1
 const TOPIC = 'bench-way'
 /**
- * At this pace code is compiled only after many seconds, the broker's as well as the services', and what
- * compiles it takes as much of the processors as the orders do.
+ * At this pace it takes more than a minute until the code is compiled, the broker's and that of the services, and
+ * meanwhile what compiles it takes as much of the processors as the orders do.
  */
-const WARM_UP_SECONDS = 20
+const WARM_UP_SECONDS = 90
+const QUICK_WARM_UP_SECONDS = 20
 
 export const SETTLE: Bench = {
   name: 'settle',
@@ -51,7 +52,7 @@ async function openSettle(stack: BenchStack, pace: Pace): Promise<Contest> {
     return approvedMs
   }
 
-  await order(WARM_UP_SECONDS)
+  await order(pace.quick ? QUICK_WARM_UP_SECONDS : WARM_UP_SECONDS)
   return {
     ours: async () => inPercentiles(await order(pace.seconds)),
     async reference() {

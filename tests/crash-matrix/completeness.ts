@@ -33,7 +33,7 @@ export const UNCROSSED: readonly Uncrossed[] = [
   },
   {
     services: ['notification'],
-    name: 'messaging/relay.ts send send',
+    name: 'messaging/relay-to-broker.ts send send',
     reason: 'notification sends nothing to the broker',
   },
   {

@@ -23,8 +23,8 @@ export interface Site {
 
 /** What a process does at a place. */
 export type SeamMember =
-  | keyof Queryable
-  | Exclude<keyof Database, 'listen' | 'close'>
+  | Exclude<keyof Queryable, 'last'>
+  | Exclude<keyof Database, 'last' | 'listen' | 'close'>
   | Exclude<keyof Bus, 'close'>
   | Exclude<keyof Subscription, 'release' | 'close'>
   | 'call'
@@ -42,7 +42,7 @@ const SEAMS: {
   readonly Bus: Members<Bus>
   readonly Subscription: Members<Subscription>
 } = {
-  Queryable: { query: 'query' },
+  Queryable: { query: 'query', last: 'no boundary' },
   Database: {
     transaction: 'transaction',
     script: 'script',

@@ -2,7 +2,7 @@ import type { Mutant } from './mutant.ts'
 
 /** Bugs in what carries messages: outbox, relay, consumer; and in notification. */
 const OUTBOX = 'messaging/outbox.ts'
-const RELAY = 'messaging/relay.ts'
+const RELAY = 'messaging/relay-to-broker.ts'
 const CALLS = 'messaging/relay-calls.ts'
 const CONSUMER = 'messaging/consumer.ts'
 const SETTLEMENT = 'messaging/settlement.ts'
@@ -41,9 +41,11 @@ export const MESSAGE_MUTANTS: readonly Mutant[] = [
     edits: [
       {
         file: RELAY,
-        find: 'await send(at, bus, rows)',
-        replace:
-          'await outbox.takeForBroker(database, rows.map(({ id }) => id), [], 0)\n        await send(at, bus, rows)',
+        find: 'if (rows.length > 0) await send(at, bus, rows)',
+        replace: `if (rows.length > 0) {
+      await outbox.takeForBroker(database, rows.map(({ id }) => id), [], 0)
+      await send(at, bus, rows)
+    }`,
       },
     ],
     seeds: 10,
@@ -66,15 +68,15 @@ export const MESSAGE_MUTANTS: readonly Mutant[] = [
     edits: [
       {
         file: RELAY,
-        find: 'acknowledged = rows.map(({ id }) => id)',
+        find: 'for (const { id } of rows) acknowledged.push(id)',
         replace:
-          'for (const { id } of rows) if (id > cursor) cursor = id\n        acknowledged = rows.map(({ id }) => id)',
+          'for (const { id } of rows) {\n      acknowledged.push(id)\n      if (id > cursor) cursor = id\n    }',
       },
       {
         file: RELAY,
-        find: ': await outbox.takeForBroker(database, acknowledged, lanes, BROKER_BATCH)',
+        find: 'await outbox.takeForBroker(database, acknowledged, from, BATCH)',
         replace:
-          ': (await outbox.takeForBroker(database, acknowledged, lanes, BROKER_BATCH)).filter(({ id }) => id > cursor)',
+          '(await outbox.takeForBroker(database, acknowledged, from, BATCH)).filter(({ id }) => id > cursor)',
       },
       {
         file: RELAY,
@@ -84,6 +86,15 @@ export const MESSAGE_MUTANTS: readonly Mutant[] = [
     ],
     seeds: 30,
     profile: 'crashes',
+  },
+  {
+    name: 'rows in memory overtake',
+    breaks:
+      'The relay sends a row from memory though an older one of its key is left in the outbox.',
+    edits: [
+      { file: RELAY, find: 'row.isFirst && row.id > lookedTo', replace: 'row.id > lookedTo' },
+    ],
+    seeds: 10,
   },
   {
     name: 'calls overtake a failed one',

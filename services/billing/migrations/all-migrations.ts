@@ -1,5 +1,6 @@
 import { migrations } from './001-initial.ts'
 import { deadLetterReplay } from './002-dead-letter-replay.ts'
+import { outboxKey } from './003-outbox-key.ts'
 
 /** In the order in which they are made. */
-export const MIGRATIONS = [...migrations, deadLetterReplay]
+export const MIGRATIONS = [...migrations, deadLetterReplay, outboxKey]

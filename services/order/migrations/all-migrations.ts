@@ -2,6 +2,7 @@ import { migrations } from './001-initial.ts'
 import { deadLetterReplay } from './002-dead-letter-replay.ts'
 import { watchTrace } from './003-watch-trace.ts'
 import { voidWatch } from './004-void-watch.ts'
+import { outboxKey } from './005-outbox-key.ts'
 
 /** In the order in which they are made. */
-export const MIGRATIONS = [...migrations, deadLetterReplay, watchTrace, voidWatch]
+export const MIGRATIONS = [...migrations, deadLetterReplay, watchTrace, voidWatch, outboxKey]

@@ -1,0 +1,186 @@
+import type { Database } from '../platform/database.ts'
+import { backoffMs, type Log, type Runtime, WOKEN } from '../platform/runtime.ts'
+import { createSignal } from '../platform/signal.ts'
+import type { Telemetry } from '../platform/telemetry.ts'
+import { noTracing, type Tracer } from '../platform/tracing.ts'
+import type { Bus } from './bus.ts'
+import type { Lanes } from './lanes.ts'
+import { beginSend } from './message-spans.ts'
+import { laneOf, type NewRow, type Outbox, type OutboxRow } from './outbox.ts'
+
+/**
+ * Events: whole batches, one at a time, in the order of their ids. Rows that were just committed are sent
+ * from memory where nothing older of their key is left; all others, and the removal of what was
+ * acknowledged, are for a look at the outbox.
+ */
+export interface BrokerContext {
+  readonly database: Database
+  readonly outbox: Outbox
+  readonly runtime: Runtime
+  readonly log: Log
+  readonly telemetry: Telemetry
+  readonly tracer?: Tracer
+  readonly stopped: AbortSignal
+  readonly lanes: Pick<Lanes, 'held' | 'term'>
+  /** Rows of these lanes are being taken and sent; none: no more. */
+  readonly sending: (from: readonly number[]) => void
+  readonly wasTried: (eventId: string) => void
+}
+
+const BATCH = 1000
+/** How long an idle relay waits before it looks for rows that another process left behind. */
+const IDLE_MS = 1_000
+/** So long those that have left stay: alone, their removal would cost as much as a look. */
+const GATHER_MS = 50
+const RETRY_BASE_MS = 100
+const RETRY_MAX_MS = 5_000
+const LAST_SEND_MS = 2_000
+
+export function relayToBroker(at: BrokerContext, bus: Bus) {
+  const { outbox, database, telemetry, runtime, lanes } = at
+  const signal = createSignal(runtime)
+  /** Rows to be sent from memory, of lanes that were held all the time in this term. */
+  let ready: OutboxRow[] = []
+  let term = lanes.term()
+  /** A row up to here may be one that a look has found before its commit was told of. */
+  let lookedTo = 0n
+  let isLookDue = true
+  let acknowledged: bigint[] = []
+  let isRemovalComing = false
+  let failures = 0
+
+  /** Takes rows that were just committed, to be sent when the signal is raised; leaves the others to a look. */
+  function offer(rows: readonly NewRow[]): false {
+    forgetPastTerms()
+    const held = new Set(lanes.held())
+    const fit = rows.filter((row) => row.isFirst && row.id > lookedTo && held.has(laneOf(row.key)))
+    const hasRoom = failures === 0 && ready.length + fit.length <= BATCH
+    if (hasRoom) ready.push(...fit)
+    if (!hasRoom || fit.length < rows.length) isLookDue = true
+    return false
+  }
+
+  /** All that is committed is in the outbox, too. */
+  function forget(): void {
+    if (ready.length > 0) isLookDue = true
+    ready = []
+  }
+
+  function forgetPastTerms(): void {
+    if (term !== lanes.term()) forget()
+    term = lanes.term()
+  }
+
+  /** Removes what was acknowledged and finds what is there now. */
+  async function lookInto(from: readonly number[]): Promise<OutboxRow[]> {
+    isLookDue = false
+    if (from.length + acknowledged.length === 0) return []
+    const rows = await outbox.takeForBroker(database, acknowledged, from, BATCH)
+    acknowledged = []
+    if (rows.length === BATCH) isLookDue = true
+    for (const { id } of rows) if (id > lookedTo) lookedTo = id
+    return rows
+  }
+
+  async function take(): Promise<OutboxRow[]> {
+    const from = at.stopped.aborted ? [] : lanes.held()
+    at.sending(from)
+    const mustLook = isLookDue || at.stopped.aborted || acknowledged.length >= BATCH
+    const looked = mustLook ? await lookInto(from) : []
+    forgetPastTerms()
+    // Lanes that came or went meanwhile are not those of which others know that something is on its way.
+    if (from.join() !== lanes.held().join()) forget()
+    const found = new Set(looked.map(({ id }) => id))
+    const rows = [...looked, ...ready.filter(({ id }) => !found.has(id))]
+    ready = []
+    return rows
+  }
+
+  async function sendNext(): Promise<void> {
+    const rows = await take()
+    if (rows.length > 0) await send(at, bus, rows)
+    at.sending([])
+    if (rows.length === 0) return
+    for (const { id } of rows) acknowledged.push(id)
+    void removeSoon()
+    telemetry.count('trifold_outbox_delivered_total', { carrier: 'broker' }, rows.length)
+    telemetry.observe('trifold_relay_batch_size', rows.length)
+    for (const { eventId } of rows) at.wasTried(eventId)
+  }
+
+  async function removeSoon(): Promise<void> {
+    if (isRemovalComing) return
+    isRemovalComing = true
+    await runtime.sleep(GATHER_MS, at.stopped)
+    isRemovalComing = false
+    if (acknowledged.length > 0) look()
+  }
+
+  /** There may be rows that nobody has offered, or some to be removed. */
+  function look(): void {
+    isLookDue = true
+    signal.raise()
+  }
+
+  async function run(): Promise<void> {
+    while (!at.stopped.aborted || acknowledged.length > 0) {
+      try {
+        await sendNext()
+        if (failures > 0) at.log.info({ failures }, 'the relay reaches the broker again')
+        failures = 0
+        if (isLookDue || at.stopped.aborted) continue
+        const isRaised = await signal.wait(IDLE_MS)
+        if (!isRaised) isLookDue = true
+      } catch (error) {
+        at.sending([])
+        forget()
+        isLookDue = true
+        if (failures === 0) at.log.warn({ err: error }, 'the relay cannot deliver to the broker')
+        telemetry.count('trifold_outbox_failures_total', { carrier: 'broker' })
+        // What was acknowledged but not removed will be sent again, under the same event ids.
+        if (at.stopped.aborted) return
+        const waitMs = backoffMs(failures, RETRY_BASE_MS, RETRY_MAX_MS, runtime.random())
+        failures += 1
+        await runtime.sleep(waitMs, at.stopped)
+      }
+    }
+  }
+
+  return { carrier: 'broker' as const, signal, offer, look, done: run() }
+}
+
+async function send(at: BrokerContext, bus: Bus, rows: readonly OutboxRow[]): Promise<void> {
+  const spans = beginSend(at.tracer ?? noTracing, rows)
+  try {
+    await orStopped(at, bus.send(spans.rows.map(toBusMessage)))
+    spans.end()
+  } catch (error) {
+    spans.end(error)
+    throw error
+  }
+}
+
+/** A broker that says nothing does not hold up the end; what is in doubt stays in the outbox. */
+async function orStopped({ stopped, runtime }: BrokerContext, sent: Promise<void>): Promise<void> {
+  const late = Promise.withResolvers<never>()
+  const over = new AbortController()
+  const onStop = async () => {
+    await runtime.sleep(LAST_SEND_MS, over.signal)
+    if (!over.signal.aborted) late.reject(new Error('the relay is closed before it had an answer'))
+  }
+  stopped.addEventListener('abort', onStop)
+  if (stopped.aborted) void onStop()
+  try {
+    await Promise.race([sent, late.promise])
+  } finally {
+    over.abort(WOKEN)
+    stopped.removeEventListener('abort', onStop)
+  }
+}
+
+const encoder = new TextEncoder()
+
+function toBusMessage(row: OutboxRow) {
+  const { destination: topic, key, headers } = row
+  return { topic, key, headers, value: encoder.encode(row.body) }
+}

@@ -1,0 +1,9 @@
+import { outboxKeyIndex } from '../../../messaging/outbox.ts'
+import type { Migration } from '../../../platform/migrate.ts'
+import { SCHEMA } from './001-initial.ts'
+
+export const outboxKey: Migration = {
+  id: 3,
+  name: 'outbox key',
+  sql: outboxKeyIndex(SCHEMA),
+}
