@@ -1,4 +1,4 @@
-import { type Database, type Queryable, transact } from '../platform/database.ts'
+import { type Database, partOf, type Queryable, transact } from '../platform/database.ts'
 import type { Log, Runtime } from '../platform/runtime.ts'
 import { noTracing, type Tracer } from '../platform/tracing.ts'
 import {
@@ -107,7 +107,7 @@ async function handleAgain<Body>(
   const spans = beginProcess(tracer, group, [{ message: letter, read }])
   try {
     const { event } = spans.run[0]!.read
-    const { poison, afterCommit } = (await handle(tx, [event])) ?? {}
+    const { poison, afterCommit } = (await handle(partOf(tx), [event])) ?? {}
     const reason = poison?.get(event)
     const refusal = reason === undefined ? undefined : ({ code: 'REFUSED', reason } as const)
     spans.end({ error: refusal?.code })

@@ -1,6 +1,6 @@
 import type { Received } from '../contracts/events.ts'
 import { traceContextOf, traceIds } from '../contracts/trace-context.ts'
-import { type Database, DatabaseError, type Queryable } from '../platform/database.ts'
+import { type Database, DatabaseError, partOf, type Queryable } from '../platform/database.ts'
 import { backoffMs, type Log, type Runtime } from '../platform/runtime.ts'
 import type { Telemetry } from '../platform/telemetry.ts'
 import { noTracing, type Tracer } from '../platform/tracing.ts'
@@ -80,8 +80,8 @@ export function createSettlement<Body>(options: SettlementOptions<Body>) {
     try {
       await database.transaction(async (tx) => {
         // What cannot be read is set aside after what the handler has to write.
-        const unended: Queryable = events.length < run.length ? { query: tx.query } : tx
-        handled = (events.length > 0 && (await options.handle(unended, events))) || undefined
+        const its = events.length < run.length ? partOf(tx) : tx
+        handled = (events.length > 0 && (await options.handle(its, events))) || undefined
         letters = lettersOf(run, handled?.poison)
         await setAside(tx, schema, letters)
       })

@@ -1,3 +1,4 @@
+// Long, because it is the whole of what a database must do, for both of them.
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
 import { after, before, describe, test } from 'node:test'
@@ -210,6 +211,11 @@ function describeTransactions({ schema, database }: Context): void {
       undefined,
       undefined,
     ])
+    const more = database().transaction(async (tx) => {
+      tx.last?.()
+      await insert(tx, 18)
+    })
+    await assert.rejects(more, /over/)
     assert.deepEqual((await ended([18])).flat(), [{ id: 18 }])
   })
 

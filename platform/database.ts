@@ -14,10 +14,13 @@ export interface Queryable {
   /**
    * Says, in a transaction, that it has no more statements than were begun, and that nothing which they
    * return can stop it: the commit may go out with them, and saves a round trip. Where one of them fails
-   * nothing is committed. Databases without round trips have none of it.
+   * nothing is committed. Only what runs as a part of a transaction has none of it.
    */
   last?(): void
 }
+
+/** A transaction for work after which more is to be done in it. */
+export const partOf = ({ query }: Queryable): Queryable => ({ query })
 
 export interface Database extends Queryable {
   /** Commits when `work` resolves, rolls back when it rejects. No I/O but the database's inside. */

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import { createIdempotency } from '../../messaging/idempotency.ts'
 import { createOutbox } from '../../messaging/outbox.ts'
-import type { Queryable } from '../../platform/database.ts'
+import { partOf, type Queryable } from '../../platform/database.ts'
 import { LOOK_MS, startBilling } from '../../tests/billing-service.ts'
 import { until } from '../../tests/harness.ts'
 import { type Addressed, applyCommands } from './commands.ts'
@@ -146,8 +146,7 @@ describe('a void that names no account', () => {
         async query<Row>(text: string, params?: readonly unknown[]) {
           const rows = await tx.query<Row>(text, params)
           if (/from billing.payment/.test(text) && ++looks === 1) {
-            // Not its last statements: those of the void come after.
-            await applyCommands({ query: tx.query }, context, [payment])
+            await applyCommands(partOf(tx), context, [payment])
           }
           return rows
         },
