@@ -16,7 +16,7 @@ const TOPIC = 'bench-way'
  * meanwhile what compiles it takes as much of the processors as the orders do.
  */
 const WARM_UP_SECONDS = 90
-const QUICK_WARM_UP_SECONDS = 20
+const QUICK_WARM_UP_SECONDS = 40
 
 export const SETTLE: Bench = {
   name: 'settle',
