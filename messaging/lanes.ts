@@ -42,6 +42,8 @@ export function holdLanes(options: LanesOptions): Lanes {
   let heldUntil = 0
   let term = 0
 
+  const held = () => (runtime.now() < heldUntil ? lanes : [])
+
   async function renew(evictOthers: boolean): Promise<void> {
     const now = runtime.now()
     const until = now + LEASE_MS
@@ -59,10 +61,9 @@ export function holdLanes(options: LanesOptions): Lanes {
       const mine = share(rows, instance, new Set(others.map(({ id }) => id)))
       const before = rows.filter(({ holder }) => holder === instance).map(({ lane }) => lane)
       // Nothing more is begun in those that go.
-      lanes = runtime.now() < heldUntil ? lanes : []
-      const stay = lanes.filter((lane) => mine.includes(lane))
-      if (stay.length < lanes.length || lanes.length === 0) term += 1
-      lanes = stay
+      const had = held()
+      lanes = had.filter((lane) => mine.includes(lane))
+      if (lanes.length < had.length || had.length === 0) term += 1
       const onItsWay = options.onItsWay()
       const kept = before.filter((lane) => !mine.includes(lane) && onItsWay.includes(lane))
       const holding = [...mine, ...kept].sort((a, b) => a - b)
@@ -96,7 +97,7 @@ export function holdLanes(options: LanesOptions): Lanes {
 
   const running = loop()
   return {
-    held: () => (runtime.now() < heldUntil ? lanes : []),
+    held,
     term: () => term,
     async close() {
       closing.abort()
