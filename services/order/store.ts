@@ -97,7 +97,9 @@ export interface OrderChange {
 
 /**
  * Moves orders on, each from the state that was read; one that another transaction moved first makes
- * this a conflict, so that the caller reads and decides again. What is settled leaves the watch.
+ * this a conflict, so that the caller reads and decides again. What is settled leaves the watch: by its
+ * ids, and not by what the update returns, since for a join the planner would read the whole watch, which
+ * it takes to be as empty as when it was counted.
  */
 export async function changeOrders(
   tx: Queryable,
@@ -106,13 +108,11 @@ export async function changeOrders(
 ): Promise<void> {
   if (changes.length === 0) return
   const moved = await tx.query(
-    `with moved as (
-       update orders.orders o set state = c.target, reason = c.reason, updated = $5
-       from unnest($1::uuid[], $2::text[], $3::text[], $4::text[]) as c (id, origin, target, reason)
-       where o.id = c.id and o.state = c.origin
-       returning o.id),
-     settled as (delete from orders.watch where order_id in (select id from moved))
-     select id from moved`,
+    `with settled as (delete from orders.watch where order_id = any($1::uuid[]))
+     update orders.orders o set state = c.target, reason = c.reason, updated = $5
+     from unnest($1::uuid[], $2::text[], $3::text[], $4::text[]) as c (id, origin, target, reason)
+     where o.id = c.id and o.state = c.origin
+     returning o.id`,
     [
       changes.map(({ id }) => id),
       changes.map(({ from }) => from),
