@@ -29,15 +29,33 @@ export function encode({ topic, key, value, headers }: OutgoingMessage): Encoded
   const keyBytes = Buffer.from(key)
   let bytes = keyBytes.length + (value?.byteLength ?? 0) + RECORD_OVERHEAD_BYTES
   const headerBytes = new Map<Buffer, Buffer>()
-  for (const [name, text] of Object.entries(headers)) {
-    const header = [Buffer.from(name), Buffer.from(text)] as const
-    headerBytes.set(...header)
-    bytes += header[0].length + header[1].length + HEADER_OVERHEAD_BYTES
+  for (const name in headers) {
+    const header = bytesOfHeader(name, headers[name]!)
+    headerBytes.set(header.name, header.value)
+    bytes += header.name.length + header.value.length + HEADER_OVERHEAD_BYTES
   }
   const message = { topic, key: keyBytes, headers: headerBytes }
   if (value === null) return { message, bytes }
   const valueBytes = Buffer.from(value.buffer, value.byteOffset, value.byteLength)
   return { message: { ...message, value: valueBytes }, bytes }
+}
+
+interface HeaderBytes {
+  readonly name: Buffer
+  readonly text: string
+  readonly value: Buffer
+}
+
+const lastOfName = new Map<string, HeaderBytes>()
+const MAX_KNOWN_NAMES = 100
+
+/** The messages of a batch have most headers in common: what the last one had is not encoded again. */
+function bytesOfHeader(name: string, text: string): HeaderBytes {
+  const last = lastOfName.get(name)
+  if (last?.text === text) return last
+  const header = { name: last?.name ?? Buffer.from(name), text, value: Buffer.from(text) }
+  if (last !== undefined || lastOfName.size < MAX_KNOWN_NAMES) lastOfName.set(name, header)
+  return header
 }
 
 /** Cuts messages into requests, in order; none is so large that a broker with defaults refuses it. */

@@ -31,7 +31,7 @@ async function setUp() {
     { busy = [] as string[], at = now, limit = 100, lanes = allLanes } = {},
   ) => outbox.takeCalls(database, 'http', tried, lanes, busy, at, limit)
   const takeForBroker = (acknowledged: readonly bigint[] = [], limit = 100, lanes = allLanes) =>
-    outbox.takeForBroker(database, acknowledged, lanes, limit)
+    outbox.takeForBroker(database, acknowledged, [], lanes, limit)
   return { outbox, put, take, takeForBroker }
 }
 

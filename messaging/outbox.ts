@@ -129,9 +129,9 @@ returning id, not exists (
   const takeForBroker = `
 with gone as (delete from ${schema}.outbox where carrier = 'broker' and id = any($1::bigint[]))
 select ${columns} from ${schema}.outbox
-where carrier = 'broker' and lane = any($2::smallint[]) and id not in (select unnest($1::bigint[]))
-  and ${hasty}
-order by id limit $3`
+where carrier = 'broker' and lane = any($3::smallint[])
+  and id not in (select unnest($1::bigint[] || $2::bigint[])) and ${hasty}
+order by id limit $4`
   // A row waits behind an older row of its key that is not due yet. That is read from the snapshot
   // before this statement's own updates, so the caller keeps the keys of postponed rows busy.
   const takeCalls = (isHasty: boolean) => `
@@ -209,14 +209,20 @@ from ${schema}.outbox group by carrier`
       keepNew(tx, messages, rows)
     },
 
-    /** Removes what the broker acknowledged and reads what comes next, in one write. */
+    /** Removes what the broker acknowledged and reads what comes behind what is on its way, in one write. */
     async takeForBroker(
       db: Queryable,
       acknowledged: readonly bigint[],
+      onTheirWay: readonly bigint[],
       lanes: readonly number[],
       limit: number,
     ): Promise<OutboxRow[]> {
-      const rows = await db.query<StoredRow>(takeForBroker, [acknowledged, lanes, limit])
+      const rows = await db.query<StoredRow>(takeForBroker, [
+        acknowledged,
+        onTheirWay,
+        lanes,
+        limit,
+      ])
       return rows.map((row) => toRow('broker', row))
     },
 

@@ -72,6 +72,67 @@ describe('rows for the broker', () => {
     assert.equal(read.messages[0]?.text, all.find(({ key }) => key === read.messages[0]?.key)?.body)
   })
 
+  test('are looked for while others are on their way, and sent when those have landed', async (t) => {
+    const scene = await setUp(t)
+    const { counting, read, batches } = await openBus(t)
+    const { looks, database: watched } = watchLooks(database)
+    const landing = Promise.withResolvers<void>()
+    t.after(async () => landing.resolve())
+    let begun = 0
+    const slow: Bus = {
+      ...counting,
+      async send(messages) {
+        begun += 1
+        await landing.promise
+        await counting.send(messages)
+      },
+    }
+    await scene.put(Array.from({ length: 1_500 }, (_, n) => message(`m${n}`, 'k', 'broker')))
+    scene.start({ bus: slow, database: watched })
+    await until(() => begun === 1 && looks() === 2)
+    await settle()
+    assert.equal(begun, 1)
+    landing.resolve()
+    await emptied(scene)
+    assert.deepEqual(batches, [1_000, 500])
+    await until(() => read.messages.length === 1_500)
+    assert.deepEqual(
+      idsOf(read.messages),
+      Array.from({ length: 1_500 }, (_, n) => `m${n}`),
+    )
+  })
+
+  test('do not overtake a batch that fails when they were found already', async (t) => {
+    const scene = await setUp(t)
+    const { counting, read } = await openBus(t)
+    const { looks, database: watched } = watchLooks(database)
+    const failing = Promise.withResolvers<void>()
+    t.after(async () => failing.resolve())
+    let sends = 0
+    const shaky: Bus = {
+      ...counting,
+      async send(messages) {
+        sends += 1
+        if (sends > 1) return await counting.send(messages)
+        await failing.promise
+        throw new Error('the broker is away')
+      },
+    }
+    await scene.put(Array.from({ length: 1_500 }, (_, n) => message(`m${n}`, 'k', 'broker')))
+    scene.start({ bus: shaky, database: watched })
+    await until(() => sends === 1 && looks() === 2)
+    failing.resolve()
+    await until(() => {
+      scene.clock.moveOn(100)
+      return read.messages.length === 1_500
+    })
+    await emptied(scene)
+    assert.deepEqual(
+      idsOf(read.messages),
+      Array.from({ length: 1_500 }, (_, n) => `m${n}`),
+    )
+  })
+
   test('for which nobody waits gather for a moment, and go with what is urgent', async (t) => {
     const scene = await setUp(t)
     const { start, put, clock } = scene

@@ -11,7 +11,7 @@ import { laneOf, type NewRow, type Outbox, type OutboxRow } from './outbox.ts'
 /**
  * Events: whole batches, one at a time, in the order of their ids. Rows that were just committed are sent
  * from memory where nothing older of their key is left; all others, and the removal of what was
- * acknowledged, are for a look at the outbox.
+ * acknowledged, are for a look at the outbox, which goes on while a batch is on its way.
  */
 export interface BrokerContext {
   readonly database: Database
@@ -36,6 +36,13 @@ const RETRY_BASE_MS = 100
 const RETRY_MAX_MS = 5_000
 const LAST_SEND_MS = 2_000
 
+/** A batch on its way to the broker. */
+interface Flight {
+  readonly from: readonly number[]
+  readonly ids: readonly bigint[]
+  readonly landed: Promise<void>
+}
+
 export function relayToBroker(at: BrokerContext, bus: Bus) {
   const { outbox, database, telemetry, runtime, lanes } = at
   const signal = createSignal(runtime)
@@ -45,8 +52,9 @@ export function relayToBroker(at: BrokerContext, bus: Bus) {
   /** A row up to here may be one that a look has found before its commit was told of. */
   let lookedTo = 0n
   let isLookDue = true
+  let flight: Flight | undefined
   let acknowledged: bigint[] = []
-  let isRemovalComing = false
+  let removal: 'none' | 'coming' | 'due' = 'none'
   let failures = 0
 
   /** Takes rows that were just committed, to be sent when the signal is raised; leaves the others to a look. */
@@ -71,67 +79,115 @@ export function relayToBroker(at: BrokerContext, bus: Bus) {
     term = lanes.term()
   }
 
-  /** Removes what was acknowledged and finds what is there now. */
-  async function lookInto(from: readonly number[]): Promise<OutboxRow[]> {
-    isLookDue = false
-    if (from.length + acknowledged.length === 0) return []
-    const rows = await outbox.takeForBroker(database, acknowledged, from, BATCH)
-    acknowledged = []
-    if (rows.length === BATCH) isLookDue = true
-    for (const { id } of rows) if (id > lookedTo) lookedTo = id
-    return rows
-  }
-
-  async function take(): Promise<OutboxRow[]> {
-    const from = at.stopped.aborted ? [] : lanes.held()
-    at.sending(from)
-    const mustLook = isLookDue || at.stopped.aborted || acknowledged.length >= BATCH
-    const looked = mustLook ? await lookInto(from) : []
-    forgetPastTerms()
-    // Lanes that came or went meanwhile are not those of which others know that something is on its way.
-    if (from.join() !== lanes.held().join()) forget()
-    const found = new Set(looked.map(({ id }) => id))
-    const rows = [...looked, ...ready.filter(({ id }) => !found.has(id))]
+  function takeReady(): OutboxRow[] {
+    const rows = ready
     ready = []
     return rows
   }
 
-  async function sendNext(): Promise<void> {
-    const rows = await take()
-    if (rows.length > 0) await send(at, bus, rows)
-    at.sending([])
+  const mustLook = () =>
+    isLookDue || removal === 'due' || at.stopped.aborted || acknowledged.length >= BATCH
+
+  /** Others must not have these lanes as long as something of them is taken or on its way. */
+  function hold(from: readonly number[]): void {
+    at.sending([...new Set([...from, ...(flight?.from ?? [])])])
+  }
+
+  /** Removes what was acknowledged and finds what is there now and not on its way. */
+  async function look(from: readonly number[]): Promise<OutboxRow[]> {
+    isLookDue = false
+    if (removal === 'due') removal = 'none'
+    if (from.length + acknowledged.length === 0) return []
+    const gone = acknowledged
+    acknowledged = []
+    try {
+      const rows = await outbox.takeForBroker(database, gone, flight?.ids ?? [], from, BATCH)
+      if (rows.length === BATCH) isLookDue = true
+      for (const { id } of rows) if (id > lookedTo) lookedTo = id
+      return rows
+    } catch (error) {
+      acknowledged = [...gone, ...acknowledged]
+      throw error
+    }
+  }
+
+  function launch(rows: readonly OutboxRow[], from: readonly number[]): void {
     if (rows.length === 0) return
-    for (const { id } of rows) acknowledged.push(id)
-    void removeSoon()
-    telemetry.count('trifold_outbox_delivered_total', { carrier: 'broker' }, rows.length)
-    telemetry.observe('trifold_relay_batch_size', rows.length)
-    for (const { eventId } of rows) at.wasTried(eventId)
+    const ids = rows.map(({ id }) => id)
+    // The database is asked for what comes next before these are encoded, and works meanwhile.
+    const begun = isLookDue ? runtime.turn().then(() => send(at, bus, rows)) : send(at, bus, rows)
+    const landed = begun.then(() => {
+      acknowledged.push(...ids)
+      telemetry.count('trifold_outbox_delivered_total', { carrier: 'broker' }, rows.length)
+      telemetry.observe('trifold_relay_batch_size', rows.length)
+      for (const { eventId } of rows) at.wasTried(eventId)
+    })
+    // Whoever waits for it sees its fault.
+    landed.catch(() => undefined)
+    flight = { from, ids, landed }
+    hold([])
+  }
+
+  async function land(): Promise<void> {
+    try {
+      await flight?.landed
+    } finally {
+      flight = undefined
+    }
+    if (failures > 0) at.log.info({ failures }, 'the relay reaches the broker again')
+    failures = 0
+  }
+
+  /** Sends what is ready, and finds what comes next while that is on its way. */
+  async function step(): Promise<void> {
+    forgetPastTerms()
+    const from = at.stopped.aborted ? [] : lanes.held()
+    if (from.length > 0 && flight === undefined && !isLookDue) launch(takeReady(), from)
+    if (mustLook()) {
+      hold(from)
+      const termOfLook = term
+      const found = await look(from)
+      await land()
+      forgetPastTerms()
+      const isOurs = term === termOfLook && from.join() === lanes.held().join()
+      if (isOurs) {
+        const known = new Set(found.map(({ id }) => id))
+        launch([...found, ...takeReady().filter(({ id }) => !known.has(id))], from)
+      } else {
+        // Lanes that came or went meanwhile are not those of which others know that something is taken.
+        forget()
+        isLookDue = true
+      }
+    }
+    // Nothing else is to be found now; what is offered meanwhile goes together in the next batch.
+    if (!mustLook()) await land()
+    hold([])
+    if (acknowledged.length > 0) void removeSoon()
   }
 
   async function removeSoon(): Promise<void> {
-    if (isRemovalComing) return
-    isRemovalComing = true
+    if (removal !== 'none') return
+    removal = 'coming'
     await runtime.sleep(GATHER_MS, at.stopped)
-    isRemovalComing = false
-    if (acknowledged.length > 0) look()
+    removal = acknowledged.length > 0 ? 'due' : 'none'
+    if (removal === 'due') signal.raise()
   }
 
-  /** There may be rows that nobody has offered, or some to be removed. */
-  function look(): void {
+  /** There may be rows that nobody has offered. */
+  function lookSoon(): void {
     isLookDue = true
     signal.raise()
   }
 
   async function run(): Promise<void> {
-    while (!at.stopped.aborted || acknowledged.length > 0) {
+    while (!at.stopped.aborted || acknowledged.length > 0 || flight !== undefined) {
       try {
-        await sendNext()
-        if (failures > 0) at.log.info({ failures }, 'the relay reaches the broker again')
-        failures = 0
-        if (isLookDue || at.stopped.aborted) continue
+        await step()
+        if (mustLook() || flight !== undefined) continue
         const isRaised = await signal.wait(IDLE_MS)
         if (!isRaised) isLookDue = true
       } catch (error) {
+        await land().catch(() => undefined)
         at.sending([])
         forget()
         isLookDue = true
@@ -146,7 +202,7 @@ export function relayToBroker(at: BrokerContext, bus: Bus) {
     }
   }
 
-  return { carrier: 'broker' as const, signal, offer, look, done: run() }
+  return { carrier: 'broker' as const, signal, offer, look: lookSoon, done: run() }
 }
 
 async function send(at: BrokerContext, bus: Bus, rows: readonly OutboxRow[]): Promise<void> {

@@ -44,9 +44,9 @@ test('an order is not asked for again while its last request still waits in the 
     })
   }
   const deliverAll = async () => {
-    const rows = await outbox.takeForBroker(database, [], ALL_LANES, 10)
+    const rows = await outbox.takeForBroker(database, [], [], ALL_LANES, 10)
     const ids = rows.map(({ id }) => id)
-    await outbox.takeForBroker(database, ids, [], 10)
+    await outbox.takeForBroker(database, ids, [], [], 10)
     return rows.length
   }
 

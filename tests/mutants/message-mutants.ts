@@ -41,11 +41,9 @@ export const MESSAGE_MUTANTS: readonly Mutant[] = [
     edits: [
       {
         file: RELAY,
-        find: 'if (rows.length > 0) await send(at, bus, rows)',
-        replace: `if (rows.length > 0) {
-      await outbox.takeForBroker(database, rows.map(({ id }) => id), [], 0)
-      await send(at, bus, rows)
-    }`,
+        find: 'isLookDue ? runtime.turn().then(() => send(at, bus, rows)) : send(at, bus, rows)',
+        replace:
+          'outbox.takeForBroker(database, ids, [], [], 0).then(() => send(at, bus, rows))',
       },
     ],
     seeds: 10,
@@ -53,7 +51,7 @@ export const MESSAGE_MUTANTS: readonly Mutant[] = [
   {
     name: 'rows sent backwards',
     breaks: 'The relay sends the rows of a batch with the youngest first.',
-    edits: [{ file: OUTBOX, find: 'order by id limit $3', replace: 'order by id desc limit $3' }],
+    edits: [{ file: OUTBOX, find: 'order by id limit $4', replace: 'order by id desc limit $4' }],
     seeds: 10,
   },
   {
@@ -68,15 +66,15 @@ export const MESSAGE_MUTANTS: readonly Mutant[] = [
     edits: [
       {
         file: RELAY,
-        find: 'for (const { id } of rows) acknowledged.push(id)',
+        find: 'acknowledged.push(...ids)',
         replace:
-          'for (const { id } of rows) {\n      acknowledged.push(id)\n      if (id > cursor) cursor = id\n    }',
+          'acknowledged.push(...ids)\n      for (const id of ids) if (id > cursor) cursor = id',
       },
       {
         file: RELAY,
-        find: 'await outbox.takeForBroker(database, acknowledged, from, BATCH)',
+        find: 'await outbox.takeForBroker(database, gone, flight?.ids ?? [], from, BATCH)',
         replace:
-          '(await outbox.takeForBroker(database, acknowledged, from, BATCH)).filter(({ id }) => id > cursor)',
+          '(await outbox.takeForBroker(database, gone, flight?.ids ?? [], from, BATCH)).filter(({ id }) => id > cursor)',
       },
       {
         file: RELAY,
@@ -95,6 +93,19 @@ export const MESSAGE_MUTANTS: readonly Mutant[] = [
       { file: RELAY, find: 'row.isFirst && row.id > lookedTo', replace: 'row.id > lookedTo' },
     ],
     seeds: 10,
+  },
+  {
+    name: 'batch overtakes a failed one',
+    breaks: 'What was found while a batch was on its way is sent although that batch failed.',
+    edits: [
+      {
+        file: RELAY,
+        find: 'const found = await look(from)\n      await land()',
+        replace: 'const found = await look(from)\n      await land().catch(() => undefined)',
+      },
+    ],
+    seeds: 200,
+    profile: 'broker',
   },
   {
     name: 'calls overtake a failed one',
