@@ -42,8 +42,7 @@ export const MESSAGE_MUTANTS: readonly Mutant[] = [
       {
         file: RELAY,
         find: 'isLookDue ? runtime.turn().then(() => send(at, bus, rows)) : send(at, bus, rows)',
-        replace:
-          'outbox.takeForBroker(database, ids, [], [], 0).then(() => send(at, bus, rows))',
+        replace: 'outbox.takeForBroker(database, ids, [], [], 0).then(() => send(at, bus, rows))',
       },
     ],
     seeds: 10,
