@@ -1,4 +1,9 @@
-import { type ClusterMetadata, type Consumer, ListOffsetTimestamps } from '@platformatic/kafka'
+import {
+  type ClusterMetadata,
+  type ConnectionPool,
+  type Consumer,
+  ListOffsetTimestamps,
+} from '@platformatic/kafka'
 import type { Log } from '../platform/runtime.ts'
 import { isKafkaError } from './kafka-faults.ts'
 import type { OwnedPartition, Partitions } from './kafka-partitions.ts'
@@ -12,6 +17,8 @@ export interface Fetcher {
 
 export interface FetcherOptions {
   readonly consumer: Consumer
+  /** Of fetches alone: what else the client asks would wait behind them on the same connection. */
+  readonly connections: ConnectionPool
   readonly topics: readonly string[]
   readonly partitions: Partitions
   readonly log: Log
@@ -22,10 +29,10 @@ export interface FetcherOptions {
 }
 
 /**
- * How long a broker that has nothing waits for something. A partition that becomes idle meanwhile
- * waits too, so it is less while some are in hand; the client's other requests share the connection.
+ * How long a broker that has nothing waits for something. A partition that becomes idle meanwhile, or
+ * comes to this member, waits too, so it is less while some are in hand.
  */
-const WAIT_MS = 250
+const WAIT_MS = 1_000
 const WAIT_BESIDE_BUSY_MS = 50
 /** Unread messages in memory: at most so many bytes of each partition, or one batch as it was sent. */
 const MAX_PARTITION_BYTES = 256 * 1024
@@ -102,7 +109,8 @@ export function createFetcher(options: FetcherOptions): Fetcher {
     }
     for (const one of wanted) one.isFetching = true
     try {
-      accept(await consumer.fetch(requestOf(node, asked, metadata, partitions.isBusy())))
+      const request = requestOf(node, asked, metadata, partitions.isBusy())
+      accept(await consumer.fetch({ ...request, connectionPool: options.connections }))
     } catch (error) {
       if (isKafkaError(error, ...SESSION_ERRORS)) return
       const { response } = error as { response?: FetchResponse }

@@ -1,4 +1,4 @@
-import { Consumer, type ConsumerGroupJoinPayload } from '@platformatic/kafka'
+import { ConnectionPool, Consumer, type ConsumerGroupJoinPayload } from '@platformatic/kafka'
 import { inTurn } from '../platform/coalesce.ts'
 import { type Log, type Runtime, WOKEN } from '../platform/runtime.ts'
 import type { Batch, PartitionLag } from './bus.ts'
@@ -41,7 +41,7 @@ const HEARTBEAT_MS = 1_000
 const REQUEST_TIMEOUT_MS = 20_000
 /** Longer than a request may take, so that by then it is known why there is no heartbeat. */
 const STALL_TIMEOUT_MS = 30_000
-const CONNECT_TIMEOUT_MS = 3_000
+const CONNECTION = { connectTimeout: 3_000, requestTimeout: REQUEST_TIMEOUT_MS }
 const CLOSE_LIMIT_MS = 5_000
 const JOIN_TRIES = 20
 const JOIN_PAUSE_MS = 200
@@ -56,11 +56,12 @@ const COMMIT_TRIES = 5
 const GATHER_MS = 50
 /** Nothing ends a handler that is stuck, so at least somebody should hear of it. */
 const OVERDUE_MS = 60_000
-const LOOK_AGAIN_MS = 1_000
+const LOOK_AGAIN_MS = 5_000
 
 export function createMember(options: MemberOptions): Member {
   const { topics, runtime, log } = options
   const consumer = createConsumer(options)
+  const fetching = new ConnectionPool(options.clientId, CONNECTION)
   const partitions = createPartitions()
   const wakers = new Set<() => void>()
   let joined: ConsumerGroupJoinPayload | undefined
@@ -123,7 +124,7 @@ export function createMember(options: MemberOptions): Member {
   })
 
   const fetcher = createFetcher({
-    ...{ consumer, topics, partitions, log },
+    ...{ consumer, topics, partitions, log, connections: fetching },
     onGrowth: () => {
       if (joined?.isLeader) void join().catch(fail)
     },
@@ -151,9 +152,11 @@ export function createMember(options: MemberOptions): Member {
   async function leave(): Promise<void> {
     partitions.clear()
     wake()
+    // The fetch under way ends with its connection.
+    disconnect(fetching)
     if (await within(CLOSE_LIMIT_MS, runtime, consumer.close())) return
     // A frozen broker does not answer; without connections the client ends at once.
-    for (const [, connection] of consumer.connections) connection.socket?.destroy()
+    disconnect(consumer.connections)
     await within(CLOSE_LIMIT_MS, runtime, consumer.close())
   }
 
@@ -233,8 +236,7 @@ function createConsumer(options: MemberOptions): Consumer {
     autocommit: false,
     // With retries a commit that came too late would join again and move the group's offset back.
     retries: 0,
-    connectTimeout: CONNECT_TIMEOUT_MS,
-    requestTimeout: REQUEST_TIMEOUT_MS,
+    ...CONNECTION,
     sessionTimeout: SESSION_TIMEOUT_MS,
     rebalanceTimeout: REBALANCE_TIMEOUT_MS,
     heartbeatInterval: HEARTBEAT_MS,
@@ -242,6 +244,10 @@ function createConsumer(options: MemberOptions): Consumer {
   })
   consumer.topics.trackAll(...options.topics)
   return consumer
+}
+
+function disconnect(connections: ConnectionPool): void {
+  for (const [, connection] of connections) connection.socket?.destroy()
 }
 
 /** What the client's types leave out: it emits this when it could not join again. */

@@ -48,16 +48,19 @@ export function holdLanes(options: LanesOptions): Lanes {
     const now = runtime.now()
     const until = now + LEASE_MS
     const claimed = await database.transaction(async (tx) => {
-      const rows = await tx.query<{ lane: number; holder: string | null }>(
-        `select lane, holder from ${schema}.relay_lane order by lane for update`,
-      )
-      const others = await tx.query<{ id: string }>(
-        `with gone as (delete from ${schema}.relay_member where id <> $1 and (until < $3 or $4)),
-         me as (insert into ${schema}.relay_member (id, until) values ($1, $2)
-           on conflict (id) do update set until = excluded.until)
-         select id from ${schema}.relay_member where id <> $1 and until >= $3 and not $4`,
-        [instance, new Date(until), new Date(now), evictOthers],
-      )
+      // In this order: who is there is asked under the lock of the lanes.
+      const [rows, others] = await Promise.all([
+        tx.query<{ lane: number; holder: string | null }>(
+          `select lane, holder from ${schema}.relay_lane order by lane for update`,
+        ),
+        tx.query<{ id: string }>(
+          `with gone as (delete from ${schema}.relay_member where id <> $1 and (until < $3 or $4)),
+           me as (insert into ${schema}.relay_member (id, until) values ($1, $2)
+             on conflict (id) do update set until = excluded.until)
+           select id from ${schema}.relay_member where id <> $1 and until >= $3 and not $4`,
+          [instance, new Date(until), new Date(now), evictOthers],
+        ),
+      ])
       const mine = share(rows, instance, new Set(others.map(({ id }) => id)))
       const before = rows.filter(({ holder }) => holder === instance).map(({ lane }) => lane)
       // Nothing more is begun in those that go.

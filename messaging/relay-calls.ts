@@ -33,10 +33,11 @@ export interface CallsContext {
   readonly wasTried: (eventId: string) => void
   /** What became of calls is in the database. */
   readonly wereWritten: () => void
+  /** How long it waits, when nothing is to be done, before it looks for rows of which it was not told. */
+  readonly idleMs: () => number
 }
 
 const CALLS_AT_ONCE = 128
-const IDLE_MS = 1_000
 const RETRY_BASE_MS = 100
 const RETRY_MAX_MS = 5_000
 /** That a row is delivered is written with whatever else there is to do, or after so long a time. */
@@ -149,7 +150,7 @@ export function relayCalls(at: CallsContext, carrier: 'http' | 'letter', deliver
         begin(rows.filter(isNotBegun))
         if (allHaveEnded() && (busy.size > 0 || at.stopped.aborted)) continue
         // Rows that were committed meanwhile, and most calls that ended, have raised the signal.
-        await signal.wait(failing ? RETRY_BASE_MS : IDLE_MS)
+        await signal.wait(failing ? RETRY_BASE_MS : at.idleMs())
       } catch (error) {
         at.log.warn({ err: error, carrier }, 'the relay cannot read or write its outbox')
         tried = {

@@ -25,11 +25,11 @@ export interface BrokerContext {
   /** Rows of these lanes are being taken and sent; none: no more. */
   readonly sending: (from: readonly number[]) => void
   readonly wasTried: (eventId: string) => void
+  /** How long it waits, when nothing is to be done, before it looks for rows of which it was not told. */
+  readonly idleMs: () => number
 }
 
 const BATCH = 1000
-/** How long an idle relay waits before it looks for rows that another process left behind. */
-const IDLE_MS = 1_000
 /** So long those that have left stay: alone, their removal would cost as much as a look. */
 const GATHER_MS = 50
 const RETRY_BASE_MS = 100
@@ -184,7 +184,7 @@ export function relayToBroker(at: BrokerContext, bus: Bus) {
       try {
         await step()
         if (mustLook() || flight !== undefined) continue
-        const isRaised = await signal.wait(IDLE_MS)
+        const isRaised = await signal.wait(at.idleMs())
         if (!isRaised) isLookDue = true
       } catch (error) {
         await land().catch(() => undefined)

@@ -50,6 +50,10 @@ export interface RelayOptions {
 
 /** Who has been heard of for so short a time may not have its share of the lanes yet. */
 const PEER_HEARD_MS = 10_000
+/** Others may have left rows in lanes of ours, and died before they told of them. */
+const LOOK_AMONG_PEERS_MS = 1_000
+/** Alone there are only rows whose commit went through while its answer was lost. */
+const LOOK_ALONE_MS = 5_000
 /** So long do rows for which nobody waits gather before they leave. */
 const GATHER_MS = 50
 
@@ -91,6 +95,7 @@ export function startRelay(options: RelayOptions): Relay {
       onItsWay = from
     },
     wasTried: watching.wasTried,
+    idleMs: () => (hasPeers() ? LOOK_AMONG_PEERS_MS : LOOK_ALONE_MS),
     wereWritten: () => {
       if (hasPeers()) peers.tellTried()
     },

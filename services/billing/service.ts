@@ -31,13 +31,15 @@ import { MIGRATIONS } from './migrations/all-migrations.ts'
 import { notificationCalls } from './notification-calls.ts'
 import { settleRequests } from './reactions.ts'
 import { billingRoutes } from './routes.ts'
-import { findAccount, findPayments, listTransfers } from './store.ts'
+import { findAccount, findPayments, isAnyRequested, listTransfers } from './store.ts'
 
 /**
  * The longest that an answer in `http` waits for its message to be tried: at most half of what order
  * gives us, so that a notification that hangs never looks like a billing that does.
  */
 const FIRST_TRY_MS = 1_000
+/** How often it looks for deposits to ask for while there are any that were requested. */
+const ASK_EVERY_MS = 1_000
 
 const SERVER = { service: 'billing', title: 'Trifold billing' } as const
 
@@ -125,7 +127,10 @@ export async function createBillingService(
       settleRequests(tx, { ...context(), newId: runtime.uuid }, events, announce),
   }
   const consumer = startConsumer(reader)
-  const asking = periodically(1_000, runtime, log, async () => {
+  const asking = periodically(ASK_EVERY_MS, runtime, log, async () => {
+    // What is requested from now on is due no sooner than that.
+    const calmMs = Math.max(ASK_EVERY_MS, config.DEPOSIT_ASK_AGAIN_AFTER_MS)
+    if (!(await isAnyRequested(database))) return calmMs
     const { deposits, tx } = await askForDeposits(database, outbox, runtime.now(), config)
     telemetry.count('trifold_asked_again_total', { style: 'events' }, deposits)
     relay.wake(tx)

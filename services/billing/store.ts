@@ -215,6 +215,14 @@ export function listTransfers(
   )
 }
 
+/** Whether there is a deposit that may have to be asked for, now or later. */
+export async function isAnyRequested(db: Queryable): Promise<boolean> {
+  const [row] = await db.query<{ is_any: boolean }>(
+    `select exists (select from billing.deposit where state = 'REQUESTED') as is_any`,
+  )
+  return row!.is_any
+}
+
 /**
  * Takes deposits that were requested and did not come back, and sets their next time. As with
  * orders, one whose last request still waits in the outbox is only put off.

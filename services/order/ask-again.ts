@@ -8,7 +8,7 @@ import type { AddressedCommand, Applied } from './commands.ts'
 import type { OrderConfig } from './config.ts'
 import type { OrderEffect } from './order.ts'
 import { route } from './routing.ts'
-import { overdueOrders, takeOrdersToAsk } from './store.ts'
+import { isAnyWatched, overdueOrders, takeOrdersToAsk } from './store.ts'
 
 /**
  * The one repair path: an order that is PENDING for long asks billing again, in its own style; past
@@ -28,6 +28,7 @@ export interface AskAgainOptions {
   readonly wake: (committed: Queryable) => void
 }
 
+/** How often it looks while orders are watched. */
 const LOOK_MS = 1_000
 const LOOK_LIMIT = 500
 const MAX_ASK_AFTER_MS = 60_000
@@ -35,6 +36,8 @@ const EXPIRE_MS = 60_000
 
 export function startAskingAgain(options: AskAgainOptions): { close(): Promise<void> } {
   const { database, outbox, idempotency, runtime, log, telemetry, config, apply, wake } = options
+  // What is watched from now on is due no sooner than that.
+  const calmMs = Math.max(LOOK_MS, Math.min(config.ASK_AGAIN_AFTER_MS, config.ORDER_DEADLINE_MS))
   let expiredAt = 0
 
   async function ask(): Promise<void> {
@@ -78,8 +81,9 @@ export function startAskingAgain(options: AskAgainOptions): { close(): Promise<v
   }
 
   return periodically(LOOK_MS, runtime, log, async () => {
+    await expireKeys()
+    if (!(await isAnyWatched(database))) return calmMs
     await cancelOverdue()
     await ask()
-    await expireKeys()
   })
 }

@@ -165,6 +165,14 @@ const toTrace = ({ traceparent, tracestate }: WatchedTrace): TraceContext => ({
   ...(tracestate && { tracestate }),
 })
 
+/** Whether there is an order that may have to be asked for or canceled, now or later. */
+export async function isAnyWatched(db: Queryable): Promise<boolean> {
+  const [row] = await db.query<{ is_any: boolean }>(
+    `select exists (select from orders.watch) or exists (select from orders.void_watch) as is_any`,
+  )
+  return row!.is_any
+}
+
 /** Pending orders past their deadline, each with the trace that it is in. */
 export async function overdueOrders(
   db: Queryable,
