@@ -37,7 +37,7 @@ export interface MemberOptions {
 
 const SESSION_TIMEOUT_MS = 10_000
 const REBALANCE_TIMEOUT_MS = 15_000
-const HEARTBEAT_MS = 1_000
+const HEARTBEAT_MS = 3_000
 const REQUEST_TIMEOUT_MS = 20_000
 /** Longer than a request may take, so that by then it is known why there is no heartbeat. */
 const STALL_TIMEOUT_MS = 30_000

@@ -19,7 +19,7 @@ export interface Lanes {
 }
 
 const LEASE_MS = 10_000
-const RENEW_MS = 2_000
+const RENEW_MS = 2_500
 
 export interface LanesOptions {
   readonly database: Database

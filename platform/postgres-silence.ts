@@ -31,6 +31,7 @@ export function watchSilence({ url, onSilence }: SilenceOptions): Silence {
   const waiting = new Map<(error: Error) => void, number>()
   let answeredAt = 0
   let isSilent = false
+  let isProbing = false
   let timer: NodeJS.Timeout | undefined
   let closed = false
 
@@ -48,7 +49,9 @@ export function watchSilence({ url, onSilence }: SilenceOptions): Silence {
     const quietMs = performance.now() - Math.max(oldest ?? 0, answeredAt)
     if (!isSilent && quietMs < SUSPECT_AFTER_MS) return checkIn(SUSPECT_AFTER_MS - quietMs)
     const before = answeredAt
+    isProbing = true
     const answers = await probe(url)
+    isProbing = false
     // Answers to others may have come while the probe, which is a process of its own, did not start.
     if (answers || answeredAt !== before) {
       answeredAt = performance.now()
@@ -59,6 +62,12 @@ export function watchSilence({ url, onSilence }: SilenceOptions): Silence {
     isSilent = true
     for (const giveUp of waiting.keys()) giveUp(silent())
     checkIn(PROBE_AGAIN_MS)
+  }
+
+  /** Nobody waits: an idle process need not wake up to find that out. */
+  function rest(): void {
+    clearTimeout(timer)
+    timer = undefined
   }
 
   return {
@@ -79,6 +88,7 @@ export function watchSilence({ url, onSilence }: SilenceOptions): Silence {
         return await Promise.race([answer, over.promise])
       } finally {
         waiting.delete(over.reject)
+        if (waiting.size === 0 && !isSilent && !isProbing) rest()
       }
     },
     close() {

@@ -23,6 +23,8 @@ export interface PostgresOptions {
 }
 
 const CONNECT_TIMEOUT_MS = 5_000
+/** So many stay when they are idle: to make one anew costs more than all that an idle service asks. */
+const KEPT_CONNECTIONS = 2
 
 /** How much longer than the server's own time-out a silent server is waited for. */
 const silenceGraceMs = 5_000
@@ -88,6 +90,7 @@ function createPool(options: PostgresOptions): Pool {
   const pool = new Pool({
     connectionString: options.url,
     max: options.maxConnections ?? 10,
+    min: Math.min(KEPT_CONNECTIONS, options.maxConnections ?? KEPT_CONNECTIONS),
     connectionTimeoutMillis: options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS,
     statement_timeout: statementTimeoutMs,
     query_timeout: statementTimeoutMs + silenceGraceMs,
