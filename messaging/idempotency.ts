@@ -64,7 +64,7 @@ from unnest($1::text[], $2::text[], $3::integer[], $4::text[]) as k (key, reques
   const complete = `
 update ${schema}.idempotency i set status = a.status, body = a.body
 from unnest($1::text[], $2::integer[], $3::text[]) as a (key, status, body)
-where i.key = a.key and i.status is null`
+where i.key = any($1::text[]) and i.key = a.key and i.status is null`
   const expire = `delete from ${schema}.idempotency where created < $1`
 
   return {

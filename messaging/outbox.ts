@@ -139,7 +139,7 @@ with gone as (delete from ${schema}.outbox where carrier = $1 and id = any($2::b
 later as (
   update ${schema}.outbox o set attempts = o.attempts + 1, due = f.due, last_error = f.error
   from unnest($3::bigint[], $4::timestamptz[], $5::text[]) as f (id, due, error)
-  where o.carrier = $1 and o.id = f.id)
+  where o.carrier = $1 and o.id = any($3::bigint[]) and o.id = f.id)
 select ${columns} from ${schema}.outbox o
 where carrier = $1 and lane = any($6::smallint[]) and due <= $7 and key <> all($8::text[])
   and id not in (select unnest($2::bigint[])) ${isHasty ? `and ${hasty}` : ''}

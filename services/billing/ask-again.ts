@@ -1,11 +1,34 @@
 import type { Outbox } from '../../messaging/outbox.ts'
+import { periodically } from '../../messaging/periodically.ts'
+import type { ServiceParts } from '../../messaging/service.ts'
 import { type Database, type Queryable, transact } from '../../platform/database.ts'
 import type { BillingConfig } from './config.ts'
 import { route } from './routing.ts'
-import { takeDepositsToAsk } from './store.ts'
+import { isAnyRequested, takeDepositsToAsk } from './store.ts'
 
+export type AskAgainOptions = Pick<ServiceParts, 'database' | 'runtime' | 'log' | 'telemetry'> & {
+  readonly outbox: Outbox
+  readonly config: BillingConfig
+  readonly wake: (committed: Queryable) => void
+}
+
+/** How often it looks while there are deposits that were requested. */
+const LOOK_MS = 1_000
 const LIMIT = 500
 const MAX_ASK_AFTER_MS = 60_000
+
+export function startAskingAgain(options: AskAgainOptions): { close(): Promise<void> } {
+  const { database, outbox, runtime, log, telemetry, config, wake } = options
+  // What is requested from now on is due no sooner than that.
+  const calmMs = Math.max(LOOK_MS, config.DEPOSIT_ASK_AGAIN_AFTER_MS)
+
+  return periodically(LOOK_MS, runtime, log, async () => {
+    if (!(await isAnyRequested(database))) return calmMs
+    const { deposits, tx } = await askForDeposits(database, outbox, runtime.now(), config)
+    telemetry.count('trifold_asked_again_total', { style: 'events' }, deposits)
+    wake(tx)
+  })
+}
 
 /**
  * A deposit that was accepted in `events` and has not come back through the topic is sent again,

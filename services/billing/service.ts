@@ -17,7 +17,7 @@ import { coalesce } from '../../platform/coalesce.ts'
 import { type Queryable, transact } from '../../platform/database.ts'
 import { migrate } from '../../platform/migrate.ts'
 import { inCommitSpans, noTracing } from '../../platform/tracing.ts'
-import { askForDeposits } from './ask-again.ts'
+import { startAskingAgain } from './ask-again.ts'
 import {
   type Addressed,
   type Applied,
@@ -31,15 +31,13 @@ import { MIGRATIONS } from './migrations/all-migrations.ts'
 import { notificationCalls } from './notification-calls.ts'
 import { settleRequests } from './reactions.ts'
 import { billingRoutes } from './routes.ts'
-import { findAccount, findPayments, isAnyRequested, listTransfers } from './store.ts'
+import { findAccount, findPayments, listTransfers } from './store.ts'
 
 /**
  * The longest that an answer in `http` waits for its message to be tried: at most half of what order
  * gives us, so that a notification that hangs never looks like a billing that does.
  */
 const FIRST_TRY_MS = 1_000
-/** How often it looks for deposits to ask for while there are any that were requested. */
-const ASK_EVERY_MS = 1_000
 
 const SERVER = { service: 'billing', title: 'Trifold billing' } as const
 
@@ -127,14 +125,7 @@ export async function createBillingService(
       settleRequests(tx, { ...context(), newId: runtime.uuid }, events, announce),
   }
   const consumer = startConsumer(reader)
-  const asking = periodically(ASK_EVERY_MS, runtime, log, async () => {
-    // What is requested from now on is due no sooner than that.
-    const calmMs = Math.max(ASK_EVERY_MS, config.DEPOSIT_ASK_AGAIN_AFTER_MS)
-    if (!(await isAnyRequested(database))) return calmMs
-    const { deposits, tx } = await askForDeposits(database, outbox, runtime.now(), config)
-    telemetry.count('trifold_asked_again_total', { style: 'events' }, deposits)
-    relay.wake(tx)
-  })
+  const asking = startAskingAgain({ ...parts, config, outbox, wake: relay.wake })
   const expiring = periodically(60_000, runtime, log, () =>
     idempotency.expire(database, runtime.now() - config.IDEMPOTENCY_KEY_TTL_MS),
   )

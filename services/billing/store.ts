@@ -107,7 +107,7 @@ async function updateAccounts(tx: Queryable, accounts: readonly Account[], at: D
      set balance_minor = c.balance, version = c.version, pending_minor = c.pending, updated = $5
      from unnest($1::uuid[], $2::bigint[], $3::integer[], $4::bigint[])
        as c (id, balance, version, pending)
-     where a.id = c.id`,
+     where a.id = any($1::uuid[]) and a.id = c.id`,
     [...accountColumns(accounts), at],
   )
 }
@@ -144,7 +144,8 @@ async function updatePayments(tx: Queryable, payments: readonly Payment[], at: D
   if (payments.length === 0) return
   await tx.query(
     `update billing.payment p set state = c.state, updated = $3
-     from unnest($1::uuid[], $2::text[]) as c (order_id, state) where p.order_id = c.order_id`,
+     from unnest($1::uuid[], $2::text[]) as c (order_id, state)
+     where p.order_id = any($1::uuid[]) and p.order_id = c.order_id`,
     [payments.map(({ orderId }) => orderId), payments.map(({ state }) => state), at],
   )
 }

@@ -14,17 +14,16 @@ import { route } from './routing.ts'
 import {
   changeOrders,
   confirmVoids,
-  findOrders,
   insertOrders,
+  lockOrders,
   type OrderChange,
   type StoredOrder,
   watchVoids,
 } from './store.ts'
 
 /**
- * What order does in one transaction: a batch of orders is placed, or a batch of commands moves
- * orders on. The state change, what it asks of others (outbox) and the answer to an Idempotency-Key
- * are written together.
+ * What order does in one transaction: orders are placed, and commands move orders on. The state change,
+ * what it asks of others (outbox) and the answer to an Idempotency-Key are written together.
  */
 export interface CommandContext {
   readonly outbox: Outbox
@@ -43,44 +42,6 @@ export interface Placement {
 /** Placed, or what an earlier request with the same key was answered (or why it is refused). */
 export type Placed = { readonly kind: 'placed' } | Repetition
 
-export async function placeOrders(
-  tx: Queryable,
-  at: CommandContext,
-  placements: readonly Placement[],
-): Promise<Placed[]> {
-  const keys = placements.flatMap(({ keyed }) => (keyed ? [keyed.key] : []))
-  const known = await at.idempotency.find(tx, keys)
-  const fresh: Placement[] = []
-  const results = placements.map((placement): Placed => {
-    const { keyed, order } = placement
-    const stored = keyed && known.get(keyed.key)
-    if (keyed && stored) return repeat(keyed, stored)
-    if (keyed) known.set(keyed.key, { ...keyed, answer: firstAnswer(order) })
-    fresh.push(placement)
-    return { kind: 'placed' }
-  })
-  const orders = fresh.map(({ order, trace }) => ({ ...order, ...trace }))
-  const { now } = at
-  const times = { now, askAt: now + at.askAfterMs, deadline: now + at.deadlineMs }
-  const requests = fresh.map(({ order, trace }) => route('requestPayment', order, null, now, trace))
-  const answers = fresh.flatMap(({ keyed, order }) =>
-    keyed ? [{ ...keyed, answer: firstAnswer(order) }] : [],
-  )
-  const written = Promise.all([
-    insertOrders(tx, orders, times),
-    at.outbox.enqueue(tx, requests, now),
-    at.idempotency.remember(tx, answers, now),
-  ])
-  tx.last?.()
-  await written
-  return results
-}
-
-/** In `events` the answer is the id at once; in the others it waits for the outcome. */
-function firstAnswer(order: Order): StoredAnswer | null {
-  return order.style === 'events' ? { status: 201, body: JSON.stringify(order.id) } : null
-}
-
 export interface AddressedCommand {
   readonly orderId: string
   /** Whose order it must be, where the sender says so. */
@@ -92,12 +53,82 @@ export interface AddressedCommand {
 /** The order as a command left it and the state that it came from, or why it was not for it. */
 export type Applied = (StoredOrder & { readonly from: OrderState }) | 'unknown' | 'not theirs'
 
-export async function applyCommands(
+/** A batch, whose parts share their statements. */
+export interface Work {
+  readonly placements: readonly Placement[]
+  readonly commands: readonly AddressedCommand[]
+}
+
+/** What became of each, in the same order. */
+export interface Done {
+  readonly placed: readonly Placed[]
+  readonly applied: readonly Applied[]
+}
+
+export async function workOff(
   tx: Queryable,
   at: CommandContext,
+  { placements, commands }: Work,
+): Promise<Done> {
+  const [known, orders] = await Promise.all([
+    at.idempotency.find(
+      tx,
+      placements.flatMap(({ keyed }) => keyed?.key ?? []),
+    ),
+    lockOrders(tx, [...new Set(commands.map(({ orderId }) => orderId))]),
+  ])
+  const placing = place(placements, known, at)
+  const moving = move(commands, orders, at)
+  const { now } = at
+  const times = { now, askAt: now + at.askAfterMs, deadline: now + at.deadlineMs }
+  const written = Promise.all([
+    insertOrders(tx, placing.orders, times),
+    changeOrders(tx, moving.changes, now),
+    watchVoids(tx, moving.voids, times.askAt),
+    confirmVoids(tx, moving.confirmed),
+    at.outbox.enqueue(tx, [...placing.messages, ...moving.messages], now),
+    at.idempotency.remember(tx, placing.answers, now),
+    at.idempotency.complete(tx, moving.answers),
+  ])
+  // A message about somebody else's order is set aside in the same transaction.
+  if (!moving.applied.includes('not theirs')) tx.last?.()
+  await written
+  return { placed: placing.placed, applied: moving.applied }
+}
+
+type Known = Awaited<ReturnType<Idempotency['find']>>
+
+function place(placements: readonly Placement[], known: Known, { now }: CommandContext) {
+  const fresh: Placement[] = []
+  const placed = placements.map((placement): Placed => {
+    const { keyed, order } = placement
+    const stored = keyed && known.get(keyed.key)
+    if (keyed && stored) return repeat(keyed, stored)
+    if (keyed) known.set(keyed.key, { ...keyed, answer: firstAnswer(order) })
+    fresh.push(placement)
+    return { kind: 'placed' }
+  })
+  return {
+    placed,
+    orders: fresh.map(({ order, trace }) => ({ ...order, ...trace })),
+    messages: fresh.map(({ order, trace }) => route('requestPayment', order, null, now, trace)),
+    answers: fresh.flatMap(({ keyed, order }) =>
+      keyed ? [{ ...keyed, answer: firstAnswer(order) }] : [],
+    ),
+  }
+}
+
+/** In `events` the answer is the id at once; in the others it waits for the outcome. */
+function firstAnswer(order: Order): StoredAnswer | null {
+  return order.style === 'events' ? { status: 201, body: JSON.stringify(order.id) } : null
+}
+
+/** Decides one command after the other; several may be about one order. */
+function move(
   commands: readonly AddressedCommand[],
-): Promise<Applied[]> {
-  const orders = await findOrders(tx, [...new Set(commands.map(({ orderId }) => orderId))])
+  orders: Map<string, StoredOrder>,
+  { now }: CommandContext,
+) {
   const origins = new Map(orders)
   const messages: OutboxMessage[] = []
   const voids = new Map<string, TraceContext>()
@@ -108,9 +139,9 @@ export async function applyCommands(
     if (profileId !== undefined && profileId !== order.profileId) return 'not theirs'
     const { state, reason, effects } = decide(order, command)
     const moved =
-      state === order.state ? order : { ...order, state, reason, updated: new Date(at.now) }
+      state === order.state ? order : { ...order, state, reason, updated: new Date(now) }
     orders.set(orderId, moved)
-    for (const effect of effects) messages.push(route(effect, moved, reason, at.now, trace))
+    for (const effect of effects) messages.push(route(effect, moved, reason, now, trace))
     // A call goes on until billing has it; an event may be lost with its topic.
     if (order.style === 'events') {
       if (effects.includes('voidPayment')) voids.set(orderId, trace ?? {})
@@ -121,23 +152,14 @@ export async function applyCommands(
   const changed = [...orders.values()].filter(
     (order) => order.state !== origins.get(order.id)?.state,
   )
-  const changes = changed.map(
-    ({ id, state, reason }): OrderChange => ({
-      id,
-      from: origins.get(id)!.state,
-      to: state,
-      reason,
-    }),
-  )
-  const watched = [...voids].map(([orderId, trace]) => ({ orderId, trace }))
-  await Promise.all([
-    changeOrders(tx, changes, at.now),
-    watchVoids(tx, watched, at.now + at.askAfterMs),
-    confirmVoids(tx, [...confirmed]),
-    at.outbox.enqueue(tx, messages, at.now),
-    at.idempotency.complete(tx, openAnswers(changed, origins)),
-  ])
-  return applied
+  return {
+    applied,
+    messages,
+    changes: changed.map(({ id, state, reason }): OrderChange => ({ id, to: state, reason })),
+    voids: [...voids].map(([orderId, trace]) => ({ orderId, trace })),
+    confirmed: [...confirmed],
+    answers: openAnswers(changed, origins),
+  }
 }
 
 /** Whether it is billing's word that an order's payment was refused, voided or given back: all final. */

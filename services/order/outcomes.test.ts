@@ -35,7 +35,7 @@ async function place(): Promise<string> {
 }
 
 async function approve(id: string) {
-  await changeOrders(database, [{ id, from: 'PENDING', to: 'APPROVED', reason: null }], Date.now())
+  await changeOrders(database, [{ id, to: 'APPROVED', reason: null }], Date.now())
   return [...(await findOrders(database, [id])).values()]
 }
 

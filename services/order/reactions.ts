@@ -2,12 +2,7 @@ import type { EventMeta, PaymentEvent, Received } from '../../contracts/events.t
 import { traceOf } from '../../contracts/trace-context.ts'
 import type { Handled } from '../../messaging/consumer.ts'
 import type { Queryable } from '../../platform/database.ts'
-import {
-  type AddressedCommand,
-  type Applied,
-  applyCommands,
-  type CommandContext,
-} from './commands.ts'
+import { type AddressedCommand, type Applied, type CommandContext, workOff } from './commands.ts'
 import type { OrderCommand } from './order.ts'
 
 /**
@@ -24,11 +19,8 @@ export async function settleOrders(
     const command = toCommand(event)
     return command ? [{ event, command }] : []
   })
-  const applied = await applyCommands(
-    tx,
-    context,
-    addressed.map(({ command }) => command),
-  )
+  const commands = addressed.map(({ command }) => command)
+  const { applied } = await workOff(tx, context, { placements: [], commands })
   const poison = new Map<Received<PaymentEvent>, string>()
   for (const [index, { event, command }] of addressed.entries()) {
     if (applied[index] !== 'not theirs') continue

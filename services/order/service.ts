@@ -22,11 +22,12 @@ import { billingCalls } from './billing-calls.ts'
 import {
   type AddressedCommand,
   type Applied,
-  applyCommands,
   type CommandContext,
+  type Done,
   type Placed,
   type Placement,
-  placeOrders,
+  type Work,
+  workOff,
 } from './commands.ts'
 import type { OrderConfig } from './config.ts'
 import { SCHEMA } from './migrations/001-initial.ts'
@@ -61,18 +62,19 @@ export async function createOrderService(
     deadlineMs: config.ORDER_DEADLINE_MS,
   })
 
-  const place = inBatches<Placement, Placed>(
+  // New orders and what moves others on share transactions: apart they would take twice as many.
+  const request = inBatches<Request, Result>(
     parts,
-    { schema: SCHEMA, traceOf: ({ trace }) => trace },
-    (tx, placements) => placeOrders(tx, context(), placements),
-    (_, tx) => relay.wake(tx),
+    { schema: SCHEMA, traceOf: ({ placement, command }) => (placement ?? command).trace ?? {} },
+    async (tx, requests) => inTurnOf(requests, await workOff(tx, context(), workOf(requests))),
+    (results, tx) =>
+      announce(
+        results.flatMap(({ applied }) => applied ?? []),
+        tx,
+      ),
   )
-  const apply = inBatches<AddressedCommand, Applied>(
-    parts,
-    { schema: SCHEMA, traceOf: ({ trace = {} }) => trace },
-    (tx, commands) => applyCommands(tx, context(), commands),
-    announce,
-  )
+  const place = async (placement: Placement) => (await request({ placement })).placed as Placed
+  const apply = async (command: AddressedCommand) => (await request({ command })).applied as Applied
 
   /** After a commit: whoever waits for these orders hears of them, and what they caused goes out. */
   function announce(applied: readonly Applied[], committed: Queryable): void {
@@ -131,6 +133,27 @@ export async function createOrderService(
       outcomes.close()
     },
   }
+}
+
+/** What a request brings into a batch, and what it takes out of it. */
+type Request =
+  | { readonly placement: Placement; readonly command?: never }
+  | { readonly placement?: never; readonly command: AddressedCommand }
+interface Result {
+  readonly placed?: Placed
+  readonly applied?: Applied
+}
+
+const workOf = (requests: readonly Request[]): Work => ({
+  placements: requests.flatMap(({ placement }) => placement ?? []),
+  commands: requests.flatMap(({ command }) => command ?? []),
+})
+
+function inTurnOf(requests: readonly Request[], { placed, applied }: Done): Result[] {
+  const [nextPlaced, nextApplied] = [placed.values(), applied.values()]
+  return requests.map(({ placement }) =>
+    placement ? { placed: nextPlaced.next().value! } : { applied: nextApplied.next().value! },
+  )
 }
 
 function isSettled(applied: Applied): applied is Exclude<Applied, string> {

@@ -1,12 +1,12 @@
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
-import { transact } from '../../platform/database.ts'
+import type { Queryable } from '../../platform/database.ts'
 import { migrate } from '../../platform/migrate.ts'
 import { openTestDatabase } from '../../tests/backends.ts'
 import { SCHEMA } from './migrations/001-initial.ts'
 import { MIGRATIONS } from './migrations/all-migrations.ts'
 import type { OrderState } from './order.ts'
-import { changeOrders, findOrders, insertOrders } from './store.ts'
+import { changeOrders, findOrders, insertOrders, lockOrders } from './store.ts'
 
 const database = await openTestDatabase()
 after(() => database.close())
@@ -21,27 +21,26 @@ async function placed(): Promise<string> {
   return id
 }
 
-const move = (id: string, from: OrderState, to: OrderState) => ({ id, from, to, reason: null })
-const stateOf = async (id: string) => (await findOrders(database, [id])).get(id)?.state
-
-test('of two moves of an order from one state the second is a conflict, with all that goes with it', async () => {
-  const [raced, other] = [await placed(), await placed()]
-  await changeOrders(database, [move(raced, 'PENDING', 'APPROVED')], now)
-  const late = database.transaction(async (tx) => {
-    const moves = [move(other, 'PENDING', 'CANCELED'), move(raced, 'PENDING', 'CANCELED')]
-    await changeOrders(tx, moves, now)
+test('who reads an order to move it on waits for who did so before, and sees what that left', async () => {
+  const id = await placed()
+  const stateFor = async (tx: Queryable) => (await lockOrders(tx, [id])).get(id)!.state
+  let second: Promise<OrderState> | undefined
+  await database.transaction(async (tx) => {
+    assert.equal(await stateFor(tx), 'PENDING')
+    second = database.transaction(stateFor)
+    await changeOrders(tx, [{ id, to: 'APPROVED', reason: null }], now)
   })
-  await assert.rejects(late, { name: 'DatabaseError', kind: 'conflict' })
-  assert.deepEqual([await stateOf(raced), await stateOf(other)], ['APPROVED', 'PENDING'])
+  assert.equal(await second, 'APPROVED')
 })
 
-test('who lost the race reads again, and decides again', async () => {
-  const id = await placed()
-  let tries = 0
-  await transact(database, async (tx) => {
-    tries += 1
-    const state = (await findOrders(tx, [id])).get(id)!.state
-    await changeOrders(tx, [move(id, tries === 1 ? 'APPROVED' : state, 'CANCELED')], now)
-  })
-  assert.deepEqual([tries, await stateOf(id)], [2, 'CANCELED'])
+test('an order that moves on leaves the watch, and no other one does', async () => {
+  const [id, other] = [await placed(), await placed()]
+  await changeOrders(database, [{ id, to: 'CANCELED', reason: 'DELETED' }], now)
+  const watched = await database.query<{ order_id: string }>(
+    'select order_id from orders.watch where order_id = any($1::uuid[])',
+    [[id, other]],
+  )
+  assert.deepEqual(watched, [{ order_id: other }])
+  const { state, reason } = (await findOrders(database, [id])).get(id)!
+  assert.deepEqual({ state, reason }, { state: 'CANCELED', reason: 'DELETED' })
 })

@@ -2,7 +2,7 @@ import type { Reason } from '../../contracts/events.ts'
 import type { Page } from '../../contracts/http.ts'
 import type { InteractionStyle } from '../../contracts/style.ts'
 import type { TraceContext } from '../../contracts/trace-context.ts'
-import { DatabaseError, type Queryable } from '../../platform/database.ts'
+import type { Queryable } from '../../platform/database.ts'
 import type { Order, OrderState } from './order.ts'
 
 /** The SQL of order: statements over whole batches, in the schema `orders`. */
@@ -88,42 +88,44 @@ export async function findOrders(
   return new Map(rows.map((row) => [row.id, toOrder(row)]))
 }
 
+/** Reads orders to move them on, always in the order of their ids, so that batches never wait in a circle. */
+export async function lockOrders(
+  tx: Queryable,
+  ids: readonly string[],
+): Promise<Map<string, StoredOrder>> {
+  if (ids.length === 0) return new Map()
+  const rows = await tx.query<OrderRow>(
+    `select ${COLUMNS} from orders.orders where id = any($1::uuid[]) order by id for update`,
+    [ids],
+  )
+  return new Map(rows.map((row) => [row.id, toOrder(row)]))
+}
+
 export interface OrderChange {
   readonly id: string
-  readonly from: OrderState
   readonly to: OrderState
   readonly reason: Reason | null
 }
 
-/**
- * Moves orders on, each from the state that was read; one that another transaction moved first makes
- * this a conflict, so that the caller reads and decides again. What is settled leaves the watch: by its
- * ids, and not by what the update returns, since for a join the planner would read the whole watch, which
- * it takes to be as empty as when it was counted.
- */
+/** Moves orders on that are locked; what is settled leaves the watch. */
 export async function changeOrders(
   tx: Queryable,
   changes: readonly OrderChange[],
   now: number,
 ): Promise<void> {
   if (changes.length === 0) return
-  const moved = await tx.query(
+  await tx.query(
     `with settled as (delete from orders.watch where order_id = any($1::uuid[]))
-     update orders.orders o set state = c.target, reason = c.reason, updated = $5
-     from unnest($1::uuid[], $2::text[], $3::text[], $4::text[]) as c (id, origin, target, reason)
-     where o.id = c.id and o.state = c.origin
-     returning o.id`,
+     update orders.orders o set state = c.target, reason = c.reason, updated = $4
+     from unnest($1::uuid[], $2::text[], $3::text[]) as c (id, target, reason)
+     where o.id = any($1::uuid[]) and o.id = c.id`,
     [
       changes.map(({ id }) => id),
-      changes.map(({ from }) => from),
       changes.map(({ to }) => to),
       changes.map(({ reason }) => reason),
       new Date(now),
     ],
   )
-  if (moved.length !== changes.length) {
-    throw new DatabaseError('an order moved meanwhile', 'conflict')
-  }
 }
 
 /** A profile's orders, newest first; the cursor is the last page's smallest order number. */

@@ -14,8 +14,8 @@ export const ORDER_MUTANTS: readonly Mutant[] = [
     edits: [
       {
         file: 'services/order/store.ts',
-        find: 'where o.id = c.id and o.state = c.origin',
-        replace: 'where o.id = c.id',
+        find: 'order by id for update',
+        replace: 'order by id',
       },
     ],
     profile: 'database',
@@ -185,7 +185,7 @@ export const ORDER_MUTANTS: readonly Mutant[] = [
     edits: [
       {
         file: COMMANDS,
-        find: 'at.idempotency.complete(tx, openAnswers(changed, origins)),',
+        find: 'at.idempotency.complete(tx, moving.answers),',
         replace: '',
       },
     ],
