@@ -47,6 +47,8 @@ export interface ConsumerOptions<Body> {
 }
 
 const BACKOFF = { baseMs: 100, maxMs: 5_000 }
+/** Short, since a broker that is back has much to catch up with, and one that is away refuses at once. */
+const BROKER_MAX_WAIT_MS = 1_000
 const CLOSE_LIMIT_MS = 10_000
 /**
  * So long the next take waits for a transaction, because what queues meanwhile goes together in the
@@ -76,8 +78,8 @@ export function startConsumer<Body>(options: ConsumerOptions<Body>): Consumer {
 
   async function awaitBroker(error: unknown): Promise<void> {
     const failures = broker.failed(error)
-    const waitMs = backoffMs(failures, backoff.baseMs, backoff.maxMs, runtime.random())
-    await runtime.sleep(waitMs, stop.signal)
+    const maxMs = Math.min(backoff.maxMs, BROKER_MAX_WAIT_MS)
+    await runtime.sleep(backoffMs(failures, backoff.baseMs, maxMs, runtime.random()), stop.signal)
   }
 
   /**

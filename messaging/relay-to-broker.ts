@@ -33,7 +33,8 @@ const BATCH = 1000
 /** So long those that have left stay: alone, their removal would cost as much as a look. */
 const GATHER_MS = 50
 const RETRY_BASE_MS = 100
-const RETRY_MAX_MS = 5_000
+/** Short, since a broker that is back has much to catch up with, and one that is away refuses at once. */
+const RETRY_MAX_MS = 1_000
 const LAST_SEND_MS = 2_000
 
 /** A batch on its way to the broker. */
@@ -129,8 +130,9 @@ export function relayToBroker(at: BrokerContext, bus: Bus) {
   }
 
   async function land(): Promise<void> {
+    if (flight === undefined) return
     try {
-      await flight?.landed
+      await flight.landed
     } finally {
       flight = undefined
     }
