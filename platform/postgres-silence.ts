@@ -61,6 +61,7 @@ export function watchSilence({ url, onSilence }: SilenceOptions): Silence {
     if (!isSilent && !closed) onSilence(silent())
     isSilent = true
     for (const giveUp of waiting.keys()) giveUp(silent())
+    waiting.clear()
     checkIn(PROBE_AGAIN_MS)
   }
 
@@ -74,23 +75,26 @@ export function watchSilence({ url, onSilence }: SilenceOptions): Silence {
     assertAnswers() {
       if (isSilent) throw silent()
     },
-    async watch(answer) {
-      const over = Promise.withResolvers<never>()
-      waiting.set(over.reject, performance.now())
-      if (timer === undefined) checkIn(SUSPECT_AFTER_MS)
-      const noteAnswer = () => {
-        answeredAt = performance.now()
-      }
-      answer.then(noteAnswer, (error) => {
-        if (error instanceof ServerError) noteAnswer()
-      })
-      try {
-        return await Promise.race([answer, over.promise])
-      } finally {
-        waiting.delete(over.reject)
-        if (waiting.size === 0 && !isSilent && !isProbing) rest()
-      }
-    },
+    watch: <T>(answer: Promise<T>) =>
+      new Promise<T>((resolve, reject) => {
+        waiting.set(reject, performance.now())
+        if (timer === undefined && !isProbing) checkIn(SUSPECT_AFTER_MS)
+        function end(hasAnswered: boolean): void {
+          if (hasAnswered) answeredAt = performance.now()
+          waiting.delete(reject)
+          if (waiting.size === 0 && !isSilent && !isProbing) rest()
+        }
+        answer.then(
+          (value) => {
+            end(true)
+            resolve(value)
+          },
+          (error) => {
+            end(error instanceof ServerError)
+            reject(error)
+          },
+        )
+      }),
     close() {
       closed = true
       clearTimeout(timer)
