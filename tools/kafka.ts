@@ -30,7 +30,8 @@ export interface KafkaOptions {
   readonly folder: string
   /** Its controller takes the port after this one. Without it two free ports are found. */
   readonly port?: number
-  readonly heapMb?: number
+  /** Heap and collector as Kafka's own start script has them, where they are not to be as small as will do. */
+  readonly asByItsScript?: true
   /** More doors for clients than the usual one; not in a container. */
   readonly doors?: readonly KafkaDoor[]
   /** Runs it in a container where it can; without it nothing asks for Docker. */
@@ -71,7 +72,7 @@ const READY_LIMIT_MS = 90_000
  * on the same data in `folder`. Resolves when it answers; topics are never made by accident.
  */
 export async function startKafka(options: KafkaOptions): Promise<Kafka> {
-  const { heapMb = 512, doors = [] } = options
+  const { asByItsScript = false, doors = [] } = options
   const folder = resolve(options.folder)
   const port = options.port ?? (await freePorts(somewhere(), 2))
   const brokers = `127.0.0.1:${port}`
@@ -83,7 +84,7 @@ export async function startKafka(options: KafkaOptions): Promise<Kafka> {
     logFile,
   )
   writeFileSync(join(folder, 'server.properties'), properties(folder, port, listenAddress, doors))
-  const heap = [`-Xms${heapMb}m`, `-Xmx${heapMb}m`, '-XX:+UseSerialGC']
+  const heap = asByItsScript ? OF_ITS_SCRIPT : SMALL
   const args = [...heap, ...classPath, 'kafka.Kafka', join(folder, 'server.properties')]
   const begin = async () => {
     await format(run, classPath, folder, logFile)
@@ -142,6 +143,13 @@ function containerPrograms(
     signalAll: (_, signal) => signalContainer(image, name, signal),
   }
 }
+
+const SMALL = ['-Xms512m', '-Xmx512m', '-XX:+UseSerialGC']
+/** KAFKA_HEAP_OPTS of kafka-server-start.sh and KAFKA_JVM_PERFORMANCE_OPTS of kafka-run-class.sh. */
+const OF_ITS_SCRIPT = [
+  ...['-Xms1G', '-Xmx1G', '-server', '-XX:+UseG1GC', '-XX:MaxGCPauseMillis=20'],
+  ...['-XX:InitiatingHeapOccupancyPercent=35', '-XX:+ExplicitGCInvokesConcurrent'],
+]
 
 /** The folder with the archives of the broker, and so of the client for Java, once they are there. */
 export async function kafkaLibraries(say: (line: string) => void): Promise<string> {

@@ -63,10 +63,10 @@ export async function createOrderService(
   })
 
   // New orders and what moves others on share transactions: apart they would take twice as many.
-  const request = inBatches<Request, Result>(
+  const request = inBatches<OrderRequest, OrderResult>(
     parts,
     { schema: SCHEMA, traceOf: ({ placement, command }) => (placement ?? command).trace ?? {} },
-    async (tx, requests) => inTurnOf(requests, await workOff(tx, context(), workOf(requests))),
+    async (tx, requests) => resultsOf(requests, await workOff(tx, context(), workOf(requests))),
     (results, tx) =>
       announce(
         results.flatMap(({ applied }) => applied ?? []),
@@ -136,20 +136,20 @@ export async function createOrderService(
 }
 
 /** What a request brings into a batch, and what it takes out of it. */
-type Request =
+type OrderRequest =
   | { readonly placement: Placement; readonly command?: never }
   | { readonly placement?: never; readonly command: AddressedCommand }
-interface Result {
+interface OrderResult {
   readonly placed?: Placed
   readonly applied?: Applied
 }
 
-const workOf = (requests: readonly Request[]): Work => ({
+const workOf = (requests: readonly OrderRequest[]): Work => ({
   placements: requests.flatMap(({ placement }) => placement ?? []),
   commands: requests.flatMap(({ command }) => command ?? []),
 })
 
-function inTurnOf(requests: readonly Request[], { placed, applied }: Done): Result[] {
+function resultsOf(requests: readonly OrderRequest[], { placed, applied }: Done): OrderResult[] {
   const [nextPlaced, nextApplied] = [placed.values(), applied.values()]
   return requests.map(({ placement }) =>
     placement ? { placed: nextPlaced.next().value! } : { applied: nextApplied.next().value! },

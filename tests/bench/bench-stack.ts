@@ -85,7 +85,10 @@ export async function openBenchStack(say: (line: string) => void): Promise<Bench
     })
     closers.push(postgres.close)
     const port = await freePorts(KAFKA_PORT, 2)
-    const kafka = await startKafka({ folder: join(folder, 'kafka'), port, say })
+    const kafka = await startKafka({
+      ...{ folder: join(folder, 'kafka'), port, say },
+      asByItsScript: true,
+    })
     closers.push(kafka.close)
     const { brokers } = kafka
     await makeTopics(brokers, TOPICS)
