@@ -42,6 +42,9 @@ const BACKLOG_LIMIT_MS = 300_000
 /** Of what the services can take. */
 const SHARE_OF_SATURATION = 0.1
 const MINUTE = { beforeSeconds: 60, outageSeconds: 180, afterSeconds: 60 }
+/** The minute before the outage is to be as warm as the one after it. */
+const WARM_UP_SECONDS = 90
+const QUICK_WARM_UP_SECONDS = 10
 const QUICK_MINUTE = { beforeSeconds: 10, outageSeconds: 15, afterSeconds: 10 }
 
 async function openBacklog(stack: BenchStack, pace: Pace): Promise<Contest> {
@@ -113,6 +116,8 @@ async function openRecovery(stack: BenchStack, pace: Pace): Promise<Contest> {
     return result
   }
 
+  await openBooks(stack.urls, EVENTS.accounts)
+  await come(pace.quick ? QUICK_WARM_UP_SECONDS : WARM_UP_SECONDS, true)
   let before: Run
   return {
     async ours() {
