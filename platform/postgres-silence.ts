@@ -78,7 +78,7 @@ export function watchSilence({ url, onSilence }: SilenceOptions): Silence {
     watch: <T>(answer: Promise<T>) =>
       new Promise<T>((resolve, reject) => {
         waiting.set(reject, performance.now())
-        if (timer === undefined && !isProbing) checkIn(SUSPECT_AFTER_MS)
+        if (timer === undefined) checkIn(SUSPECT_AFTER_MS)
         function end(hasAnswered: boolean): void {
           if (hasAnswered) answeredAt = performance.now()
           waiting.delete(reject)

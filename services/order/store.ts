@@ -43,6 +43,8 @@ const toOrder = (row: OrderRow): StoredOrder => ({
   updated: row.updated,
 })
 
+const byId = (rows: readonly OrderRow[]) => new Map(rows.map((row) => [row.id, toOrder(row)]))
+
 /** New orders, all PENDING, each with its entry in the watch, which keeps the trace that it is in. */
 export async function insertOrders(
   tx: Queryable,
@@ -85,7 +87,7 @@ export async function findOrders(
     `select ${COLUMNS} from orders.orders where id = any($1::uuid[])`,
     [ids],
   )
-  return new Map(rows.map((row) => [row.id, toOrder(row)]))
+  return byId(rows)
 }
 
 /** Reads orders to move them on, always in the order of their ids, so that batches never wait in a circle. */
@@ -98,7 +100,7 @@ export async function lockOrders(
     `select ${COLUMNS} from orders.orders where id = any($1::uuid[]) order by id for update`,
     [ids],
   )
-  return new Map(rows.map((row) => [row.id, toOrder(row)]))
+  return byId(rows)
 }
 
 export interface OrderChange {

@@ -1,4 +1,5 @@
 import { SERVICES, type ServiceName } from '../../tools/stack-options.ts'
+import { PATHS } from '../../tools/stack-services.ts'
 import { until } from '../../tools/until.ts'
 import type { BenchStack, Running } from './bench-stack.ts'
 import { accountIds, assertBooks, markBooks, openBooks, settled, settledUntil } from './books.ts'
@@ -42,10 +43,10 @@ const BACKLOG_LIMIT_MS = 300_000
 /** Of what the services can take. */
 const SHARE_OF_SATURATION = 0.1
 const MINUTE = { beforeSeconds: 60, outageSeconds: 180, afterSeconds: 60 }
+const QUICK_MINUTE = { beforeSeconds: 10, outageSeconds: 15, afterSeconds: 10 }
 /** The minute before the outage is to be as warm as the one after it. */
 const WARM_UP_SECONDS = 90
 const QUICK_WARM_UP_SECONDS = 10
-const QUICK_MINUTE = { beforeSeconds: 10, outageSeconds: 15, afterSeconds: 10 }
 
 async function openBacklog(stack: BenchStack, pace: Pace): Promise<Contest> {
   const shop = await openShop(stack)
@@ -80,9 +81,8 @@ async function openBacklog(stack: BenchStack, pace: Pace): Promise<Contest> {
  * books are emptied before it is read.
  */
 async function readToTheEnd(urls: Running['urls']): Promise<void> {
-  const paths = { order: 'orders', billing: 'billing', notification: 'notification' }
   const waiting = async (service: ServiceName) => {
-    const answer = await fetch(`${urls[service]}/${paths[service]}/actuator/prometheus`)
+    const answer = await fetch(`${urls[service]}/${PATHS[service]}/actuator/prometheus`)
     const figures = (await answer.text()).matchAll(
       /^trifold_(?:consumer_lag_messages|outbox_rows)\{.*\} (\d+)$/gm,
     )
