@@ -39,9 +39,15 @@ export interface Database extends Queryable {
  * often when the tables are still empty: then it reads them whole, and goes on so until somebody counts
  * them, when they have grown long since. And rows of the outbox and of the watch come and go at the front of
  * an index, where a scan of it notes which are dead and passes them over, while a bitmap scan visits all
- * that died since the last vacuum. To compile a plan takes longer than any of them.
+ * that died since the last vacuum. To compile a plan takes longer than any of them, and to make one anew for
+ * each batch, as the server does for the shortest of arrays, as long as to execute it.
  */
-export const BY_INDEX = { enable_seqscan: 'off', enable_bitmapscan: 'off', jit: 'off' }
+export const BY_INDEX = {
+  enable_seqscan: 'off',
+  enable_bitmapscan: 'off',
+  jit: 'off',
+  plan_cache_mode: 'force_generic_plan',
+}
 
 /**
  * `unavailable`: the server cannot be reached or cannot work now; wait and try again.

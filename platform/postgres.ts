@@ -1,7 +1,6 @@
-import type { Writable } from 'node:stream'
-import { Pool, type PoolClient, type QueryConfig, DatabaseError as ServerError } from 'pg'
+import { Pool, type PoolClient, DatabaseError as ServerError } from 'pg'
 import { BY_INDEX, type Database, DatabaseError, kindOf, type Queryable } from './database.ts'
-import { decoderOf, encodeValue } from './pg-values.ts'
+import { createStatements, type Statements } from './postgres-batch.ts'
 import { createListener } from './postgres-listener.ts'
 import { type Silence, watchSilence } from './postgres-silence.ts'
 import type { Telemetry } from './telemetry.ts'
@@ -35,7 +34,6 @@ const silenceGraceMs = 5_000
  */
 export async function openPostgres(options: PostgresOptions): Promise<Database> {
   const pool = createPool(options)
-  const nameOf = createStatementNames()
   if (options.telemetry) observePool(pool, options.telemetry)
   const listener = createListener({
     url: options.url,
@@ -46,6 +44,7 @@ export async function openPostgres(options: PostgresOptions): Promise<Database> 
     url: options.url,
     onSilence: (error) => options.onPoolError?.(error),
   })
+  const connectionOf = createConnections(silence)
   let closing: Promise<void> | undefined
 
   /** Borrows a connection; one that broke is not given back. */
@@ -57,7 +56,7 @@ export async function openPostgres(options: PostgresOptions): Promise<Database> 
       const seconds = (performance.now() - begun) / 1000
       options.telemetry?.observe('trifold_database_connection_wait_seconds', seconds)
     })
-    const connection = createConnection(client, nameOf, silence)
+    const connection = connectionOf(client)
     try {
       return await work(connection)
     } finally {
@@ -99,8 +98,6 @@ function createPool(options: PostgresOptions): Pool {
     options: Object.entries({ ...SETTINGS, ...(!options.readsWholeTables && BY_INDEX) })
       .map(([name, value]) => `-c ${name}=${value}`)
       .join(' '),
-    types: { getTypeParser: ((oid: number) => decoderOf(oid)) as never },
-    ...PIPELINED,
   })
   pool.on('error', (error) => options.onPoolError?.(error))
   // A connection that breaks while it is borrowed tells it here too; its statement fails anyway.
@@ -109,9 +106,6 @@ function createPool(options: PostgresOptions): Pool {
 }
 
 const SETTINGS = { timezone: 'UTC', datestyle: 'ISO' }
-
-/** Statements that are begun together go to the server without waiting for each other's answers. */
-const PIPELINED = { pipeline: true }
 
 async function checkOut(pool: Pool, silence: Silence): Promise<PoolClient> {
   const connected = pool.connect()
@@ -137,59 +131,47 @@ function observePool(pool: Pool, telemetry: Pick<Telemetry, 'gauge'>): void {
   })
 }
 
-interface Connection {
-  run(text: string, params?: readonly unknown[]): Promise<{ rows: unknown[]; command: string }>
+interface Connection extends Statements {
   script(text: string): Promise<void>
   /** True once the connection failed, or is in a state that nobody knows. */
   broken(): boolean
   giveUp(): void
 }
 
-function createConnection(
-  client: PoolClient,
-  nameOf: StatementNames,
-  silence: Silence,
-): Connection {
-  let isBroken = false
-  const { stream } = (client as unknown as WithStream).connection
-  let isGathering = false
+/** What is known of each connection of a pool. */
+function createConnections(silence: Silence): (client: PoolClient) => Connection {
+  const known = new WeakMap<PoolClient, Connection>()
+  let generation = 0
 
-  /** What is sent before this turn of the event loop ends leaves in one piece. */
-  function gather(): void {
-    if (isGathering) return
-    isGathering = true
-    stream.cork()
-    process.nextTick(() => {
-      isGathering = false
-      stream.uncork()
-    })
-  }
+  function create(client: PoolClient): Connection {
+    let isBroken = false
 
-  async function send(statement: string | QueryConfig) {
-    gather()
-    try {
-      return await silence.watch(client.query(statement))
-    } catch (cause) {
-      const error = statementError(cause as Error)
-      if (error.sqlState === undefined || /^(08|57P)/.test(error.sqlState)) isBroken = true
-      if (isStale(error)) nameOf.renew()
-      throw error
+    async function awaitAnswer(answer: Promise<unknown>): Promise<void> {
+      try {
+        await silence.watch(answer)
+      } catch (cause) {
+        const error = statementError(cause as Error)
+        if (error.sqlState === undefined || /^(08|57P)/.test(error.sqlState)) isBroken = true
+        if (isStale(error)) generation += 1
+        throw error
+      }
+    }
+
+    return {
+      ...createStatements(client, { awaitAnswer, generation: () => generation }),
+      script: (text) => awaitAnswer(client.query(text)),
+      broken: () => isBroken,
+      giveUp() {
+        isBroken = true
+      },
     }
   }
 
-  return {
-    run: (text, params = []) => send({ name: nameOf(text), text, values: params.map(encodeValue) }),
-    script: async (text) => void (await send(text)),
-    broken: () => isBroken,
-    giveUp() {
-      isBroken = true
-    },
+  return (client) => {
+    const connection = known.get(client) ?? create(client)
+    known.set(client, connection)
+    return connection
   }
-}
-
-/** What the driver's types leave out. */
-interface WithStream {
-  readonly connection: { readonly stream: Writable }
 }
 
 async function runTransaction<T>(connection: Connection, work: (tx: Queryable) => Promise<T>) {
@@ -217,9 +199,12 @@ async function runTransaction<T>(connection: Connection, work: (tx: Queryable) =
     ;[result] = await Promise.all([work(tx), begun])
   } catch (error) {
     over = true
-    // After a statement that failed the server makes a rollback of a commit.
-    ended ??= connection.run('rollback')
-    await ended.catch(connection.giveUp)
+    // A commit that went out behind a statement that failed was passed over.
+    const hasEnded = await ended?.then(
+      () => true,
+      () => false,
+    )
+    if (!hasEnded && !connection.broken()) await connection.run('rollback').catch(connection.giveUp)
     throw error
   }
   const { command } = await commit()
@@ -228,29 +213,6 @@ async function runTransaction<T>(connection: Connection, work: (tx: Queryable) =
     throw new DatabaseError('a failed statement rolled it all back', kindOf(state), state)
   }
   return result
-}
-
-interface StatementNames {
-  /** The same name for the same text; undefined, for a statement that is not kept, past the bound. */
-  (text: string): string | undefined
-  /** Makes every connection prepare its statements anew. */
-  renew(): void
-}
-
-/** Texts are constants of the code, which never come near this bound. */
-const maxStatements = 1_000
-
-function createStatementNames(): StatementNames {
-  const names = new Map<string, string>()
-  let namesGiven = 0
-  const nameOf = (text: string) => {
-    const known = names.get(text)
-    if (known || names.size >= maxStatements) return known
-    const name = `s${++namesGiven}`
-    names.set(text, name)
-    return name
-  }
-  return Object.assign(nameOf, { renew: () => names.clear() })
 }
 
 function statementError(cause: Error): DatabaseError {

@@ -40,7 +40,7 @@ export interface Placement {
 }
 
 /** Placed, or what an earlier request with the same key was answered (or why it is refused). */
-export type Placed = { readonly kind: 'placed' } | Repetition
+export type Placed = { readonly kind: 'placed'; readonly order: Order } | Repetition
 
 export interface AddressedCommand {
   readonly orderId: string
@@ -106,7 +106,7 @@ function place(placements: readonly Placement[], known: Known, { now }: CommandC
     if (keyed && stored) return repeat(keyed, stored)
     if (keyed) known.set(keyed.key, { ...keyed, answer: firstAnswer(order) })
     fresh.push(placement)
-    return { kind: 'placed' }
+    return { kind: 'placed', order }
   })
   return {
     placed,

@@ -7,6 +7,10 @@ import { findOrders, type StoredOrder } from './store.ts'
 /** Requests that wait for what becomes of an order, whichever instance of the service settles it. */
 export interface Outcomes {
   wait(orderId: string): Waiter<StoredOrder>
+  /** Call after the commit that placed it. */
+  placed(order: Pick<StoredOrder, 'id' | 'profileId'>): void
+  /** Whether it is this owner's and cannot have been settled unheard of: then a read would tell nothing. */
+  isPending(orderId: string, profileId: string): boolean
   /** Call after the commit that settled them. */
   settled(orders: readonly StoredOrder[]): void
   close(): void
@@ -17,11 +21,15 @@ type OutcomesParts = Pick<ServiceParts, 'database' | 'runtime' | 'log' | 'solePr
   readonly hasPeers: () => boolean
 }
 
+/** Enough for those whose outcome is about to be waited for. */
+const MAX_PENDING = 10_000
 const CHANNEL = 'trifold_orders_settled'
 
 export function createOutcomes({ soleProcess, ...parts }: OutcomesParts): Outcomes {
   const { database, runtime, log, hasPeers } = parts
   const waiters = createWaiters<StoredOrder>(runtime)
+  /** Owners of the orders that were placed here and not settled here. */
+  const pending = new Map<string, string>()
   const closing = new AbortController()
   const tell = createTeller({ ...parts, channel: CHANNEL, stopped: closing.signal })
 
@@ -40,8 +48,17 @@ export function createOutcomes({ soleProcess, ...parts }: OutcomesParts): Outcom
   const end = soleProcess ? () => undefined : database.listen(CHANNEL, () => void look())
   return {
     wait: waiters.wait,
+    placed({ id, profileId }) {
+      if (pending.size >= MAX_PENDING) pending.delete(pending.keys().next().value!)
+      pending.set(id, profileId)
+    },
+    isPending: (orderId, profileId) =>
+      pending.get(orderId) === profileId && (soleProcess || !hasPeers()),
     settled(orders) {
-      for (const order of orders) waiters.resolve(order.id, order)
+      for (const order of orders) {
+        pending.delete(order.id)
+        waiters.resolve(order.id, order)
+      }
       if (orders.length > 0 && !soleProcess && hasPeers()) tell()
     },
     close() {

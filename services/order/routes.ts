@@ -38,6 +38,8 @@ export interface OrderRoutes {
     trace: TraceContext
   }) => Promise<Applied>
   readonly find: (orderId: string) => Promise<StoredOrder | undefined>
+  /** Whether it is known without a look that this owner's order is there, and PENDING. */
+  readonly isPending: (orderId: string, profileId: string) => boolean
   /** What a request with this Idempotency-Key is answered, once that is known. */
   readonly findAnswer: (key: string) => Promise<StoredAnswer | null | undefined>
   readonly list: (
@@ -119,7 +121,8 @@ function readingRoutes(app: HttpServer, routes: OrderRoutes): void {
       const { id } = request.params
       const waitSeconds = waitOf(request.headers.prefer)
       if (waitSeconds > 0) reply.header('preference-applied', `wait=${waitSeconds}`)
-      return view(theirs(await findSettled(routes, id, waitSeconds), request.query.profileId))
+      const { profileId } = request.query
+      return view(theirs(await findSettled(routes, { id, profileId }, waitSeconds), profileId))
     },
   )
 
@@ -200,14 +203,18 @@ async function settledAnswer(routes: OrderRoutes, settled: StoredOrder): Promise
 
 async function findSettled(
   routes: OrderRoutes,
-  id: string,
+  { id, profileId }: { readonly id: string; readonly profileId: string },
   waitSeconds: number,
 ): Promise<StoredOrder | undefined> {
+  let mustLook = waitSeconds === 0 || !routes.isPending(id, profileId)
   for (let leftMs = waitSeconds * 1000; ; leftMs -= LOOK_AGAIN_MS) {
     const outcome = routes.awaitOutcome(id)
     try {
-      const order = await routes.find(id)
-      if (order?.state !== 'PENDING' || leftMs <= 0) return order
+      if (mustLook) {
+        const order = await routes.find(id)
+        if (order?.state !== 'PENDING' || leftMs <= 0) return order
+      }
+      mustLook = true
       const settled = await outcome.within(Math.min(leftMs, LOOK_AGAIN_MS))
       if (settled) return settled
     } finally {

@@ -67,11 +67,13 @@ export async function createOrderService(
     parts,
     { schema: SCHEMA, traceOf: ({ placement, command }) => (placement ?? command).trace ?? {} },
     async (tx, requests) => resultsOf(requests, await workOff(tx, context(), workOf(requests))),
-    (results, tx) =>
+    (results, tx) => {
+      for (const { placed } of results) if (placed?.kind === 'placed') outcomes.placed(placed.order)
       announce(
         results.flatMap(({ applied }) => applied ?? []),
         tx,
-      ),
+      )
+    },
   )
   const place = async (placement: Placement) => (await request({ placement })).placed as Placed
   const apply = async (command: AddressedCommand) => (await request({ command })).applied as Applied
@@ -118,6 +120,7 @@ export async function createOrderService(
     place,
     apply,
     awaitOutcome: outcomes.wait,
+    isPending: outcomes.isPending,
     findAnswer: async (key) => (await idempotency.find(database, [key])).get(key)?.answer,
   })
   await app.ready()
