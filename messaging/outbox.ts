@@ -108,6 +108,20 @@ const toRow = (carrier: Carrier, row: StoredRow): OutboxRow => ({
   attempts: row.attempts,
 })
 
+/**
+ * What a transaction has written, kept on the transaction itself: a WeakMap's values outlive one collection
+ * of garbage, and so all that was sent since the last one would be copied by each.
+ */
+interface Written {
+  /** The lanes of its rows, by carrier. */
+  readonly lanes: Map<Carrier, Set<number>>
+  readonly urgent: Set<Carrier>
+  readonly rows: NewRow[]
+}
+
+const WRITTEN = Symbol('written')
+type Noted = Queryable & { [WRITTEN]?: Written }
+
 export type Outbox = ReturnType<typeof createOutbox>
 
 /** The statements of one service's outbox. */
@@ -156,45 +170,28 @@ where carrier = 'http' and event_id = any($1::text[]) and attempts = 0`
 select carrier, count(*)::integer as rows, min(created) as oldest
 from ${schema}.outbox group by carrier`
 
-  const written = new WeakMap<Queryable, Map<Carrier, Set<number>>>()
-  const fresh = new WeakMap<Queryable, NewRow[]>()
-  const urgent = new WeakMap<Queryable, Set<Carrier>>()
-
-  function keepNew(
-    tx: Queryable,
-    messages: readonly OutboxMessage[],
-    rows: readonly { id: bigint; is_first: boolean }[],
-  ): void {
-    const added = messages.map((message, index): NewRow => {
-      const { id, is_first: isFirst } = rows[index]!
-      return { ...message, id, attempts: 0, isFirst }
-    })
-    fresh.set(tx, [...(fresh.get(tx) ?? []), ...added])
-  }
-
   return {
     /** The carriers that have rows from this transaction, each with the lanes that these are in. */
-    writtenBy: (tx: Queryable): ReadonlyMap<Carrier, ReadonlySet<number>> =>
-      written.get(tx) ?? new Map(),
+    writtenBy: (tx: Noted): ReadonlyMap<Carrier, ReadonlySet<number>> =>
+      tx[WRITTEN]?.lanes ?? new Map(),
 
     /** Whether somebody waits for what this transaction wrote for a carrier. */
-    isUrgent: (tx: Queryable, carrier: Carrier): boolean => urgent.get(tx)?.has(carrier) ?? false,
+    isUrgent: (tx: Noted, carrier: Carrier): boolean => tx[WRITTEN]?.urgent.has(carrier) ?? false,
 
     /** The rows from this transaction, in the order in which they are to be delivered. */
-    newRows: (tx: Queryable, carrier: Carrier): readonly NewRow[] =>
-      (fresh.get(tx) ?? []).filter((row) => row.carrier === carrier),
+    newRows: (tx: Noted, carrier: Carrier): readonly NewRow[] =>
+      (tx[WRITTEN]?.rows ?? []).filter((row) => row.carrier === carrier),
 
     /** Writes messages within the transaction of the change that causes them. */
-    async enqueue(tx: Queryable, messages: readonly OutboxMessage[], now: number): Promise<void> {
+    async enqueue(tx: Noted, messages: readonly OutboxMessage[], now: number): Promise<void> {
       if (messages.length === 0) return
       const lanes = messages.map((message) => laneOf(message.key))
-      const byCarrier = written.get(tx) ?? new Map<Carrier, Set<number>>()
-      written.set(tx, byCarrier)
-      const hurried = urgent.get(tx) ?? new Set<Carrier>()
-      urgent.set(tx, hurried)
+      tx[WRITTEN] ??= { lanes: new Map(), urgent: new Set(), rows: [] }
+      const written = tx[WRITTEN]
       for (const [index, { carrier, canWait }] of messages.entries()) {
-        if (!canWait) hurried.add(carrier)
-        byCarrier.set(carrier, (byCarrier.get(carrier) ?? new Set()).add(lanes[index]!))
+        if (!canWait) written.urgent.add(carrier)
+        const into = written.lanes.get(carrier) ?? new Set()
+        written.lanes.set(carrier, into.add(lanes[index]!))
       }
       const rows = await tx.query<{ id: bigint; is_first: boolean }>(insert, [
         messages.map((message) => message.carrier),
@@ -206,7 +203,10 @@ from ${schema}.outbox group by carrier`
         messages.map((message) => JSON.stringify(message.headers)),
         new Date(now),
       ])
-      keepNew(tx, messages, rows)
+      for (const [index, message] of messages.entries()) {
+        const { id, is_first: isFirst } = rows[index]!
+        written.rows.push({ ...message, id, attempts: 0, isFirst })
+      }
     },
 
     /** Removes what the broker acknowledged and reads what comes behind what is on its way, in one write. */

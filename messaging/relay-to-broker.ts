@@ -57,6 +57,9 @@ export function relayToBroker(at: BrokerContext, bus: Bus) {
   let acknowledged: bigint[] = []
   let removal: 'none' | 'coming' | 'due' = 'none'
   let failures = 0
+  /** Rejects what is on its way. */
+  let giveUp: (reason: Error) => void = () => undefined
+  const over = new AbortController()
 
   /** Takes rows that were just committed, to be sent when the signal is raised; leaves the others to a look. */
   function offer(rows: readonly NewRow[]): false {
@@ -117,7 +120,9 @@ export function relayToBroker(at: BrokerContext, bus: Bus) {
     const ids = rows.map(({ id }) => id)
     // The database is asked for what comes next before these are encoded, and works meanwhile.
     const begun = isLookDue ? runtime.turn().then(() => send(at, bus, rows)) : send(at, bus, rows)
-    const landed = begun.then(() => {
+    const late = Promise.withResolvers<never>()
+    giveUp = late.reject
+    const landed = Promise.race([begun, late.promise]).then(() => {
       acknowledged.push(...ids)
       telemetry.count('trifold_outbox_delivered_total', { carrier: 'broker' }, rows.length)
       telemetry.observe('trifold_relay_batch_size', rows.length)
@@ -170,7 +175,7 @@ export function relayToBroker(at: BrokerContext, bus: Bus) {
   async function removeSoon(): Promise<void> {
     if (removal !== 'none') return
     removal = 'coming'
-    await runtime.sleep(GATHER_MS, at.stopped)
+    await runtime.sleep(GATHER_MS)
     removal = acknowledged.length > 0 ? 'due' : 'none'
     if (removal === 'due') signal.raise()
   }
@@ -204,35 +209,25 @@ export function relayToBroker(at: BrokerContext, bus: Bus) {
     }
   }
 
-  return { carrier: 'broker' as const, signal, offer, look: lookSoon, done: run() }
+  /** A broker that says nothing does not hold up the end; what is in doubt stays in the outbox. */
+  async function endInTime(): Promise<void> {
+    await runtime.sleep(LAST_SEND_MS, over.signal)
+    giveUp(new Error('the relay is closed before it had an answer'))
+  }
+
+  at.stopped.addEventListener('abort', endInTime, { once: true })
+  const done = run().finally(() => over.abort(WOKEN))
+  return { carrier: 'broker' as const, signal, offer, look: lookSoon, done }
 }
 
 async function send(at: BrokerContext, bus: Bus, rows: readonly OutboxRow[]): Promise<void> {
   const spans = beginSend(at.tracer ?? noTracing, rows)
   try {
-    await orStopped(at, bus.send(spans.rows.map(toBusMessage)))
+    await bus.send(spans.rows.map(toBusMessage))
     spans.end()
   } catch (error) {
     spans.end(error)
     throw error
-  }
-}
-
-/** A broker that says nothing does not hold up the end; what is in doubt stays in the outbox. */
-async function orStopped({ stopped, runtime }: BrokerContext, sent: Promise<void>): Promise<void> {
-  const late = Promise.withResolvers<never>()
-  const over = new AbortController()
-  const onStop = async () => {
-    await runtime.sleep(LAST_SEND_MS, over.signal)
-    if (!over.signal.aborted) late.reject(new Error('the relay is closed before it had an answer'))
-  }
-  stopped.addEventListener('abort', onStop)
-  if (stopped.aborted) void onStop()
-  try {
-    await Promise.race([sent, late.promise])
-  } finally {
-    over.abort(WOKEN)
-    stopped.removeEventListener('abort', onStop)
   }
 }
 

@@ -117,11 +117,14 @@ class Statement {
   }
 }
 
-/** What the driver calls with the messages of the server, in their order, until it is ready again. */
+/**
+ * What the driver calls with the messages of the server, in their order, until it is ready again. It has no
+ * `callback`: the driver would put a closure with a timer around it, for a time-out that is ours already.
+ */
 class Batch implements Submittable {
   readonly answer: Promise<void>
-  /** The driver puts its own around it, for its time-out. */
-  callback: (error?: Error | null) => void
+  readonly #resolve: () => void
+  readonly #reject: (error: Error) => void
   readonly #statements: readonly Statement[]
   readonly #prepare: Prepare
   /** The statement whose answer comes. */
@@ -130,17 +133,19 @@ class Batch implements Submittable {
   constructor(statements: readonly Statement[], prepare: Prepare) {
     const { promise, resolve, reject } = Promise.withResolvers<void>()
     this.answer = promise
-    this.callback = (error) => (error ? reject(error) : resolve())
+    this.#resolve = resolve
+    this.#reject = reject
     this.#statements = statements
     this.#prepare = prepare
   }
 
-  submit = (wire: Wire): void => {
+  submit(wire: Wire): void {
     wire.stream.cork()
     for (const statement of this.#statements) {
       const { prepared, isNew } = this.#prepare(statement.text)
       const { name } = prepared
-      Object.assign(statement, { prepared, isNew })
+      statement.prepared = prepared
+      statement.isNew = isNew
       if (isNew) {
         wire.parse({ name, text: statement.text, types: [] }, true)
         wire.describe({ type: 'S', name }, true)
@@ -167,11 +172,11 @@ class Batch implements Submittable {
   }
 
   handleReadyForQuery(): void {
-    this.callback()
+    this.#resolve()
   }
 
   handleError(error: Error): void {
-    this.callback(error)
+    this.#reject(error)
   }
 
   settle(): void {

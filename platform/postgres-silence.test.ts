@@ -43,6 +43,19 @@ describe(`${name} that says nothing`, { skip: !url }, () => {
     }
   })
 
+  test('a connection on which no answer comes is given up, though the server answers on others', async (t) => {
+    const line = await breakableLine(t, new URL(url!))
+    const database = await open(t, { url: line.url, maxConnections: 1, statementTimeoutMs: 50 })
+    await database.query('select 1')
+    line.pauseOpen()
+    const lost = { ...unavailable, message: 'PostgreSQL did not answer in time' }
+    await assert.rejects(
+      database.transaction((tx) => tx.query('select 1')),
+      lost,
+    )
+    assert.deepEqual(await database.query('select 1 as one'), [{ one: 1 }])
+  })
+
   test('a server that is slow with one statement is not taken for silent', async (t) => {
     const silences: Error[] = []
     const database = await open(t, { onPoolError: (error) => silences.push(error) })
@@ -72,14 +85,19 @@ async function breakableLine(t: TestContext, server: URL) {
     listener.close()
     for (const end of ends) end.destroy()
   })
+  function pauseOpen() {
+    for (const end of ends) end.pause()
+  }
   const url = new URL(server)
   url.host = `127.0.0.1:${(listener.address() as AddressInfo).port}`
   return {
     url: url.href,
     silence() {
       isSilent = true
-      for (const end of ends) end.pause()
+      pauseOpen()
     },
+    /** Nothing more comes through the connections that there are. */
+    pauseOpen,
     restore() {
       isSilent = false
       for (const end of ends) end.resume()

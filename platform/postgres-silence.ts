@@ -9,13 +9,15 @@ import { DatabaseError } from './database.ts'
 export interface Silence {
   /** Throws while the server is silent, so that nothing begins to wait for it. */
   assertAnswers(): void
-  /** The same promise, rejected as soon as the server is found to be silent. */
+  /** The same promise, rejected as soon as the server is found to be silent, or takes longer than the limit. */
   watch<T>(answer: Promise<T>): Promise<T>
   close(): void
 }
 
 export interface SilenceOptions {
   readonly url: string
+  /** The longest that an answer is waited for while the server answers others: its connection is lost. */
+  readonly limitMs: number
   /** Told when a silence begins. */
   readonly onSilence: (error: Error) => void
 }
@@ -26,9 +28,18 @@ const SUSPECT_AFTER_MS = 2_000
 const PROBE_LIMIT_MS = 3_000
 const PROBE_AGAIN_MS = 500
 
-export function watchSilence({ url, onSilence }: SilenceOptions): Silence {
-  /** How to give up what waits for an answer now, and since when it does. */
-  const waiting = new Map<(error: Error) => void, number>()
+/**
+ * What waits for an answer now, since when, and how to give it up. Without closures and emptied when it waits
+ * no longer, because this is made for every batch of statements, and V8 keeps what hangs on closures, and on the
+ * tables that a Set leaves behind, until it collects the old garbage too.
+ */
+interface Waiting {
+  readonly sinceMs: number
+  giveUp: ((error: Error) => void) | undefined
+}
+
+export function watchSilence({ url, limitMs, onSilence }: SilenceOptions): Silence {
+  const waiting = new Set<Waiting>()
   let answeredAt = 0
   let isSilent = false
   let isProbing = false
@@ -40,13 +51,14 @@ export function watchSilence({ url, onSilence }: SilenceOptions): Silence {
   }
 
   async function check(): Promise<void> {
+    giveUpLate()
     // Entries keep the order in which they began.
-    const [oldest] = waiting.values()
+    const [oldest] = waiting
     if (oldest === undefined && !isSilent) {
       timer = undefined
       return
     }
-    const quietMs = performance.now() - Math.max(oldest ?? 0, answeredAt)
+    const quietMs = performance.now() - Math.max(oldest?.sinceMs ?? 0, answeredAt)
     if (!isSilent && quietMs < SUSPECT_AFTER_MS) return checkIn(SUSPECT_AFTER_MS - quietMs)
     const before = answeredAt
     isProbing = true
@@ -60,9 +72,18 @@ export function watchSilence({ url, onSilence }: SilenceOptions): Silence {
     }
     if (!isSilent && !closed) onSilence(silent())
     isSilent = true
-    for (const giveUp of waiting.keys()) giveUp(silent())
+    for (const { giveUp } of waiting) giveUp?.(silent())
     waiting.clear()
     checkIn(PROBE_AGAIN_MS)
+  }
+
+  function giveUpLate(): void {
+    const limit = performance.now() - limitMs
+    for (const one of waiting) {
+      if (one.sinceMs > limit) return
+      waiting.delete(one)
+      one.giveUp?.(new DatabaseError('PostgreSQL did not answer in time', 'unavailable'))
+    }
   }
 
   /** Nobody waits: an idle process need not wake up to find that out. */
@@ -75,26 +96,24 @@ export function watchSilence({ url, onSilence }: SilenceOptions): Silence {
     assertAnswers() {
       if (isSilent) throw silent()
     },
-    watch: <T>(answer: Promise<T>) =>
-      new Promise<T>((resolve, reject) => {
-        waiting.set(reject, performance.now())
-        if (timer === undefined) checkIn(SUSPECT_AFTER_MS)
-        function end(hasAnswered: boolean): void {
-          if (hasAnswered) answeredAt = performance.now()
-          waiting.delete(reject)
-          if (waiting.size === 0 && !isSilent && !isProbing) rest()
-        }
-        answer.then(
-          (value) => {
-            end(true)
-            resolve(value)
-          },
-          (error) => {
-            end(error instanceof ServerError)
-            reject(error)
-          },
-        )
-      }),
+    async watch(answer) {
+      const { promise: givenUp, reject: giveUp } = Promise.withResolvers<never>()
+      const one: Waiting = { sinceMs: performance.now(), giveUp }
+      waiting.add(one)
+      if (timer === undefined) checkIn(SUSPECT_AFTER_MS)
+      try {
+        const value = await Promise.race([answer, givenUp])
+        answeredAt = performance.now()
+        return value
+      } catch (error) {
+        if (error instanceof ServerError) answeredAt = performance.now()
+        throw error
+      } finally {
+        waiting.delete(one)
+        one.giveUp = undefined
+        if (waiting.size === 0 && !isSilent && !isProbing) rest()
+      }
+    },
     close() {
       closed = true
       clearTimeout(timer)

@@ -25,8 +25,9 @@ const CONNECT_TIMEOUT_MS = 5_000
 /** So many stay when they are idle: to make one anew costs more than all that an idle service asks. */
 const KEPT_CONNECTIONS = 2
 
-/** How much longer than the server's own time-out a silent server is waited for. */
-const silenceGraceMs = 5_000
+const STATEMENT_TIMEOUT_MS = 30_000
+/** How much longer than the server's own time-out an answer is waited for. */
+const SILENCE_GRACE_MS = 5_000
 
 /**
  * PostgreSQL over the wire. Connections are made when first needed, so it may be down meanwhile. While
@@ -42,6 +43,7 @@ export async function openPostgres(options: PostgresOptions): Promise<Database> 
   })
   const silence = watchSilence({
     url: options.url,
+    limitMs: (options.statementTimeoutMs ?? STATEMENT_TIMEOUT_MS) + SILENCE_GRACE_MS,
     onSilence: (error) => options.onPoolError?.(error),
   })
   const connectionOf = createConnections(silence)
@@ -85,14 +87,12 @@ export async function openPostgres(options: PostgresOptions): Promise<Database> 
 }
 
 function createPool(options: PostgresOptions): Pool {
-  const statementTimeoutMs = options.statementTimeoutMs ?? 30_000
   const pool = new Pool({
     connectionString: options.url,
     max: options.maxConnections ?? 10,
     min: Math.min(KEPT_CONNECTIONS, options.maxConnections ?? KEPT_CONNECTIONS),
     connectionTimeoutMillis: options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS,
-    statement_timeout: statementTimeoutMs,
-    query_timeout: statementTimeoutMs + silenceGraceMs,
+    statement_timeout: options.statementTimeoutMs ?? STATEMENT_TIMEOUT_MS,
     keepAlive: true,
     application_name: 'trifold',
     options: Object.entries({ ...SETTINGS, ...(!options.readsWholeTables && BY_INDEX) })

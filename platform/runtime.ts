@@ -16,19 +16,36 @@ export interface Runtime {
 const UUID_BYTES = 10
 const POOL_BYTES = 128 * UUID_BYTES
 
+const AT_ONCE = Promise.resolve()
+
+/** Without closures, which V8 keeps longer than what they were made for. */
+class Sleep {
+  readonly over: Promise<void>
+  readonly #wake: () => void
+  readonly #timer: NodeJS.Timeout
+  readonly #signal: AbortSignal | undefined
+
+  constructor(durationMs: number, signal?: AbortSignal) {
+    const { promise, resolve } = Promise.withResolvers<void>()
+    this.over = promise
+    this.#wake = resolve
+    this.#timer = setTimeout(endSleep, durationMs, this)
+    this.#signal = signal
+    signal?.addEventListener('abort', this)
+  }
+
+  handleEvent(): void {
+    clearTimeout(this.#timer)
+    this.#signal?.removeEventListener('abort', this)
+    this.#wake()
+  }
+}
+
+const endSleep = (sleep: Sleep) => sleep.handleEvent()
+
 export const systemRuntime: Runtime = {
   now: () => Date.now(),
-  sleep: (durationMs, signal) =>
-    new Promise((resolve) => {
-      if (signal?.aborted) return resolve()
-      const finish = () => {
-        clearTimeout(timer)
-        signal?.removeEventListener('abort', finish)
-        resolve()
-      }
-      const timer = setTimeout(finish, durationMs)
-      signal?.addEventListener('abort', finish)
-    }),
+  sleep: (durationMs, signal) => (signal?.aborted ? AT_ONCE : new Sleep(durationMs, signal).over),
   turn: () => new Promise((resolve) => setImmediate(resolve)),
   uuid: createUuids(
     () => Date.now(),

@@ -15,22 +15,24 @@ export interface Waiter<Value> {
   cancel(): void
 }
 
+/** Emptied when its wait is over: a Map that changes often leaves tables behind that still hold it. */
+type Waiting<Value> = ((value: Value) => void)[]
+
 export function createWaiters<Value>(runtime: Runtime): Waiters<Value> {
-  const waiting = new Map<string, Set<(value: Value) => void>>()
+  const waiting = new Map<string, Waiting<Value>>()
   return {
     keys: () => [...waiting.keys()],
     wait(key) {
       const timeout = new AbortController()
-      let settle: (value: Value) => void = () => undefined
-      const value = new Promise<Value>((resolve) => {
-        settle = resolve
-      })
-      const all = waiting.get(key) ?? new Set()
-      waiting.set(key, all.add(settle))
+      const { promise: value, resolve: settle } = Promise.withResolvers<Value>()
+      const all = waiting.get(key) ?? []
+      all.push(settle)
+      waiting.set(key, all)
       const cancel = () => {
         timeout.abort(WOKEN)
-        all.delete(settle)
-        if (all.size === 0 && waiting.get(key) === all) waiting.delete(key)
+        const place = all.indexOf(settle)
+        if (place >= 0) all.splice(place, 1)
+        if (all.length === 0 && waiting.get(key) === all) waiting.delete(key)
       }
       return {
         cancel,
@@ -46,7 +48,7 @@ export function createWaiters<Value>(runtime: Runtime): Waiters<Value> {
       const all = waiting.get(key)
       if (all === undefined) return
       waiting.delete(key)
-      for (const settle of all) settle(value)
+      for (const settle of all.splice(0)) settle(value)
     },
   }
 }
