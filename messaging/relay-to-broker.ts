@@ -175,7 +175,7 @@ export function relayToBroker(at: BrokerContext, bus: Bus) {
   async function removeSoon(): Promise<void> {
     if (removal !== 'none') return
     removal = 'coming'
-    await runtime.sleep(GATHER_MS)
+    await runtime.sleep(GATHER_MS, over.signal)
     removal = acknowledged.length > 0 ? 'due' : 'none'
     if (removal === 'due') signal.raise()
   }

@@ -18,24 +18,23 @@ const POOL_BYTES = 128 * UUID_BYTES
 
 const AT_ONCE = Promise.resolve()
 
-/** Without closures, which V8 keeps longer than what they were made for. */
+/** Without closures: what hangs on one around a promise is kept until V8 collects the old garbage, too. */
 class Sleep {
   readonly over: Promise<void>
   readonly #wake: () => void
-  readonly #timer: NodeJS.Timeout
   readonly #signal: AbortSignal | undefined
+  timer: NodeJS.Timeout | undefined
 
-  constructor(durationMs: number, signal?: AbortSignal) {
+  constructor(signal?: AbortSignal) {
     const { promise, resolve } = Promise.withResolvers<void>()
     this.over = promise
     this.#wake = resolve
-    this.#timer = setTimeout(endSleep, durationMs, this)
     this.#signal = signal
     signal?.addEventListener('abort', this)
   }
 
   handleEvent(): void {
-    clearTimeout(this.#timer)
+    clearTimeout(this.timer)
     this.#signal?.removeEventListener('abort', this)
     this.#wake()
   }
@@ -45,7 +44,12 @@ const endSleep = (sleep: Sleep) => sleep.handleEvent()
 
 export const systemRuntime: Runtime = {
   now: () => Date.now(),
-  sleep: (durationMs, signal) => (signal?.aborted ? AT_ONCE : new Sleep(durationMs, signal).over),
+  sleep(durationMs, signal) {
+    if (signal?.aborted) return AT_ONCE
+    const sleep = new Sleep(signal)
+    sleep.timer = setTimeout(endSleep, durationMs, sleep)
+    return sleep.over
+  },
   turn: () => new Promise((resolve) => setImmediate(resolve)),
   uuid: createUuids(
     () => Date.now(),

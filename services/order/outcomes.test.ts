@@ -61,3 +61,37 @@ describe('who waits for the outcome of an order', () => {
     assert.equal(await waiter.within(1), undefined)
   })
 })
+
+describe('an order that was placed here', () => {
+  const lone = () => createOutcomes({ ...parts, soleProcess: false, hasPeers: () => false })
+
+  test('is PENDING without a look until it is settled, for its owner only', async () => {
+    const outcomes = lone()
+    const [id, profileId] = [await place(), crypto.randomUUID()]
+    assert.equal(outcomes.isPending(id, profileId), false)
+    outcomes.placed([{ id, profileId }])
+    assert.equal(outcomes.isPending(id, profileId), true)
+    assert.equal(outcomes.isPending(id, crypto.randomUUID()), false)
+    outcomes.settled(await approve(id))
+    assert.equal(outcomes.isPending(id, profileId), false)
+    outcomes.close()
+  })
+
+  test('is looked for where others may have settled it', () => {
+    const order = { id: crypto.randomUUID(), profileId: crypto.randomUUID() }
+    first.placed([order])
+    assert.equal(first.isPending(order.id, order.profileId), false)
+  })
+
+  test('is forgotten when very many came after it', () => {
+    const outcomes = lone()
+    const orders = Array.from({ length: 10_001 }, () => ({
+      id: crypto.randomUUID(),
+      profileId: '',
+    }))
+    outcomes.placed(orders)
+    assert.equal(outcomes.isPending(orders[0]!.id, ''), false)
+    assert.equal(outcomes.isPending(orders[1]!.id, ''), true)
+    outcomes.close()
+  })
+})

@@ -7,8 +7,8 @@ import { findOrders, type StoredOrder } from './store.ts'
 /** Requests that wait for what becomes of an order, whichever instance of the service settles it. */
 export interface Outcomes {
   wait(orderId: string): Waiter<StoredOrder>
-  /** Call after the commit that placed it. */
-  placed(order: Pick<StoredOrder, 'id' | 'profileId'>): void
+  /** Call after the commit that placed them. */
+  placed(orders: readonly Pick<StoredOrder, 'id' | 'profileId'>[]): void
   /** Whether it is this owner's and cannot have been settled unheard of: then a read would tell nothing. */
   isPending(orderId: string, profileId: string): boolean
   /** Call after the commit that settled them. */
@@ -48,9 +48,11 @@ export function createOutcomes({ soleProcess, ...parts }: OutcomesParts): Outcom
   const end = soleProcess ? () => undefined : database.listen(CHANNEL, () => void look())
   return {
     wait: waiters.wait,
-    placed({ id, profileId }) {
-      if (pending.size >= MAX_PENDING) pending.delete(pending.keys().next().value!)
-      pending.set(id, profileId)
+    placed(orders) {
+      for (const { id, profileId } of orders) {
+        if (pending.size >= MAX_PENDING) pending.delete(pending.keys().next().value!)
+        pending.set(id, profileId)
+      }
     },
     isPending: (orderId, profileId) =>
       pending.get(orderId) === profileId && (soleProcess || !hasPeers()),

@@ -68,11 +68,8 @@ export async function createOrderService(
     { schema: SCHEMA, traceOf: ({ placement, command }) => (placement ?? command).trace ?? {} },
     async (tx, requests) => resultsOf(requests, await workOff(tx, context(), workOf(requests))),
     (results, tx) => {
-      for (const { placed } of results) if (placed?.kind === 'placed') outcomes.placed(placed.order)
-      announce(
-        results.flatMap(({ applied }) => applied ?? []),
-        tx,
-      )
+      outcomes.placed(results.flatMap(newOrders))
+      announce(results.flatMap(moved), tx)
     },
   )
   const place = async (placement: Placement) => (await request({ placement })).placed as Placed
@@ -158,6 +155,9 @@ function resultsOf(requests: readonly OrderRequest[], { placed, applied }: Done)
     placement ? { placed: nextPlaced.next().value! } : { applied: nextApplied.next().value! },
   )
 }
+
+const newOrders = ({ placed }: OrderResult) => (placed?.kind === 'placed' ? placed.order : [])
+const moved = ({ applied }: OrderResult) => applied ?? []
 
 function isSettled(applied: Applied): applied is Exclude<Applied, string> {
   return typeof applied !== 'string' && applied.state !== 'PENDING'
