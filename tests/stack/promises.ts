@@ -29,7 +29,10 @@ export async function assertPromisesKept(
       const orders = await settledOrders(client, id, leftMs())
       assertOrders(orders, own)
       // What was accepted in `events` is on its way.
-      await eventually(() => assertLedger(client, account, orders, own), leftMs())
+      await eventually(
+        () => assertLedger(client, account, orders, own, messagesMayBeLost),
+        leftMs(),
+      )
       await eventually(async () => {
         if (messagesMayBeLost) await assertHeardOnce(client, account)
         else await assertMessages(client, account, orders, own)
@@ -70,6 +73,7 @@ async function assertLedger(
   { id, funds }: Account,
   orders: readonly OrderView[],
   errands: readonly Errand[],
+  messagesMayBeLost: boolean,
 ): Promise<void> {
   const entries = await client.entries(id)
   const deposits = errands.flatMap((errand) => (errand.kind === 'deposit' ? [errand] : []))
@@ -81,7 +85,11 @@ async function assertLedger(
   for (const deposit of deposits) {
     const told = toldOf(deposit)
     assert.equal(told?.kind, 'booked', describeErrand(deposit))
-    assert.equal(booked.get(deposit.amount)?.balanceAfter, told.balance, describeErrand(deposit))
+    const entry = booked.get(deposit.amount)
+    assert.ok(entry, `lost: ${describeErrand(deposit)}`)
+    // A deposit that only the log held is asked for again, and then comes behind those that were made after it.
+    if (messagesMayBeLost && deposit.style === 'events') continue
+    assert.equal(entry.balanceAfter, told.balance, describeErrand(deposit))
   }
   const approved = orders.filter(({ state }) => state === 'APPROVED')
   const spent = approved.reduce((sum, { price }) => sum + price, 0)
