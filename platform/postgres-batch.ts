@@ -59,8 +59,8 @@ export function createStatements(client: PoolClient, options: StatementsOptions)
       generation = options.generation()
       const batch = new Batch(begun, prepare)
       begun = []
-      client.query(batch)
       try {
+        client.query(batch)
         await options.awaitAnswer(batch.answer)
         batch.settle()
       } catch (error) {
