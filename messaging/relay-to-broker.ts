@@ -42,6 +42,7 @@ interface Flight {
   readonly from: readonly number[]
   readonly ids: readonly bigint[]
   readonly landed: Promise<void>
+  giveUp(reason: Error): void
 }
 
 export function relayToBroker(at: BrokerContext, bus: Bus) {
@@ -57,8 +58,6 @@ export function relayToBroker(at: BrokerContext, bus: Bus) {
   let acknowledged: bigint[] = []
   let removal: 'none' | 'coming' | 'due' = 'none'
   let failures = 0
-  /** Rejects what is on its way. */
-  let giveUp: (reason: Error) => void = () => undefined
   const over = new AbortController()
 
   /** Takes rows that were just committed, to be sent when the signal is raised; leaves the others to a look. */
@@ -119,10 +118,9 @@ export function relayToBroker(at: BrokerContext, bus: Bus) {
     if (rows.length === 0) return
     const ids = rows.map(({ id }) => id)
     // The database is asked for what comes next before these are encoded, and works meanwhile.
-    const begun = isLookDue ? runtime.turn().then(() => send(at, bus, rows)) : send(at, bus, rows)
-    const late = Promise.withResolvers<never>()
-    giveUp = late.reject
-    const landed = Promise.race([begun, late.promise]).then(() => {
+    const { promise: late, reject: giveUp } = Promise.withResolvers<never>()
+    const sending = () => send(at, bus, rows, late)
+    const landed = (isLookDue ? runtime.turn().then(sending) : sending()).then(() => {
       acknowledged.push(...ids)
       telemetry.count('trifold_outbox_delivered_total', { carrier: 'broker' }, rows.length)
       telemetry.observe('trifold_relay_batch_size', rows.length)
@@ -130,7 +128,8 @@ export function relayToBroker(at: BrokerContext, bus: Bus) {
     })
     // Whoever waits for it sees its fault.
     landed.catch(() => undefined)
-    flight = { from, ids, landed }
+    flight = { from, ids, landed, giveUp }
+    if (at.stopped.aborted) void endInTime()
     hold([])
   }
 
@@ -211,8 +210,9 @@ export function relayToBroker(at: BrokerContext, bus: Bus) {
 
   /** A broker that says nothing does not hold up the end; what is in doubt stays in the outbox. */
   async function endInTime(): Promise<void> {
+    const last = flight
     await runtime.sleep(LAST_SEND_MS, over.signal)
-    giveUp(new Error('the relay is closed before it had an answer'))
+    last?.giveUp(new Error('the relay is closed before it had an answer'))
   }
 
   at.stopped.addEventListener('abort', endInTime, { once: true })
@@ -220,10 +220,15 @@ export function relayToBroker(at: BrokerContext, bus: Bus) {
   return { carrier: 'broker' as const, signal, offer, look: lookSoon, done }
 }
 
-async function send(at: BrokerContext, bus: Bus, rows: readonly OutboxRow[]): Promise<void> {
+async function send(
+  at: BrokerContext,
+  bus: Bus,
+  rows: readonly OutboxRow[],
+  late: Promise<never>,
+): Promise<void> {
   const spans = beginSend(at.tracer ?? noTracing, rows)
   try {
-    await bus.send(spans.rows.map(toBusMessage))
+    await Promise.race([bus.send(spans.rows.map(toBusMessage)), late])
     spans.end()
   } catch (error) {
     spans.end(error)

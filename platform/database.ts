@@ -80,6 +80,16 @@ export function kindOf(sqlState: string | undefined): DatabaseErrorKind {
   return /^(22|23|54)/.test(sqlState) ? 'invalid' : 'unavailable'
 }
 
+const IN_FAILED_TRANSACTION = '25P02'
+
+/** What becomes of all else in a transaction of which a statement failed. */
+export function failedWithIt(message: string, cause?: unknown): DatabaseError {
+  return new DatabaseError(message, kindOf(IN_FAILED_TRANSACTION), IN_FAILED_TRANSACTION, cause)
+}
+
+/** Instead of a commit, the server has rolled back. */
+export const rolledBack = () => failedWithIt('a failed statement rolled it all back')
+
 /** A transaction that is tried again, at once and a few times, when another one won a conflict. */
 export async function transact<T>(
   database: Database,

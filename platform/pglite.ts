@@ -1,7 +1,7 @@
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { PGlite } from '@electric-sql/pglite'
-import { BY_INDEX, type Database, DatabaseError, kindOf, type Queryable } from './database.ts'
+import { BY_INDEX, type Database, DatabaseError, type Queryable, rolledBack } from './database.ts'
 import { lockFolder } from './folder-lock.ts'
 import { ensureCluster, freshCluster } from './pglite-cluster.ts'
 import { createSession, type Session } from './pglite-session.ts'
@@ -91,10 +91,7 @@ async function runTransaction<T>(session: Session, work: (tx: Queryable) => Prom
   }
   over = true
   const tag = await session.script('commit')
-  if (tag !== 'COMMIT') {
-    const state = '25P02'
-    throw new DatabaseError('a failed statement rolled it all back', kindOf(state), state)
-  }
+  if (tag !== 'COMMIT') throw rolledBack()
   return result
 }
 

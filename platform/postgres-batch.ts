@@ -1,5 +1,5 @@
 import type { FieldDef, PoolClient, Submittable, Connection as Wire } from 'pg'
-import { DatabaseError, kindOf } from './database.ts'
+import { type DatabaseError, failedWithIt } from './database.ts'
 import { decoderOf, encodeValue } from './pg-values.ts'
 
 /**
@@ -60,8 +60,7 @@ export function createStatements(client: PoolClient, options: StatementsOptions)
       const batch = new Batch(begun, prepare)
       begun = []
       try {
-        client.query(batch)
-        await options.awaitAnswer(batch.answer)
+        await options.awaitAnswer(batch.exchange(client))
         batch.settle()
       } catch (error) {
         for (const text of batch.fail(error as DatabaseError)) kept.delete(text)
@@ -122,7 +121,7 @@ class Statement {
  * `callback`: the driver would put a closure with a timer around it, for a time-out that is ours already.
  */
 class Batch implements Submittable {
-  readonly answer: Promise<void>
+  readonly #answer: Promise<void>
   readonly #resolve: () => void
   readonly #reject: (error: Error) => void
   readonly #statements: readonly Statement[]
@@ -132,11 +131,17 @@ class Batch implements Submittable {
 
   constructor(statements: readonly Statement[], prepare: Prepare) {
     const { promise, resolve, reject } = Promise.withResolvers<void>()
-    this.answer = promise
+    this.#answer = promise
     this.#resolve = resolve
     this.#reject = reject
     this.#statements = statements
     this.#prepare = prepare
+  }
+
+  /** Resolves when the server has answered it all, and rejects with what failed. */
+  async exchange(client: PoolClient): Promise<void> {
+    client.query(this)
+    await this.#answer
   }
 
   submit(wire: Wire): void {
@@ -190,13 +195,9 @@ class Batch implements Submittable {
     const failed = isOfStatement ? Math.min(this.#at, this.#statements.length - 1) : 0
     for (const [index, statement] of this.#statements.entries()) {
       if (index < failed) statement.settle()
-      else statement.reject(index > failed && isOfStatement ? passedOver(error) : error)
+      else if (index === failed || !isOfStatement) statement.reject(error)
+      else statement.reject(failedWithIt('a statement before it failed', error))
     }
     return this.#statements.slice(failed).flatMap(({ isNew, text }) => (isNew ? [text] : []))
   }
-}
-
-function passedOver(cause: DatabaseError): DatabaseError {
-  const state = '25P02'
-  return new DatabaseError('a statement before it failed', kindOf(state), state, cause)
 }

@@ -1,5 +1,12 @@
 import { Pool, type PoolClient, DatabaseError as ServerError } from 'pg'
-import { BY_INDEX, type Database, DatabaseError, kindOf, type Queryable } from './database.ts'
+import {
+  BY_INDEX,
+  type Database,
+  DatabaseError,
+  kindOf,
+  type Queryable,
+  rolledBack,
+} from './database.ts'
 import { createStatements, type Statements } from './postgres-batch.ts'
 import { createListener } from './postgres-listener.ts'
 import { type Silence, watchSilence } from './postgres-silence.ts'
@@ -208,10 +215,7 @@ async function runTransaction<T>(connection: Connection, work: (tx: Queryable) =
     throw error
   }
   const { command } = await commit()
-  if (command !== 'COMMIT') {
-    const state = '25P02'
-    throw new DatabaseError('a failed statement rolled it all back', kindOf(state), state)
-  }
+  if (command !== 'COMMIT') throw rolledBack()
   return result
 }
 

@@ -168,7 +168,7 @@ export async function eventually<T>(check: () => Promise<T>, deadlineMs = PATIEN
   }
 }
 
-/** What the ledger says that the account has: the sum of its entries, in whole hundredths. */
-export function sumOf(entries: readonly EntryView[]): number {
+/** Of the entries of an account it is what the ledger says that it has; in whole hundredths. */
+export function sumOf(entries: readonly Pick<EntryView, 'amount'>[]): number {
   return entries.reduce((sum, { amount }) => sum + Math.round(amount * 100), 0) / 100
 }

@@ -41,8 +41,8 @@ export const MESSAGE_MUTANTS: readonly Mutant[] = [
     edits: [
       {
         file: RELAY,
-        find: 'isLookDue ? runtime.turn().then(() => send(at, bus, rows)) : send(at, bus, rows)',
-        replace: 'outbox.takeForBroker(database, ids, [], [], 0).then(() => send(at, bus, rows))',
+        find: '(isLookDue ? runtime.turn().then(sending) : sending())',
+        replace: 'outbox.takeForBroker(database, ids, [], [], 0).then(sending)',
       },
     ],
     seeds: 10,

@@ -1,4 +1,9 @@
-import { type Database, DatabaseError, kindOf, type Queryable } from '../../platform/database.ts'
+import {
+  type Database,
+  DatabaseError,
+  type Queryable,
+  rolledBack,
+} from '../../platform/database.ts'
 import type { Session } from '../../platform/pglite-session.ts'
 import { type Life, laterIn } from './lives.ts'
 import type { Mishap } from './mishaps.ts'
@@ -188,9 +193,7 @@ function createConnection(session: Session) {
       if (holder !== owner) throw new DatabaseError('the connection broke', 'unavailable')
       const tag = await session.script('commit')
       open()
-      if (tag === 'COMMIT') return
-      const state = '25P02'
-      throw new DatabaseError('a failed statement rolled it all back', kindOf(state), state)
+      if (tag !== 'COMMIT') throw rolledBack()
     },
     async rollback(owner: Owner): Promise<void> {
       if (holder !== owner) return
