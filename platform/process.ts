@@ -18,11 +18,12 @@ export interface ProcessOptions {
 export const CLOSE_DEADLINE_MS = 20_000
 
 /**
- * Garbage that has become old may gather to twice the size of what lives. Left to itself V8 has a process that
- * settles a few hundred orders a second collect 10 MB of it every three seconds, and its threads take the
- * processors from everybody for 50 ms each time.
+ * How V8 collects garbage that has become old. It may gather to twice the size of what lives: left to itself V8
+ * has a process that settles a few hundred orders a second collect 10 MB of it every three seconds. And what
+ * lives is marked in small steps between the tasks of the event loop: a thread that marks beside it takes, where
+ * processors are few, one of them from everybody for 50 ms at a stretch.
  */
-const COLLECT_SELDOM = '--heap-growing-percent=200'
+const COLLECTION = '--heap-growing-percent=200 --no-concurrent-marking'
 
 /** One Ctrl-C may arrive twice: from the terminal and, passed on, from npm. */
 const SAME_SIGNAL_MS = 300
@@ -74,7 +75,7 @@ export async function runProcess(
     if (!stopping) stop(1)
   }
 
-  setFlagsFromString(COLLECT_SELDOM)
+  setFlagsFromString(COLLECTION)
   process.on('SIGTERM', onSignal)
   process.on('SIGINT', onSignal)
   process.on('uncaughtException', onFault)
