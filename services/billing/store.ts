@@ -226,7 +226,8 @@ export async function isAnyRequested(db: Queryable): Promise<boolean> {
 
 /**
  * Takes deposits that were requested and did not come back, and sets their next time. As with
- * orders, one whose last request still waits in the outbox is only put off.
+ * orders, one whose last request still waits in the outbox is only put off, and each is found by its
+ * id, however the statement was planned.
  */
 export function takeDepositsToAsk(
   tx: Queryable,
@@ -245,10 +246,11 @@ export function takeDepositsToAsk(
      put_off as (
        update billing.deposit d set asked = d.asked + 1,
          ask_at = $1::timestamptz + (least($3::float8, $2::float8 * power(2, least(d.asked, 20))) - $2::float8) * interval '1 millisecond'
-       from due where d.id = due.id),
-     waiting as (select min(created) as oldest from billing.outbox where carrier = 'broker')
+       where d.id = any(array(select id from due))),
+     waiting as (
+       select (select created from billing.outbox where carrier = 'broker' order by id limit 1) as oldest)
      select ${DEPOSIT} from billing.deposit join due using (id), waiting
-     where oldest is null or requested < oldest`,
+     where id = any(array(select id from due)) and (oldest is null or requested < oldest)`,
     [new Date(now), askAfterMs, maxAskAfterMs, limit],
   )
 }

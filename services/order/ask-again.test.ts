@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
 import { createOutbox, LANES } from '../../messaging/outbox.ts'
+import type { Queryable } from '../../platform/database.ts'
 import { migrate } from '../../platform/migrate.ts'
 import { openTestDatabase } from '../../tests/backends.ts'
 import { SCHEMA } from './migrations/001-initial.ts'
@@ -18,20 +19,24 @@ await migrate(database, SCHEMA, MIGRATIONS)
 after(() => database.close())
 const outbox = createOutbox(SCHEMA)
 
+const newOrder = (): Order => ({
+  id: crypto.randomUUID(),
+  profileId: crypto.randomUUID(),
+  productQuantity: 1,
+  priceMinor: 6_500n,
+  style: 'events',
+  state: 'PENDING',
+  reason: null,
+  idempotencyKey: null,
+})
+const place = (tx: Queryable, orders: number, now: number) =>
+  insertOrders(tx, Array.from({ length: orders }, newOrder), {
+    ...{ now, askAt: now + ASK_AFTER_MS, deadline: now + 900_000 },
+  })
+
 test('an order is not asked for again while its last request still waits in the outbox', async () => {
-  const order: Order = {
-    id: crypto.randomUUID(),
-    profileId: crypto.randomUUID(),
-    productQuantity: 1,
-    priceMinor: 6_500n,
-    style: 'events',
-    state: 'PENDING',
-    reason: null,
-    idempotencyKey: null,
-  }
   let now = Date.now()
-  const times = { now, askAt: now + ASK_AFTER_MS, deadline: now + 900_000 }
-  await database.transaction((tx) => insertOrders(tx, [order], times))
+  await database.transaction((tx) => place(tx, 1, now))
 
   /** What a look does after so long: returns how many orders it asked for. */
   const lookAfter = async (waitMs: number) => {
@@ -57,4 +62,26 @@ test('an order is not asked for again while its last request still waits in the 
   assert.equal(await deliverAll(), 1)
   assert.equal(await lookAfter(60_000), 1)
   assert.equal(await deliverAll(), 1)
+})
+
+test('of many orders that wait only those that are due are read, planned when there were few', async () => {
+  const now = Date.now()
+  const limit = 20
+  const take = (tx: Queryable, at: number) =>
+    takeOrdersToAsk(tx, at, ASK_AFTER_MS, MAX_ASK_AFTER_MS, limit)
+  const readOf = async (tx: Queryable) => {
+    const [row] = await tx.query<{ rows: bigint }>(
+      `select pg_stat_get_xact_tuples_fetched('orders.orders_pkey'::regclass)
+         + pg_stat_get_xact_tuples_fetched('orders.watch_pkey'::regclass) as rows`,
+    )
+    return row!.rows
+  }
+  await database.transaction((tx) => place(tx, 50, now))
+  await database.transaction(async (tx) => {
+    for (let tries = 0; tries < 10; tries += 1) await take(tx, now)
+    await place(tx, 2_000, now)
+    const before = await readOf(tx)
+    assert.equal((await take(tx, now + ASK_AFTER_MS)).length, limit)
+    assert.equal((await readOf(tx)) - before, 2n * BigInt(limit))
+  })
 })

@@ -220,8 +220,12 @@ export async function confirmVoids(tx: Queryable, orderIds: readonly string[]): 
 /**
  * Orders whose time to ask billing again has come: PENDING ones for their payment, CANCELED ones for
  * their void. Sets their next time, later each time. What was asked for and still waits in the outbox
- * is not asked for once more: it is put off as well, which the comparison with the outbox's oldest
+ * is not asked for once more: it is put off as well, which the comparison with the outbox's first
  * row decides without a look at every row.
+ *
+ * Each of these rows is found by its id, which an array makes sure of: planned as a join while the
+ * tables were small, this read them from end to end, or once for each order that was due, and after an
+ * outage the locks that it held meanwhile kept orders from being settled, for a minute.
  */
 export async function takeOrdersToAsk(
   tx: Queryable,
@@ -245,10 +249,12 @@ with due as (
 put_off as (
   update ${watch} w set asked = asked + 1,
     ask_at = $1::timestamptz + least($3::float8, $2::float8 * power(2, least(asked, 20))) * interval '1 millisecond'
-  where w.order_id in (select order_id from due)),
-waiting as (select carrier, min(created) as oldest from orders.outbox group by carrier)
+  where w.order_id = any(array(select order_id from due))),
+waiting as (
+  select carrier, (select created from orders.outbox o where o.carrier = c.carrier order by id limit 1) as oldest
+  from (values ('broker'), ('http')) as c (carrier))
 select ${COLUMNS}, traceparent, tracestate from orders.orders o join due on id = order_id
-where state = $5 and not exists (
+where id = any(array(select order_id from due)) and state = $5 and not exists (
   select from waiting
   where carrier = case style when 'events' then 'broker' else 'http' end
     and oldest <= requested)`
