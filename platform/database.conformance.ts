@@ -219,6 +219,36 @@ function describeTransactions({ schema, database }: Context): void {
     assert.deepEqual((await ended([18])).flat(), [{ id: 18 }])
   })
 
+  test('what is checked at the commit can still undo a transaction that has begun its last statements', async () => {
+    await database().script(
+      `create table ${schema}.late (id integer unique deferrable initially deferred)`,
+    )
+    const insert = (ids: readonly number[]) =>
+      database().transaction(async (tx) => {
+        const written = Promise.all(
+          ids.map((id) => tx.query(`insert into ${schema}.late values ($1)`, [id])),
+        )
+        tx.last?.()
+        await written
+      })
+    await assert.rejects(insert([1, 1]), { name: 'DatabaseError', sqlState: '23505' })
+    await insert([1])
+    assert.deepEqual(await database().query(`select id from ${schema}.late`), [{ id: 1 }])
+  })
+
+  test('a transaction that has begun its last statements and swallows a failure rejects', async () => {
+    const attempt = database().transaction(async (tx) => {
+      const written = [
+        tx.query(`insert into ${schema}.item values (20, 5)`),
+        tx.query('select 1 / 0'),
+      ]
+      tx.last?.()
+      await Promise.allSettled(written)
+    })
+    await assert.rejects(attempt, { name: 'DatabaseError', sqlState: '25P02' })
+    assert.equal(await amountOf(20), undefined)
+  })
+
   test('twenty transactions on one row at once all take effect', async () => {
     const increment = () =>
       database().transaction(async (tx) => {
