@@ -24,7 +24,7 @@ export const OUTAGE_BENCHES: readonly Bench[] = [
   },
   {
     name: 'recovery',
-    ours: 'p99 from POST to APPROVED in the minute after an outage of the broker was caught up with',
+    ours: 'p99 from POST to APPROVED in a minute after an outage of the broker, when the new one is as warm as the old',
     reference: 'the same in the minute before it',
     unit: 'ms',
     reach: 1.2,
@@ -44,7 +44,10 @@ const BACKLOG_LIMIT_MS = 300_000
 const SHARE_OF_SATURATION = 0.1
 const MINUTE = { beforeSeconds: 60, outageSeconds: 180, afterSeconds: 60 }
 const QUICK_MINUTE = { beforeSeconds: 10, outageSeconds: 15, afterSeconds: 10 }
-/** The minute before the outage is to be as warm as the one after it. */
+/**
+ * The broker that comes back is as cold as the first one was: what compiles its code takes from everybody for
+ * more than a minute. So the minutes before and after come as long after its start as each other.
+ */
 const WARM_UP_SECONDS = 90
 const QUICK_WARM_UP_SECONDS = 10
 
@@ -102,6 +105,7 @@ async function openRecovery(stack: BenchStack, pace: Pace): Promise<Contest> {
   const accounts = accountIds(EVENTS.accounts)
   const perSecond = saturation * SHARE_OF_SATURATION
   const { beforeSeconds, outageSeconds, afterSeconds } = pace.quick ? QUICK_MINUTE : MINUTE
+  const warmUpSeconds = pace.quick ? QUICK_WARM_UP_SECONDS : WARM_UP_SECONDS
 
   async function come(seconds: number, waits: boolean): Promise<PacedResult> {
     const result = await customers.run({
@@ -117,7 +121,7 @@ async function openRecovery(stack: BenchStack, pace: Pace): Promise<Contest> {
   }
 
   await openBooks(stack.urls, EVENTS.accounts)
-  await come(pace.quick ? QUICK_WARM_UP_SECONDS : WARM_UP_SECONDS, true)
+  await come(warmUpSeconds, true)
   let before: Run
   return {
     async ours() {
@@ -132,6 +136,7 @@ async function openRecovery(stack: BenchStack, pace: Pace): Promise<Contest> {
       await settledUntil(stack.urls, back, SETTLE_LIMIT_MS)
       const caughtUpSeconds = (Date.now() - back.getTime()) / 1_000
       const straight = inPercentiles(await meanwhile)
+      await come(warmUpSeconds - afterSeconds, false)
       const after = inPercentiles(await come(afterSeconds, true))
       return {
         ...after,
