@@ -85,7 +85,6 @@ class Statement {
   readonly values: (string | null)[]
   readonly resolve: (answer: Answer) => void
   readonly reject: (error: unknown) => void
-  /** Undefined where it was not sent. */
   prepared: Prepared | undefined
   isNew = false
   readonly rows: (string | null)[][] = []
@@ -104,7 +103,7 @@ class Statement {
   }
 
   settle(): void {
-    const columns = this.prepared?.columns ?? []
+    const { columns } = this.prepared!
     const toRow = (fields: readonly (string | null)[]) => {
       const row: Record<string, unknown> = {}
       for (const [index, { name, decode }] of columns.entries()) {
@@ -115,29 +114,20 @@ class Statement {
     }
     this.resolve({ rows: this.rows.map(toRow), command: this.command })
   }
-
-  /** What the server answers to the commit of a transaction that failed. */
-  undo(): void {
-    this.command = 'ROLLBACK'
-    this.settle()
-  }
 }
 
 /**
  * What the driver calls with the messages of the server, in their order, until it is ready again. It has no
  * `callback`: the driver would put a closure with a timer around it, for a time-out that is ours already.
- * To the server all up to a Sync is one transaction where none is open: if a batch holds a whole one, its
- * `begin` and `commit` stay here.
  */
 class Batch implements Submittable {
   readonly #answer: Promise<void>
   readonly #resolve: () => void
   readonly #reject: (error: Error) => void
   readonly #statements: readonly Statement[]
-  readonly #isTransaction: boolean
   readonly #prepare: Prepare
   /** The statement whose answer comes. */
-  #at: number
+  #at = 0
 
   constructor(statements: readonly Statement[], prepare: Prepare) {
     const { promise, resolve, reject } = Promise.withResolvers<void>()
@@ -145,9 +135,7 @@ class Batch implements Submittable {
     this.#resolve = resolve
     this.#reject = reject
     this.#statements = statements
-    this.#isTransaction = statements[0]?.text === 'begin' && statements.at(-1)?.text === 'commit'
     this.#prepare = prepare
-    this.#at = this.#isTransaction ? 1 : 0
   }
 
   /** Resolves when the server has answered it all, and rejects with what failed. */
@@ -158,8 +146,7 @@ class Batch implements Submittable {
 
   submit(wire: Wire): void {
     wire.stream.cork()
-    const sent = this.#isTransaction ? this.#statements.slice(1, -1) : this.#statements
-    for (const statement of sent) {
+    for (const statement of this.#statements) {
       const { prepared, isNew } = this.#prepare(statement.text)
       const { name } = prepared
       statement.prepared = prepared
@@ -198,7 +185,6 @@ class Batch implements Submittable {
   }
 
   settle(): void {
-    if (this.#isTransaction) this.#statements.at(-1)!.command = 'COMMIT'
     for (const statement of this.#statements) statement.settle()
   }
 
@@ -206,12 +192,10 @@ class Batch implements Submittable {
   fail(error: DatabaseError): string[] {
     // Without a code it is the connection's fault, and nothing is known of any.
     const isOfStatement = error.sqlState !== undefined
-    const last = this.#statements.length - 1
-    const failed = isOfStatement ? Math.min(this.#at, last) : 0
+    const failed = isOfStatement ? Math.min(this.#at, this.#statements.length - 1) : 0
     for (const [index, statement] of this.#statements.entries()) {
       if (index < failed) statement.settle()
       else if (index === failed || !isOfStatement) statement.reject(error)
-      else if (index === last && this.#isTransaction) statement.undo()
       else statement.reject(failedWithIt('a statement before it failed', error))
     }
     return this.#statements.slice(failed).flatMap(({ isNew, text }) => (isNew ? [text] : []))

@@ -23,6 +23,8 @@ export function createListener(options: ListenerOptions): Listener {
   const callbacks = new Map<string, Set<() => void>>()
   let closed = false
   let client: Client | undefined
+  /** The client, once it listens to all that was asked for while it connected. */
+  let ready: Client | undefined
   let retry: NodeJS.Timeout | undefined
   let failures = 0
 
@@ -45,7 +47,9 @@ export function createListener(options: ListenerOptions): Listener {
     next.on('end', () => lost(next, new Error('the connection ended')))
     try {
       await next.connect()
+      // What is asked for meanwhile comes to the end of the map.
       for (const channel of callbacks.keys()) await next.query(`listen ${quoted(channel)}`)
+      ready = next
       failures = 0
       // What was notified while nobody listened is not told again.
       callAll()
@@ -57,6 +61,7 @@ export function createListener(options: ListenerOptions): Listener {
   function lost(broken: Client, error: Error): void {
     if (closed || client !== broken) return
     client = undefined
+    ready = undefined
     options.onError(error)
     broken.end().catch(() => undefined)
     const waitMs = backoffMs(failures, RECONNECT_BASE_MS, RECONNECT_MAX_MS, Math.random())
@@ -69,7 +74,7 @@ export function createListener(options: ListenerOptions): Listener {
       const others = callbacks.get(channel)
       callbacks.set(channel, (others ?? new Set()).add(onNotify))
       if (client === undefined && retry === undefined) void connect()
-      else if (!others) client?.query(`listen ${quoted(channel)}`).catch(() => undefined)
+      else if (!others) ready?.query(`listen ${quoted(channel)}`).catch(() => undefined)
       return () => {
         callbacks.get(channel)?.delete(onNotify)
       }

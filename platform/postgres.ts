@@ -201,9 +201,11 @@ async function runTransaction<T>(connection: Connection, work: (tx: Queryable) =
   }
   // It goes out with the first statements: nothing but the loss of the connection can make it fail.
   const begun = connection.run('begin')
-  let result: T
   try {
-    ;[result] = await Promise.all([work(tx), begun])
+    const [result] = await Promise.all([work(tx), begun])
+    const { command } = await commit()
+    if (command !== 'COMMIT') throw rolledBack()
+    return result
   } catch (error) {
     over = true
     // A commit that went out behind a statement that failed was passed over.
@@ -214,9 +216,6 @@ async function runTransaction<T>(connection: Connection, work: (tx: Queryable) =
     if (!hasEnded && !connection.broken()) await connection.run('rollback').catch(connection.giveUp)
     throw error
   }
-  const { command } = await commit()
-  if (command !== 'COMMIT') throw rolledBack()
-  return result
 }
 
 function statementError(cause: Error): DatabaseError {
