@@ -29,10 +29,10 @@ const newOrder = (): Order => ({
   reason: null,
   idempotencyKey: null,
 })
-const place = (tx: Queryable, orders: number, now: number) =>
-  insertOrders(tx, Array.from({ length: orders }, newOrder), {
-    ...{ now, askAt: now + ASK_AFTER_MS, deadline: now + 900_000 },
-  })
+const place = (tx: Queryable, orders: number, now: number) => {
+  const times = { now, askAt: now + ASK_AFTER_MS, deadline: now + 900_000 }
+  return insertOrders(tx, Array.from({ length: orders }, newOrder), times)
+}
 
 test('an order is not asked for again while its last request still waits in the outbox', async () => {
   let now = Date.now()

@@ -46,7 +46,7 @@ const MINUTE = { beforeSeconds: 60, outageSeconds: 180, afterSeconds: 60 }
 const QUICK_MINUTE = { beforeSeconds: 10, outageSeconds: 15, afterSeconds: 10 }
 /**
  * The broker that comes back is as cold as the first one was: what compiles its code takes from everybody for
- * more than a minute. So the minutes before and after come as long after its start as each other.
+ * more than a minute. So each of the two minutes begins when its broker has run for at least so long.
  */
 const WARM_UP_SECONDS = 90
 const QUICK_WARM_UP_SECONDS = 10
