@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { after, describe, test } from 'node:test'
+import type { Queryable } from '../platform/database.ts'
 import { migrate } from '../platform/migrate.ts'
 import { openTestDatabase } from '../tests/backends.ts'
 import {
@@ -8,6 +9,7 @@ import {
   LANES,
   laneOf,
   type OutboxMessage,
+  outboxKeyExpression,
   outboxTables,
 } from './outbox.ts'
 
@@ -22,7 +24,8 @@ let schemas = 0
 async function setUp() {
   schemas += 1
   const schema = `outbox_${schemas}`
-  await migrate(database, schema, [{ id: 1, name: 'initial', sql: outboxTables(schema) }])
+  const sql = outboxTables(schema) + outboxKeyExpression(schema)
+  await migrate(database, schema, [{ id: 1, name: 'initial', sql }])
   const outbox = createOutbox(schema)
   const put = (messages: readonly OutboxMessage[]) =>
     database.transaction((tx) => outbox.enqueue(tx, messages, now))
@@ -32,7 +35,7 @@ async function setUp() {
   ) => outbox.takeCalls(database, 'http', tried, lanes, busy, at, limit)
   const takeForBroker = (acknowledged: readonly bigint[] = [], limit = 100, lanes = allLanes) =>
     outbox.takeForBroker(database, acknowledged, [], lanes, limit)
-  return { outbox, put, take, takeForBroker }
+  return { schema, outbox, put, take, takeForBroker }
 }
 
 const message = (eventId: string, key = 'k', carrier: Carrier = 'http'): OutboxMessage => ({
@@ -121,6 +124,39 @@ describe('rows for the broker', () => {
     assert.deepEqual(names(await takeForBroker([], 2)), ['1', '2'])
     assert.deepEqual(names(await takeForBroker(ids(first))), ['3', '4'])
     assert.deepEqual(names(await takeForBroker()), ['3', '4'])
+  })
+})
+
+describe('an outbox that PostgreSQL has counted as empty', () => {
+  const many = Array.from({ length: 200 }, (_, n) => `key-${n}`)
+
+  /** How often it is looked up in each index while `work` runs. */
+  async function lookUps(schema: string, work: (tx: Queryable) => Promise<unknown>) {
+    const scans = `select pg_stat_get_xact_numscans('${schema}.outbox_pkey'::regclass)::integer as by_id,
+      pg_stat_get_xact_numscans('${schema}.outbox_key'::regclass)::integer as by_key`
+    return database.transaction(async (tx) => {
+      const [before] = await tx.query<{ by_id: number; by_key: number }>(scans)
+      await work(tx)
+      const [after] = await tx.query<{ by_id: number; by_key: number }>(scans)
+      return { byId: after!.by_id - before!.by_id, byKey: after!.by_key - before!.by_key }
+    })
+  }
+
+  test('finds rows by their ids, and older ones of their keys by these', async () => {
+    const { schema, outbox, put, takeForBroker } = await setUp()
+    await put(many.map((key) => message(key, key, 'broker')))
+    await takeForBroker(ids(await takeForBroker([], many.length)))
+    await database.script(`vacuum analyze ${schema}.outbox`)
+    const messages = many.map((key) => message(key, key, 'broker'))
+    assert.deepEqual(await lookUps(schema, (tx) => outbox.enqueue(tx, messages, now)), {
+      byId: 0,
+      byKey: many.length,
+    })
+    const acknowledged = ids(await takeForBroker([], many.length))
+    const removed = await lookUps(schema, (tx) =>
+      outbox.takeForBroker(tx, acknowledged, [], allLanes, 100),
+    )
+    assert.equal(removed.byKey, 0)
   })
 })
 

@@ -87,6 +87,18 @@ create index outbox_key on ${schema}.outbox (carrier, key, id);
 `
 }
 
+/**
+ * What came after that: an index in which nothing can be looked up but a key. While PostgreSQL thought an
+ * outbox empty, as it mostly is, it found rows by their ids in the index by key, which it read from end to
+ * end for each of them.
+ */
+export function outboxKeyExpression(schema: string): string {
+  return `
+drop index ${schema}.outbox_key;
+create index outbox_key on ${schema}.outbox ((carrier || ':' || key), (id + 0));
+`
+}
+
 interface StoredRow {
   id: bigint
   destination: string
@@ -127,6 +139,9 @@ export type Outbox = ReturnType<typeof createOutbox>
 /** The statements of one service's outbox. */
 export function createOutbox(schema: string) {
   const columns = 'id, destination, key, event_id, body, headers, attempts'
+  // In the words of the index by key, so that it is looked up there and nowhere else.
+  const olderOfKey = (carrier: string, row: string) =>
+    `(p.carrier || ':' || p.key) = (${carrier} || ':' || ${row}.key) and (p.id + 0) < ${row}.id`
   const insert = `
 insert into ${schema}.outbox
   (carrier, lane, destination, key, event_id, body, headers, created, due)
@@ -136,7 +151,7 @@ from unnest($1::text[], $2::smallint[], $3::text[], $4::text[], $5::text[], $6::
 order by place
 returning id, not exists (
   select from ${schema}.outbox p
-  where p.carrier = outbox.carrier and p.key = outbox.key and p.id < outbox.id) as is_first`
+  where ${olderOfKey('outbox.carrier', 'outbox')}) as is_first`
   // That delivered rows are gone need not survive the server: they would be sent again, as after any
   // crash in between, and are known by their ids. So nobody waits for the disk.
   const hasty = `(select set_config('synchronous_commit', 'off', true)) = 'off'`
@@ -159,7 +174,7 @@ where carrier = $1 and lane = any($6::smallint[]) and due <= $7 and key <> all($
   and id not in (select unnest($2::bigint[])) ${isHasty ? `and ${hasty}` : ''}
   and not exists (
     select from ${schema}.outbox p
-    where p.carrier = $1 and p.key = o.key and p.id < o.id and p.due > $7)
+    where ${olderOfKey('$1', 'o')} and p.due > $7)
 order by id limit $9`
   const take = { http: takeCalls(true), letter: takeCalls(false) }
   const hurry = `update ${schema}.outbox set due = $2 where carrier = $1 and due > $2`

@@ -6,7 +6,7 @@ import {
   type Delivery,
   type OutboxMessage,
   type OutboxRow,
-  outboxKeyIndex,
+  outboxKeyExpression,
   outboxTables,
 } from '../messaging/outbox.ts'
 import { type Relay, type RelayOptions, startRelay } from '../messaging/relay.ts'
@@ -26,7 +26,7 @@ export async function openRelays() {
     schemas += 1
     const schema = `relay_${schemas}`
     const letters = deadLetterTable(schema) + deadLetterReplayColumns(schema)
-    const sql = outboxTables(schema) + outboxKeyIndex(schema) + letters
+    const sql = outboxTables(schema) + outboxKeyExpression(schema) + letters
     await migrate(database, schema, [{ id: 1, name: 'initial', sql }])
     const outbox = createOutbox(schema)
     const clock = createClock({ frozen: true })

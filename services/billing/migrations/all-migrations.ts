@@ -1,6 +1,7 @@
 import { migrations } from './001-initial.ts'
 import { deadLetterReplay } from './002-dead-letter-replay.ts'
 import { outboxKey } from './003-outbox-key.ts'
+import { outboxKeyExpressionIndex } from './004-outbox-key-expression.ts'
 
 /** In the order in which they are made. */
-export const MIGRATIONS = [...migrations, deadLetterReplay, outboxKey]
+export const MIGRATIONS = [...migrations, deadLetterReplay, outboxKey, outboxKeyExpressionIndex]

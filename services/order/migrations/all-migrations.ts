@@ -3,6 +3,14 @@ import { deadLetterReplay } from './002-dead-letter-replay.ts'
 import { watchTrace } from './003-watch-trace.ts'
 import { voidWatch } from './004-void-watch.ts'
 import { outboxKey } from './005-outbox-key.ts'
+import { outboxKeyExpressionIndex } from './006-outbox-key-expression.ts'
 
 /** In the order in which they are made. */
-export const MIGRATIONS = [...migrations, deadLetterReplay, watchTrace, voidWatch, outboxKey]
+export const MIGRATIONS = [
+  ...migrations,
+  deadLetterReplay,
+  watchTrace,
+  voidWatch,
+  outboxKey,
+  outboxKeyExpressionIndex,
+]

@@ -1,0 +1,9 @@
+import { outboxKeyExpression } from '../../../messaging/outbox.ts'
+import type { Migration } from '../../../platform/migrate.ts'
+import { SCHEMA } from './001-initial.ts'
+
+export const outboxKeyExpressionIndex: Migration = {
+  id: 4,
+  name: 'outbox key expression',
+  sql: outboxKeyExpression(SCHEMA),
+}
