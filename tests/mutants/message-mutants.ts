@@ -122,9 +122,7 @@ export const MESSAGE_MUTANTS: readonly Mutant[] = [
   {
     name: 'postponed row does not hold its key',
     breaks: 'A row leaves although an older one of its key waits for another try.',
-    edits: [
-      { file: OUTBOX, find: ' and p.due > $7)', replace: ' and false)' },
-    ],
+    edits: [{ file: OUTBOX, find: ' and p.due > $7)', replace: ' and false)' }],
     seeds: 30,
     styles: ['http'],
     profile: 'network',
