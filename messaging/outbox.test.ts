@@ -135,10 +135,11 @@ describe('an outbox that PostgreSQL has counted as empty', () => {
     const scans = `select pg_stat_get_xact_numscans('${schema}.outbox_pkey'::regclass)::integer as by_id,
       pg_stat_get_xact_numscans('${schema}.outbox_key'::regclass)::integer as by_key`
     return database.transaction(async (tx) => {
-      const [before] = await tx.query<{ by_id: number; by_key: number }>(scans)
+      const count = async () => (await tx.query<{ by_id: number; by_key: number }>(scans))[0]!
+      const before = await count()
       await work(tx)
-      const [after] = await tx.query<{ by_id: number; by_key: number }>(scans)
-      return { byId: after!.by_id - before!.by_id, byKey: after!.by_key - before!.by_key }
+      const after = await count()
+      return { byId: after.by_id - before.by_id, byKey: after.by_key - before.by_key }
     })
   }
 

@@ -20,10 +20,10 @@ export const CLOSE_DEADLINE_MS = 20_000
 /**
  * How V8 collects garbage that has become old. It may gather to twice the size of what lives: left to itself V8
  * has a process that settles a few hundred orders a second collect 10 MB of it every three seconds. And what
- * lives, some tens of megabytes, is marked in one pause of 30 ms, by all threads together. A thread that marks
+ * lives, some tens of megabytes, is marked in one pause of 30 to 50 ms, by all threads together. A thread that marks
  * beside the event loop takes, where processors are few, one of them from everybody for 50 ms at a stretch.
  * Marking in steps between its tasks takes seconds, and all that is promoted meanwhile stays, with what hangs on
- * it: five times as much becomes old, and each collection of young garbage takes twice as long.
+ * it: six times as much becomes old, and each collection of young garbage takes twice as long.
  */
 const COLLECTION = '--heap-growing-percent=200 --no-incremental-marking'
 

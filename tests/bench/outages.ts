@@ -46,8 +46,8 @@ const MINUTE = { beforeSeconds: 60, outageSeconds: 180, afterSeconds: 60 }
 const QUICK_MINUTE = { beforeSeconds: 10, outageSeconds: 15, afterSeconds: 10 }
 /**
  * The broker that comes back is as cold as the first one was: what compiles its code takes from everybody for
- * two minutes and more. So each of the two minutes begins when its broker has run for exactly so long; the one
- * before the outage is of a broker that was just started anew.
+ * about two minutes. So each of the two minutes begins when its broker has run for so long; the one before the
+ * outage is of a broker that was started anew for it.
  */
 const WARM_UP_SECONDS = 90
 const QUICK_WARM_UP_SECONDS = 10
@@ -133,7 +133,7 @@ async function openRecovery(stack: BenchStack, pace: Pace): Promise<Contest> {
       await come(outageSeconds, false)
       await stack.kafka.start()
       const back = new Date()
-      // Customers come meanwhile as before, and are not asked how long it took them.
+      // Customers come meanwhile as before, and do not wait for their outcomes.
       const meanwhile = come(afterSeconds, false)
       await settledUntil(stack.urls, back, SETTLE_LIMIT_MS)
       const caughtUpSeconds = (Date.now() - back.getTime()) / 1_000

@@ -66,7 +66,7 @@ export function sectionOf(outcomes: readonly Outcome[], at: Circumstances): stri
     compared.join('\n'),
     ...(costs.length > 0
       ? [
-          'What else was seen: CPU milliseconds per order, unless it says what else; `all` is all processes, ' +
+          'What else was seen: CPU milliseconds per order, unless it says otherwise; `all` is all processes, ' +
             'and `load` the customers, who are no part of it:',
           costs.join('\n'),
         ]
