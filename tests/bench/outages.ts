@@ -2,12 +2,11 @@ import { SERVICES, type ServiceName } from '../../tools/stack-options.ts'
 import { PATHS } from '../../tools/stack-services.ts'
 import { until } from '../../tools/until.ts'
 import type { BenchStack, Running } from './bench-stack.ts'
-import { accountIds, assertBooks, markBooks, openBooks, settled, settledUntil } from './books.ts'
+import { assertBooks, markBooks, openBooks, settled, settledUntil } from './books.ts'
 import type { Bench, Contest, Pace, Run } from './contest.ts'
 import { EVENTS, openShop, SETTLE_LIMIT_MS } from './flow.ts'
-import { startMeasured } from './measured-process.ts'
-import type { PacedLoad, PacedResult } from './paced-load.ts'
 import { percentile } from './statistics.ts'
+import { openSteady } from './steady.ts'
 
 /** What a broker that was away leaves behind: work that waits, and whether customers still feel it. */
 export const OUTAGE_BENCHES: readonly Bench[] = [
@@ -40,10 +39,10 @@ const BACKLOG_ORDERS = 100_000
 const QUICK_BACKLOG_ORDERS = 20_000
 const ACCEPT_LIMIT_SECONDS = 180
 const BACKLOG_LIMIT_MS = 300_000
-/** Of what the services can take. */
-const SHARE_OF_SATURATION = 0.1
-const MINUTE = { beforeSeconds: 60, outageSeconds: 180, afterSeconds: 60 }
-const QUICK_MINUTE = { beforeSeconds: 10, outageSeconds: 15, afterSeconds: 10 }
+const MINUTE = { seconds: 60, outageSeconds: 180 }
+const QUICK_MINUTE = { seconds: 10, outageSeconds: 15 }
+/** How long it is waited for a minute of quiet seconds. */
+const MOST_TIMES_AS_LONG = 4
 /**
  * The broker that comes back is as cold as the first one was: what compiles its code takes from everybody for
  * about two minutes. So each of the two minutes begins when its broker has run for so long; the one before the
@@ -97,29 +96,10 @@ async function readToTheEnd(urls: Running['urls']): Promise<void> {
 }
 
 async function openRecovery(stack: BenchStack, pace: Pace): Promise<Contest> {
-  const shop = await openShop(stack)
-  await openBooks(stack.urls, EVENTS.accounts)
-  const { figure: saturation } = await shop.settle(EVENTS, pace.seconds)
-  await shop.close()
-  const customers = await startMeasured<PacedLoad, PacedResult>('paced-load.ts')
-  const { urls } = await stack.serve(SERVICES)
-  const accounts = accountIds(EVENTS.accounts)
-  const perSecond = saturation * SHARE_OF_SATURATION
-  const { beforeSeconds, outageSeconds, afterSeconds } = pace.quick ? QUICK_MINUTE : MINUTE
+  const steady = await openSteady(stack, pace)
+  const { seconds, outageSeconds } = pace.quick ? QUICK_MINUTE : MINUTE
   const warmUpSeconds = pace.quick ? QUICK_WARM_UP_SECONDS : WARM_UP_SECONDS
-
-  async function come(seconds: number, waits: boolean): Promise<PacedResult> {
-    const result = await customers.run({
-      url: urls.order,
-      style: 'events',
-      perSecond,
-      seconds,
-      accounts,
-      waits,
-    })
-    if (result.failed > 0) throw new Error(`${result.failed} orders failed`)
-    return result
-  }
+  const minute = { seconds, mostSeconds: seconds * MOST_TIMES_AS_LONG, waits: true }
 
   let before: Run
   return {
@@ -127,28 +107,36 @@ async function openRecovery(stack: BenchStack, pace: Pace): Promise<Contest> {
       await openBooks(stack.urls, EVENTS.accounts)
       await stack.kafka.kill()
       await stack.kafka.start()
-      await come(warmUpSeconds, true)
-      before = { figure: p99((await come(beforeSeconds, true)).approvedMs) }
+      await steady.come({ seconds: warmUpSeconds, waits: true })
+      const old = (await steady.come(minute)).approved
+      before = { figure: p99(old.tookMs) }
       await stack.kafka.kill()
-      await come(outageSeconds, false)
+      await steady.come({ seconds: outageSeconds, waits: false })
       await stack.kafka.start()
       const back = new Date()
       // Customers come meanwhile as before, and do not wait for their outcomes.
-      const meanwhile = come(afterSeconds, false)
+      const meanwhile = steady.come({ seconds, waits: false })
       await settledUntil(stack.urls, back, SETTLE_LIMIT_MS)
       const caughtUpSeconds = (Date.now() - back.getTime()) / 1_000
       const { answeredMs } = await meanwhile
-      await come(warmUpSeconds - afterSeconds, false)
+      await steady.come({ seconds: warmUpSeconds - seconds, waits: false })
+      const anew = (await steady.come(minute)).approved
       return {
-        figure: p99((await come(afterSeconds, true)).approvedMs),
+        figure: p99(anew.tookMs),
         costs: {
           'seconds until caught up': caughtUpSeconds,
           'milliseconds until answered meanwhile, p99': p99(answeredMs),
+          'milliseconds of p50 before': percentile(old.tookMs, 0.5),
+          'milliseconds of p50 after': percentile(anew.tookMs, 0.5),
+          'seconds until quiet before': old.lastedSeconds,
+          'seconds until quiet after': anew.lastedSeconds,
+          'percent stolen before': old.stolenShare * 100,
+          'percent stolen after': anew.stolenShare * 100,
         },
       }
     },
     reference: async () => before,
-    close: customers.close,
+    close: steady.close,
   }
 }
 

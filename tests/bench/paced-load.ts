@@ -1,26 +1,26 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { InteractionStyle } from '../../contracts/style.ts'
 import { openConnections } from './connections.ts'
+import { openSpan, type Quietest, type Span, type Timed } from './quiet-seconds.ts'
 
 /**
  * Customers who come at a steady rate, whether those before them are served or not, order
  * and wait for the outcome of their order. A process of its own.
  */
-export interface PacedLoad {
+export interface PacedLoad extends Span {
   readonly url: string
   readonly style: InteractionStyle
   readonly perSecond: number
-  readonly seconds: number
   readonly accounts: readonly string[]
   /** Whether they wait for the outcome; while it cannot come they need not. */
   readonly waits: boolean
 }
 
 export interface PacedResult {
-  /** From the request until 201. */
+  /** From the request until 201, of all. */
   readonly answeredMs: readonly number[]
-  /** From the request until the customer knows that it is APPROVED. */
-  readonly approvedMs: readonly number[]
+  /** From the request until the customer knows that it is APPROVED, in the seconds that count. */
+  readonly approved: Quietest
   readonly failed: number
 }
 
@@ -30,7 +30,7 @@ const MOST_LOOKS = 40
 export async function applyPacedLoad(load: PacedLoad): Promise<PacedResult> {
   const connections = openConnections(load.url)
   const answeredMs: number[] = []
-  const approvedMs: number[] = []
+  const approved: Timed[] = []
   let failed = 0
   const customers: Promise<void>[] = []
 
@@ -50,15 +50,18 @@ export async function applyPacedLoad(load: PacedLoad): Promise<PacedResult> {
         `prefer: wait=${WAIT_SECONDS}`,
       ])
       const { state } = JSON.parse(seen.body) as { state: string }
-      if (state === 'APPROVED') return void approvedMs.push(performance.now() - begunMs)
+      if (state === 'APPROVED') {
+        approved.push({ begunMs, tookMs: performance.now() - begunMs })
+        return
+      }
     }
     if (load.waits) throw new Error('an order is not approved')
   }
 
   const begunMs = performance.now()
-  for (let sent = 0; ; sent += 1) {
+  const span = openSpan(load)
+  for (let sent = 0; !span.isOver(); sent += 1) {
     const dueMs = (sent * 1_000) / load.perSecond
-    if (dueMs >= load.seconds * 1_000) break
     const earlyMs = begunMs + dueMs - performance.now()
     if (earlyMs > 1) await sleep(earlyMs)
     const account = load.accounts[sent % load.accounts.length]!
@@ -70,7 +73,7 @@ export async function applyPacedLoad(load: PacedLoad): Promise<PacedResult> {
   }
   await Promise.all(customers)
   connections.close()
-  return { answeredMs, approvedMs, failed }
+  return { answeredMs, approved: span.quietest(approved), failed }
 }
 
 process.on('message', async (load: PacedLoad) => {

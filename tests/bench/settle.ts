@@ -1,15 +1,14 @@
 import { makeTopics } from '../../tools/topics.ts'
 import type { BenchStack } from './bench-stack.ts'
-import { accountIds, openBooks } from './books.ts'
+import { openBooks } from './books.ts'
 import type { Bench, Contest, Pace, Run } from './contest.ts'
-import { EVENTS, openShop } from './flow.ts'
+import { EVENTS } from './flow.ts'
 import { startMeasured } from './measured-process.ts'
-import type { PacedLoad, PacedResult } from './paced-load.ts'
+import type { Quietest } from './quiet-seconds.ts'
 import { percentile } from './statistics.ts'
+import { openSteady } from './steady.ts'
 import type { WayTask } from './way-alone.ts'
 
-/** Of what the services can take, so that an order hardly ever waits for another one. */
-const SHARE_OF_SATURATION = 0.1
 const TOPIC = 'bench-way'
 /**
  * At this pace it takes more than a minute until the code is compiled, the broker's and that of the services, and
@@ -19,6 +18,8 @@ const WARM_UP_SECONDS = 90
 const QUICK_WARM_UP_SECONDS = 40
 /** A p99 of less is of a few orders, which a single collection of garbage has held up. */
 const LEAST_SECONDS = 10
+/** How long it is waited for that many quiet seconds. */
+const MOST_TIMES_AS_LONG = 4
 
 export const SETTLE: Bench = {
   name: 'settle',
@@ -32,46 +33,37 @@ export const SETTLE: Bench = {
 }
 
 async function openSettle(stack: BenchStack, pace: Pace): Promise<Contest> {
-  const shop = await openShop(stack)
-  await openBooks(stack.urls, EVENTS.accounts)
-  await shop.settle(EVENTS, pace.seconds)
-  await openBooks(stack.urls, EVENTS.accounts)
-  const { figure: saturation } = await shop.settle(EVENTS, pace.seconds)
-  const perSecond = saturation * SHARE_OF_SATURATION
-  const customers = await startMeasured<PacedLoad, PacedResult>('paced-load.ts')
-  const way = await startMeasured<WayTask, number[]>('way-alone.ts')
-  const { urls: services } = await stack.serve(['order', 'billing', 'notification'])
+  const steady = await openSteady(stack, pace)
+  const way = await startMeasured<WayTask, Quietest>('way-alone.ts')
   await makeTopics(stack.brokers, [{ name: TOPIC, partitions: 1, compacted: false }])
+  const { brokers } = stack
   const { reference: databaseUrl } = stack.urls
-
-  /** Orders for so many seconds; returns how long each took. */
-  async function order(seconds: number): Promise<readonly number[]> {
-    await openBooks(stack.urls, EVENTS.accounts)
-    const accounts = accountIds(EVENTS.accounts)
-    const to = { url: services.order, style: 'events', accounts } as const
-    const { approvedMs, failed } = await customers.run({ ...to, perSecond, seconds, waits: true })
-    if (failed > 0) throw new Error(`${failed} orders failed`)
-    return approvedMs
-  }
-
+  const { accounts } = EVENTS
   const seconds = Math.max(pace.seconds, LEAST_SECONDS)
-  await order(pace.quick ? QUICK_WARM_UP_SECONDS : WARM_UP_SECONDS)
+  const span = { seconds, mostSeconds: pace.quick ? seconds : seconds * MOST_TIMES_AS_LONG }
+  await openBooks(stack.urls, accounts)
+  await steady.come({ seconds: pace.quick ? QUICK_WARM_UP_SECONDS : WARM_UP_SECONDS, waits: true })
   return {
-    ours: async () => inPercentiles(await order(seconds)),
+    async ours() {
+      await openBooks(stack.urls, accounts)
+      const { approved } = await steady.come({ ...span, waits: true })
+      return inPercentiles(approved)
+    },
     async reference() {
       const books = { order: databaseUrl, billing: databaseUrl, notification: databaseUrl }
-      await openBooks(books, EVENTS.accounts)
-      const { brokers } = stack
-      const { accounts } = EVENTS
-      const task = { databaseUrl, brokers, topic: TOPIC, accounts, seconds }
-      return inPercentiles(await way.run(task))
+      await openBooks(books, accounts)
+      return inPercentiles(await way.run({ databaseUrl, brokers, topic: TOPIC, accounts, ...span }))
     },
     async close() {
-      await Promise.all([customers.close(), way.close(), shop.close()])
+      await Promise.all([steady.close(), way.close()])
     },
   }
 }
 
-function inPercentiles(latenciesMs: readonly number[]): Run {
-  return { figure: percentile(latenciesMs, 0.5), also: { p99: percentile(latenciesMs, 0.99) } }
+function inPercentiles({ tookMs, lastedSeconds, stolenShare }: Quietest): Run {
+  return {
+    figure: percentile(tookMs, 0.5),
+    also: { p99: percentile(tookMs, 0.99) },
+    costs: { 'seconds until quiet': lastedSeconds, 'percent stolen': stolenShare * 100 },
+  }
 }

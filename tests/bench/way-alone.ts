@@ -3,6 +3,7 @@ import { Consumer, compatibilityPartitioner, ProduceAcks, Producer } from '@plat
 import { openPostgres } from '../../platform/postgres.ts'
 import { systemRuntime } from '../../platform/runtime.ts'
 import { accountId } from './books.ts'
+import { openSpan, type Quietest, type Span, type Timed } from './quiet-seconds.ts'
 import { type Recording, recordOrder } from './recording.ts'
 import { newOrder, replay } from './replay.ts'
 
@@ -11,34 +12,34 @@ import { newOrder, replay } from './replay.ts'
  * servers: the commit of order, a message through the broker, the commit of billing, a message back, and
  * the commit that approves it, one after the other. A process of its own.
  */
-export interface WayTask {
+export interface WayTask extends Span {
   readonly databaseUrl: string
   readonly brokers: string
   readonly topic: string
   readonly accounts: number
-  readonly seconds: number
 }
 
-/** Milliseconds of each way. */
-async function go(task: WayTask): Promise<number[]> {
+/** How long each way took. */
+async function go(task: WayTask): Promise<Quietest> {
   const recording = await recordOrder('events')
   const database = await openPostgres({ url: task.databaseUrl, maxConnections: 2 })
   const broker = await openBroker(task)
-  const waysMs: number[] = []
-  const untilMs = performance.now() + task.seconds * 1_000
-  while (performance.now() < untilMs) {
-    const account = accountId((waysMs.length % task.accounts) + 1)
+  const ways: Timed[] = []
+  const span = openSpan(task)
+  while (!span.isOver()) {
+    const account = accountId((ways.length % task.accounts) + 1)
     const order = newOrder(recording, account, systemRuntime.uuid)
     const begunMs = performance.now()
     for (const [nth, statements] of commitsOnTheWay(recording).entries()) {
       if (nth > 0) await broker.pass(account)
       await database.transaction((tx) => replay(tx, statements, recording, order))
     }
-    waysMs.push(performance.now() - begunMs)
+    ways.push({ begunMs, tookMs: performance.now() - begunMs })
   }
+  const quietest = span.quietest(ways)
   await broker.close()
   await database.close()
-  return waysMs
+  return quietest
 }
 
 /** Of placing, paying and approving; the message to the customer is beside the way. */

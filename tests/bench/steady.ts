@@ -1,0 +1,32 @@
+import { SERVICES } from '../../tools/stack-options.ts'
+import type { BenchStack } from './bench-stack.ts'
+import { accountIds, openBooks } from './books.ts'
+import type { Pace } from './contest.ts'
+import { EVENTS, openShop } from './flow.ts'
+import { startMeasured } from './measured-process.ts'
+import type { PacedLoad, PacedResult } from './paced-load.ts'
+
+/** Of what the services can take, so that an order hardly ever waits for another one. */
+const SHARE_OF_SATURATION = 0.1
+
+/** Customers of `events` who come one by one to services that have seen many. */
+export async function openSteady(stack: BenchStack, pace: Pace) {
+  const shop = await openShop(stack)
+  await openBooks(stack.urls, EVENTS.accounts)
+  await shop.settle(EVENTS, pace.seconds)
+  await openBooks(stack.urls, EVENTS.accounts)
+  const { figure: saturation } = await shop.settle(EVENTS, pace.seconds)
+  await shop.close()
+  const customers = await startMeasured<PacedLoad, PacedResult>('paced-load.ts')
+  const { urls } = await stack.serve(SERVICES)
+  const perSecond = saturation * SHARE_OF_SATURATION
+  const to = { url: urls.order, style: 'events', accounts: accountIds(EVENTS.accounts) } as const
+  return {
+    async come(how: Pick<PacedLoad, 'seconds' | 'mostSeconds' | 'waits'>): Promise<PacedResult> {
+      const result = await customers.run({ ...to, perSecond, ...how })
+      if (result.failed > 0) throw new Error(`${result.failed} orders failed`)
+      return result
+    },
+    close: customers.close,
+  }
+}
