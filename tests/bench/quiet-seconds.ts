@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs'
-import { availableParallelism } from 'node:os'
+import { cpus } from 'node:os'
 
 /**
  * Measures for so many seconds in which the host of a virtual machine leaves it its processors. Where a
@@ -43,7 +43,7 @@ const THIS_HOST: Host = {
   nowMs: () => performance.now(),
   // "cpu", user, nice, system, idle, iowait, irq, softirq, steal: see proc(5).
   stolenMs: () => Number(readFileSync('/proc/stat', 'utf8').split(/\s+/, 9)[8]) * TICK_MS,
-  processors: availableParallelism(),
+  processors: cpus().length,
 }
 
 export function openSpan({ seconds, mostSeconds = seconds }: Span, host: Host = THIS_HOST) {
