@@ -137,7 +137,9 @@ describe('rows for the broker', () => {
     const scene = await setUp(t)
     const { start, put, clock } = scene
     const { counting, batches } = await openBus(t)
-    start({ bus: counting })
+    const relay = start({ bus: counting })
+    // For lanes that it does not hold yet it would tell others, hear of that itself, and look at any time.
+    await until(() => !relay.hasPeers())
     await put([message('m0', 'k', 'broker')])
     await emptied(scene)
     const patient = { ...message('m1', 'k', 'broker'), canWait: true } as const

@@ -19,6 +19,11 @@ import { createClock, until } from './harness.ts'
 export async function openRelays() {
   const database = await openTestDatabase()
   after(() => database.close())
+  // Once it is connected all that listens is called, which is to happen in no test.
+  await new Promise<void>((resolve) => {
+    database.listen('anything', resolve)
+    void database.notify('anything')
+  })
   let schemas = 0
 
   /** An outbox with relays under a clock that stands still, so that nothing happens by waiting. */
