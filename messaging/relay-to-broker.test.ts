@@ -8,6 +8,8 @@ import type { Bus } from './bus.ts'
 
 const { database, setUp, settle } = await openRelays()
 
+type Scene = Awaited<ReturnType<typeof setUp>>
+
 /** The topic `words`, and a bus on it whose sends are counted and can be followed by a fault. */
 async function openBus(t: { after(work: () => Promise<void>): void }) {
   const topics = [{ name: 'words', partitions: 2, compacted: false }]
@@ -32,11 +34,20 @@ async function openBus(t: { after(work: () => Promise<void>): void }) {
 }
 
 /** What was sent stays for a moment, and time stands still. */
-const emptied = ({ clock, waiting }: Awaited<ReturnType<typeof setUp>>) =>
+const emptied = ({ clock, waiting }: Scene) =>
   until(async () => {
     clock.moveOn(50)
     return (await waiting()).length === 0
   })
+
+/**
+ * Resolves once it holds all lanes: of rows in other lanes it tells other instances, and it hears that
+ * itself and looks, whenever it is told.
+ */
+async function startAlone({ start }: Scene, options: Parameters<Scene['start']>[0]): Promise<void> {
+  const relay = start(options)
+  await until(() => !relay.hasPeers())
+}
 
 /** How often the outbox was looked into. */
 function watchLooks(whole: Database) {
@@ -135,11 +146,9 @@ describe('rows for the broker', () => {
 
   test('for which nobody waits gather for a moment, and go with what is urgent', async (t) => {
     const scene = await setUp(t)
-    const { start, put, clock } = scene
+    const { put, clock } = scene
     const { counting, batches } = await openBus(t)
-    const relay = start({ bus: counting })
-    // For lanes that it does not hold yet it would tell others, hear of that itself, and look at any time.
-    await until(() => !relay.hasPeers())
+    await startAlone(scene, { bus: counting })
     await put([message('m0', 'k', 'broker')])
     await emptied(scene)
     const patient = { ...message('m1', 'k', 'broker'), canWait: true } as const
@@ -216,7 +225,7 @@ describe('rows for the broker', () => {
     const scene = await setUp(t)
     const { counting, batches } = await openBus(t)
     const { looks, database: watched } = watchLooks(database)
-    scene.start({ bus: counting, database: watched })
+    await startAlone(scene, { bus: counting, database: watched })
     await scene.put([message('a1', 'a', 'broker')])
     await emptied(scene)
     const before = looks()
