@@ -89,6 +89,8 @@ export async function openShop(stack: BenchStack) {
   }
 
   return {
+    urls: running.urls,
+    pids: running.pids,
     order,
     close: customers.close,
 

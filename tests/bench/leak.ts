@@ -32,7 +32,7 @@ async function surveyLeak(stack: BenchStack, pace: Pace): Promise<SurveyTable> {
   await openBooks(stack.urls, EVENTS.accounts)
   const { figure } = await shop.settle({ ...EVENTS, style: 'http', connections: 64 }, pace.seconds)
   await shop.close()
-  const { pids, urls } = await stack.serve(SERVICES)
+  const { pids, urls } = shop
   const perSecond = figure * SHARE_OF_SATURATION
   const customers = await startMeasured<PacedLoad, PacedResult>('paced-load.ts')
   const untilMs = performance.now() + minutes * 60_000

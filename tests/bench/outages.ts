@@ -5,6 +5,7 @@ import type { BenchStack, Running } from './bench-stack.ts'
 import { assertBooks, markBooks, openBooks, settled, settledUntil } from './books.ts'
 import type { Bench, Contest, Pace, Run } from './contest.ts'
 import { EVENTS, openShop, SETTLE_LIMIT_MS } from './flow.ts'
+import { quietCosts, quietSpan } from './quiet-seconds.ts'
 import { percentile } from './statistics.ts'
 import { openSteady } from './steady.ts'
 
@@ -41,8 +42,6 @@ const ACCEPT_LIMIT_SECONDS = 180
 const BACKLOG_LIMIT_MS = 300_000
 const MINUTE = { seconds: 60, outageSeconds: 180 }
 const QUICK_MINUTE = { seconds: 10, outageSeconds: 15 }
-/** How long it is waited for a minute of quiet seconds. */
-const MOST_TIMES_AS_LONG = 4
 /**
  * The broker that comes back is as cold as the first one was: what compiles its code takes from everybody for
  * about two minutes. So each of the two minutes begins when its broker has run for so long; the one before the
@@ -53,7 +52,6 @@ const QUICK_WARM_UP_SECONDS = 10
 
 async function openBacklog(stack: BenchStack, pace: Pace): Promise<Contest> {
   const shop = await openShop(stack)
-  const { urls } = await stack.serve(SERVICES)
   const orders = pace.quick ? QUICK_BACKLOG_ORDERS : BACKLOG_ORDERS
   await openBooks(stack.urls, EVENTS.accounts)
   await shop.settle(EVENTS, pace.seconds)
@@ -68,7 +66,7 @@ async function openBacklog(stack: BenchStack, pace: Pace): Promise<Contest> {
       await settled(stack.urls, mark, accepted, BACKLOG_LIMIT_MS)
       const tookMs = performance.now() - begunMs
       await assertBooks(stack.urls, mark, accepted)
-      await readToTheEnd(urls)
+      await readToTheEnd(shop.urls)
       return { figure: (accepted * 1_000) / tookMs }
     },
     async reference() {
@@ -99,7 +97,7 @@ async function openRecovery(stack: BenchStack, pace: Pace): Promise<Contest> {
   const steady = await openSteady(stack, pace)
   const { seconds, outageSeconds } = pace.quick ? QUICK_MINUTE : MINUTE
   const warmUpSeconds = pace.quick ? QUICK_WARM_UP_SECONDS : WARM_UP_SECONDS
-  const minute = { seconds, mostSeconds: seconds * MOST_TIMES_AS_LONG, waits: true }
+  const minute = { ...quietSpan(seconds, pace), waits: true }
 
   let before: Run
   return {
@@ -128,10 +126,8 @@ async function openRecovery(stack: BenchStack, pace: Pace): Promise<Contest> {
           'milliseconds until answered meanwhile, p99': p99(answeredMs),
           'milliseconds of p50 before': percentile(old.tookMs, 0.5),
           'milliseconds of p50 after': percentile(anew.tookMs, 0.5),
-          'seconds until quiet before': old.lastedSeconds,
-          'seconds until quiet after': anew.lastedSeconds,
-          'percent stolen before': old.stolenShare * 100,
-          'percent stolen after': anew.stolenShare * 100,
+          ...quietCosts(old, ' before'),
+          ...quietCosts(anew, ' after'),
         },
       }
     },

@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { cpus } from 'node:os'
+import type { Costs, Pace } from './contest.ts'
 
 /**
  * Measures for so many seconds in which the host of a virtual machine leaves it its processors. Where a
@@ -27,6 +28,19 @@ export interface Quietest {
   /** What the host took of all processors in the seconds that count, 0 to 1. */
   readonly stolenShare: number
 }
+
+/** How long it is waited for that many quiet seconds. */
+const MOST_TIMES_AS_LONG = 4
+
+/** In haste nothing is waited for: then each second counts. */
+export const quietSpan = (seconds: number, { quick }: Pace): Span =>
+  quick ? { seconds } : { seconds, mostSeconds: seconds * MOST_TIMES_AS_LONG }
+
+/** What to say of such seconds beside the figures that come from them. */
+export const quietCosts = ({ lastedSeconds, stolenShare }: Quietest, when = ''): Costs => ({
+  [`seconds until quiet${when}`]: lastedSeconds,
+  [`percent stolen${when}`]: stolenShare * 100,
+})
 
 export interface Host {
   nowMs(): number

@@ -4,7 +4,7 @@ import { openBooks } from './books.ts'
 import type { Bench, Contest, Pace, Run } from './contest.ts'
 import { EVENTS } from './flow.ts'
 import { startMeasured } from './measured-process.ts'
-import type { Quietest } from './quiet-seconds.ts'
+import { type Quietest, quietCosts, quietSpan } from './quiet-seconds.ts'
 import { percentile } from './statistics.ts'
 import { openSteady } from './steady.ts'
 import type { WayTask } from './way-alone.ts'
@@ -18,8 +18,6 @@ const WARM_UP_SECONDS = 90
 const QUICK_WARM_UP_SECONDS = 40
 /** A p99 of less is of a few orders, which a single collection of garbage has held up. */
 const LEAST_SECONDS = 10
-/** How long it is waited for that many quiet seconds. */
-const MOST_TIMES_AS_LONG = 4
 
 export const SETTLE: Bench = {
   name: 'settle',
@@ -39,8 +37,7 @@ async function openSettle(stack: BenchStack, pace: Pace): Promise<Contest> {
   const { brokers } = stack
   const { reference: databaseUrl } = stack.urls
   const { accounts } = EVENTS
-  const seconds = Math.max(pace.seconds, LEAST_SECONDS)
-  const span = { seconds, mostSeconds: pace.quick ? seconds : seconds * MOST_TIMES_AS_LONG }
+  const span = quietSpan(Math.max(pace.seconds, LEAST_SECONDS), pace)
   await openBooks(stack.urls, accounts)
   await steady.come({ seconds: pace.quick ? QUICK_WARM_UP_SECONDS : WARM_UP_SECONDS, waits: true })
   return {
@@ -60,10 +57,11 @@ async function openSettle(stack: BenchStack, pace: Pace): Promise<Contest> {
   }
 }
 
-function inPercentiles({ tookMs, lastedSeconds, stolenShare }: Quietest): Run {
+function inPercentiles(quietest: Quietest): Run {
+  const { tookMs } = quietest
   return {
     figure: percentile(tookMs, 0.5),
     also: { p99: percentile(tookMs, 0.99) },
-    costs: { 'seconds until quiet': lastedSeconds, 'percent stolen': stolenShare * 100 },
+    costs: quietCosts(quietest),
   }
 }

@@ -1,4 +1,3 @@
-import { SERVICES } from '../../tools/stack-options.ts'
 import type { BenchStack } from './bench-stack.ts'
 import { accountIds, openBooks } from './books.ts'
 import type { Pace } from './contest.ts'
@@ -18,9 +17,12 @@ export async function openSteady(stack: BenchStack, pace: Pace) {
   const { figure: saturation } = await shop.settle(EVENTS, pace.seconds)
   await shop.close()
   const customers = await startMeasured<PacedLoad, PacedResult>('paced-load.ts')
-  const { urls } = await stack.serve(SERVICES)
   const perSecond = saturation * SHARE_OF_SATURATION
-  const to = { url: urls.order, style: 'events', accounts: accountIds(EVENTS.accounts) } as const
+  const to = {
+    url: shop.urls.order,
+    style: 'events',
+    accounts: accountIds(EVENTS.accounts),
+  } as const
   return {
     async come(how: Pick<PacedLoad, 'seconds' | 'mostSeconds' | 'waits'>): Promise<PacedResult> {
       const result = await customers.run({ ...to, perSecond, ...how })
