@@ -1,7 +1,7 @@
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { cpus, totalmem } from 'node:os'
 import { join } from 'node:path'
-import { parseArgs } from 'node:util'
+import { inspect, parseArgs } from 'node:util'
 import { endWithNpm } from '../../tools/end-with-npm.ts'
 import { root } from '../../tools/repository-files.ts'
 import { ACCEPT } from './accept.ts'
@@ -184,7 +184,7 @@ if (import.meta.main) {
       if (options.quick && outcomes.some(isFarShort)) process.exitCode = 1
     }
   } catch (error) {
-    console.error(`bench: ${(error as Error).stack}`)
+    console.error(`bench: ${inspect(error)}`)
     process.exitCode = 1
   }
   // What a benchmark that failed had begun beside it ends with us.

@@ -1,6 +1,6 @@
 import { cpSync, mkdirSync, writeFileSync } from 'node:fs'
 import { basename, join, relative } from 'node:path'
-import { parseArgs } from 'node:util'
+import { inspect, parseArgs } from 'node:util'
 import { type InteractionStyle, STYLES } from '../../contracts/style.ts'
 import { endWithNpm } from '../../tools/end-with-npm.ts'
 import { root } from '../../tools/repository-files.ts'
@@ -134,7 +134,7 @@ if (import.meta.main) {
     if (options === undefined) console.log(HELP)
     else process.exitCode = await chaos(options, stopped.signal, say)
   } catch (error) {
-    console.error(`chaos: ${error instanceof UsageError ? error.message : (error as Error).stack}`)
+    console.error(`chaos: ${error instanceof UsageError ? error.message : inspect(error)}`)
     process.exitCode = stopped.signal.aborted ? EXIT_INTERRUPTED : 2
   }
   // Customers of a run that was given up would go on asking.

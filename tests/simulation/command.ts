@@ -1,4 +1,4 @@
-import { type ParseArgsConfig, parseArgs } from 'node:util'
+import { inspect, type ParseArgsConfig, parseArgs } from 'node:util'
 
 /** A command was called in a way that it does not know. */
 export class UsageError extends Error {}
@@ -33,7 +33,7 @@ export async function runCommand<Options>(
     else process.exitCode = await run(options)
   } catch (error) {
     const isUsage = error instanceof UsageError
-    process.stderr.write(`${name}: ${isUsage ? error.message : (error as Error).stack}\n`)
+    process.stderr.write(`${name}: ${isUsage ? error.message : inspect(error)}\n`)
     if (isUsage) process.stderr.write(help)
     process.exitCode = 2
   }
