@@ -36,9 +36,9 @@ function checkAccount(accountId: string, deeds: readonly Deed[], books: Books, a
         add(subject, `was told ${balanceMinor}, but left ${own.balanceAfterMinor}`)
       }
     } else if (wish.kind === 'deposit') {
-      const others = requestedBeside(accountId, deed, deeds)
+      const others = sumsOf(requestedBeside(accountId, deed, deeds))
       const base = balances.map((balance) => balance + BigInt(wish.amountMinor))
-      if (!base.some((sum) => isSumOf(balanceMinor - sum, others))) {
+      if (!base.some((sum) => hasSum(others, balanceMinor - sum))) {
         add(subject, `was told ${balanceMinor}, which no entry and requests explain`)
       }
     }
@@ -104,9 +104,12 @@ function requestedBeside(accountId: string, own: Deed, deeds: readonly Deed[]): 
   })
 }
 
-/** Whether some of the parts, perhaps none, sum up to this. */
-function isSumOf(sum: bigint, parts: readonly bigint[]): boolean {
-  const sums = new Set([0n])
-  for (const part of parts) for (const one of [...sums]) sums.add(one + part)
-  return sums.has(sum)
+/**
+ * All sums of some of the parts, none of them included, as a set of bits: bit n is set where n is such a
+ * sum. A set of the sums themselves would double with each part.
+ */
+export function sumsOf(parts: readonly bigint[]): bigint {
+  return parts.reduce((sums, part) => sums | (sums << part), 1n)
 }
+
+const hasSum = (sums: bigint, sum: bigint) => sum >= 0n && ((sums >> sum) & 1n) === 1n

@@ -1,0 +1,34 @@
+import assert from 'node:assert/strict'
+import { describe, test } from 'node:test'
+import { pagesOf } from './pages.ts'
+
+const LIMIT = 3
+
+async function pages(keys: readonly string[]): Promise<string[][]> {
+  const read = async (from: string, limit: number) =>
+    keys.filter((key) => key >= from).slice(0, limit)
+  const found: string[][] = []
+  for await (const page of pagesOf(read, (key) => key, '', LIMIT)) {
+    found.push(page)
+    assert.ok(found.length <= keys.length, 'reading does not end')
+  }
+  return found
+}
+
+describe('pages of the books', () => {
+  test('have each row once, however the rows divide into pages', async () => {
+    for (const keys of ['', 'a', 'abc', 'abcd', 'abcdefg']) {
+      assert.deepEqual((await pages([...keys])).flat(), [...keys])
+    }
+  })
+
+  test('end where rows share a key that should be unique, and have all of these rows', async () => {
+    for (const keys of ['aa', 'abb', 'aabb', 'abbc', 'abccd', 'aabbccdd']) {
+      assert.deepEqual((await pages([...keys])).flat(), [...keys])
+    }
+  })
+
+  test('cannot be read where a whole page has one key', async () => {
+    await assert.rejects(pages([...'abbb']), /3 rows or more have the key b/)
+  })
+})
