@@ -18,6 +18,11 @@ export const PROBLEMS = {
   },
   NOT_YOURS: { status: 403, retryable: false, title: 'This belongs to somebody else' },
   LOOPBACK_ONLY: { status: 403, retryable: false, title: 'This call is answered on loopback only' },
+  CROSS_SITE_REQUEST: {
+    status: 403,
+    retryable: false,
+    title: 'A page of another site must not change anything here',
+  },
   ROUTE_NOT_FOUND: { status: 404, retryable: false, title: 'No such route' },
   ORDER_NOT_FOUND: { status: 404, retryable: false, title: 'No such order' },
   ACCOUNT_NOT_FOUND: { status: 404, retryable: false, title: 'No such account' },
@@ -25,6 +30,12 @@ export const PROBLEMS = {
   MESSAGE_NOT_FOUND: { status: 404, retryable: false, title: 'No such message' },
   CONTACT_NOT_FOUND: { status: 404, retryable: false, title: 'This account has no contact' },
   DEAD_LETTER_NOT_FOUND: { status: 404, retryable: false, title: 'No such dead letter' },
+  METHOD_NOT_ALLOWED: {
+    status: 405,
+    retryable: false,
+    title: 'This path does not support the method',
+  },
+  REQUEST_TIMEOUT: { status: 408, retryable: true, title: 'The request took too long to arrive' },
   IDEMPOTENCY_KEY_IN_PROGRESS: {
     status: 409,
     retryable: true,
@@ -48,7 +59,13 @@ export const PROBLEMS = {
     title: 'The message was refused again and stays set aside',
   },
   BODY_TOO_LARGE: { status: 413, retryable: false, title: 'The body is too large' },
+  URI_TOO_LONG: { status: 414, retryable: false, title: 'The URL is too long' },
   UNSUPPORTED_MEDIA_TYPE: { status: 415, retryable: false, title: 'The body must be JSON' },
+  MISDIRECTED_REQUEST: {
+    status: 421,
+    retryable: false,
+    title: 'This server does not answer for that host',
+  },
   IDEMPOTENCY_KEY_REUSED: {
     status: 422,
     retryable: false,
@@ -56,6 +73,7 @@ export const PROBLEMS = {
   },
   BALANCE_TOO_LARGE: { status: 422, retryable: false, title: 'The balance would be too large' },
   TOO_MANY_REQUESTS: { status: 429, retryable: true, title: 'Too many requests' },
+  HEADERS_TOO_LARGE: { status: 431, retryable: false, title: 'The headers are too large' },
   INTERNAL: { status: 500, retryable: true, title: 'Something went wrong on our side' },
   BILLING_UNREACHABLE: { status: 503, retryable: true, title: 'Billing cannot be reached' },
   DATABASE_UNAVAILABLE: { status: 503, retryable: true, title: 'The database cannot be reached' },

@@ -6,7 +6,6 @@ import {
   type FrontDoor,
   type Inside,
   openFrontDoor,
-  pathOf,
   sendAsyncApi,
   sendJson,
   sendProblem,
@@ -14,6 +13,7 @@ import {
 import { createHttpClient, tracedCalls } from '../platform/http-client.ts'
 import { openPostgres } from '../platform/postgres.ts'
 import { runProcess } from '../platform/process.ts'
+import { pathOf } from '../platform/request-target.ts'
 import { backoffMs, type Log, systemRuntime } from '../platform/runtime.ts'
 import { createLog, createTelemetry } from '../platform/telemetry.ts'
 import { openTracer, tracingConfig } from '../platform/tracing-start.ts'

@@ -60,9 +60,9 @@ export function logLevel(fallback: 'info' | 'warn') {
   })
 }
 
-/** What BASE_PATH puts before a path: nothing where it is `/`. */
+/** The prefix that BASE_PATH puts before every path: empty where it is `/`. */
 export function prefixOf(basePath: string): string {
-  return basePath.replace(/\/+$/, '')
+  return basePath === '/' ? '' : basePath
 }
 
 /** What every program that serves HTTP reads; spread into its schema. PORT has no default here. */

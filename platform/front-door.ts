@@ -112,13 +112,6 @@ function reachable(host: string): string {
   return host.includes(':') ? `[${host}]` : host
 }
 
-/** The path that a request asks for, without the prefix, the query and slashes at its end. */
-export function pathOf(url: string, basePath: string): string {
-  const path = url.split(/[?#]/, 1)[0] as string
-  const bare = path.startsWith(`${basePath}/`) ? path.slice(basePath.length) : path
-  return bare.length > 1 ? bare.replace(/\/+$/, '') : '/'
-}
-
 export function sendJson(response: ServerResponse, status: number, body: unknown): void {
   response.writeHead(status, { 'content-type': 'application/json', ...SECURITY })
   response.end(JSON.stringify(body))

@@ -5,6 +5,7 @@ import type { FastifyInstance, FastifySchema } from 'fastify'
 import { DATA_HEADERS } from './http-hooks.ts'
 import { PROBLEM_TYPE, Problem } from './http-problems.ts'
 import type { HttpServer } from './http-validation.ts'
+import { pathWithoutQuery } from './request-target.ts'
 
 export interface DocsOptions {
   readonly service: string
@@ -52,8 +53,7 @@ async function addPage(scope: FastifyInstance, service: string, title: string): 
     uiHooks: {
       // The page's links are relative, so that they hold under any prefix; they need the slash.
       onRequest(request, reply, done) {
-        const path = request.url.split('?', 1)[0]
-        if (path === `/${service}/docs`) reply.redirect('docs/')
+        if (pathWithoutQuery(request.url) === `/${service}/docs`) reply.redirect('docs/')
         else done()
       },
     },

@@ -2,6 +2,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import { Fault } from '../contracts/problems.ts'
 import { type TraceContext, traceContextOf, traceIds } from '../contracts/trace-context.ts'
 import type { HttpServer } from './http-validation.ts'
+import { pathWithoutQuery } from './request-target.ts'
 import type { PlainSchema } from './schema-text.ts'
 import type { Telemetry } from './telemetry.ts'
 import type { Span, SpanStart, Tracer } from './tracing.ts'
@@ -107,7 +108,7 @@ function spanOf(request: FastifyRequest, parent: TraceContext): SpanStart {
     attributes: {
       'http.request.method': method,
       'http.route': route,
-      'url.path': url.split('?', 1)[0],
+      'url.path': pathWithoutQuery(url),
       'url.scheme': protocol,
     },
   }

@@ -86,31 +86,37 @@ export function rawProblem(): string {
   return [...head, `content-length: ${length}`, '', body].join('\r\n')
 }
 
-const FRAMEWORK_CODES: Readonly<Record<string, [ProblemCode, ProblemDetails]>> = {
-  FST_ERR_NOT_FOUND: ['ROUTE_NOT_FOUND', {}],
-  FST_ERR_CTP_BODY_TOO_LARGE: ['BODY_TOO_LARGE', {}],
-  FST_ERR_CTP_INVALID_MEDIA_TYPE: ['UNSUPPORTED_MEDIA_TYPE', {}],
-  FST_ERR_BAD_URL: [
-    'VALIDATION_FAILED',
-    { field: 'path', detail: 'the path is not percent-encoded as it must be' },
+const FRAMEWORK_CODES = new Map<unknown, [ProblemCode, ProblemDetails]>([
+  ['FST_ERR_NOT_FOUND', ['ROUTE_NOT_FOUND', {}]],
+  ['FST_ERR_CTP_BODY_TOO_LARGE', ['BODY_TOO_LARGE', {}]],
+  ['FST_ERR_CTP_INVALID_MEDIA_TYPE', ['UNSUPPORTED_MEDIA_TYPE', {}]],
+  [
+    'FST_ERR_BAD_URL',
+    [
+      'VALIDATION_FAILED',
+      { field: 'path', detail: 'the path is not percent-encoded as it must be' },
+    ],
   ],
-  FST_ERR_MAX_PARAM_LENGTH: [
-    'VALIDATION_FAILED',
-    { field: 'path', detail: 'a part of the path is too long' },
+  [
+    'FST_ERR_MAX_PARAM_LENGTH',
+    ['VALIDATION_FAILED', { field: 'path', detail: 'a part of the path is too long' }],
   ],
-  FST_ERR_HANDLER_TIMEOUT: [
-    'SERVICE_UNAVAILABLE',
-    { detail: 'no answer was ready in time; the request may still take effect' },
+  [
+    'FST_ERR_HANDLER_TIMEOUT',
+    [
+      'SERVICE_UNAVAILABLE',
+      { detail: 'no answer was ready in time; the request may still take effect' },
+    ],
   ],
-}
+])
 
 function toFault(error: unknown): Fault {
   if (error instanceof Fault) return error
   if (error instanceof DatabaseError && error.kind !== 'invalid') {
     return new Fault('DATABASE_UNAVAILABLE', {}, error)
   }
-  const { code, statusCode } = error as { code?: string; statusCode?: number }
-  const known = code === undefined ? undefined : FRAMEWORK_CODES[code]
+  const { code, statusCode } = error as { code?: unknown; statusCode?: number }
+  const known = FRAMEWORK_CODES.get(code)
   if (known) return new Fault(...known, error)
   // What else the framework blames on the client: a body that broke off, a length that is not true.
   if (statusCode !== undefined && statusCode >= 400 && statusCode < 500) {

@@ -7,6 +7,7 @@ import { addRequestHooks, requestId } from './http-hooks.ts'
 import { addOperations } from './http-operations.ts'
 import { rawProblem, sendProblem } from './http-problems.ts'
 import { compileValidator, type HttpServer, parseJsonBody } from './http-validation.ts'
+import { pathWithoutQuery, withoutPrefix } from './request-target.ts'
 import type { Log, Runtime } from './runtime.ts'
 import type { Telemetry } from './telemetry.ts'
 import { noTracing, type Tracer } from './tracing.ts'
@@ -106,7 +107,7 @@ async function limitRate(app: HttpServer, rateLimitPerMinute: number): Promise<v
   })
 }
 
-/** Whether the caller is on this machine and speaks for nobody else, as a proxy would. */
+/** Whether the caller is on this machine and speaks for itself rather than, as a proxy, for another. */
 export function isLoopback(request: {
   readonly socket: { readonly remoteAddress?: string | undefined }
   readonly headers: Readonly<Record<string, unknown>>
@@ -134,15 +135,8 @@ function readJsonOnly(app: HttpServer): void {
   )
 }
 
-function withoutPrefix(url: string, basePath: string): string {
-  if (basePath === '' || !url.startsWith(basePath)) return url
-  const rest = url.slice(basePath.length)
-  if (rest === '' || rest.startsWith('?')) return `/${rest}`
-  return rest.startsWith('/') ? rest : url
-}
-
 function notFound({ method, url }: { method: string; url: string }): Fault {
-  return new Fault('ROUTE_NOT_FOUND', { detail: `${method} ${url.split('?', 1)[0]}` })
+  return new Fault('ROUTE_NOT_FOUND', { detail: `${method} ${pathWithoutQuery(url)}` })
 }
 
 /** A plain Log as the logger that Fastify asks for: children carry members of their own. */

@@ -36,11 +36,12 @@ function encodeItem(item: unknown): string {
   if (Array.isArray(item)) return encodeArray(item)
   const text = encodeValue(item)
   if (text === null) return 'NULL'
-  return SPECIAL.test(text) ? `"${text.replace(EACH_SPECIAL, '\\$&')}"` : `"${text}"`
+  return SPECIAL.test(text)
+    ? `"${text.replaceAll('\\', '\\\\').replaceAll('"', '\\"')}"`
+    : `"${text}"`
 }
 
 const SPECIAL = /["\\]/
-const EACH_SPECIAL = /["\\]/g
 
 /** Reads one-dimensional arrays, such as `{1,NULL,"a \"quoted\" one"}`. */
 function decodeArray(text: string, decode: Decode): unknown[] {

@@ -4,12 +4,12 @@ import {
   type FrontDoor,
   type Inside,
   openFrontDoor,
-  pathOf,
   sendAsyncApi,
   sendJson,
   sendProblem,
 } from '../../platform/front-door.ts'
 import { isLoopback } from '../../platform/http-server.ts'
+import { pathOf } from '../../platform/request-target.ts'
 import type { AllInOneConfig } from './config.ts'
 import { isSwitchName, type Lab, type SwitchName } from './lab.ts'
 
@@ -21,11 +21,12 @@ export interface Gateway extends FrontDoor {
   openLab(lab: Lab): void
 }
 
-const SERVICES: Readonly<Record<string, SwitchName>> = {
-  orders: 'order',
-  billing: 'billing',
-  notification: 'notification',
-}
+/** A map, because a path such as /constructor must not reach the prototype of an object. */
+const SERVICES: ReadonlyMap<string, SwitchName> = new Map([
+  ['orders', 'order'],
+  ['billing', 'billing'],
+  ['notification', 'notification'],
+])
 
 export async function openGateway(config: AllInOneConfig): Promise<Gateway> {
   const basePath = prefixOf(config.BASE_PATH)
@@ -34,7 +35,7 @@ export async function openGateway(config: AllInOneConfig): Promise<Gateway> {
   function handle(inside: Inside, request: IncomingMessage, response: ServerResponse): void {
     const path = pathOf(request.url ?? '/', basePath)
     const [, first = '', second = '', third = '', fourth = ''] = path.split('/')
-    const service = SERVICES[first]
+    const service = SERVICES.get(first)
     if (service) return inside.pass(service, request, response)
     if (sendAsyncApi(response, path, basePath)) return
     if (path === '/') return sendJson(response, 200, INDEX)
@@ -61,7 +62,7 @@ export async function openGateway(config: AllInOneConfig): Promise<Gateway> {
 
 const INDEX = {
   name: 'Trifold',
-  services: Object.keys(SERVICES).map((path) => ({
+  services: [...SERVICES.keys()].map((path) => ({
     health: `/${path}/health`,
     ready: `/${path}/actuator/health`,
     docs: `/${path}/docs`,

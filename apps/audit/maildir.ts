@@ -31,7 +31,7 @@ async function headerOf(path: string): Promise<string> {
 }
 
 const field = (header: string, name: string) =>
-  new RegExp(`^${name}:[ \t]*(.*?)[ \t]*\r?$`, 'im').exec(header)?.[1]
+  new RegExp(`^${name}:(.*)$`, 'im').exec(header)?.[1]?.trim()
 
 const orAbsent =
   <T>(absent: T) =>

@@ -224,7 +224,7 @@ async function findSettled(
 }
 
 /** Seconds of RFC 7240's `wait`, bounded; 0 where there is none. */
-function waitOf(prefer: string | undefined): number {
+export function waitOf(prefer: string | undefined): number {
   const seconds = /(?:^|[,;\s])wait\s*=\s*(\d{1,4})/i.exec(prefer ?? '')?.[1]
   return Math.min(Number(seconds ?? 0), MAX_WAIT_SECONDS)
 }

@@ -61,6 +61,8 @@ refuses([404, 'CONTACT_NOT_FOUND'], {
 })
 refuses([404, 'ROUTE_NOT_FOUND'], {
   'an unknown path': ['GET /nowhere'],
+  'a path that every object has': ['GET /constructor'],
+  'a path that every object has, with a prefix': ['GET /otusapp/gur-ok/__proto__/toString'],
   'a method that a path does not have': ['PUT /orders'],
 })
 refuses([403, 'NOT_YOURS'], {

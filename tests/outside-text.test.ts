@@ -1,0 +1,239 @@
+import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
+import { test } from 'node:test'
+import { Compile } from 'typebox/compile'
+import ts from 'typescript'
+import { EVENT_ID } from '../contracts/events.ts'
+import { Contact, IdParams, Page } from '../contracts/http.ts'
+import { parseAmount } from '../contracts/money.ts'
+import { requestedStyle } from '../contracts/style.ts'
+import { traceContextOf } from '../contracts/trace-context.ts'
+import { lowerUuids } from '../contracts/uuid.ts'
+import { requestId } from '../platform/http-hooks.ts'
+import { isLoopback } from '../platform/http-server.ts'
+import { parseJsonBody } from '../platform/http-validation.ts'
+import { encodeValue } from '../platform/pg-values.ts'
+import { pathOf, pathWithoutQuery, withoutPrefix } from '../platform/request-target.ts'
+import { fromText } from '../platform/schema-text.ts'
+import { waitOf } from '../services/order/routes.ts'
+import { repositoryFiles, root } from '../tools/repository-files.ts'
+import { nodesOf } from '../tools/tidy-syntax.ts'
+
+const SIZE = 16_384
+const LIMIT_MS = 1
+const ATTEMPTS = 50
+
+/** A parser that reads text from outside, what drives it deep into its grammar, and its regular expressions. */
+interface Parser {
+  readonly read: (text: string) => unknown
+  /** A long run of characters is put behind each of these. */
+  readonly openings?: readonly string[]
+  /** `file /pattern/flags`, or `file pattern` of a schema. */
+  readonly patterns?: readonly string[]
+}
+
+const BASE_PATH = '/otusapp/gur-ok'
+const Traced = '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01'
+const email = Compile(Contact)
+const uuid = Compile(IdParams)
+const page = Compile(Page)
+
+const PARSERS: Readonly<Record<string, Parser>> = {
+  'the path of a request': {
+    read: (text) => pathOf(text, BASE_PATH),
+    openings: ['/orders', BASE_PATH],
+  },
+  'the path without its query': {
+    read: pathWithoutQuery,
+    openings: ['/orders', '/orders?'],
+    patterns: ['platform/request-target.ts /[?#]/'],
+  },
+  'the target without the prefix': {
+    read: (text) => withoutPrefix(text, BASE_PATH),
+    openings: [BASE_PATH],
+  },
+  'Prefer: wait': {
+    read: waitOf,
+    openings: ['wait', 'wait=', ', wait ', ' wait\t='],
+    patterns: ['services/order/routes.ts /(?:^|[,;\\s])wait\\s*=\\s*(\\d{1,4})/i'],
+  },
+  traceparent: {
+    read: (traceparent) => traceContextOf({ traceparent }),
+    openings: ['00-', Traced, Traced.slice(0, 20)],
+    patterns: [
+      'contracts/trace-context.ts /^(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}$/',
+    ],
+  },
+  tracestate: {
+    read: (tracestate) => traceContextOf({ traceparent: Traced, tracestate }),
+    openings: ['a=1,'],
+    patterns: ['contracts/trace-context.ts /^[\\x20-\\x7e]{1,512}$/'],
+  },
+  'x-request-id': {
+    read: requestId,
+    patterns: ['platform/http-hooks.ts /^[\\w.-]{1,128}$/'],
+  },
+  'the address of a caller': {
+    read: (remoteAddress) => isLoopback({ socket: { remoteAddress }, headers: {} }),
+    openings: ['127.', '127.0.0.', '::ffff:127.'],
+    patterns: ['platform/http-server.ts /^(::1|(::ffff:)?127\\.\\d+\\.\\d+\\.\\d+)$/'],
+  },
+  'an email address': {
+    read: (text) => email.Check({ email: text }),
+    openings: ['a@', 'a@b.', 'a@b.c-', '"a', '"\\', 'a.b', 'a@[IPv6:', 'a@[1.'],
+  },
+  'a UUID': {
+    read: (id) => uuid.Check({ id }),
+    openings: ['0190a0a0-', '0190a0a0-0000-7000-8000-00000000000a'],
+  },
+  'a UUID in a body': {
+    read: lowerUuids,
+    openings: ['0190a0a0-', '0190a0a0-0000-7000-8000-00000000000a'],
+    patterns: ['contracts/uuid.ts /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i'],
+  },
+  'a cursor': {
+    read: (cursor) => page.Check({ limit: 1, cursor }),
+    openings: ['1'],
+    patterns: ['contracts/http.ts ^[0-9]{1,19}$'],
+  },
+  'an amount': {
+    read: parseAmount,
+    openings: ['1', '1.', '-'],
+    patterns: ['contracts/money.ts /^(\\d{1,16})(?:\\.(\\d+))?$/'],
+  },
+  'a number in a query': {
+    read: (text) => fromText({ type: 'integer' }, text),
+    openings: ['-', '1.', '-1'],
+    patterns: ['platform/schema-text.ts /^-?(?=(?:\\.?\\d){1,15}$)\\d+(?:\\.\\d+)?$/'],
+  },
+  'x-interaction-style': {
+    read: (text) => {
+      try {
+        return requestedStyle(text, { defaultStyle: 'events', allowOverride: true })
+      } catch (error) {
+        return error
+      }
+    },
+    openings: ['events', 'http'],
+  },
+  'the id of an event': {
+    read: (text) => EVENT_ID.test(text),
+    patterns: ['contracts/events.ts /^[\\x21-\\x7e]{1,200}$/'],
+  },
+  'a JSON body': {
+    read: (text) => {
+      try {
+        return parseJsonBody(new TextEncoder().encode(text))
+      } catch (error) {
+        return error
+      }
+    },
+    openings: ['{"a":', '["', '"\\', '{"email":"'],
+  },
+  'text on its way to the database': {
+    read: (text) => encodeValue([text]),
+    patterns: ['platform/pg-values.ts /["\\\\]/'],
+  },
+}
+
+/** Regular expressions that see no text from outside, each with the origin of its text. */
+const INSIDE: Readonly<Record<string, string>> = {
+  'platform/config.ts ^(/|(/[\\w.~-]+)+)$': 'the environment',
+  'services/order/config.ts ^(?!0+(\\.0{1,2})?$)[0-9]{1,6}(\\.[0-9]{1,2})?$': 'the environment',
+  'contracts/asyncapi.ts EVENT_ID.source': 'a document: the pattern itself is in the table',
+  'platform/database.ts /^(22|23|54)/': 'an SQLSTATE',
+  'platform/postgres.ts /^(08|57P)/': 'an SQLSTATE',
+  'platform/migrate.ts /^[a-z_][a-z0-9_]*$/': 'a migration',
+  'platform/migrate.ts /\\$(migration|statements)\\$/': 'a migration',
+  'platform/pg-values.ts /"((?:[^"\\\\]|\\\\.)*)"|[^,{}"]+/gsu': 'an array that the database wrote',
+  'platform/pg-values.ts /\\\\(.)/gsu': 'an array that the database wrote',
+  'platform/pg-values.ts /[+-]\\d\\d$/': 'a time that the database wrote',
+  'platform/pglite-cluster.ts /\\0.*$/s': 'a tar that PGlite wrote',
+  'services/notification/mailer.ts /[^\\w.-]/g': 'a Message-ID of ours',
+  'apps/audit/announcements.ts /^(.+)\\/(DEPOSIT_ACCEPTED)$/s': 'an event id in our tables',
+  'apps/audit/announcements.ts `^(${ID})/(ORDER_PAID|PAYMENT_FAIL|PAYMENT_REFUNDED)$`':
+    'an event id in our tables',
+  'apps/audit/announcements.ts `^<(${ID})@trifold>$`': 'a letter of ours',
+  'apps/audit/maildir.ts /\\r?\\n\\r?\\n/': 'a letter of ours',
+  'apps/audit/maildir.ts /\\r?\\n[ \\t]+/g': 'a letter of ours',
+  'apps/audit/maildir.ts `^${name}:(.*)$`': 'a letter of ours',
+}
+
+/** The demo reads the command line of its user and the answers of the program under demonstration. */
+const READS_NOTHING_HOSTILE = /^apps\/demo\//
+
+const UNITS = [...'/ \t0a1.,;:-=@"\\[{(%?#&+'].concat(
+  'é',
+  '\n',
+  '0.',
+  'a.',
+  'a-',
+  ', ',
+  'wait=',
+  '%2f',
+  '[{',
+)
+const ENDINGS = ['', 'a', '!', '\n', '}', '"']
+
+for (const [name, { read, openings = [] }] of Object.entries(PARSERS)) {
+  test(`${name}: 16 KB of anything take less than ${LIMIT_MS} ms`, () => {
+    for (const opening of ['', ...openings]) {
+      for (const unit of UNITS) {
+        const run = opening + unit.repeat(SIZE / unit.length)
+        for (const ending of ENDINGS) {
+          const text = run.slice(0, SIZE - ending.length) + ending
+          const ms = bestTime(() => read(text))
+          const what = JSON.stringify(`${opening}${unit}`)
+          assert.ok(ms < LIMIT_MS, `${what} ... ${JSON.stringify(ending)} took ${ms} ms`)
+        }
+      }
+    }
+  })
+}
+
+/** The best of several attempts, which neither a busy machine nor a cold regular expression distorts. */
+function bestTime(run: () => unknown): number {
+  let best = Number.POSITIVE_INFINITY
+  for (let attempt = 0; attempt < ATTEMPTS && best >= LIMIT_MS; attempt += 1) {
+    const begun = performance.now()
+    run()
+    best = Math.min(best, performance.now() - begun)
+  }
+  return best
+}
+
+test('every regular expression is in the table or on the list of those that see no outside text', () => {
+  const known = new Set(Object.values(PARSERS).flatMap(({ patterns = [] }) => patterns))
+  const found = repositoryFiles().filter(isProduct).flatMap(patternsOf)
+  const unlisted = found.filter((pattern) => !known.has(pattern) && !(pattern in INSIDE))
+  assert.deepEqual(unlisted, [], 'give these a row in PARSERS, or a reason in INSIDE')
+  const gone = [...known, ...Object.keys(INSIDE)].filter((pattern) => !found.includes(pattern))
+  assert.deepEqual(gone, [], 'these are no longer in the code')
+})
+
+function isProduct(path: string): boolean {
+  const isCode = /^(contracts|platform|messaging|services|apps)\/.*\.ts$/.test(path)
+  return isCode && !/\.(test|conformance)\.ts$/.test(path) && !READS_NOTHING_HOSTILE.test(path)
+}
+
+/** Literals, `new RegExp(...)` and the patterns of schemas. */
+function patternsOf(path: string): string[] {
+  const source = ts.createSourceFile(
+    path,
+    readFileSync(root + path, 'utf8'),
+    ts.ScriptTarget.Latest,
+    true,
+  )
+  return [...nodesOf(source)].flatMap((node) => {
+    if (ts.isRegularExpressionLiteral(node)) return [`${path} ${node.text}`]
+    if (ts.isNewExpression(node) && node.expression.getText() === 'RegExp') {
+      return [`${path} ${node.arguments?.[0]?.getText()}`]
+    }
+    if (ts.isPropertyAssignment(node) && node.name.getText() === 'pattern') {
+      const { initializer } = node
+      const text = ts.isStringLiteralLike(initializer) ? initializer.text : initializer.getText()
+      return [`${path} ${text}`]
+    }
+    return []
+  })
+}
