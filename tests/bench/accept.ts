@@ -54,7 +54,7 @@ async function openAccept(stack: BenchStack, pace: Pace): Promise<Contest> {
     async close() {
       await bare.close()
       await customers.close()
-      await stack.renewTopics()
+      await stack.discardWork()
     },
   }
 }

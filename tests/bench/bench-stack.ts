@@ -19,7 +19,8 @@ import { SERVICES, type ServiceName } from '../../tools/stack-options.ts'
 import { isReady, replicaEnvironment } from '../../tools/stack-services.ts'
 import { makeTopics } from '../../tools/topics.ts'
 import { until } from '../../tools/until.ts'
-import { inDatabase } from './books.ts'
+import { untilAtRest } from '../at-rest.ts'
+import { inDatabase, openBooks } from './books.ts'
 
 /**
  * One Kafka and one PostgreSQL with their own defaults (so fsync is on), the services as processes that
@@ -35,8 +36,18 @@ export interface BenchStack {
   readonly say: (line: string) => void
   /** Lets exactly these services run, each ready; those that run already go on. */
   serve(names: readonly ServiceName[], settings?: Settings): Promise<Running>
-  /** Ends the services, and makes the topics anew: nothing of what is in them is read any more. */
-  renewTopics(): Promise<void>
+  /**
+   * Empties the books and opens them with so many accounts, once the services have nothing left to do: work
+   * that is in flight would otherwise end up in the new books.
+   */
+  openBooks(accounts: number): Promise<void>
+  /** Resolves when the services have nothing left to do. */
+  rest(): Promise<void>
+  /**
+   * Stops the services and discards all that they have left: rows of their tables, messages of their topics.
+   * For a contest that ran only some of them, whose work the others would finish in the next one.
+   */
+  discardWork(): Promise<void>
   close(): Promise<void>
 }
 
@@ -58,6 +69,7 @@ const SERVICE_PORT = 19_411
 const MAX_CONNECTIONS = 120
 const READY_LIMIT_MS = 60_000
 const STOP_LIMIT_MS = 25_000
+const REST_LIMIT_MS = 120_000
 const DATABASES = {
   order: 'orders',
   billing: 'billing',
@@ -65,8 +77,10 @@ const DATABASES = {
   reference: 'reference',
 } as const
 
-export async function openBenchStack(say: (line: string) => void): Promise<BenchStack> {
-  const folder = join(root, 'data', 'bench')
+export async function openBenchStack(
+  say: (line: string) => void,
+  folder = join(root, 'data', 'bench'),
+): Promise<BenchStack> {
   mkdirSync(folder, { recursive: true })
   const lock = lockFolder(folder)
   const closers: (() => Promise<unknown>)[] = [async () => lock.release()]
@@ -96,13 +110,21 @@ export async function openBenchStack(say: (line: string) => void): Promise<Bench
     const services = await createServices({ brokers, urls, folder })
     closers.push(services.close)
     const { serve } = services
-    async function renewTopics(): Promise<void> {
+    const rest = () => stackAtRest(urls, brokers)
+    async function openOwnBooks(accounts: number): Promise<void> {
+      await rest()
+      await openBooks(urls, accounts)
+    }
+    async function discardWork(): Promise<void> {
       await serve([])
+      await openBooks(urls, 0)
       await deleteTopics(brokers)
       await makeTopics(brokers, TOPICS)
     }
-    const servers = { kafka: kafka.server, postgres: postgres.server }
-    return { ...{ brokers, urls, folder, say, serve, renewTopics, close }, ...servers }
+    return {
+      ...{ brokers, urls, folder, say, serve, rest, discardWork, close },
+      ...{ openBooks: openOwnBooks, kafka: kafka.server, postgres: postgres.server },
+    }
   } catch (error) {
     await close()
     throw error
@@ -143,6 +165,20 @@ async function migrateTo(url: string, schemas: Readonly<Record<string, typeof OR
     await migrate(database, schema, migrations)
   }
   await database.close()
+}
+
+async function stackAtRest(urls: BenchStack['urls'], brokers: string): Promise<void> {
+  const open = (url: string) => openPostgres({ url, maxConnections: 1, readsWholeTables: true })
+  const databases = {
+    orders: await open(urls.order),
+    billing: await open(urls.billing),
+    notification: await open(urls.notification),
+  }
+  try {
+    await untilAtRest({ databases, brokers: [brokers] }, REST_LIMIT_MS)
+  } finally {
+    for (const database of Object.values(databases)) await database.close()
+  }
 }
 
 async function deleteTopics(brokers: string): Promise<void> {

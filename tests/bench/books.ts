@@ -97,7 +97,7 @@ export async function markBooks(urls: Urls): Promise<Mark> {
     numberIn(urls.order, 'select coalesce(max(order_number), 0) as n from orders.orders'),
     numberIn(urls.notification, 'select coalesce(max(seq), 0) as n from notification.message'),
     numberIn(urls.billing, `select count(*) as n from billing.payment where state = 'PAID'`),
-    numberIn(urls.billing, 'select sum(balance_minor) as n from billing.account'),
+    numberIn(urls.billing, 'select coalesce(sum(balance_minor), 0) as n from billing.account'),
   ])
   return { orderNumber, messageSeq, payments, balancesMinor }
 }

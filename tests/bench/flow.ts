@@ -59,7 +59,7 @@ async function openFlow(stack: BenchStack, pace: Pace, name: string, flow: Flow)
   const { reference: url } = stack.urls
   return {
     async ours() {
-      await openBooks(stack.urls, flow.accounts)
+      await stack.openBooks(flow.accounts)
       return shop.settle(flow, pace.seconds)
     },
     async reference() {

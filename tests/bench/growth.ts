@@ -2,7 +2,7 @@ import { escapeIdentifier } from 'pg'
 import { databaseUrl } from '../../tools/postgres.ts'
 import { SERVICES } from '../../tools/stack-options.ts'
 import type { BenchStack } from './bench-stack.ts'
-import { inDatabase, openBooks } from './books.ts'
+import { inDatabase } from './books.ts'
 import type { Bench, Contest, Pace, Run } from './contest.ts'
 import { EVENTS, openShop } from './flow.ts'
 import { accountSql } from './pgbench.ts'
@@ -32,8 +32,8 @@ async function openGrowth(stack: BenchStack, pace: Pace): Promise<Contest> {
   const orders = pace.quick ? QUICK_ORDERS : ORDERS
   const shelf = shelve(stack)
   stack.say(`growth: stores ${orders} orders`)
-  await stack.serve([])
-  await openBooks(stack.urls, EVENTS.accounts)
+  await stack.discardWork()
+  await stack.openBooks(EVENTS.accounts)
   await shelf.copy()
   await store(stack.urls, orders)
 
@@ -42,6 +42,7 @@ async function openGrowth(stack: BenchStack, pace: Pace): Promise<Contest> {
     await shop.settle(EVENTS, Math.min(WARM_UP_SECONDS, pace.seconds))
     const run = await shop.settle(EVENTS, pace.seconds)
     await shop.close()
+    await stack.rest()
     await stack.serve([])
     return run
   }
@@ -50,7 +51,7 @@ async function openGrowth(stack: BenchStack, pace: Pace): Promise<Contest> {
     ours: settle,
     async reference() {
       await shelf.swap()
-      await openBooks(stack.urls, EVENTS.accounts)
+      await stack.openBooks(EVENTS.accounts)
       const run = await settle()
       await shelf.swap()
       return run

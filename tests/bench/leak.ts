@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { STYLES } from '../../contracts/style.ts'
 import { SERVICES } from '../../tools/stack-options.ts'
 import type { BenchStack } from './bench-stack.ts'
-import { accountIds, inDatabase, openBooks } from './books.ts'
+import { accountIds, inDatabase } from './books.ts'
 import { inShort, type Pace, type Survey, type SurveyTable } from './contest.ts'
 import { EVENTS, openShop } from './flow.ts'
 import { startMeasured } from './measured-process.ts'
@@ -29,7 +29,7 @@ type Sample = Readonly<Record<string, number>>
 async function surveyLeak(stack: BenchStack, pace: Pace): Promise<SurveyTable> {
   const minutes = pace.minutes ?? MINUTES
   const shop = await openShop(stack)
-  await openBooks(stack.urls, EVENTS.accounts)
+  await stack.openBooks(EVENTS.accounts)
   const { figure } = await shop.settle({ ...EVENTS, style: 'http', connections: 64 }, pace.seconds)
   await shop.close()
   const { pids, urls } = shop

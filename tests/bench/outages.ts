@@ -1,8 +1,5 @@
-import { SERVICES, type ServiceName } from '../../tools/stack-options.ts'
-import { PATHS } from '../../tools/stack-services.ts'
-import { until } from '../../tools/until.ts'
-import type { BenchStack, Running } from './bench-stack.ts'
-import { assertBooks, markBooks, openBooks, settled, settledUntil } from './books.ts'
+import type { BenchStack } from './bench-stack.ts'
+import { assertBooks, markBooks, settled, settledUntil } from './books.ts'
 import type { Bench, Contest, Pace, Run } from './contest.ts'
 import { EVENTS, openShop, SETTLE_LIMIT_MS } from './flow.ts'
 import { quietCosts, quietSpan } from './quiet-seconds.ts'
@@ -53,11 +50,11 @@ const QUICK_WARM_UP_SECONDS = 10
 async function openBacklog(stack: BenchStack, pace: Pace): Promise<Contest> {
   const shop = await openShop(stack)
   const orders = pace.quick ? QUICK_BACKLOG_ORDERS : BACKLOG_ORDERS
-  await openBooks(stack.urls, EVENTS.accounts)
+  await stack.openBooks(EVENTS.accounts)
   await shop.settle(EVENTS, pace.seconds)
   return {
     async ours() {
-      await openBooks(stack.urls, EVENTS.accounts)
+      await stack.openBooks(EVENTS.accounts)
       const mark = await markBooks(stack.urls)
       await stack.kafka.kill()
       const { accepted } = await shop.order(EVENTS, { seconds: ACCEPT_LIMIT_SECONDS, orders })
@@ -66,31 +63,14 @@ async function openBacklog(stack: BenchStack, pace: Pace): Promise<Contest> {
       await settled(stack.urls, mark, accepted, BACKLOG_LIMIT_MS)
       const tookMs = performance.now() - begunMs
       await assertBooks(stack.urls, mark, accepted)
-      await readToTheEnd(shop.urls)
       return { figure: (accepted * 1_000) / tookMs }
     },
     async reference() {
-      await openBooks(stack.urls, EVENTS.accounts)
+      await stack.openBooks(EVENTS.accounts)
       return { figure: (await shop.settle(EVENTS, pace.seconds)).figure }
     },
     close: shop.close,
   }
-}
-
-/**
- * Orders that waited for long were asked for again, and what comes of that changes nothing: unless the
- * books are emptied before it is read.
- */
-async function readToTheEnd(urls: Running['urls']): Promise<void> {
-  const waiting = async (service: ServiceName) => {
-    const answer = await fetch(`${urls[service]}/${PATHS[service]}/actuator/prometheus`)
-    const figures = (await answer.text()).matchAll(
-      /^trifold_(?:consumer_lag_messages|outbox_rows)\{.*\} (\d+)$/gm,
-    )
-    return [...figures].reduce((sum, [, figure]) => sum + Number(figure), 0)
-  }
-  const isAtTheEnd = async () => (await Promise.all(SERVICES.map(waiting))).every((n) => n === 0)
-  await until(isAtTheEnd, { limitMs: SETTLE_LIMIT_MS })
 }
 
 async function openRecovery(stack: BenchStack, pace: Pace): Promise<Contest> {
@@ -102,7 +82,7 @@ async function openRecovery(stack: BenchStack, pace: Pace): Promise<Contest> {
   let before: Run
   return {
     async ours() {
-      await openBooks(stack.urls, EVENTS.accounts)
+      await stack.openBooks(EVENTS.accounts)
       await stack.kafka.kill()
       await stack.kafka.start()
       await steady.come({ seconds: warmUpSeconds, waits: true })

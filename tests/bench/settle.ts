@@ -38,11 +38,11 @@ async function openSettle(stack: BenchStack, pace: Pace): Promise<Contest> {
   const { reference: databaseUrl } = stack.urls
   const { accounts } = EVENTS
   const span = quietSpan(Math.max(pace.seconds, LEAST_SECONDS), pace)
-  await openBooks(stack.urls, accounts)
+  await stack.openBooks(accounts)
   await steady.come({ seconds: pace.quick ? QUICK_WARM_UP_SECONDS : WARM_UP_SECONDS, waits: true })
   return {
     async ours() {
-      await openBooks(stack.urls, accounts)
+      await stack.openBooks(accounts)
       const { approved } = await steady.come({ ...span, waits: true })
       return inPercentiles(approved)
     },

@@ -1,5 +1,5 @@
 import type { BenchStack } from './bench-stack.ts'
-import { accountIds, openBooks } from './books.ts'
+import { accountIds } from './books.ts'
 import type { Pace } from './contest.ts'
 import { EVENTS, openShop } from './flow.ts'
 import { startMeasured } from './measured-process.ts'
@@ -11,9 +11,9 @@ const SHARE_OF_SATURATION = 0.1
 /** Customers of `events` who come one by one to services that have seen many. */
 export async function openSteady(stack: BenchStack, pace: Pace) {
   const shop = await openShop(stack)
-  await openBooks(stack.urls, EVENTS.accounts)
+  await stack.openBooks(EVENTS.accounts)
   await shop.settle(EVENTS, pace.seconds)
-  await openBooks(stack.urls, EVENTS.accounts)
+  await stack.openBooks(EVENTS.accounts)
   const { figure: saturation } = await shop.settle(EVENTS, pace.seconds)
   await shop.close()
   const customers = await startMeasured<PacedLoad, PacedResult>('paced-load.ts')

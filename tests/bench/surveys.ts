@@ -5,7 +5,7 @@ import { STYLES } from '../../contracts/style.ts'
 import { root } from '../../tools/repository-files.ts'
 import { SERVICES } from '../../tools/stack-options.ts'
 import type { BenchStack } from './bench-stack.ts'
-import { inDatabase, openBooks } from './books.ts'
+import { inDatabase } from './books.ts'
 import { inShort, type Pace, type Survey, type SurveyTable } from './contest.ts'
 import { startProgram } from './embedded.ts'
 import { EVENTS, openShop } from './flow.ts'
@@ -98,7 +98,7 @@ async function surveyFootprint(stack: BenchStack, pace: Pace): Promise<SurveyTab
   const cpuSeconds: (readonly string[])[] = []
   for (const style of STYLES) {
     const flow = { ...EVENTS, style, connections: style === 'events' ? EVENTS.connections : 64 }
-    await openBooks(stack.urls, flow.accounts)
+    await stack.openBooks(flow.accounts)
     await shop.settle(flow, pace.seconds)
     const { costs } = await shop.settle(flow, pace.seconds)
     // Milliseconds for one are seconds for a thousand.

@@ -1,16 +1,15 @@
 import { join } from 'node:path'
-import { Admin } from '@platformatic/kafka'
 import type { Letter } from '../../apps/audit/findings.ts'
 import { audit } from '../../apps/audit/invariants.ts'
 import { lettersIn } from '../../apps/audit/maildir.ts'
 import type { BusMessage } from '../../messaging/bus.ts'
 import { createKafkaBus } from '../../messaging/kafka-bus.ts'
-import { TOPICS } from '../../messaging/topics.ts'
-import type { Database, Queryable } from '../../platform/database.ts'
+import type { Database } from '../../platform/database.ts'
 import { openPostgres } from '../../platform/postgres.ts'
 import { systemRuntime } from '../../platform/runtime.ts'
 import { createLog } from '../../platform/telemetry.ts'
 import type { Stack } from '../../tools/stack.ts'
+import { type ServiceDatabases, untilAtRest } from '../at-rest.ts'
 import { wholeLog } from '../e2e/whole-log.ts'
 import { type Books, type Finding, readBooks } from '../simulation/books.ts'
 import { type Deed, isFinal } from '../simulation/customers.ts'
@@ -21,16 +20,10 @@ import type { Times } from '../simulation/punctuality.ts'
 export interface Evidence {
   /** As the history file has them. */
   readonly deeds: readonly Deed[]
-  readonly databases: Databases
+  readonly databases: ServiceDatabases
   readonly topics: readonly BusMessage[]
   readonly letters: readonly Letter[]
   readonly times: Times
-}
-
-export interface Databases {
-  readonly orders: Queryable
-  readonly billing: Queryable
-  readonly notification: Queryable
 }
 
 export interface Verdict {
@@ -65,9 +58,9 @@ export async function check(evidence: Evidence): Promise<Verdict> {
 }
 
 export interface OpenedStack {
-  readonly databases: Databases
-  /** Nothing waits for anything, in no table and no topic. */
-  isAtRest(): Promise<boolean>
+  readonly databases: ServiceDatabases
+  /** Resolves when no table and no topic holds unfinished work; rejects with what is left. */
+  untilAtRest(limitMs: number): Promise<void>
   /** What is there now, beside the history. */
   evidence(): Promise<Pick<Evidence, 'databases' | 'topics' | 'letters'>>
   close(): Promise<void>
@@ -88,8 +81,7 @@ export async function openForChecks(stack: Stack): Promise<OpenedStack> {
   const maildir = join(stack.folder, 'mail')
   return {
     databases,
-    isAtRest: async () =>
-      !(await waits(databases)) && (await unread(brokers)).every(({ messages }) => messages === 0n),
+    untilAtRest: (limitMs) => untilAtRest({ databases, brokers }, limitMs),
     async evidence() {
       const bus = await createKafkaBus({
         ...{ brokers, clientId: 'chaos', runtime: systemRuntime },
@@ -104,60 +96,5 @@ export async function openForChecks(stack: Stack): Promise<OpenedStack> {
     async close() {
       await Promise.all([orders, billed, notified].map((database) => database?.close()))
     },
-  }
-}
-
-async function waits({ orders, billing, notification }: Databases): Promise<boolean> {
-  const rows = await Promise.all([
-    orders.query<{ waits: boolean }>(`
-      select exists (select from orders.outbox) or exists (select from orders.watch)
-        or exists (select from orders.void_watch)
-        or exists (select from orders.idempotency where status is null) as waits`),
-    billing.query<{ waits: boolean }>(`
-      select exists (select from billing.outbox)
-        or exists (select from billing.deposit where state = 'REQUESTED') as waits`),
-    notification.query<{ waits: boolean }>(
-      'select exists (select from notification.outbox) as waits',
-    ),
-  ])
-  return rows.flat().some((row) => row.waits)
-}
-
-/** By service, which is also the name of its group. */
-const READ_BY = { order: ['payment'], billing: ['billing'], notification: ['payment'] } as const
-
-interface Unread {
-  readonly group: string
-  readonly messages: bigint
-}
-
-/** How many messages each service has not committed. */
-async function unread(brokers: readonly string[]): Promise<Unread[]> {
-  const admin = new Admin({ clientId: 'chaos', bootstrapBrokers: [...brokers], retries: 5 })
-  try {
-    const names = Object.values(READ_BY).flat()
-    const ends = await admin.listOffsets({
-      topics: TOPICS.filter(({ name }) => (names as string[]).includes(name)).map((topic) => ({
-        name: topic.name,
-        partitions: Array.from({ length: topic.partitions }, (_, partitionIndex) => ({
-          ...{ partitionIndex, timestamp: -1n },
-        })),
-      })),
-    })
-    const groups = await admin.listConsumerGroupOffsets({ groups: Object.keys(READ_BY) })
-    return Object.entries(READ_BY).map(([group, topics]) => {
-      const committed = groups.find(({ groupId }) => groupId === group)?.topics ?? []
-      const messages = topics.map((name) => {
-        const own = committed.find((topic) => topic.name === name)?.partitions ?? []
-        return (ends.find((topic) => topic.name === name)?.partitions ?? []).map((end) => {
-          const at = own.find(({ partitionIndex }) => partitionIndex === end.partitionIndex)
-          // A partition that never had a message has no commit either.
-          return end.offset - (at && at.committedOffset >= 0n ? at.committedOffset : 0n)
-        })
-      })
-      return { group, messages: messages.flat().reduce((sum, count) => sum + count, 0n) }
-    })
-  } finally {
-    await admin.close()
   }
 }

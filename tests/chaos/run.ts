@@ -2,7 +2,6 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { replicasReady } from '../../tools/stack-services.ts'
-import { until } from '../../tools/until.ts'
 import type { Finding } from '../simulation/books.ts'
 import { check, openForChecks, type Verdict } from './checker.ts'
 import { type Customers, type CustomersOptions, startCustomers } from './customers.ts'
@@ -26,7 +25,6 @@ export interface RunOptions extends Pick<CustomersOptions, 'seed' | 'style'> {
 const READY_LIMIT_MS = 60_000
 const INSIST_LIMIT_MS = 60_000
 const REST_LIMIT_MS = 60_000
-const LOOK_MS = 500
 
 /** Faults while customers work, then a quiet phase, then the checks. */
 export async function runChaos(options: RunOptions): Promise<Report | undefined> {
@@ -84,13 +82,7 @@ async function settle(
   await customers.close()
   await history.close()
   const opened = await openForChecks(stack)
-  let calmLooks = 0
-  const looks = async () => {
-    calmLooks = (await opened.isAtRest()) ? calmLooks + 1 : 0
-    if (calmLooks < 2) await sleep(LOOK_MS)
-    return calmLooks >= 2
-  }
-  await expect('what waits', until(looks, { limitMs: REST_LIMIT_MS }))
+  await expect('what waits', opened.untilAtRest(REST_LIMIT_MS))
   const restMs = Date.now()
   await opened.close()
   return { restMs, findings }

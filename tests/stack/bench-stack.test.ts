@@ -1,0 +1,44 @@
+import assert from 'node:assert/strict'
+import { after, test } from 'node:test'
+import { SERVICES } from '../../tools/stack-options.ts'
+import { ACCEPT } from '../bench/accept.ts'
+import { openBenchStack } from '../bench/bench-stack.ts'
+import { markBooks } from '../bench/books.ts'
+import { EVENTS, openShop } from '../bench/flow.ts'
+import { temporaryFolder } from '../e2e/program.ts'
+
+/** What one contest of the benchmark leaves behind must not end up in the books of the next one. */
+
+const { folder, remove } = await temporaryFolder()
+const stack = await openBenchStack(() => undefined, folder)
+after(async () => {
+  await stack.close()
+  await remove()
+})
+
+const PACE = { seconds: 1, rounds: 1, quick: true }
+/** Orders that are still pending would be asked for again within the test. */
+const IMPATIENT = { ASK_AGAIN_AFTER_MS: '100' }
+
+test('orders that one contest leaves pending are gone before the next one', async () => {
+  const contest = await ACCEPT.open(stack, PACE)
+  assert.ok((await contest.ours()).figure > 0)
+  await contest.close()
+  await stack.serve(SERVICES, IMPATIENT)
+  await stack.rest()
+  const { orderNumber, payments } = await markBooks(stack.urls)
+  assert.deepEqual({ orderNumber, payments }, { orderNumber: 0n, payments: 0n })
+  await stack.serve([])
+})
+
+test('books are opened when the orders before them are settled and told', async () => {
+  const shop = await openShop(stack)
+  await stack.openBooks(EVENTS.accounts)
+  const { accepted } = await shop.order(EVENTS, PACE)
+  assert.ok(accepted > 0)
+  await stack.openBooks(EVENTS.accounts)
+  const before = await markBooks(stack.urls)
+  await stack.rest()
+  assert.deepEqual(await markBooks(stack.urls), before)
+  await shop.close()
+})
