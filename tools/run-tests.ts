@@ -64,9 +64,8 @@ function main(args: readonly string[]): void {
     env: { ...process.env, ...runnerEnvironment },
     stdio: 'inherit',
   })
-  // The terminal tells the whole process group; whoever ends only this process means the runner too.
-  process.once('SIGTERM', () => runner.kill())
-  process.once('SIGINT', () => {})
+  // The runner stops its test files on SIGTERM. Ctrl-C arrives several times: from the terminal, npm and launcher.
+  for (const signal of ['SIGTERM', 'SIGINT']) process.on(signal, () => runner.kill('SIGTERM'))
   runner.once('exit', (code) => {
     process.exitCode = code ?? 1
   })

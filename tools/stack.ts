@@ -4,7 +4,6 @@ import { TOPICS } from '../messaging/topics.ts'
 import { lockFolder } from '../platform/folder-lock.ts'
 import { runProcess } from '../platform/process.ts'
 import { type Docker, findDocker } from './docker.ts'
-import { endWithNpm } from './end-with-npm.ts'
 import { type KafkaDoor, startKafka } from './kafka.ts'
 import { startNginx } from './nginx.ts'
 import { freePorts, isFree } from './ports.ts'
@@ -313,7 +312,6 @@ async function main(environment: StackStart['environment'], options: StackOption
   for (const name of ['SIGINT', 'SIGTERM'] as const) {
     process.once(name, () => given.abort(new Error(`${name} came before it was ready`)))
   }
-  endWithNpm()
   const say = (line: string) => {
     const seconds = ((performance.now() - begun) / 1000).toFixed(1).padStart(6)
     console.log(`${seconds} s  ${line}`)

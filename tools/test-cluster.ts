@@ -5,7 +5,6 @@ import { join } from 'node:path'
 import { type Cluster, NAMESPACE, STORY } from './cluster-story.ts'
 import { type ControlPlane, startControlPlane } from './control-plane.ts'
 import { findControlPlane, findEtcd, findHelm, findKwok, tryCommand } from './deploy-tools.ts'
-import { endWithNpm } from './end-with-npm.ts'
 
 /**
  * Installs the charts on a control plane of Kubernetes, as the readme says, and looks at what becomes of
@@ -85,7 +84,6 @@ const stopped = new AbortController()
 for (const name of ['SIGINT', 'SIGTERM'] as const) {
   process.on(name, () => stopped.abort(new Error(`${name} came before the end`)))
 }
-endWithNpm()
 try {
   if (!(await testCluster(stopped.signal))) process.exitCode = 1
 } catch (error) {

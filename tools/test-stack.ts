@@ -1,7 +1,6 @@
 import { chmodSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join, normalize } from 'node:path'
-import { endWithNpm } from './end-with-npm.ts'
 import { startKafka } from './kafka.ts'
 import { startKept } from './kept-process.ts'
 import { freePorts } from './ports.ts'
@@ -165,7 +164,6 @@ if (import.meta.main) {
   for (const name of ['SIGINT', 'SIGTERM'] as const) {
     process.on(name, () => stopped.abort(new Error(`${name} came before the tests`)))
   }
-  endWithNpm()
   try {
     process.exitCode = await testStack(testWords(process.argv.slice(2)), stopped.signal)
   } catch (error) {

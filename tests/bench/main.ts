@@ -2,7 +2,6 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { cpus, totalmem } from 'node:os'
 import { join } from 'node:path'
 import { inspect, parseArgs } from 'node:util'
-import { endWithNpm } from '../../tools/end-with-npm.ts'
 import { root } from '../../tools/repository-files.ts'
 import { ACCEPT } from './accept.ts'
 import { openBenchStack } from './bench-stack.ts'
@@ -118,7 +117,6 @@ async function run({ benches, surveys, ...pace }: Options): Promise<Results> {
     console.log(`${seconds} s  ${line}`)
   }
   const stack = await openBenchStack(say)
-  endWithNpm()
   const stop = () => void stack.close().finally(() => process.exit(130))
   for (const name of ['SIGINT', 'SIGTERM'] as const) process.once(name, stop)
   const outcomes: Outcome[] = []

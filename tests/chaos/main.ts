@@ -2,7 +2,6 @@ import { cpSync, mkdirSync, writeFileSync } from 'node:fs'
 import { basename, join, relative } from 'node:path'
 import { inspect, parseArgs } from 'node:util'
 import { type InteractionStyle, STYLES } from '../../contracts/style.ts'
-import { endWithNpm } from '../../tools/end-with-npm.ts'
 import { root } from '../../tools/repository-files.ts'
 import { temporaryFolder } from '../e2e/program.ts'
 import { createChances } from '../simulation/chance.ts'
@@ -123,7 +122,6 @@ if (import.meta.main) {
     // Not once: npm passes a signal on, and when it has ended comes another, which must not end the clearing up.
     process.on(name, () => stopped.abort(new Error(`${name} came before the end`)))
   }
-  endWithNpm()
   const begun = performance.now()
   const say = (line: string) => {
     const seconds = ((performance.now() - begun) / 1000).toFixed(1).padStart(6)

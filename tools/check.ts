@@ -1,0 +1,26 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { root } from './repository-files.ts'
+
+/** By the paths of their JavaScript, so that each runs on this Node.js, on every system. */
+const CHECKS: readonly (readonly string[])[] = [
+  ['node_modules/typescript/bin/tsc'],
+  ['node_modules/@biomejs/biome/bin/biome', 'check', '.'],
+  [
+    'node_modules/dependency-cruiser/bin/dependency-cruiser.mjs',
+    ...['--config', '.dependency-cruiser.json'],
+    ...['contracts', 'platform', 'messaging', 'services', 'apps', 'tools', 'tests'],
+  ],
+  ['node_modules/knip/bin/knip.js'],
+  ['tools/tidy.ts'],
+]
+
+// The first failure ends the run, because the later checks often only repeat it.
+for (const check of CHECKS) {
+  const child = spawn(process.execPath, check, { cwd: root, stdio: 'inherit' })
+  const stop = () => child.kill()
+  process.on('SIGTERM', stop)
+  const [code] = (await once(child, 'exit')) as [number | null]
+  process.off('SIGTERM', stop)
+  if (code !== 0) process.exit(code ?? 1)
+}
