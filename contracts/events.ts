@@ -7,8 +7,9 @@ import { lowerUuids } from './uuid.ts'
 
 /**
  * The events: topics, JSON bodies and headers. Bodies are a published contract with strict readers,
- * so a body has exactly the fields below; everything else travels in headers (CloudEvents 1.0,
- * Kafka binary binding). Source: the design's event contract.
+ * so we write exactly the fields below, and everything else travels in headers (CloudEvents 1.0,
+ * Kafka binary binding). We read more loosely: during a rolling upgrade, events and fields of the
+ * next version arrive before their reader does. Source: the design's event contract.
  */
 const Uuid = Type.String({ format: 'uuid' })
 const Money = Type.Number({ description: 'a positive amount with at most two decimals' })
@@ -152,22 +153,34 @@ export function eventHeaders(
   }
 }
 
-/** An event as a consumer gets it: the body as its schema says, its identity and its companions. */
+/** An event as a consumer gets it: the known fields of its body, its identity and its companions. */
 export interface Received<Body> {
   readonly body: Body
   readonly meta: EventMeta
+  /** Fields that this version does not know and ignores; absent when there are none. */
+  readonly unknownFields?: readonly string[]
 }
 
-const validators = new Map<string, { topic: Topic; validator: ReturnType<typeof Compile> }>(
+/** An event that this version does not know, such as one that the next version introduces. */
+export interface UnknownEvent {
+  readonly unknownEvent: string
+}
+
+/** Our events take a few hundred bytes; anything larger is rejected before it is parsed. */
+export const MAX_EVENT_BYTES = 65_536
+const MAX_EVENT_NAME_LENGTH = 100
+
+const readers = new Map(
   Object.entries(EVENTS).map(([name, { topic, schema }]) => [
     name,
-    { topic, validator: Compile(schema) },
+    { topic, fields: Object.keys(schema.properties), validator: Compile(schema) },
   ]),
 )
 
 /**
- * Reads one message of a topic. Returns the event, or the sentence that says why it is poison: it
- * can never be read, however often it is tried. Without `ce_id` the position is the identity.
+ * Reads one message of a topic. Returns the event; an unknown event, which is to be skipped; or the
+ * sentence that says why the message is poison, that is, why no retry can succeed. Without `ce_id`,
+ * the position of the message is its identity.
  */
 export function decodeEvent<Body extends Event>(message: {
   readonly topic: string
@@ -175,42 +188,61 @@ export function decodeEvent<Body extends Event>(message: {
   readonly offset: bigint
   readonly value: Uint8Array | null
   readonly headers: Readonly<Record<string, string>>
-}): Received<Body> | string {
-  if (message.value === null) return 'the message has no body'
-  let body: unknown
+}): Received<Body> | UnknownEvent | string {
+  const { topic, value, headers } = message
+  if (value === null) return 'the message has no body'
+  if (value.byteLength > MAX_EVENT_BYTES) {
+    return `the body has ${value.byteLength} bytes, and an event has at most ${MAX_EVENT_BYTES}`
+  }
+  let parsed: unknown
   try {
-    body = lowerUuids(JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(message.value)))
+    parsed = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(value))
   } catch (error) {
     return `the body is not JSON: ${(error as Error).message}`
   }
-  const name = (body as { event?: unknown } | null)?.event
-  const known = typeof name === 'string' ? validators.get(name) : undefined
-  if (known === undefined)
-    return `the event ${String(JSON.stringify(name)).slice(0, 100)} is unknown`
-  if (known.topic !== message.topic) return `${name} does not belong on topic ${message.topic}`
-  const problem = known.validator.Errors(body)[0] ?? badMoney(body as Record<string, unknown>)
+  const name = (parsed as { event?: unknown } | null)?.event
+  if (typeof name !== 'string' || name === '' || name.length > MAX_EVENT_NAME_LENGTH) {
+    return 'the body names no event'
+  }
+  const reader = readers.get(name)
+  if (reader === undefined) return { unknownEvent: name }
+  if (reader.topic !== topic) return `${name} does not belong on topic ${topic}`
+  const { body, unknownFields } = knownFields(parsed as Record<string, unknown>, reader.fields)
+  const problem = problemOf(reader.validator, body)
   if (problem) return `${name}${problem.instancePath} ${problem.message}`
-  const { headers } = message
-  const amountMinor = parseAmount(headers['x-amount'] ?? '')
   if (headers.ce_id && !EVENT_ID.test(headers.ce_id)) {
     return 'ce_id is not 1 to 200 printable ASCII characters without spaces'
   }
+  const amountMinor = parseAmount(headers['x-amount'] ?? '')
   return {
-    body: body as Body,
+    body: body as unknown as Body,
     meta: {
-      id: headers.ce_id || `${message.topic}/${message.partition}/${message.offset}`,
+      id: headers.ce_id || `${topic}/${message.partition}/${message.offset}`,
       ...(isStyle(headers[STYLE_HEADER]) && { style: headers[STYLE_HEADER] }),
       ...(isReason(headers['x-reason']) && { reason: headers['x-reason'] }),
       ...traceContextOf(headers),
       ...(typeof amountMinor === 'bigint' && { amountMinor }),
     },
+    ...(unknownFields.length > 0 && { unknownFields }),
   }
 }
 
 /** Ids become unique keys, which databases bound, and in `http` headers, which are ASCII. */
 export const EVENT_ID = /^[\x21-\x7e]{1,200}$/
 
-function badMoney(body: Record<string, unknown>) {
+function knownFields(parsed: Record<string, unknown>, fields: readonly string[]) {
+  const body: Record<string, unknown> = {}
+  for (const field of fields) {
+    const value = parsed[field]
+    if (value !== undefined) body[field] = typeof value === 'string' ? lowerUuids(value) : value
+  }
+  const unknownFields = Object.keys(parsed).filter((field) => !fields.includes(field))
+  return { body, unknownFields }
+}
+
+/** The first problem only: collecting all of them takes time that a hostile body decides. */
+function problemOf(validator: Validator, body: Record<string, unknown>) {
+  if (!validator.Check(body)) return validator.Errors(body)[0]
   for (const field of ['price', 'value']) {
     const value = body[field]
     const minor = typeof value === 'number' ? parseAmount(value) : 0n
@@ -218,3 +250,5 @@ function badMoney(body: Record<string, unknown>) {
   }
   return undefined
 }
+
+type Validator = Pick<ReturnType<typeof Compile>, 'Check' | 'Errors'>

@@ -1,7 +1,7 @@
 // Long because one scene, of a bus, a schema and a handler, serves every promise of a consumer.
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
-import type { Received } from '../contracts/events.ts'
+import type { Received, UnknownEvent } from '../contracts/events.ts'
 import { type Database, DatabaseError, type Queryable } from '../platform/database.ts'
 import { migrate } from '../platform/migrate.ts'
 import { type Log, systemRuntime } from '../platform/runtime.ts'
@@ -70,8 +70,9 @@ async function setUp(t: { after(work: () => Promise<void>): void }, partitions =
   return { broker, bus, schema, log, start, send, words, write, committed }
 }
 
-const decodeWord = (got: BusMessage): Received<Word> | string => {
+const decodeWord = (got: BusMessage): Received<Word> | UnknownEvent | string => {
   const text = textOf(got) ?? ''
+  if (text.startsWith('unknown')) return { unknownEvent: text }
   if (text.startsWith('unreadable')) return `cannot read ${text}`
   const id = `${got.topic}/${got.partition}/${got.offset}`
   return { body: { text, key: got.key ?? '' }, meta: { id } }
@@ -558,6 +559,8 @@ test('counts batches, messages, retries and dead letters', async (t) => {
     'trifold_consumer_retries_total words': 1,
     'trifold_consumer_batch_size words': 3,
     'trifold_consumer_messages_total words': 3,
+    'trifold_consumer_unknown_events_total words': 0,
+    'trifold_consumer_unknown_fields_total words': 0,
     'trifold_dead_letters_total broker': 1,
   })
 })
@@ -598,3 +601,14 @@ function keyOn(partition: number, partitions: number): string {
   const keys = Array.from({ length: 16 * partitions }, (_, n) => `k${n}`)
   return keys.find((key) => partitionOf(key, partitions) === partition)!
 }
+
+test('an event that this version does not know is skipped, and each name is logged once', async (t) => {
+  const { schema, log, start, send, words, committed } = await setUp(t)
+  start()
+  await send(['1', 'unknown a', 'unknown b', 'unknown a', '2'])
+  await until(async () => (await committed()) === 5)
+  assert.deepEqual(await words(), ['1', '2'])
+  assert.equal(await countDeadLetters(database, schema), 0)
+  const skipped = 'skipped an event that this version does not know'
+  assert.equal(log.lines.filter((line) => line === skipped).length, 2)
+})

@@ -199,6 +199,8 @@ function observeProgress(
   for (const topic of topics) {
     telemetry.count('trifold_consumer_messages_total', { topic }, 0)
     telemetry.count('trifold_consumer_retries_total', { topic }, 0)
+    telemetry.count('trifold_consumer_unknown_events_total', { topic }, 0)
+    telemetry.count('trifold_consumer_unknown_fields_total', { topic }, 0)
   }
   telemetry.count('trifold_dead_letters_total', { source: 'broker' }, 0)
   const read = shared(async () => (await subscription()?.lag()) ?? [])

@@ -1,3 +1,4 @@
+import type { UnknownEvent } from '../contracts/events.ts'
 import { type Database, partOf, type Queryable, transact } from '../platform/database.ts'
 import type { Log, Runtime } from '../platform/runtime.ts'
 import { noTracing, type Tracer } from '../platform/tracing.ts'
@@ -103,6 +104,7 @@ async function handleAgain<Body>(
     return { afterCommit: () => relay.wake(tx) }
   }
   const read = readMessage(decode, letter)
+  if ('unknownEvent' in read) return { refusal: unknownEvent(read) }
   if (!('event' in read)) return { refusal: read }
   const spans = beginProcess(tracer, group, [{ message: letter, read }])
   try {
@@ -117,6 +119,12 @@ async function handleAgain<Body>(
     throw error
   }
 }
+
+/** The consumer would skip it, but here an operator is waiting for an effect. */
+const unknownEvent = ({ unknownEvent: name }: UnknownEvent): Refusal => ({
+  code: 'UNREADABLE',
+  reason: `the event ${JSON.stringify(name)} is unknown`,
+})
 
 function runAfterCommit(afterCommit: (() => void) | undefined, log: Log): void {
   try {

@@ -1,4 +1,4 @@
-import type { Received } from '../contracts/events.ts'
+import type { Received, UnknownEvent } from '../contracts/events.ts'
 import { traceContextOf, traceIds } from '../contracts/trace-context.ts'
 import { type Database, DatabaseError, partOf, type Queryable } from '../platform/database.ts'
 import { backoffMs, type Log, type Runtime } from '../platform/runtime.ts'
@@ -28,8 +28,8 @@ export type Handle<Body> = (
   // biome-ignore lint/suspicious/noConfusingVoidType: a handler with nothing to add returns nothing
 ) => Promise<Handled<Body> | void>
 
-/** Returns the event, or the sentence that says why the message is poison. */
-export type Decode<Body> = (message: BusMessage) => Received<Body> | string
+/** Returns the event, an unknown event to skip, or the sentence that says why the message is poison. */
+export type Decode<Body> = (message: BusMessage) => Received<Body> | UnknownEvent | string
 
 export type DeadLetterCode = 'UNREADABLE' | 'REFUSED' | 'STATEMENT_INVALID' | 'HANDLER_FAILED'
 
@@ -40,7 +40,7 @@ export interface Refusal {
 
 export interface Item<Body> {
   readonly message: BusMessage
-  readonly read: { readonly event: Received<Body> } | Refusal
+  readonly read: { readonly event: Received<Body> } | UnknownEvent | Refusal
 }
 
 export interface SettlementOptions<Body> {
@@ -64,11 +64,14 @@ const CONFLICT_TRIES = 5
 const CONFLICT_BACKOFF_MS = 5
 /** A fault of the handler that may have been a passing one gets so many tries, alone. */
 const LONE_TRIES = 3
+/** Unknown events and fields are logged once by name; after so many names, only counted. */
+const MAX_UNKNOWN_NAMES = 100
 
 export function createSettlement<Body>(options: SettlementOptions<Body>) {
   const { database, schema, runtime, log, telemetry, stopped, backoff } = options
   const { group, tracer = noTracing } = options
   const outage = createOutage(log, 'the database')
+  const reportUnknown = createUnknownReport(log, telemetry)
 
   /** Resolves with the error when nothing of the run was written. */
   async function attempt(items: readonly Item<Body>[]): Promise<{ error: unknown } | undefined> {
@@ -102,6 +105,7 @@ export function createSettlement<Body>(options: SettlementOptions<Body>) {
 
   function lettersOf(run: readonly Item<Body>[], poison?: Handled<Body>['poison']): DeadLetter[] {
     return run.flatMap(({ message, read }) => {
+      if ('unknownEvent' in read) return []
       const reason = 'event' in read ? poison?.get(read.event) : read.reason
       if (reason === undefined) return []
       const code = 'event' in read ? ('REFUSED' satisfies DeadLetterCode) : read.code
@@ -116,6 +120,7 @@ export function createSettlement<Body>(options: SettlementOptions<Body>) {
       telemetry?.observe('trifold_consumer_batch_size', count, { topic })
       telemetry?.count('trifold_consumer_messages_total', { topic }, count)
     }
+    for (const { message, read } of run) reportUnknown(message.topic, read)
     if (letters.length === 0) return
     telemetry?.count('trifold_dead_letters_total', { source: 'broker' }, letters.length)
     for (const { topic, partition, offset, code, reason, headers } of letters) {
@@ -178,6 +183,27 @@ export function createSettlement<Body>(options: SettlementOptions<Body>) {
   return { settle, databaseIsAway: () => outage.lasts() }
 }
 
+/** Counts what a newer writer says and this reader ignores, and logs each name once. */
+function createUnknownReport(log: Log, telemetry: SettlementOptions<unknown>['telemetry']) {
+  const logged = new Set<string>()
+  function report(topic: string, name: string, sentence: string): void {
+    const key = `${topic}/${name}`
+    if (logged.has(key) || logged.size >= MAX_UNKNOWN_NAMES) return
+    logged.add(key)
+    log.warn({ topic, name: name.slice(0, 100) }, sentence)
+  }
+  return (topic: string, read: Item<unknown>['read']): void => {
+    if ('unknownEvent' in read) {
+      telemetry?.count('trifold_consumer_unknown_events_total', { topic })
+      report(topic, read.unknownEvent, 'skipped an event that this version does not know')
+    } else if ('event' in read && read.event.unknownFields) {
+      telemetry?.count('trifold_consumer_unknown_fields_total', { topic })
+      const [field = ''] = read.event.unknownFields
+      report(topic, field, 'ignored a field that this version does not know')
+    }
+  }
+}
+
 /** Why a message was set aside; undefined where it was not. */
 function codeOf(letters: readonly DeadLetter[], message: BusMessage): string | undefined {
   const { topic, partition, offset } = message
@@ -191,7 +217,8 @@ const isAt = (message: Pick<BusMessage, 'topic' | 'partition'>, topic: string, p
 export function readMessage<Body>(decode: Decode<Body>, message: BusMessage): Item<Body>['read'] {
   try {
     const event = decode(message)
-    return typeof event === 'string' ? { code: 'UNREADABLE', reason: event } : { event }
+    if (typeof event === 'string') return { code: 'UNREADABLE', reason: event }
+    return 'unknownEvent' in event ? event : { event }
   } catch (error) {
     return { code: 'UNREADABLE', reason: String(error) }
   }

@@ -103,6 +103,16 @@ export const METRICS = {
     help: 'Batches that failed and were tried again.',
     labels: ['topic'],
   },
+  trifold_consumer_unknown_events_total: {
+    type: 'counter',
+    help: 'Messages that were skipped because this version does not know their event.',
+    labels: ['topic'],
+  },
+  trifold_consumer_unknown_fields_total: {
+    type: 'counter',
+    help: 'Messages with fields that this version does not know and ignored.',
+    labels: ['topic'],
+  },
   trifold_consumer_lag_messages: {
     type: 'gauge',
     help: 'Messages that the group has not committed, of the partitions that this instance reads.',

@@ -5,6 +5,7 @@ import {
   type Event,
   type EventMeta,
   type PaymentEvent,
+  type UnknownEvent,
 } from '../../contracts/events.ts'
 import { toUnits } from '../../contracts/money.ts'
 import type { BusMessage } from '../../messaging/bus.ts'
@@ -77,6 +78,7 @@ function firstsOf(messages: readonly BusMessage[], findings: Findings): Map<stri
       findings.add('I5', `message ${place}`, `cannot be read: ${read}`)
       continue
     }
+    if ('unknownEvent' in read) continue
     const { body, meta } = read
     if (message.key !== body.accountId) {
       findings.add(
@@ -99,7 +101,7 @@ function firstsOf(messages: readonly BusMessage[], findings: Findings): Map<stri
   return sent
 }
 
-function readMessage(message: BusMessage): Pick<Sent, 'body' | 'meta'> | string {
+function readMessage(message: BusMessage): Pick<Sent, 'body' | 'meta'> | UnknownEvent | string {
   if (message.topic !== 'balance') return decodeEvent<Event>(message)
   try {
     const body = JSON.parse(new TextDecoder().decode(message.value ?? undefined)) as BalanceChanged

@@ -183,17 +183,8 @@ describe('a message that can never succeed', () => {
     ['is no text', new Uint8Array([0xff, 0xfe, 0x00]), /not JSON/],
     ['is no JSON', bytes('{"event":'), /not JSON/],
     ['is empty', null, /no body/],
-    ['has an unknown event', bytes('{"event":"ORDER_LOST"}'), /ORDER_LOST.* is unknown/],
-    [
-      'has a field too many',
-      bytes(
-        JSON.stringify({
-          ...{ event: 'DEPOSIT_REQUEST', accountId: newId(), value: 5 },
-          currency: 'EUR',
-        }),
-      ),
-      /DEPOSIT_REQUEST/,
-    ],
+    ['names no event', bytes('{"orderId":1}'), /names no event/],
+    ['is too large', bytes(JSON.stringify({ event: 'x'.repeat(100_000) })), /at most 65536/],
     [
       'has a third decimal',
       bytes(JSON.stringify({ event: 'DEPOSIT_REQUEST', accountId: newId(), value: 0.001 })),
@@ -259,7 +250,8 @@ test('what billing sends is what its readers can read', () => {
     if (topic !== 'payment') continue
     const value = new TextEncoder().encode(text)
     const event = decodeEvent({ topic, partition: 0, offset: 0n, value, headers })
-    assert.ok(typeof event !== 'string', String(event))
+    assert.ok(typeof event !== 'string' && 'meta' in event, String(event))
+    assert.equal(event.unknownFields, undefined)
     const expected = eventHeaders(event.body.event, 'billing', 0, event.meta)
     assert.deepEqual(Object.keys(headers).sort(), Object.keys(expected).sort())
   }

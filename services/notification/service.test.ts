@@ -109,6 +109,33 @@ describe('an event on the topic payment', () => {
     assert.deepEqual(letters[0]!.value, value)
   })
 
+  test('of a newer writer is skipped or read without its new fields, and counted', async () => {
+    const accountId = newId()
+    const orderId = newId()
+    for (let n = 0; n < 2; n += 1) {
+      await sendBare(bus, 'payment', {
+        event: 'ORDER_SHIPPED',
+        orderId,
+        accountId,
+        carrier: 'ours',
+      })
+    }
+    await sendBare(bus, 'payment', { event: 'ORDER_PAID', orderId, accountId, carrier: 'ours' })
+    const messages = await told(accountId)
+    assert.deepEqual(
+      messages.map(({ text }) => text),
+      [`ORDER ${orderId} PAID SUCCESSFULLY`],
+    )
+    const letters = await database.query('select from notification.dead_letter where key = $1', [
+      accountId,
+    ])
+    assert.equal(letters.length, 0)
+    const { body } = await parts.telemetry.scrape()
+    const labels = 'topic="payment",service="notification"'
+    assert.ok(body.includes(`trifold_consumer_unknown_events_total{${labels}} 2`))
+    assert.ok(body.includes(`trifold_consumer_unknown_fields_total{${labels}} 1`))
+  })
+
   test('comes with two hundred others at once: their times rise strictly, in their sequence', async () => {
     const accountId = newId()
     const events = Array.from({ length: 200 }, (_, n) => ({
