@@ -167,7 +167,7 @@ export interface UnknownEvent {
 }
 
 /** Our events take a few hundred bytes; anything larger is rejected before it is parsed. */
-export const MAX_EVENT_BYTES = 65_536
+const MAX_EVENT_BYTES = 65_536
 const MAX_EVENT_NAME_LENGTH = 100
 
 const readers = new Map(

@@ -215,8 +215,8 @@ export const MESSAGE_MUTANTS: readonly Mutant[] = [
     edits: [
       {
         file: SETTLEMENT,
-        find: "return typeof event === 'string' ? { code: 'UNREADABLE', reason: event } : { event }",
-        replace: "if (typeof event === 'string') throw new Error(event)\n    return { event }",
+        find: "if (typeof event === 'string') return { code: 'UNREADABLE', reason: event }",
+        replace: "if (typeof event === 'string') throw new Error(event)",
       },
       {
         file: SETTLEMENT,
