@@ -430,7 +430,7 @@ test('takes what comes next while the offsets of the last are being committed', 
 
 test('lets messages gather for which nobody waits, after the first of them', async (t) => {
   const { start, send, write, committed } = await setUp(t)
-  const clock = createClock({ frozen: true })
+  const clock = createClock({ frozen: true, database })
   const batches: number[] = []
   start({
     runtime: clock.runtime,

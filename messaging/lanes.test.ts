@@ -86,7 +86,7 @@ async function setUp(t: { after(work: () => Promise<void>): void }) {
   schemas += 1
   const schema = `lanes_${schemas}`
   await migrate(database, schema, [{ id: 1, name: 'initial', sql: outboxTables(schema) }])
-  const clock = createClock({ frozen: true })
+  const clock = createClock({ frozen: true, database })
   const { runtime } = clock
   const log = createLog('silent', 'test')
   let open = 0

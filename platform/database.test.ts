@@ -1,7 +1,14 @@
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
 import { openTestDatabase } from '../tests/backends.ts'
-import { type Database, DatabaseError, type DatabaseErrorKind, transact } from './database.ts'
+import { createClock } from '../tests/harness.ts'
+import {
+  type Database,
+  DatabaseError,
+  type DatabaseErrorKind,
+  type Queryable,
+  transact,
+} from './database.ts'
 
 const database = await openTestDatabase()
 after(() => database.close())
@@ -62,4 +69,18 @@ test('what is no conflict is not tried again', async () => {
     )
     assert.equal(counts.begun, 1)
   }
+})
+
+test("the clock of a test is the database's, also within a transaction", async () => {
+  const clock = createClock({ frozen: true, database })
+  const read = async (db: Queryable) => {
+    const [row] = await db.query<{ time: Date }>('select now() as time')
+    return row!.time.getTime()
+  }
+  const start = clock.runtime.now()
+  assert.equal(await read(database), start)
+  clock.moveOn(3_600_000)
+  assert.equal(await read(database), start + 3_600_000)
+  const inTransaction = await database.transaction(async (tx) => [await read(tx), await read(tx)])
+  assert.deepEqual(inTransaction, [start + 3_600_000, start + 3_600_000])
 })

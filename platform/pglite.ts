@@ -4,10 +4,10 @@ import { PGlite } from '@electric-sql/pglite'
 import { BY_INDEX, type Database, DatabaseError, type Queryable, rolledBack } from './database.ts'
 import { lockFolder } from './folder-lock.ts'
 import { ensureCluster, freshCluster } from './pglite-cluster.ts'
-import { createSession, type Session } from './pglite-session.ts'
+import { createSession, type Session, type SessionOptions } from './pglite-session.ts'
 import { upkeep } from './pglite-upkeep.ts'
 
-export interface PgliteOptions {
+export interface PgliteOptions extends SessionOptions {
   /** Where the data live, created if missing; without it they live in memory. */
   readonly folder?: string
   /** At most how often, between statements, PGlite's housekeeping is looked after. */
@@ -29,7 +29,7 @@ const maxTurnMs = 10
 export async function openPglite(options: PgliteOptions = {}): Promise<Database> {
   const opened = await open(options.folder)
   const upkeepEveryMs = options.upkeepEveryMs ?? 1_000
-  const session = createSession(opened.pglite)
+  const session = createSession(opened.pglite, options)
   const exclusively = createQueue()
   // One process has this database, so whoever listens is in it.
   const listeners = new Map<string, Set<() => void>>()

@@ -1,7 +1,12 @@
 /** Time and chance, handed to everything that needs them, so that a simulator can own both. */
 export interface Runtime {
-  /** Milliseconds since the epoch. */
+  /**
+   * Milliseconds since the epoch by this machine's clock, which may be wrong and may jump. Never
+   * compare it with a time that another process wrote: SQL does that, with the database's `now()`.
+   */
   now(): number
+  /** Milliseconds since some fixed moment, on a clock that never jumps: for durations within this process. */
+  monotonic(): number
   /** Resolves after so many milliseconds, or at once when the signal aborts; never rejects. */
   sleep(durationMs: number, signal?: AbortSignal): Promise<void>
   /** Resolves when everything that can be read from sockets now was read, and what came of it has run. */
@@ -44,6 +49,7 @@ const endSleep = (sleep: Sleep) => sleep.handleEvent()
 
 export const systemRuntime: Runtime = {
   now: () => Date.now(),
+  monotonic: () => performance.now(),
   sleep(durationMs, signal) {
     if (signal?.aborted) return AT_ONCE
     const sleep = new Sleep(signal)

@@ -16,9 +16,21 @@ import { makeTopics } from '../tools/topics.ts'
  * bus otherwise. A test file that imports this one, itself or through a file of tests/, is thereby in
  * the run on the real servers.
  */
-export function openTestDatabase(): Promise<Database> {
+export function openTestDatabase(): Promise<TestDatabase> {
   const serverUrl = process.env.TEST_DATABASE_URL
-  return serverUrl ? freshDatabase(serverUrl) : openPglite()
+  return serverUrl ? freshDatabase(serverUrl) : embeddedDatabase()
+}
+
+/** A database whose own clock, SQL's `now()`, a test can set. It begins with the machine's. */
+export interface TestDatabase extends Database {
+  useClock(clock: DatabaseClock): void
+}
+
+export interface DatabaseClock {
+  /** Milliseconds since the epoch. */
+  now(): number
+  /** Stands still between two calls of `now` that return the same time. */
+  readonly isFrozen: boolean
 }
 
 /** A broker for one test, with topics that nobody else has. */
@@ -47,7 +59,18 @@ export function openTestBroker(options: TestBrokerOptions): Promise<TestBroker> 
   return brokers ? namespaceOnKafka(brokers, options.topics) : embeddedBroker(options)
 }
 
-async function freshDatabase(serverUrl: string): Promise<Database> {
+async function embeddedDatabase(): Promise<TestDatabase> {
+  let clock: Pick<DatabaseClock, 'now'> = systemRuntime
+  const database = await openPglite({ now: () => clock.now() })
+  return {
+    ...database,
+    useClock(next) {
+      clock = next
+    },
+  }
+}
+
+async function freshDatabase(serverUrl: string): Promise<TestDatabase> {
   const name = `test_${crypto.randomUUID().replaceAll('-', '')}`
   const onServer = async (statement: string) => {
     const server = await openPostgres({ url: serverUrl, maxConnections: 1 })
@@ -55,12 +78,69 @@ async function freshDatabase(serverUrl: string): Promise<Database> {
   }
   // Others may be connected to template1, which then cannot be copied.
   await onServer(`create database ${name} template template0`)
-  const database = await openPostgres({ url: databaseUrl(serverUrl, name) })
+  const url = databaseUrl(serverUrl, name)
+  await shadowNow(url, name)
+  const database = followClock(await openPostgres({ url }))
   return {
     ...database,
     async close() {
       await database.close()
       await onServer(`drop database ${name} with (force)`)
+    },
+  }
+}
+
+/** Unqualified `now()` becomes a function that reads its time from a table. */
+async function shadowNow(url: string, name: string): Promise<void> {
+  const database = await openPostgres({ url, maxConnections: 1 })
+  const create = database.script(`
+    create schema clock;
+    create table clock.setting (fixed timestamptz, ahead interval not null);
+    insert into clock.setting (ahead) values ('0');
+    create function clock.now() returns timestamptz stable language sql as
+      'select coalesce(fixed, pg_catalog.now() + ahead) from clock.setting';
+    alter database ${name} set search_path = clock, pg_catalog, public;`)
+  await create.finally(() => database.close())
+}
+
+/** A running clock is read twice a moment apart, so a difference this small is no move of its own. */
+const CLOCK_NOISE_MS = 5
+
+/** Sets the server's shadowed clock, where the test has moved its own, before whatever comes next. */
+function followClock(database: Database): TestDatabase {
+  let clock: DatabaseClock = { ...systemRuntime, isFrozen: false }
+  let shown: { readonly ms: number; readonly isFrozen: boolean } = { ms: 0, isFrozen: false }
+  let isSet: Promise<unknown> = Promise.resolve()
+
+  function set(): Promise<unknown> {
+    const { isFrozen } = clock
+    const ms = isFrozen ? clock.now() : clock.now() - Date.now()
+    const isMoved = isFrozen ? ms !== shown.ms : Math.abs(ms - shown.ms) > CLOCK_NOISE_MS
+    if (isMoved || isFrozen !== shown.isFrozen) {
+      shown = { ms, isFrozen }
+      const update = `update clock.setting set fixed = $1::timestamptz, ahead = $2 * interval '1 ms'`
+      const values = isFrozen ? [new Date(ms), 0] : [null, ms]
+      isSet = isSet.then(() => database.query(update, values))
+    }
+    return isSet
+  }
+
+  return {
+    ...database,
+    query: async <Row>(text: string, params?: readonly unknown[]) => {
+      await set()
+      return database.query<Row>(text, params)
+    },
+    async transaction(work) {
+      await set()
+      return database.transaction(work)
+    },
+    async script(text) {
+      await set()
+      return database.script(text)
+    },
+    useClock(next) {
+      clock = next
     },
   }
 }

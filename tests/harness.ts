@@ -7,7 +7,7 @@ import { TOPICS } from '../messaging/topics.ts'
 import { createHttpClient } from '../platform/http-client.ts'
 import { type Runtime, systemRuntime } from '../platform/runtime.ts'
 import { createLog, createTelemetry } from '../platform/telemetry.ts'
-import { openTestBroker, openTestDatabase } from './backends.ts'
+import { openTestBroker, openTestDatabase, type TestDatabase } from './backends.ts'
 
 /**
  * What component tests stand on: a service's real parts (a database and a broker of its own, the
@@ -16,7 +16,7 @@ import { openTestBroker, openTestDatabase } from './backends.ts'
  */
 export async function openParts(service: string) {
   const database = await openTestDatabase()
-  const clock = createClock()
+  const clock = createClock({ database })
   const broker = await openTestBroker({ database, runtime: clock.runtime, topics: TOPICS })
   const bus = await broker.open()
   const http = createHttpClient()
@@ -46,18 +46,24 @@ export async function openParts(service: string) {
   }
 }
 
-/**
- * The time of day, plus what it was moved on by: who sleeps until then wakes at once. A frozen clock
- * stands still but for that, so that nothing happens by mere waiting.
- */
-export function createClock(options: { readonly frozen?: boolean } = {}) {
+export interface ClockOptions {
+  /** Stands still except for `moveOn`, so that nothing happens by mere waiting. */
+  readonly frozen?: boolean
+  /** Follows this clock too, until another clock is made for it. */
+  readonly database?: TestDatabase
+}
+
+/** The time of day, plus what it was moved on by; sleepers whose time has come wake at once. */
+export function createClock(options: ClockOptions = {}) {
   const start = Date.now()
   let aheadMs = 0
   const sleepers = new Set<{ dueMs: number; wake: AbortController }>()
   const now = () => (options.frozen ? start : Date.now()) + aheadMs
+  options.database?.useClock({ now, isFrozen: options.frozen ?? false })
   const runtime: Runtime = {
     ...systemRuntime,
     now,
+    monotonic: now,
     async sleep(durationMs, signal) {
       const sleeper = { dueMs: now() + durationMs, wake: new AbortController() }
       sleepers.add(sleeper)

@@ -34,7 +34,7 @@ export async function openRelays() {
     const sql = outboxTables(schema) + outboxKeyExpression(schema) + letters
     await migrate(database, schema, [{ id: 1, name: 'initial', sql }])
     const outbox = createOutbox(schema)
-    const clock = createClock({ frozen: true })
+    const clock = createClock({ frozen: true, database })
     const { runtime } = clock
     const relays: Relay[] = []
     const start = (given: Partial<RelayOptions>) => {

@@ -7,10 +7,13 @@ import { createSession, type Session } from '../../platform/pglite-session.ts'
 import { createService } from './deployment.ts'
 import { never, SERVICES, type ServiceName } from './lives.ts'
 import { inertParts } from './parts.ts'
+import { START_MS } from './scheduler.ts'
 
 /** The database that all runs of a worker share. */
 export interface Store {
   readonly session: Session
+  /** Makes this the database's clock. */
+  useClock(now: () => number): void
   /** Makes it what it was before the first run. */
   reset(): Promise<void>
   close(): Promise<void>
@@ -30,7 +33,8 @@ export async function openEmptyStore(): Promise<Store & { readonly pglite: PGlit
     loadDataDir: new Blob([await freshCluster()]),
     startParams: [...PGlite.defaultStartParams, ...settings.flatMap((one) => ['-c', one])],
   })
-  const session = createSession(pglite)
+  let clock = () => START_MS
+  const session = createSession(pglite, { now: () => clock() })
   for (const service of SERVICES) await migrateOnce(service, session)
   const tables = (await session.run(selectTables)).rows as { name: string }[]
   const lanes = tables.filter(({ name }) => name.endsWith('.relay_lane'))
@@ -41,6 +45,9 @@ export async function openEmptyStore(): Promise<Store & { readonly pglite: PGlit
   return {
     pglite,
     session,
+    useClock(now) {
+      clock = now
+    },
     async reset() {
       // The run before may have ended within a transaction.
       await session.script('rollback')

@@ -24,7 +24,10 @@ const inertTelemetry: Telemetry = {
 export const inertParts: Omit<ServiceParts, 'database'> = {
   bus: inertBus,
   http: never,
-  runtime: { now: () => 0, sleep: never, turn: never, uuid: () => '', random: () => 0 },
+  runtime: {
+    ...{ now: () => 0, monotonic: () => 0, sleep: never, turn: never },
+    ...{ uuid: () => '', random: () => 0 },
+  },
   log: { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} },
   telemetry: inertTelemetry,
   soleProcess: false,
@@ -42,6 +45,7 @@ export function runtimeOf(life: Life, scheduler: Scheduler, chance: Chance): Run
   const now = () => Math.floor(scheduler.now() + life.skewMs)
   return {
     now,
+    monotonic: scheduler.now,
     sleep(durationMs, signal) {
       if (!life.alive) return never()
       return new Promise((resolve) => {

@@ -2,6 +2,7 @@ import type { Session } from '../../platform/pglite-session.ts'
 import { takeImage } from './database-image.ts'
 import { openEmptyStore, type Store } from './empty-store.ts'
 import { type Run, simulate } from './run.ts'
+import { START_MS } from './scheduler.ts'
 
 /**
  * The database as the runs use it: empty, but warm. Between runs it is put back to an image in which
@@ -9,7 +10,8 @@ import { type Run, simulate } from './run.ts'
  * whatever ran before it.
  */
 export async function openStore(): Promise<Store> {
-  const { pglite, session, reset, close } = await openEmptyStore()
+  const { pglite, ...empty } = await openEmptyStore()
+  const { session, useClock } = empty
   const statements = new Map<string, number>()
   const noted: Session = {
     ...session,
@@ -18,19 +20,19 @@ export async function openStore(): Promise<Store> {
       return session.run(text, params)
     },
   }
-  for (const run of WARM_UP) await simulate({ session: noted, reset, close }, run)
-  await reset()
+  for (const run of WARM_UP) await simulate({ ...empty, session: noted }, run)
+  useClock(() => START_MS)
+  await empty.reset()
   for (const [text, params] of statements) await plan(session, text, params)
   await session.script('checkpoint')
   const putBack = takeImage(pglite)
   const remind = session.remember()
   return {
-    session,
+    ...empty,
     async reset() {
       putBack()
       remind()
     },
-    close,
   }
 }
 

@@ -85,6 +85,7 @@ export function createWorld(options: WorldOptions): World {
   const { seed, style, profile, store, without, planted } = options
   const chances = createChances(seed)
   const scheduler = createScheduler({ ...(options.turns && { turns: options.turns }) })
+  store.useClock(scheduler.now)
   const story = createStory(scheduler.now, options.isTold ?? false)
   const faults = createFaults({ chances, profile, ...(without && { without }) })
   const crash = (life: Life) => processes.crash(life)
