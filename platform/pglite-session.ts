@@ -30,14 +30,6 @@ interface Statement {
   readonly fields: readonly Field[]
 }
 
-export interface SessionOptions {
-  /**
-   * Epoch milliseconds for `now()` in SQL, read once per call to PGlite; the machine's clock by default.
-   * Within a statement it stands still, so pg_sleep would never return.
-   */
-  readonly now?: () => number
-}
-
 /** Past this many texts, which constants of the code never reach, statements are not kept. */
 const maxStatements = 1_000
 
@@ -48,20 +40,18 @@ const maxStatements = 1_000
  * A statement runs to its end within the call, before its promise settles, so that calls never
  * overlap; to keep other work out of a transaction is the caller's part.
  */
-export function createSession(pglite: PGlite, options: SessionOptions = {}): Session {
+export function createSession(pglite: PGlite): Session {
   const requests = createRequests()
   const statements = new Map<string, Statement>()
   let namesGiven = 0
 
   async function exchange(): Promise<Answer> {
     const parts: Uint8Array[] = []
-    const call = () =>
-      pglite.execProtocolRawStream(requests.take(), {
-        syncToFs: false,
-        // The bytes are PGlite's memory, which goes on to change.
-        onRawData: (bytes) => parts.push(bytes.slice()),
-      })
-    await (options.now === undefined ? call() : atTimeOf(options.now, call))
+    await pglite.execProtocolRawStream(requests.take(), {
+      syncToFs: false,
+      // The bytes are PGlite's memory, which goes on to change.
+      onRawData: (bytes) => parts.push(bytes.slice()),
+    })
     const answer = readAnswer(Buffer.concat(parts))
     if (!answer.isWhole) throw new DatabaseError('PGlite broke off its answer', 'unavailable')
     return answer
@@ -110,21 +100,6 @@ export function createSession(pglite: PGlite, options: SessionOptions = {}): Ses
         namesGiven = names
       }
     },
-  }
-}
-
-/**
- * Runs a call with one moment of another clock in place of Date.now, from which PGlite takes its time.
- * A statement runs synchronously to its end before `call` returns, so no other code sees the substitute.
- */
-function atTimeOf<T>(now: () => number, call: () => T): T {
-  const moment = now()
-  const { now: machineNow } = Date
-  Date.now = () => moment
-  try {
-    return call()
-  } finally {
-    Date.now = machineNow
   }
 }
 

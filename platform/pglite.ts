@@ -3,13 +3,16 @@ import { join } from 'node:path'
 import { PGlite } from '@electric-sql/pglite'
 import { BY_INDEX, type Database, DatabaseError, type Queryable, rolledBack } from './database.ts'
 import { lockFolder } from './folder-lock.ts'
+import { pgliteClock } from './pglite-clock.ts'
 import { ensureCluster, freshCluster } from './pglite-cluster.ts'
-import { createSession, type Session, type SessionOptions } from './pglite-session.ts'
+import { createSession, type Session } from './pglite-session.ts'
 import { upkeep } from './pglite-upkeep.ts'
 
-export interface PgliteOptions extends SessionOptions {
+export interface PgliteOptions {
   /** Where the data live, created if missing; without it they live in memory. */
   readonly folder?: string
+  /** The database's clock, in epoch milliseconds; the machine's by default. */
+  readonly now?: () => number
   /** At most how often, between statements, PGlite's housekeeping is looked after. */
   readonly upkeepEveryMs?: number
 }
@@ -27,9 +30,9 @@ const maxTurnMs = 10
  * Rejects with a plain Error when the folder is in use or holds something else.
  */
 export async function openPglite(options: PgliteOptions = {}): Promise<Database> {
-  const opened = await open(options.folder)
+  const opened = await open(options)
   const upkeepEveryMs = options.upkeepEveryMs ?? 1_000
-  const session = createSession(opened.pglite, options)
+  const session = createSession(opened.pglite)
   const exclusively = createQueue()
   // One process has this database, so whoever listens is in it.
   const listeners = new Map<string, Set<() => void>>()
@@ -112,11 +115,12 @@ function createQueue(): <T>(work: () => Promise<T>) => Promise<T> {
   }
 }
 
-async function open(
-  folder: string | undefined,
-): Promise<{ pglite: PGlite; close(): Promise<void> }> {
+async function open({
+  folder,
+  now,
+}: PgliteOptions): Promise<{ pglite: PGlite; close(): Promise<void> }> {
   if (folder === undefined) {
-    const pglite = await start({ loadDataDir: new Blob([await freshCluster()]) })
+    const pglite = await start({ loadDataDir: new Blob([await freshCluster()]) }, now)
     return { pglite, close: () => pglite.close() }
   }
   mkdirSync(folder, { recursive: true })
@@ -124,7 +128,7 @@ async function open(
   try {
     const dataDir = join(folder, 'pgdata')
     await ensureCluster(dataDir)
-    const pglite = await start({ dataDir })
+    const pglite = await start({ dataDir }, now)
     return { pglite, close: () => pglite.close().finally(() => lock.release()) }
   } catch (error) {
     lock.release()
@@ -132,7 +136,10 @@ async function open(
   }
 }
 
-async function start(place: { dataDir: string } | { loadDataDir: Blob }): Promise<PGlite> {
+async function start(
+  place: { dataDir: string } | { loadDataDir: Blob },
+  now: PgliteOptions['now'],
+): Promise<PGlite> {
   const said: string[] = []
   const settings = Object.entries({ timezone: 'UTC', min_wal_size: '32MB', ...BY_INDEX }).flatMap(
     ([name, value]) => ['-c', `${name}=${value}`],
@@ -140,6 +147,7 @@ async function start(place: { dataDir: string } | { loadDataDir: Blob }): Promis
   try {
     return await PGlite.create({
       ...place,
+      ...(now && { extensions: { clock: pgliteClock(now) } }),
       startParams: [...PGlite.defaultStartParams, ...settings],
       onStderr: (line) => said.push(line) > 100,
     })

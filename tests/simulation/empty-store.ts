@@ -2,6 +2,7 @@ import { PGlite } from '@electric-sql/pglite'
 import { LANES } from '../../messaging/outbox.ts'
 import type { ServiceParts } from '../../messaging/service.ts'
 import { DatabaseError, type Queryable } from '../../platform/database.ts'
+import { pgliteClock } from '../../platform/pglite-clock.ts'
 import { freshCluster } from '../../platform/pglite-cluster.ts'
 import { createSession, type Session } from '../../platform/pglite-session.ts'
 import { createService } from './deployment.ts'
@@ -29,12 +30,13 @@ export async function openEmptyStore(): Promise<Store & { readonly pglite: PGlit
     ...['timezone=UTC', 'plan_cache_mode=force_generic_plan', 'fsync=off'],
     ...['synchronous_commit=off', 'full_page_writes=off', 'shared_buffers=8MB'],
   ]
+  let clock = () => START_MS
   const pglite = await PGlite.create({
+    extensions: { clock: pgliteClock(() => clock()) },
     loadDataDir: new Blob([await freshCluster()]),
     startParams: [...PGlite.defaultStartParams, ...settings.flatMap((one) => ['-c', one])],
   })
-  let clock = () => START_MS
-  const session = createSession(pglite, { now: () => clock() })
+  const session = createSession(pglite)
   for (const service of SERVICES) await migrateOnce(service, session)
   const tables = (await session.run(selectTables)).rows as { name: string }[]
   const lanes = tables.filter(({ name }) => name.endsWith('.relay_lane'))
