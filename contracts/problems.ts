@@ -75,7 +75,11 @@ export const PROBLEMS = {
   TOO_MANY_REQUESTS: { status: 429, retryable: true, title: 'Too many requests' },
   HEADERS_TOO_LARGE: { status: 431, retryable: false, title: 'The headers are too large' },
   INTERNAL: { status: 500, retryable: true, title: 'Something went wrong on our side' },
-  BILLING_UNREACHABLE: { status: 503, retryable: true, title: 'Billing cannot be reached' },
+  BILLING_UNREACHABLE: {
+    status: 503,
+    retryable: false,
+    title: 'Billing could not be reached, so the order was canceled',
+  },
   DATABASE_UNAVAILABLE: { status: 503, retryable: true, title: 'The database cannot be reached' },
   SERVICE_UNAVAILABLE: { status: 503, retryable: true, title: 'The service is not running' },
   OUTCOME_UNKNOWN: {
@@ -86,6 +90,11 @@ export const PROBLEMS = {
 } as const satisfies Record<string, { status: number; retryable: boolean; title: string }>
 
 export type ProblemCode = keyof typeof PROBLEMS
+
+/** The codes that may be stored as the answer to a request: repeating the call cannot change them. */
+export type FinalProblemCode = {
+  [Code in ProblemCode]: (typeof PROBLEMS)[Code]['retryable'] extends false ? Code : never
+}[ProblemCode]
 
 /** Members that a problem may carry besides those of RFC 9457 and the code. */
 export interface ProblemDetails {

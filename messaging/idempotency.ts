@@ -1,7 +1,7 @@
 import {
   Fault,
+  type FinalProblemCode,
   PROBLEMS,
-  type ProblemCode,
   type ProblemDetails,
   problemBody,
 } from '../contracts/problems.ts'
@@ -24,8 +24,11 @@ export interface StoredAnswer {
   readonly body: string
 }
 
-/** The answer that tells a problem; stored and sent like any other. */
-export function problemAnswer(code: ProblemCode, details: ProblemDetails = {}): StoredAnswer {
+/**
+ * A problem as an answer that can be stored. Only final problems qualify: a stored answer is sent
+ * again for as long as its key is kept, so it must not invite the caller to retry.
+ */
+export function problemAnswer(code: FinalProblemCode, details: ProblemDetails = {}): StoredAnswer {
   return { status: PROBLEMS[code].status, body: JSON.stringify(problemBody(code, details)) }
 }
 
@@ -152,18 +155,13 @@ export function sendStored<Reply extends RawReply>(reply: Reply, answer: StoredA
     return reply
   }
   reply.type('application/problem+json')
-  const { retryable } = JSON.parse(body) as { retryable?: boolean }
-  if (retryable) reply.header('retry-after', RETRY_AFTER_SECONDS)
   // As bytes: Fastify adds a charset to the type of text, and this type has none.
   reply.send(new TextEncoder().encode(body) as never)
   return reply
 }
 
-const RETRY_AFTER_SECONDS = '1'
-
 interface RawReply {
   code(status: number): unknown
-  header(name: string, value: string): unknown
   type(name: string): unknown
   send(body: never): unknown
 }

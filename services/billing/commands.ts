@@ -138,7 +138,9 @@ async function openBooks(tx: Queryable, commands: readonly Command[]) {
       const companions: Companions = { now, ...traceOf(command) }
       const sent = decision.announce ? [route(decision.announce, companions)] : []
       const { announce } = decision
-      if (announce?.event === 'PAYMENT_REFUNDED' && isUnknownToOrder(command, announce.payment)) {
+      // Order reads no topic in `http`. It is told even where the caller claims to be order, which a
+      // key cannot prove: deleting an order that is already canceled changes nothing.
+      if (announce?.event === 'PAYMENT_REFUNDED' && announce.payment.style === 'http') {
         sent.push(deleteOrder(announce.payment, companions))
       }
       return { outcome: decision.outcome, sent, moved: decision.payment }
@@ -171,11 +173,6 @@ async function openBooks(tx: Queryable, commands: readonly Command[]) {
         .filter(({ id, version }) => before.accounts.get(id)?.version !== version)
         .map((account) => balanceChanged(account, { now, ...traces.get(account.id) })),
   }
-}
-
-/** A refund in `http` that order did not ask for: it reads no topic, so it has to be told. */
-function isUnknownToOrder(command: Command, payment: Payment): boolean {
-  return command.type === 'void' && payment.style === 'http' && !command.byOrder
 }
 
 const unique = (ids: readonly (string | null)[]): string[] => [

@@ -68,7 +68,7 @@ export type Command = TraceContext & {
         readonly paymentId: string
         readonly orderId: string
         readonly accountId: string | null
-        /** Order itself asks: it need not be told that its order is off. */
+        /** The caller says that it is order, and so may void a payment from any account. */
         readonly byOrder: boolean
       }
     | ({ readonly type: 'deposit' | 'requestDeposit' } & DepositTerms)

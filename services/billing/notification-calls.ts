@@ -26,13 +26,23 @@ export function notificationCalls(options: NotificationCallsOptions) {
             timeoutMs,
           )
         : await http({ ...TO_ORDER, url: `${orderUrl}${destination}`, headers }, timeoutMs)
-      // An order that order does not know was paid by REST: there is nobody to tell.
-      if (status < 300 || (!notify && status === 404)) return { kind: 'done' }
+      // Order does not know an order that was paid by REST. The same status without a code of ours
+      // comes from a gateway, and says nothing about the order.
+      const code = codeOf(said)
+      if (status < 300 || code === 'ORDER_NOT_FOUND') return { kind: 'done' }
       const error = `${destination} answered ${status}`
-      const final = (isFinalRefusal(status) && status !== 409) || (!notify && status === 403)
+      const final = (isFinalRefusal(status) && status !== 409) || code === 'NOT_YOURS'
       return final ? { kind: 'poison', reason: `${error}: ${said}` } : { kind: 'retry', error }
     } catch (error) {
       return { kind: 'retry', error: `${destination} gave no answer: ${(error as Error).message}` }
     }
+  }
+}
+
+function codeOf(body: string): unknown {
+  try {
+    return (JSON.parse(body) as { code?: unknown } | null)?.code
+  } catch {
+    return undefined
   }
 }

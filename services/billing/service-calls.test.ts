@@ -92,6 +92,34 @@ describe('in http', () => {
     })
   }
 
+  for (const [answer, isGiven] of [
+    [{ status: 404 }, false],
+    [{ status: 403 }, false],
+    [{ status: 404, body: { code: 'ORDER_NOT_FOUND' } }, true],
+  ] as const) {
+    const said = `${answer.status} ${'body' in answer ? answer.body.code : 'from a gateway'}`
+    test(`the call that tells order of a refund ends with ${said}: ${isGiven}`, async () => {
+      const [accountId, orderId] = [await openAccount(500), newId()]
+      await pay(accountId, orderId)
+      others.answerWith(({ method }) =>
+        method === 'DELETE' ? answer : { status: 200, body: 'an id' },
+      )
+      await call('POST', `/billing/payments/${orderId}/void`, inStyle('http'))
+      const deletes = () => aboutOrder(orderId).filter(({ method }) => method === 'DELETE')
+      await until(() => {
+        clock.moveOn(LOOK_MS)
+        return deletes().length >= (isGiven ? 1 : 3)
+      })
+      others.answerWith({ status: 200, body: 'an id' })
+      const rows = () => database.query('select from billing.outbox where key = $1', [orderId])
+      await until(async () => {
+        clock.moveOn(LOOK_MS)
+        return (await rows()).length === 0
+      })
+      if (isGiven) assert.equal(deletes().length, 1)
+    })
+  }
+
   test('a refused payment is told with its reason', async () => {
     const [accountId, orderId] = [await openAccount(), newId()]
     const { status, body } = await pay(accountId, orderId)
@@ -101,7 +129,7 @@ describe('in http', () => {
     assert.equal(request?.headers['x-reason'], 'NOT_ENOUGH_MONEY')
   })
 
-  test('a void that order did not ask for is told to order, too', async () => {
+  test('order is told of a refund', async () => {
     const [accountId, orderId] = [await openAccount(500), newId()]
     await pay(accountId, orderId)
     const { body } = await call('POST', `/billing/payments/${orderId}/void`, inStyle('http'))
@@ -114,14 +142,14 @@ describe('in http', () => {
     ])
   })
 
-  test('a void that order asked for is not told to order', async () => {
+  test('order is told of a refund even where the caller claims to be order', async () => {
     const [accountId, orderId] = [await openAccount(500), newId()]
     await pay(accountId, orderId)
     const headers = { 'idempotency-key': `${orderId}/ORDER_CANCELED`, ...inStyle('http').headers }
     await call('POST', `/billing/payments/${orderId}/void`, { body: { accountId }, headers })
-    assert.deepEqual(
-      aboutOrder(orderId).map(({ method }) => method),
-      ['POST', 'POST'],
+    const deleted = `DELETE /orders/${orderId}?profileId=${accountId}`
+    await until(() =>
+      aboutOrder(orderId).some(({ method, path }) => `${method} ${path}` === deleted),
     )
   })
 })

@@ -7,8 +7,10 @@ import type { OrderCommand } from './order.ts'
 import { PAY_PATH } from './routing.ts'
 
 /**
- * Calls out, in `http` and `hybrid`: rows of the outbox that go to billing over HTTP. A payment
- * either gets its outcome or the order is given up, whose void then goes on until billing has it.
+ * Calls out, in `http` and `hybrid`: outbox rows that go to billing over HTTP. What billing answers
+ * to a payment settles the order. An answer which proves that the call never took effect leaves the
+ * row to be retried until the order's deadline; without a usable answer the order is given up, and
+ * its void is retried until billing has it.
  */
 export interface BillingCallsOptions {
   readonly http: HttpClient
@@ -17,10 +19,11 @@ export interface BillingCallsOptions {
   readonly log: Log
   /** Commits what the answer means for the order. */
   readonly settle: (orderId: string, command: OrderCommand, trace: TraceContext) => Promise<void>
+  readonly isPending: (orderId: string) => Promise<boolean>
 }
 
 export function billingCalls(options: BillingCallsOptions) {
-  const { http, billingUrl, timeoutMs, log, settle } = options
+  const { http, billingUrl, timeoutMs, log, settle, isPending } = options
 
   async function post(row: OutboxRow): Promise<HttpAnswer | undefined> {
     const url = `${billingUrl}${row.destination}`
@@ -34,10 +37,15 @@ export function billingCalls(options: BillingCallsOptions) {
   }
 
   async function pay(row: OutboxRow): Promise<Delivery> {
+    // The order may have been canceled between two tries, and its void waits behind this row.
+    if (row.attempts > 0 && !(await isPending(row.key))) return { kind: 'done' }
     const answer = await post(row)
     const command = answer && meaningOf(answer)
     if (answer && isRunning(answer)) {
       return { kind: 'retry', error: 'the same payment is still running' }
+    }
+    if (answer && command === undefined && hadNoEffect(answer)) {
+      return { kind: 'retry', error: `billing did not take the call: ${answer.status}` }
     }
     await settle(row.key, command ?? { type: 'giveUpOnBilling' }, traceContextOf(row.headers))
     return { kind: 'done' }
@@ -46,7 +54,7 @@ export function billingCalls(options: BillingCallsOptions) {
   async function voidPayment(row: OutboxRow): Promise<Delivery> {
     const answer = await post(row)
     if (answer === undefined) return { kind: 'retry', error: 'billing gave no answer' }
-    if (answer.status < 300) return { kind: 'done' }
+    if (answer.status < 300 && isVoided(answer)) return { kind: 'done' }
     const error = `billing answered ${answer.status}`
     const final = isFinalRefusal(answer.status) && !isRunning(answer)
     return final ? { kind: 'poison', reason: `${error}: ${answer.body}` } : { kind: 'retry', error }
@@ -58,7 +66,8 @@ export function billingCalls(options: BillingCallsOptions) {
 
 /** What an answer to a payment says about its order; undefined where it says nothing certain. */
 function meaningOf({ status, body }: HttpAnswer): OrderCommand | undefined {
-  if (status < 300) return { type: 'approve' }
+  // Proxies answer 200 as well; only billing answers with the id of a payment.
+  if (status < 300) return typeof parse(body) === 'string' ? { type: 'approve' } : undefined
   const { code, reason } = problemOf(body)
   if (status === 402) return { type: 'refuse', reason: reason ?? 'NOT_ENOUGH_MONEY' }
   if (status === 404 && code === 'ACCOUNT_NOT_FOUND') {
@@ -72,12 +81,30 @@ function meaningOf({ status, body }: HttpAnswer): OrderCommand | undefined {
 const isRunning = ({ body }: HttpAnswer): boolean =>
   problemOf(body).code === 'IDEMPOTENCY_KEY_IN_PROGRESS'
 
+/**
+ * Whether the call was turned away before billing acted on it: refused for its caller or its rate
+ * (401, 403, 407, 429), or answered by a server that does not serve this path (3xx, 404, 405, 421).
+ */
+function hadNoEffect({ status }: HttpAnswer): boolean {
+  return (status >= 300 && status < 400) || [401, 403, 404, 405, 407, 421, 429].includes(status)
+}
+
+function isVoided({ body }: HttpAnswer): boolean {
+  const voided = parse(body) as { state?: unknown } | null | undefined
+  return typeof voided?.state === 'string'
+}
+
 function problemOf(body: string): { code?: unknown; reason?: Reason } {
+  const problem = parse(body) as { code?: unknown; reason?: unknown } | null | undefined
+  const reason = problem?.reason
+  return { code: problem?.code, ...(isReason(reason) && { reason }) }
+}
+
+/** Undefined where the text is not JSON. */
+function parse(body: string): unknown {
   try {
-    const problem = JSON.parse(body) as { code?: unknown; reason?: unknown } | null
-    const reason = problem?.reason
-    return { code: problem?.code, ...(isReason(reason) && { reason }) }
+    return JSON.parse(body)
   } catch {
-    return {}
+    return undefined
   }
 }

@@ -159,7 +159,7 @@ describe('whatever happens to an order', () => {
   })
 })
 
-test('a customer is told of lack of money, of billing out of reach, or of a cancelation', () => {
+test('a customer learns why the order was refused or canceled', () => {
   assert.deepEqual(answerOf(null), { accepted: true })
   const codes = Object.fromEntries(
     reasons.map((reason) => {
@@ -169,7 +169,7 @@ test('a customer is told of lack of money, of billing out of reach, or of a canc
   )
   assert.deepEqual(codes, {
     NOT_ENOUGH_MONEY: 'NOT_ENOUGH_MONEY',
-    ACCOUNT_NOT_FOUND: 'NOT_ENOUGH_MONEY',
+    ACCOUNT_NOT_FOUND: 'ACCOUNT_NOT_FOUND',
     ORDER_CANCELED: 'ORDER_CANCELED',
     BILLING_UNREACHABLE: 'BILLING_UNREACHABLE',
     DEADLINE_PASSED: 'ORDER_CANCELED',

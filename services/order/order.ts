@@ -114,7 +114,11 @@ export type OrderAnswer =
   | { readonly accepted: true }
   | {
       readonly accepted: false
-      readonly code: 'NOT_ENOUGH_MONEY' | 'BILLING_UNREACHABLE' | 'ORDER_CANCELED'
+      readonly code:
+        | 'NOT_ENOUGH_MONEY'
+        | 'ACCOUNT_NOT_FOUND'
+        | 'BILLING_UNREACHABLE'
+        | 'ORDER_CANCELED'
     }
 
 export function answerOf(reason: Reason | null): OrderAnswer {
@@ -123,9 +127,8 @@ export function answerOf(reason: Reason | null): OrderAnswer {
       return { accepted: true }
     case 'NOT_ENOUGH_MONEY':
     case 'ACCOUNT_NOT_FOUND':
-      return { accepted: false, code: 'NOT_ENOUGH_MONEY' }
     case 'BILLING_UNREACHABLE':
-      return { accepted: false, code: 'BILLING_UNREACHABLE' }
+      return { accepted: false, code: reason }
     case 'ORDER_CANCELED':
     case 'DEADLINE_PASSED':
     case 'DELETED':

@@ -13,6 +13,7 @@ const { bus, database, clock, billing, wire, call } = await startOrder(
 const traceparent = '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01'
 const theirTrace = { traceparent, tracestate: 'shop=7' }
 const newAccount = () => crypto.randomUUID()
+const VOIDED = { status: 200, body: { orderId: 'an id', state: 'VOIDED' } }
 const place = (accountId: string, style?: InteractionStyle, headers: Record<string, string> = {}) =>
   call('POST', `/orders?profileId=${accountId}`, {
     body: { productQuantity: 3 },
@@ -219,7 +220,7 @@ for (const style of ['http', 'hybrid'] as const) {
   describe(`in ${style} an order`, () => {
     /** Places an order while billing answers so to payments; voids are answered as they should be. */
     async function placeWhile(answer: FakeAnswer) {
-      billing.answerWith(({ path }) => (path.endsWith('/void') ? { status: 200 } : answer))
+      billing.answerWith(({ path }) => (path.endsWith('/void') ? VOIDED : answer))
       const accountId = newAccount()
       const placed = await place(accountId, style, theirTrace)
       const orderId: string = placed.body.orderId ?? placed.body
@@ -247,7 +248,7 @@ for (const style of ['http', 'hybrid'] as const) {
     const refusals = [
       [402, { code: 'NOT_ENOUGH_MONEY', reason: 'NOT_ENOUGH_MONEY' }, 402, 'NOT_ENOUGH_MONEY'],
       [402, { code: 'NOT_ENOUGH_MONEY' }, 402, 'NOT_ENOUGH_MONEY'],
-      [404, { code: 'ACCOUNT_NOT_FOUND' }, 402, 'ACCOUNT_NOT_FOUND'],
+      [404, { code: 'ACCOUNT_NOT_FOUND' }, 404, 'ACCOUNT_NOT_FOUND'],
       [409, { code: 'PAYMENT_VOIDED', reason: 'ORDER_CANCELED' }, 409, 'ORDER_CANCELED'],
     ] as const
     for (const [said, body, told, reason] of refusals) {
@@ -264,6 +265,7 @@ for (const style of ['http', 'hybrid'] as const) {
       ['hangs', 'hang'],
       ['breaks off', 'cut'],
       ['answers 503', { status: 503 }],
+      ['answers 200 with something that is not a payment', { status: 200, body: { ok: true } }],
     ]
     for (const [name, answer] of troubles) {
       test(`is given up with 503 where billing ${name}, and its payment voided`, async () => {
@@ -306,12 +308,58 @@ for (const style of ['http', 'hybrid'] as const) {
           return voidsOf(orderId).length >= wanted
         })
       }
-      billing.answerWith({ status: 200 })
+      billing.answerWith(VOIDED)
       const rows = () => database.query('select from orders.outbox where key = $1', [orderId])
       await until(async () => {
         clock.moveOn(LOOK_MS)
         return (await rows()).length === 0
       })
+    })
+
+    for (const [answer, name] of [
+      [{ status: 401 }, 'wants credentials'],
+      [{ status: 403 }, 'forbids the call'],
+      [{ status: 429, body: { code: 'TOO_MANY_REQUESTS' } }, 'has too much to do'],
+      [{ status: 404 }, 'is not behind the gateway'],
+      [{ status: 302 }, 'is behind a login page'],
+    ] as const) {
+      test(`stays PENDING while billing ${name}, and is paid once billing takes the call`, async () => {
+        billing.answerWith(answer)
+        const accountId = newAccount()
+        const placing = place(accountId, style)
+        await until(() => {
+          clock.moveOn(LOOK_MS)
+          return billing.about(accountId).length > 1
+        })
+        const [order] = (await call('GET', `/orders?profileId=${accountId}`)).body
+        assert.equal(order.state, 'PENDING')
+        billing.answerWith({ status: 200, body: 'p' })
+        await until(async () => {
+          clock.moveOn(LOOK_MS)
+          return (await read(order.id, accountId)).state === 'APPROVED'
+        })
+        const { status, body } = await placing
+        assert.ok(status === 201 || body.code === 'OUTCOME_UNKNOWN', JSON.stringify(body))
+        assert.deepEqual(voidsOf(order.id), [])
+      })
+    }
+
+    test('that is canceled while billing turns its payment away is voided without another try', async () => {
+      billing.answerWith({ status: 403 })
+      const accountId = newAccount()
+      const placing = place(accountId, style)
+      await until(() => billing.about(accountId).length > 0)
+      const [order] = (await call('GET', `/orders?profileId=${accountId}`)).body
+      await remove(order.id, accountId)
+      await placing
+      const payments = () => billing.about(order.id).length - voidsOf(order.id).length
+      const before = payments()
+      billing.answerWith(VOIDED)
+      await until(() => {
+        clock.moveOn(LOOK_MS)
+        return voidsOf(order.id).length > 0
+      })
+      assert.equal(payments(), before)
     })
 
     test('whose payment still runs at billing is asked for again until it is known', async () => {
@@ -356,6 +404,8 @@ describe('an Idempotency-Key', () => {
     const again = await keyed(accountId, key, 'http')
     assert.deepEqual([again.status, again.body], [status, body])
     assert.equal(status, 503)
+    assert.equal(body.retryable, false)
+    assert.equal(again.headers['retry-after'], undefined)
   })
 
   test('has one answer, also for a first request that learns late what was told meanwhile', async () => {

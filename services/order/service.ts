@@ -93,6 +93,7 @@ export async function createOrderService(
       timeoutMs: config.CALL_TIMEOUT_MS,
       log,
       settle: async (orderId, command, trace) => void (await apply({ orderId, command, trace })),
+      isPending: async (id) => (await findOrders(database, [id])).get(id)?.state === 'PENDING',
     }),
   })
   const reader: Reader<PaymentEvent> = {

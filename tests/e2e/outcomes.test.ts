@@ -57,7 +57,8 @@ for (const style of STYLES) {
   test(`${style}: an order of an account that does not exist is canceled with that reason`, async () => {
     const nobody = crypto.randomUUID()
     const placed = await trifold.order(nobody, { style })
-    assert.equal(placed.status, style === 'events' ? 201 : 402)
+    assert.equal(placed.status, style === 'events' ? 201 : 404)
+    if (style !== 'events') assert.equal(placed.body.code, 'ACCOUNT_NOT_FOUND')
     const id = style === 'events' ? placed.body : placed.body.orderId!
     const order = await trifold.getOrder(nobody, id)
     assert.equal(order.state, 'CANCELED')

@@ -177,8 +177,8 @@ export const MONEY_MUTANTS: readonly Mutant[] = [
     edits: [
       {
         file: COMMANDS,
-        find: "announce?.event === 'PAYMENT_REFUNDED' && isUnknownToOrder",
-        replace: 'false && isUnknownToOrder',
+        find: "announce?.event === 'PAYMENT_REFUNDED' && announce.payment.style === 'http'",
+        replace: 'false',
       },
     ],
     seeds: 30,

@@ -72,7 +72,7 @@ function withoutInstance(body: unknown): string {
 const EXPECTED: Readonly<Record<Wish['kind'], readonly number[]>> = {
   open: [200],
   deposit: [200],
-  order: [201, 402, 409, 503],
+  order: [201, 402, 404, 409, 503],
   delete: [200],
   pay: [200, 402],
   void: [200],
