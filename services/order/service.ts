@@ -46,12 +46,14 @@ import {
 
 const SERVER = { service: 'orders', title: 'Trifold order' } as const
 
+type OrderServiceConfig = OrderConfig & { readonly BILLING_URL: string }
+
 /** The order service, wired: this is the only place where its parts meet. */
 export async function createOrderService(
   parts: ServiceParts,
-  config: OrderConfig & { readonly BILLING_URL: string },
+  config: OrderServiceConfig,
 ): Promise<Service> {
-  const { database, runtime, log } = parts
+  const { database, runtime } = parts
   await migrate(database, SCHEMA, MIGRATIONS)
   const outbox = createOutbox(SCHEMA)
   const idempotency = createIdempotency(SCHEMA)
@@ -87,14 +89,7 @@ export async function createOrderService(
 
   const relay = startRelay({
     ...{ ...parts, schema: SCHEMA, outbox },
-    call: billingCalls({
-      http: parts.http,
-      billingUrl: config.BILLING_URL,
-      timeoutMs: config.CALL_TIMEOUT_MS,
-      log,
-      settle: async (orderId, command, trace) => void (await apply({ orderId, command, trace })),
-      isPending: async (id) => (await findOrders(database, [id])).get(id)?.state === 'PENDING',
-    }),
+    call: callsOut(parts, config, apply),
   })
   const reader: Reader<PaymentEvent> = {
     ...parts,
@@ -134,6 +129,20 @@ export async function createOrderService(
       outcomes.close()
     },
   }
+}
+
+function callsOut(
+  { http, log, database }: ServiceParts,
+  config: OrderServiceConfig,
+  apply: (command: AddressedCommand) => Promise<Applied>,
+) {
+  return billingCalls({
+    ...{ http, log },
+    billingUrl: config.BILLING_URL,
+    timeoutMs: config.CALL_TIMEOUT_MS,
+    settle: async (orderId, command, trace) => void (await apply({ orderId, command, trace })),
+    isPending: async (id) => (await findOrders(database, [id])).get(id)?.state === 'PENDING',
+  })
 }
 
 /** What a request brings into a batch, and what it takes out of it. */
