@@ -103,7 +103,7 @@ export const MESSAGE_MUTANTS: readonly Mutant[] = [
         replace: 'const found = await look(from)\n      await land().catch(() => undefined)',
       },
     ],
-    seeds: 200,
+    seeds: 100,
     profile: 'broker',
   },
   {

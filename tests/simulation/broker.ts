@@ -28,6 +28,9 @@ export interface Broker {
   /** Until this time, of the clock that it was made with, the broker cannot be reached. */
   awayUntilMs: number
   isAway(): boolean
+  /** Until this time it answers late. */
+  slowUntilMs: number
+  isSlow(): boolean
   /** Whether these groups have read everything; one that has never come has read nothing. */
   isRead(groups: readonly string[]): boolean
   /** Lets everybody who waits for messages look again. */
@@ -125,6 +128,10 @@ export function createBroker(topics: readonly TopicSpec[], now: () => number): B
     awayUntilMs: 0,
     isAway() {
       return now() < this.awayUntilMs
+    },
+    slowUntilMs: 0,
+    isSlow() {
+      return now() < this.slowUntilMs
     },
     append(messages) {
       for (const { topic } of messages) partitionsOf(topic)

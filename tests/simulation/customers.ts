@@ -141,14 +141,16 @@ export async function visit(at: Visit): Promise<void> {
   const accountId = await openAccount(at)
   if (accountId === undefined) return
   const acts = 3 + chance.integer(6)
+  /** Some have several requests under way at nearly all times. */
+  const isBusy = chance.happens(0.3)
   const side: Promise<unknown>[] = []
   if (chance.happens(0.6)) side.push(fulfil(at, { kind: 'contact', accountId }))
   side.push(fulfil(at, { kind: 'deposit', accountId, amountMinor: marks.amountMinor() }))
   for (let n = 0; n < acts; n += 1) {
     const done = act(at, wishOf(at, accountId))
-    if (chance.happens(0.7)) await done
+    if (chance.happens(isBusy ? 0.1 : 0.7)) await done
     else side.push(done)
-    await think(at, chance.next() ** 2 * LONGEST_THOUGHT_MS)
+    await think(at, chance.next() ** 2 * (isBusy ? 0.1 : 1) * LONGEST_THOUGHT_MS)
   }
   await Promise.all(side)
 }

@@ -24,6 +24,7 @@ const LONGEST_MS: Readonly<Record<PlannedKind, number>> = {
   freeze: 13_000,
   'service away': 6_000,
   'broker away': 20_000,
+  'broker slow': 8_000,
   'database away': 4_000,
   // Long enough for a batch to be given up and divided.
   rivals: 2_000,

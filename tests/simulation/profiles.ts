@@ -17,6 +17,7 @@ export type PlannedKind =
   | 'freeze'
   | 'service away'
   | 'broker away'
+  | 'broker slow'
   | 'database away'
   | 'rivals'
   | 'rebalance'
@@ -44,9 +45,16 @@ export const PROFILES = {
   },
   broker: {
     mishaps: { fails: 0.5, unanswered: 0.5 },
-    troubles: { 'message delayed': 0.25, 'message doubled': 0.1, 'send in part': 0.1 },
+    troubles: {
+      ...{
+        'message delayed': 0.25,
+        'message doubled': 0.1,
+        'send in part': 0.1,
+        'step slow': 0.05,
+      },
+    },
     events: {
-      ...{ 'broker away': 2, rebalance: 3, rewind: 2, 'replay of the log': 1 },
+      ...{ 'broker away': 2, 'broker slow': 2, rebalance: 3, rewind: 2, 'replay of the log': 1 },
       'foreign message': 2,
     },
     maxSkewMs: 0,

@@ -1,4 +1,4 @@
-import type { Chances } from './chance.ts'
+import type { Chance, Chances } from './chance.ts'
 import type { Faults } from './faults.ts'
 import { type Life, laterIn, never } from './lives.ts'
 import type { Mishap, Step, StepKind } from './mishaps.ts'
@@ -30,6 +30,8 @@ export interface StepsOptions {
   readonly faults: Faults
   readonly chances: Chances
   readonly story: Story
+  /** Whether steps of this kind are all slow now. */
+  readonly isSlow: (kind: StepKind) => boolean
   /** Ends a life and what depends on it. */
   readonly crash: (life: Life) => Promise<void> | void
 }
@@ -39,29 +41,45 @@ export function createSteps(options: StepsOptions): Steps {
   return {
     perform(life, step, work, fault, gate) {
       if (!life.alive) return never()
+      const luck = chances(`latency of ${life.name} ${step.kind}`)
+      const { beforeMs, afterMs } = delaysOf(life, step, luck)
       return new Promise((resolve, reject) => {
+        const answer = (settle: () => void) => {
+          if (afterMs === 0) settle()
+          else laterIn(life, scheduler, afterMs, settle)
+        }
         async function attempt(): Promise<void> {
           if (gate && !gate.isOpen()) return gate.wait(() => soon(attempt))
           const mishap = faults.mishapAt(life, step)
           story.step(life, step, mishap)
           if (mishap === 'crash before') return crash(life)
-          if (mishap === 'fails' || mishap === 'loses') return reject(fault(mishap))
+          if (mishap === 'fails' || mishap === 'loses') {
+            return answer(() => reject(fault(mishap)))
+          }
           try {
             const result = await work()
             if (mishap === 'crash after') return await crash(life)
-            if (mishap === 'unanswered') reject(fault(mishap))
-            else resolve(result)
+            answer(() => (mishap === 'unanswered' ? reject(fault(mishap)) : resolve(result)))
           } catch (error) {
-            reject(error)
+            answer(() => reject(error))
           }
         }
         const soon = (run: () => unknown) => laterIn(life, scheduler, 0, run)
-        const luck = chances(`latency of ${life.name} ${step.kind}`)
-        const isSlow = faults.happens('step slow', `${life.name} ${step.kind} ${step.label}`)
-        const delayMs = latencyMs(luck.next(), step.kind) + (isSlow ? luck.next() * SLOW_MS : 0)
-        laterIn(life, scheduler, delayMs, attempt)
+        laterIn(life, scheduler, beforeMs, attempt)
       })
     },
+  }
+
+  /** A slow step is slow on its way, or its answer is on the way back. */
+  function delaysOf(life: Life, { kind, label }: Step, luck: Chance) {
+    const beforeMs = latencyMs(luck.next(), kind)
+    const isSlow =
+      faults.happens('step slow', `${life.name} ${kind} ${label}`) || options.isSlow(kind)
+    if (!isSlow) return { beforeMs, afterMs: 0 }
+    const slowMs = luck.next() * SLOW_MS
+    return luck.happens(0.5)
+      ? { beforeMs: beforeMs + slowMs, afterMs: 0 }
+      : { beforeMs, afterMs: slowMs }
   }
 }
 

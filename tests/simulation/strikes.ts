@@ -50,6 +50,7 @@ export async function strike(at: StrikeOptions, planned: Planned): Promise<void>
       databases.losing = { untilMs, services: new Set([service]) }
       return
     case 'broker away':
+    case 'broker slow':
     case 'rebalance':
     case 'rewind':
     case 'replay of the log':
@@ -75,6 +76,10 @@ function strikeBroker(at: StrikeOptions, planned: Planned & { kind: BrokerKind }
       tell(`away for ${Math.round(durationMs)} ms`)
       broker.awayUntilMs = scheduler.now() + durationMs
       return broker.wake()
+    case 'broker slow':
+      tell(`slow for ${Math.round(durationMs)} ms`)
+      broker.slowUntilMs = scheduler.now() + durationMs
+      return
     case 'rebalance':
       tell(`${group} is rebalanced`)
       if (group) broker.rebalance(group, chance.shuffled)

@@ -11,6 +11,7 @@ import { createFaults, type Faults } from './faults.ts'
 import { type ForeignMessage, sendForeign } from './foreign-messages.ts'
 import { createLife, type Life, SERVICES, type ServiceName } from './lives.ts'
 import { createMailbox, type Mailbox } from './mailbox.ts'
+import type { StepKind } from './mishaps.ts'
 import { type Client, createNetwork } from './network.ts'
 import { inertParts, runtimeOf } from './parts.ts'
 import type { Planned } from './plan.ts'
@@ -81,6 +82,8 @@ export interface WorldOptions {
   readonly deployment?: Deployment | undefined
 }
 
+const IS_OF_BROKER: ReadonlySet<StepKind> = new Set(['send', 'take', 'offsets'])
+
 export function createWorld(options: WorldOptions): World {
   const { seed, style, profile, store, without, planted } = options
   const chances = createChances(seed)
@@ -89,7 +92,8 @@ export function createWorld(options: WorldOptions): World {
   const story = createStory(scheduler.now, options.isTold ?? false)
   const faults = createFaults({ chances, profile, ...(without && { without }) })
   const crash = (life: Life) => processes.crash(life)
-  const steps = createSteps({ scheduler, faults, chances, story, crash })
+  const isSlow = (kind: StepKind) => IS_OF_BROKER.has(kind) && broker.isSlow()
+  const steps = createSteps({ scheduler, faults, chances, story, crash, isSlow })
   const databases = createDatabases({
     ...{ session: store.session, scheduler, steps },
     losesSignal: (channel) => faults.happens('signal lost', channel),
@@ -159,6 +163,7 @@ export function createWorld(options: WorldOptions): World {
     heal() {
       faults.stop()
       broker.awayUntilMs = 0
+      broker.slowUntilMs = 0
       broker.wake()
       databases.away = { untilMs: 0, services: new Set() }
       databases.losing = databases.away
