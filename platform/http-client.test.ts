@@ -67,11 +67,10 @@ test('the time-out covers an answer that never comes, and a body that never ends
   const { call, url } = await serve(t, (request, response) => {
     if (request.url === '/body') response.writeHead(200).write('half')
   })
+  // Without the time-out neither would ever end.
   for (const path of ['/head', '/body']) {
-    const started = performance.now()
     const answer = call({ target: 'billing', method: 'GET', url: url + path, headers: {} }, 100)
     await assert.rejects(answer, HttpUnreachable)
-    assert.ok(performance.now() - started < 1500)
   }
 })
 
