@@ -84,4 +84,27 @@ export const RUSSIAN: Readonly<Record<string, string>> = {
     'Как уходят трассировки: otlp, zipkin, console; none выключает их.',
   'Whether tracing is off, whatever else says that it is on.':
     'Выключены ли трассировки, что бы ни велели остальные переменные.',
+
+  instrument: 'чем',
+  'what it tries': 'что пробуется',
+  'last recorded run': 'последний записанный прогон',
+  'any order of events; calls and messages lost, late, doubled; crashes, frozen processes, outages, a lost log':
+    'любой порядок событий; потерянные, поздние и удвоенные вызовы и сообщения; падения, замершие процессы, отключения, потерянный журнал',
+  '{date}: {seeds} seeds in each of {styles} styles, {violations} violations; the same seed is the same run, to the byte':
+    '{date}: по {seeds} зёрен в каждом из {styles} стилей, нарушений: {violations}; одно зерно — один и тот же прогон, до байта',
+  'a crash before, during and after each boundary in the code, read from the code itself; one that is left out fails the run':
+    'падение до, во время и после каждой границы, какая есть в коде (список берётся из самого кода); пропущенная граница — провал',
+  '{date}: {crashes} crashes, each time a scenario reaches a boundary, with one and with two processes of each service, {violations} violations':
+    '{date}: {crashes} падений — каждый раз, когда сценарий приходит к границе, с одним и с двумя процессами каждого сервиса, — нарушений: {violations}',
+  'whether the simulator would notice planted bugs': 'заметит ли имитация внесённые ошибки',
+  '{date}: {found} of {planted} planted bugs found, most in the first seeds; each is in [docs/mutants.md](docs/mutants.md)':
+    '{date}: найдено {found} из {planted} внесённых ошибок, большинство с первых зёрен; по каждой — в [docs/mutants.md](docs/mutants.md)',
+  'two of each service on Kafka and PostgreSQL behind proxies that delay, cut and reset; kills, frozen servers, a full disk':
+    'по два экземпляра каждого сервиса на Kafka и PostgreSQL за прокси, которые задерживают, рвут и сбрасывают соединения; убитые и замершие серверы, полный диск',
+  '{date}: {minutes} minutes in style {style}, {violations} violations':
+    '{date}: {minutes} минут в стиле {style}, нарушений: {violations}',
+  "servers killed and frozen for minutes, replicas killed under load, all of Kafka's data deleted, all groups set back to the start, the same work in each style":
+    'серверы, убитые и замершие на минуты; экземпляры, убитые под нагрузкой; удалённые данные Kafka; группы, отведённые к началу; одна работа в каждом стиле',
+  'all of it at each change, servers away for 20 seconds; with `OUTAGE_SECONDS=full` for minutes':
+    'всё это при каждом изменении, без сервера по 20 секунд; с `OUTAGE_SECONDS=full` — минуты',
 }

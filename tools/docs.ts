@@ -2,6 +2,7 @@ import { mkdir, readFile, writeFile } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { STYLES } from '../contracts/style.ts'
 import type { Client } from '../tests/e2e/client.ts'
+import { instrumentsTable } from './docs-instruments.ts'
 import { type NewmanFolder, newmanReport, runNewman } from './docs-newman.ts'
 import { type Recording, recordScenes, type Scene } from './docs-recording.ts'
 import { RUSSIAN } from './docs-russian.ts'
@@ -19,6 +20,7 @@ import {
   type Say,
 } from './docs-tables.ts'
 import { root } from './repository-files.ts'
+import { readResults } from './results.ts'
 
 /**
  * Writes what the documents have from the code and from a program that runs: tables, pictures, results.
@@ -34,9 +36,6 @@ export interface Document {
   readonly expected: string
 }
 
-const inEnglish: Say = (text) => text
-const inRussian: Say = (text) => RUSSIAN[text] ?? text
-
 export async function generatedDocuments(): Promise<Document[]> {
   const { recordings, seen } = await recordScenes(lookAround)
   const whole = [
@@ -45,8 +44,8 @@ export async function generatedDocuments(): Promise<Document[]> {
     ...reportsOf(seen.folders),
   ] as const
   const filled = [
-    ['README.md', readmeTables(recordings, seen.folders, inEnglish)],
-    ['README.ru.md', readmeTables(recordings, seen.folders, inRussian)],
+    ['README.md', readmeTables(recordings, seen.folders, 'en')],
+    ['README.ru.md', readmeTables(recordings, seen.folders, 'ru')],
     ['docs/api.md', { calls: callsTable(seen.openApi) }],
     ['docs/errors.md', { errors: errorsTable() }],
     ['docs/metrics.md', { metrics: metricsTable() }],
@@ -64,12 +63,14 @@ export async function generatedDocuments(): Promise<Document[]> {
 function readmeTables(
   recordings: readonly Recording[],
   folders: readonly NewmanFolder[],
-  say: Say,
+  language: 'en' | 'ru',
 ): Record<string, string> {
+  const say: Say = (text) => (language === 'ru' && RUSSIAN[text]) || text
   return {
     events: eventsTable(structureOf(recordings), say),
     configuration: configurationTable(say),
     results: resultsTable(folders, say),
+    instruments: instrumentsTable(readResults(), say, language),
   }
 }
 

@@ -45,7 +45,9 @@ describe('README.md and README.ru.md', () => {
 })
 
 test('README.ru.md needs every word that its tables have in Russian', () => {
-  const stale = Object.entries(RUSSIAN).filter(([, words]) => !russian.includes(words))
+  // Between the words of a sentence may be {figures}.
+  const isThere = (words: string) => words.split(/\{\w+\}/).every((part) => russian.includes(part))
+  const stale = Object.entries(RUSSIAN).filter(([, words]) => !isThere(words))
   assert.deepEqual(stale, [])
 })
 

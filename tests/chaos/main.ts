@@ -3,6 +3,7 @@ import { basename, join, relative } from 'node:path'
 import { inspect, parseArgs } from 'node:util'
 import { type InteractionStyle, STYLES } from '../../contracts/style.ts'
 import { root } from '../../tools/repository-files.ts'
+import { recordResult } from '../../tools/results.ts'
 import { temporaryFolder } from '../e2e/program.ts'
 import { createChances } from '../simulation/chance.ts'
 import { type FragileStack, startFragileStack } from './fragile-stack.ts'
@@ -25,7 +26,7 @@ import { runChaos } from './run.ts'
  * The page is made by `report.ts` and `charts.ts` of what `figures.ts` says.
  */
 const HELP = `
-npm run chaos -- [--minutes 5] [--style mixed] [--seed N]
+npm run chaos -- [--minutes 5] [--style mixed] [--seed N] [--record]
 
 Runs two of each service on an Apache Kafka, a PostgreSQL and an nginx of their own, lets customers work
 through TCP proxies, and hurts all of it: the network, the services, broker and database, a disk. Then
@@ -35,6 +36,7 @@ checked against databases, topics and letters.
   --minutes N   how long faults happen (5)
   --style S     http, hybrid, events, or mixed: each request its own (mixed)
   --seed N      of faults and customers; drawn and printed unless told
+  --record      puts the result and its date into docs/results.json, for npm run docs
   --help        this text
 
 Writes a page, its figures and the history of all requests to reports/. Exit code: 0 all that must be true
@@ -49,6 +51,7 @@ interface Options {
   readonly minutes: number
   readonly style: InteractionStyle | 'mixed'
   readonly seed: number
+  readonly isRecorded: boolean
 }
 
 class UsageError extends Error {}
@@ -56,9 +59,10 @@ class UsageError extends Error {}
 /** undefined: only its usage was asked for. */
 function readOptions(args: readonly string[]): Options | undefined {
   const text = { type: 'string' } as const
+  const flag = { type: 'boolean', default: false } as const
   const { values } = parseArgs({
     args: [...args],
-    options: { minutes: text, style: text, seed: text, help: { type: 'boolean' } },
+    options: { minutes: text, style: text, seed: text, record: flag, help: flag },
   })
   if (values.help) return undefined
   const minutes = Number(values.minutes ?? 5)
@@ -67,14 +71,15 @@ function readOptions(args: readonly string[]): Options | undefined {
   if (style === undefined) throw new UsageError(`there is no style ${values.style}`)
   const seed = values.seed === undefined ? Math.floor(Math.random() * 1e6) : Number(values.seed)
   if (!Number.isSafeInteger(seed)) throw new UsageError('--seed must be a whole number')
-  return { minutes, style, seed }
+  return { minutes, style, seed, isRecorded: values.record }
 }
 
 type Say = (line: string) => void
 
 /** Returns the exit code. */
 async function chaos(options: Options, stopped: AbortSignal, say: Say): Promise<number> {
-  const { minutes, style, seed } = options
+  const { minutes, style, seed, isRecorded } = options
+  const begun = new Date()
   const name = `chaos-${style}-${seed}`
   const reports = join(root, 'reports', name)
   mkdirSync(reports, { recursive: true })
@@ -96,6 +101,9 @@ async function chaos(options: Options, stopped: AbortSignal, say: Say): Promise<
     writeFileSync(join(reports, 'report.json'), `${JSON.stringify(report, undefined, 1)}\n`)
     writeFileSync(join(reports, 'report.html'), reportPage(report))
     const { findings } = report
+    if (isRecorded) {
+      recordResult('chaos', { minutes, style, violations: findings.length }, begun)
+    }
     if (findings.length > 0) keepLogs(folder, reports)
     for (const { invariant, subject, sentence } of findings.slice(0, MAX_LINES)) {
       console.log(`${invariant}  ${subject} ${sentence}`)

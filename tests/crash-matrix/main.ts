@@ -3,6 +3,7 @@ import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
 import { STYLES } from '../../contracts/style.ts'
 import { root } from '../../tools/repository-files.ts'
+import { recordResult } from '../../tools/results.ts'
 import { FLAG, readArguments, runCommand, TEXT, UsageError } from '../simulation/command.ts'
 import { diagramOf } from '../simulation/diagram.ts'
 import { openStore } from '../simulation/store.ts'
@@ -37,6 +38,7 @@ npm run crash-matrix -- [--quick] [options]
   --workers N    threads (one per core)
   --crash N      with a scenario, a style and instances: the crash at that crossing alone
   --trace        with --crash, or in its place: prints what happened as a sequence diagram
+  --record       puts the result and its date into docs/results.json, for npm run docs; needs the whole matrix
   --help         this text
 
 All crashes are in reports/crash-matrix.json. Exit code: 0 nothing was violated and nothing left out, 1 something
@@ -58,6 +60,7 @@ interface Options {
   readonly isWhole: boolean
   readonly isQuick: boolean
   readonly isTwice: boolean
+  readonly isRecorded: boolean
   readonly workers: number
   readonly single: CrashRun | undefined
 }
@@ -65,7 +68,7 @@ interface Options {
 function readOptions(args: readonly string[]): Options | undefined {
   const values = readArguments(args, {
     ...{ style: TEXT, scenario: TEXT, instances: TEXT, workers: TEXT, crash: TEXT },
-    ...{ quick: FLAG, twice: FLAG, trace: FLAG, help: FLAG },
+    ...{ quick: FLAG, twice: FLAG, trace: FLAG, record: FLAG, help: FLAG },
   })
   if (values.help) return undefined
   const { style = 'all', scenario = 'all', instances = 'all', crash, trace = false } = values
@@ -88,13 +91,18 @@ function readOptions(args: readonly string[]): Options | undefined {
   if (isSingle && cells.length > 1) {
     throw new UsageError('--crash and --trace need one --style, --scenario and --instances')
   }
-  const isTwice = values.twice ?? false
+  const isWhole = cells.length === allCells().length
+  const { twice: isTwice = false, quick: isQuick = false, record: isRecorded = false } = values
+  if (isRecorded && (isSingle || isQuick || isTwice || !isWhole)) {
+    throw new UsageError('--record needs the whole matrix: no other option but --workers')
+  }
   const crashAt = crash === undefined ? undefined : count('crash', crash, 0)
   return {
     cells,
-    isWhole: cells.length === allCells().length,
-    isQuick: values.quick ?? false,
+    isWhole,
+    isQuick,
     isTwice,
+    isRecorded,
     workers: count('workers', values.workers ?? String(availableParallelism()), 1),
     single: isSingle ? { ...cells[0]!, crashAt, twice: isTwice, isTold: trace } : undefined,
   }
@@ -126,10 +134,11 @@ function sentencesOf({ violations }: Pick<Crash, 'violations'>): string {
 }
 
 async function sweep(options: Options): Promise<number> {
-  const { cells, isWhole } = options
+  const { cells, isWhole, isRecorded } = options
   const sites = readSites()
-  const begun = performance.now()
-  const seconds = () => Math.round((performance.now() - begun) / 1000)
+  const begun = new Date()
+  const begunMs = performance.now()
+  const seconds = () => Math.round((performance.now() - begunMs) / 1000)
   const crashes: Crash[] = []
   let planned = 0
   let harmful = 0
@@ -162,6 +171,9 @@ async function sweep(options: Options): Promise<number> {
     : []
   report(options, crashes, sites, missing, seconds())
   process.stdout.write(`${line()}\n`)
+  if (isRecorded) {
+    recordResult('crash-matrix', { crashes: crashes.length, violations: harmful }, begun)
+  }
   return harmful + missing.length === 0 ? 0 : 1
 }
 

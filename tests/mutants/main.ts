@@ -1,4 +1,5 @@
 import { availableParallelism } from 'node:os'
+import { recordResult } from '../../tools/results.ts'
 import { FLAG, readArguments, runCommand, TEXT, UsageError } from '../simulation/command.ts'
 import type { Asked } from '../simulation/workers.ts'
 import { MUTANTS } from './all-mutants.ts'
@@ -27,6 +28,8 @@ npm run mutants [-- options]
   --seeds N      at most so many seeds for each; each has a limit of its own
   --workers N    threads (one per core)
   --write        writes the table of docs/mutants.md from the last result of each mutant
+  --record       the same, and puts the score and its date into docs/results.json, for npm run docs; needs all
+                 mutants and seeds
   --help         this text
 
 A seed is run in ${STYLES_IN_TURN.join(', ')}, until the bug is found. Afterwards the same runs are done
@@ -40,7 +43,8 @@ await runCommand('mutants', HELP, readOptions, main)
 
 async function main(options: Options): Promise<number> {
   const { mutants, seeds, workers } = options
-  const begun = performance.now()
+  const begun = new Date()
+  const begunMs = performance.now()
   const hunted: Hunted[] = []
   await inLanes(workers, mutants, async (mutant) => {
     const result = await hunt(mutant, Math.min(seeds, mutant.seeds))
@@ -50,9 +54,13 @@ async function main(options: Options): Promise<number> {
   const runs = distinct(hunted.flatMap((result) => result.runs))
   const violated = await checkUnchanged(runs, workers)
   const survivors = hunted.filter(({ found }) => found === undefined)
-  const seconds = Math.round((performance.now() - begun) / 1000)
+  const seconds = Math.round((performance.now() - begunMs) / 1000)
   keepReport(hunted)
-  if (options.isWritten) writeTable()
+  if (options.isWritten || options.isRecorded) writeTable()
+  if (options.isRecorded) {
+    const found = hunted.length - survivors.length
+    recordResult('mutants', { found, planted: hunted.length }, begun)
+  }
   process.stdout.write(
     `${hunted.length - survivors.length} of ${hunted.length} mutants were found; without them ` +
       `${violated} of the same ${runs.length} runs were violated (${seconds} s)\n`,
@@ -65,6 +73,7 @@ interface Options {
   readonly seeds: number
   readonly workers: number
   readonly isWritten: boolean
+  readonly isRecorded: boolean
 }
 
 function readOptions(args: readonly string[]): Options | undefined {
@@ -72,10 +81,12 @@ function readOptions(args: readonly string[]): Options | undefined {
     only = '',
     quick,
     write: isWritten = false,
+    record: isRecorded = false,
     help,
     ...rest
   } = readArguments(args, {
-    ...{ only: TEXT, seeds: TEXT, workers: TEXT, quick: FLAG, write: FLAG, help: FLAG },
+    ...{ only: TEXT, seeds: TEXT, workers: TEXT, quick: FLAG },
+    ...{ write: FLAG, record: FLAG, help: FLAG },
   })
   if (help) return undefined
   const number = (name: 'seeds' | 'workers', fallback: number) => {
@@ -88,7 +99,11 @@ function readOptions(args: readonly string[]): Options | undefined {
   })
   if (mutants.length === 0) throw new UsageError(`no name of a mutant has ${only}`)
   const seeds = number('seeds', Number.POSITIVE_INFINITY)
-  return { mutants, seeds, workers: number('workers', availableParallelism()), isWritten }
+  if (isRecorded && (mutants.length < MUTANTS.length || rest.seeds)) {
+    throw new UsageError('--record needs all mutants and seeds: no --only, --quick or --seeds')
+  }
+  const workers = number('workers', availableParallelism())
+  return { mutants, seeds, workers, isWritten, isRecorded }
 }
 
 /** How many of the runs are violated without a mutant: what is found there proves nothing. */

@@ -1,6 +1,7 @@
 import { availableParallelism } from 'node:os'
 import { relative } from 'node:path'
 import { STYLES } from '../../contracts/style.ts'
+import { recordResult } from '../../tools/results.ts'
 import { FLAG, readArguments, runCommand, TEXT, UsageError } from './command.ts'
 import { diagramOf } from './diagram.ts'
 import { minimise } from './minimise.ts'
@@ -47,6 +48,8 @@ npm run simulate -- [--seeds 1000] [--from 1] [--style all] [options]
   --minutes N    stops after so many minutes
   --workers N    threads (one per core)
   --trace        with --seed and a style: prints what happened as a sequence diagram
+  --record       puts the result and its date into docs/results.json, for npm run docs; needs all styles
+                 and profiles and every seed, so no --style, --profile, --seed or --minutes
   --help         this text
 
 Many seeds are told in reports/simulation.json too.
@@ -71,12 +74,13 @@ interface Options {
   readonly minutes: number
   readonly workers: number
   readonly isTold: boolean
+  readonly isRecorded: boolean
 }
 
 function readOptions(args: readonly string[]): Options | undefined {
   const values = readArguments(args, {
     ...{ seeds: TEXT, from: TEXT, seed: TEXT, style: TEXT, profile: TEXT },
-    ...{ minutes: TEXT, workers: TEXT, trace: FLAG, help: FLAG },
+    ...{ minutes: TEXT, workers: TEXT, trace: FLAG, record: FLAG, help: FLAG },
   })
   if (values.help) return undefined
   const number = (name: 'seeds' | 'from' | 'seed' | 'minutes' | 'workers', fallback: number) => {
@@ -85,7 +89,7 @@ function readOptions(args: readonly string[]): Options | undefined {
     if (!(value > 0)) throw new UsageError(`--${name} must be a number above 0, not ${given}`)
     return value
   }
-  const { style = 'all', profile, trace = false } = values
+  const { style = 'all', profile, trace = false, record = false } = values
   const styles = ALL_STYLES.filter((one) => style === 'all' || style === one)
   if (styles.length === 0) throw new UsageError(`there is no style ${style}`)
   if (profile !== undefined && !isProfileName(profile)) {
@@ -93,6 +97,10 @@ function readOptions(args: readonly string[]): Options | undefined {
   }
   if (trace && (values.seed === undefined || styles.length > 1)) {
     throw new UsageError('--trace needs --seed and one --style')
+  }
+  const isPart = (styles.length < ALL_STYLES.length || profile) ?? values.seed ?? values.minutes
+  if (record && isPart) {
+    throw new UsageError('--record excludes --style, --profile, --seed and --minutes')
   }
   return {
     from: number(values.seed === undefined ? 'from' : 'seed', 1),
@@ -102,6 +110,7 @@ function readOptions(args: readonly string[]): Options | undefined {
     minutes: number('minutes', Number.POSITIVE_INFINITY),
     workers: number('workers', availableParallelism()),
     isTold: trace,
+    isRecorded: record,
   }
 }
 
@@ -124,6 +133,7 @@ async function sweep(options: Options): Promise<number> {
   }
   const threads = Math.min(workers, seeds * styles.length)
   const tally = createTally({ from, seeds, styles, workers: threads })
+  const begun = new Date()
   const progress = setInterval(() => process.stderr.write(`${tally.line()}\n`), PROGRESS_MS)
   try {
     await simulateAll({
@@ -139,6 +149,10 @@ async function sweep(options: Options): Promise<number> {
   }
   process.stdout.write(`${tally.line()} (styles ${styles.join(', ')})\n`)
   process.stdout.write(`${relative(process.cwd(), await tally.write())} has it all\n`)
+  if (options.isRecorded) {
+    const violations = tally.violated.length
+    recordResult('simulate', { seeds, styles: styles.length, violations }, begun)
+  }
   const [first] = tally.violated
   if (first) await explain(first)
   return first ? 1 : 0
