@@ -1,0 +1,32 @@
+import { globSync, rmSync, writeFileSync } from 'node:fs'
+import { join, relative } from 'node:path'
+import { brotliCompressSync, constants } from 'node:zlib'
+import { PGlite } from '@electric-sql/pglite'
+import { clusterImagePath } from '../platform/pglite-cluster.ts'
+import { root } from './repository-files.ts'
+
+/**
+ * Runs initdb in the PGlite that is installed and writes the cluster image that first starts load.
+ * To be run after a change of PGlite's version; takes about a minute, most of it compression.
+ */
+async function makeClusterImage(): Promise<Uint8Array> {
+  // initdb's log would be two thirds of the image. It is dropped if it is not recycled as a later segment.
+  const startParams = [...PGlite.defaultStartParams, '-c', 'wal_recycle=off']
+  const pglite = await PGlite.create({ startParams })
+  await pglite.exec('select pg_switch_wal(); checkpoint')
+  const tar = await pglite.dumpDataDir('none')
+  await pglite.close()
+  return new Uint8Array(await tar.arrayBuffer())
+}
+
+const tar = await makeClusterImage()
+const image = brotliCompressSync(tar, {
+  params: {
+    [constants.BROTLI_PARAM_QUALITY]: constants.BROTLI_MAX_QUALITY,
+    // Wide enough to find that the three databases of a cluster are copies of one another.
+    [constants.BROTLI_PARAM_LGWIN]: constants.BROTLI_MAX_WINDOW_BITS,
+  },
+})
+for (const old of globSync(join(root, 'platform', 'pglite-cluster-*.tar.br'))) rmSync(old)
+writeFileSync(clusterImagePath(), image)
+console.log(`${relative(root, clusterImagePath())} is written: ${image.length} bytes`)
