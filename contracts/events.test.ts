@@ -66,6 +66,19 @@ describe('the events', () => {
     }
   })
 
+  test('are read with the incarnation of a recreated topic in their identity', () => {
+    const value = new TextEncoder().encode(JSON.stringify(bodyOf('ORDER_PAID')))
+    const at = { topic: 'payment', partition: 3, offset: 42n, value }
+    for (const [incarnation, headers, id] of [
+      ['', {}, 'payment/3/42'],
+      ['AbC-9', {}, 'payment/3/42/AbC-9'],
+      ['AbC-9', { ce_id: 'its-own' }, 'its-own'],
+    ] as const) {
+      const read = decodeEvent({ ...at, incarnation, headers })
+      assert.deepEqual(read, { body: bodyOf('ORDER_PAID'), meta: { id } })
+    }
+  })
+
   test('are read with headers of no meaning to us, which are left out', () => {
     const headers = { 'x-interaction-style': 'constructor', 'x-reason': 'toString', other: '1' }
     const read = decode('payment', JSON.stringify(bodyOf('PAYMENT_FAIL')), headers)

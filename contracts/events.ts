@@ -180,12 +180,14 @@ const readers = new Map(
 /**
  * Reads one message of a topic. Returns the event; an unknown event, which is to be skipped; or the
  * sentence that says why the message is poison, that is, why no retry can succeed. Without `ce_id`,
- * the position of the message is its identity.
+ * the position of the message is its identity, with the incarnation of a topic that was recreated.
  */
 export function decodeEvent<Body extends Event>(message: {
   readonly topic: string
   readonly partition: number
   readonly offset: bigint
+  /** Tells topics of one name apart; absent in the first one. */
+  readonly incarnation?: string
   readonly value: Uint8Array | null
   readonly headers: Readonly<Record<string, string>>
 }): Received<Body> | UnknownEvent | string {
@@ -217,7 +219,7 @@ export function decodeEvent<Body extends Event>(message: {
   return {
     body: body as unknown as Body,
     meta: {
-      id: headers.ce_id || `${topic}/${message.partition}/${message.offset}`,
+      id: headers.ce_id || positionOf(message),
       ...(isStyle(headers[STYLE_HEADER]) && { style: headers[STYLE_HEADER] }),
       ...(isReason(headers['x-reason']) && { reason: headers['x-reason'] }),
       ...traceContextOf(headers),
@@ -229,6 +231,11 @@ export function decodeEvent<Body extends Event>(message: {
 
 /** Ids become unique keys, which databases bound, and in `http` headers, which are ASCII. */
 export const EVENT_ID = /^[\x21-\x7e]{1,200}$/
+
+function positionOf({ topic, partition, offset, incarnation }: Position): string {
+  const position = `${topic}/${partition}/${offset}`
+  return incarnation ? `${position}/${incarnation}` : position
+}
 
 function knownFields(parsed: Record<string, unknown>, fields: readonly string[]) {
   const body: Record<string, unknown> = {}
@@ -251,4 +258,5 @@ function problemOf(validator: Validator, body: Record<string, unknown>) {
   return undefined
 }
 
+type Position = Omit<Parameters<typeof decodeEvent>[0], 'value' | 'headers'>
 type Validator = Pick<ReturnType<typeof Compile>, 'Check' | 'Errors'>

@@ -231,6 +231,9 @@ function progress(suite: Suite): void {
       received.map(({ offset }) => offset),
       [5n, 6n],
     )
+    const [topicId] = lost[0]!.messages.map((message) => message.topicId)
+    assert.ok(topicId)
+    assert.ok(received.every((message) => message.topicId === topicId))
   })
 }
 

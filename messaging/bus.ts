@@ -14,6 +14,8 @@ export interface OutgoingMessage {
 
 export interface BusMessage {
   readonly topic: string
+  /** A topic that is deleted and recreated has the same name and another id. Absent where unknown. */
+  readonly topicId?: string
   readonly partition: number
   readonly offset: bigint
   readonly key: string | null

@@ -8,9 +8,15 @@ import { type Log, systemRuntime } from '../platform/runtime.ts'
 import { openTestBroker, openTestDatabase } from '../tests/backends.ts'
 import { createClock, until } from '../tests/harness.ts'
 import { message, textOf } from './bus.conformance.ts'
-import type { Bus, BusMessage } from './bus.ts'
+import type { Bus } from './bus.ts'
 import { type ConsumerOptions, startConsumer } from './consumer.ts'
-import { countDeadLetters, deadLetterReplayColumns, deadLetterTable } from './dead-letters.ts'
+import {
+  countDeadLetters,
+  deadLetterIdentity,
+  deadLetterReplayColumns,
+  deadLetterTable,
+} from './dead-letters.ts'
+import { type IdentifiedMessage, topicIncarnationTable } from './incarnations.ts'
 import { partitionOf } from './partitioner.ts'
 
 const database = await openTestDatabase()
@@ -31,7 +37,8 @@ async function setUp(t: { after(work: () => Promise<void>): void }, partitions =
   const schema = `reader_${schemas}`
   const sql = `
     create table ${schema}.word (n serial, id text primary key, key text not null, text text not null);
-    ${deadLetterTable(schema)}${deadLetterReplayColumns(schema)}`
+    ${deadLetterTable(schema)}${deadLetterReplayColumns(schema)}${deadLetterIdentity(schema)}
+    ${topicIncarnationTable(schema)}`
   await migrate(database, schema, [{ id: 1, name: 'initial', sql }])
   const topics = [{ name: 'words', partitions, compacted: false }]
   const broker = await openTestBroker({ database, topics })
@@ -70,11 +77,11 @@ async function setUp(t: { after(work: () => Promise<void>): void }, partitions =
   return { broker, bus, schema, log, start, send, words, write, committed }
 }
 
-const decodeWord = (got: BusMessage): Received<Word> | UnknownEvent | string => {
+const decodeWord = (got: IdentifiedMessage): Received<Word> | UnknownEvent | string => {
   const text = textOf(got) ?? ''
   if (text.startsWith('unknown')) return { unknownEvent: text }
   if (text.startsWith('unreadable')) return `cannot read ${text}`
-  const id = `${got.topic}/${got.partition}/${got.offset}`
+  const id = `${got.topic}/${got.partition}/${got.offset}/${got.incarnation ?? ''}`
   return { body: { text, key: got.key ?? '' }, meta: { id } }
 }
 
@@ -611,4 +618,45 @@ test('an event that this version does not know is skipped, and each name is logg
   assert.equal(await countDeadLetters(database, schema), 0)
   const skipped = 'skipped an event that this version does not know'
   assert.equal(log.lines.filter((line) => line === skipped).length, 2)
+})
+
+test('messages of a recreated topic are other messages, though their positions were used before', async (t) => {
+  const { broker, schema, start, words } = await setUp(t)
+  const letters = () =>
+    database.query<{ value: Uint8Array }>(`select value from ${schema}.dead_letter order by seq`)
+  /** Sends a word and poison to a topic that is new, and reads both. */
+  async function live(word: string, poison: string, count: number): Promise<void> {
+    const bus = await broker.open()
+    await bus.send([message('words', 'k', word), message('words', 'k', poison)])
+    const consumer = start({ bus, database })
+    await until(async () => (await words()).length === count && (await letters()).length === count)
+    await consumer.close()
+  }
+  await live('first', 'unreadable first', 1)
+  await broker.remakeTopics()
+  await live('first', 'unreadable first', 2)
+  await broker.remakeTopics()
+  await live('third', 'unreadable third', 3)
+  assert.deepEqual(await words(), ['first', 'first', 'third'])
+  const texts = (await letters()).map(({ value }) => new TextDecoder().decode(value))
+  assert.deepEqual(texts, ['unreadable first', 'unreadable first', 'unreadable third'])
+})
+
+test('a message that is read before the database answers is identified when it does', async (t) => {
+  const { bus, schema, start, words } = await setUp(t)
+  let isAway = true
+  const away: Database = {
+    ...database,
+    async query(text, params) {
+      if (isAway) throw new DatabaseError('away', 'unavailable')
+      return database.query(text, params)
+    },
+  }
+  const consumer = start({ database: away })
+  await bus.send([message('words', 'k', 'late')])
+  await until(() => consumer.state().databaseIsAway)
+  isAway = false
+  await until(async () => (await words()).length === 1)
+  const [first] = await database.query(`select topic from ${schema}.topic_incarnation`)
+  assert.equal(first?.topic, 'words')
 })

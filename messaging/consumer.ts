@@ -3,9 +3,9 @@ import type { Database } from '../platform/database.ts'
 import { backoffMs, type Log, type Runtime, WOKEN } from '../platform/runtime.ts'
 import type { Telemetry } from '../platform/telemetry.ts'
 import type { Tracer } from '../platform/tracing.ts'
-import type { Batch, Bus, BusMessage, Subscription } from './bus.ts'
+import type { Batch, Bus, Subscription } from './bus.ts'
 import { createOutage } from './outage.ts'
-import { createSettlement, type Decode, type Handle, type Item, readMessage } from './settlement.ts'
+import { createSettlement, type Decode, type Handle } from './settlement.ts'
 
 export type { Handle, Handled } from './settlement.ts'
 
@@ -71,11 +71,6 @@ export function startConsumer<Body>(options: ConsumerOptions<Body>): Consumer {
   let running = true
   let subscription: Subscription | undefined
 
-  const read = (message: BusMessage): Item<Body> => ({
-    message,
-    read: readMessage(options.decode, message),
-  })
-
   async function awaitBroker(error: unknown): Promise<void> {
     const failures = broker.failed(error)
     const maxMs = Math.min(backoff.maxMs, BROKER_MAX_WAIT_MS)
@@ -87,7 +82,8 @@ export function startConsumer<Body>(options: ConsumerOptions<Body>): Consumer {
    * next take is due as soon as they are settled, or wait for another try.
    */
   async function work(from: Subscription, batches: readonly Batch[], onDue: () => void) {
-    const items = batches.flatMap(({ messages }) => messages.map(read))
+    const items = await settlement.read(batches, onDue)
+    if (items === undefined) return from.release(batches)
     const outcome = await settlement.settle(items, onDue)
     if (outcome === 'divided') {
       onDue()

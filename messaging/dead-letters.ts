@@ -13,6 +13,8 @@ export interface DeadLetter {
   readonly topic: string
   readonly partition: number
   readonly offset: bigint
+  /** The id of its topic, where that was recreated after the service first read it; else empty. */
+  readonly incarnation: string
   readonly key: string | null
   readonly value: Uint8Array | null
   readonly headers: Readonly<Record<string, string>>
@@ -55,19 +57,38 @@ alter table ${schema}.dead_letter
 `
 }
 
-/** Stores letters; one that is stored already, from an earlier delivery, stays as it is. */
+/**
+ * What makes a letter the same letter: its position and its bytes. A different message at a position
+ * that was used before, such as in a recreated topic, is another letter.
+ */
+export function deadLetterIdentity(schema: string): string {
+  return `
+alter table ${schema}.dead_letter add column incarnation text not null default '';
+create unique index dead_letter_identity on ${schema}.dead_letter
+  (topic, partition, "offset", incarnation,
+    md5(coalesce(key, '') || headers), coalesce(md5(value), ''));
+alter table ${schema}.dead_letter drop constraint dead_letter_topic_partition_offset_key;
+`
+}
+
+/**
+ * Stores letters; one that is stored already, from an earlier delivery, stays as it is. Returns the
+ * ids of those that are new.
+ */
 export async function setAside(
   tx: Queryable,
   schema: string,
   letters: readonly DeadLetter[],
-): Promise<void> {
-  if (letters.length === 0) return
-  await tx.query(
+): Promise<Set<string>> {
+  if (letters.length === 0) return new Set()
+  const rows = await tx.query<{ id: string }>(
     `insert into ${schema}.dead_letter
-       (id, source, topic, partition, "offset", key, value, headers, code, reason, created, event_id)
+       (id, source, topic, partition, "offset", key, value, headers, code, reason, created, event_id,
+        incarnation)
      select * from unnest($1::uuid[], $2::text[], $3::text[], $4::integer[], $5::bigint[],
-       $6::text[], $7::bytea[], $8::text[], $9::text[], $10::text[], $11::timestamptz[], $12::text[])
-     on conflict do nothing`,
+       $6::text[], $7::bytea[], $8::text[], $9::text[], $10::text[], $11::timestamptz[], $12::text[],
+       $13::text[])
+     on conflict do nothing returning id`,
     [
       letters.map((letter) => letter.id),
       letters.map((letter) => letter.source),
@@ -81,8 +102,10 @@ export async function setAside(
       letters.map((letter) => storableReason(letter.reason)),
       letters.map((letter) => letter.created),
       letters.map((letter) => letter.eventId),
+      letters.map((letter) => letter.incarnation),
     ],
   )
+  return new Set(rows.map(({ id }) => id))
 }
 
 export async function countDeadLetters(db: Queryable, schema: string): Promise<number> {
@@ -96,7 +119,7 @@ interface StoredLetter extends Omit<DeadLetter, 'headers'> {
   readonly headers: string
 }
 
-const COLUMNS = `id, source, topic, partition, "offset", key, value, headers,
+const COLUMNS = `id, source, topic, partition, "offset", incarnation, key, value, headers,
   event_id as "eventId", code, reason, created`
 
 const toLetter = (row: StoredLetter): DeadLetter => ({

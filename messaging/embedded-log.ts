@@ -19,7 +19,10 @@ export interface PlacedMessage extends OutgoingMessage {
 }
 
 export function embeddedBusMigrations(schema: string): Migration[] {
-  return [{ id: 1, name: 'the log', sql: logTables(schema) }]
+  return [
+    { id: 1, name: 'the log', sql: logTables(schema) },
+    { id: 13, name: 'topic ids', sql: topicIds(schema) },
+  ]
 }
 
 // `compacted` repeats the topic's flag on its messages, so that only those pay for an index by key.
@@ -58,6 +61,10 @@ create table ${schema}.group_offset (
 );
 `
 
+const topicIds = (schema: string) => `
+alter table ${schema}.topic add column id uuid not null default gen_random_uuid();
+`
+
 export type EmbeddedLog = ReturnType<typeof createLog>
 
 export function createLog(db: Queryable, schema: string) {
@@ -92,10 +99,11 @@ export function createLog(db: Queryable, schema: string) {
     async read(from: readonly Position[], limit: number): Promise<BusMessage[][]> {
       const rows = await db.query<StoredMessage>(sql.read, [...columns(from), limit])
       const lists: BusMessage[][] = from.map(() => [])
-      for (const { place, offset, key, value, headers } of rows) {
+      for (const { place, topicId, offset, key, value, headers } of rows) {
         const { topic, partition } = from[place - 1]!
         lists[place - 1]!.push({
           topic,
+          topicId,
           partition,
           offset,
           key,
@@ -141,6 +149,7 @@ export function createLog(db: Queryable, schema: string) {
 
 interface StoredMessage {
   place: number
+  topicId: string
   offset: bigint
   key: string
   value: Uint8Array | null
@@ -184,9 +193,10 @@ with input as (
 )
 select topic, partition, next_offset as "offset" from drawn`,
     read: `
-select f.place::integer as place, m."offset", m.key, m.value, m.headers
+select f.place::integer as place, t.id as "topicId", m."offset", m.key, m.value, m.headers
 from unnest($1::text[], $2::integer[], $3::bigint[])
   with ordinality as f (topic, partition, "offset", place)
+join ${schema}.topic t on t.name = f.topic
 cross join lateral (
   select * from ${schema}.message m
   where m.topic = f.topic and m.partition = f.partition and m."offset" >= f."offset"

@@ -230,13 +230,15 @@ function topicChanges(at: string): void {
       const { bus, topic, group } = scene
       await bus.send(numbered(topic, 5, 1))
       const subscription = await bus.subscribe(group, [topic])
-      await receive(subscription, 5)
+      const [before] = await receive(subscription, 5)
       await withAdmin(at, (admin) => admin.deleteTopics({ topics: [topic] }))
       await makeTopics(at, [{ name: topic, partitions: 1, compacted: false }])
       await insist(() => bus.send([message(topic, 'k', 'new')]))
       const received = await insist(() => receive(subscription, 1))
       assert.deepEqual(received.map(textOf), ['new'])
       assert.equal(received[0]!.offset, 0n)
+      assert.ok(before?.topicId)
+      assert.notEqual(received[0]!.topicId, before.topicId)
     },
   )
 

@@ -90,17 +90,18 @@ export function createFetcher(options: FetcherOptions): Fetcher {
     const accept = (response: FetchResponse) => {
       for (const { topicId, partitions: answers } of response.responses) {
         for (const answer of answers) {
-          const at = { topic: names.get(topicId), partition: answer.partitionIndex }
-          const one = wanted.find((w) => w.topic === at.topic && w.partition === at.partition)
+          const topic = names.get(topicId)
+          const one = wanted.find((w) => w.topic === topic && w.partition === answer.partitionIndex)
           // It may have been lost since, and won back at another offset.
           if (one?.next === undefined || !partitions.owns(one)) continue
+          const at = { topic: one.topic, topicId, partition: one.partition }
           if (one.next !== asked.get(one)) continue
           if (answer.errorCode === OFFSET_OUT_OF_RANGE) {
             log.warn({ ...at, offset: one.next }, 'an offset is not in the log any more')
             one.next = undefined
             one.isLost = true
           } else if (answer.errorCode === 0) {
-            const { messages, next } = decode(one.topic, one.partition, one.next, answer)
+            const { messages, next } = decode(at, one.next, answer)
             one.waiting = messages
             one.next = next
           }

@@ -3,9 +3,10 @@ import { test } from 'node:test'
 import type { OutgoingMessage } from './bus.ts'
 import { chunksOf, decode, encode } from './kafka-records.ts'
 
-type Answer = Parameters<typeof decode>[3]
+type Answer = Parameters<typeof decode>[2]
 type Batch = NonNullable<Answer['records']>[number]
 
+const at = { topic: 't', topicId: 'id', partition: 0 }
 const TRANSACTIONAL = 0x10
 const CONTROL = 0x20
 
@@ -51,7 +52,7 @@ function marker(firstOffset: bigint, producerId: bigint, key: Buffer): Batch {
 }
 
 function read(from: bigint, records: Batch[], abortedTransactions: Answer['abortedTransactions']) {
-  const { messages, next } = decode('t', 0, from, { records, abortedTransactions })
+  const { messages, next } = decode(at, from, { records, abortedTransactions })
   return { texts: messages.map(({ value }) => String(value)), next }
 }
 
@@ -65,7 +66,7 @@ test('stays where it is when there is nothing', () => {
 
 test('moves past what compaction has emptied', () => {
   const emptied = batch(3n, ['a'], { lastOffsetDelta: 6, records: [record(2, 'kept')] })
-  const { messages, next } = decode('t', 0, 3n, { records: [emptied], abortedTransactions: null })
+  const { messages, next } = decode(at, 3n, { records: [emptied], abortedTransactions: null })
   assert.deepEqual(
     messages.map(({ offset }) => offset),
     [5n],
@@ -101,10 +102,17 @@ test('gives headers as text, the last of a name, and null for no key', () => {
     [Buffer.from('empty'), null],
   ] as [Buffer, Buffer | null][]
   const records = [batch(0n, [], { records: [{ ...record(0, 'v'), headers }] })]
-  const { messages } = decode('t', 3, 0n, { records, abortedTransactions: null })
+  const { messages } = decode({ ...at, partition: 3 }, 0n, { records, abortedTransactions: null })
   assert.deepEqual(messages, [
     {
-      ...{ topic: 't', partition: 3, offset: 0n, key: null, value: Buffer.from('v') },
+      ...{
+        topic: 't',
+        topicId: 'id',
+        partition: 3,
+        offset: 0n,
+        key: null,
+        value: Buffer.from('v'),
+      },
       headers: { ключ: '🗝️', twice: '2', empty: '' },
     },
   ])

@@ -95,8 +95,7 @@ type Answer = FetchResponse['responses'][number]['partitions'][number]
  * transaction wrote, are no messages, but the offset moves past them.
  */
 export function decode(
-  topic: string,
-  partition: number,
+  place: Pick<BusMessage, 'topic' | 'partition'> & { readonly topicId: string },
   from: bigint,
   answer: Pick<Answer, 'records' | 'abortedTransactions'>,
 ): Fetched {
@@ -120,8 +119,13 @@ export function decode(
     for (const { offsetDelta, key, value, headers } of batch.records) {
       const offset = batch.firstOffset + BigInt(offsetDelta)
       if (offset < from) continue
-      const at = { topic, partition, offset }
-      messages.push({ ...at, key: key && textOf(key), value, headers: headersOf(headers) })
+      messages.push({
+        ...place,
+        offset,
+        key: key && textOf(key),
+        value,
+        headers: headersOf(headers),
+      })
     }
   }
   return { messages, next }

@@ -186,6 +186,7 @@ async function attempt(
           topic: `${carrier}:${row.destination}`,
           partition: 0,
           offset: row.id,
+          incarnation: '',
           key: row.key,
           value: encoder.encode(row.body),
           headers: row.headers,

@@ -9,6 +9,7 @@ import { openTestDatabase } from '../tests/backends.ts'
 import {
   countDeadLetters,
   type DeadLetter,
+  deadLetterIdentity,
   deadLetterReplayColumns,
   deadLetterTable,
   findDeadLetter,
@@ -27,7 +28,8 @@ const bytes = (text: string) => new TextEncoder().encode(text)
 async function setUp(given: Partial<ReplayOptions<string>> = {}) {
   schemas += 1
   const schema = `replay_${schemas}`
-  const letters = deadLetterTable(schema) + deadLetterReplayColumns(schema)
+  const letters =
+    deadLetterTable(schema) + deadLetterReplayColumns(schema) + deadLetterIdentity(schema)
   const sql = `${letters}${outboxTables(schema)}
     create table ${schema}.word (id text primary key, text text not null check (text <> 'long'));`
   await migrate(database, schema, [{ id: 1, name: 'initial', sql }])
@@ -60,7 +62,13 @@ async function setUp(given: Partial<ReplayOptions<string>> = {}) {
       offset += 1n
       const id = systemRuntime.uuid()
       const origin = { id, source: 'broker', topic: 'words', partition: 2, offset } as const
-      const content = { key: 'k', value: bytes('broken'), headers: {}, eventId: null }
+      const content = {
+        key: 'k',
+        value: bytes('broken'),
+        headers: {},
+        eventId: null,
+        incarnation: '',
+      }
       const cause = { code: 'UNREADABLE', reason: 'at first', created: new Date() }
       await setAside(database, schema, [{ ...origin, ...content, ...cause, ...letter }])
       return id
@@ -202,6 +210,18 @@ describe('a replayed row of the outbox', () => {
       { event_id: unnamed },
     ])
   })
+})
+
+test('a letter is stored once, and another message at its position beside it', async () => {
+  const { put, left } = await setUp()
+  const at = { topic: 'words', partition: 0, offset: 7n }
+  for (const value of [bytes('one'), bytes('one'), bytes('other'), null])
+    await put({ ...at, value })
+  assert.equal(await left(), 3)
+  await put({ ...at, value: bytes('one'), headers: { ce_id: '1' } })
+  await put({ ...at, value: bytes('one'), incarnation: 'later' })
+  await put({ ...at, value: bytes('one'), incarnation: 'later' })
+  assert.equal(await left(), 5)
 })
 
 describe('the list of dead letters', () => {

@@ -4,8 +4,9 @@ import { type Database, DatabaseError, partOf, type Queryable } from '../platfor
 import { backoffMs, type Log, type Runtime } from '../platform/runtime.ts'
 import type { Telemetry } from '../platform/telemetry.ts'
 import { noTracing, type Tracer } from '../platform/tracing.ts'
-import type { BusMessage } from './bus.ts'
+import type { Batch, BusMessage } from './bus.ts'
 import { type DeadLetter, setAside } from './dead-letters.ts'
+import { createIncarnations, type IdentifiedMessage } from './incarnations.ts'
 import { beginProcess } from './message-spans.ts'
 import { createOutage } from './outage.ts'
 
@@ -29,7 +30,7 @@ export type Handle<Body> = (
 ) => Promise<Handled<Body> | void>
 
 /** Returns the event, an unknown event to skip, or the sentence that says why the message is poison. */
-export type Decode<Body> = (message: BusMessage) => Received<Body> | UnknownEvent | string
+export type Decode<Body> = (message: IdentifiedMessage) => Received<Body> | UnknownEvent | string
 
 export type DeadLetterCode = 'UNREADABLE' | 'REFUSED' | 'STATEMENT_INVALID' | 'HANDLER_FAILED'
 
@@ -39,7 +40,7 @@ export interface Refusal {
 }
 
 export interface Item<Body> {
-  readonly message: BusMessage
+  readonly message: IdentifiedMessage
   readonly read: { readonly event: Received<Body> } | UnknownEvent | Refusal
 }
 
@@ -47,6 +48,7 @@ export interface SettlementOptions<Body> {
   readonly database: Database
   readonly schema: string
   readonly group: string
+  readonly decode: Decode<Body>
   readonly handle: Handle<Body>
   readonly runtime: Runtime
   readonly log: Log
@@ -72,6 +74,7 @@ export function createSettlement<Body>(options: SettlementOptions<Body>) {
   const { group, tracer = noTracing } = options
   const outage = createOutage(log, 'the database')
   const reportUnknown = createUnknownReport(log, telemetry)
+  const identify = createIncarnations(database, schema)
 
   /** Resolves with the error when nothing of the run was written. */
   async function attempt(items: readonly Item<Body>[]): Promise<{ error: unknown } | undefined> {
@@ -80,13 +83,14 @@ export function createSettlement<Body>(options: SettlementOptions<Body>) {
     const events = run.flatMap(({ read }) => ('event' in read ? [read.event] : []))
     let handled: Handled<Body> | undefined
     let letters: DeadLetter[] = []
+    let stored: ReadonlySet<string> = new Set()
     try {
       await database.transaction(async (tx) => {
         // What cannot be read is set aside after what the handler has to write.
         const its = events.length < run.length ? partOf(tx) : tx
         handled = (events.length > 0 && (await options.handle(its, events))) || undefined
         letters = lettersOf(run, handled?.poison)
-        await setAside(tx, schema, letters)
+        stored = await setAside(tx, schema, letters)
       })
     } catch (error) {
       spans.end({ error })
@@ -94,7 +98,11 @@ export function createSettlement<Body>(options: SettlementOptions<Body>) {
     }
     spans.end({ refusalOf: (message) => codeOf(letters, message) })
     outage.over()
-    report(run, letters)
+    // A letter that an earlier delivery stored was reported then.
+    report(
+      run,
+      letters.filter(({ id }) => stored.has(id)),
+    )
     try {
       handled?.afterCommit?.()
     } catch (error) {
@@ -111,7 +119,7 @@ export function createSettlement<Body>(options: SettlementOptions<Body>) {
       const code = 'event' in read ? ('REFUSED' satisfies DeadLetterCode) : read.code
       const created = new Date(runtime.now())
       const origin = { id: runtime.uuid(), source: 'broker', eventId: null } as const
-      return [{ ...message, ...origin, code, reason, created }]
+      return [{ incarnation: '', ...message, ...origin, code, reason, created }]
     })
   }
 
@@ -180,7 +188,28 @@ export function createSettlement<Body>(options: SettlementOptions<Body>) {
     return 'settled'
   }
 
-  return { settle, databaseIsAway: () => outage.lasts() }
+  /** The messages of batches as settle takes them; undefined when stopped before the database answers. */
+  async function read(
+    batches: readonly Batch[],
+    onRetry: () => void,
+  ): Promise<Item<Body>[] | undefined> {
+    for (;;) {
+      try {
+        const messages = await identify(batches)
+        return messages.map((message) => ({ message, read: readMessage(options.decode, message) }))
+      } catch (error) {
+        const tries = outage.failed(error)
+        onRetry()
+        await runtime.sleep(
+          backoffMs(tries, backoff.baseMs, backoff.maxMs, runtime.random()),
+          stopped,
+        )
+        if (stopped.aborted) return undefined
+      }
+    }
+  }
+
+  return { read, settle, databaseIsAway: () => outage.lasts() }
 }
 
 /** Counts what a newer writer says and this reader ignores, and logs each name once. */
@@ -214,7 +243,10 @@ const isAt = (message: Pick<BusMessage, 'topic' | 'partition'>, topic: string, p
   message.topic === topic && message.partition === partition
 
 /** The event that a message is, or why it is none. */
-export function readMessage<Body>(decode: Decode<Body>, message: BusMessage): Item<Body>['read'] {
+export function readMessage<Body>(
+  decode: Decode<Body>,
+  message: IdentifiedMessage,
+): Item<Body>['read'] {
   try {
     const event = decode(message)
     if (typeof event === 'string') return { code: 'UNREADABLE', reason: event }

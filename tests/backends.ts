@@ -42,6 +42,8 @@ export interface TestBroker {
   resume(): void
   /** How many messages the group is past, by what the broker keeps. */
   committed(group: string): Promise<number>
+  /** Closes the clients that are open, deletes the topics and creates them again. */
+  remakeTopics(): Promise<void>
   /** Closes the clients that are open and removes the topics. */
   close(): Promise<void>
 }
@@ -172,6 +174,10 @@ async function embeddedBroker(options: TestBrokerOptions): Promise<TestBroker> {
       )
       return Number(row!.sum)
     },
+    async remakeTopics() {
+      for (const bus of buses.splice(0)) await bus.close()
+      await database.script(`drop schema ${schema} cascade`)
+    },
     async close() {
       for (const bus of buses) await bus.close()
     },
@@ -216,6 +222,11 @@ async function namespaceOnKafka(
         (sum, { committedOffset }) => sum + Math.max(0, Number(committedOffset)),
         0,
       )
+    },
+    async remakeTopics() {
+      for (const bus of buses.splice(0)) await bus.close()
+      await admin.deleteTopics({ topics: own.map(({ name }) => name) })
+      await makeTopics(brokers, own)
     },
     async close() {
       for (const bus of buses) await bus.close()

@@ -1,5 +1,9 @@
 import { after } from 'node:test'
-import { deadLetterReplayColumns, deadLetterTable } from '../messaging/dead-letters.ts'
+import {
+  deadLetterIdentity,
+  deadLetterReplayColumns,
+  deadLetterTable,
+} from '../messaging/dead-letters.ts'
 import {
   type Carrier,
   createOutbox,
@@ -30,7 +34,8 @@ export async function openRelays() {
   async function setUp(t: { after(work: () => Promise<void>): void }) {
     schemas += 1
     const schema = `relay_${schemas}`
-    const letters = deadLetterTable(schema) + deadLetterReplayColumns(schema)
+    const letters =
+      deadLetterTable(schema) + deadLetterReplayColumns(schema) + deadLetterIdentity(schema)
     const sql = outboxTables(schema) + outboxKeyExpression(schema) + letters
     await migrate(database, schema, [{ id: 1, name: 'initial', sql }])
     const outbox = createOutbox(schema)

@@ -193,7 +193,9 @@ export const MESSAGE_MUTANTS: readonly Mutant[] = [
   {
     name: 'poison swallowed',
     breaks: 'A message that can never succeed is passed over, and not set aside.',
-    edits: [{ file: SETTLEMENT, find: 'await setAside(tx, schema, letters)', replace: '' }],
+    edits: [
+      { file: SETTLEMENT, find: 'stored = await setAside(tx, schema, letters)', replace: '' },
+    ],
     seeds: 10,
   },
   {

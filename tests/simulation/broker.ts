@@ -138,7 +138,8 @@ export function createBroker(topics: readonly TopicSpec[], now: () => number): B
       for (const { topic, key, value, headers } of messages) {
         const partition = partitionOf(key, partitionsOf(topic))
         const log = logs.get(placeOf(topic, partition))!
-        log.push({ topic, partition, offset: BigInt(log.length), key, value, headers })
+        const place = { topic, topicId: `id-of-${topic}`, partition, offset: BigInt(log.length) }
+        log.push({ ...place, key, value, headers })
       }
       wake()
     },

@@ -2,6 +2,13 @@ import { migrations } from './001-initial.ts'
 import { deadLetterReplay } from './002-dead-letter-replay.ts'
 import { outboxKey } from './003-outbox-key.ts'
 import { outboxKeyExpressionIndex } from './004-outbox-key-expression.ts'
+import { deadLetterIdentityIndex } from './013-dead-letter-identity.ts'
 
 /** In the order in which they are made. */
-export const MIGRATIONS = [...migrations, deadLetterReplay, outboxKey, outboxKeyExpressionIndex]
+export const MIGRATIONS = [
+  ...migrations,
+  deadLetterReplay,
+  outboxKey,
+  outboxKeyExpressionIndex,
+  deadLetterIdentityIndex,
+]

@@ -4,6 +4,7 @@ import { watchTrace } from './003-watch-trace.ts'
 import { voidWatch } from './004-void-watch.ts'
 import { outboxKey } from './005-outbox-key.ts'
 import { outboxKeyExpressionIndex } from './006-outbox-key-expression.ts'
+import { deadLetterIdentityIndex } from './013-dead-letter-identity.ts'
 
 /** In the order in which they are made. */
 export const MIGRATIONS = [
@@ -13,4 +14,5 @@ export const MIGRATIONS = [
   voidWatch,
   outboxKey,
   outboxKeyExpressionIndex,
+  deadLetterIdentityIndex,
 ]

@@ -1,0 +1,10 @@
+import { deadLetterIdentity } from '../../../messaging/dead-letters.ts'
+import { topicIncarnationTable } from '../../../messaging/incarnations.ts'
+import type { Migration } from '../../../platform/migrate.ts'
+import { SCHEMA } from './001-initial.ts'
+
+export const deadLetterIdentityIndex: Migration = {
+  id: 13,
+  name: 'dead letter identity',
+  sql: topicIncarnationTable(SCHEMA) + deadLetterIdentity(SCHEMA),
+}
