@@ -1,16 +1,16 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import Type, { type Static, type TObject } from 'typebox'
-import { httpConfig, prefixOf, readConfig } from '../platform/config.ts'
+import { allowedHostsOf, httpConfig, prefixOf, readConfig } from '../platform/config.ts'
 import { DatabaseError } from '../platform/database.ts'
+import { type FrontDoor, type Inside, openFrontDoor } from '../platform/front-door.ts'
+import { createHttpClient, tracedCalls } from '../platform/http-client.ts'
 import {
-  type FrontDoor,
-  type Inside,
-  openFrontDoor,
+  allows,
+  READ_ONLY,
   sendAsyncApi,
   sendJson,
   sendProblem,
-} from '../platform/front-door.ts'
-import { createHttpClient, tracedCalls } from '../platform/http-client.ts'
+} from '../platform/plain-answers.ts'
 import { openPostgres } from '../platform/postgres.ts'
 import { runProcess } from '../platform/process.ts'
 import { pathOf } from '../platform/request-target.ts'
@@ -93,19 +93,28 @@ function openDoor(config: ProcessConfig, name: string, path: string): Promise<Fr
   const basePath = prefixOf(config.BASE_PATH)
   const handle = (inside: Inside, request: IncomingMessage, response: ServerResponse) => {
     const asked = pathOf(request.url ?? '/', basePath)
-    // It belongs to no single service: any of them shows it, wherever a gateway sends the request.
-    if (sendAsyncApi(response, asked, basePath)) return
+    // It belongs to no single service: each of them serves it, wherever a gateway sends the request.
+    if (sendAsyncApi(request, response, asked, basePath)) return
     if (inside.has(name)) return inside.pass(name, request, response)
+    const detail = `${name} is waiting for its database`
+    if (!asked.startsWith(`/${path}/actuator/health`)) {
+      return sendProblem(request, response, 'SERVICE_UNAVAILABLE', { detail })
+    }
+    if (!allows(request, response, READ_ONLY)) return
     if (asked === `/${path}/actuator/health/liveness`) {
-      return sendJson(response, 200, { status: 'UP' })
+      return sendJson(request, response, 200, { status: 'UP' })
     }
-    if (asked.startsWith(`/${path}/actuator/health`)) {
-      return sendJson(response, 503, { status: 'DOWN', components: { start: { status: 'DOWN' } } })
-    }
-    sendProblem(response, 'SERVICE_UNAVAILABLE', `${name} waits for its database`)
+    const components = { start: { status: 'DOWN' } }
+    sendJson(request, response, 503, { status: 'DOWN', components })
   }
-  const { HOST: host, PORT: port, REQUEST_TIMEOUT_MS: requestTimeoutMs } = config
-  return openFrontDoor({ host, port, requestTimeoutMs, handle })
+  return openFrontDoor({
+    host: config.HOST,
+    port: config.PORT,
+    requestTimeoutMs: config.REQUEST_TIMEOUT_MS,
+    maxConnections: config.MAX_CONNECTIONS,
+    allowedHosts: allowedHostsOf(config),
+    handle,
+  })
 }
 
 async function openParts(config: ProcessConfig, name: string, log: Log) {
@@ -136,7 +145,6 @@ async function openParts(config: ProcessConfig, name: string, log: Log) {
     server: {
       basePath: config.BASE_PATH,
       bodyLimitBytes: config.BODY_LIMIT_BYTES,
-      requestTimeoutMs: config.REQUEST_TIMEOUT_MS,
       rateLimitPerMinute: config.RATE_LIMIT_PER_MINUTE,
     },
   })

@@ -32,7 +32,7 @@ export interface ServiceParts {
   readonly soleProcess: boolean
   readonly server: Pick<
     HttpServerOptions,
-    'basePath' | 'bodyLimitBytes' | 'requestTimeoutMs' | 'rateLimitPerMinute' | 'documented'
+    'basePath' | 'bodyLimitBytes' | 'rateLimitPerMinute' | 'documented'
   >
 }
 

@@ -65,6 +65,20 @@ export function prefixOf(basePath: string): string {
   return basePath === '/' ? '' : basePath
 }
 
+/** The names that ALLOWED_HOSTS stands for, in lower case. */
+export function allowedHostsOf(config: {
+  readonly ALLOWED_HOSTS: string
+  readonly HOST: string
+}): ReadonlySet<string> | 'any' {
+  const names = config.ALLOWED_HOSTS.toLowerCase().split(',')
+  const hosts = new Set(names.map((name) => name.trim()).filter((name) => name !== ''))
+  if (hosts.has('*')) return 'any'
+  if (hosts.size > 0) return hosts
+  const host = config.HOST.toLowerCase()
+  const isLoopback = host === 'localhost' || host === '::1' || host.startsWith('127.')
+  return isLoopback ? new Set(['localhost', '127.0.0.1', '[::1]', host]) : 'any'
+}
+
 /** What every program that serves HTTP reads; spread into its schema. PORT has no default here. */
 export const httpConfig = {
   HOST: Type.String({ default: '127.0.0.1', description: 'The address to listen on.' }),
@@ -77,6 +91,17 @@ export const httpConfig = {
     default: '/otusapp/gur-ok',
     pattern: '^(/|(/[\\w.~-]+)+)$',
     description: 'Every path is served with and without this prefix; / means none.',
+  }),
+  ALLOWED_HOSTS: Type.String({
+    default: '',
+    description:
+      'Host names that requests may name, separated by commas; * is any. Empty: on loopback localhost, 127.0.0.1 and [::1], elsewhere any.',
+  }),
+  MAX_CONNECTIONS: Type.Integer({
+    default: 2_000,
+    minimum: 10,
+    maximum: 100_000,
+    description: 'The most open connections of clients; more are answered 429.',
   }),
   BODY_LIMIT_BYTES: Type.Integer({
     default: 65536,

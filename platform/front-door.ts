@@ -1,29 +1,29 @@
-import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
+import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { asyncApiDocument } from '../contracts/asyncapi.ts'
-import { asyncApiPage } from '../contracts/asyncapi-page.ts'
-import { PROBLEMS, type ProblemCode, problemBody } from '../contracts/problems.ts'
+import { createHttpListener } from './http-listener.ts'
 import type { HttpServer } from './http-server.ts'
+import { sendProblem } from './plain-answers.ts'
+import { refusalOf } from './request-guard.ts'
 
 /**
- * The door of a process: it listens from the first moment on, hands requests to services that come
- * and go, and closes only when the last of them has answered. Whoever is not there answers 503.
+ * The front door of a process: it listens from the start, hands requests to services that come and
+ * go, and closes only when the last of them has answered. A service that is not there answers 503.
  */
 export interface FrontDoor extends Inside {
   readonly url: string
   mount(name: string, app: HttpServer): void
-  /** Answers 503 from now on; resolves when the requests that the service has are answered. */
+  /** Answers 503 from now on; resolves when the service's requests in flight are done. */
   unmount(name: string): Promise<void>
-  /** From now on an answer ends its connection, so that clients who keep theirs go elsewhere. */
+  /** Answers end their connections from now on, so that clients with a pool go elsewhere. */
   drain(): void
-  /** Takes no new connections; resolves when those that are left have been answered. */
+  /** Takes no new connections; resolves when the remaining ones are gone. */
   close(): Promise<void>
 }
 
-/** What is behind the door. */
+/** The services behind the door. */
 export interface Inside {
   has(name: string): boolean
-  /** Gives a request to a service. */
+  /** Hands a request to a service. */
   pass(name: string, request: IncomingMessage, response: ServerResponse): void
 }
 
@@ -32,47 +32,52 @@ export interface FrontDoorOptions {
   /** 0 takes any free one. */
   readonly port: number
   readonly requestTimeoutMs: number
+  readonly maxConnections: number
+  readonly allowedHosts: ReadonlySet<string> | 'any'
   readonly handle: (inside: Inside, request: IncomingMessage, response: ServerResponse) => void
 }
 
 interface Mounted {
   readonly app: HttpServer
-  busy: number
+  inFlight: number
   onIdle?: () => void
 }
 
-/** When all services are off, what is still on its way is answered at once, or will never arrive. */
-const LAST_ANSWERS_MS = 1_000
-
-/** Longer than the pools of clients keep a connection, so that they close it first. */
-const KEEP_ALIVE_MS = 72_000
-
-/** Rejects when the address cannot be had. */
+/** Rejects when the address is not available. */
 export async function openFrontDoor(options: FrontDoorOptions): Promise<FrontDoor> {
   const services = new Map<string, Mounted>()
-  let draining = false
+  const owners = new Map<ServerResponse, Mounted>()
 
   const inside: Inside = {
     has: (name) => services.has(name),
     pass(name, request, response) {
       const mounted = services.get(name)
-      if (!mounted) return sendProblem(response, 'SERVICE_UNAVAILABLE', `${name} is off`)
-      mounted.busy += 1
-      response.once('close', () => {
-        mounted.busy -= 1
-        if (mounted.busy === 0) mounted.onIdle?.()
-      })
+      if (!mounted) {
+        return sendProblem(request, response, 'SERVICE_UNAVAILABLE', { detail: `${name} is off` })
+      }
+      mounted.inFlight += 1
+      owners.set(response, mounted)
       mounted.app.routing(request, response)
     },
   }
-  const server = createServer({ requestTimeout: options.requestTimeoutMs }, (request, response) => {
-    if (draining) response.setHeader('connection', 'close')
-    options.handle(inside, request, response)
+  const listener = createHttpListener({
+    requestTimeoutMs: options.requestTimeoutMs,
+    maxConnections: options.maxConnections,
+    onRequest(request, response) {
+      const refusal = refusalOf(request, options.allowedHosts)
+      if (refusal === undefined) return options.handle(inside, request, response)
+      const [code, detail] = refusal
+      sendProblem(request, response, code, { detail })
+    },
+    onDone(response) {
+      const mounted = owners.get(response)
+      owners.delete(response)
+      if (mounted === undefined) return
+      mounted.inFlight -= 1
+      if (mounted.inFlight === 0) mounted.onIdle?.()
+    },
   })
-  server.keepAliveTimeout = KEEP_ALIVE_MS
-  server.on('clientError', (_error, socket) => {
-    if (socket.writable) socket.end('HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n')
-  })
+  const { server } = listener
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject)
     server.listen(options.port, options.host, resolve)
@@ -82,27 +87,17 @@ export async function openFrontDoor(options: FrontDoorOptions): Promise<FrontDoo
   return {
     ...inside,
     url: `http://${reachable(options.host)}:${port}`,
-    mount: (name, app) => void services.set(name, { app, busy: 0 }),
+    mount: (name, app) => void services.set(name, { app, inFlight: 0 }),
     async unmount(name) {
       const mounted = services.get(name)
       services.delete(name)
-      if (!mounted || mounted.busy === 0) return
+      if (!mounted || mounted.inFlight === 0) return
       await new Promise<void>((resolve) => {
         mounted.onIdle = resolve
       })
     },
-    drain() {
-      draining = true
-    },
-    close: () =>
-      new Promise((resolve) => {
-        const limit = setTimeout(() => server.closeAllConnections(), LAST_ANSWERS_MS)
-        server.close(() => {
-          clearTimeout(limit)
-          resolve()
-        })
-        server.closeIdleConnections()
-      }),
+    drain: listener.drain,
+    close: listener.close,
   }
 }
 
@@ -110,37 +105,4 @@ export async function openFrontDoor(options: FrontDoorOptions): Promise<FrontDoo
 function reachable(host: string): string {
   if (['0.0.0.0', '::', '*'].includes(host)) return '127.0.0.1'
   return host.includes(':') ? `[${host}]` : host
-}
-
-export function sendJson(response: ServerResponse, status: number, body: unknown): void {
-  response.writeHead(status, { 'content-type': 'application/json', ...SECURITY })
-  response.end(JSON.stringify(body))
-}
-
-function sendPage(response: ServerResponse, page: string): void {
-  response.writeHead(200, { 'content-type': 'text/html; charset=utf-8', ...SECURITY })
-  response.end(page)
-}
-
-export function sendProblem(response: ServerResponse, code: ProblemCode, detail?: string): void {
-  const { status, retryable } = PROBLEMS[code]
-  response.writeHead(status, {
-    'content-type': 'application/problem+json',
-    ...(retryable && { 'retry-after': '1' }),
-    ...SECURITY,
-  })
-  response.end(JSON.stringify(problemBody(code, detail ? { detail } : {})))
-}
-
-/** Answers who asks for the contract of the events; returns false where something else is asked for. */
-export function sendAsyncApi(response: ServerResponse, path: string, basePath: string): boolean {
-  if (path === '/asyncapi.json') sendJson(response, 200, asyncApiDocument())
-  else if (path === '/asyncapi') sendPage(response, asyncApiPage(`${basePath}/asyncapi.json`))
-  else return false
-  return true
-}
-
-const SECURITY = {
-  'x-content-type-options': 'nosniff',
-  'content-security-policy': "default-src 'none'; style-src 'unsafe-inline'",
 }

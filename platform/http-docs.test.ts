@@ -16,7 +16,6 @@ async function build(t: TestContext) {
     title: 'Billing',
     basePath: PREFIX,
     bodyLimitBytes: 65536,
-    requestTimeoutMs: 2000,
     rateLimitPerMinute: 0,
     log: createLog('silent', 'billing', { write: () => {} }),
     telemetry: createTelemetry('billing'),

@@ -31,7 +31,7 @@ export const Problem = Type.Object(
   { title: 'Problem', description: 'an error, RFC 9457' },
 )
 
-const RETRY_AFTER_SECONDS = '1'
+export const RETRY_AFTER_SECONDS = '1'
 
 /** Answers with the problem that an error stands for, and logs what nobody but us can repair. */
 export function sendProblem(error: unknown, request: FastifyRequest, reply: FastifyReply) {
@@ -69,21 +69,7 @@ function readRest(request: FastifyRequest, reply: FastifyReply): void {
   // A request that was injected has no socket that could be closed.
   const { socket }: { socket: Partial<Socket> } = raw
   const giveUp = setTimeout(() => raw.complete || socket.destroy?.(), REST_MS)
-  const { server } = request.server
-  raw.once('close', () => {
-    clearTimeout(giveUp)
-    // A server that closes has closed only those that were idle then.
-    if (!server.listening) setImmediate(() => server.closeIdleConnections())
-  })
-}
-
-/** An answer to bytes that are no HTTP request: no request, so no id and no hooks. */
-export function rawProblem(): string {
-  const detail = 'this is not valid HTTP, or it took too long to arrive'
-  const body = JSON.stringify(problemBody('VALIDATION_FAILED', { detail }))
-  const head = ['HTTP/1.1 400 Bad Request', `content-type: ${PROBLEM_TYPE}`, 'connection: close']
-  const length = new TextEncoder().encode(body).length
-  return [...head, `content-length: ${length}`, '', body].join('\r\n')
+  raw.once('close', () => clearTimeout(giveUp))
 }
 
 const FRAMEWORK_CODES = new Map<unknown, [ProblemCode, ProblemDetails]>([

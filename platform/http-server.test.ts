@@ -32,7 +32,6 @@ async function build(t: TestContext, options: Partial<HttpServerOptions> = {}) {
     title: 'Orders',
     basePath: PREFIX,
     bodyLimitBytes: 2048,
-    requestTimeoutMs: 2000,
     rateLimitPerMinute: 0,
     log: createLog('debug', 'order', { write }),
     telemetry: createTelemetry('order'),
@@ -351,6 +350,33 @@ test('liveness tests nothing; readiness says which dependency is down, and never
   ])
 })
 
+test('answers 405 and lists the methods where a path has others', async (t) => {
+  const { app } = await build(t)
+  const cases = [
+    ['PUT', '/orders', 'POST'],
+    ['GET', '/orders/create', 'POST'],
+    ['OPTIONS', `${PREFIX}/orders/create/`, 'POST'],
+    ['POST', `/orders/${UUID}?limit=1`, 'GET, HEAD'],
+    ['POST', '/orders/health', 'GET, HEAD'],
+    ['DELETE', '/orders/actuator/prometheus', 'GET, HEAD'],
+    ['POST', '/orders/docs/static/index.html', 'GET, HEAD'],
+    ['TRACE', '/orders/openapi.json', 'GET, HEAD'],
+  ] as const
+  for (const [method, url, allow] of cases) {
+    const { problem, headers } = await problemOf(app, { method: method as 'GET', url })
+    assert.deepEqual(
+      [problem.code, headers.allow],
+      ['METHOD_NOT_ALLOWED', allow],
+      `${method} ${url}`,
+    )
+  }
+  for (const url of ['/', '/nowhere', `/orders/${UUID}/more`]) {
+    const { problem, headers } = await problemOf(app, { method: 'PUT', url })
+    assert.deepEqual([problem.code, headers.allow], ['ROUTE_NOT_FOUND', undefined], url)
+  }
+  assert.equal((await app.inject({ method: 'HEAD', url: '/orders/health' })).statusCode, 200)
+})
+
 test('counts requests by the pattern of their route', async (t) => {
   const { app } = await build(t)
   await app.inject(`/orders/${UUID}`)
@@ -395,18 +421,6 @@ test('finishes a running request when it closes, and refuses what comes late', a
   assert.equal(answer.headers.connection, 'close')
   await closed
   await assert.rejects(read(`${address}/orders/health`, agent), { code: 'ECONNREFUSED' })
-})
-
-test('answers what is not HTTP with a problem', async (t) => {
-  const { app } = await build(t)
-  const { port } = new URL(await app.listen({ port: 0, host: '127.0.0.1' }))
-  const socket = connect({ port: Number(port), host: '127.0.0.1' })
-  socket.write('HELLO\r\n\r\n')
-  let text = ''
-  for await (const chunk of socket) text += chunk
-  const [head, body] = text.split('\r\n\r\n')
-  assert.match(head!, /^HTTP\/1\.1 400 .*content-type: application\/problem\+json/s)
-  assert.equal(JSON.parse(body!).code, 'VALIDATION_FAILED')
 })
 
 test('refuses a body that is too large while it is still coming, and waits so long for the rest', async (t) => {

@@ -4,10 +4,11 @@ import { Fault } from '../contracts/problems.ts'
 import { prefixOf } from './config.ts'
 import { addDocs } from './http-docs.ts'
 import { addRequestHooks, requestId } from './http-hooks.ts'
+import { addMethodChecks } from './http-methods.ts'
 import { addOperations } from './http-operations.ts'
-import { rawProblem, sendProblem } from './http-problems.ts'
+import { sendProblem } from './http-problems.ts'
 import { compileValidator, type HttpServer, parseJsonBody } from './http-validation.ts'
-import { pathWithoutQuery, withoutPrefix } from './request-target.ts'
+import { withoutPrefix } from './request-target.ts'
 import type { Log, Runtime } from './runtime.ts'
 import type { Telemetry } from './telemetry.ts'
 import { noTracing, type Tracer } from './tracing.ts'
@@ -20,8 +21,6 @@ export interface HttpServerOptions {
   /** Every path is served with and without this prefix; '' or '/' is none. */
   readonly basePath: string
   readonly bodyLimitBytes: number
-  /** How long a request may take to arrive, and then, without `Prefer: wait`, to be answered. */
-  readonly requestTimeoutMs: number
   /** For each client address but loopback; 0 sets no limit. */
   readonly rateLimitPerMinute: number
   /** False where nobody reads its documents: in a simulation, where services start all the time. */
@@ -35,22 +34,17 @@ export interface HttpServerOptions {
 
 export type { HttpServer } from './http-validation.ts'
 
-/** Longer than the pools of clients and proxies keep a connection, so that they close it first. */
-const KEEP_ALIVE_MS = 72_000
-/** What a caller may add to the time for an answer, with `Prefer: wait`. */
-const LONGEST_WAIT_MS = 30_000
 const MAX_PARAM_CHARACTERS = 128
 const MAX_RATE_LIMITED_ADDRESSES = 10_000
 const PRIVATE_NETWORKS = ['loopback', 'linklocal', 'uniquelocal']
 
 /**
- * The HTTP side of a service, before its own routes: add them, then listen, or hand `ready()` and
- * `routing` to another server, whose time-outs and connections are then the ones that count.
+ * The HTTP side of a service, before its own routes. It is meant to be mounted in a front door, which
+ * owns connections and time-outs: add the routes, await `ready()`, hand requests to `routing`.
  * Header names in schemas are lower case; a string that a route's schema promises is sent as JSON.
  * Every error is a problem of contracts/problems.ts.
  */
 export async function createHttpServer(options: HttpServerOptions): Promise<HttpServer> {
-  const { requestTimeoutMs } = options
   const basePath = prefixOf(options.basePath)
   const app: HttpServer = fastify({
     loggerInstance: asFastifyLogger(options.log),
@@ -63,30 +57,26 @@ export async function createHttpServer(options: HttpServerOptions): Promise<Http
     routerOptions: { ignoreTrailingSlash: true, maxParamLength: MAX_PARAM_CHARACTERS },
     trustProxy: PRIVATE_NETWORKS,
     bodyLimit: options.bodyLimitBytes,
-    requestTimeout: requestTimeoutMs,
-    // This bounds the answer too. Fastify's handlerTimeout, for single routes, is dear: it aborts a
-    // signal, with a stack trace, after every request.
-    connectionTimeout: requestTimeoutMs + LONGEST_WAIT_MS,
-    keepAliveTimeout: KEEP_ALIVE_MS,
     forceCloseConnections: 'idle',
     return503OnClosing: false,
     frameworkErrors: (error, request, reply) => {
       reply.header('x-request-id', request.id)
       sendProblem(error, request, reply)
     },
-    clientErrorHandler(_error, socket) {
-      if (socket.writable) socket.end(rawProblem())
-      else socket.destroy()
-    },
   })
   app.setValidatorCompiler(compileValidator)
   // Fastify's own cannot meet one named schema twice; and types already bind what a route answers.
   app.setSerializerCompiler(() => JSON.stringify)
   app.setErrorHandler(sendProblem)
-  app.setNotFoundHandler((request, reply) => sendProblem(notFound(request), request, reply))
   readJsonOnly(app)
-  await limitRate(app, options.rateLimitPerMinute)
+  const isLimited = await limitRate(app, options.rateLimitPerMinute)
   addRequestHooks(app, options.telemetry, options.tracer ?? noTracing)
+  const { faultOf } = addMethodChecks(app)
+  app.setNotFoundHandler(isLimited ? { preHandler: app.rateLimit() } : {}, (request, reply) => {
+    const { fault, allowed } = faultOf(request)
+    if (allowed.length > 0) reply.header('allow', allowed.join(', '))
+    return sendProblem(fault, request, reply)
+  })
   if (options.documented ?? true) {
     await addDocs(app, { service: options.service, title: options.title, basePath })
   }
@@ -94,8 +84,8 @@ export async function createHttpServer(options: HttpServerOptions): Promise<Http
   return app
 }
 
-async function limitRate(app: HttpServer, rateLimitPerMinute: number): Promise<void> {
-  if (rateLimitPerMinute === 0) return
+async function limitRate(app: HttpServer, rateLimitPerMinute: number): Promise<boolean> {
+  if (rateLimitPerMinute === 0) return false
   await app.register(rateLimit, {
     max: rateLimitPerMinute,
     timeWindow: 60_000,
@@ -105,6 +95,7 @@ async function limitRate(app: HttpServer, rateLimitPerMinute: number): Promise<v
       return new Fault('TOO_MANY_REQUESTS', { detail: `try again in ${after}` })
     },
   })
+  return true
 }
 
 /** Whether the caller is on this machine and speaks for itself rather than, as a proxy, for another. */
@@ -133,10 +124,6 @@ function readJsonOnly(app: HttpServer): void {
       if (body.length > 0) throw new Fault('UNSUPPORTED_MEDIA_TYPE')
     },
   )
-}
-
-function notFound({ method, url }: { method: string; url: string }): Fault {
-  return new Fault('ROUTE_NOT_FOUND', { detail: `${method} ${pathWithoutQuery(url)}` })
 }
 
 /** A plain Log as the logger that Fastify asks for: children carry members of their own. */

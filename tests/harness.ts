@@ -31,7 +31,6 @@ export async function openParts(service: string) {
     server: {
       basePath: '/otusapp/gur-ok',
       bodyLimitBytes: 65_536,
-      requestTimeoutMs: 30_000,
       rateLimitPerMinute: 0,
     },
   })

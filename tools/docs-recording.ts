@@ -29,6 +29,7 @@ export type Service = 'order' | 'billing' | 'notification'
 export type Scene = 'deposit' | 'paid' | 'refused' | 'deleted' | 'read' | 'outage'
 
 /** Which service is off in the last scene of a style. */
+const LAB = { 'x-trifold-lab': 'true' }
 const OUTAGES = { http: 'notification', hybrid: 'billing' } as const
 /** On a busy machine nothing is given up or asked for again: that would be another story. */
 const PATIENT = {
@@ -85,14 +86,14 @@ async function playStyle(client: Client, style: InteractionStyle): Promise<Playe
   /** Whoever is held serves on when the customer has looked at his order. */
   function ordering(quantity: number, held?: Service, off?: Service) {
     return async (headers: Record<string, string>) => {
-      if (held) await client.read(`/lab/services/${held}/stop`, {}, 'POST')
+      if (held) await client.read(`/lab/services/${held}/stop`, { headers: LAB }, 'POST')
       const failed = await failedCalls(client, held)
       const { body } = await client.order(account, { style, quantity, headers })
       const id = (body as { orderId?: string }).orderId ?? String(body)
       const { state: atOnce } = await client.getOrder(account, id, 0)
       // Whoever needs what is off has tried in vain before it is back, so that this always shows.
       if (off) await eventually(async () => assert.ok((await failedCalls(client, off)) > failed))
-      if (held) await client.read(`/lab/services/${held}/start`, {}, 'POST')
+      if (held) await client.read(`/lab/services/${held}/start`, { headers: LAB }, 'POST')
       const { state: final } = await client.getOrder(account, id)
       return { id, states: { atOnce, final } }
     }

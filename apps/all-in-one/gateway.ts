@@ -1,14 +1,14 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import { prefixOf } from '../../platform/config.ts'
+import { allowedHostsOf, prefixOf } from '../../platform/config.ts'
+import { type FrontDoor, type Inside, openFrontDoor } from '../../platform/front-door.ts'
+import { isLoopback } from '../../platform/http-server.ts'
 import {
-  type FrontDoor,
-  type Inside,
-  openFrontDoor,
+  allows,
+  READ_ONLY,
   sendAsyncApi,
   sendJson,
   sendProblem,
-} from '../../platform/front-door.ts'
-import { isLoopback } from '../../platform/http-server.ts'
+} from '../../platform/plain-answers.ts'
 import { pathOf } from '../../platform/request-target.ts'
 import type { AllInOneConfig } from './config.ts'
 import { isSwitchName, type Lab, type SwitchName } from './lab.ts'
@@ -37,19 +37,24 @@ export async function openGateway(config: AllInOneConfig): Promise<Gateway> {
     const [, first = '', second = '', third = '', fourth = ''] = path.split('/')
     const service = SERVICES.get(first)
     if (service) return inside.pass(service, request, response)
-    if (sendAsyncApi(response, path, basePath)) return
-    if (path === '/') return sendJson(response, 200, INDEX)
+    if (sendAsyncApi(request, response, path, basePath)) return
+    if (path === '/') {
+      if (allows(request, response, READ_ONLY)) sendJson(request, response, 200, INDEX)
+      return
+    }
     if (first === 'lab' && second === 'services' && config.LAB && lab) {
       void toLab(lab, request, response, third, fourth)
       return
     }
-    sendProblem(response, 'ROUTE_NOT_FOUND')
+    sendProblem(request, response, 'ROUTE_NOT_FOUND')
   }
 
   const door = await openFrontDoor({
     host: config.HOST,
     port: config.PORT,
     requestTimeoutMs: config.REQUEST_TIMEOUT_MS,
+    maxConnections: config.MAX_CONNECTIONS,
+    allowedHosts: allowedHostsOf(config),
     handle,
   })
   return {
@@ -72,6 +77,9 @@ const INDEX = {
   events: { docs: '/asyncapi', asyncapi: '/asyncapi.json' },
 }
 
+/** A page of another site cannot send it without a CORS preflight, which this program never approves. */
+const LAB_HEADER = 'x-trifold-lab'
+
 async function toLab(
   lab: Lab,
   request: IncomingMessage,
@@ -79,16 +87,25 @@ async function toLab(
   name: string,
   action: string,
 ): Promise<void> {
-  if (!isLoopback(request)) return sendProblem(response, 'LOOPBACK_ONLY')
+  if (!isLoopback(request)) return sendProblem(request, response, 'LOOPBACK_ONLY')
+  if (request.headers[LAB_HEADER] !== 'true') {
+    const detail = `this call needs the header ${LAB_HEADER}: true`
+    return sendProblem(request, response, 'CROSS_SITE_REQUEST', { detail })
+  }
   const states = () =>
     Object.fromEntries(Object.entries(lab).map(([one, { running }]) => [one, running()]))
-  if (request.method === 'GET' && name === '') return sendJson(response, 200, states())
-  const known = isSwitchName(name) && (action === 'start' || action === 'stop')
-  if (request.method !== 'POST' || !known) return sendProblem(response, 'ROUTE_NOT_FOUND')
+  if (name === '') {
+    if (allows(request, response, READ_ONLY)) sendJson(request, response, 200, states())
+    return
+  }
+  if (!isSwitchName(name) || (action !== 'start' && action !== 'stop')) {
+    return sendProblem(request, response, 'ROUTE_NOT_FOUND')
+  }
+  if (!allows(request, response, ['POST'])) return
   try {
     await lab[name][action]()
-    sendJson(response, 200, states())
+    sendJson(request, response, 200, states())
   } catch (error) {
-    sendProblem(response, 'INTERNAL', (error as Error).message)
+    sendProblem(request, response, 'INTERNAL', { detail: (error as Error).message })
   }
 }

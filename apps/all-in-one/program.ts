@@ -55,7 +55,6 @@ export async function startAllInOne(config: AllInOneConfig): Promise<Program> {
       server: {
         basePath: config.BASE_PATH,
         bodyLimitBytes: config.BODY_LIMIT_BYTES,
-        requestTimeoutMs: config.REQUEST_TIMEOUT_MS,
         rateLimitPerMinute: config.RATE_LIMIT_PER_MINUTE,
       },
     })

@@ -94,7 +94,6 @@ async function startServices(database: Database, bus: ServiceParts['bus'], runti
     server: {
       basePath: '/',
       bodyLimitBytes: 65_536,
-      requestTimeoutMs: 30_000,
       rateLimitPerMinute: 0,
     },
   })

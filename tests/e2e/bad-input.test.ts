@@ -63,7 +63,13 @@ refuses([404, 'ROUTE_NOT_FOUND'], {
   'an unknown path': ['GET /nowhere'],
   'a path that every object has': ['GET /constructor'],
   'a path that every object has, with a prefix': ['GET /otusapp/gur-ok/__proto__/toString'],
+})
+refuses([405, 'METHOD_NOT_ALLOWED'], {
   'a method that a path does not have': ['PUT /orders'],
+  'a method that the index does not have': ['POST /'],
+  'a method that the contract of the events does not have': ['DELETE /asyncapi.json'],
+  'a preflight of CORS': ['OPTIONS /orders'],
+  'a method that nobody has': [`PATCH /notification/${nobody}`],
 })
 refuses([403, 'NOT_YOURS'], {
   "somebody else's order": [`GET /orders/${myOrder}?profileId=${nobody}`],

@@ -229,23 +229,29 @@ const OVER_HTTP = 'the switches work over HTTP, from this machine only'
 const skip = ON_STACK && 'only the all-in-one has them'
 
 test(skip ? `${OVER_HTTP} (skipped: ${skip})` : OVER_HTTP, { skip }, async () => {
-  const states = await trifold.read('/lab/services')
+  const headers = { 'x-trifold-lab': 'true' }
+  const states = await trifold.read('/lab/services', { headers })
   assert.deepEqual(states, { order: true, billing: true, notification: true, broker: true })
   const stop = '/lab/services/notification/stop'
   const forwarded = await trifold.call<Problem>('POST', stop, {
-    headers: { 'x-forwarded-for': '203.0.113.7' },
+    headers: { ...headers, 'x-forwarded-for': '203.0.113.7' },
   })
   assert.deepEqual([forwarded.status, forwarded.body.code], [403, 'LOOPBACK_ONLY'])
+  const bare = await trifold.call<Problem>('POST', stop)
+  assert.deepEqual([bare.status, bare.body.code], [403, 'CROSS_SITE_REQUEST'])
   assert.equal(trifold.lab.notification.running(), true)
 
-  const stopped = await trifold.read<Record<string, boolean>>(stop, {}, 'POST')
+  const stopped = await trifold.read<Record<string, boolean>>(stop, { headers }, 'POST')
   assert.equal(stopped.notification, false)
   const away = await trifold.call<Problem>('GET', '/notification/health')
   assert.deepEqual([away.status, away.body.code], [503, 'SERVICE_UNAVAILABLE'])
   assert.match(away.headers.get('retry-after') ?? 'none', /^\d+$/)
-  await trifold.read('/otusapp/gur-ok/lab/services/notification/start', {}, 'POST')
+  await trifold.read('/otusapp/gur-ok/lab/services/notification/start', { headers }, 'POST')
   assert.deepEqual(await trifold.read('/notification/health'), { status: 'OK' })
-  assert.equal((await trifold.call('POST', '/lab/services/mailer/stop')).status, 404)
+  const unknown = await trifold.call('POST', '/lab/services/mailer/stop', { headers })
+  assert.equal(unknown.status, 404)
+  const wrong = await trifold.call<Problem>('GET', stop, { headers })
+  assert.deepEqual([wrong.status, wrong.headers.get('allow')], [405, 'POST'])
 })
 
 test('while the broker is off a service is alive but not ready', async () => {

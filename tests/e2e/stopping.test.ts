@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import { connect } from 'node:net'
 import { test } from 'node:test'
 import { assertCleanBooks } from './books.ts'
 import { assertSettled, beginBurst, PATIENT } from './order-burst.ts'
@@ -28,6 +30,24 @@ test(skip ? `${ALONE} (skipped: ${skip})` : ALONE, { skip }, async (t) => {
   assert.equal(status, 201)
   assert.equal((await first.getOrder(account, id)).state, 'APPROVED')
   await assertCleanBooks(first)
+})
+
+const UNREAD = 'a client that does not read its answers does not keep the program from stopping'
+
+test(skip ? `${UNREAD} (skipped: ${skip})` : UNREAD, { skip }, async (t) => {
+  const { folder, remove } = await temporaryFolder()
+  t.after(remove)
+  const child = spawnMain('apps/all-in-one', inFolder(folder))
+  t.after(() => child.kill('SIGKILL'))
+  const { hostname, port, host } = new URL((await child.ready).url)
+  const client = connect(Number(port), hostname)
+  t.after(() => client.destroy())
+  const page = '/orders/docs/static/swagger-ui-bundle.js'
+  client.write(`GET ${page} HTTP/1.1\r\nhost: ${host}\r\n\r\n`.repeat(20))
+  await once(client, 'readable')
+  child.kill('SIGTERM')
+  const { code } = await child.ended
+  assert.equal(code, 0, child.output())
 })
 
 for (const [main, faults] of [

@@ -34,7 +34,6 @@ export const inertParts: Omit<ServiceParts, 'database'> = {
   server: {
     basePath: '',
     bodyLimitBytes: 65_536,
-    requestTimeoutMs: 30_000,
     rateLimitPerMinute: 0,
     documented: false,
   },

@@ -1,0 +1,179 @@
+import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import { type AddressInfo, connect, type Socket } from 'node:net'
+import { type TestContext, test } from 'node:test'
+import { setTimeout as pause } from 'node:timers/promises'
+import { createHttpListener } from './http-listener.ts'
+
+const GET = 'GET / HTTP/1.1\r\nhost: here\r\n\r\n'
+const MEBIBYTE = 1_048_576
+const SOON_MS = 8_000
+
+interface Limits {
+  readonly requestTimeoutMs?: number
+  readonly maxConnections?: number
+}
+
+async function listen(
+  t: TestContext,
+  onRequest: (request: IncomingMessage, response: ServerResponse) => void,
+  { requestTimeoutMs = 30_000, maxConnections = 100 }: Limits = {},
+) {
+  let done = 0
+  const listener = createHttpListener({
+    requestTimeoutMs,
+    maxConnections,
+    onRequest,
+    onDone: () => {
+      done += 1
+    },
+  })
+  const { server } = listener
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address() as AddressInfo
+  const clients: Socket[] = []
+  t.after(async () => {
+    for (const client of clients) client.destroy()
+    server.closeAllConnections()
+    if (server.listening) await listener.close()
+  })
+  return {
+    listener,
+    done: () => done,
+    /** A client that never closes its side of the connection. */
+    async client(text = '') {
+      const client = connect({ port, host: '127.0.0.1', allowHalfOpen: true })
+      clients.push(client)
+      client.on('error', () => undefined)
+      await once(client, 'connect')
+      client.write(text)
+      return client
+    },
+    connections: () =>
+      new Promise<number>((resolve, reject) => {
+        server.getConnections((error, count) => (error ? reject(error) : resolve(count)))
+      }),
+  }
+}
+
+async function until(isSo: () => boolean | Promise<boolean>): Promise<void> {
+  const deadline = performance.now() + SOON_MS
+  while (!(await isSo())) {
+    assert.ok(performance.now() < deadline, 'the condition did not come true in time')
+    await pause(20)
+  }
+}
+
+/** All that arrives until the server ends its side. */
+async function textOf(client: Socket): Promise<string> {
+  let text = ''
+  for await (const chunk of client) text += chunk
+  return text
+}
+
+const never = () => undefined
+
+test('reclaims connections that send nothing, half a header, half a body or garbage', async (t) => {
+  const readBody = (request: IncomingMessage) => void request.resume()
+  const { client, connections } = await listen(t, readBody, { requestTimeoutMs: 300 })
+  const kept = await Promise.all(
+    [
+      '',
+      'GET / HTTP/1.1\r\nhost: he',
+      'POST / HTTP/1.1\r\nhost: here\r\ncontent-length: 10\r\n\r\n12345',
+      'no HTTP\r\n\r\n',
+    ].map(client),
+  )
+  await until(async () => (await connections()) === 0)
+  for (const one of kept) assert.equal(one.writable, true)
+})
+
+test('tells a client that was too slow so, with a problem', async (t) => {
+  const { client } = await listen(t, never, { requestTimeoutMs: 300 })
+  const text = await textOf(await client('POST / HTTP/1.1\r\nhost: here\r\ncontent-le'))
+  assert.match(text, /^HTTP\/1\.1 408 /)
+  assert.match(text, /"code":"REQUEST_TIMEOUT"/)
+})
+
+test('answers requests in flight before a client error, not over them', async (t) => {
+  const { promise: begun, resolve: begin } = Promise.withResolvers<ServerResponse>()
+  const { client } = await listen(t, (_request, response) => begin(response))
+  const socket = await client(GET)
+  const response = await begun
+  response.write('half an answer')
+  await once(socket, 'data')
+  socket.write('no HTTP\r\n\r\n')
+  assert.doesNotMatch(await textOf(socket).catch(String), /400/)
+})
+
+test('cuts off a client that does not read its answer', async (t) => {
+  const answer = (_request: IncomingMessage, response: ServerResponse) =>
+    void response.end('x'.repeat(20 * MEBIBYTE))
+  const { client, connections, done } = await listen(t, answer, { requestTimeoutMs: 500 })
+  await client(GET.repeat(3))
+  await until(async () => (await connections()) === 0)
+  assert.equal(done(), 3)
+})
+
+test('holds a bounded amount of unread answers', async (t) => {
+  const answer = (_request: IncomingMessage, response: ServerResponse) =>
+    void response.end('x'.repeat(40 * MEBIBYTE))
+  const { client, connections } = await listen(t, answer)
+  await client(GET)
+  await client(GET)
+  await until(async () => (await connections()) === 1)
+})
+
+test('while it drains, clients that do not read or send hold it up for seconds only', async (t) => {
+  const answer = (request: IncomingMessage, response: ServerResponse) =>
+    request.method === 'GET' ? void response.end('x'.repeat(20 * MEBIBYTE)) : undefined
+  const { client, listener, connections, done } = await listen(t, answer)
+  await client(GET.repeat(3))
+  await client('POST / HTTP/1.1\r\nhost: here\r\ncontent-length: 10\r\n\r\n12345')
+  await until(async () => (await connections()) === 2)
+  listener.drain()
+  await until(() => done() === 4)
+  await listener.close()
+})
+
+test('a request that takes too long is answered 503', async (t) => {
+  t.mock.timers.enable({ apis: ['setInterval'] })
+  const now = t.mock.method(performance, 'now')
+  const { promise: begun, resolve: begin } = Promise.withResolvers<void>()
+  const { client } = await listen(t, () => begin())
+  const socket = await client(GET)
+  await begun
+  now.mock.mockImplementation(() => Number.MAX_SAFE_INTEGER)
+  t.mock.timers.tick(1_000)
+  const [answer] = await once(socket, 'data')
+  assert.match(String(answer), /^HTTP\/1\.1 503 .*SERVICE_UNAVAILABLE/s)
+})
+
+test('refuses more than a few requests in flight on one connection', async (t) => {
+  const waiting: ServerResponse[] = []
+  const { client } = await listen(t, (_request, response) => void waiting.push(response))
+  const socket = await client(GET.repeat(40))
+  await until(() => waiting.length === 32)
+  for (const response of waiting) response.end('ok')
+  let text = ''
+  socket.on('data', (chunk) => {
+    text += chunk
+  })
+  const count = (status: number) => text.split(`HTTP/1.1 ${status} `).length - 1
+  await until(() => count(200) + count(429) === 40)
+  assert.deepEqual([count(200), count(429)], [32, 8])
+  assert.equal(waiting.length, 32)
+})
+
+test('answers connections beyond its limit with 429, and lets idle ones go for new ones', async (t) => {
+  const answer = (_request: IncomingMessage, response: ServerResponse) => void response.end('ok')
+  const { client, connections } = await listen(t, answer, { maxConnections: 2 })
+  for (const idle of [await client(GET), await client(GET)]) await once(idle, 'data')
+  const text = await textOf(await client(GET))
+  assert.match(text, /^HTTP\/1\.1 429 .*retry-after: 1.*TOO_MANY_REQUESTS/s)
+  await until(async () => (await connections()) === 0)
+  const [answered] = await once(await client(GET), 'data')
+  assert.match(String(answered), /^HTTP\/1\.1 200 /)
+})

@@ -1,0 +1,52 @@
+import { Fault } from '../contracts/problems.ts'
+import type { HttpServer } from './http-validation.ts'
+import { pathOf } from './request-target.ts'
+
+/**
+ * Answers 405 with `Allow` where the path has routes, but none for the method. Call it before routes
+ * are added; `faultOf` is for requests that found no route.
+ */
+export function addMethodChecks(app: HttpServer): {
+  faultOf(request: { readonly method: string; readonly url: string }): {
+    readonly fault: Fault
+    readonly allowed: readonly string[]
+  }
+} {
+  const methodsByPattern = new Map<string, Set<string>>()
+  app.addHook('onRoute', ({ url, method }) => {
+    const pattern = pathOf(url, '')
+    const methods = methodsByPattern.get(pattern) ?? new Set()
+    for (const one of [method].flat()) methods.add(one)
+    methodsByPattern.set(pattern, methods)
+  })
+
+  // POST /account/create is a route; without this, GET would be taken for GET /account/:id.
+  app.addHook('onRequest', (request, reply, done) => {
+    if (!request.routeOptions.url?.includes(':')) return done()
+    const methods = methodsByPattern.get(pathOf(request.url, ''))
+    if (methods === undefined || methods.has(request.method)) return done()
+    reply.header('allow', [...methods].join(', '))
+    done(new Fault('METHOD_NOT_ALLOWED'))
+  })
+
+  function methodsOfFitting(path: string): Set<string> {
+    const steps = path.split('/')
+    const fitting = [...methodsByPattern].filter(([pattern]) => fits(pattern.split('/'), steps))
+    return new Set(fitting.flatMap(([, methods]) => [...methods]))
+  }
+
+  return {
+    faultOf({ method, url }) {
+      const path = pathOf(url, '')
+      const allowed = [...(methodsByPattern.get(path) ?? methodsOfFitting(path))]
+      if (allowed.length > 0) return { fault: new Fault('METHOD_NOT_ALLOWED'), allowed }
+      return { fault: new Fault('ROUTE_NOT_FOUND', { detail: `${method} ${path}` }), allowed }
+    },
+  }
+}
+
+function fits(pattern: readonly string[], path: readonly string[]): boolean {
+  if (pattern.at(-1) === '*') return fits(pattern.slice(0, -1), path.slice(0, pattern.length - 1))
+  const isFitting = (step: string, at: number) => step.startsWith(':') || step === path[at]
+  return pattern.length === path.length && pattern.every(isFitting)
+}
