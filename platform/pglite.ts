@@ -5,12 +5,18 @@ import { BY_INDEX, type Database, DatabaseError, type Queryable, rolledBack } fr
 import { lockFolder } from './folder-lock.ts'
 import { pgliteClock } from './pglite-clock.ts'
 import { ensureCluster, freshCluster } from './pglite-cluster.ts'
+import { FlushingFiles, flushingParams, flushTree } from './pglite-flush.ts'
 import { createSession, type Session } from './pglite-session.ts'
 import { upkeep } from './pglite-upkeep.ts'
 
 export interface PgliteOptions {
   /** Where the data live, created if missing; without it they live in memory. */
   readonly folder?: string
+  /**
+   * Whether a commit waits until its data are on the disk, and so survives a power cut. Off by default;
+   * only for a database in a folder.
+   */
+  readonly flush?: boolean
   /** The database's clock, in epoch milliseconds; the machine's by default. */
   readonly now?: () => number
   /** At most how often, between statements, PGlite's housekeeping is looked after. */
@@ -24,8 +30,8 @@ const maxTurnMs = 10
  * PostgreSQL inside this process. It has one connection: transactions run one after the other, and
  * whoever calls the database itself, instead of `tx`, inside a transaction waits for ever.
  *
- * What was committed survives the death of the process, but not surely that of the machine, since
- * PGlite does not flush its files to the disk.
+ * A commit survives the death of the process. It survives a power cut only with `flush`, because PGlite
+ * by itself never flushes its files to the disk.
  *
  * Rejects with a plain Error when the folder is in use or holds something else.
  */
@@ -118,6 +124,7 @@ function createQueue(): <T>(work: () => Promise<T>) => Promise<T> {
 async function open({
   folder,
   now,
+  flush = false,
 }: PgliteOptions): Promise<{ pglite: PGlite; close(): Promise<void> }> {
   if (folder === undefined) {
     const pglite = await start({ loadDataDir: new Blob([await freshCluster()]) }, now)
@@ -128,7 +135,8 @@ async function open({
   try {
     const dataDir = join(folder, 'pgdata')
     await ensureCluster(dataDir)
-    const pglite = await start({ dataDir }, now)
+    if (flush) flushTree(dataDir)
+    const pglite = await start(flush ? { fs: new FlushingFiles(dataDir) } : { dataDir }, now)
     return { pglite, close: () => pglite.close().finally(() => lock.release()) }
   } catch (error) {
     lock.release()
@@ -137,7 +145,7 @@ async function open({
 }
 
 async function start(
-  place: { dataDir: string } | { loadDataDir: Blob },
+  place: { dataDir: string } | { fs: FlushingFiles } | { loadDataDir: Blob },
   now: PgliteOptions['now'],
 ): Promise<PGlite> {
   const said: string[] = []
@@ -148,7 +156,10 @@ async function start(
     return await PGlite.create({
       ...place,
       ...(now && { extensions: { clock: pgliteClock(now) } }),
-      startParams: [...PGlite.defaultStartParams, ...settings],
+      startParams: [
+        ...('fs' in place ? flushingParams(PGlite.defaultStartParams) : PGlite.defaultStartParams),
+        ...settings,
+      ],
       onStderr: (line) => said.push(line) > 100,
     })
   } catch (cause) {

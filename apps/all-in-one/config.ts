@@ -15,6 +15,11 @@ export const allInOneConfig = Type.Object({
     minLength: 1,
     description: 'The folder that holds all state: database, event log and letters.',
   }),
+  DATABASE_FLUSH: Type.Boolean({
+    default: false,
+    description:
+      'Whether a commit waits for the disk, so that it survives a power cut; without, it survives kill -9.',
+  }),
   LAB: Type.Boolean({
     default: true,
     description: 'Whether services and broker can be switched off and on over HTTP, from loopback.',

@@ -1,7 +1,7 @@
 import { relative } from 'node:path'
 import { readConfig } from '../../platform/config.ts'
 import { runProcess } from '../../platform/process.ts'
-import { allInOneConfig } from './config.ts'
+import { type AllInOneConfig, allInOneConfig } from './config.ts'
 import { type Program, startAllInOne } from './program.ts'
 
 await runProcess('trifold', async (environment) => {
@@ -9,11 +9,15 @@ await runProcess('trifold', async (environment) => {
   const config = readConfig(allInOneConfig, environment)
   const program = await startAllInOne(config)
   const seconds = ((performance.now() - begun) / 1000).toFixed(1)
-  process.stdout.write(welcome(program, config.INTERACTION_STYLE, seconds))
+  process.stdout.write(welcome(program, config, seconds))
   return program
 })
 
-function welcome({ url, dataDir }: Program, style: string, seconds: string): string {
+function welcome({ url, dataDir }: Program, config: AllInOneConfig, seconds: string): string {
+  const { INTERACTION_STYLE: style, DATABASE_FLUSH: isFlushed } = config
+  const survives = isFlushed
+    ? 'what is acknowledged survives a power cut'
+    : 'what is acknowledged survives kill -9, but not a power cut (DATABASE_FLUSH=true)'
   const folder = relative('.', dataDir) || '.'
   return `
 Trifold is ready after ${seconds} s, at ${url}
@@ -21,6 +25,7 @@ Trifold is ready after ${seconds} s, at ${url}
   order, billing, notification   in this process, one schema each
   broker                         the embedded bus: topics billing, payment, balance
   database, log, letters         in ${folder}
+  durability                     ${survives}
   style                          ${style} (x-interaction-style: http | hybrid | events names another)
 
 Try:

@@ -31,7 +31,10 @@ type ServiceName = 'order' | 'billing' | 'notification'
 export async function startAllInOne(config: AllInOneConfig): Promise<Program> {
   const dataDir = resolve(config.DATA_DIR)
   const maildir = config.MAILDIR === '' ? join(dataDir, 'mail') : config.MAILDIR
-  const database = await openPglite({ folder: join(dataDir, 'database') })
+  const database = await openPglite({
+    folder: join(dataDir, 'database'),
+    flush: config.DATABASE_FLUSH,
+  })
   const log = createLog(config.LOG_LEVEL, 'all-in-one')
   const gateway = await openGateway(config).catch(async (error) => {
     await database.close()

@@ -1,0 +1,76 @@
+import fs from 'node:fs'
+import { dirname, join } from 'node:path'
+import type { PGlite } from '@electric-sql/pglite'
+import { NodeFS } from '@electric-sql/pglite/nodefs'
+
+/** The start parameter by which PGlite keeps PostgreSQL from flushing its files. */
+const WITHOUT_FLUSHING = '-F'
+
+/** These start parameters of PGlite, with flushing on: a commit returns when its log is on the disk. */
+export function flushingParams(params: readonly string[]): string[] {
+  return [
+    ...params.filter((param) => param !== WITHOUT_FLUSHING),
+    ...['-c', 'fsync=on', '-c', 'wal_sync_method=fsync'],
+  ]
+}
+
+/** The part of Emscripten's file system that is changed here; PGlite does not export its type. */
+interface EmscriptenModule {
+  readonly NODEFS: { readonly stream_ops: { fsync?: (stream: { nfd: number }) => number } }
+}
+
+/**
+ * PGlite's folder on the disk, with the one operation that Emscripten leaves out: flushing an open file or
+ * folder. PostgreSQL asks for it on commit, in a checkpoint, and after it renames a file.
+ */
+export class FlushingFiles extends NodeFS {
+  override async init(pglite: PGlite, options: Parameters<NodeFS['init']>[1]) {
+    const { emscriptenOpts } = await super.init(pglite, options)
+    const addFlush = (module: unknown) => {
+      ;(module as EmscriptenModule).NODEFS.stream_ops.fsync = ({ nfd }) => {
+        fs.fdatasyncSync(nfd)
+        return 0
+      }
+    }
+    const preRun = [...(emscriptenOpts.preRun ?? []), addFlush]
+    return { emscriptenOpts: { ...emscriptenOpts, preRun } }
+  }
+}
+
+/**
+ * Flushes every file and folder below this one, and the names of the folders that lead to it. Whatever wrote
+ * them before may not have flushed them.
+ */
+export function flushTree(folder: string): void {
+  flushBelow(folder)
+  for (let at = dirname(folder); at !== dirname(at); at = dirname(at)) flushFolder(at)
+}
+
+function flushBelow(folder: string): void {
+  for (const entry of fs.readdirSync(folder, { withFileTypes: true })) {
+    const path = join(folder, entry.name)
+    if (entry.isDirectory()) flushBelow(path)
+    else flush(path)
+  }
+  flushFolder(folder)
+}
+
+function flushFolder(folder: string): void {
+  // Windows cannot open a folder like a file, and needs no such flush for its names.
+  if (process.platform === 'win32') return
+  try {
+    flush(folder)
+  } catch (error) {
+    // A folder that this user may not read is none that this program has made.
+    if ((error as { code?: unknown }).code !== 'EACCES') throw error
+  }
+}
+
+function flush(path: string): void {
+  const descriptor = fs.openSync(path, 'r')
+  try {
+    fs.fsyncSync(descriptor)
+  } finally {
+    fs.closeSync(descriptor)
+  }
+}
