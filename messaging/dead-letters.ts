@@ -25,6 +25,9 @@ export interface DeadLetter {
   readonly created: Date
 }
 
+/** The database says when it was stored. */
+export type NewDeadLetter = Omit<DeadLetter, 'created'>
+
 const MAX_REASON_LENGTH = 2000
 /** A page of letters ends after the one that reaches this, however many were asked for. */
 const MAX_PAGE_BYTES = 4 * 1024 * 1024
@@ -78,16 +81,19 @@ alter table ${schema}.dead_letter drop constraint dead_letter_topic_partition_of
 export async function setAside(
   tx: Queryable,
   schema: string,
-  letters: readonly DeadLetter[],
+  letters: readonly NewDeadLetter[],
 ): Promise<Set<string>> {
   if (letters.length === 0) return new Set()
   const rows = await tx.query<{ id: string }>(
     `insert into ${schema}.dead_letter
        (id, source, topic, partition, "offset", key, value, headers, code, reason, created, event_id,
         incarnation)
-     select * from unnest($1::uuid[], $2::text[], $3::text[], $4::integer[], $5::bigint[],
-       $6::text[], $7::bytea[], $8::text[], $9::text[], $10::text[], $11::timestamptz[], $12::text[],
-       $13::text[])
+     select id, source, topic, partition, "offset", key, value, headers, code, reason, now(), event_id,
+       incarnation
+     from unnest($1::uuid[], $2::text[], $3::text[], $4::integer[], $5::bigint[], $6::text[],
+       $7::bytea[], $8::text[], $9::text[], $10::text[], $11::text[], $12::text[])
+       as l (id, source, topic, partition, "offset", key, value, headers, code, reason, event_id,
+         incarnation)
      on conflict do nothing returning id`,
     [
       letters.map((letter) => letter.id),
@@ -100,7 +106,6 @@ export async function setAside(
       letters.map((letter) => JSON.stringify(letter.headers)),
       letters.map((letter) => letter.code),
       letters.map((letter) => storableReason(letter.reason)),
-      letters.map((letter) => letter.created),
       letters.map((letter) => letter.eventId),
       letters.map((letter) => letter.incarnation),
     ],

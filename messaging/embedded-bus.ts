@@ -51,7 +51,7 @@ const MAINTENANCE_INTERVAL_MS = 60_000
 const MAINTENANCE_MESSAGES = 250
 
 export async function createEmbeddedBus(options: EmbeddedBusOptions): Promise<EmbeddedBus> {
-  const { database, runtime, schema = 'bus', maxBatchMessages = MAX_BATCH_MESSAGES } = options
+  const { database, schema = 'bus', maxBatchMessages = MAX_BATCH_MESSAGES } = options
   await migrate(database, schema, embeddedBusMigrations(schema))
   const log = createLog(database, schema)
   await log.declareTopics(options.topics)
@@ -97,7 +97,7 @@ export async function createEmbeddedBus(options: EmbeddedBusOptions): Promise<Em
         ...message,
         partition: partitionOf(message.key, partitionsOf(message.topic)),
       }))
-      advance(await log.append(placed, runtime.now()))
+      advance(await log.append(placed))
       return sends.map(() => undefined)
     },
   })
@@ -180,7 +180,7 @@ function maintainLog(
       more = (await log.compact(MAINTENANCE_MESSAGES)).more
     }
     for (let more = true; more && !closing.aborted; ) {
-      const deleted = await log.expire(runtime.now() - retentionMs, MAINTENANCE_MESSAGES)
+      const deleted = await log.expire(retentionMs, MAINTENANCE_MESSAGES)
       more = deleted >= MAINTENANCE_MESSAGES
     }
     // A statement may have been executed although its send was rejected: its messages count too.

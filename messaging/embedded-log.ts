@@ -84,14 +84,13 @@ export function createLog(db: Queryable, schema: string) {
     ends: () => db.query<Position>(sql.ends),
 
     /** Writes messages in their order; returns the new ends of the partitions that they went to. */
-    append(messages: readonly PlacedMessage[], time: number): Promise<Position[]> {
+    append(messages: readonly PlacedMessage[]): Promise<Position[]> {
       return db.query<Position>(sql.append, [
         messages.map(({ topic }) => topic),
         messages.map(({ partition }) => partition),
         messages.map(({ key }) => key),
         messages.map(({ value }) => value),
         messages.map(({ headers }) => JSON.stringify(headers)),
-        new Date(time),
       ])
     },
 
@@ -124,11 +123,11 @@ export function createLog(db: Queryable, schema: string) {
     },
 
     /**
-     * Deletes what is older than `before` and what all groups have passed, looking at no more than
+     * Deletes what is older than so many milliseconds and what all groups have passed, looking at no more than
      * the oldest `limit` messages of each partition; returns how many it deleted.
      */
-    async expire(before: number, limit: number): Promise<number> {
-      const [row] = await db.query<{ deleted: number }>(sql.expire, [new Date(before), limit])
+    async expire(olderThanMs: number, limit: number): Promise<number> {
+      const [row] = await db.query<{ deleted: number }>(sql.expire, [olderThanMs, limit])
       return row!.deleted
     },
 
@@ -188,7 +187,7 @@ with input as (
 ), stored as (
   insert into ${schema}.message
     (topic, partition, "offset", key, value, headers, time, compacted)
-  select i.topic, i.partition, d.first + i.step, i.key, i.value, i.headers, $6, d.compacted
+  select i.topic, i.partition, d.first + i.step, i.key, i.value, i.headers, now(), d.compacted
   from input i join drawn d on d.topic = i.topic and d.partition = i.partition
 )
 select topic, partition, next_offset as "offset" from drawn`,
@@ -241,12 +240,12 @@ with passed as (
       where m.topic = p.topic and m.partition = p.partition and m."offset" < p."offset"
       order by m."offset" limit $2
     ) o
-    where not p.compacted and o.time < $1
+    where not p.compacted and o.time < now() - $1::bigint * interval '1 ms'
   ))
   returning 1
 ), tombstones as (
   delete from ${schema}.message m using passed p
-  where m.compacted and m.value is null and m.time < $1
+  where m.compacted and m.value is null and m.time < now() - $1::bigint * interval '1 ms'
     and p.compacted and m.topic = p.topic and m.partition = p.partition and m."offset" < p."offset"
   returning 1
 )

@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict'
 import { after, describe, test } from 'node:test'
+import type { Queryable } from '../platform/database.ts'
 import { migrate } from '../platform/migrate.ts'
 import { openTestDatabase } from '../tests/backends.ts'
+import { createClock } from '../tests/harness.ts'
 import {
   createIdempotency,
   idempotencyTable,
@@ -14,11 +16,11 @@ const database = await openTestDatabase()
 after(() => database.close())
 await migrate(database, 'keys', [{ id: 1, name: 'initial', sql: idempotencyTable('keys') }])
 const idempotency = createIdempotency('keys')
-const now = Date.parse('2026-03-01T10:00:00Z')
+const clock = createClock({ frozen: true, database })
 const created = { status: 201, body: '"an id"' }
 
-const remember = (key: string, answer: typeof created | null, at = now, request = 'POST /orders') =>
-  database.transaction((tx) => idempotency.remember(tx, [{ key, request, answer }], at))
+const remember = (key: string, answer: typeof created | null, request = 'POST /orders') =>
+  database.transaction((tx) => idempotency.remember(tx, [{ key, request, answer }]))
 const find = async (key: string) => (await idempotency.find(database, [key])).get(key)
 
 describe('a stored key', () => {
@@ -38,7 +40,6 @@ describe('a stored key', () => {
       idempotency.remember(
         tx,
         ['b2', 'b1'].map((key) => ({ key, request: 'other', answer: null })),
-        now,
       ),
     )
     await assert.rejects(both, { kind: 'conflict' })
@@ -60,17 +61,38 @@ describe('a stored key', () => {
   })
 
   test('is forgotten after its time, and can then be used again', async () => {
-    await remember('d1', created, now - 1)
-    await remember('d2', created, now)
-    await idempotency.expire(database, now)
+    await remember('d1', created)
+    clock.moveOn(1)
+    await remember('d2', created)
+    clock.moveOn(1_000)
+    await idempotency.expire(database, 1_000)
     assert.equal(await find('d1'), undefined)
     assert.notEqual(await find('d2'), undefined)
     await remember('d1', null)
   })
 
+  test('is forgotten in batches, however many there are', async () => {
+    const keys = Array.from({ length: 4_100 }, (_, n) => ({
+      ...{ key: `many-${n}`, request: 'r', answer: created },
+    }))
+    await database.transaction((tx) => idempotency.remember(tx, keys))
+    clock.moveOn(2_000)
+    const deleted: number[] = []
+    const counting: Queryable = {
+      query: async <Row>(text: string, params?: readonly unknown[]) => {
+        const rows = await database.query<Row & { deleted: number }>(text, params)
+        deleted.push(rows[0]!.deleted)
+        return rows
+      },
+    }
+    await idempotency.expire(counting, 1_000)
+    assert.ok(Math.max(...deleted) <= 2_000, deleted.join())
+    assert.equal(await find('many-4099'), undefined)
+  })
+
   test('is not stored when its transaction fails', async () => {
     const failed = database.transaction(async (tx) => {
-      await idempotency.remember(tx, [{ key: 'e1', request: 'r', answer: created }], now)
+      await idempotency.remember(tx, [{ key: 'e1', request: 'r', answer: created }])
       throw new Error('after all not')
     })
     await assert.rejects(failed, /after all not/)

@@ -55,6 +55,8 @@ export function keyedRequest(
   return { key, request: `${call} ${JSON.stringify(Object.fromEntries(entries))}` }
 }
 
+const EXPIRED_AT_ONCE = 2_000
+
 export type Idempotency = ReturnType<typeof createIdempotency>
 
 export function createIdempotency(schema: string) {
@@ -62,13 +64,21 @@ export function createIdempotency(schema: string) {
 select key, request, status, body from ${schema}.idempotency where key = any($1::text[])`
   const insert = `
 insert into ${schema}.idempotency (key, request, status, body, created)
-select key, request, status, body, $5
+select key, request, status, body, now()
 from unnest($1::text[], $2::text[], $3::integer[], $4::text[]) as k (key, request, status, body)`
   const complete = `
 update ${schema}.idempotency i set status = a.status, body = a.body
 from unnest($1::text[], $2::integer[], $3::text[]) as a (key, status, body)
 where i.key = any($1::text[]) and i.key = a.key and i.status is null`
-  const expire = `delete from ${schema}.idempotency where created < $1`
+  const expire = `
+with oldest as (
+  select key from ${schema}.idempotency
+  where created < now() - $1::bigint * interval '1 ms'
+  order by created limit ${EXPIRED_AT_ONCE}),
+gone as (
+  delete from ${schema}.idempotency
+  where key = any (array(select key from oldest)) returning 1)
+select count(*)::integer as deleted from gone`
 
   return {
     /** What is stored under these keys; read it in the transaction that will `remember`. */
@@ -96,7 +106,6 @@ where i.key = any($1::text[]) and i.key = a.key and i.status is null`
     async remember(
       tx: Queryable,
       entries: readonly (KeyedRequest & { readonly answer: StoredAnswer | null })[],
-      now: number,
     ): Promise<void> {
       if (entries.length === 0) return
       await tx.query(insert, [
@@ -104,7 +113,6 @@ where i.key = any($1::text[]) and i.key = a.key and i.status is null`
         entries.map(({ request }) => request),
         entries.map(({ answer }) => answer?.status ?? null),
         entries.map(({ answer }) => answer?.body ?? null),
-        new Date(now),
       ])
     },
 
@@ -121,8 +129,12 @@ where i.key = any($1::text[]) and i.key = a.key and i.status is null`
       ])
     },
 
-    async expire(db: Queryable, before: number): Promise<void> {
-      await db.query(expire, [new Date(before)])
+    /** Deletes keys older than that, a batch per transaction, so that no statement runs for long. */
+    async expire(db: Queryable, olderThanMs: number): Promise<void> {
+      for (let deleted = EXPIRED_AT_ONCE; deleted === EXPIRED_AT_ONCE; ) {
+        const [row] = await db.query<{ deleted: number }>(expire, [olderThanMs])
+        deleted = row!.deleted
+      }
     },
   }
 }

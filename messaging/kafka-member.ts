@@ -133,9 +133,9 @@ export function createMember(options: MemberOptions): Member {
 
   /** Waits for the group's next generation, but not for ever. */
   async function rejoined(past: ConsumerGroupJoinPayload | undefined): Promise<boolean> {
-    const until = runtime.now() + REBALANCE_TIMEOUT_MS
-    while (joined === past && failure === undefined && !closed && runtime.now() < until) {
-      await orChange(until - runtime.now())
+    const until = runtime.monotonic() + REBALANCE_TIMEOUT_MS
+    while (joined === past && failure === undefined && !closed && runtime.monotonic() < until) {
+      await orChange(until - runtime.monotonic())
     }
     return joined !== past || failure !== undefined || closed !== undefined
   }
@@ -163,10 +163,10 @@ export function createMember(options: MemberOptions): Member {
   return {
     join,
     failure: () => failure,
-    take: () => partitions.take(options.maxBatchMessages, runtime.now()),
+    take: () => partitions.take(options.maxBatchMessages, runtime.monotonic()),
     async poll() {
       if (closed || failure !== undefined) return
-      for (const { topic, partition } of partitions.overdue(runtime.now() - OVERDUE_MS)) {
+      for (const { topic, partition } of partitions.overdue(runtime.monotonic() - OVERDUE_MS)) {
         log.error({ topic, partition }, 'a batch has been in hand for very long')
       }
       await orChange(LOOK_AGAIN_MS, [fetcher.fetch()])

@@ -173,6 +173,41 @@ describe('instances of a service', () => {
     await until(() => heir.held().length === LANES)
   })
 
+  test('free their lanes ten seconds after they die, however wrong their own clock was', async (t) => {
+    const { start, clock, schema } = await setUp(t)
+    const anHourAhead = {
+      ...clock.runtime,
+      now: () => clock.runtime.now() + 3_600_000,
+    }
+    let dies = false
+    const dead = start({
+      runtime: anHourAhead,
+      database: {
+        ...database,
+        transaction: (work) =>
+          dies
+            ? Promise.reject(new DatabaseError('it is dead', 'unavailable'))
+            : database.transaction(work),
+      },
+    })
+    await until(() => dead.held().length === LANES)
+    dies = true
+    const heir = start()
+    const members = () => database.query(`select id from ${schema}.relay_member`)
+    await until(async () => (await members()).length === 2)
+    clock.moveOn(10_001)
+    await until(() => heir.held().length === LANES)
+  })
+
+  test('keep their lanes when their own clock jumps', async (t) => {
+    const { start, clock } = await setUp(t)
+    let jumpMs = 0
+    const lanes = start({ runtime: { ...clock.runtime, now: () => clock.runtime.now() + jumpMs } })
+    await until(() => lanes.held().length === LANES)
+    jumpMs = 3_600_000
+    assert.equal(lanes.held().length, LANES)
+  })
+
   test('hold nothing any more when they could not renew their lease in time', async (t) => {
     const { start, clock } = await setUp(t)
     let away = false

@@ -6,9 +6,9 @@ import { LANES } from './outbox.ts'
  * Shares out the lanes of an outbox among the instances of a service, by leases: a lane has one
  * relay at a time, so that a key keeps its order. A lane that another is to have is handed over when
  * nothing of it is on its way any more: what is sent late would else come after what the other sends, and
- * be the last word of a topic that keeps only that. Leases are compared by the instances' clocks;
- * where those differ by more than a lease, or a holder was frozen beyond it, two relays may deliver
- * the same rows: in the same order, and to receivers that know a message by its id.
+ * be the last word of a topic that keeps only that. Leases are compared by the database's clock, and each
+ * holder counts its own on a clock that never jumps. Where a holder was frozen beyond its lease, two
+ * relays may deliver the same rows: in the same order, and to receivers that know a message by its id.
  */
 export interface Lanes {
   /** The lanes that this instance holds now. */
@@ -42,11 +42,11 @@ export function holdLanes(options: LanesOptions): Lanes {
   let heldUntil = 0
   let term = 0
 
-  const held = () => (runtime.now() < heldUntil ? lanes : [])
+  const held = () => (runtime.monotonic() < heldUntil ? lanes : [])
 
   async function renew(evictOthers: boolean): Promise<void> {
-    const now = runtime.now()
-    const until = now + LEASE_MS
+    // Counted from before the transaction begins, and so never longer than the lease in the database.
+    const until = runtime.monotonic() + LEASE_MS
     const claimed = await database.transaction(async (tx) => {
       // In this order: who is there is asked under the lock of the lanes.
       const [rows, others] = await Promise.all([
@@ -54,11 +54,12 @@ export function holdLanes(options: LanesOptions): Lanes {
           `select lane, holder from ${schema}.relay_lane order by lane for update`,
         ),
         tx.query<{ id: string }>(
-          `with gone as (delete from ${schema}.relay_member where id <> $1 and (until < $3 or $4)),
-           me as (insert into ${schema}.relay_member (id, until) values ($1, $2)
+          `with gone as (delete from ${schema}.relay_member where id <> $1 and (until < now() or $2)),
+           me as (insert into ${schema}.relay_member (id, until)
+             values ($1, now() + interval '${LEASE_MS} ms')
              on conflict (id) do update set until = excluded.until)
-           select id from ${schema}.relay_member where id <> $1 and until >= $3 and not $4`,
-          [instance, new Date(until), new Date(now), evictOthers],
+           select id from ${schema}.relay_member where id <> $1 and until >= now() and not $2`,
+          [instance, evictOthers],
         ),
       ])
       const mine = share(rows, instance, new Set(others.map(({ id }) => id)))

@@ -1,6 +1,5 @@
 import { shared } from '../platform/coalesce.ts'
 import type { Database } from '../platform/database.ts'
-import type { Runtime } from '../platform/runtime.ts'
 import type { Telemetry } from '../platform/telemetry.ts'
 import type { Carrier, Outbox } from './outbox.ts'
 
@@ -13,11 +12,10 @@ export function observeOutbox(
     readonly outbox: Outbox
     readonly database: Database
     readonly telemetry: Telemetry
-    readonly runtime: Runtime
   },
   carriers: readonly Carrier[],
 ): void {
-  const { outbox, database, telemetry, runtime } = parts
+  const { outbox, database, telemetry } = parts
   // The gauges of a scrape are read side by side: one look at the table is enough for both.
   const read = shared(() => outbox.depth(database))
   telemetry.gauge('trifold_outbox_rows', async () => {
@@ -27,8 +25,7 @@ export function observeOutbox(
   })
   telemetry.gauge('trifold_outbox_oldest_seconds', async () => {
     const depth = await read()
-    const oldest = Math.min(...depth.map((carrier) => carrier.oldest.getTime()), runtime.now())
-    return (runtime.now() - oldest) / 1000
+    return Math.max(0, ...depth.map((carrier) => carrier.oldestSeconds))
   })
   for (const carrier of carriers) {
     telemetry.count('trifold_outbox_delivered_total', { carrier }, 0)

@@ -48,7 +48,8 @@ export function isFinalRefusal(status: number): boolean {
 
 export interface Postponed {
   readonly id: bigint
-  readonly due: Date
+  /** Until the next try, from the time on the database's clock when this is written. */
+  readonly waitMs: number
   readonly error: string
 }
 
@@ -145,7 +146,7 @@ export function createOutbox(schema: string) {
   const insert = `
 insert into ${schema}.outbox
   (carrier, lane, destination, key, event_id, body, headers, created, due)
-select carrier, lane, destination, key, event_id, body, headers, $8, $8
+select carrier, lane, destination, key, event_id, body, headers, now(), now()
 from unnest($1::text[], $2::smallint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[])
   with ordinality as m (carrier, lane, destination, key, event_id, body, headers, place)
 order by place
@@ -166,23 +167,25 @@ order by id limit $4`
   const takeCalls = (isHasty: boolean) => `
 with gone as (delete from ${schema}.outbox where carrier = $1 and id = any($2::bigint[])),
 later as (
-  update ${schema}.outbox o set attempts = o.attempts + 1, due = f.due, last_error = f.error
-  from unnest($3::bigint[], $4::timestamptz[], $5::text[]) as f (id, due, error)
+  update ${schema}.outbox o set
+    attempts = o.attempts + 1, due = now() + f.wait_ms * interval '1 ms', last_error = f.error
+  from unnest($3::bigint[], $4::integer[], $5::text[]) as f (id, wait_ms, error)
   where o.carrier = $1 and o.id = any($3::bigint[]) and o.id = f.id)
 select ${columns} from ${schema}.outbox o
-where carrier = $1 and lane = any($6::smallint[]) and due <= $7 and key <> all($8::text[])
+where carrier = $1 and lane = any($6::smallint[]) and due <= now() and key <> all($7::text[])
   and id not in (select unnest($2::bigint[])) ${isHasty ? `and ${hasty}` : ''}
   and not exists (
     select from ${schema}.outbox p
-    where ${olderOfKey('$1', 'o')} and p.due > $7)
-order by id limit $9`
+    where ${olderOfKey('$1', 'o')} and p.due > now())
+order by id limit $8`
   const take = { http: takeCalls(true), letter: takeCalls(false) }
-  const hurry = `update ${schema}.outbox set due = $2 where carrier = $1 and due > $2`
+  const hurry = `update ${schema}.outbox set due = now() where carrier = $1 and due > now()`
   const untried = `
 select event_id from ${schema}.outbox
 where carrier = 'http' and event_id = any($1::text[]) and attempts = 0`
   const depth = `
-select carrier, count(*)::integer as rows, min(created) as oldest
+select carrier, count(*)::integer as rows,
+  extract(epoch from now() - min(created))::float8 as "oldestSeconds"
 from ${schema}.outbox group by carrier`
 
   return {
@@ -198,7 +201,7 @@ from ${schema}.outbox group by carrier`
       (tx[WRITTEN]?.rows ?? []).filter((row) => row.carrier === carrier),
 
     /** Writes messages within the transaction of the change that causes them. */
-    async enqueue(tx: Noted, messages: readonly OutboxMessage[], now: number): Promise<void> {
+    async enqueue(tx: Noted, messages: readonly OutboxMessage[]): Promise<void> {
       if (messages.length === 0) return
       const lanes = messages.map((message) => laneOf(message.key))
       tx[WRITTEN] ??= { lanes: new Map(), urgent: new Set(), rows: [] }
@@ -216,7 +219,6 @@ from ${schema}.outbox group by carrier`
         messages.map((message) => message.eventId),
         messages.map((message) => message.body),
         messages.map((message) => JSON.stringify(message.headers)),
-        new Date(now),
       ])
       for (const [index, message] of messages.entries()) {
         const { id, is_first: isFirst } = rows[index]!
@@ -248,7 +250,6 @@ from ${schema}.outbox group by carrier`
       tried: { done: readonly bigint[]; postponed: readonly Postponed[] },
       lanes: readonly number[],
       busyKeys: readonly string[],
-      now: number,
       limit: number,
     ): Promise<OutboxRow[]> {
       const { done, postponed } = tried
@@ -256,10 +257,9 @@ from ${schema}.outbox group by carrier`
         carrier,
         done,
         postponed.map((row) => row.id),
-        postponed.map((row) => row.due),
+        postponed.map((row) => row.waitMs),
         postponed.map((row) => row.error),
         lanes,
-        new Date(now),
         busyKeys,
         limit,
       ])
@@ -273,11 +273,11 @@ from ${schema}.outbox group by carrier`
     },
 
     /** Makes everything that waits for another try due: its destination answers again. */
-    async hurry(db: Queryable, carrier: 'http' | 'letter', now: number): Promise<void> {
-      await db.query(hurry, [carrier, new Date(now)])
+    async hurry(db: Queryable, carrier: 'http' | 'letter'): Promise<void> {
+      await db.query(hurry, [carrier])
     },
 
-    depth(db: Queryable): Promise<{ carrier: Carrier; rows: number; oldest: Date }[]> {
+    depth(db: Queryable): Promise<{ carrier: Carrier; rows: number; oldestSeconds: number }[]> {
       return db.query(depth)
     },
   }

@@ -78,16 +78,15 @@ export function relayCalls(at: CallsContext, carrier: 'http' | 'letter', deliver
         failing = true
         isHeld = true
         const waitMs = backoffMs(row.attempts, RETRY_BASE_MS, RETRY_MAX_MS, runtime.random())
-        const due = new Date(runtime.now() + waitMs)
-        tried.postponed.push({ id: row.id, due, error: delivery.error })
+        tried.postponed.push({ id: row.id, waitMs, error: delivery.error })
         break
       }
       tried.done.push(row.id)
       // Not at each success: rows that fail for themselves would never come to rest.
-      if (failing && runtime.now() - hurriedAt >= RETRY_MAX_MS) {
+      if (failing && runtime.monotonic() - hurriedAt >= RETRY_MAX_MS) {
         failing = false
-        hurriedAt = runtime.now()
-        await outbox.hurry(database, carrier, runtime.now()).catch(() => undefined)
+        hurriedAt = runtime.monotonic()
+        await outbox.hurry(database, carrier).catch(() => undefined)
       }
     }
     tried[isHeld ? 'held' : 'free'].push(key)
@@ -125,8 +124,7 @@ export function relayCalls(at: CallsContext, carrier: 'http' | 'letter', deliver
     if (lanes.length === 0 && ended.length === 0) return []
     const free = new Set(flushing.free)
     const busyKeys = [...busy.keys()].filter((key) => !free.has(key))
-    const now = runtime.now()
-    return outbox.takeCalls(database, carrier, flushing, lanes, busyKeys, now, Math.max(0, room))
+    return outbox.takeCalls(database, carrier, flushing, lanes, busyKeys, Math.max(0, room))
   }
 
   /** A row of a key that was begun with from memory, meanwhile, may be the very one. */
@@ -193,7 +191,6 @@ async function attempt(
           eventId: row.eventId,
           code: 'UNDELIVERABLE',
           reason: delivery.reason,
-          created: new Date(at.runtime.now()),
         },
       ])
       const about = { row: row.eventId, ...traceIds(row.headers) }

@@ -240,7 +240,7 @@ describe('two relays of one service', () => {
     const far = message('far', key as string)
     const watch = staying.watch([far.eventId])
     const committed = await database.transaction(async (tx) => {
-      await createOutbox(schema).enqueue(tx, [far], clock.runtime.now())
+      await createOutbox(schema).enqueue(tx, [far])
       return tx
     })
     staying.wake(committed)

@@ -80,9 +80,10 @@ export function startRelay(options: RelayOptions): Relay {
     ...{ instance: runtime.uuid(), onGain: wakeAll, onItsWay: () => onItsWay },
   })
   let heardMs = Number.NEGATIVE_INFINITY
-  const hasPeers = () => lanes.held().length < LANES || runtime.now() - heardMs < PEER_HEARD_MS
+  const hasPeers = () =>
+    lanes.held().length < LANES || runtime.monotonic() - heardMs < PEER_HEARD_MS
   const onRows = () => {
-    heardMs = runtime.now()
+    heardMs = runtime.monotonic()
     wakeAll()
   }
   const watching = watchTries(options)

@@ -191,7 +191,7 @@ describe('a replayed row of the outbox', () => {
     assert.deepEqual(events, ['woken for http'])
     const lanes = [0, 1, 2, 3, 4, 5, 6, 7]
     const tried = { done: [], postponed: [] }
-    const rows = await outbox.takeCalls(database, 'http', tried, lanes, [], Date.now(), 10)
+    const rows = await outbox.takeCalls(database, 'http', tried, lanes, [], 10)
     const taken = rows.map(({ id: _, ...rest }) => rest)
     const destination = '/calls?a=b:c'
     const back = { carrier: 'http', destination, key: 'k', eventId: 'e1', body: '{"n":1}', headers }

@@ -98,9 +98,9 @@ async function handleAgain<Body>(
   options: ReplayOptions<Body>,
   letter: DeadLetter,
 ): Promise<HandledAgain> {
-  const { decode, handle, outbox, relay, runtime, group, tracer = noTracing } = options
+  const { decode, handle, outbox, relay, group, tracer = noTracing } = options
   if (letter.source === 'outbox') {
-    await outbox.enqueue(tx, [toOutbox(letter)], runtime.now())
+    await outbox.enqueue(tx, [toOutbox(letter)])
     return { afterCommit: () => relay.wake(tx) }
   }
   const read = readMessage(decode, letter)

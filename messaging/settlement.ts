@@ -5,7 +5,7 @@ import { backoffMs, type Log, type Runtime } from '../platform/runtime.ts'
 import type { Telemetry } from '../platform/telemetry.ts'
 import { noTracing, type Tracer } from '../platform/tracing.ts'
 import type { Batch, BusMessage } from './bus.ts'
-import { type DeadLetter, setAside } from './dead-letters.ts'
+import { type NewDeadLetter, setAside } from './dead-letters.ts'
 import { createIncarnations, type IdentifiedMessage } from './incarnations.ts'
 import { beginProcess } from './message-spans.ts'
 import { createOutage } from './outage.ts'
@@ -82,7 +82,7 @@ export function createSettlement<Body>(options: SettlementOptions<Body>) {
     const { run } = spans
     const events = run.flatMap(({ read }) => ('event' in read ? [read.event] : []))
     let handled: Handled<Body> | undefined
-    let letters: DeadLetter[] = []
+    let letters: NewDeadLetter[] = []
     let stored: ReadonlySet<string> = new Set()
     try {
       await database.transaction(async (tx) => {
@@ -111,19 +111,21 @@ export function createSettlement<Body>(options: SettlementOptions<Body>) {
     return undefined
   }
 
-  function lettersOf(run: readonly Item<Body>[], poison?: Handled<Body>['poison']): DeadLetter[] {
+  function lettersOf(
+    run: readonly Item<Body>[],
+    poison?: Handled<Body>['poison'],
+  ): NewDeadLetter[] {
     return run.flatMap(({ message, read }) => {
       if ('unknownEvent' in read) return []
       const reason = 'event' in read ? poison?.get(read.event) : read.reason
       if (reason === undefined) return []
       const code = 'event' in read ? ('REFUSED' satisfies DeadLetterCode) : read.code
-      const created = new Date(runtime.now())
       const origin = { id: runtime.uuid(), source: 'broker', eventId: null } as const
-      return [{ incarnation: '', ...message, ...origin, code, reason, created }]
+      return [{ incarnation: '', ...message, ...origin, code, reason }]
     })
   }
 
-  function report(run: readonly Item<Body>[], letters: readonly DeadLetter[]): void {
+  function report(run: readonly Item<Body>[], letters: readonly NewDeadLetter[]): void {
     for (const [topic, count] of countByTopic(run)) {
       telemetry?.observe('trifold_consumer_batch_size', count, { topic })
       telemetry?.count('trifold_consumer_messages_total', { topic }, count)
@@ -234,7 +236,7 @@ function createUnknownReport(log: Log, telemetry: SettlementOptions<unknown>['te
 }
 
 /** Why a message was set aside; undefined where it was not. */
-function codeOf(letters: readonly DeadLetter[], message: BusMessage): string | undefined {
+function codeOf(letters: readonly NewDeadLetter[], message: BusMessage): string | undefined {
   const { topic, partition, offset } = message
   return letters.find((letter) => isAt(letter, topic, partition) && letter.offset === offset)?.code
 }

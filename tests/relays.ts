@@ -56,7 +56,7 @@ export async function openRelays() {
     /** Writes rows of which no relay is told. */
     const commit = (messages: readonly OutboxMessage[]) =>
       database.transaction(async (tx) => {
-        await outbox.enqueue(tx, messages, runtime.now())
+        await outbox.enqueue(tx, messages)
         return tx
       })
     const put = async (messages: readonly OutboxMessage[]) => {

@@ -47,7 +47,7 @@ export function askForDeposits(
     const messages = deposits.map((deposit) =>
       route({ event: 'DEPOSIT_REQUEST', deposit }, { now }),
     )
-    await outbox.enqueue(tx, messages, now)
+    await outbox.enqueue(tx, messages)
     return { deposits: deposits.length, tx }
   })
 }

@@ -76,8 +76,8 @@ export async function applyCommands(
 
   const written = Promise.all([
     writeChanges(tx, books.changes(), at.now),
-    at.outbox.enqueue(tx, [...messages, ...books.balances(at.now)], at.now),
-    at.idempotency.remember(tx, remembered, at.now),
+    at.outbox.enqueue(tx, [...messages, ...books.balances(at.now)]),
+    at.idempotency.remember(tx, remembered),
   ])
   // A message that is refused is set aside in the same transaction.
   const isRefused = (one: Applied) => one.kind === 'applied' && one.outcome.kind === 'refused'

@@ -127,7 +127,7 @@ export async function createBillingService(
   const consumer = startConsumer(reader)
   const asking = startAskingAgain({ ...parts, config, outbox, wake: relay.wake })
   const expiring = periodically(60_000, runtime, log, () =>
-    idempotency.expire(database, runtime.now() - config.IDEMPOTENCY_KEY_TTL_MS),
+    idempotency.expire(database, config.IDEMPOTENCY_KEY_TTL_MS),
   )
 
   const app = await createServiceServer({ ...reader, outbox, relay }, SERVER)

@@ -47,7 +47,6 @@ export async function writeMessages(
   await at.outbox.enqueue(
     tx,
     written.flatMap((message) => letterTo(contacts, message, traces.get(message.eventId))),
-    at.now,
   )
 
   const fresh = new Map<string, NewMessage>(written.map((message) => [message.eventId, message]))

@@ -44,7 +44,7 @@ test('an order is not asked for again while its last request still waits in the 
     return await database.transaction(async (tx) => {
       const asked = await takeOrdersToAsk(tx, now, ASK_AFTER_MS, MAX_ASK_AFTER_MS, 10)
       const messages = asked.map((one) => route('requestPayment', one.order, null, now))
-      await outbox.enqueue(tx, messages, now)
+      await outbox.enqueue(tx, messages)
       return asked.length
     })
   }

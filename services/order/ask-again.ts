@@ -38,7 +38,7 @@ export function startAskingAgain(options: AskAgainOptions): { close(): Promise<v
   const { database, outbox, idempotency, runtime, log, telemetry, config, apply, wake } = options
   // What is watched from now on is due no sooner than that.
   const calmMs = Math.max(LOOK_MS, Math.min(config.ASK_AGAIN_AFTER_MS, config.ORDER_DEADLINE_MS))
-  let expiredAt = 0
+  let expiredAt = Number.NEGATIVE_INFINITY
 
   async function ask(): Promise<void> {
     const now = runtime.now()
@@ -54,7 +54,7 @@ export function startAskingAgain(options: AskAgainOptions): { close(): Promise<v
         // The void goes first and wins; the request after it has billing say what became of both.
         ...canceled.flatMap((one) => [again('voidPayment')(one), again('requestPayment')(one)]),
       ]
-      await outbox.enqueue(tx, messages, now)
+      await outbox.enqueue(tx, messages)
       return { orders: [...pending, ...canceled], tx }
     })
     if (asked.orders.length === 0) return
@@ -74,9 +74,9 @@ export function startAskingAgain(options: AskAgainOptions): { close(): Promise<v
   }
 
   async function expireKeys(): Promise<void> {
-    const now = runtime.now()
+    const now = runtime.monotonic()
     if (now - expiredAt < EXPIRE_MS) return
-    await idempotency.expire(database, now - config.IDEMPOTENCY_KEY_TTL_MS)
+    await idempotency.expire(database, config.IDEMPOTENCY_KEY_TTL_MS)
     expiredAt = now
   }
 

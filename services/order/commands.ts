@@ -86,8 +86,8 @@ export async function workOff(
     changeOrders(tx, moving.changes, now),
     watchVoids(tx, moving.voids, times.askAt),
     confirmVoids(tx, moving.confirmed),
-    at.outbox.enqueue(tx, [...placing.messages, ...moving.messages], now),
-    at.idempotency.remember(tx, placing.answers, now),
+    at.outbox.enqueue(tx, [...placing.messages, ...moving.messages]),
+    at.idempotency.remember(tx, placing.answers),
     at.idempotency.complete(tx, moving.answers),
   ])
   // A message about somebody else's order is set aside in the same transaction.

@@ -140,17 +140,13 @@ test('a call that was refused goes out again under the same event id when it is 
   const right = { event: 'DEPOSIT_ACCEPTED', accountId: account, value: 9 }
   const outbox = createOutbox('billing')
   await billing.transaction((tx) =>
-    outbox.enqueue(
-      tx,
-      [
-        {
-          ...{ carrier: 'http', destination: '/notification/', key: account, eventId },
-          body: JSON.stringify({ ...right, value: 'nine' }),
-          headers: { 'content-type': 'application/json', 'idempotency-key': eventId },
-        },
-      ],
-      Date.now(),
-    ),
+    outbox.enqueue(tx, [
+      {
+        ...{ carrier: 'http', destination: '/notification/', key: account, eventId },
+        body: JSON.stringify({ ...right, value: 'nine' }),
+        headers: { 'content-type': 'application/json', 'idempotency-key': eventId },
+      },
+    ]),
   )
   const alone = () =>
     eventually(async () => {

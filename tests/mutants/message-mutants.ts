@@ -21,14 +21,14 @@ export const MESSAGE_MUTANTS: readonly Mutant[] = [
         replace: `const kept = createOutbox(SCHEMA)
   const outbox = {
     ...kept,
-    async enqueue(tx, messages, now) {
+    async enqueue(tx, messages) {
       const sent = messages.filter(({ carrier }) => carrier === 'broker')
       await parts.bus.send(
         sent.map(({ destination: topic, key, headers, body }) => {
           return { topic, key, headers, value: new TextEncoder().encode(body) }
         }),
       )
-      await kept.enqueue(tx, messages.filter(({ carrier }) => carrier !== 'broker'), now)
+      await kept.enqueue(tx, messages.filter(({ carrier }) => carrier !== 'broker'))
     },
   }`,
       },
@@ -112,8 +112,8 @@ export const MESSAGE_MUTANTS: readonly Mutant[] = [
     edits: [
       {
         file: CALLS,
-        find: 'due, error: delivery.error })\n        break',
-        replace: 'due, error: delivery.error })\n        continue',
+        find: 'waitMs, error: delivery.error })\n        break',
+        replace: 'waitMs, error: delivery.error })\n        continue',
       },
     ],
     seeds: 30,
@@ -122,7 +122,7 @@ export const MESSAGE_MUTANTS: readonly Mutant[] = [
   {
     name: 'postponed row does not hold its key',
     breaks: 'A row leaves although an older one of its key waits for another try.',
-    edits: [{ file: OUTBOX, find: ' and p.due > $7)', replace: ' and false)' }],
+    edits: [{ file: OUTBOX, find: ' and p.due > now())', replace: ' and false)' }],
     seeds: 30,
     styles: ['http'],
     profile: 'network',
@@ -131,8 +131,8 @@ export const MESSAGE_MUTANTS: readonly Mutant[] = [
     name: 'lanes of the dead',
     breaks: 'The lanes of a relay that is gone are taken over by nobody.',
     edits: [
-      { file: LANES, find: '(until < $3 or $4)', replace: '($4)' },
-      { file: LANES, find: 'and until >= $3 and not $4', replace: 'and not $4' },
+      { file: LANES, find: '(until < now() or $2)', replace: '($2)' },
+      { file: LANES, find: 'and until >= now() and not $2', replace: 'and not $2' },
     ],
     seeds: 10,
   },

@@ -190,7 +190,7 @@ export const MONEY_MUTANTS: readonly Mutant[] = [
     edits: [
       {
         file: 'services/billing/ask-again.ts',
-        find: 'await outbox.enqueue(tx, messages, now)',
+        find: 'await outbox.enqueue(tx, messages)',
         replace: '',
       },
     ],
@@ -222,7 +222,7 @@ export const MONEY_MUTANTS: readonly Mutant[] = [
     edits: [
       {
         file: COMMANDS,
-        find: 'at.idempotency.remember(tx, remembered, at.now),',
+        find: 'at.idempotency.remember(tx, remembered),',
         replace: '',
       },
     ],

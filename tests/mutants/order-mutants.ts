@@ -199,7 +199,7 @@ export const ORDER_MUTANTS: readonly Mutant[] = [
         file: 'services/order/service.ts',
         find: 'const idempotency = createIdempotency(SCHEMA)',
         replace:
-          'const stored = createIdempotency(SCHEMA)\n  const remember = async (tx, entries, now) => void stored.remember(database, entries, now).catch(() => {})\n  const idempotency = { ...stored, remember }',
+          'const stored = createIdempotency(SCHEMA)\n  const remember = async (tx, entries) => void stored.remember(database, entries).catch(() => {})\n  const idempotency = { ...stored, remember }',
       },
     ],
     seeds: 10,
