@@ -2,10 +2,20 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 
+export class FolderInUse extends Error {
+  /** The process that holds the folder, where it is known. */
+  readonly pid: number | undefined
+
+  constructor(folder: string, pid: number | undefined, cause: unknown) {
+    super(`${folder} is in use by another Trifold process (pid ${pid ?? 'unknown'})`, { cause })
+    this.pid = pid
+  }
+}
+
 /**
  * Holds a folder for one owner, across processes and within this one. SQLite's lock on an empty
  * file is the kernel's, so it goes with its process, however that dies: there are no stale locks.
- * Throws an Error that names the holder's process id.
+ * Throws FolderInUse where another process holds it.
  */
 export function lockFolder(folder: string): { release(): void } {
   const holderFile = join(folder, 'trifold.pid')
@@ -15,9 +25,7 @@ export function lockFolder(folder: string): { release(): void } {
   } catch (cause) {
     lock.close()
     if ((cause as { errcode?: number }).errcode !== sqliteBusy) throw cause
-    throw new Error(`${folder} is in use by another Trifold process (pid ${holder(holderFile)})`, {
-      cause,
-    })
+    throw new FolderInUse(folder, holder(holderFile), cause)
   }
   writeFileSync(holderFile, String(process.pid))
   return {
@@ -30,10 +38,10 @@ export function lockFolder(folder: string): { release(): void } {
 const sqliteBusy = 5
 
 /** The holder writes its id just after it took the lock, so it may be missing for a moment. */
-function holder(file: string): string {
+function holder(file: string): number | undefined {
   try {
-    return readFileSync(file, 'utf8') || 'unknown'
+    return Number(readFileSync(file, 'utf8')) || undefined
   } catch {
-    return 'unknown'
+    return undefined
   }
 }

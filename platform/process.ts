@@ -98,5 +98,5 @@ function failToStart(name: string, error: unknown, log: Log): never {
 }
 
 function isRefusal(error: unknown): error is Error {
-  return error instanceof Error && (error.constructor === Error || 'syscall' in error)
+  return error instanceof Error && (error.name === 'Error' || 'syscall' in error)
 }

@@ -1,0 +1,84 @@
+import { createHash } from 'node:crypto'
+import { createReadStream, existsSync } from 'node:fs'
+import { readdir, readFile, stat } from 'node:fs/promises'
+import { join, relative, sep } from 'node:path'
+import { pipeline } from 'node:stream/promises'
+
+/** What a user can correct; anything else is a fault of the program. */
+export class UsageError extends Error {}
+
+/** The parts of a data folder that make up its state. Locks and logs are not among them. */
+export const STATE = ['database', 'mail'] as const
+/** Belong to the process that uses the folder, and so not to its state. */
+export const OF_THE_PROCESS = ['trifold.lock', 'trifold.pid']
+
+export const MANIFEST = 'manifest.json'
+
+/** What a backup says about itself. Written last, so a backup without it is not complete. */
+export interface Manifest {
+  readonly format: 1
+  /** ISO 8601, in UTC: the moment whose state the backup holds. */
+  readonly created: string
+  readonly files: readonly BackupFile[]
+}
+
+export interface BackupFile {
+  /** From the root of the backup, with slashes. */
+  readonly path: string
+  readonly bytes: number
+  readonly sha256: string
+}
+
+export function assertDataFolder(folder: string): void {
+  if (existsSync(join(folder, 'database', 'pgdata', 'PG_VERSION'))) return
+  throw new UsageError(`${folder} is not a data folder: it holds no database`)
+}
+
+/** Every file below a folder, in the order of their paths. */
+export async function describeFiles(folder: string): Promise<BackupFile[]> {
+  const entries = await readdir(folder, { recursive: true, withFileTypes: true })
+  const paths = entries
+    .filter((entry) => entry.isFile())
+    .map((entry) => join(entry.parentPath, entry.name))
+    .sort()
+  const files: BackupFile[] = []
+  for (const path of paths) {
+    const name = relative(folder, path).split(sep).join('/')
+    if (name === MANIFEST) continue
+    const hash = createHash('sha256')
+    await pipeline(createReadStream(path), hash)
+    const { size: bytes } = await stat(path)
+    files.push({ path: name, bytes, sha256: hash.digest('hex') })
+  }
+  return files
+}
+
+/** Throws a UsageError that names the first difference between a backup and its manifest. */
+export async function verifyBackup(folder: string): Promise<Manifest> {
+  const manifest = await readManifest(folder)
+  const found = new Map((await describeFiles(folder)).map((file) => [file.path, file]))
+  for (const { path, bytes, sha256 } of manifest.files) {
+    const file = found.get(path)
+    if (file === undefined) throw new UsageError(`the backup is damaged: ${path} is missing`)
+    if (file.bytes !== bytes || file.sha256 !== sha256) {
+      throw new UsageError(`the backup is damaged: ${path} has changed`)
+    }
+    found.delete(path)
+  }
+  const [unknown] = found.keys()
+  if (unknown !== undefined) {
+    throw new UsageError(`the backup is damaged: ${unknown} does not belong to it`)
+  }
+  return manifest
+}
+
+async function readManifest(folder: string): Promise<Manifest> {
+  const text = await readFile(join(folder, MANIFEST), 'utf8').catch(() => {
+    throw new UsageError(`${folder} is not a complete backup: it has no ${MANIFEST}`)
+  })
+  const manifest = JSON.parse(text) as Manifest
+  if (manifest.format !== 1) {
+    throw new UsageError(`${folder} was written by another version: format ${manifest.format}`)
+  }
+  return manifest
+}
