@@ -16,7 +16,7 @@ busConformance('simulated bus', async (topics) => {
       luck: {
         messagesOf: (share) => share.lag(),
         writtenOf: () => undefined,
-        onNoticed: (leave) => own.onEnd(leave),
+        onJoined: (member) => own.onEnd(() => member.leave()),
       },
     })
   }

@@ -55,6 +55,10 @@ export interface Member {
   release(batches: readonly Batch[]): void
   lag(): PartitionLag[]
   leave(): void
+  /** It gave no sign of life for too long: its partitions go to others, and what it commits is refused. */
+  expel(): void
+  /** It gives signs of life again. */
+  rejoin(): void
   /** Resolves when there may be something to take, or the member has left. */
   changed(): Promise<void>
   hasLeft(): boolean
@@ -272,6 +276,14 @@ function joinGroup(
       left = true
       if (group.members.delete(self)) share(group)
       wake()
+    },
+    expel() {
+      if (group.members.delete(self)) share(group)
+    },
+    rejoin() {
+      if (left || group.members.has(self)) return
+      group.members.add(self)
+      share(group)
     },
     changed: () => change.promise,
     hasLeft: () => left,

@@ -65,7 +65,10 @@ export function createFaults({ chances, profile, without }: FaultsOptions): Faul
   }
 }
 
-const MISHAPS: readonly Mishap[] = ['crash before', 'crash after', 'fails', 'loses', 'unanswered']
+const MISHAPS: readonly Mishap[] = [
+  ...(['crash before', 'crash after', 'freezes'] as const),
+  ...(['fails', 'loses', 'unanswered'] as const),
+]
 
 /**
  * How likely a mishap is at a step of each kind, where the profile has it in full. Steps that happen
@@ -77,6 +80,10 @@ const CHANCES_OF: Readonly<Record<Mishap, Readonly<Partial<Record<StepKind, numb
     ...{ call: 0.02, letter: 0.03 },
   },
   'crash after': { commit: 0.03, send: 0.03, offsets: 0.01, call: 0.03, letter: 0.05 },
+  freezes: {
+    ...{ statement: 0.01, commit: 0.02, send: 0.03, offsets: 0.01, take: 0.01 },
+    ...{ call: 0.02, letter: 0.02 },
+  },
   fails: {
     ...{ statement: 0.01, commit: 0.03, send: 0.1, offsets: 0.1, take: 0.02, ping: 0.1 },
     ...{ subscribe: 0.1, signal: 0.2, letter: 0.2 },

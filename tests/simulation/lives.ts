@@ -1,3 +1,4 @@
+import { type Clock, createClock } from './clocks.ts'
 import type { Scheduler } from './scheduler.ts'
 
 export const SERVICES = ['order', 'billing', 'notification'] as const
@@ -12,30 +13,50 @@ export interface Life {
   /** `billing-1` */
   readonly name: string
   readonly service: ServiceName | 'customer'
+  readonly clock: Clock
   readonly alive: boolean
-  /** Until this time it does not run, as a process that was stopped and not killed. */
-  frozenUntilMs: number
-  /** How far its clock is ahead of the true time; negative is behind. */
-  readonly skewMs: number
+  /** Stopped as by SIGSTOP: it keeps its memory and connections, and runs on when it is thawed. */
+  readonly frozen: boolean
+  freeze(): void
+  thaw(): void
+  /** Calls back once, when it is thawed; returns what calls that off. */
+  onThaw(run: () => void): () => void
   /** What others do when it ends: they notice that it is gone. */
   onEnd(notice: () => void): () => void
   end(): void
 }
 
-export function createLife(name: string, service: Life['service'], skewMs = 0): Life {
+export function createLife(
+  name: string,
+  service: Life['service'],
+  clock: Clock = createClock(),
+): Life {
   const notices = new Set<() => void>()
+  const stopped = new Set<() => void>()
   const life = {
-    name,
-    service,
+    ...{ name, service, clock },
     alive: true,
-    frozenUntilMs: 0,
-    skewMs,
+    frozen: false,
+    freeze() {
+      life.frozen = true
+    },
+    thaw() {
+      life.frozen = false
+      const all = [...stopped]
+      stopped.clear()
+      for (const run of all) run()
+    },
+    onThaw(run: () => void) {
+      stopped.add(run)
+      return () => void stopped.delete(run)
+    },
     onEnd(notice: () => void) {
       notices.add(notice)
       return () => void notices.delete(notice)
     },
     end() {
       life.alive = false
+      stopped.clear()
       for (const notice of notices) notice()
       notices.clear()
     },
@@ -46,14 +67,16 @@ export function createLife(name: string, service: Life['service'], skewMs = 0): 
 /** Runs at a later time, unless the life is over by then, and not while it is frozen. */
 export function laterIn(life: Life, scheduler: Scheduler, delayMs: number, run: () => unknown) {
   let callOff = () => {}
+  const begin = (afterMs: number) => {
+    callOff = scheduler.after(afterMs, attempt)
+  }
   const attempt = (): unknown => {
     if (!life.alive) return undefined
-    const frozenMs = life.frozenUntilMs - scheduler.now()
-    if (frozenMs <= 0) return run()
-    callOff = scheduler.after(frozenMs, attempt)
+    if (!life.frozen) return run()
+    callOff = life.onThaw(() => begin(0))
     return undefined
   }
-  callOff = scheduler.after(delayMs, attempt)
+  begin(delayMs)
   return () => callOff()
 }
 

@@ -22,11 +22,12 @@ import { type Found, type SeedStyle, simulateAll } from './workers.ts'
  * all that follows from it has come to rest, and takes the next. So any two things that run side by
  * side may come in either order, and the same seed is the same run, to the byte.
  *
- * At every step something may go wrong (`faults.ts`, `profiles.ts`): the process dies before or after
- * it, it fails, or it takes effect and nobody hears of it. Calls and messages are lost, slow,
+ * Each process has a clock of its own (`clocks.ts`), the database has the scheduler's. At every step
+ * something may go wrong (`faults.ts`, `profiles.ts`): the process dies before or after it, is frozen
+ * (`freezes.ts`), it fails, or it takes effect and nobody hears of it. Calls and messages are lost, slow,
  * doubled. Other things are planned for a time (`plan.ts`): crashes, frozen processes, outages,
- * rebalances, groups that go back, a log that is replayed or lost, transactions that all lose, messages
- * that nobody can read (`foreign-messages.ts`). Meanwhile customers (`customers.ts`) order, pay in,
+ * rebalances, groups that go back, a log that is replayed or lost, transactions that all lose, clocks that
+ * are set, messages that nobody can read (`foreign-messages.ts`). Meanwhile customers (`customers.ts`) order, pay in,
  * delete, void, look, pry, and ask again under their Idempotency-Keys, or others' by mistake.
  *
  * Then faults stop, and within 120 simulated seconds everything must be final: the invariants of the

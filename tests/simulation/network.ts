@@ -58,11 +58,9 @@ export function createNetwork({ scheduler, faults, chances, story }: NetworkOpti
     const chosen = there[chances(`instance of ${service}`).integer(there.length)]
     if (chosen === undefined) return answer(undefined)
     const { life, app } = chosen
-    if (life.frozenUntilMs > scheduler.now()) {
-      laterIn(life, scheduler, 0, () => accept(life, app, call, answer))
-      return
-    }
-    accept(life, app, call, answer)
+    // A process that is frozen accepts it when it is thawed.
+    if (life.frozen) laterIn(life, scheduler, 0, () => accept(life, app, call, answer))
+    else accept(life, app, call, answer)
   }
 
   function accept(life: Life, app: HttpServer, call: Call, answer: (answer?: HttpAnswer) => void) {

@@ -41,7 +41,7 @@ export const inertParts: Omit<ServiceParts, 'database'> = {
 
 /** Time and chance of one life. */
 export function runtimeOf(life: Life, scheduler: Scheduler, chance: Chance): Runtime {
-  const now = () => Math.floor(scheduler.now() + life.skewMs)
+  const now = () => life.clock.read(scheduler.now())
   return {
     now,
     monotonic: scheduler.now,

@@ -20,8 +20,10 @@ export const PLAN_MS = 6_000
 
 const LONGEST_MS: Readonly<Record<PlannedKind, number>> = {
   crash: 2_000,
-  // Longer than the lease of a relay's lanes, so that others take them over meanwhile.
-  freeze: 13_000,
+  // Longer than the lease of a relay's lanes and than a server lets a transaction idle.
+  freeze: 25_000,
+  hang: 0,
+  'clock jump': 0,
   'service away': 6_000,
   'broker away': 20_000,
   'broker slow': 8_000,

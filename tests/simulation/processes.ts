@@ -1,5 +1,6 @@
 import type { ServiceParts } from '../../messaging/service.ts'
-import type { Chance, Chances } from './chance.ts'
+import type { Chances } from './chance.ts'
+import { type Clock, type ClockQuality, drawClock } from './clocks.ts'
 import { createService, type Deployment } from './deployment.ts'
 import { createLife, type Life, SERVICES, type ServiceName } from './lives.ts'
 import type { Scheduler } from './scheduler.ts'
@@ -12,6 +13,8 @@ export interface Processes {
   crash(life: Life, downMs?: number): Promise<void>
   /** The same from within a life: it ends at once, and its end is seen to in an event of its own. */
   kill(life: Life): void
+  /** Whether another process of the same service runs. */
+  hasTwin(life: Life): boolean
   /** Ends the processes of a service, and starts none before that time. */
   keepAway(service: ServiceName, untilMs: number): Promise<void>
 }
@@ -20,8 +23,7 @@ export interface Processes {
 export interface Slot {
   readonly name: string
   readonly service: ServiceName
-  /** How far its clock is ahead. */
-  readonly skewMs: number
+  readonly clock: Clock
   readonly life: Life | undefined
 }
 
@@ -35,7 +37,7 @@ export interface ProcessesOptions {
   readonly chances: Chances
   readonly story: Story
   readonly deployment: Deployment
-  readonly maxSkewMs: number
+  readonly clocks: ClockQuality
   /** Makes what a life is made of. */
   readonly partsOf: (life: Life) => ServiceParts
   readonly letterOf: (life: Life) => Parameters<typeof createService>[3]
@@ -51,14 +53,16 @@ const FIRST_START_MS = 50
 export function startProcesses(options: ProcessesOptions): Processes {
   const { scheduler, chances, story, deployment } = options
   const chance = chances('processes')
-  const slots = drawSlots(deployment.instances, chance, options.maxSkewMs)
+  const slots = drawSlots(deployment.instances, () =>
+    drawClock(options.clocks, chance, scheduler.now()),
+  )
   for (const slot of slots) scheduler.after(chance.next() * FIRST_START_MS, () => start(slot))
 
   async function start(slot: OpenSlot): Promise<void> {
     if (slot.life?.alive) return
     const waitMs = slot.startsAtMs - scheduler.now()
     if (waitMs > 0) return void scheduler.after(waitMs, () => start(slot))
-    const life = createLife(slot.name, slot.service, slot.skewMs)
+    const life = createLife(slot.name, slot.service, slot.clock)
     slot.life = life
     const ended = new Promise<undefined>((resolve) => life.onEnd(() => resolve(undefined)))
     const started = await Promise.race([
@@ -101,6 +105,14 @@ export function startProcesses(options: ProcessesOptions): Processes {
       end(life)
       scheduler.after(0, () => bury(life))
     },
+    hasTwin: (life) =>
+      slots.some(
+        (slot) =>
+          slot.service === life.service &&
+          slot.life !== life &&
+          slot.life?.alive === true &&
+          !slot.life.frozen,
+      ),
     async keepAway(service, untilMs) {
       for (const slot of slots) {
         if (slot.service !== service) continue
@@ -111,12 +123,12 @@ export function startProcesses(options: ProcessesOptions): Processes {
   }
 }
 
-function drawSlots(instances: number, chance: Chance, maxSkewMs: number): OpenSlot[] {
+function drawSlots(instances: number, newClock: () => Clock): OpenSlot[] {
   return SERVICES.flatMap((service) =>
     Array.from({ length: instances }, (_, n) => ({
       name: `${service}-${n + 1}`,
       service,
-      skewMs: chance.between(-1, 1) * maxSkewMs,
+      clock: newClock(),
       life: undefined,
       startsAtMs: 0,
     })),

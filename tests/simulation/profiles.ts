@@ -1,3 +1,4 @@
+import type { ClockQuality } from './clocks.ts'
 import type { Mishap, Trouble } from './mishaps.ts'
 
 /** What may go wrong in a run, and how often. */
@@ -8,13 +9,15 @@ export interface Profile {
   readonly troubles: Readonly<Partial<Record<Trouble, number>>>
   /** How many of each are planned at most. */
   readonly events: Readonly<Partial<Record<PlannedKind, number>>>
-  /** The most that a process's clock is wrong, either way. */
-  readonly maxSkewMs: number
+  readonly clocks: ClockQuality
 }
 
 export type PlannedKind =
   | 'crash'
   | 'freeze'
+  /** A freeze that lasts until all others have settled what they can. */
+  | 'hang'
+  | 'clock jump'
   | 'service away'
   | 'broker away'
   | 'broker slow'
@@ -27,7 +30,7 @@ export type PlannedKind =
   | 'foreign message'
 
 export const PROFILES = {
-  calm: { mishaps: {}, troubles: {}, events: {}, maxSkewMs: 0 },
+  calm: { mishaps: {}, troubles: {}, events: {}, clocks: 'true' },
   network: {
     mishaps: {},
     troubles: {
@@ -35,13 +38,13 @@ export const PROFILES = {
       ...{ 'call twice': 0.1, 'message delayed': 0.1, 'signal lost': 0.3, 'step slow': 0.03 },
     },
     events: { 'service away': 1, 'foreign message': 1 },
-    maxSkewMs: 0,
+    clocks: 'true',
   },
   crashes: {
     mishaps: { 'crash before': 1, 'crash after': 1 },
     troubles: { 'message delayed': 0.05, 'step slow': 0.01 },
     events: { crash: 3, freeze: 1, 'service away': 1, 'foreign message': 1 },
-    maxSkewMs: 0,
+    clocks: 'true',
   },
   broker: {
     mishaps: { fails: 0.5, unanswered: 0.5 },
@@ -57,19 +60,36 @@ export const PROFILES = {
       ...{ 'broker away': 2, 'broker slow': 2, rebalance: 3, rewind: 2, 'replay of the log': 1 },
       'foreign message': 2,
     },
-    maxSkewMs: 0,
+    clocks: 'true',
   },
   database: {
     mishaps: { fails: 0.5, loses: 2, unanswered: 1 },
     troubles: { 'signal lost': 0.3, 'step slow': 0.05 },
     events: { 'database away': 2, 'foreign message': 1, rivals: 2 },
-    maxSkewMs: 0,
+    clocks: 'true',
   },
   'lost-log': {
     mishaps: { 'crash after': 0.3 },
     troubles: { 'message delayed': 0.2, 'call lost': 0.03, 'answer lost': 0.03 },
     events: { 'loss of the log': 1, 'broker away': 1, 'service away': 1 },
-    maxSkewMs: 0,
+    clocks: 'true',
+  },
+  freezes: {
+    mishaps: { freezes: 0.5 },
+    troubles: { 'message delayed': 0.1, 'step slow': 0.02 },
+    events: { freeze: 2, hang: 1, rebalance: 1, crash: 1, 'foreign message': 1 },
+    clocks: 'near',
+  },
+  clocks: {
+    mishaps: { 'crash before': 0.3, 'crash after': 0.3, fails: 0.3 },
+    troubles: {
+      'message delayed': 0.1,
+      'call lost': 0.03,
+      'answer lost': 0.03,
+      'signal lost': 0.2,
+    },
+    events: { 'clock jump': 4, crash: 2, freeze: 1, 'service away': 1, 'broker away': 1 },
+    clocks: 'wrong',
   },
   storm: {
     mishaps: { 'crash before': 0.5, 'crash after': 0.7, fails: 0.3, loses: 0.5, unanswered: 0.5 },
@@ -83,7 +103,7 @@ export const PROFILES = {
       ...{ rebalance: 2, rewind: 1, 'replay of the log': 1, 'foreign message': 2 },
       rivals: 1,
     },
-    maxSkewMs: 300,
+    clocks: 'near',
   },
 } as const satisfies Record<string, Profile>
 
@@ -94,12 +114,13 @@ export const isProfileName = (name: string): name is ProfileName => Object.hasOw
 /** The profile of a seed where none is asked for: mostly everything at once. */
 export function profileOf(draw: number): ProfileName {
   const shares: readonly [ProfileName, number][] = [
-    ['calm', 0.06],
-    ['network', 0.16],
-    ['crashes', 0.16],
-    ['broker', 0.15],
-    ['database', 0.12],
-    ['lost-log', 0.14],
+    ['calm', 0.05],
+    ['network', 0.14],
+    ['crashes', 0.12],
+    ['broker', 0.13],
+    ['database', 0.1],
+    ['lost-log', 0.1],
+    ['freezes', 0.12],
   ]
   let sum = 0
   for (const [name, share] of shares) {

@@ -14,7 +14,7 @@ const OUTCOME_MS = 20_000
 /** Order looks once a second; a look that fails, or its commit, is made up for by one of the next. */
 const LOOKS_MS = 5_000
 /** What keeps order from looking at all. */
-const KEEPS_AWAY = /^(crash|freeze|service away|database away|rivals)/
+const KEEPS_AWAY = /^(crash|freeze|hang|service away|database away|rivals)/
 
 /**
  * What is repaired is repaired in time: an order is canceled at its deadline and not later; and once

@@ -72,6 +72,8 @@ export async function simulate(store: Store, run: Run): Promise<RunResult> {
     violations.push({ invariant: 'I4', subject: 'a customer', sentence: 'never had an answer' })
   }
   await settle(world)
+  // What hung meanwhile goes on with what it believed when it was stopped.
+  if (world.thaw()) await settle(world)
   // The same request again now has its answer, and what it may do then settles as well: that may be its
   // first effect, which waits longer than a customer asks where it falls to the lane of a dead instance.
   for (let rounds = 0; rounds < ROUNDS_OF_ASKING && customers.askAgain() > 0; rounds += 1) {

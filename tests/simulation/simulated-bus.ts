@@ -20,8 +20,8 @@ export interface BusLuck {
   messagesOf(share: Share): number
   /** How many of these are written before the connection breaks; undefined for all, and no break. */
   writtenOf(messages: readonly OutgoingMessage[]): number | undefined
-  /** Calls back when the group notices that this life is over. */
-  onNoticed(leave: () => void): void
+  /** Told of a member, which its group is to miss when this life is over or frozen. */
+  onJoined(member: Member): void
 }
 
 const MAX_BATCH_MESSAGES = 500
@@ -72,7 +72,7 @@ export function createSimulatedBus(options: SimulatedBusOptions): Bus {
     },
     async subscribe(group, topics) {
       const member = await perform('subscribe', group, () => broker.join(group, topics))
-      luck.onNoticed(() => member.leave())
+      luck.onJoined(member)
       const subscription = createSubscription(member, {
         group,
         isAway: () => broker.isAway(),

@@ -16,11 +16,20 @@ import type { Gate, Steps } from './steps.ts'
  * locks or writes something. So the statements of a transaction that only read run on their own, and
  * others come between them; from the first that locks or writes on, the transaction has the one
  * connection to itself until its end. Whoever decides on something that it did not lock is found out.
+ *
+ * A process that is frozen in a transaction keeps its locks. For a freeze shorter than the server lets a
+ * transaction idle, that is the connection: everyone waits, other services too, which on real servers they
+ * would not. In a longer one nothing that it wrote can ever be committed. So its transaction is rolled back at
+ * once, and only its locks stay until the server would end its session: other processes of its service get no
+ * lock, on any row, until then, or time out; reads and other services go on. When the process runs on, its next
+ * statement, or its commit, fails as on a connection that broke.
  */
 export interface SimulatedDatabases {
   of(life: Life): Database
   /** Rolls back what the life has begun. */
   abandon(life: Life): Promise<void>
+  /** Call when a process was frozen for this many milliseconds; its transaction may lose its session. */
+  freeze(life: Life, durationMs: number): Promise<void>
   /** Past faults and time, for whoever looks at the books from outside. */
   readonly direct: Queryable
   /** Until this time statements of these services fail: their database is away. */
@@ -63,6 +72,13 @@ export function createDatabases(options: DatabasesOptions): SimulatedDatabases {
     async abandon(life) {
       const owner = connection.heldBy()
       if (owner?.life === life) await connection.rollback(owner)
+      connection.unlock(life)
+    },
+    async freeze(life, durationMs) {
+      const owner = connection.heldBy()
+      if (owner?.life !== life || durationMs < IDLE_IN_TRANSACTION_MS) return
+      await connection.breakOff(owner)
+      scheduler.after(IDLE_IN_TRANSACTION_MS, () => connection.unlock(life))
     },
     away: { untilMs: 0, services: new Set() },
     losing: { untilMs: 0, services: new Set() },
@@ -81,20 +97,20 @@ export function createDatabases(options: DatabasesOptions): SimulatedDatabases {
           step,
           () => run(text, params),
           faultOf,
-          connection.gateFor(),
+          connection.gateFor(life, text),
         )) as Row[]
       }
 
       async function transaction<T>(work: (tx: Queryable) => Promise<T>): Promise<T> {
         const owner = { life }
-        const gate = connection.gateFor(owner)
         let hasBegun = false
         let isOver = false
         /** What is begun together runs in that order, and fails with what failed before it. */
         let last: Promise<unknown> = Promise.resolve()
         const begin = async (text: string) => {
           assertThere(life)
-          if (hasBegun || isPlainRead(text)) return
+          if (hasBegun) return connection.assertHeldBy(owner)
+          if (isPlainRead(text)) return
           hasBegun = true
           await connection.begin(owner)
         }
@@ -106,6 +122,7 @@ export function createDatabases(options: DatabasesOptions): SimulatedDatabases {
               return run(text, params)
             }
             const step = { kind: 'statement', label: labelOf(text) } as const
+            const gate = connection.gateFor(life, text, owner)
             const rows = last.then(() => steps.perform(life, step, work, faultOf, gate))
             last = rows
             return (await rows) as Row[]
@@ -166,39 +183,72 @@ interface Owner {
   readonly life: Life
 }
 
+/** How long the server lets a transaction idle, and a statement wait for a lock. */
+const IDLE_IN_TRANSACTION_MS = 10_000
+const LOCK_TIMEOUT_MS = 5_000
+
 /** The connection, which a transaction has to itself from its begin to its commit or rollback. */
 function createConnection(session: Session) {
   let holder: Owner | undefined
+  /** Processes that are frozen in a transaction of which only the locks are left. */
+  const locking = new Set<Life>()
   let waiting: (() => unknown)[] = []
 
   function open(): void {
-    holder = undefined
     const attempts = waiting
     waiting = []
     for (const attempt of attempts) attempt()
   }
 
+  function release(): void {
+    holder = undefined
+    open()
+  }
+
+  const isLocked = ({ service }: Life) => [...locking].some((life) => life.service === service)
+
+  function assertHeldBy(owner: Owner): void {
+    if (holder !== owner) throw new DatabaseError('the connection broke', 'unavailable')
+  }
+
   return {
     /** Open to one statement at a time, and during a transaction to its own. */
-    gateFor: (owner?: Owner): Gate => ({
-      isOpen: () => holder === undefined || holder === owner,
-      wait: (attempt) => waiting.push(attempt),
-    }),
+    gateFor(life: Life, text: string, owner?: Owner): Gate {
+      const isRead = isPlainRead(text)
+      return {
+        isOpen: () =>
+          (holder === undefined || holder === owner) &&
+          (isRead || locking.size === 0 || !isLocked(life)),
+        wait: (attempt) => waiting.push(attempt),
+        limitMs: isRead ? Number.POSITIVE_INFINITY : LOCK_TIMEOUT_MS,
+        timeout: () =>
+          new DatabaseError('canceling statement due to lock timeout', 'conflict', '55P03'),
+      }
+    },
     heldBy: () => holder,
+    assertHeldBy,
     async begin(owner: Owner): Promise<void> {
       holder = owner
       await session.script('begin')
     },
     async commit(owner: Owner): Promise<void> {
-      if (holder !== owner) throw new DatabaseError('the connection broke', 'unavailable')
+      assertHeldBy(owner)
       const tag = await session.script('commit')
-      open()
+      release()
       if (tag !== 'COMMIT') throw rolledBack()
     },
     async rollback(owner: Owner): Promise<void> {
       if (holder !== owner) return
       await session.script('rollback')
-      open()
+      release()
+    },
+    /** Rolls back, and keeps what the transaction locked from other processes of its service. */
+    async breakOff(owner: Owner): Promise<void> {
+      locking.add(owner.life)
+      await this.rollback(owner)
+    },
+    unlock(life: Life): void {
+      if (locking.delete(life)) open()
     },
   }
 }

@@ -5,10 +5,13 @@ import type { Mishap, Step, StepKind } from './mishaps.ts'
 import type { Scheduler } from './scheduler.ts'
 import type { Story } from './story.ts'
 
-/** Lets only one at a time through; the others wait until it opens. */
+/** Lets only one at a time through; the others wait until it opens, or for so long at most. */
 export interface Gate {
   isOpen(): boolean
   wait(attempt: () => unknown): void
+  readonly limitMs: number
+  /** The error of a step that has waited for too long. */
+  timeout(): Error
 }
 
 export interface Steps {
@@ -34,10 +37,11 @@ export interface StepsOptions {
   readonly isSlow: (kind: StepKind) => boolean
   /** Ends a life and what depends on it. */
   readonly crash: (life: Life) => Promise<void> | void
+  readonly freeze: (life: Life, durationMs: number) => Promise<void>
 }
 
 export function createSteps(options: StepsOptions): Steps {
-  const { scheduler, faults, chances, story, crash } = options
+  const { scheduler, faults, chances, story, crash, freeze } = options
   return {
     perform(life, step, work, fault, gate) {
       if (!life.alive) return never()
@@ -48,8 +52,20 @@ export function createSteps(options: StepsOptions): Steps {
           if (afterMs === 0) settle()
           else laterIn(life, scheduler, afterMs, settle)
         }
+        let limit: (() => void) | undefined
+        let isLate = false
+        const giveUp = (error: Error) => {
+          isLate = true
+          reject(error)
+        }
         async function attempt(): Promise<void> {
-          if (gate && !gate.isOpen()) return gate.wait(() => soon(attempt))
+          if (isLate) return
+          if (gate && !gate.isOpen()) {
+            if (Number.isFinite(gate.limitMs))
+              limit ??= laterIn(life, scheduler, gate.limitMs, () => giveUp(gate.timeout()))
+            return gate.wait(() => soon(attempt))
+          }
+          limit?.()
           const mishap = faults.mishapAt(life, step)
           story.step(life, step, mishap)
           if (mishap === 'crash before') return crash(life)
@@ -59,6 +75,10 @@ export function createSteps(options: StepsOptions): Steps {
           try {
             const result = await work()
             if (mishap === 'crash after') return await crash(life)
+            if (mishap === 'freezes') {
+              await freeze(life, luck.next() ** 2 * LONGEST_FREEZE_MS)
+              return void soon(() => resolve(result))
+            }
             answer(() => (mishap === 'unanswered' ? reject(fault(mishap)) : resolve(result)))
           } catch (error) {
             answer(() => reject(error))
@@ -96,6 +116,9 @@ const TYPICAL_MS: Readonly<Record<StepKind, number>> = {
   call: 1,
   letter: 5,
 }
+
+/** Three times as long as a server lets a transaction idle. */
+const LONGEST_FREEZE_MS = 30_000
 
 /** A slow step takes up to so long: enough for everything else to come between it and the last. */
 const SLOW_MS = 400

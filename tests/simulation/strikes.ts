@@ -1,7 +1,8 @@
 import type { Broker, LostMessage } from './broker.ts'
 import type { Chance } from './chance.ts'
+import { drawOffsetMs } from './clocks.ts'
 import { drawForeign, type ForeignMessage } from './foreign-messages.ts'
-import { SERVICES } from './lives.ts'
+import { type Life, SERVICES } from './lives.ts'
 import type { Planned } from './plan.ts'
 import type { Processes } from './processes.ts'
 import type { PlannedKind } from './profiles.ts'
@@ -16,6 +17,7 @@ export interface StrikeOptions {
   readonly broker: Broker
   readonly databases: SimulatedDatabases
   readonly processes: Processes
+  readonly freeze: (life: Life, durationMs: number) => Promise<void>
   readonly onLost: (messages: readonly LostMessage[]) => void
   /** What programs that are not ours will send with the next message of the topic. */
   readonly coming: ForeignMessage[]
@@ -34,9 +36,20 @@ export async function strike(at: StrikeOptions, planned: Planned): Promise<void>
       if (slot.life) await processes.crash(slot.life, durationMs)
       return
     case 'freeze':
-      story.tell(slot.service, slot.service, `${slot.name} freezes ${lasts}`)
-      if (slot.life) slot.life.frozenUntilMs = untilMs
+      if (slot.life) await at.freeze(slot.life, durationMs)
       return
+    case 'hang':
+      // Where no other process does its work, nobody could wait for so long.
+      if (slot.life && processes.hasTwin(slot.life)) {
+        await at.freeze(slot.life, Number.POSITIVE_INFINITY)
+      }
+      return
+    case 'clock jump': {
+      const byMs = drawOffsetMs(at.chance)
+      story.tell(slot.service, slot.service, `the clock of ${slot.name} jumps by ${byMs} ms`)
+      slot.clock.jump(byMs)
+      return
+    }
     case 'service away':
       story.tell(service, service, `${service} is away ${lasts}`)
       await processes.keepAway(service, untilMs)
@@ -62,7 +75,7 @@ export async function strike(at: StrikeOptions, planned: Planned): Promise<void>
 
 type BrokerKind = Exclude<
   PlannedKind,
-  'crash' | 'freeze' | 'service away' | 'database away' | 'rivals'
+  'crash' | 'freeze' | 'hang' | 'clock jump' | 'service away' | 'database away' | 'rivals'
 >
 
 function strikeBroker(at: StrikeOptions, planned: Planned & { kind: BrokerKind }): void {

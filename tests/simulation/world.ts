@@ -1,14 +1,16 @@
 import type { InteractionStyle } from '../../contracts/style.ts'
-import type { Bus, BusMessage, OutgoingMessage } from '../../messaging/bus.ts'
+import type { BusMessage, OutgoingMessage } from '../../messaging/bus.ts'
 import type { Deliver } from '../../messaging/relay-calls.ts'
 import type { ServiceParts } from '../../messaging/service.ts'
 import { TOPICS } from '../../messaging/topics.ts'
-import { type Broker, createBroker, type LostMessage, type Share } from './broker.ts'
+import { createBroker, type LostMessage } from './broker.ts'
+import { connectToBroker } from './broker-connections.ts'
 import { type Chances, createChances } from './chance.ts'
 import { type Deployment, drawDeployment, type Settings } from './deployment.ts'
 import type { Store } from './empty-store.ts'
 import { createFaults, type Faults } from './faults.ts'
 import { type ForeignMessage, sendForeign } from './foreign-messages.ts'
+import { createFreezer } from './freezes.ts'
 import { createLife, type Life, SERVICES, type ServiceName } from './lives.ts'
 import { createMailbox, type Mailbox } from './mailbox.ts'
 import type { StepKind } from './mishaps.ts'
@@ -18,9 +20,8 @@ import type { Planned } from './plan.ts'
 import { type Processes, startProcesses } from './processes.ts'
 import type { Profile } from './profiles.ts'
 import { createScheduler, type Scheduler } from './scheduler.ts'
-import { createSimulatedBus } from './simulated-bus.ts'
 import { createDatabases, type SimulatedDatabases } from './simulated-database.ts'
-import { createSteps, type Steps } from './steps.ts'
+import { createSteps } from './steps.ts'
 import { createStory, type Story } from './story.ts'
 import { strike } from './strikes.ts'
 
@@ -50,8 +51,10 @@ export interface World {
   strike(planned: Planned): Promise<void>
   /** Puts messages into the log that are no service's. */
   publish(messages: readonly OutgoingMessage[]): void
-  /** Ends all faults: whatever is away comes back. */
+  /** Ends all faults: whatever is away comes back. What is frozen and has a running twin stays so. */
   heal(): void
+  /** Lets all processes run on that are frozen; returns whether there were any. */
+  thaw(): boolean
 }
 
 /** Changes what a service is made of: how a bug is planted that the product does not have. */
@@ -93,7 +96,15 @@ export function createWorld(options: WorldOptions): World {
   const faults = createFaults({ chances, profile, ...(without && { without }) })
   const crash = (life: Life) => processes.crash(life)
   const isSlow = (kind: StepKind) => IS_OF_BROKER.has(kind) && broker.isSlow()
-  const steps = createSteps({ scheduler, faults, chances, story, crash, isSlow })
+  const freezer = createFreezer({
+    ...{ scheduler, story },
+    onFreeze(life, durationMs) {
+      messages.freeze(life)
+      return databases.freeze(life, durationMs)
+    },
+  })
+  const { freeze } = freezer
+  const steps = createSteps({ scheduler, faults, chances, story, crash, freeze, isSlow })
   const databases = createDatabases({
     ...{ session: store.session, scheduler, steps },
     losesSignal: (channel) => faults.happens('signal lost', channel),
@@ -128,7 +139,7 @@ export function createWorld(options: WorldOptions): World {
   })
 
   const processes: Processes = startProcesses({
-    ...{ scheduler, chances, story, deployment, maxSkewMs: profile.maxSkewMs },
+    ...{ scheduler, chances, story, deployment, clocks: profile.clocks },
     partsOf(life) {
       const parts: ServiceParts = {
         ...inertParts,
@@ -149,7 +160,10 @@ export function createWorld(options: WorldOptions): World {
   })
 
   const onLost = (gone: readonly LostMessage[]) => lost.push(...gone)
-  const at = { scheduler, chance: shape, story, broker, databases, processes, onLost, coming }
+  const at = {
+    ...{ scheduler, chance: shape, story, broker, databases, processes },
+    ...{ freeze, onLost, coming },
+  }
   return {
     ...{ scheduler, chances, faults, databases, story, mailbox, settings, lost, foreign },
     balanceStream: () => [
@@ -167,82 +181,8 @@ export function createWorld(options: WorldOptions): World {
       broker.wake()
       databases.away = { untilMs: 0, services: new Set() }
       databases.losing = databases.away
+      freezer.thaw((life) => !processes.hasTwin(life))
     },
+    thaw: () => freezer.thaw(() => true),
   }
 }
-
-interface BrokerOptions extends Pick<World, 'scheduler' | 'chances' | 'faults' | 'story'> {
-  readonly steps: Steps
-  readonly broker: Broker
-  /** Called when a message is in the log. */
-  readonly onSent: (key: string, topic: string) => void
-}
-
-/** After so long without a sign of life a member of a group is taken for dead. */
-const SLOWEST_NOTICE_MS = 2_500
-const LONGEST_DELAY_MS = 4_000
-
-/** The connections of lives to the broker, and what goes wrong on the way. */
-function connectToBroker(options: BrokerOptions) {
-  const { scheduler, chances, faults, story, steps, broker } = options
-  let copiesOnTheWay = 0
-
-  function copyLater(message: OutgoingMessage, delayMs: number): void {
-    copiesOnTheWay += 1
-    scheduler.after(delayMs, () => {
-      copiesOnTheWay -= 1
-      story.tell('broker', 'broker', `once more: ${tellMessage(message)}`)
-      broker.append([message])
-    })
-  }
-
-  function busOf(life: Life): Bus {
-    const chance = chances(`luck of ${life.name}`)
-    const service = life.service as ServiceName
-    return createSimulatedBus({
-      ...{ life, broker, steps },
-      luck: {
-        messagesOf(share: Share) {
-          if (scheduler.now() < share.heldUntilMs) return 0
-          if (!faults.happens('message delayed', `${life.name} ${share.topic}/${share.partition}`))
-            return chance.happens(0.6) ? share.lag() : 1 + chance.integer(share.lag())
-          const delayMs = chance.next() * LONGEST_DELAY_MS
-          share.heldUntilMs = scheduler.now() + delayMs
-          scheduler.after(delayMs + 0.001, broker.wake)
-          return 0
-        },
-        writtenOf: (messages) =>
-          faults.happens('send in part', life.name) ? chance.integer(messages.length) : undefined,
-        onNoticed: (leave) =>
-          life.onEnd(() => scheduler.after(chance.next() ** 2 * SLOWEST_NOTICE_MS, leave)),
-      },
-      onSent(messages) {
-        for (const message of messages) {
-          story.tell(service, 'broker', tellMessage(message))
-          options.onSent(message.key, message.topic)
-          const isDoubled = faults.happens('message doubled', message.topic)
-          if (isDoubled) copyLater(message, chance.next() * LONGEST_DELAY_MS)
-        }
-      },
-      onTaken(batches) {
-        for (const message of batches.flatMap((batch) => batch.messages)) {
-          story.tell('broker', service, tellMessage(message))
-        }
-      },
-    })
-  }
-
-  return { busOf, areDelivered: () => copiesOnTheWay === 0 }
-}
-
-function tellMessage({ topic, value }: Pick<BusMessage, 'topic' | 'value'>): string {
-  const text = new TextDecoder().decode(value ?? undefined)
-  if (!text.startsWith('{')) return `${topic}: ${text}`
-  const body = JSON.parse(text)
-  const { event, orderId, accountId, balance } = body as Record<string, unknown>
-  if (balance !== undefined) return `${topic}: ${balance} on ${short(accountId)}`
-  return `${topic}: ${event} ${short(orderId ?? accountId)}`
-}
-
-/** The end of an id, which differs from others. */
-const short = (id: unknown) => String(id).slice(-6)

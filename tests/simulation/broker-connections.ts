@@ -1,0 +1,105 @@
+import type { Bus, BusMessage, OutgoingMessage } from '../../messaging/bus.ts'
+import type { Broker, Member, Share } from './broker.ts'
+import type { Chance, Chances } from './chance.ts'
+import type { Faults } from './faults.ts'
+import { type Life, laterIn, type ServiceName } from './lives.ts'
+import type { Scheduler } from './scheduler.ts'
+import { createSimulatedBus } from './simulated-bus.ts'
+import type { Steps } from './steps.ts'
+import type { Story } from './story.ts'
+
+export interface BrokerOptions {
+  readonly scheduler: Scheduler
+  readonly chances: Chances
+  readonly faults: Faults
+  readonly story: Story
+  readonly steps: Steps
+  readonly broker: Broker
+  /** Called when a message is in the log. */
+  readonly onSent: (key: string, topic: string) => void
+}
+
+/** After so long without a sign of life a member of a group is taken for dead. */
+const SLOWEST_NOTICE_MS = 2_500
+const LONGEST_DELAY_MS = 4_000
+
+/** The connections of lives to the broker, and what goes wrong on the way. */
+export function connectToBroker(options: BrokerOptions) {
+  const { scheduler, chances, faults, story, steps, broker } = options
+  let copiesOnTheWay = 0
+  const members = new Map<Life, readonly Member[]>()
+  const noticeMs = (chance: Chance) => chance.next() ** 2 * SLOWEST_NOTICE_MS
+
+  function copyLater(message: OutgoingMessage, delayMs: number): void {
+    copiesOnTheWay += 1
+    scheduler.after(delayMs, () => {
+      copiesOnTheWay -= 1
+      story.tell('broker', 'broker', `once more: ${tellMessage(message)}`)
+      broker.append([message])
+    })
+  }
+
+  function busOf(life: Life): Bus {
+    const chance = chances(`luck of ${life.name}`)
+    const service = life.service as ServiceName
+    return createSimulatedBus({
+      ...{ life, broker, steps },
+      luck: {
+        messagesOf(share: Share) {
+          if (scheduler.now() < share.heldUntilMs) return 0
+          if (!faults.happens('message delayed', `${life.name} ${share.topic}/${share.partition}`))
+            return chance.happens(0.6) ? share.lag() : 1 + chance.integer(share.lag())
+          const delayMs = chance.next() * LONGEST_DELAY_MS
+          share.heldUntilMs = scheduler.now() + delayMs
+          scheduler.after(delayMs + 0.001, broker.wake)
+          return 0
+        },
+        writtenOf: (messages) =>
+          faults.happens('send in part', life.name) ? chance.integer(messages.length) : undefined,
+        onJoined(member) {
+          members.set(life, [...(members.get(life) ?? []), member])
+          life.onEnd(() => scheduler.after(noticeMs(chance), () => member.leave()))
+        },
+      },
+      onSent(messages) {
+        for (const message of messages) {
+          story.tell(service, 'broker', tellMessage(message))
+          options.onSent(message.key, message.topic)
+          const isDoubled = faults.happens('message doubled', message.topic)
+          if (isDoubled) copyLater(message, chance.next() * LONGEST_DELAY_MS)
+        }
+      },
+      onTaken(batches) {
+        for (const message of batches.flatMap((batch) => batch.messages)) {
+          story.tell('broker', service, tellMessage(message))
+        }
+      },
+    })
+  }
+
+  /** A group misses a member that is frozen for long, and takes it back when it runs on. */
+  function freeze(life: Life): void {
+    const chance = chances(`luck of ${life.name}`)
+    for (const member of members.get(life) ?? []) {
+      const callOff = scheduler.after(noticeMs(chance), () => member.expel())
+      life.onThaw(() => {
+        callOff()
+        laterIn(life, scheduler, noticeMs(chance), () => member.rejoin())
+      })
+    }
+  }
+
+  return { busOf, freeze, areDelivered: () => copiesOnTheWay === 0 }
+}
+
+function tellMessage({ topic, value }: Pick<BusMessage, 'topic' | 'value'>): string {
+  const text = new TextDecoder().decode(value ?? undefined)
+  if (!text.startsWith('{')) return `${topic}: ${text}`
+  const body = JSON.parse(text)
+  const { event, orderId, accountId, balance } = body as Record<string, unknown>
+  if (balance !== undefined) return `${topic}: ${balance} on ${short(accountId)}`
+  return `${topic}: ${event} ${short(orderId ?? accountId)}`
+}
+
+/** The end of an id, which differs from others. */
+const short = (id: unknown) => String(id).slice(-6)
