@@ -76,7 +76,7 @@ export class DatabaseError extends Error {
  */
 export function kindOf(sqlState: string | undefined): DatabaseErrorKind {
   if (sqlState === undefined) return 'unavailable'
-  if (['23505', '40001', '40P01', '55P03'].includes(sqlState)) return 'conflict'
+  if (['23505', '40001', '40P01', LOCK_NOT_AVAILABLE].includes(sqlState)) return 'conflict'
   return /^(22|23|54)/.test(sqlState) ? 'invalid' : 'unavailable'
 }
 
@@ -90,22 +90,30 @@ export function failedWithIt(message: string, cause?: unknown): DatabaseError {
 /** Instead of a commit, the server has rolled back. */
 export const rolledBack = () => failedWithIt('a failed statement rolled it all back')
 
-/** A transaction that is tried again, at once and a few times, when another one won a conflict. */
+/**
+ * A transaction that is retried, at once and a few times, when another one won a conflict. Waiting for a
+ * lock takes as long as `lock_timeout` each time, so that is retried only until whatever holds the lock,
+ * perhaps frozen in its transaction, has been ended by the server.
+ */
 export async function transact<T>(
   database: Database,
   work: (tx: Queryable) => Promise<T>,
 ): Promise<T> {
+  let lockWaits = 0
   for (let attempt = 1; ; attempt += 1) {
     try {
       return await database.transaction(work)
     } catch (error) {
       const lost = error instanceof DatabaseError && error.kind === 'conflict'
-      if (!lost || attempt === MAX_CONFLICTS) throw error
+      if (lost && error.sqlState === LOCK_NOT_AVAILABLE) lockWaits += 1
+      if (!lost || attempt === MAX_CONFLICTS || lockWaits === MAX_LOCK_WAITS) throw error
     }
   }
 }
 
 const MAX_CONFLICTS = 8
+const LOCK_NOT_AVAILABLE = '55P03'
+const MAX_LOCK_WAITS = 4
 
 /** Rejects when the database cannot answer now. */
 export async function ping(database: Queryable): Promise<void> {

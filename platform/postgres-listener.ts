@@ -14,6 +14,9 @@ export interface ListenerOptions {
   readonly onError: (error: Error) => void
 }
 
+/** A connection whose other end is gone without a word is noticed, though nothing is sent on it. */
+export const KEEP_ALIVE = { keepAlive: true, keepAliveInitialDelayMillis: 10_000 }
+
 const RECONNECT_BASE_MS = 200
 const RECONNECT_MAX_MS = 5_000
 const LEAVE_LIMIT_MS = 1_000
@@ -33,19 +36,11 @@ export function createListener(options: ListenerOptions): Listener {
   }
 
   async function connect(): Promise<void> {
-    const next = new Client({
-      connectionString: options.url,
-      connectionTimeoutMillis: options.connectTimeoutMs,
-      keepAlive: true,
-      application_name: 'trifold-listener',
-    })
-    client = next
-    next.on('notification', ({ channel }) => {
-      for (const callback of callbacks.get(channel) ?? []) callback()
-    })
-    next.on('error', (error) => lost(next, error))
-    next.on('end', () => lost(next, new Error('the connection ended')))
+    let next: Client | undefined
     try {
+      // Throws where the driver cannot read what the URL names, such as a certificate.
+      next = createClient()
+      client = next
       await next.connect()
       // What is asked for meanwhile comes to the end of the map.
       for (const channel of callbacks.keys()) await next.query(`listen ${quoted(channel)}`)
@@ -58,15 +53,33 @@ export function createListener(options: ListenerOptions): Listener {
     }
   }
 
-  function lost(broken: Client, error: Error): void {
+  function createClient(): Client {
+    const next = new Client({
+      connectionString: options.url,
+      connectionTimeoutMillis: options.connectTimeoutMs,
+      ...KEEP_ALIVE,
+      application_name: 'trifold-listener',
+    })
+    next.on('notification', ({ channel }) => {
+      for (const callback of callbacks.get(channel) ?? []) callback()
+    })
+    next.on('error', (error) => lost(next, error))
+    next.on('end', () => lost(next, new Error('the connection ended')))
+    return next
+  }
+
+  function lost(broken: Client | undefined, error: Error): void {
     if (closed || client !== broken) return
     client = undefined
     ready = undefined
     options.onError(error)
-    broken.end().catch(() => undefined)
+    broken?.end().catch(() => undefined)
     const waitMs = backoffMs(failures, RECONNECT_BASE_MS, RECONNECT_MAX_MS, Math.random())
     failures += 1
-    retry = setTimeout(() => void connect(), waitMs)
+    retry = setTimeout(() => {
+      retry = undefined
+      void connect()
+    }, waitMs)
   }
 
   return {

@@ -125,21 +125,22 @@ const silent = () => new DatabaseError('PostgreSQL does not answer', 'unavailabl
 
 /** Whether a server is there that says anything at all; that it will not have us is an answer too. */
 async function probe(url: string): Promise<boolean> {
-  const client = new Client({
-    connectionString: url,
-    connectionTimeoutMillis: PROBE_LIMIT_MS,
-    query_timeout: PROBE_LIMIT_MS,
-    application_name: 'trifold-probe',
-  })
-  client.on('error', () => undefined)
+  let client: Client | undefined
   try {
+    client = new Client({
+      connectionString: url,
+      connectionTimeoutMillis: PROBE_LIMIT_MS,
+      query_timeout: PROBE_LIMIT_MS,
+      application_name: 'trifold-probe',
+    })
+    client.on('error', () => undefined)
     await client.connect()
     await client.query('select 1')
     return true
   } catch (error) {
     return error instanceof ServerError || isRefusal(error)
   } finally {
-    client.end().catch(() => undefined)
+    client?.end().catch(() => undefined)
   }
 }
 

@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import { type AddressInfo, createServer } from 'node:net'
 import { describe, type TestContext, test } from 'node:test'
 import { describeDatabase } from './database.conformance.ts'
-import type { Queryable } from './database.ts'
+import { type Queryable, transact } from './database.ts'
 import { openPostgres, type PostgresOptions } from './postgres.ts'
 import { createTelemetry } from './telemetry.ts'
 
@@ -84,6 +84,33 @@ describe(`${name}, when connections break`, { skip: !url }, () => {
     assert.equal(await pidOf(database), before)
   })
 
+  test('a session that idles in a transaction is ended, and its locks with it', async (t) => {
+    const database = await open(t, { maxConnections: 1 })
+    const other = await open(t)
+    await database.script('drop table if exists public.locked')
+    await database.script('create table public.locked (id integer primary key)')
+    await database.query('insert into public.locked values (1)')
+    const lock = (tx: Queryable) => tx.query('select id from public.locked for update')
+    const locked = Promise.withResolvers<void>()
+    const wake = Promise.withResolvers<void>()
+    const frozen = database.transaction(async (tx) => {
+      await lock(tx)
+      locked.resolve()
+      await wake.promise
+      await tx.query('delete from public.locked')
+    })
+    frozen.catch(() => undefined)
+    await locked.promise
+    const begun = performance.now()
+    await assert.rejects(other.transaction(lock), { kind: 'conflict', sqlState: '55P03' })
+    assert.deepEqual(await transact(other, lock), [{ id: 1 }])
+    assert.ok(performance.now() - begun < 15_000)
+    wake.resolve()
+    await assert.rejects(frozen, unavailable)
+    assert.deepEqual(await database.query('select id from public.locked'), [{ id: 1 }])
+    await database.script('drop table public.locked')
+  })
+
   test('a refused statement costs no connection', async (t) => {
     const database = await open(t, { maxConnections: 1 })
     const before = await pidOf(database)
@@ -135,5 +162,24 @@ describe('PostgreSQL that cannot be reached', () => {
     })
     t.after(() => database.close())
     await assert.rejects(database.query('select 1'), unavailable)
+  })
+})
+
+describe('a certificate that cannot be read', () => {
+  test('leaves the database unavailable, its listener too, and the process alive', async (t) => {
+    const errors: Error[] = []
+    const database = await openPostgres({
+      url: 'postgres://nobody@127.0.0.1:1/none?sslmode=verify-full&sslrootcert=/no/such/file',
+      onPoolError: (error) => errors.push(error),
+    })
+    t.after(() => database.close())
+    database.listen('anything', () => {})
+    const unavailable = { name: 'DatabaseError', kind: 'unavailable', message: /no such file/ }
+    await assert.rejects(database.query('select 1'), unavailable)
+    await assert.rejects(
+      database.transaction(async () => {}),
+      unavailable,
+    )
+    assert.match(errors[0]!.message, /no such file/)
   })
 })

@@ -8,7 +8,7 @@ import {
   rolledBack,
 } from './database.ts'
 import { createStatements, type Statements } from './postgres-batch.ts'
-import { createListener } from './postgres-listener.ts'
+import { createListener, KEEP_ALIVE } from './postgres-listener.ts'
 import { type Silence, watchSilence } from './postgres-silence.ts'
 import type { Telemetry } from './telemetry.ts'
 
@@ -100,7 +100,7 @@ function createPool(options: PostgresOptions): Pool {
     min: Math.min(KEPT_CONNECTIONS, options.maxConnections ?? KEPT_CONNECTIONS),
     connectionTimeoutMillis: options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS,
     statement_timeout: options.statementTimeoutMs ?? STATEMENT_TIMEOUT_MS,
-    keepAlive: true,
+    ...KEEP_ALIVE,
     application_name: 'trifold',
     options: Object.entries({ ...SETTINGS, ...(!options.readsWholeTables && BY_INDEX) })
       .map(([name, value]) => `-c ${name}=${value}`)
@@ -112,10 +112,26 @@ function createPool(options: PostgresOptions): Pool {
   return pool
 }
 
-const SETTINGS = { timezone: 'UTC', datestyle: 'ISO' }
+/**
+ * A process that is frozen in a transaction, or whose host is gone, would keep its locks for as long as
+ * the server believes in it. The limits end its session; what it had begun is rolled back, and its commit
+ * fails when it wakes. A lock is given up well before the longest statement, so that who waits for one can
+ * tell that from a server that is slow; it is a conflict, and tried again.
+ */
+const SETTINGS = {
+  timezone: 'UTC',
+  datestyle: 'ISO',
+  idle_in_transaction_session_timeout: '10s',
+  lock_timeout: '5s',
+  tcp_keepalives_idle: '10',
+  tcp_keepalives_interval: '5',
+  tcp_keepalives_count: '3',
+  tcp_user_timeout: '25000',
+}
 
 async function checkOut(pool: Pool, silence: Silence): Promise<PoolClient> {
-  const connected = pool.connect()
+  // The driver throws at once where it cannot read what the URL names, such as a certificate.
+  const connected = (async () => await pool.connect())()
   try {
     return await silence.watch(connected)
   } catch (cause) {
@@ -158,7 +174,8 @@ function createConnections(silence: Silence): (client: PoolClient) => Connection
         await silence.watch(answer)
       } catch (cause) {
         const error = statementError(cause as Error)
-        if (error.sqlState === undefined || /^(08|57P)/.test(error.sqlState)) isBroken = true
+        if (error.sqlState === undefined || /^(08|57P|25P0[345])/.test(error.sqlState))
+          isBroken = true
         if (isStale(error)) generation += 1
         throw error
       }
