@@ -1,6 +1,6 @@
 import { Fault } from '../contracts/problems.ts'
 import type { TraceContext } from '../contracts/trace-context.ts'
-import { coalesce } from '../platform/coalesce.ts'
+import { type Caller, coalesce } from '../platform/coalesce.ts'
 import { type Database, ping, type Queryable, transact } from '../platform/database.ts'
 import type { HttpClient } from '../platform/http-client.ts'
 import {
@@ -99,7 +99,7 @@ export function inBatches<Item, Result>(
   spans: { readonly schema: string; readonly traceOf: (item: Item) => TraceContext },
   run: (tx: Queryable, items: readonly Item[]) => Promise<readonly Result[]>,
   afterCommit: (results: readonly Result[], committed: Queryable) => void,
-): (item: Item) => Promise<Result> {
+): (item: Item, caller?: Caller) => Promise<Result> {
   const { database, telemetry, tracer = noTracing } = parts
   const commit = (items: readonly Item[]) =>
     transact(database, async (tx) => ({ results: await run(tx, items), tx }))

@@ -36,7 +36,7 @@ describe('concurrent requests', () => {
   test('that come together share one batch, in their order, and each gets its own result', async () => {
     const { double, batches, openAll } = doubling()
     openAll()
-    assert.deepEqual(await Promise.all([3, 1, 2].map(double)), [6, 2, 4])
+    assert.deepEqual(await Promise.all([3, 1, 2].map((item) => double(item))), [6, 2, 4])
     assert.deepEqual(batches, [[3, 1, 2]])
   })
 
@@ -44,7 +44,7 @@ describe('concurrent requests', () => {
     const { double, batches, openAll } = doubling()
     const first = double(1)
     await turn()
-    const later = [2, 3, 4].map(double)
+    const later = [2, 3, 4].map((item) => double(item))
     await turn()
     assert.deepEqual(batches, [[1]])
     openAll()
@@ -67,7 +67,7 @@ describe('concurrent requests', () => {
   test('fill batches of at most the largest size', async () => {
     const { double, batches, openAll } = doubling({ maxBatch: 2 })
     openAll()
-    await Promise.all([1, 2, 3, 4, 5].map(double))
+    await Promise.all([1, 2, 3, 4, 5].map((item) => double(item)))
     assert.deepEqual(batches, [[1, 2], [3, 4], [5]])
   })
 
@@ -75,7 +75,7 @@ describe('concurrent requests', () => {
     const { double, openAll } = doubling({ maxQueue: 2 })
     const first = double(1)
     await turn()
-    const waiting = [2, 3].map(double)
+    const waiting = [2, 3].map((item) => double(item))
     await assert.rejects(double(4), /too many/)
     openAll()
     assert.deepEqual(await Promise.all([first, ...waiting]), [2, 4, 6])
@@ -87,7 +87,7 @@ describe('a batch that fails', () => {
   test('is split until the bad ones fail alone', async () => {
     const { double, batches, openAll } = doubling({}, [3, 6])
     openAll()
-    const results = await Promise.allSettled([1, 2, 3, 4, 5, 6, 7].map(double))
+    const results = await Promise.allSettled([1, 2, 3, 4, 5, 6, 7].map((item) => double(item)))
     const told = results.map((result) =>
       result.status === 'fulfilled' ? result.value : (result.reason as Error).message,
     )
@@ -104,7 +104,7 @@ describe('a batch that fails', () => {
         throw new DatabaseError('the server is away', 'unavailable')
       },
     })
-    const results = await Promise.allSettled([1, 2, 3, 4].map(run))
+    const results = await Promise.allSettled([1, 2, 3, 4].map((item) => run(item)))
     assert.ok(results.every(({ status }) => status === 'rejected'))
     assert.deepEqual(batches, [4])
   })

@@ -16,27 +16,46 @@ export interface CoalesceOptions<Item, Result> {
   readonly overflow: () => Error
 }
 
+/** The request behind an item. */
+export interface Caller {
+  /** Whether it is too late to begin: the item is then rejected with `overflow()` instead of run. */
+  isExpired(): boolean
+}
+
 interface Waiting<Item, Result> {
   readonly item: Item
+  readonly caller: Caller | undefined
   readonly resolve: (result: Result) => void
   readonly reject: (error: unknown) => void
 }
 
 export function coalesce<Item, Result>(
   options: CoalesceOptions<Item, Result>,
-): (item: Item) => Promise<Result> {
+): (item: Item, caller?: Caller) => Promise<Result> {
   const queue: Waiting<Item, Result>[] = []
   let running = 0
 
   async function lane(): Promise<void> {
     running += 1
     await options.gather?.()
-    while (queue.length > 0) await settle(queue.splice(0, options.maxBatch))
+    while (queue.length > 0) await settle(nextBatch())
     running -= 1
+  }
+
+  function nextBatch(): Waiting<Item, Result>[] {
+    const batch: Waiting<Item, Result>[] = []
+    while (queue.length > 0 && batch.length < options.maxBatch) {
+      for (const waiting of queue.splice(0, options.maxBatch - batch.length)) {
+        if (waiting.caller?.isExpired()) waiting.reject(options.overflow())
+        else batch.push(waiting)
+      }
+    }
+    return batch
   }
 
   /** A batch that fails is split until what fails stands alone, so that it fails alone. */
   async function settle(batch: readonly Waiting<Item, Result>[]): Promise<void> {
+    if (batch.length === 0) return
     try {
       const results = await options.run(batch.map(({ item }) => item))
       for (const [index, { resolve }] of batch.entries()) resolve(results[index]!)
@@ -51,10 +70,10 @@ export function coalesce<Item, Result>(
     }
   }
 
-  return (item) =>
+  return (item, caller) =>
     new Promise((resolve, reject) => {
       if (queue.length >= options.maxQueue) return reject(options.overflow())
-      queue.push({ item, resolve, reject })
+      queue.push({ item, caller, resolve, reject })
       if (running < options.lanes) void lane()
     })
 }

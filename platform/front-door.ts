@@ -55,6 +55,7 @@ export async function openFrontDoor(options: FrontDoorOptions): Promise<FrontDoo
       if (!mounted) {
         return sendProblem(request, response, 'SERVICE_UNAVAILABLE', { detail: `${name} is off` })
       }
+      if (!mounted.app.admit(request, response)) return
       mounted.inFlight += 1
       owners.set(response, mounted)
       mounted.app.routing(request, response)

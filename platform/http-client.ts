@@ -24,6 +24,9 @@ export interface HttpAnswer {
  */
 export type HttpClient = (call: HttpCall, timeoutMs: number) => Promise<HttpAnswer>
 
+/** Milliseconds for which the caller will go on waiting for the answer; later work would be wasted. */
+export const TIMEOUT_HEADER = 'x-request-timeout-ms'
+
 const MAX_CONNECTIONS_PER_ORIGIN = 128
 const MAX_ANSWER_BYTES = 1_048_576
 
@@ -44,7 +47,10 @@ export function createHttpClient(): { call: HttpClient; close(): Promise<void> }
     const timer = setTimeout(() => late.abort(new Error(`no answer in ${timeoutMs} ms`)), timeoutMs)
     try {
       const { signal } = late
-      const answer = await request(url, { dispatcher: agent, method, headers, body, signal })
+      const answer = await request(url, {
+        ...{ dispatcher: agent, method, body, signal },
+        headers: { ...headers, [TIMEOUT_HEADER]: String(Math.ceil(timeoutMs)) },
+      })
       return { status: answer.statusCode, body: await answer.body.text() }
     } catch (error) {
       throw new HttpUnreachable(`${method} ${withoutQuery(url)}: ${sentence(error)}`, error)

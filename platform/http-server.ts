@@ -1,6 +1,7 @@
 import rateLimit from '@fastify/rate-limit'
 import { type FastifyBaseLogger, type FastifyRequest, fastify, LogController } from 'fastify'
 import { Fault } from '../contracts/problems.ts'
+import { addAdmission } from './admission.ts'
 import { prefixOf } from './config.ts'
 import { addDocs } from './http-docs.ts'
 import { addRequestHooks, requestId } from './http-hooks.ts'
@@ -71,6 +72,7 @@ export async function createHttpServer(options: HttpServerOptions): Promise<Http
   readJsonOnly(app)
   const isLimited = await limitRate(app, options.rateLimitPerMinute)
   addRequestHooks(app, options.telemetry, options.tracer ?? noTracing)
+  addAdmission(app, { ...options, basePath })
   const { faultOf } = addMethodChecks(app)
   app.setNotFoundHandler(isLimited ? { preHandler: app.rateLimit() } : {}, (request, reply) => {
     const { fault, allowed } = faultOf(request)

@@ -41,7 +41,12 @@ export async function startAllInOne(config: AllInOneConfig): Promise<Program> {
     throw error
   })
   const bus = await createEmbeddedBus({ database, runtime: systemRuntime, topics: TOPICS, log })
-  const http = createHttpClient()
+  // One pool each: calls to billing must not take the connections that billing's own calls wait for.
+  const clients = {
+    order: createHttpClient(),
+    billing: createHttpClient(),
+    notification: createHttpClient(),
+  }
   const tracers = await openTracers(config, log)
 
   // Each service has its own log, metrics and traces, as it would in a process of its own.
@@ -49,7 +54,7 @@ export async function startAllInOne(config: AllInOneConfig): Promise<Program> {
     measured({
       database,
       bus,
-      http: tracedCalls(http.call, tracers[name]),
+      http: tracedCalls(clients[name].call, tracers[name]),
       runtime: systemRuntime,
       log: createLog(config.LOG_LEVEL, name),
       telemetry: createTelemetry(name),
@@ -102,7 +107,7 @@ export async function startAllInOne(config: AllInOneConfig): Promise<Program> {
       // gateway, which therefore stays until the last of them is done.
       gateway.drain()
       for (const one of [lab.order, lab.billing, lab.notification]) await one.stop()
-      await http.close()
+      await Promise.all(Object.values(clients).map((client) => client.close()))
       await gateway.close()
       await bus.close()
       await database.close()

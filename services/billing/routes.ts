@@ -19,6 +19,7 @@ import { Fault } from '../../contracts/problems.ts'
 import { type InteractionStyle, requestedStyle } from '../../contracts/style.ts'
 import type { TraceContext } from '../../contracts/trace-context.ts'
 import { keyedRequest, type StoredAnswer, sendStored } from '../../messaging/idempotency.ts'
+import type { Caller } from '../../platform/coalesce.ts'
 import type { HttpServer } from '../../platform/http-server.ts'
 import type { Addressed } from './commands.ts'
 import type { StoredAccount, StoredPayment, StoredTransfer } from './store.ts'
@@ -29,7 +30,10 @@ export interface BillingRoutes {
   readonly defaultStyle: InteractionStyle
   readonly allowOverride: boolean
   /** Settles the command and, in `http`, lets its announcements be tried before the answer. */
-  readonly settle: (addressed: Addressed) => Promise<StoredAnswer>
+  readonly settle: (
+    addressed: Addressed,
+    caller: Caller & { remainingMs(): number },
+  ) => Promise<StoredAnswer>
   readonly findAccount: (id: string) => Promise<StoredAccount | undefined>
   readonly findPayment: (orderId: string) => Promise<StoredPayment | undefined>
   readonly entries: (accountId: string, page: Page) => Promise<StoredTransfer[]>
@@ -60,7 +64,7 @@ function accountRoutes(app: HttpServer, routes: BillingRoutes): void {
         accountId: newId(),
         style,
       } as const
-      return sendStored(reply, await routes.settle({ command, keyed }))
+      return sendStored(reply, await routes.settle({ command, keyed }, request))
     },
   )
 
@@ -85,7 +89,7 @@ function accountRoutes(app: HttpServer, routes: BillingRoutes): void {
       const type = style === 'events' ? 'requestDeposit' : 'deposit'
       const terms = { depositId: newId(), accountId, amountMinor }
       const command = { ...common(request), type, style, ...terms } as const
-      return sendStored(reply, await routes.settle({ command, keyed }))
+      return sendStored(reply, await routes.settle({ command, keyed }, request))
     },
   )
 }
@@ -115,7 +119,7 @@ function paymentRoutes(app: HttpServer, routes: BillingRoutes): void {
       const orderId = request.body.orderId ?? paymentId
       const terms = { paymentId, orderId, accountId, amountMinor }
       const command = { ...common(request), type: 'pay', style, ...terms } as const
-      return sendStored(reply, await routes.settle({ command, keyed }))
+      return sendStored(reply, await routes.settle({ command, keyed }, request))
     },
   )
 
@@ -139,7 +143,7 @@ function paymentRoutes(app: HttpServer, routes: BillingRoutes): void {
       const byOrder = key === `${orderId}/ORDER_CANCELED`
       const terms = { paymentId: newId(), orderId, accountId, byOrder }
       const command = { ...common(request), type: 'void', style, ...terms } as const
-      return sendStored(reply, await routes.settle({ command, keyed }))
+      return sendStored(reply, await routes.settle({ command, keyed }, request))
     },
   )
 }

@@ -13,7 +13,7 @@ import {
   type Service,
   type ServiceParts,
 } from '../../messaging/service.ts'
-import { coalesce } from '../../platform/coalesce.ts'
+import { type Caller, coalesce } from '../../platform/coalesce.ts'
 import { type Queryable, transact } from '../../platform/database.ts'
 import { migrate } from '../../platform/migrate.ts'
 import { inCommitSpans, noTracing } from '../../platform/tracing.ts'
@@ -94,11 +94,15 @@ export async function createBillingService(
     return calls.length > 0 ? relay.watch(calls) : undefined
   }
 
-  async function settle(addressed: Addressed): Promise<StoredAnswer> {
-    const { applied, watch } = await apply(addressed)
+  async function settle(
+    addressed: Addressed,
+    caller: Caller & { remainingMs(): number },
+  ): Promise<StoredAnswer> {
+    const { applied, watch } = await apply(addressed, caller)
     if (applied.kind === 'refused') throw applied.fault
     if (applied.kind === 'repeated') return applied.answer
-    await watch?.tried(Math.min(FIRST_TRY_MS, config.CALL_TIMEOUT_MS / 2))
+    const callerWaitsMs = Math.min(caller.remainingMs(), config.CALL_TIMEOUT_MS)
+    await watch?.tried(Math.max(0, Math.min(FIRST_TRY_MS, callerWaitsMs / 2)))
     const { outcome } = applied
     if (outcome.kind === 'refused') throw new Fault(outcome.code)
     return answerTo(addressed.command, outcome)

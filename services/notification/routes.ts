@@ -15,6 +15,7 @@ import { parseAmount } from '../../contracts/money.ts'
 import { Fault } from '../../contracts/problems.ts'
 import { requestedStyle } from '../../contracts/style.ts'
 import type { TraceContext } from '../../contracts/trace-context.ts'
+import type { Caller } from '../../platform/coalesce.ts'
 import type { HttpServer } from '../../platform/http-server.ts'
 import { type Notice, textOf } from './message.ts'
 import type { NewMessage, StoredMessage } from './store.ts'
@@ -22,7 +23,7 @@ import type { NewMessage, StoredMessage } from './store.ts'
 /** HTTP in: messages and contacts. */
 export interface NotificationRoutes {
   readonly newId: () => string
-  readonly write: (notice: Notice) => Promise<NewMessage>
+  readonly write: (notice: Notice, caller: Caller) => Promise<NewMessage>
   readonly find: (id: string) => Promise<StoredMessage | undefined>
   readonly list: (accountId: string | null, page: Page) => Promise<StoredMessage[]>
   readonly deleteAll: () => Promise<void>
@@ -53,7 +54,7 @@ function notifyingRoute(app: HttpServer, routes: NotificationRoutes): void {
       requestedStyle(request.headers['x-interaction-style'], anyStyle)
       const about = { eventId: key ?? `rest/${routes.newId()}`, ...request.trace }
       const notice = toNotice(request.body, about, reason)
-      const message = await routes.write(notice)
+      const message = await routes.write(notice, request)
       const same = message.accountId === notice.accountId && message.event === notice.event
       // A deleted message has no text left to compare with.
       if (!same || (message.text !== '' && message.text !== textOf(notice))) {

@@ -79,7 +79,7 @@ export async function createNotificationService(
   const app = await createServiceServer({ ...reader, outbox, relay }, SERVER)
   notificationRoutes(app, {
     newId: runtime.uuid,
-    write: async (notice) => (await write(notice)).message,
+    write: async (notice, caller) => (await write(notice, caller)).message,
     find: (id) => findMessage(database, id),
     list: (accountId, page) => listMessages(database, accountId, page),
     deleteAll: () => deleteMessages(database, runtime.now()),

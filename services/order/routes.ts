@@ -16,6 +16,7 @@ import { Fault } from '../../contracts/problems.ts'
 import { type InteractionStyle, requestedStyle } from '../../contracts/style.ts'
 import type { TraceContext } from '../../contracts/trace-context.ts'
 import { keyedRequest, type StoredAnswer, sendStored } from '../../messaging/idempotency.ts'
+import type { Caller } from '../../platform/coalesce.ts'
 import type { HttpServer } from '../../platform/http-server.ts'
 import type { Applied, Placed, Placement } from './commands.ts'
 import { outcomeAnswer } from './commands.ts'
@@ -30,13 +31,16 @@ export interface OrderRoutes {
   readonly allowOverride: boolean
   /** How long a request in `http` or `hybrid` waits for its outcome. */
   readonly outcomeTimeoutMs: number
-  readonly place: (placement: Placement) => Promise<Placed>
-  readonly apply: (command: {
-    orderId: string
-    profileId: string
-    command: OrderCommand
-    trace: TraceContext
-  }) => Promise<Applied>
+  readonly place: (placement: Placement, caller: Caller) => Promise<Placed>
+  readonly apply: (
+    command: {
+      orderId: string
+      profileId: string
+      command: OrderCommand
+      trace: TraceContext
+    },
+    caller: Caller,
+  ) => Promise<Applied>
   readonly find: (orderId: string) => Promise<StoredOrder | undefined>
   /** Whether it is known without a look that this owner's order is there, and PENDING. */
   readonly isPending: (orderId: string, profileId: string) => boolean
@@ -99,7 +103,8 @@ function placingRoute(app: HttpServer, routes: OrderRoutes): void {
         reason: null,
         idempotencyKey: keyed?.key ?? null,
       }
-      const answer = await placeAndSettle(routes, { order, keyed, trace: request.trace })
+      const placement = { order, keyed, trace: request.trace }
+      const answer = await placeAndSettle(routes, placement, request)
       return sendStored(reply, answer)
     },
   )
@@ -163,7 +168,7 @@ function deletingRoute(app: HttpServer, routes: OrderRoutes): void {
       const { id: orderId } = request.params
       const { profileId } = request.query
       const command = { type: 'delete' } as const
-      const applied = await routes.apply({ orderId, profileId, command, trace })
+      const applied = await routes.apply({ orderId, profileId, command, trace }, request)
       if (applied === 'unknown') throw new Fault('ORDER_NOT_FOUND')
       if (applied === 'not theirs') throw new Fault('NOT_YOURS')
       return orderId
@@ -172,15 +177,20 @@ function deletingRoute(app: HttpServer, routes: OrderRoutes): void {
 }
 
 /** Places the order and, where billing answers over HTTP, waits for what it says. */
-async function placeAndSettle(routes: OrderRoutes, placement: Placement): Promise<StoredAnswer> {
+async function placeAndSettle(
+  routes: OrderRoutes,
+  placement: Placement,
+  caller: Caller & { remainingMs(): number },
+): Promise<StoredAnswer> {
   const { order } = placement
   const outcome = order.style === 'events' ? undefined : routes.awaitOutcome(order.id)
   try {
-    const placed = await routes.place(placement)
+    const placed = await routes.place(placement, caller)
     if (placed.kind === 'repeated') return placed.answer
     if (placed.kind === 'refused') throw placed.fault
     if (outcome === undefined) return { status: 201, body: JSON.stringify(order.id) }
-    const settled = (await outcome.within(routes.outcomeTimeoutMs)) ?? (await routes.find(order.id))
+    const waitMs = Math.min(routes.outcomeTimeoutMs, caller.remainingMs())
+    const settled = (await outcome.within(waitMs)) ?? (await routes.find(order.id))
     if (settled === undefined || settled.state === 'PENDING') {
       throw new Fault('OUTCOME_UNKNOWN', { orderId: order.id })
     }

@@ -14,7 +14,7 @@ import {
   type Service,
   type ServiceParts,
 } from '../../messaging/service.ts'
-import { coalesce, shared } from '../../platform/coalesce.ts'
+import { type Caller, coalesce, shared } from '../../platform/coalesce.ts'
 import type { Queryable } from '../../platform/database.ts'
 import { migrate } from '../../platform/migrate.ts'
 import { startAskingAgain } from './ask-again.ts'
@@ -74,8 +74,10 @@ export async function createOrderService(
       announce(results.flatMap(moved), tx)
     },
   )
-  const place = async (placement: Placement) => (await request({ placement })).placed as Placed
-  const apply = async (command: AddressedCommand) => (await request({ command })).applied as Applied
+  const place = async (placement: Placement, caller: Caller) =>
+    (await request({ placement }, caller)).placed as Placed
+  const apply = async (command: AddressedCommand, caller?: Caller) =>
+    (await request({ command }, caller)).applied as Applied
 
   /** After a commit: whoever waits for these orders hears of them, and what they caused goes out. */
   function announce(applied: readonly Applied[], committed: Queryable): void {

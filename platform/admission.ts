@@ -1,0 +1,147 @@
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import { problemBody } from '../contracts/problems.ts'
+import { STYLE_HEADER, STYLES } from '../contracts/style.ts'
+import { TIMEOUT_HEADER } from './http-client.ts'
+import { requestId } from './http-hooks.ts'
+import { PROBLEM_TYPE } from './http-problems.ts'
+import type { HttpServer } from './http-validation.ts'
+import type { Runtime } from './runtime.ts'
+import type { Telemetry } from './telemetry.ts'
+import { createWorkload, type Work, type Workload } from './workload.ts'
+
+declare module 'fastify' {
+  interface FastifyInstance {
+    /** False if the request was rejected, and answered, because the service is overloaded. */
+    admit(request: IncomingMessage, response: ServerResponse): boolean
+  }
+  interface FastifyRequest {
+    work: Work | undefined
+    /** When its caller stops waiting, by the runtime's monotonic clock; Infinity unless the caller said so. */
+    deadlineMs: number
+    /** When it is too late to begin with its work, by the same clock. */
+    startByMs: number
+    /** Milliseconds its caller will still wait; Infinity unless the caller said so. */
+    remainingMs(): number
+    /** Whether it is too late to begin: the caller hung up, or has been waiting for too long. */
+    isExpired(): boolean
+  }
+}
+
+export interface AdmissionOptions {
+  readonly service: string
+  readonly basePath: string
+  readonly telemetry: Telemetry
+  readonly runtime: Runtime
+}
+
+/** Calls between services belong to work that was admitted already, so only their number is bounded. */
+const MAX_SERVICE_CALLS = 2_000
+/** A read with `Prefer: wait` costs memory and little else. */
+const MAX_WAITING_READS = 1_000
+const RETRY_AFTER_SECONDS = '1'
+/** How long a customer's command may be queued before its transaction begins. */
+const MAX_QUEUED_MS = 1_000
+/** Distinguishes where the id of a request goes in a body that is built once. */
+const ID = '{id}'
+
+/**
+ * Rejects new work while a service has more than it can finish in time. The front door calls `admit` before
+ * routing and body parsing, because a rejection must cost far less than the work it saves. Work counts from
+ * the start of its handler to the answer, so slow bodies and slow readers don't count. Each kind of work
+ * has a limit of its own: orders that wait for a frozen billing must not shut out those that don't.
+ */
+export function addAdmission(app: HttpServer, options: AdmissionOptions): void {
+  const workloadOf = createWorkloads(options.runtime.monotonic)
+  const operations = operationsOf(options)
+
+  app.decorate('admit', (request: IncomingMessage, response: ServerResponse) => {
+    if (workloadOf(request).hasRoom()) return true
+    if (operations.has(request.url?.split('?', 1)[0])) return true
+    options.telemetry.count('trifold_requests_refused_total')
+    reject(request, response)
+    return false
+  })
+  addDeadlines(app, options.runtime.monotonic)
+  app.decorateRequest('work')
+  app.addHook('preHandler', (request, _reply, done) => {
+    if (!request.routeOptions.config.quiet) request.work = workloadOf(request.raw).begin()
+    done()
+  })
+  app.addHook('onSend', (request, _reply, payload, done) => {
+    request.work?.end('done')
+    done(null, payload)
+  })
+  // The client may hang up first, and a handler without a result then sends nothing.
+  app.addHook('onResponse', (request, _reply, done) => {
+    request.work?.end('abandoned')
+    done()
+  })
+}
+
+/**
+ * A call between services says how long its caller will wait. No work begins after that, nor for a client
+ * that hung up: the answer would be of no use, and a caller that gave up has other plans by then.
+ */
+function addDeadlines(app: HttpServer, clock: () => number): void {
+  app.decorateRequest('deadlineMs', Number.POSITIVE_INFINITY)
+  app.decorateRequest('startByMs', 0)
+  app.decorateRequest('remainingMs', function () {
+    return this.deadlineMs - clock()
+  })
+  app.decorateRequest('isExpired', function () {
+    return this.raw.socket.destroyed || clock() >= this.startByMs
+  })
+  app.addHook('onRequest', (request, _reply, done) => {
+    const nowMs = clock()
+    const timeoutMs = Number(request.headers[TIMEOUT_HEADER])
+    const isTimed = timeoutMs >= 0
+    if (isTimed) request.deadlineMs = nowMs + timeoutMs
+    request.startByMs = isTimed ? request.deadlineMs : nowMs + MAX_QUEUED_MS
+    done()
+  })
+}
+
+type Head = Pick<IncomingMessage, 'method' | 'headers'>
+
+function createWorkloads(clock: () => number): (request: Head) => Workload {
+  const calls = createWorkload(clock, MAX_SERVICE_CALLS)
+  const waitingReads = createWorkload(clock, MAX_WAITING_READS)
+  const reads = createWorkload(clock)
+  const commands = createWorkload(clock)
+  const byStyle = new Map<unknown, Workload>(STYLES.map((style) => [style, createWorkload(clock)]))
+  return ({ method, headers }) => {
+    if (headers[TIMEOUT_HEADER] !== undefined) return calls
+    if (method === 'GET') return headers.prefer === undefined ? reads : waitingReads
+    return byStyle.get(headers[STYLE_HEADER]) ?? commands
+  }
+}
+
+/** Paths of probes and scrapes, which are answered however busy the service is. */
+function operationsOf({ service, basePath }: AdmissionOptions): ReadonlySet<string | undefined> {
+  const paths = [
+    'health',
+    'actuator/health',
+    'actuator/health/liveness',
+    'actuator/health/readiness',
+  ]
+  const own = [...paths, 'actuator/prometheus'].map((path) => `/${service}/${path}`)
+  return new Set([...own, ...own.map((path) => `${basePath}${path}`)])
+}
+
+const [BEFORE_ID, AFTER_ID] = JSON.stringify({
+  ...problemBody('TOO_MANY_REQUESTS', { detail: 'the service is busy; nothing was done' }),
+  instance: ID,
+}).split(ID) as [string, string]
+
+function reject({ headers }: IncomingMessage, response: ServerResponse): void {
+  const id = requestId(headers['x-request-id'])
+  const body = `${BEFORE_ID}${id}${AFTER_ID}`
+  response.writeHead(429, {
+    'content-type': PROBLEM_TYPE,
+    'content-length': String(body.length),
+    'retry-after': RETRY_AFTER_SECONDS,
+    'x-content-type-options': 'nosniff',
+    'x-request-id': id,
+  })
+  response.end(body)
+}
