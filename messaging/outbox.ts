@@ -18,6 +18,8 @@ export interface OutboxMessage {
   readonly headers: Readonly<Record<string, string>>
   /** Nobody waits for it: it may leave a moment later, together with others. */
   readonly canWait?: true
+  /** The request that waits for the first try. It isn't stored, so later tries don't know of it. */
+  readonly waiting?: { remainingMs(): number }
 }
 
 export interface OutboxRow extends OutboxMessage {
@@ -44,6 +46,12 @@ export type Delivery =
  */
 export function isFinalRefusal(status: number): boolean {
   return [400, 409, 410, 413, 415, 422].includes(status)
+}
+
+/** How long a try may take: no longer than the request that waits for it, if one still does. */
+export function tryWithinMs({ waiting }: OutboxRow, timeoutMs: number): number {
+  const remainingMs = waiting?.remainingMs() ?? 0
+  return remainingMs > 0 ? Math.min(timeoutMs, remainingMs) : timeoutMs
 }
 
 export interface Postponed {

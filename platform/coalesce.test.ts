@@ -83,6 +83,54 @@ describe('concurrent requests', () => {
   })
 })
 
+describe('an item whose caller', () => {
+  const caller = (isExpired: () => boolean) => ({ isExpired })
+
+  test('has given up by the time its batch begins is rejected, and not run', async () => {
+    const { double, batches, openAll } = doubling({ maxBatch: 2 })
+    const first = double(1)
+    await turn()
+    let isExpired = false
+    const results = Promise.allSettled([
+      double(
+        2,
+        caller(() => true),
+      ),
+      double(
+        3,
+        caller(() => isExpired),
+      ),
+      double(4),
+      double(
+        5,
+        caller(() => false),
+      ),
+    ])
+    isExpired = true
+    openAll()
+    assert.equal(await first, 2)
+    const told = (await results).map((result) =>
+      result.status === 'fulfilled' ? result.value : (result.reason as Error).message,
+    )
+    assert.deepEqual(told, ['too many', 'too many', 8, 10])
+    assert.deepEqual(batches, [[1], [4, 5]])
+  })
+
+  test('has given up runs no empty batch', async () => {
+    const { double, batches, openAll } = doubling()
+    openAll()
+    await assert.rejects(
+      double(
+        1,
+        caller(() => true),
+      ),
+      /too many/,
+    )
+    assert.deepEqual(batches, [])
+    assert.equal(await double(2), 4)
+  })
+})
+
 describe('a batch that fails', () => {
   test('is split until the bad ones fail alone', async () => {
     const { double, batches, openAll } = doubling({}, [3, 6])

@@ -39,6 +39,14 @@ test('sends method, headers and body, and resolves with any answer', async (t) =
   assert.deepEqual(JSON.parse(answer.body), ['POST', '/a?b=1', '1', 'héllo'])
 })
 
+test('tells the other side how long it will wait', async (t) => {
+  const { call, url } = await serve(t, (request, response) => {
+    response.end(request.headers['x-request-timeout-ms'])
+  })
+  const answer = await call({ target: 'billing', method: 'GET', url, headers: {} }, 1_234.5)
+  assert.equal(answer.body, '1235')
+})
+
 test('uses its connections again', async (t) => {
   let connections = 0
   const { server, call, url } = await serve(t, (_request, response) => response.end('ok'))

@@ -52,7 +52,11 @@ describe('a workload', () => {
       test(`offered ${times} times a capacity of ${capacity}/s is served at capacity, and soon`, () => {
         const server = simulate()
         server.run({ perSecond: times * capacity, capacity, seconds: 5 })
-        const { served, tookMs } = server.run({ perSecond: times * capacity, capacity, seconds: 10 })
+        const { served, tookMs } = server.run({
+          perSecond: times * capacity,
+          capacity,
+          seconds: 10,
+        })
         assert.ok(served >= 0.98 * capacity, `${served} of ${capacity} per second`)
         assert.ok(Math.max(...tookMs) <= 400, `${Math.max(...tookMs)} ms`)
       })

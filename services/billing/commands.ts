@@ -36,6 +36,8 @@ export interface CommandContext {
 export interface Addressed {
   readonly command: Command
   readonly keyed?: KeyedRequest | undefined
+  /** The request that waits for the first try of its calls. */
+  readonly waiting?: { remainingMs(): number }
 }
 
 export type Applied =
@@ -60,11 +62,11 @@ export async function applyCommands(
   const messages: OutboxMessage[] = []
   const remembered: (KeyedRequest & { answer: StoredAnswer })[] = []
 
-  const applied = batch.map(({ command, keyed }): Applied => {
+  const applied = batch.map(({ command, keyed, waiting }): Applied => {
     const stored = keyed && known.get(keyed.key)
     if (keyed && stored) return repeat(keyed, stored)
     const { outcome, sent, moved } = books.apply(command, at.now)
-    messages.push(...sent)
+    messages.push(...sent.map((message) => (waiting ? { ...message, waiting } : message)))
     if (keyed && outcome.kind !== 'refused') {
       const entry = { ...keyed, answer: answerTo(command, outcome) }
       known.set(keyed.key, entry)

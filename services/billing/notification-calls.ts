@@ -1,4 +1,9 @@
-import { type Delivery, isFinalRefusal, type OutboxRow } from '../../messaging/outbox.ts'
+import {
+  type Delivery,
+  isFinalRefusal,
+  type OutboxRow,
+  tryWithinMs,
+} from '../../messaging/outbox.ts'
 import type { HttpClient } from '../../platform/http-client.ts'
 import { NOTIFY_PATH } from './routing.ts'
 
@@ -23,7 +28,7 @@ export function notificationCalls(options: NotificationCallsOptions) {
       const { status, body: said } = notify
         ? await http(
             { ...TO_NOTIFICATION, url: `${notificationUrl}${destination}`, headers, body },
-            timeoutMs,
+            tryWithinMs(row, timeoutMs),
           )
         : await http({ ...TO_ORDER, url: `${orderUrl}${destination}`, headers }, timeoutMs)
       // Order does not know an order that was paid by REST. The same status without a code of ours

@@ -200,3 +200,32 @@ test('an Idempotency-Key makes one deposit of twenty concurrent ones, and is ref
   assert.equal((await deposit(8)).body.code, 'IDEMPOTENCY_KEY_REUSED')
   assert.equal((await entriesOf(accountId)).length, 1)
 })
+
+describe('the time that a caller will wait', () => {
+  test('has run out: nothing is paid, and the same payment in time is', async () => {
+    const accountId = await openAccount(100)
+    const orderId = newId()
+    const pay = (timeoutMs: string) =>
+      call('POST', '/billing/account', {
+        headers: {
+          'idempotency-key': `${orderId}/ORDER_CREATED`,
+          'x-request-timeout-ms': timeoutMs,
+        },
+        body: { accountId, amount: 40, orderId },
+      })
+    const late = await pay('0')
+    assert.deepEqual([late.status, late.body.code], [429, 'TOO_MANY_REQUESTS'])
+    assert.equal(await balanceOf(accountId), 100)
+    assert.equal((await pay('5000')).status, 200)
+    assert.equal(await balanceOf(accountId), 60)
+  })
+
+  test('bounds the first try of its message in http', async () => {
+    const accountId = await openAccount()
+    const headers = { 'x-interaction-style': 'http', 'x-request-timeout-ms': '200' }
+    await call('POST', `/billing/account/${accountId}?amount=1`, { headers })
+    const [request] = others.about(accountId)
+    const given = Number(request?.headers['x-request-timeout-ms'])
+    assert.ok(given > 0 && given <= 200, `${given} ms`)
+  })
+})

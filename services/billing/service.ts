@@ -98,7 +98,7 @@ export async function createBillingService(
     addressed: Addressed,
     caller: Caller & { remainingMs(): number },
   ): Promise<StoredAnswer> {
-    const { applied, watch } = await apply(addressed, caller)
+    const { applied, watch } = await apply({ ...addressed, waiting: caller }, caller)
     if (applied.kind === 'refused') throw applied.fault
     if (applied.kind === 'repeated') return applied.answer
     const callerWaitsMs = Math.min(caller.remainingMs(), config.CALL_TIMEOUT_MS)

@@ -1,6 +1,11 @@
 import { isReason, type Reason } from '../../contracts/events.ts'
 import { type TraceContext, traceContextOf } from '../../contracts/trace-context.ts'
-import { type Delivery, isFinalRefusal, type OutboxRow } from '../../messaging/outbox.ts'
+import {
+  type Delivery,
+  isFinalRefusal,
+  type OutboxRow,
+  tryWithinMs,
+} from '../../messaging/outbox.ts'
 import type { HttpAnswer, HttpClient } from '../../platform/http-client.ts'
 import type { Log } from '../../platform/runtime.ts'
 import type { OrderCommand } from './order.ts'
@@ -29,7 +34,8 @@ export function billingCalls(options: BillingCallsOptions) {
     const url = `${billingUrl}${row.destination}`
     try {
       const call = { target: 'billing', method: 'POST', url } as const
-      return await http({ ...call, headers: row.headers, body: row.body }, timeoutMs)
+      const withinMs = tryWithinMs(row, timeoutMs)
+      return await http({ ...call, headers: row.headers, body: row.body }, withinMs)
     } catch (error) {
       log.warn({ err: error, row: row.eventId }, 'billing gave no answer')
       return undefined

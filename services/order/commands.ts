@@ -37,6 +37,12 @@ export interface Placement {
   readonly order: Order
   readonly keyed: KeyedRequest | undefined
   readonly trace: TraceContext
+  /** The request that waits for the outcome, where the style has one. */
+  readonly waiting?: Waiting
+}
+
+interface Waiting {
+  remainingMs(): number
 }
 
 /** Placed, or what an earlier request with the same key was answered (or why it is refused). */
@@ -111,7 +117,10 @@ function place(placements: readonly Placement[], known: Known, { now }: CommandC
   return {
     placed,
     orders: fresh.map(({ order, trace }) => ({ ...order, ...trace })),
-    messages: fresh.map(({ order, trace }) => route('requestPayment', order, null, now, trace)),
+    messages: fresh.map(({ order, trace, waiting }) => ({
+      ...route('requestPayment', order, null, now, trace),
+      ...(waiting && { waiting }),
+    })),
     answers: fresh.flatMap(({ keyed, order }) =>
       keyed ? [{ ...keyed, answer: firstAnswer(order) }] : [],
     ),

@@ -103,7 +103,7 @@ function placingRoute(app: HttpServer, routes: OrderRoutes): void {
         reason: null,
         idempotencyKey: keyed?.key ?? null,
       }
-      const placement = { order, keyed, trace: request.trace }
+      const placement = { order, keyed, trace: request.trace, waiting: request }
       const answer = await placeAndSettle(routes, placement, request)
       return sendStored(reply, answer)
     },

@@ -378,6 +378,48 @@ for (const style of ['http', 'hybrid'] as const) {
   })
 }
 
+describe('the time that a caller will wait', () => {
+  const [accountId, key] = [newAccount(), crypto.randomUUID()]
+
+  test('has run out: the order is rejected and not placed, and its key stays free', async () => {
+    const headers = { 'x-request-timeout-ms': '0', 'idempotency-key': key }
+    const { status, body, headers: said } = await place(accountId, 'events', headers)
+    assert.deepEqual([status, body.code, said['retry-after']], [429, 'TOO_MANY_REQUESTS', '1'])
+    assert.deepEqual((await call('GET', `/orders?profileId=${accountId}`)).body, [])
+    assert.equal((await place(accountId, 'events', { 'idempotency-key': key })).status, 201)
+  })
+
+  for (const style of ['http', 'hybrid'] as const) {
+    test(`is what billing gets in ${style}, and never more than the call's own limit`, async () => {
+      billing.answerWith({ status: 200, body: 'paid' })
+      for (const [timeoutMs, most] of [
+        ['100', 100],
+        ['60000', 300],
+      ] as const) {
+        const { body: orderId } = await place(newAccount(), style, {
+          'x-request-timeout-ms': timeoutMs,
+        })
+        const [request] = billing.about(orderId)
+        const given = Number(request?.headers['x-request-timeout-ms'])
+        assert.ok(given > 0 && given <= most, `${given} of ${most} ms`)
+      }
+    })
+
+    test(`ends in ${style} while billing says nothing: the order is voided without that limit`, async () => {
+      billing.answerWith('hang')
+      const owner = newAccount()
+      const { status } = await place(owner, style, { 'x-request-timeout-ms': '50' })
+      assert.equal(status, 503)
+      billing.answerWith({ status: 200, body: 'voided' })
+      const [order] = (await call('GET', `/orders?profileId=${owner}`)).body
+      await isSettled(order.id, owner, 'CANCELED')
+      const isVoid = ({ path }: { path: string }) => path.endsWith('/void')
+      const request = await until(() => billing.about(order.id).find(isVoid))
+      assert.equal(request.headers['x-request-timeout-ms'], '300')
+    })
+  }
+})
+
 describe('an Idempotency-Key', () => {
   const keyed = (accountId: string, key: string, style: InteractionStyle) =>
     place(accountId, style, { 'idempotency-key': key })

@@ -1,0 +1,148 @@
+import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import { connect } from 'node:net'
+import { type TestContext, test } from 'node:test'
+import type { FastifyRequest } from 'fastify'
+import { until } from '../tools/until.ts'
+import { openFrontDoor } from './front-door.ts'
+import { createHttpServer } from './http-server.ts'
+import { systemRuntime } from './runtime.ts'
+import { createLog, createTelemetry } from './telemetry.ts'
+
+const BODY = '{}'
+
+/** A service behind a front door, whose orders are answered when the test says so, and whose clock is the test's. */
+async function serve(t: TestContext) {
+  let aheadMs = 0
+  const held: (() => void)[] = []
+  const begun: FastifyRequest[] = []
+  const telemetry = createTelemetry('order')
+  const app = await createHttpServer({
+    ...{ service: 'orders', title: 'Orders', basePath: '/base', bodyLimitBytes: 2_048 },
+    ...{ requestTimeoutMs: 30_000, rateLimitPerMinute: 0, readiness: {}, telemetry },
+    log: createLog('silent', 'order'),
+    runtime: { ...systemRuntime, monotonic: () => performance.now() + aheadMs },
+  })
+  app.post('/orders', async (request) => {
+    begun.push(request)
+    await new Promise<void>((resolve) => held.push(resolve))
+    return {}
+  })
+  app.get('/orders', async () => [])
+  await app.ready()
+  const door = await openFrontDoor({
+    ...{ host: '127.0.0.1', port: 0, requestTimeoutMs: 30_000 },
+    handle: (inside, request, response) => inside.pass('order', request, response),
+  })
+  door.mount('order', app)
+  t.after(async () => {
+    for (const release of held) release()
+    await door.close()
+    await app.close()
+  })
+  const order = (headers: Record<string, string> = {}) =>
+    fetch(`${door.url}/orders`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json', ...headers },
+      body: BODY,
+    })
+  return {
+    ...{ url: door.url, held, begun, telemetry, order },
+    pass(ms: number) {
+      aheadMs += ms
+    },
+    /** Starts orders that are not answered yet. */
+    async hold(count: number, headers: Record<string, string> = {}) {
+      const before = held.length
+      const answers = Array.from({ length: count }, () => order(headers))
+      await until(async () => held.length === before + count, { limitMs: 10_000 })
+      return answers
+    },
+  }
+}
+
+test('a service that falls behind rejects new orders with a problem and Retry-After', async (t) => {
+  const { hold, pass, order, telemetry } = await serve(t)
+  await hold(64)
+  pass(2_000)
+  const answer = await order({ 'x-request-id': 'mine' })
+  assert.equal(answer.status, 429)
+  assert.equal(answer.headers.get('retry-after'), '1')
+  assert.equal(answer.headers.get('x-request-id'), 'mine')
+  assert.equal(answer.headers.get('content-type'), 'application/problem+json')
+  const { code, retryable, instance } = (await answer.json()) as Record<string, unknown>
+  assert.deepEqual(
+    { code, retryable, instance },
+    {
+      ...{ code: 'TOO_MANY_REQUESTS', retryable: true, instance: 'mine' },
+    },
+  )
+  assert.match((await telemetry.scrape()).body, /^trifold_requests_refused_total\{.*\} 1$/m)
+})
+
+test('while orders are rejected, probes, calls between services, reads and other styles are not', async (t) => {
+  const { hold, pass, order, url } = await serve(t)
+  await hold(64, { 'x-interaction-style': 'http' })
+  pass(2_000)
+  assert.equal((await order({ 'x-interaction-style': 'http' })).status, 429)
+  for (const path of ['/orders/health', '/base/orders/actuator/prometheus?x=1', '/orders']) {
+    assert.equal((await fetch(`${url}${path}`)).status, 200, path)
+  }
+  await hold(1, { 'x-interaction-style': 'http', 'x-request-timeout-ms': '60000' })
+  await hold(1, { 'x-interaction-style': 'events' })
+})
+
+test('a service that has caught up admits orders again', async (t) => {
+  const { hold, pass, order, held } = await serve(t)
+  const late = await hold(64)
+  pass(2_000)
+  assert.equal((await order()).status, 429)
+  for (const release of held.splice(0)) release()
+  for (const answer of late) assert.equal((await answer).status, 200)
+  await hold(1)
+})
+
+test('bodies that arrive slowly take nobody’s place', async (t) => {
+  const { hold, pass, url } = await serve(t)
+  const { port, hostname } = new URL(url)
+  const sockets = Array.from({ length: 100 }, () => connect(Number(port), hostname))
+  t.after(() => {
+    for (const socket of sockets) socket.destroy()
+  })
+  for (const socket of sockets) {
+    await once(socket, 'connect')
+    socket.write(
+      'POST /orders HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n{',
+    )
+  }
+  await fetch(`${url}/orders/health`)
+  pass(2_000)
+  await hold(1)
+})
+
+test('it is too late to begin once the client has hung up', async (t) => {
+  const { begun, url } = await serve(t)
+  const { port, hostname } = new URL(url)
+  const socket = connect(Number(port), hostname)
+  await once(socket, 'connect')
+  socket.write(
+    'POST /orders HTTP/1.1\r\nhost: x\r\nx-request-timeout-ms: 600000\r\n' +
+      'content-type: application/json\r\ncontent-length: 2\r\n\r\n{}',
+  )
+  await until(async () => begun.length === 1, { limitMs: 10_000 })
+  assert.equal(begun[0]?.isExpired(), false)
+  socket.destroy()
+  await until(async () => begun[0]!.isExpired(), { limitMs: 10_000 })
+})
+
+test('it is too late to begin once the caller’s time has run out, or after a second in the queue', async (t) => {
+  const { hold, begun, pass } = await serve(t)
+  await hold(1, { 'x-request-timeout-ms': '5000' })
+  await hold(1)
+  const expired = () => begun.map((request) => request.isExpired())
+  assert.deepEqual(expired(), [false, false])
+  pass(1_100)
+  assert.deepEqual(expired(), [false, true])
+  pass(4_000)
+  assert.deepEqual(expired(), [true, true])
+})
