@@ -31,7 +31,8 @@ async function serve(t: TestContext) {
   app.get('/orders', async () => [])
   await app.ready()
   const door = await openFrontDoor({
-    ...{ host: '127.0.0.1', port: 0, requestTimeoutMs: 30_000 },
+    ...{ host: '127.0.0.1', port: 0, requestTimeoutMs: 30_000, maxConnections: 1_000 },
+    allowedHosts: 'any',
     handle: (inside, request, response) => inside.pass('order', request, response),
   })
   door.mount('order', app)
@@ -45,6 +46,7 @@ async function serve(t: TestContext) {
       method: 'POST',
       headers: { 'content-type': 'application/json', ...headers },
       body: BODY,
+      signal: AbortSignal.timeout(30_000),
     })
   return {
     ...{ url: door.url, held, begun, telemetry, order },
