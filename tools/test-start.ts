@@ -1,0 +1,262 @@
+import assert from 'node:assert/strict'
+import { type ChildProcess, execFile, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { delimiter, join } from 'node:path'
+import { parseArgs, promisify } from 'node:util'
+import { root } from './repository-files.ts'
+import { until } from './until.ts'
+
+const USAGE = `Usage: npm run test:start -- [options]
+
+Clones the committed tree for each supported pair of Node.js and npm, which are installed for the test, and
+tries what the README says: npm ci, npm start, an order, Ctrl-C; a second start, SIGTERM to npm; then tests.
+npm test runs in ${'node20-npm10'} only, a few unit tests in the others. Linux only.
+
+  --only CELL   one cell, such as node20-npm10, with a few unit tests; may be repeated
+  --full        npm test in every cell
+  --help        this text
+`
+
+interface Cell {
+  readonly name: string
+  readonly node: string
+  readonly npm: string
+}
+
+/** npm 11 does not run on Node.js 18. */
+const CELLS: readonly Cell[] = ['18', '20', '22', '24'].flatMap((node) =>
+  ['9', '10', '11']
+    .filter((npm) => node !== '18' || npm !== '11')
+    .map((npm) => ({ name: `node${node}-npm${npm}`, node, npm })),
+)
+const FULLY_TESTED = 'node20-npm10'
+
+const LIMIT_MS = { npmCi: 300_000, ready: 60_000, stop: 10_000, tests: 1_800_000 }
+const LAST_LINES = 40
+
+interface Result {
+  readonly cell: string
+  readonly steps: Readonly<Record<string, string>>
+  readonly failure?: string
+}
+
+/** Where commands of a cell run, with its Node.js and npm first on PATH. */
+interface Shell {
+  readonly folder: string
+  readonly environment: NodeJS.ProcessEnv
+}
+
+async function testCells(cells: readonly Cell[], full: boolean, all: boolean): Promise<Result[]> {
+  const folder = mkdtempSync(join(tmpdir(), 'trifold-start-'))
+  const results: Result[] = []
+  try {
+    for (const cell of cells) {
+      console.log(`\n${cell.name}`)
+      const tests =
+        full || (all && cell.name === FULLY_TESTED) ? ['test'] : ['run', 'unit', 'contracts/']
+      results.push(await testCell(cell, folder, tests))
+    }
+    return results
+  } finally {
+    rmSync(folder, { recursive: true, force: true })
+  }
+}
+
+async function testCell(cell: Cell, folder: string, tests: readonly string[]): Promise<Result> {
+  const steps: Record<string, string> = {}
+  try {
+    const binaries = await install(cell, folder)
+    const clone = join(folder, cell.name)
+    await promisify(execFile)('git', ['clone', '--quiet', root, clone])
+    const shell = { folder: clone, environment: environmentWith(binaries) }
+    const note = (step: string, text: string) => {
+      steps[step] = text
+      console.log(`  ${step}: ${text}`)
+    }
+    note('npm ci', await installDependencies(shell))
+    note('first start', await startOrderStop(shell, 'Ctrl-C'))
+    note('second start', await startOrderStop(shell, 'SIGTERM'))
+    note(`npm ${tests.join(' ')}`, await seconds(() => npm(shell, tests, LIMIT_MS.tests)))
+    rmSync(clone, { recursive: true, force: true })
+    return { cell: cell.name, steps }
+  } catch (error) {
+    const failure = (error as Error).message
+    console.log(`  FAILED: ${failure}`)
+    return { cell: cell.name, steps, failure }
+  }
+}
+
+/** Installs Node.js and npm from their packages, once each; returns a folder with links to both. */
+async function install({ name, node, npm }: Cell, folder: string): Promise<string> {
+  const packages = [`node-linux-${process.arch}@${node}`, `npm@${npm}`]
+  const modules = join(folder, `${name}-tools`)
+  mkdirSync(modules)
+  writeFileSync(join(modules, 'package.json'), '{}')
+  const args = ['install', '--no-audit', '--no-fund', '--loglevel=error', '--engine-strict=false']
+  await promisify(execFile)('npm', [...args, ...packages], { cwd: modules, env: environmentWith() })
+  const bin = join(modules, 'bin')
+  mkdirSync(bin)
+  const installed = join(modules, 'node_modules')
+  symlinkSync(join(installed, `node-linux-${process.arch}`, 'bin', 'node'), join(bin, 'node'))
+  symlinkSync(join(installed, 'npm', 'bin', 'npm-cli.js'), join(bin, 'npm'))
+  return bin
+}
+
+/** Without what the npm that runs this script tells its children, which would also configure the npm of a cell. */
+function environmentWith(binaries?: string): NodeJS.ProcessEnv {
+  const inherited = Object.entries(process.env).filter(
+    ([name]) => !/^npm_/i.test(name) || /^npm_config_(registry|cafile|cache)$/i.test(name),
+  )
+  const path = (process.env.PATH ?? '').split(delimiter)
+  const own = path.filter((entry) => !entry.includes('node_modules'))
+  return {
+    ...Object.fromEntries(inherited),
+    PATH: (binaries ? [binaries, ...own] : path).join(delimiter),
+    PORT: '0',
+  }
+}
+
+async function installDependencies(shell: Shell): Promise<string> {
+  let output = ''
+  const took = await seconds(async () => {
+    output = await npm(shell, ['ci', '--no-audit', '--no-fund'], LIMIT_MS.npmCi)
+  })
+  assert.doesNotMatch(output, /warn/i, 'npm ci printed warnings')
+  return took
+}
+
+/** Starts the program, places an order and stops it in the given way; says how long it took to be ready. */
+async function startOrderStop(shell: Shell, way: 'Ctrl-C' | 'SIGTERM'): Promise<string> {
+  const started = start(shell, ['start'])
+  const { child, ended, output } = started
+  try {
+    let url = ''
+    const isReady = async () => {
+      url = /ready after .* at (http:\S+)/.exec(output())?.[1] ?? ''
+      return url !== ''
+    }
+    const code = ended.then(({ code }) => code ?? 1)
+    await until(isReady, { limitMs: LIMIT_MS.ready, ended: code })
+    await placeOrder(url)
+    // A terminal signals the whole process group. Who kills npm signals npm alone.
+    process.kill(
+      way === 'Ctrl-C' ? -child.pid! : child.pid!,
+      way === 'Ctrl-C' ? 'SIGINT' : 'SIGTERM',
+    )
+    await until(async () => !(await answers(url)), { limitMs: LIMIT_MS.stop })
+    await until(async () => !groupIsAlive(child.pid!), { limitMs: LIMIT_MS.stop })
+    const { code: exitCode, signal } = await ended
+    // npm dies of a SIGTERM that it has passed on to a shell. Ctrl-C is a clean end.
+    const isClean = exitCode === 0 || (way === 'SIGTERM' && (signal === way || exitCode === 143))
+    assert.ok(isClean, `npm exited with ${exitCode ?? signal} after ${way}`)
+    const ready = /ready after ([\d.]+ s)/.exec(output())?.[1]
+    return `ready after ${ready}, ${way}: ${exitCode ?? signal}`
+  } catch (error) {
+    throw new Error(`npm start: ${(error as Error).message}\n${lastLines(output())}`)
+  } finally {
+    if (groupIsAlive(child.pid!)) process.kill(-child.pid!, 'SIGKILL')
+  }
+}
+
+async function placeOrder(url: string): Promise<void> {
+  const post = async (path: string, expected: number, body?: object) => {
+    const response = await fetch(url + path, {
+      method: 'POST',
+      headers: {
+        'x-interaction-style': 'http',
+        ...(body && { 'content-type': 'application/json' }),
+      },
+      ...(body && { body: JSON.stringify(body) }),
+    })
+    const text = await response.text()
+    assert.equal(response.status, expected, `POST ${path}: ${text}`)
+    return JSON.parse(text)
+  }
+  const account = await post('/billing/account/create', 200)
+  await post(`/billing/account/${account}?amount=199`, 200)
+  await post(`/orders?profileId=${account}`, 201, { productQuantity: 3 })
+}
+
+async function answers(url: string): Promise<boolean> {
+  return fetch(`${url}/orders/health`).then(
+    () => true,
+    () => false,
+  )
+}
+
+/** In a process group of its own, whose number is the child's. */
+function start({ folder, environment }: Shell, args: readonly string[]) {
+  const child: ChildProcess = spawn('npm', args, {
+    cwd: folder,
+    env: environment,
+    stdio: ['ignore', 'pipe', 'pipe'],
+    detached: true,
+  })
+  let output = ''
+  for (const stream of [child.stdout, child.stderr]) {
+    stream?.setEncoding('utf8').on('data', (text: string) => {
+      output += text
+    })
+  }
+  const ended = once(child, 'close').then(([code, signal]) => ({
+    code: code as number | null,
+    signal: signal as NodeJS.Signals | null,
+  }))
+  return { child, ended, output: () => output }
+}
+
+/** Runs npm to its end and returns its output. Rejects unless it exits with 0 in time. */
+async function npm(shell: Shell, args: readonly string[], limitMs: number): Promise<string> {
+  const { child, ended, output } = start(shell, args)
+  const timer = setTimeout(() => process.kill(-child.pid!, 'SIGKILL'), limitMs)
+  const { code, signal } = await ended
+  clearTimeout(timer)
+  if (code === 0) return output()
+  throw new Error(`npm ${args.join(' ')}: ${code ?? signal}\n${lastLines(output())}`)
+}
+
+function groupIsAlive(pid: number): boolean {
+  try {
+    process.kill(-pid, 0)
+    return true
+  } catch {
+    return false
+  }
+}
+
+async function seconds(work: () => Promise<unknown>): Promise<string> {
+  const begun = performance.now()
+  await work()
+  return `${((performance.now() - begun) / 1000).toFixed(0)} s`
+}
+
+const lastLines = (text: string) => text.trimEnd().split('\n').slice(-LAST_LINES).join('\n')
+
+function table(results: readonly Result[]): string {
+  return results
+    .map(({ cell, steps, failure }) => {
+      const done = Object.entries(steps).map(([step, text]) => `${step} ${text}`)
+      return `${failure ? 'FAILED' : 'passed'}  ${cell.padEnd(13)} ${done.join('; ')}`
+    })
+    .join('\n')
+}
+
+const { values } = parseArgs({
+  options: {
+    only: { type: 'string', multiple: true },
+    full: { type: 'boolean', default: false },
+    help: { type: 'boolean', default: false },
+  },
+})
+const cells = CELLS.filter(({ name }) => values.only === undefined || values.only.includes(name))
+if (values.help) console.log(USAGE)
+else if (cells.length < (values.only?.length ?? 1)) {
+  console.error(`The cells are ${CELLS.map(({ name }) => name).join(', ')}.\n\n${USAGE}`)
+  process.exitCode = 2
+} else {
+  const results = await testCells(cells, values.full, values.only === undefined)
+  console.log(`\n${table(results)}`)
+  process.exitCode = results.some(({ failure }) => failure !== undefined) ? 1 : 0
+}
