@@ -8,17 +8,6 @@ import { parseArgs, promisify } from 'node:util'
 import { root } from './repository-files.ts'
 import { until } from './until.ts'
 
-const USAGE = `Usage: npm run test:start -- [options]
-
-Clones the committed tree for each supported pair of Node.js and npm, which are installed for the test, and
-tries what the README says: npm ci, npm start, an order, Ctrl-C; a second start, SIGTERM to npm; then tests.
-npm test runs in ${'node20-npm10'} only, a few unit tests in the others. Linux only.
-
-  --only CELL   one cell, such as node20-npm10, with a few unit tests; may be repeated
-  --full        npm test in every cell
-  --help        this text
-`
-
 interface Cell {
   readonly name: string
   readonly node: string
@@ -33,8 +22,21 @@ const CELLS: readonly Cell[] = ['18', '20', '22', '24'].flatMap((node) =>
 )
 const FULLY_TESTED = 'node20-npm10'
 
+const USAGE = `Usage: npm run test:start -- [options]
+
+Clones the committed tree for each supported pair of Node.js and npm, which are installed for the test, and
+tries what the README says: npm ci, npm start, an order, Ctrl-C; a second start, SIGTERM to npm; then tests.
+npm test runs in ${FULLY_TESTED} only, a few unit tests in the others. Linux only.
+
+  --only CELL   one cell, such as node20-npm10, with a few unit tests; may be repeated
+  --full        npm test in every cell
+  --help        this text
+`
+
 const LIMIT_MS = { npmCi: 300_000, ready: 60_000, stop: 10_000, tests: 1_800_000 }
 const LAST_LINES = 40
+/** Of a shell whose command died of the signal. */
+const EXIT_CODES = { SIGINT: 130, SIGTERM: 143 } as const
 
 interface Result {
   readonly cell: string
@@ -140,19 +142,21 @@ async function startOrderStop(shell: Shell, way: 'Ctrl-C' | 'SIGTERM'): Promise<
     const code = ended.then(({ code }) => code ?? 1)
     await until(isReady, { limitMs: LIMIT_MS.ready, ended: code })
     await placeOrder(url)
-    // A terminal signals the whole process group. Who kills npm signals npm alone.
-    process.kill(
-      way === 'Ctrl-C' ? -child.pid! : child.pid!,
-      way === 'Ctrl-C' ? 'SIGINT' : 'SIGTERM',
-    )
+    // A terminal signals the whole process group; whoever kills npm signals npm alone.
+    const signal = way === 'Ctrl-C' ? 'SIGINT' : 'SIGTERM'
+    process.kill(way === 'Ctrl-C' ? -child.pid! : child.pid!, signal)
     await until(async () => !(await answers(url)), { limitMs: LIMIT_MS.stop })
     await until(async () => !groupIsAlive(child.pid!), { limitMs: LIMIT_MS.stop })
-    const { code: exitCode, signal } = await ended
-    // npm dies of a SIGTERM that it has passed on to a shell. Ctrl-C is a clean end.
-    const isClean = exitCode === 0 || (way === 'SIGTERM' && (signal === way || exitCode === 143))
-    assert.ok(isClean, `npm exited with ${exitCode ?? signal} after ${way}`)
+    const end = await ended
+    // Where a shell is between npm and the program, both die of the signal once the program has exited.
+    const exit = end.code ?? end.signal
+    assert.ok(
+      exit === 0 || exit === signal || exit === EXIT_CODES[signal],
+      `npm exited with ${exit}`,
+    )
+    assert.doesNotMatch(output(), /"level":"(error|fatal)"/)
     const ready = /ready after ([\d.]+ s)/.exec(output())?.[1]
-    return `ready after ${ready}, ${way}: ${exitCode ?? signal}`
+    return `ready after ${ready}, ${way} ends npm with ${exit}`
   } catch (error) {
     throw new Error(`npm start: ${(error as Error).message}\n${lastLines(output())}`)
   } finally {
