@@ -102,8 +102,8 @@ export async function openFrontDoor(options: FrontDoorOptions): Promise<FrontDoo
   }
 }
 
-/** An address that listens everywhere is reached here by loopback. */
-function reachable(host: string): string {
+/** The host of a URL that reaches the address from this machine: loopback where it listens everywhere. */
+export function reachable(host: string): string {
   if (['0.0.0.0', '::', '*'].includes(host)) return '127.0.0.1'
   return host.includes(':') ? `[${host}]` : host
 }

@@ -1,18 +1,27 @@
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 
 /** Runs a program whose start is the given source, and collects what it writes. */
-function run(t: TestContext, start: string, options = '{}', env: Record<string, string> = {}) {
+function run(
+  t: TestContext,
+  start: string,
+  options = '{}',
+  env: Record<string, string> = {},
+  folder = import.meta.dirname,
+) {
   const source = `
-    import Type from 'typebox'
+    import Type from '${import.meta.resolve('typebox')}'
     import { readConfig } from '${new URL('./config.ts', import.meta.url)}'
     import { runProcess } from '${new URL('./process.ts', import.meta.url)}'
     const busy = setInterval(() => {}, 1000)
     await runProcess('order', ${start}, ${options})`
   const child = spawn(process.execPath, ['--input-type=module', '-e', source], {
-    cwd: import.meta.dirname,
+    cwd: folder,
     env: { ...process.env, ...env },
   })
   t.after(() => child.kill('SIGKILL'))
@@ -138,3 +147,23 @@ for (const [name, fault] of [
     assert.match(output, /closed/)
   })
 }
+
+test('reads .env in the working folder, which overrides nothing', async (t) => {
+  const folder = mkdtempSync(join(tmpdir(), 'trifold-process-'))
+  t.after(() => rmSync(folder, { recursive: true, force: true }))
+  writeFileSync(join(folder, '.env'), 'FROM_FILE=file\nFROM_BOTH=file\n')
+  const start = `async ({ FROM_FILE, FROM_BOTH }) => {
+    console.log(FROM_FILE, FROM_BOTH)
+    return { close: async () => {} }
+  }`
+  await run(t, start, '{}', { FROM_BOTH: 'environment' }, folder).says('file environment')
+})
+
+test('says that .env cannot be read, and ends with 1', async (t) => {
+  const folder = mkdtempSync(join(tmpdir(), 'trifold-process-'))
+  t.after(() => rmSync(folder, { recursive: true, force: true }))
+  mkdirSync(join(folder, '.env'))
+  const { code, output } = await run(t, WELL_BEHAVED, '{}', {}, folder).exit()
+  assert.equal(code, 1)
+  assert.match(output, /^order: \.env cannot be read: .*\n$/)
+})

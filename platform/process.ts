@@ -3,8 +3,18 @@ import { ConfigError, type Environment } from './config.ts'
 import type { Log } from './runtime.ts'
 import { createLog } from './telemetry.ts'
 
-/** The only place that reads the process's environment. */
+/**
+ * The only place that reads the process's environment. A `.env` file in the working folder adds to it and overrides
+ * nothing. Throws an Error if there is such a file and it cannot be read.
+ */
 export function environment(): Environment {
+  try {
+    process.loadEnvFile()
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') {
+      throw new Error(`.env cannot be read: ${(error as Error).message}`, { cause: error })
+    }
+  }
   return process.env
 }
 

@@ -44,9 +44,8 @@ export function environmentExample(): string {
 }
 
 const EXAMPLE_HEAD = `# Everything that the program reads from its environment, with the defaults. Written by
-# \`npm run docs\`. To use it: copy it to .env, change what you need, and start with
-#
-#     npx node --env-file=.env apps/all-in-one/main.ts
+# \`npm run docs\`. To use it, copy it to .env and change what you need: programs read .env in the folder
+# that they are started in. Variables that are set already take precedence.
 `
 
 /** Who sends an event and who reads it is what the recordings have. */

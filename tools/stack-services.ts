@@ -64,7 +64,8 @@ async function startReplica(
     startKept({
       command: process.execPath,
       args: [join(root, 'services', service, 'main.ts')],
-      folder: root,
+      // Not where a .env file may be: their environment is complete.
+      folder: around.logs,
       env: replicaEnvironment(replica, around),
       logFile,
     })

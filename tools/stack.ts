@@ -134,7 +134,7 @@ async function startParts(
   const servers = await startServers({ ...start, folder, logs, processes }, closers)
   signal.throwIfAborted()
 
-  const maildir = environment.MAILDIR || join(folder, 'mail')
+  const maildir = resolve(environment.MAILDIR || join(folder, 'mail'))
   const reach = await reachOf(start.between, servers, gateway.url)
   const around = { basePath, maildir, logs, environment }
   const replicas = await startReplicas(ports, (service) => ({ ...reach[service], ...around }))

@@ -35,6 +35,8 @@ npm test runs in ${FULLY_TESTED} only, a few unit tests in the others. Linux onl
 
 const LIMIT_MS = { npmCi: 300_000, ready: 60_000, stop: 10_000, tests: 1_800_000 }
 const LAST_LINES = 40
+/** Those that start Node.js and npm themselves. */
+const SHORT_TESTS = ['run', 'unit', 'tools/launch', 'platform/process', 'folder-lock']
 /** Of a shell whose command died of the signal. */
 const EXIT_CODES = { SIGINT: 130, SIGTERM: 143 } as const
 
@@ -56,8 +58,7 @@ async function testCells(cells: readonly Cell[], full: boolean, all: boolean): P
   try {
     for (const cell of cells) {
       console.log(`\n${cell.name}`)
-      const tests =
-        full || (all && cell.name === FULLY_TESTED) ? ['test'] : ['run', 'unit', 'contracts/']
+      const tests = full || (all && cell.name === FULLY_TESTED) ? ['test'] : SHORT_TESTS
       results.push(await testCell(cell, folder, tests))
     }
     return results

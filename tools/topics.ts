@@ -7,6 +7,7 @@ import {
 import type { TopicSpec } from '../messaging/bus.ts'
 import { isKafkaError } from '../messaging/kafka-faults.ts'
 import { TOPICS } from '../messaging/topics.ts'
+import { environment } from '../platform/process.ts'
 
 export interface TopicSettings {
   /** Instead of each topic's own number. */
@@ -93,7 +94,7 @@ async function visible(admin: Admin, topics: readonly TopicSpec[]): Promise<void
 function fromCommandLine() {
   const { values } = parseArgs({
     options: {
-      brokers: { type: 'string', default: process.env.KAFKA_BROKERS },
+      brokers: { type: 'string', default: environment().KAFKA_BROKERS },
       partitions: { type: 'string' },
       replication: { type: 'string' },
       'retention-ms': { type: 'string' },

@@ -1,19 +1,19 @@
-import { relative } from 'node:path'
+import { join, relative } from 'node:path'
 import { readConfig } from '../../platform/config.ts'
 import { runProcess } from '../../platform/process.ts'
 import { type AllInOneConfig, allInOneConfig } from './config.ts'
 import { type Program, startAllInOne } from './program.ts'
 
 await runProcess('trifold', async (environment) => {
-  const begun = performance.now()
   const config = readConfig(allInOneConfig, environment)
   const program = await startAllInOne(config)
-  const seconds = ((performance.now() - begun) / 1000).toFixed(1)
-  process.stdout.write(welcome(program, config, seconds))
+  process.stdout.write(welcome(program, config))
   return program
 })
 
-function welcome({ url, dataDir }: Program, config: AllInOneConfig, seconds: string): string {
+function welcome({ url, dataDir }: Program, config: AllInOneConfig): string {
+  // Since the process started, because loading the code takes a good part of the time.
+  const seconds = (performance.now() / 1000).toFixed(1)
   const { INTERACTION_STYLE: style, DATABASE_FLUSH: isFlushed } = config
   const survives = isFlushed
     ? 'what is acknowledged survives a power cut'
@@ -24,18 +24,25 @@ Trifold is ready after ${seconds} s, at ${url}
 
   order, billing, notification   in this process, one schema each
   broker                         the embedded bus: topics billing, payment, balance
-  database, log, letters         in ${folder}
+  database, log                  in ${folder}
+  letters                        ${whereLettersGo(config, folder)}
   durability                     ${survives}
   style                          ${style} (x-interaction-style: http | hybrid | events names another)
 
 Try:
 
   ACCOUNT=$(curl -s -X POST ${url}/billing/account/create | tr -d '"')
-  curl -s -X POST "${url}/billing/account/$ACCOUNT?amount=199" -H 'x-interaction-style: http'
-  curl -s -X POST "${url}/orders?profileId=$ACCOUNT" -H 'content-type: application/json' -d '{"productQuantity": 3}'
+  curl -s -w '\\n' -X POST "${url}/billing/account/$ACCOUNT?amount=199" -H 'x-interaction-style: http'
+  curl -s -w '\\n' -X POST "${url}/orders?profileId=$ACCOUNT" -H 'content-type: application/json' -d '{"productQuantity": 3}'
 
-Then: curl -s ${url}/notification/account/$ACCOUNT
+Then: curl -s -w '\\n' ${url}/notification/account/$ACCOUNT
 What the API says of itself: ${url}/orders/docs  ${url}/billing/docs  ${url}/notification/docs  ${url}/asyncapi
 
 `
+}
+
+function whereLettersGo({ SMTP_URL, MAILDIR }: AllInOneConfig, folder: string): string {
+  // Only the host, because the URL may hold a password.
+  if (SMTP_URL) return `to the mail server ${URL.parse(SMTP_URL)?.host ?? 'of SMTP_URL'}`
+  return `in ${MAILDIR || join(folder, 'mail')}`
 }

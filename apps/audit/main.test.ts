@@ -80,7 +80,7 @@ const MAIN = fileURLToPath(new URL('main.ts', import.meta.url))
 
 function run(args: readonly string[], env: Readonly<Record<string, string>> = {}) {
   return new Promise<{ code: number; stdout: string; stderr: string }>((resolve) => {
-    execFile(process.execPath, [MAIN, ...args], { env }, (error, stdout, stderr) => {
+    execFile(process.execPath, [MAIN, ...args], { cwd: tmpdir(), env }, (error, stdout, stderr) => {
       resolve({ code: error ? Number(error.code) : 0, stdout, stderr })
     })
   })

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtemp, readdir, rm } from 'node:fs/promises'
-import { createServer, type IncomingMessage } from 'node:http'
+import { createServer, type IncomingMessage, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -46,7 +46,7 @@ describe('the demo', () => {
     const program = await startAllInOne(readConfig(allInOneConfig, environment))
     try {
       const args = ['--url', program.url]
-      const { exitCode, output } = await runDemo(args, folder, /^billing is off$/m)
+      const { exitCode, output } = await runDemo(args, folder, { interruptAt: /^billing is off$/m })
       assert.equal(exitCode, 130, output)
       assert.match(output, /could not go on: interrupted/)
       const running = Object.entries(program.lab).map(([name, one]) => [name, one.running()])
@@ -60,12 +60,7 @@ describe('the demo', () => {
   })
 
   test('names what a program does against its promises, and exits with 1', async () => {
-    const impostor = createServer((request, response) => {
-      const [status, body] = wrongAnswer(request)
-      response.writeHead(status, { 'content-type': 'application/json' }).end(JSON.stringify(body))
-    })
-    impostor.listen(0, '127.0.0.1')
-    await once(impostor, 'listening')
+    const impostor = await startImpostor()
     const url = `http://127.0.0.1:${(impostor.address() as AddressInfo).port}`
     try {
       const { exitCode, output } = await runDemo(['--url', url, '--wait', '0.05'], folder)
@@ -79,6 +74,19 @@ describe('the demo', () => {
     } finally {
       impostor.close()
       impostor.closeAllConnections()
+    }
+  })
+
+  test('drives the program at the PORT of the environment unless told otherwise', async () => {
+    const server = await startImpostor()
+    const { port } = server.address() as AddressInfo
+    try {
+      const args = ['--wait', '0.05']
+      const { output } = await runDemo(args, folder, { environment: { PORT: String(port) } })
+      assert.match(output, new RegExp(`^Program: http://127\\.0\\.0\\.1:${port}$`, 'm'))
+    } finally {
+      server.close()
+      server.closeAllConnections()
     }
   })
 
@@ -104,9 +112,14 @@ describe('the demo', () => {
 })
 
 /** Runs the demo with its temporary files in a folder; interrupts it when its output matches. */
-async function runDemo(args: readonly string[], folder: string, interruptAt?: RegExp) {
+async function runDemo(
+  args: readonly string[],
+  folder: string,
+  { interruptAt, environment }: { interruptAt?: RegExp; environment?: NodeJS.ProcessEnv } = {},
+) {
   const child = spawn(process.execPath, [MAIN, ...args], {
-    env: { TMPDIR: folder, NO_COLOR: '1' },
+    cwd: folder,
+    env: { TMPDIR: folder, NO_COLOR: '1', ...environment },
     signal: AbortSignal.timeout(LIMIT_MS),
   })
   let output = ''
@@ -121,6 +134,16 @@ async function runDemo(args: readonly string[], folder: string, interruptAt?: Re
   }
   const [exitCode] = (await once(child, 'close')) as [number | null]
   return { exitCode, output }
+}
+
+async function startImpostor(): Promise<Server> {
+  const server = createServer((request, response) => {
+    const [status, body] = wrongAnswer(request)
+    response.writeHead(status, { 'content-type': 'application/json' }).end(JSON.stringify(body))
+  })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  return server
 }
 
 /** A program that takes every order, cancels it, and tells nobody. */

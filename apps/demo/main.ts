@@ -12,8 +12,9 @@ Takes one order flow through the interaction styles http, hybrid and events, sid
 compares what it sees with what the design promises. Exit code: 0 all promises were kept, 1 some
 were not, 2 wrong options, above 128 interrupted.
 
-  --url URL        the program to drive; without it the one at http://127.0.0.1:8000, and
-                   without that one of the demo's own, in a temporary folder that is removed
+  --url URL        the program to drive; by default the one that npm start would start here, at
+                   http://127.0.0.1:8000 or the HOST and PORT of the environment or .env; if it does
+                   not answer, one of the demo's own, in a temporary folder that is removed
   --own            a program of the demo's own, whatever is there already
   --wait SECONDS   how long to wait for what has to happen (10)
   --help           this text

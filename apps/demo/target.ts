@@ -5,7 +5,11 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Readable } from 'node:stream'
 import { fileURLToPath } from 'node:url'
+import Type from 'typebox'
+import { readConfig } from '../../platform/config.ts'
+import { reachable } from '../../platform/front-door.ts'
 import { environment } from '../../platform/process.ts'
+import { allInOneConfig } from '../all-in-one/config.ts'
 import { type Client, createClient } from './client.ts'
 
 /** The program that the demo drives. */
@@ -23,7 +27,6 @@ export interface TargetOptions {
   readonly waitMs: number
 }
 
-const DEFAULT_URL = 'http://127.0.0.1:8000'
 const MAIN = new URL('../all-in-one/main.ts', import.meta.url)
 
 /** The program that was named; else the one at the default address; else one of the demo's own. */
@@ -35,17 +38,24 @@ export async function findTarget(
     console.log('Starting a program in a temporary folder ...')
     return startOwn(interrupted)
   }
-  const client = createClient(url ?? DEFAULT_URL, waitMs, interrupted)
+  const defaultUrl = localUrl()
+  const client = createClient(url ?? defaultUrl, waitMs, interrupted)
   const isThere = () => isHealthy(client)
   const healthy = await (url ? client.until(isThere, Boolean) : isThere())
   interrupted.throwIfAborted()
   if (!healthy && url) throw new Error(`nothing answers ${url}/orders/health as it should`)
   if (!healthy) {
-    console.log(`No program at ${DEFAULT_URL}: starting one in a temporary folder ...`)
+    console.log(`No program at ${defaultUrl}: starting one in a temporary folder ...`)
     return startOwn(interrupted)
   }
   console.log(`Program: ${client.baseUrl}`)
   return { url: client.baseUrl, close: async () => undefined }
+}
+
+/** Where `npm start` would listen in the same environment. */
+function localUrl(): string {
+  const { HOST, PORT } = readConfig(Type.Pick(allInOneConfig, ['HOST', 'PORT']), environment())
+  return `http://${reachable(HOST)}:${PORT}`
 }
 
 async function isHealthy(client: Client): Promise<boolean> {
@@ -62,7 +72,8 @@ async function startOwn(interrupted: AbortSignal): Promise<Target> {
   const begun = performance.now()
   const folder = await mkdtemp(join(tmpdir(), 'trifold-demo-'))
   const child = spawn(process.execPath, [fileURLToPath(MAIN)], {
-    // Not what the user's environment may say: the promises are those of the defaults.
+    // Neither the user's environment nor a .env file: the promises are those of the defaults.
+    cwd: folder,
     env: { SystemRoot: environment().SystemRoot, DATA_DIR: folder, PORT: '0', LOG_LEVEL: 'silent' },
     stdio: ['ignore', 'pipe', 'pipe'],
     // In a process group of its own: an interruption from the terminal is ours to handle.

@@ -226,7 +226,8 @@ async function createServices(around: {
     const kept = await startKept({
       command: process.execPath,
       args: [join(root, 'services', service, 'main.ts')],
-      folder: root,
+      // Not where a developer's .env file may be.
+      folder,
       env: { ...environment, ...direct },
       logFile: join(logs, `${service}.log`),
     })

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { startKept } from '../../tools/kept-process.ts'
@@ -66,7 +67,8 @@ export async function startProgram(folder: string) {
   const kept = await startKept({
     command: process.execPath,
     args: [join(root, 'apps', 'all-in-one', 'main.ts')],
-    folder: root,
+    // Not where a developer's .env file may be.
+    folder: tmpdir(),
     env: { PORT: String(port), DATA_DIR: folder, LOG_LEVEL: 'warn' },
     logFile: `${folder}.log`,
   })

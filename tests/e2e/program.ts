@@ -157,13 +157,14 @@ export interface ChildProgram {
 
 const ROOT = new URL('../../', import.meta.url)
 
-/** Runs the `main.ts` of a folder. Nothing of this environment reaches it. */
+/** Runs the `main.ts` of a folder. Neither this environment nor a developer's .env file reaches it. */
 export function spawnMain(
   folder: 'apps/all-in-one' | `services/${'order' | 'billing' | 'notification'}`,
   environment: Settings,
 ): ChildProgram {
   const main = fileURLToPath(new URL(`${folder}/main.ts`, ROOT))
   const child = spawn(process.execPath, [main], {
+    cwd: tmpdir(),
     env: { ...environment },
     stdio: ['ignore', 'pipe', 'pipe'],
   })

@@ -1,0 +1,30 @@
+import assert from 'node:assert/strict'
+import { join } from 'node:path'
+import { describe, type TestContext, test } from 'node:test'
+import { inFolder, spawnMain, temporaryFolder } from '../../tests/e2e/program.ts'
+
+describe('the banner of npm start', () => {
+  const bannerWith = async (t: TestContext, folder: string, settings: Record<string, string>) => {
+    const program = spawnMain('apps/all-in-one', { ...inFolder(folder), ...settings })
+    t.after(() => program.kill('SIGKILL'))
+    await program.ready
+    program.kill('SIGTERM')
+    await program.ended
+    return program.output()
+  }
+
+  test('says which folder letters go to', async (t) => {
+    const { folder, remove } = await temporaryFolder()
+    t.after(remove)
+    const banner = await bannerWith(t, folder, {})
+    assert.match(banner, new RegExp(`^ {2}letters +in .*${join(folder, 'mail')}$`, 'm'))
+  })
+
+  test('says which mail server letters go to, without its password', async (t) => {
+    const { folder, remove } = await temporaryFolder()
+    t.after(remove)
+    const banner = await bannerWith(t, folder, { SMTP_URL: 'smtp://me:canary@127.0.0.1:9' })
+    assert.match(banner, /^ {2}letters +to the mail server 127\.0\.0\.1:9$/m)
+    assert.doesNotMatch(banner, /canary/)
+  })
+})
