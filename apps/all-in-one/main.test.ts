@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { describe, type TestContext, test } from 'node:test'
 import { inFolder, spawnMain, temporaryFolder } from '../../tests/e2e/program.ts'
 
@@ -17,7 +17,7 @@ describe('the banner of npm start', () => {
     const { folder, remove } = await temporaryFolder()
     t.after(remove)
     const banner = await bannerWith(t, folder, {})
-    assert.match(banner, new RegExp(`^ {2}letters +in .*${join(folder, 'mail')}$`, 'm'))
+    assert.match(banner, new RegExp(`^ {2}letters +in .*${join(basename(folder), 'mail')}$`, 'm'))
   })
 
   test('says which mail server letters go to, without its password', async (t) => {
