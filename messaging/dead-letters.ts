@@ -1,5 +1,6 @@
 import type { Page } from '../contracts/http.ts'
 import type { Queryable } from '../platform/database.ts'
+import { redact } from '../platform/redact.ts'
 
 /**
  * Messages that can never succeed, stored whole beside the reason, in the schema of the service that
@@ -206,7 +207,7 @@ export async function removeDeadLetter(
   return rows.length > 0
 }
 
-const storableReason = (reason: string) => storable(reason).slice(0, MAX_REASON_LENGTH)
+const storableReason = (reason: string) => storable(redact(reason)).slice(0, MAX_REASON_LENGTH)
 
 /** PostgreSQL's text holds no NUL; a letter must be storable whatever its key or reason says. */
 function storable(text: string): string {

@@ -1,4 +1,5 @@
 import type { Queryable } from '../platform/database.ts'
+import { redact } from '../platform/redact.ts'
 
 /**
  * The outbox: every message that a state change causes is a row here, written in the transaction of
@@ -266,7 +267,7 @@ from ${schema}.outbox group by carrier`
         done,
         postponed.map((row) => row.id),
         postponed.map((row) => row.waitMs),
-        postponed.map((row) => row.error),
+        postponed.map((row) => redact(row.error)),
         lanes,
         busyKeys,
         limit,

@@ -197,9 +197,8 @@ async function attempt(
       at.log.error({ ...about, reason: delivery.reason }, 'a message was set aside')
       at.telemetry.count('trifold_dead_letters_total', { source: 'outbox' })
     }
-    const failed = delivery.kind === 'retry'
-    const name = failed ? 'trifold_outbox_failures_total' : 'trifold_outbox_delivered_total'
-    at.telemetry.count(name, { carrier })
+    if (delivery.kind === 'done') at.telemetry.count('trifold_outbox_delivered_total', { carrier })
+    if (delivery.kind === 'retry') at.telemetry.count('trifold_outbox_failures_total', { carrier })
     return delivery
   } catch (error) {
     at.log.warn({ err: error, row: row.eventId, ...traceIds(row.headers) }, 'a delivery failed')

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
+import { createTelemetry } from '../platform/telemetry.ts'
 import { until } from '../tests/harness.ts'
 import { message, openRelays, receiver } from '../tests/relays.ts'
 import { createOutbox, type Delivery, type OutboxMessage } from './outbox.ts'
@@ -111,7 +112,8 @@ describe('calls', () => {
     const { start, put, schema, isEmpty } = await setUp(t)
     const { call, tries, answers } = receiver()
     answers.set('a1', { kind: 'poison', reason: 'they refuse it' })
-    start({ call })
+    const telemetry = createTelemetry('test')
+    start({ call, telemetry })
     await put([message('a1', 'a'), message('a2', 'a')])
     await isEmpty()
     assert.deepEqual(tries, ['a1', 'a2'])
@@ -125,6 +127,9 @@ describe('calls', () => {
         ...{ headers: '{"ce_id":"a1"}', code: 'UNDELIVERABLE', reason: 'they refuse it' },
       },
     ])
+    const { body } = await telemetry.scrape()
+    const delivered = 'trifold_outbox_delivered_total{carrier="http",service="test"} 1'
+    assert.ok(body.includes(delivered), 'a rejected row is not delivered')
   })
 
   test('are at most 128 at a time, however many wait', async (t) => {

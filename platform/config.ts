@@ -1,5 +1,6 @@
 import Type, { type Static, type TObject, type TSchema } from 'typebox'
 import { Value } from 'typebox/value'
+import { registerSecret } from './redact.ts'
 import { expectedText, fromText, type PlainSchema } from './schema-text.ts'
 
 /**
@@ -21,6 +22,7 @@ export function readConfig<Schema extends TObject>(
   const problems: string[] = []
   for (const variable of variablesOf(schema)) {
     const text = environment[variable.name] || undefined
+    if (text !== undefined && variable.schema.secret === true) registerSecret(text)
     const value = text === undefined ? variable.schema.default : fromText(variable.schema, text)
     if (value === undefined && variable.optional) continue
     const problem = problemOf(variable, text, value)

@@ -9,6 +9,7 @@ import {
   problemBody,
 } from '../contracts/problems.ts'
 import { DatabaseError } from './database.ts'
+import { redact } from './redact.ts'
 
 export const PROBLEM_TYPE = 'application/problem+json'
 
@@ -50,7 +51,7 @@ export function sendProblem(error: unknown, request: FastifyRequest, reply: Fast
   return reply
     .code(status)
     .type(PROBLEM_TYPE)
-    .send(new TextEncoder().encode(JSON.stringify(body)))
+    .send(new TextEncoder().encode(redact(JSON.stringify(body))))
 }
 
 /** So long may the rest of a body that was refused take to arrive. */

@@ -9,6 +9,7 @@ import {
 } from '../contracts/problems.ts'
 import { requestId } from './http-hooks.ts'
 import { PROBLEM_TYPE, RETRY_AFTER_SECONDS } from './http-problems.ts'
+import { redact } from './redact.ts'
 
 /** Answers of the front door itself, to requests that reach no service. */
 
@@ -37,7 +38,7 @@ export function sendProblem(
   const { status, retryable } = PROBLEMS[code]
   if (retryable) response.setHeader('retry-after', RETRY_AFTER_SECONDS)
   const instance = idOf(request)
-  const body = JSON.stringify({ ...problemBody(code, details), instance })
+  const body = redact(JSON.stringify({ ...problemBody(code, details), instance }))
   send(response, instance, status, PROBLEM_TYPE, body)
 }
 

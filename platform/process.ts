@@ -1,5 +1,6 @@
 import { setFlagsFromString } from 'node:v8'
 import { ConfigError, type Environment } from './config.ts'
+import { redact, registerSecrets } from './redact.ts'
 import type { Log } from './runtime.ts'
 import { createLog } from './telemetry.ts'
 
@@ -93,6 +94,7 @@ export async function runProcess(
   process.on('uncaughtException', onFault)
   process.on('unhandledRejection', onFault)
 
+  registerSecrets(environment())
   const started = Promise.resolve().then(() => start(environment()))
   await started.catch((error) => failToStart(name, error, log))
 }
@@ -100,7 +102,7 @@ export async function runProcess(
 /** What a person can mend (a port or a folder in use) is one sentence; the rest has its stack. */
 function failToStart(name: string, error: unknown, log: Log): never {
   if (error instanceof ConfigError || isRefusal(error)) {
-    process.stderr.write(`${name}: ${error.message}\n`)
+    process.stderr.write(`${name}: ${redact(error.message)}\n`)
     process.exit(error instanceof ConfigError ? 2 : 1)
   }
   log.error({ err: error }, `${name} failed to start`)

@@ -1,5 +1,6 @@
 import { pino } from 'pino'
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
+import { redact } from './redact.ts'
 
 const SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30]
 const LONG_SECONDS = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800]
@@ -142,6 +143,16 @@ export const METRICS = {
     type: 'counter',
     help: 'Messages written to customers.',
     labels: ['event'],
+  },
+  trifold_mail_down: {
+    type: 'gauge',
+    help: 'Whether the carrier of letters fails now, mail server or Maildir: 1, or 0.',
+    labels: [],
+  },
+  trifold_letters_suppressed_total: {
+    type: 'counter',
+    help: 'Letters that were not sent because their address had its share of the hour.',
+    labels: [],
   },
   trifold_ready: {
     type: 'gauge',
@@ -301,7 +312,7 @@ const SECRET_HEADERS = ['authorization', 'proxy-authorization', 'cookie', 'set-c
 
 /**
  * JSON lines on standard output, or into `destination`. Headers that carry credentials are masked
- * wherever headers are logged: as `headers`, or in a request or answer.
+ * wherever headers are logged: as `headers`, or in a request or answer; secrets, wherever they are.
  */
 export function createLog(
   level: string,
@@ -313,6 +324,7 @@ export function createLog(
     base: { service },
     timestamp: pino.stdTimeFunctions.isoTime,
     formatters: { level: (label: string) => ({ level: label }) },
+    hooks: { streamWrite: redact },
     redact: SECRET_HEADERS.flatMap((name) => [`headers["${name}"]`, `*.headers["${name}"]`]),
   }
   return destination ? pino(options, destination) : pino(options)

@@ -1,4 +1,7 @@
 import Type, { type Static } from 'typebox'
+import Format from 'typebox/format'
+
+Format.Set('smtp-url', (text) => text === '' || isSmtpUrl(text))
 
 /** What notification needs to know; the process adds addresses and limits of the platform. */
 export const notificationConfig = {
@@ -13,10 +16,24 @@ export const notificationConfig = {
   }),
   SMTP_URL: Type.String({
     default: '',
+    format: 'smtp-url',
     secret: true,
-    description: 'a mail server, like smtp://user:password@host:587; empty: letters go to MAILDIR',
+    description:
+      'A mail server, like smtp://user:password@host:587 or smtps://host; special characters of the password are percent-encoded. Empty: letters go to MAILDIR.',
   }),
 } as const
 
 const schema = Type.Object(notificationConfig)
 export type NotificationConfig = Static<typeof schema>
+
+/** Anything after the host means that the password contains a character that is not encoded. */
+function isSmtpUrl(text: string): boolean {
+  try {
+    const url = new URL(text)
+    decodeURIComponent(url.username + url.password)
+    const isMail = url.protocol === 'smtp:' || url.protocol === 'smtps:'
+    return isMail && url.hostname !== '' && /^\/?$/.test(url.pathname) && url.hash === ''
+  } catch {
+    return false
+  }
+}

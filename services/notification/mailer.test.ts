@@ -1,11 +1,22 @@
 import assert from 'node:assert/strict'
-import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import fs, {
+  mkdir,
+  mkdtemp,
+  readdir,
+  readFile,
+  rename,
+  rm,
+  stat,
+  writeFile,
+} from 'node:fs/promises'
+import { syncBuiltinESMExports } from 'node:module'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, describe, test } from 'node:test'
 import { SMTPServer, type SMTPServerOptions } from 'smtp-server'
 import type { OutboxRow } from '../../messaging/outbox.ts'
+import type { Log } from '../../platform/runtime.ts'
 import { createMailer } from './mailer.ts'
 
 const folder = await mkdtemp(join(tmpdir(), 'trifold-mail-'))
@@ -28,9 +39,15 @@ const letter = (given: Partial<OutboxRow> = {}): OutboxRow => ({
 })
 const from = 'Trifold <no-reply@trifold.example>'
 
+function recordingLog(): Log & { readonly lines: string[] } {
+  const lines: string[] = []
+  const write = (_members: object, sentence: string) => void lines.push(sentence)
+  return { lines, debug: write, info: write, warn: write, error: write }
+}
+
 describe('the Maildir', () => {
-  const inFolder = (maildir: string) =>
-    createMailer({ from, smtpUrl: '', maildir, timeoutMs: 2_000 })
+  const inFolder = (maildir: string, log = recordingLog()) =>
+    createMailer({ from, smtpUrl: '', maildir, timeoutMs: 2_000, log })
 
   test('gets a letter that any mail reader opens', async () => {
     const maildir = join(folder, 'one')
@@ -57,11 +74,56 @@ describe('the Maildir', () => {
     assert.equal((await readdir(join(maildir, 'new'))).length, 2)
   })
 
-  test('that cannot be written to is tried again', async () => {
+  test('has a letter once, also after a mail reader has moved and flagged it', async () => {
+    const maildir = join(folder, 'read')
+    const { deliver } = inFolder(maildir)
+    await deliver(letter())
+    const [name = ''] = await readdir(join(maildir, 'new'))
+    for (const [from, to] of [
+      [join('new', name), join('cur', `${name}:2,`)],
+      [join('cur', `${name}:2,`), join('cur', `${name}:2,FRS`)],
+    ] as const) {
+      await rename(join(maildir, from), join(maildir, to))
+      assert.deepEqual(await deliver(letter()), { kind: 'done' })
+      assert.deepEqual(await readdir(join(maildir, 'new')), [])
+    }
+  })
+
+  test('is never listed, which would take longer with every letter', async (t) => {
+    for (const method of ['readdir', 'opendir'] as const) {
+      t.mock.method(fs, method, () => assert.fail(`${method} was called`))
+    }
+    syncBuiltinESMExports()
+    t.after(() => {
+      t.mock.restoreAll()
+      syncBuiltinESMExports()
+    })
+    const { deliver } = inFolder(join(folder, 'unlisted'))
+    for (let n = 0; n < 2; n += 1) assert.deepEqual(await deliver(letter()), { kind: 'done' })
+  })
+
+  test('can be read by its owner alone', async () => {
+    const maildir = join(folder, 'private')
+    await inFolder(maildir).deliver(letter())
+    const [name = ''] = await readdir(join(maildir, 'new'))
+    const modeOf = async (path: string) => (await stat(join(maildir, path))).mode & 0o777
+    for (const path of ['.', 'tmp', 'new', 'cur']) assert.equal(await modeOf(path), 0o700, path)
+    assert.equal(await modeOf(join('new', name)), 0o600)
+  })
+
+  test('that cannot be written to is logged once when that starts and once when it ends', async () => {
     const maildir = join(folder, 'no-folder')
     await writeFile(maildir, 'a file')
-    const delivery = await inFolder(maildir).deliver(letter())
-    assert.equal(delivery.kind, 'retry')
+    const log = recordingLog()
+    const mailer = inFolder(maildir, log)
+    for (let n = 0; n < 3; n += 1) assert.equal((await mailer.deliver(letter())).kind, 'retry')
+    assert.equal(mailer.isDown(), true)
+    await rm(maildir)
+    await mkdir(maildir)
+    assert.equal((await mailer.deliver(letter())).kind, 'done')
+    assert.equal(mailer.isDown(), false)
+    const lines = ['the Maildir fails; it will be tried again', 'the Maildir works again']
+    assert.deepEqual(log.lines, lines)
   })
 })
 
@@ -94,7 +156,8 @@ describe('the mail server', () => {
     const mailers: { close(): void }[] = []
     const at = (login = '') => {
       const mailer = createMailer({
-        ...{ from, maildir: '', timeoutMs: 2_000, smtpUrl: `smtp://${login}127.0.0.1:${port}` },
+        ...{ from, maildir: '', timeoutMs: 2_000, log: recordingLog() },
+        smtpUrl: `smtp://${login}127.0.0.1:${port}`,
       })
       mailers.push(mailer)
       return mailer
@@ -128,9 +191,11 @@ describe('the mail server', () => {
     assert.match((delivery as { reason: string }).reason, /550/)
   })
 
-  test('that refuses the address for now is tried again', async (t) => {
+  test('that refuses the address for now is tried again, and is not down', async (t) => {
     const { at } = await listen(t, refusing(451))
-    assert.equal((await at().deliver(letter())).kind, 'retry')
+    const mailer = at()
+    assert.equal((await mailer.deliver(letter())).kind, 'retry')
+    assert.equal(mailer.isDown(), false)
   })
 
   test('that does not know us is tried again: the letter is not to blame', async (t) => {
@@ -157,8 +222,11 @@ describe('the mail server', () => {
     const { port } = probe.address() as { port: number }
     await new Promise((resolve) => probe.close(resolve))
     const smtpUrl = `smtp://127.0.0.1:${port}`
-    const mailer = createMailer({ from, smtpUrl, maildir: '', timeoutMs: 2_000 })
-    assert.equal((await mailer.deliver(letter())).kind, 'retry')
+    const log = recordingLog()
+    const mailer = createMailer({ from, smtpUrl, maildir: '', timeoutMs: 2_000, log })
+    for (let n = 0; n < 3; n += 1) assert.equal((await mailer.deliver(letter())).kind, 'retry')
+    assert.equal(mailer.isDown(), true)
+    assert.deepEqual(log.lines, ['the mail server fails; it will be tried again'])
     mailer.close()
   })
 })

@@ -1,12 +1,14 @@
-import { mkdir, open, readdir, rename } from 'node:fs/promises'
+import { access, mkdir, open, rename, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { createTransport } from 'nodemailer'
 import MailComposer from 'nodemailer/lib/mail-composer/index.js'
-import type { Deliver } from '../../messaging/relay-calls.ts'
+import { createOutage } from '../../messaging/outage.ts'
+import type { Delivery, OutboxRow } from '../../messaging/outbox.ts'
+import type { Log } from '../../platform/runtime.ts'
 
 /**
  * The carrier of letters: a mail server where one is configured, else a Maildir that any mail reader
- * opens. In the Maildir a letter's name follows from its Message-ID, so a repetition finds it there;
+ * opens. In the Maildir a letter's name follows from its Message-ID, so a redelivery finds it there;
  * a mail server that dies between accepting and answering may get a letter twice.
  */
 export interface MailerOptions {
@@ -14,6 +16,14 @@ export interface MailerOptions {
   readonly smtpUrl: string
   readonly maildir: string
   readonly timeoutMs: number
+  readonly log: Log
+}
+
+export interface Mailer {
+  deliver(row: OutboxRow): Promise<Delivery>
+  /** Whether the mail server or the Maildir itself fails, and not just one letter. */
+  isDown(): boolean
+  close(): void
 }
 
 interface Letter {
@@ -27,12 +37,31 @@ interface Letter {
 
 type SmtpError = Error & { readonly command?: string; readonly responseCode?: number }
 
-/** A refusal of anything else, such as of our password, is for the operator to heal. */
-const BLAMED_ON_THE_LETTER = ['RCPT TO', 'DATA']
+/** The server answered these for one letter; any other failure, such as of our login, is an outage. */
+const ABOUT_THE_LETTER = ['RCPT TO', 'DATA']
 
-export function createMailer(options: MailerOptions): { deliver: Deliver; close(): void } {
-  const { from, smtpUrl, maildir, timeoutMs } = options
+export function createMailer(options: MailerOptions): Mailer {
+  const { from, smtpUrl, maildir, timeoutMs, log } = options
   const smtp = smtpUrl === '' ? undefined : createSmtp(smtpUrl, timeoutMs)
+  const outage = createOutage(log, smtp ? 'the mail server' : 'the Maildir')
+
+  function failed(row: OutboxRow, error: SmtpError): Delivery {
+    const { command = '', responseCode = 0, message } = error
+    if (responseCode < 400 || !ABOUT_THE_LETTER.includes(command)) {
+      outage.failed(error)
+      return { kind: 'retry', error: message }
+    }
+    outage.over()
+    if (responseCode >= 500) return { kind: 'poison', reason: message }
+    if (row.attempts === 0) {
+      log.warn(
+        { row: row.eventId, responseCode },
+        'a letter was refused for now; it will be retried',
+      )
+    }
+    return { kind: 'retry', error: message }
+  }
+
   return {
     async deliver(row) {
       const letter: Letter = {
@@ -45,13 +74,13 @@ export function createMailer(options: MailerOptions): { deliver: Deliver; close(
       }
       try {
         await (smtp ? smtp.sendMail(letter) : keep(maildir, letter))
+        outage.over()
         return { kind: 'done' }
       } catch (error) {
-        const { command = '', responseCode = 0, message } = error as SmtpError
-        const final = responseCode >= 500 && BLAMED_ON_THE_LETTER.includes(command)
-        return final ? { kind: 'poison', reason: message } : { kind: 'retry', error: message }
+        return failed(row, error as SmtpError)
       }
     },
+    isDown: () => outage.lasts(),
     close: () => smtp?.close(),
   }
 }
@@ -67,24 +96,53 @@ function createSmtp(url: string, timeoutMs: number) {
   })
 }
 
-/** Maildir: written whole in `tmp`, then moved to `new`, where readers look. */
+/** Maildir: written whole in `tmp`, then moved to `new`. Only the owner may read the letters. */
 async function keep(maildir: string, letter: Letter): Promise<void> {
   const name = letter.messageId.replace(/[^\w.-]/g, '')
-  for (const folder of ['tmp', 'new', 'cur'])
-    await mkdir(join(maildir, folder), { recursive: true })
-  // A mail reader moves what it has seen to `cur` and adds its flags to the name.
-  for (const folder of ['new', 'cur']) {
-    const letters = await readdir(join(maildir, folder))
-    if (letters.some((one) => one === name || one.startsWith(`${name}:`))) return
+  for (const folder of ['tmp', 'new', 'cur']) {
+    await mkdir(join(maildir, folder), { recursive: true, mode: 0o700 })
   }
+  if (await isKept(maildir, name)) return
   const content = await new MailComposer(letter).compile().build()
-  const draft = join(maildir, 'tmp', name)
-  const file = await open(draft, 'w')
+  const draft = join(maildir, 'tmp', `${name}.${crypto.randomUUID()}`)
   try {
-    await file.writeFile(content)
-    await file.sync()
-  } finally {
-    await file.close()
+    const file = await open(draft, 'wx', 0o600)
+    try {
+      await file.writeFile(content)
+      await file.sync()
+    } finally {
+      await file.close()
+    }
+    await rename(draft, join(maildir, 'new', name))
+  } catch (error) {
+    await rm(draft, { force: true }).catch(() => undefined)
+    throw error
   }
-  await rename(draft, join(maildir, 'new', name))
 }
+
+/**
+ * Whether the letter is there, found by name: listing the folder takes longer with every letter in
+ * it. A mail reader moves a letter that it has seen to `cur` and adds its flags to the name.
+ */
+async function isKept(maildir: string, name: string): Promise<boolean> {
+  const paths = [
+    join(maildir, 'new', name),
+    join(maildir, 'cur', name),
+    ...FLAGS.map((flags) => join(maildir, 'cur', `${name}:2,${flags}`)),
+  ]
+  const found = await Promise.all(
+    paths.map((path) =>
+      access(path).then(
+        () => true,
+        () => false,
+      ),
+    ),
+  )
+  return found.includes(true)
+}
+
+/** Draft, flagged, passed, replied, seen, trashed: every combination, in the order of the alphabet. */
+const FLAGS = [...'DFPRST'].reduce(
+  (combinations, flag) => combinations.flatMap((flags) => [flags, flags + flag]),
+  [''],
+)

@@ -13,6 +13,7 @@ import {
 } from '../../messaging/service.ts'
 import type { Queryable } from '../../platform/database.ts'
 import { migrate } from '../../platform/migrate.ts'
+import type { Log } from '../../platform/runtime.ts'
 import { noTracing } from '../../platform/tracing.ts'
 import { type CommandContext, type Told, writeMessages } from './commands.ts'
 import type { NotificationConfig } from './config.ts'
@@ -39,7 +40,7 @@ const SERVER = { service: 'notification', title: 'Trifold notification' } as con
 export async function createNotificationService(
   parts: ServiceParts,
   config: NotificationConfig,
-  mailer = mailerOf(config),
+  mailer = mailerOf(config, parts.log),
 ): Promise<Service> {
   const { database, runtime, telemetry, tracer = noTracing } = parts
   await migrate(database, SCHEMA, MIGRATIONS)
@@ -48,6 +49,8 @@ export async function createNotificationService(
 
   // Nothing of notification goes to the broker.
   const { bus: _, ...withoutBus } = parts
+  telemetry.count('trifold_letters_suppressed_total', {}, 0)
+  telemetry.gauge('trifold_mail_down', () => Number(mailer.isDown()))
   const letter = tracedLetters(tracer, mailer.deliver)
   const relay = startRelay({ ...withoutBus, schema: SCHEMA, outbox, letter })
 
@@ -100,8 +103,9 @@ export async function createNotificationService(
   }
 }
 
-const mailerOf = (config: NotificationConfig) =>
+const mailerOf = (config: NotificationConfig, log: Log) =>
   createMailer({
+    log,
     from: config.LETTER_FROM,
     smtpUrl: config.SMTP_URL,
     maildir: config.MAILDIR,

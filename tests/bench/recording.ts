@@ -99,7 +99,11 @@ async function startServices(database: Database, bus: ServiceParts['bus'], runti
   })
   const order = await createOrderService(parts('order'), SETTINGS)
   const billing = await createBillingService(parts('billing'), SETTINGS)
-  const mailer = { deliver: async () => ({ kind: 'done' }) as const, close() {} }
+  const mailer = {
+    deliver: async () => ({ kind: 'done' }) as const,
+    isDown: () => false,
+    close() {},
+  }
   const notification = await createNotificationService(parts('notification'), SETTINGS, mailer)
   const services = { order, billing, notification }
   for (const [name, { app }] of Object.entries(services)) apps.set(name, app)

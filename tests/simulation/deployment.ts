@@ -90,7 +90,9 @@ export function createService(
         MAILDIR: '',
         SMTP_URL: '',
       }
-      return createNotificationService(parts, config, { deliver: letter, close: () => {} })
+      return createNotificationService(parts, config, {
+        ...{ deliver: letter, isDown: () => false, close: () => {} },
+      })
     }
   }
 }

@@ -1,0 +1,55 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { redact, registerSecret, registerSecrets } from './redact.ts'
+
+test('masks a registered secret wherever it turns up, in each form that it is written in', () => {
+  registerSecret('s3cr"t/with\\all@of#it?%')
+  for (const form of [
+    's3cr"t/with\\all@of#it?%',
+    JSON.stringify({ a: 's3cr"t/with\\all@of#it?%' }),
+    encodeURIComponent('s3cr"t/with\\all@of#it?%'),
+    btoa('s3cr"t/with\\all@of#it?%'),
+  ]) {
+    assert.doesNotMatch(redact(`before ${form} after`), /s3cr|with|czNj/)
+  }
+})
+
+test('masks the password of a URL that its own characters break', () => {
+  for (const [index, special] of ['/', '@', '#', '%', '?', ':'].entries()) {
+    const [left, right] = [`left${index}part`, `right${index}part`]
+    registerSecret(`smtp://mailer:${left}${special}${right}@mail.example:587`)
+    const said = redact(`Invalid URL smtp://mailer:${left}${special}${right}@mail.example:587`)
+    assert.doesNotMatch(said, /left|right/)
+    assert.doesNotMatch(redact(`getaddrinfo ENOTFOUND ${right}@mail.example`), /right/)
+  }
+})
+
+test('masks the credentials of any URL, registered or not', () => {
+  assert.equal(redact('to amqp://me:pw@host:1/x'), 'to amqp://***@host:1/x')
+  assert.equal(redact('{"url":"https://me@host"}'), '{"url":"https://***@host"}')
+  const plain = 'see http://127.0.0.1:8000/orders and mail a@b.example'
+  assert.equal(redact(plain), plain)
+})
+
+test('registers what an environment holds, by name and by URL', () => {
+  registerSecrets({
+    OTEL_EXPORTER_OTLP_HEADERS: 'authorization=Bearer header-canary,x-key=other-canary',
+    SMTP_PASSWORD: 'password-canary',
+    DATABASE_URL: 'postgres://me@host/db?password=query-canary&x=1',
+    BILLING_URL: 'http://127.0.0.1:8002',
+    PATH: '/usr/bin',
+  })
+  const said = redact('header-canary other-canary password-canary query-canary /usr/bin 127.0.0.1')
+  assert.equal(said, '*** *** *** *** /usr/bin 127.0.0.1')
+})
+
+test('takes linear time on hostile text', () => {
+  for (const text of ['://'.repeat(6_000), 'a'.repeat(16_384), `://${'@'.repeat(16_384)}`]) {
+    const times = Array.from({ length: 10 }, () => {
+      const start = performance.now()
+      redact(text)
+      return performance.now() - start
+    })
+    assert.ok(Math.min(...times) < 5, `${Math.min(...times)} ms`)
+  }
+})
