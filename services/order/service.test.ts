@@ -327,6 +327,7 @@ for (const style of ['http', 'hybrid'] as const) {
         billing.answerWith(answer)
         const accountId = newAccount()
         const placing = place(accountId, style)
+        await until(() => billing.about(accountId).length > 0)
         await until(() => {
           clock.moveOn(LOOK_MS)
           return billing.about(accountId).length > 1
