@@ -14,7 +14,7 @@ declare module 'fastify' {
     span: Span | undefined
   }
   interface FastifyContextConfig {
-    /** Its requests have no span and are logged at debug only: probes and scrapes come for ever. */
+    /** Its requests have no span and are logged at debug only: probes and scrapes never end. */
     quiet?: boolean
   }
 }
@@ -70,8 +70,10 @@ export function addRequestHooks(app: HttpServer, telemetry: Telemetry, tracer: T
     const durationMs = Math.round(reply.elapsedTime * 1000) / 1000
     telemetry.count('trifold_http_requests_total', { method, route, status: String(status) })
     telemetry.observe('trifold_http_request_seconds', durationMs / 1000, { method, route })
-    const level = request.routeOptions.config.quiet ? 'debug' : 'info'
-    request.log[level]({ method, route, status, durationMs }, 'a request was answered')
+    request.log[levelOf(request, status, durationMs)](
+      { method, route, status, durationMs },
+      'a request was answered',
+    )
     request.span?.end({
       attributes: { 'http.response.status_code': status },
       error: status >= 500 ? String(status) : undefined,
@@ -79,6 +81,17 @@ export function addRequestHooks(app: HttpServer, telemetry: Telemetry, tracer: T
     done()
   })
 }
+
+/**
+ * A line for each request costs more than the rest of its logging together, and proxies keep access logs.
+ * So at info only requests that failed or were slow are logged.
+ */
+function levelOf(request: FastifyRequest, status: number, durationMs: number): 'debug' | 'info' {
+  const isNotable = status >= 500 || durationMs >= SLOW_MS
+  return isNotable && !request.routeOptions.config.quiet ? 'info' : 'debug'
+}
+
+const SLOW_MS = 1_000
 
 /**
  * Whether this is text that the route's schema promises as a JSON string: left to itself, Fastify

@@ -270,7 +270,7 @@ test('passes a valid trace context on, logs it, and invents none', async (t) => 
   }
 })
 
-test('a plain log is enough', async (t) => {
+test('a plain log is enough, and a request that fails is logged at info, others at debug', async (t) => {
   const lines: [string, object, string][] = []
   const write = (level: string) => (members: object, sentence: string) => {
     lines.push([level, members, sentence])
@@ -278,11 +278,16 @@ test('a plain log is enough', async (t) => {
   const levels = ['debug', 'info', 'warn', 'error']
   const log = Object.fromEntries(levels.map((level) => [level, write(level)]))
   const { app } = await build(t, { log: log as unknown as HttpServerOptions['log'] })
+  app.get('/orders/away', async () => {
+    throw new Fault('DATABASE_UNAVAILABLE')
+  })
   await app.inject({ url: `/orders/${UUID}`, headers: { 'x-request-id': 'r1' } })
   const [level, members, sentence] = lines.at(-1)!
-  assert.equal(level, 'info')
+  assert.equal(level, 'debug')
   assert.equal((members as { requestId: string }).requestId, 'r1')
   assert.equal(sentence, 'a request was answered')
+  await app.inject('/orders/away')
+  assert.deepEqual([lines.at(-1)![0], lines.at(-1)![2]], ['info', 'a request was answered'])
 })
 
 test('limits the rate of each address, but not of loopback nor of probes', async (t) => {
