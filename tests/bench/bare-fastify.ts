@@ -1,6 +1,7 @@
 import fastify from 'fastify'
 import { openPostgres } from '../../platform/postgres.ts'
 import { systemRuntime } from '../../platform/runtime.ts'
+import { answerTasks } from './measured-process.ts'
 import { recordOrder } from './recording.ts'
 import { newOrder, replay } from './replay.ts'
 
@@ -23,10 +24,7 @@ async function listen({ databaseUrl, connections }: BareAppTask): Promise<string
     await database.transaction((tx) => replay(tx, placing!, recording, order))
     return reply.code(201).type('application/json').send(JSON.stringify(order.ids[0]))
   })
-  process.once('disconnect', () => void app.close().then(() => database.close()))
   return await app.listen({ port: 0, host: '127.0.0.1' })
 }
 
-process.on('message', async (task: BareAppTask) => {
-  process.send?.(await listen(task))
-})
+answerTasks(listen)

@@ -5,6 +5,7 @@ import { MIGRATIONS as BILLING } from '../../services/billing/migrations/all-mig
 import { MIGRATIONS as NOTIFICATION } from '../../services/notification/migrations/all-migrations.ts'
 import { MIGRATIONS as ORDERS } from '../../services/order/migrations/all-migrations.ts'
 import { accountIds } from './books.ts'
+import { answerTasks } from './measured-process.ts'
 import { recordOrder } from './recording.ts'
 import { newOrder, replay } from './replay.ts'
 
@@ -45,14 +46,12 @@ async function open({ folder, accounts }: BarePgliteTask) {
       }
       return (orders * 1_000) / (performance.now() - begunMs)
     },
-    close: database.close,
   }
 }
 
 let opened: ReturnType<typeof open> | undefined
-process.on('message', async (task: BarePgliteTask) => {
+answerTasks(async (task: BarePgliteTask) => {
   opened ??= open(task)
   const pglite = await opened
-  process.send?.(await pglite.run(task.seconds))
+  return await pglite.run(task.seconds)
 })
-process.once('disconnect', () => void opened?.then(({ close }) => close()))

@@ -11,6 +11,7 @@ import { systemRuntime } from '../../platform/runtime.ts'
 import { createLog, createTelemetry } from '../../platform/telemetry.ts'
 import { tellCustomers } from '../../services/notification/reactions.ts'
 import { accountId } from './books.ts'
+import { answerTasks } from './measured-process.ts'
 
 /**
  * One part of a service, alone in this process, and the bare client of Kafka doing the same without a
@@ -168,6 +169,8 @@ async function bareConsumer(task: ComponentTask): Promise<number> {
   return tookMs
 }
 
-process.on('message', async (task: ComponentTask) => {
-  process.send?.({ seconds: (await RUNS[task.kind](task)) / 1_000 })
-})
+answerTasks(
+  async (task: ComponentTask): Promise<ComponentResult> => ({
+    seconds: (await RUNS[task.kind](task)) / 1_000,
+  }),
+)

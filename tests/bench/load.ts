@@ -1,5 +1,6 @@
 import { createConnection, type Socket } from 'node:net'
 import { wholeAnswer } from './connections.ts'
+import { answerTasks } from './measured-process.ts'
 
 /**
  * Customers, as a process of their own: so many connections, each with its next POST /orders as soon as
@@ -110,9 +111,4 @@ function converse(
   })
 }
 
-/** A load comes as a message from whoever started this process, and its result goes back as another. */
-if (import.meta.main) {
-  process.on('message', async (load: Load) => {
-    process.send?.(await applyLoad(load))
-  })
-}
+if (import.meta.main) answerTasks(applyLoad)

@@ -21,7 +21,6 @@ export async function startMeasured<Task extends object, Result>(
     pid: child.pid!,
     run: (task) => answerOf(child, ended, task, file),
     async close() {
-      // Its channel was all that kept it running.
       if (child.connected) child.disconnect()
       await ended
     },
@@ -39,4 +38,15 @@ function answerOf<Result>(
     ended.then(() => reject(new Error(`${file} ended before it had a result`)))
     child.send(task)
   })
+}
+
+/**
+ * The other side, in the program that was started: answers each task, and ends with the process that gave it, even
+ * in the middle of one. A client that goes on trying to reach its server would otherwise outlive both.
+ */
+export function answerTasks<Task, Result>(work: (task: Task) => Promise<Result>): void {
+  process.on('message', async (task: Task) => {
+    process.send?.(await work(task))
+  })
+  process.once('disconnect', () => process.exit())
 }

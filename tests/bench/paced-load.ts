@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { InteractionStyle } from '../../contracts/style.ts'
 import { openConnections } from './connections.ts'
+import { answerTasks } from './measured-process.ts'
 import { openSpan, type Quietest, type Span, type Timed } from './quiet-seconds.ts'
 
 /**
@@ -76,6 +77,4 @@ export async function applyPacedLoad(load: PacedLoad): Promise<PacedResult> {
   return { answeredMs, approved: span.quietest(approved), failed }
 }
 
-process.on('message', async (load: PacedLoad) => {
-  process.send?.(await applyPacedLoad(load))
-})
+answerTasks(applyPacedLoad)

@@ -3,6 +3,7 @@ import { Consumer, compatibilityPartitioner, ProduceAcks, Producer } from '@plat
 import { openPostgres } from '../../platform/postgres.ts'
 import { systemRuntime } from '../../platform/runtime.ts'
 import { accountId } from './books.ts'
+import { answerTasks } from './measured-process.ts'
 import { openSpan, type Quietest, type Span, type Timed } from './quiet-seconds.ts'
 import { type Recording, recordOrder } from './recording.ts'
 import { newOrder, replay } from './replay.ts'
@@ -84,6 +85,4 @@ async function openBroker({ brokers, topic }: WayTask) {
   }
 }
 
-process.on('message', async (task: WayTask) => {
-  process.send?.(await go(task))
-})
+answerTasks(go)
