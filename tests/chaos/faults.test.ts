@@ -1,9 +1,12 @@
 import assert from 'node:assert/strict'
-import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import type { Restartable } from '../../tools/restartable.ts'
+import { until } from '../../tools/until.ts'
 import { letHappen } from './faults.ts'
 import { startProxy } from './proxy.ts'
 import type { Planned } from './schedule.ts'
@@ -116,4 +119,21 @@ test('a full disk takes no byte more, until it is freed', {
     disk.close()
     await rm(folder, { recursive: true, force: true })
   }
+})
+
+test('a full disk is unmounted when the process that mounted it is killed', {
+  skip: typeof disk === 'string' && disk,
+}, async (t) => {
+  const own = await mkdtemp(join(tmpdir(), 'trifold-small-disk-'))
+  t.after(() => rm(own, { recursive: true, force: true }))
+  const source = `
+    const { mountSmallDisk } = await import(${JSON.stringify(import.meta.resolve('./small-disk.ts'))})
+    console.log(mountSmallDisk(${JSON.stringify(own)}).folder)
+    setInterval(() => undefined, 1_000)`
+  const mounting = spawn(process.execPath, ['--input-type=module', '-e', source])
+  await once(mounting.stdout, 'data')
+  const isMounted = async () => (await readFile('/proc/mounts', 'utf8')).includes(own)
+  assert.ok(await isMounted())
+  mounting.kill('SIGKILL')
+  await until(async () => !(await isMounted()), { limitMs: 30_000 })
 })

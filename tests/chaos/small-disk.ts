@@ -1,6 +1,7 @@
-import { spawnSync } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
 import { closeSync, mkdirSync, openSync, rmSync, statSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
+import type { Writable } from 'node:stream'
 import { Client, escapeIdentifier, escapeLiteral } from 'pg'
 
 /** A disk of our own, so small that it can be filled: a tmpfs, which Linux lets root mount. */
@@ -29,19 +30,33 @@ export function mountSmallDisk(folder: string): SmallDisk | string {
     { encoding: 'utf8' },
   )
   if (status !== 0) return `a tmpfs cannot be mounted: ${error?.message ?? stderr.trim()}`
-  // What still has a file open there keeps it until then; the mount is gone from sight at once.
-  const unmount = () => void spawnSync('umount', ['--lazy', folder])
-  process.once('exit', unmount)
+  const guard = unmountAfterUs(folder)
   const ballast = join(folder, 'ballast')
   return {
     folder,
     fill: () => fill(ballast),
     free: () => rmSync(ballast, { force: true }),
     close() {
-      process.off('exit', unmount)
-      unmount()
+      spawnSync('umount', lazily(folder))
+      guard.end()
     },
   }
+}
+
+/** Whatever still has a file open there keeps it until then; the mount disappears at once. */
+const lazily = (folder: string) => ['--lazy', folder]
+
+/**
+ * Unmounts the disk when this process has ended, even by SIGKILL: the kernel then closes our end of the pipe that the
+ * shell reads. Detached, so that Ctrl-C does not end the shell first.
+ */
+function unmountAfterUs(folder: string): Writable {
+  const guard = spawn('/bin/sh', ['-c', 'read -r _; umount "$@"', 'guard', ...lazily(folder)], {
+    stdio: ['pipe', 'ignore', 'ignore'],
+    detached: true,
+  })
+  guard.unref()
+  return guard.stdin
 }
 
 function fill(file: string): void {
