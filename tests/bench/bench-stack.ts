@@ -10,7 +10,7 @@ import { MIGRATIONS as BILLING } from '../../services/billing/migrations/all-mig
 import { MIGRATIONS as NOTIFICATION } from '../../services/notification/migrations/all-migrations.ts'
 import { MIGRATIONS as ORDERS } from '../../services/order/migrations/all-migrations.ts'
 import { startKafka } from '../../tools/kafka.ts'
-import { type KeptProcess, startKept } from '../../tools/kept-process.ts'
+import { type KeptProcess, lastLines, startKept } from '../../tools/kept-process.ts'
 import { freePorts } from '../../tools/ports.ts'
 import { databaseUrl, makeDatabases, startPostgres } from '../../tools/postgres.ts'
 import { root } from '../../tools/repository-files.ts'
@@ -70,6 +70,7 @@ const MAX_CONNECTIONS = 120
 const READY_LIMIT_MS = 60_000
 const STOP_LIMIT_MS = 25_000
 const REST_LIMIT_MS = 120_000
+const LOG_LINES = 10
 const DATABASES = {
   order: 'orders',
   billing: 'billing',
@@ -223,17 +224,23 @@ async function createServices(around: {
       BILLING_URL: urls.billing,
       NOTIFICATION_URL: urls.notification,
     }
+    const logFile = join(logs, `${service}.log`)
     const kept = await startKept({
       command: process.execPath,
       args: [join(root, 'services', service, 'main.ts')],
       // Not where a developer's .env file may be.
       folder,
       env: { ...environment, ...direct },
-      logFile: join(logs, `${service}.log`),
+      logFile,
     })
     running.set(service, { kept, said: JSON.stringify(settings) })
     const { ended } = kept
-    await until(() => isReady(urls[service], service), { limitMs: READY_LIMIT_MS, ended })
+    try {
+      await until(() => isReady(urls[service], service), { limitMs: READY_LIMIT_MS, ended })
+    } catch (cause) {
+      const last = lastLines(logFile, LOG_LINES)
+      throw new Error(`${service} is not ready: ${(cause as Error).message}\n${last}`, { cause })
+    }
     return performance.now() - begunMs
   }
 

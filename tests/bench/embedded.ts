@@ -3,7 +3,7 @@ import { rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { startKept } from '../../tools/kept-process.ts'
+import { lastLines, startKept } from '../../tools/kept-process.ts'
 import { freePorts } from '../../tools/ports.ts'
 import { root } from '../../tools/repository-files.ts'
 import { isReady } from '../../tools/stack-services.ts'
@@ -64,17 +64,24 @@ async function openEmbedded(stack: BenchStack, pace: Pace): Promise<Contest> {
 export async function startProgram(folder: string) {
   const begunMs = performance.now()
   const port = await freePorts(PORT, 1)
+  const logFile = `${folder}.log`
   const kept = await startKept({
     command: process.execPath,
     args: [join(root, 'apps', 'all-in-one', 'main.ts')],
     // Not where a developer's .env file may be.
     folder: tmpdir(),
     env: { PORT: String(port), DATA_DIR: folder, LOG_LEVEL: 'warn' },
-    logFile: `${folder}.log`,
+    logFile,
   })
   const url = `http://127.0.0.1:${port}`
-  for (const service of ['order', 'billing', 'notification'] as const) {
-    await until(() => isReady(url, service), { limitMs: READY_LIMIT_MS, ended: kept.ended })
+  try {
+    for (const service of ['order', 'billing', 'notification'] as const) {
+      await until(() => isReady(url, service), { limitMs: READY_LIMIT_MS, ended: kept.ended })
+    }
+  } catch (cause) {
+    await kept.stop()
+    const last = lastLines(logFile, 10)
+    throw new Error(`the program is not ready: ${(cause as Error).message}\n${last}`, { cause })
   }
   return { url, pid: kept.pid, readyMs: performance.now() - begunMs, stop: kept.stop }
 }
