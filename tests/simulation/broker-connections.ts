@@ -15,8 +15,6 @@ export interface BrokerOptions {
   readonly story: Story
   readonly steps: Steps
   readonly broker: Broker
-  /** Called when a message is in the log. */
-  readonly onSent: (key: string, topic: string) => void
 }
 
 /** After so long without a sign of life a member of a group is taken for dead. */
@@ -64,7 +62,6 @@ export function connectToBroker(options: BrokerOptions) {
       onSent(messages) {
         for (const message of messages) {
           story.tell(service, 'broker', tellMessage(message))
-          options.onSent(message.key, message.topic)
           const isDoubled = faults.happens('message doubled', message.topic)
           if (isDoubled) copyLater(message, chance.next() * LONGEST_DELAY_MS)
         }

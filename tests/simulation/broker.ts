@@ -23,8 +23,11 @@ export interface Broker {
   rebalance(group: string, order: <Item>(items: readonly Item[]) => Item[]): void
   /** Puts a group back by up to so many messages in each partition. */
   rewind(group: string, messages: number): void
-  /** Forgets all messages and how far the groups are; returns what was in the log. */
-  lose(): readonly LostMessage[]
+  /**
+   * Deletes and recreates these topics, or all: they are empty, have new ids, and the groups know no offsets
+   * of them. Returns what was in the log.
+   */
+  recreate(topics?: readonly string[]): readonly LostMessage[]
   /** Until this time, of the clock that it was made with, the broker cannot be reached. */
   awayUntilMs: number
   isAway(): boolean
@@ -33,6 +36,10 @@ export interface Broker {
   isSlow(): boolean
   /** Whether these groups have read everything; one that has never come has read nothing. */
   isRead(groups: readonly string[]): boolean
+  /** Whether every group that reads this topic has read all of it. */
+  isTopicRead(topic: string): boolean
+  /** Where the next message with this key is going to be. */
+  nextPlace(topic: string, key: string): { readonly partition: number; readonly offset: bigint }
   /** Lets everybody who waits for messages look again. */
   wake(): void
 }
@@ -93,9 +100,15 @@ interface GroupMember {
   wake(): void
 }
 
-export function createBroker(topics: readonly TopicSpec[], now: () => number): Broker {
+export function createBroker(
+  topics: readonly TopicSpec[],
+  now: () => number,
+  onAppended: (message: BusMessage) => void = () => {},
+): Broker {
   const logs = new Map<string, BusMessage[]>()
   const counts = new Map<string, number>()
+  /** How often each topic was created, where that is more than once. */
+  const incarnations = new Map<string, number>()
   const groups = new Map<string, Group>()
   for (const { name, partitions } of topics) {
     counts.set(name, partitions)
@@ -106,6 +119,11 @@ export function createBroker(topics: readonly TopicSpec[], now: () => number): B
     const count = counts.get(topic)
     if (count === undefined) throw new Error(`there is no topic ${topic}`)
     return count
+  }
+
+  function nextPlace(topic: string, key: string) {
+    const partition = partitionOf(key, partitionsOf(topic))
+    return { partition, offset: BigInt(logs.get(placeOf(topic, partition))!.length) }
   }
 
   function shareOf(topic: string, partition: number): OwnedShare {
@@ -140,10 +158,11 @@ export function createBroker(topics: readonly TopicSpec[], now: () => number): B
     append(messages) {
       for (const { topic } of messages) partitionsOf(topic)
       for (const { topic, key, value, headers } of messages) {
-        const partition = partitionOf(key, partitionsOf(topic))
-        const log = logs.get(placeOf(topic, partition))!
-        const place = { topic, topicId: `id-of-${topic}`, partition, offset: BigInt(log.length) }
-        log.push({ ...place, key, value, headers })
+        const place = nextPlace(topic, key)
+        const topicId = `${topic}-${incarnations.get(topic) ?? 1}`
+        const message = { topic, topicId, ...place, key, value, headers }
+        logs.get(placeOf(topic, place.partition))!.push(message)
+        onAppended(message)
       }
       wake()
     },
@@ -176,17 +195,22 @@ export function createBroker(topics: readonly TopicSpec[], now: () => number): B
       }
       wake()
     },
-    lose() {
-      const lost = [...logs.values()].flat().map((message) => ({
+    recreate(names = [...counts.keys()]) {
+      const isMeant = ({ topic }: { topic: string }) => names.includes(topic)
+      const gone = [...logs.values()].flat().filter(isMeant)
+      const lost = gone.map((message) => ({
         message,
         unreadBy: [...groups.values()].flatMap(({ name, shares }) => {
           const read = shares.get(placeOf(message.topic, message.partition))
           return read && read.position <= message.offset ? [name] : []
         }),
       }))
-      for (const log of logs.values()) log.length = 0
+      for (const name of names) {
+        incarnations.set(name, (incarnations.get(name) ?? 1) + 1)
+        for (let n = 0; n < partitionsOf(name); n += 1) logs.get(placeOf(name, n))!.length = 0
+      }
       for (const { shares } of groups.values()) {
-        for (const one of shares.values()) {
+        for (const one of [...shares.values()].filter(isMeant)) {
           one.position = 0n
           forget(one)
         }
@@ -198,6 +222,11 @@ export function createBroker(topics: readonly TopicSpec[], now: () => number): B
         const shares = groups.get(name)?.shares.values()
         return shares !== undefined && [...shares].every((one) => one.lag() === 0)
       }),
+    isTopicRead: (topic) =>
+      [...groups.values()].every(({ shares }) =>
+        [...shares.values()].every((one) => one.topic !== topic || one.lag() === 0),
+      ),
+    nextPlace,
     wake,
   }
 }

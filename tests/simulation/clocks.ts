@@ -46,5 +46,5 @@ export function createClock(offsetMs = 0, drift = 0, startMs = 0): Clock {
 /** How wrong a clock is, or how far it jumps. */
 export function drawOffsetMs(chance: Chance): number {
   const size = chance.pick([NEAR_MS, MINUTE_MS, 30 * MINUTE_MS, HOUR_MS, 12 * HOUR_MS, DAY_MS])
-  return chance.pick([-1, 1]) * size * chance.between(0.5, 1)
+  return chance.pick([-1, 1]) * size * chance.between(1, 1.2)
 }

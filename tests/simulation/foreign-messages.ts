@@ -1,69 +1,162 @@
-import type { OutgoingMessage } from '../../messaging/bus.ts'
+import type { BusMessage } from '../../messaging/bus.ts'
 import type { Queryable } from '../../platform/database.ts'
 import type { Finding } from './books.ts'
-import type { Broker } from './broker.ts'
+import type { Broker, LostMessage } from './broker.ts'
 import type { Chance } from './chance.ts'
 
 /**
- * What a program that is not ours sends by mistake. Each reader of its topic sets it aside, whole and
- * once, and goes on; an event that no reader knows is skipped.
+ * A program that is not ours and writes to our topics, without the headers of ours. Its deposits are as good
+ * as any and take effect once. What it sends by mistake is set aside by each reader of the topic, whole and
+ * once; an event that no reader knows is skipped.
+ *
+ * A message without `ce_id` is known by its position. So when a topic is recreated, this program first writes
+ * another message wherever it wrote one before, and events that no one knows in between.
  */
-export interface ForeignMessage {
-  readonly topic: 'billing' | 'payment'
+export interface ForeignProgram {
+  /** Its next message goes out right behind one of ours. */
+  prepare(): void
+  /** Call when a message is in the log. */
+  follow(message: Pick<BusMessage, 'topic' | 'key'>): void
+  /** Call when topics were recreated. */
+  repeat(topics: readonly string[]): void
+  readonly sent: readonly ForeignMessage[]
+}
+
+export interface ForeignMessage extends Draft {
+  /** The account whose messages it is among. */
+  readonly key: string
   readonly text: string
-  readonly code: 'UNREADABLE' | 'REFUSED' | 'SKIPPED'
+  readonly offset: bigint
 }
 
-/** Sends one that no other resembles, under the key of another, which it comes with. */
-export function sendForeign(broker: Broker, foreign: ForeignMessage, key: string): void {
-  const { topic, text } = foreign
-  const message: OutgoingMessage = {
-    topic,
-    key,
-    value: new TextEncoder().encode(text),
-    headers: {},
-  }
-  broker.append([message])
+interface Draft {
+  readonly topic: 'billing' | 'payment'
+  /** What is to become of it: a deposit, a dead letter with this code, or nothing. */
+  readonly fate: 'DEPOSITED' | 'UNREADABLE' | 'REFUSED' | 'SKIPPED'
+  /** In units of money, where it is about money. No other message or customer has the same. */
+  readonly value: number
+  textFor(key: string): string
 }
 
+/** More than any customer pays in. */
+const LOWEST_VALUE = 1_000
 const NOBODY = '00000000-0000-4000-8000-000000000000'
 
-export function drawForeign(chance: Chance, nth: number): ForeignMessage {
-  const value = 100 + nth
-  if (chance.happens(0.3)) {
-    const body = { event: 'DEPOSIT_REQUEST', accountId: NOBODY, value }
-    return { topic: 'billing', text: JSON.stringify(body), code: 'REFUSED' }
+export function createForeignProgram(broker: Broker, chance: Chance): ForeignProgram {
+  let drafts: Draft[] = []
+  const sent: ForeignMessage[] = []
+  let drawn = 0
+  let isSending = false
+
+  function draw(kinds: readonly ((value: number) => Draft)[]): Draft {
+    drawn += 1
+    return chance.pick(kinds)(LOWEST_VALUE + drawn)
   }
-  const topic = chance.pick(['billing', 'payment'] as const)
-  return chance.pick([
-    { topic, text: `not JSON ${nth}`, code: 'UNREADABLE' },
-    { topic, text: JSON.stringify({ event: 'ORDER_FORGOTTEN', value }), code: 'SKIPPED' },
-    { topic, text: JSON.stringify({ event: 'ORDER_PAID', value }), code: 'UNREADABLE' },
-  ])
+
+  function send(draft: Draft, key: string): void {
+    isSending = true
+    const { topic } = draft
+    const text = draft.textFor(key)
+    sent.push({ ...draft, key, text, offset: broker.nextPlace(topic, key).offset })
+    broker.append([{ topic, key, value: new TextEncoder().encode(text), headers: {} }])
+    isSending = false
+  }
+
+  return {
+    sent,
+    prepare: () => void drafts.push(draw(KINDS)),
+    follow({ topic, key }) {
+      if (isSending || key === null) return
+      const due = drafts.filter((draft) => draft.topic === topic)
+      drafts = drafts.filter((draft) => !due.includes(draft))
+      for (const draft of due) send(draft, key)
+    },
+    repeat(topics) {
+      const former = sent.filter(({ topic }) => topics.includes(topic))
+      for (const one of former.sort((a, b) => Number(a.offset - b.offset))) {
+        const { topic, key, offset } = one
+        while (broker.nextPlace(topic, key).offset < offset) send(skipped(topic, ++drawn), key)
+        send(draw(KINDS.filter((kind) => isAlike(kind(0), one))), key)
+      }
+    },
+  }
 }
 
-const READERS = { billing: ['billing'], payment: ['orders', 'notification'] } as const
+const isAlike = (a: Draft, b: Draft) => a.topic === b.topic && a.fate === b.fate
 
-/** What is wrong with the letters of these messages, and the names of those that are as they must be. */
+const KINDS: readonly ((value: number) => Draft)[] = [
+  (value) => deposit(value, 'DEPOSITED', (key) => key),
+  (value) => deposit(value, 'DEPOSITED', (key) => key),
+  (value) => deposit(value, 'REFUSED', () => NOBODY),
+  ...(['billing', 'payment'] as const).flatMap((topic) => [
+    (value: number) => mistake(topic, value, 'UNREADABLE', `not JSON ${value}`),
+    (value: number) => skipped(topic, value),
+    (value: number) =>
+      mistake(topic, value, 'UNREADABLE', JSON.stringify({ event: 'ORDER_PAID', value })),
+  ]),
+]
+
+function deposit(value: number, fate: Draft['fate'], accountOf: (key: string) => string): Draft {
+  const textFor = (key: string) =>
+    JSON.stringify({ event: 'DEPOSIT_REQUEST', accountId: accountOf(key), value })
+  return { topic: 'billing', fate, value, textFor }
+}
+
+const mistake = (
+  topic: Draft['topic'],
+  value: number,
+  fate: Draft['fate'],
+  text: string,
+): Draft => ({ topic, fate, value, textFor: () => text })
+
+const skipped = (topic: Draft['topic'], value: number): Draft =>
+  mistake(topic, value, 'SKIPPED', JSON.stringify({ event: 'ORDER_FORGOTTEN', value }))
+
+/** The schemas of the readers of a topic, and their groups. */
+const READERS = {
+  billing: [['billing', 'billing']],
+  payment: [
+    ['orders', 'order'],
+    ['notification', 'notification'],
+  ],
+} as const
+
+/** What is wrong with the effects of these messages, and the names of letters that are as they must be. */
 export async function checkForeign(
   db: Queryable,
   messages: readonly ForeignMessage[],
+  lost: readonly LostMessage[],
 ): Promise<{ found: Finding[]; letters: ReadonlySet<string> }> {
   const found: Finding[] = []
   const letters = new Set<string>()
-  for (const { topic, text, code } of messages) {
-    for (const schema of READERS[topic]) {
-      const rows = await db.query<{ name: string }>(
-        `select 'dead letter ' || topic || '/' || partition || '/' || "offset" as name
-         from ${schema}.dead_letter where topic = $1 and value = $2 and ($3 = 'SKIPPED' or code = $3)`,
-        [topic, new TextEncoder().encode(text), code],
-      )
-      for (const { name } of rows) letters.add(name)
-      const times = code === 'SKIPPED' ? 0 : 1
-      if (rows.length === times) continue
-      const sentence = `is set aside by ${schema} as ${code} ${rows.length} times, not ${times}`
-      found.push({ invariant: 'poison', subject: `foreign message ${text}`, sentence })
+  for (const { topic, text, fate, key, value } of messages) {
+    const unreadBy = lost.find(({ message }) => isText(message.value, text))?.unreadBy ?? []
+    const expect = (times: number, actual: number, group: string, what: string) => {
+      if (actual === times || (actual === 0 && unreadBy.includes(group))) return
+      const sentence = `is ${what} ${actual} times, not ${times}`
+      found.push({ invariant: 'foreign', subject: `message ${text}`, sentence })
     }
+    for (const [schema, group] of READERS[topic]) {
+      const rows = await db.query<{ name: string; code: string }>(
+        `select 'dead letter ' || topic || '/' || partition || '/' || "offset" as name, code
+         from ${schema}.dead_letter where topic = $1 and value = $2`,
+        [topic, new TextEncoder().encode(text)],
+      )
+      const isLetter = fate === 'UNREADABLE' || fate === 'REFUSED'
+      const right = rows.filter(({ code }) => isLetter && code === fate)
+      for (const { name } of right) letters.add(name)
+      expect(isLetter ? 1 : 0, rows.length, group, `set aside by ${schema}`)
+      expect(isLetter ? 1 : 0, right.length, group, `set aside by ${schema} as ${fate}`)
+    }
+    if (fate !== 'DEPOSITED') continue
+    const deposits = await db.query(
+      'select from billing.deposit where account_id = $1 and amount_minor = $2',
+      [key, BigInt(value) * 100n],
+    )
+    expect(1, deposits.length, 'billing', 'deposited')
   }
   return { found, letters }
 }
+
+const isText = (value: Uint8Array | null, text: string) =>
+  value !== null && new TextDecoder().decode(value) === text

@@ -34,6 +34,7 @@ const LONGEST_MS: Readonly<Record<PlannedKind, number>> = {
   rewind: 0,
   'replay of the log': 0,
   'loss of the log': 0,
+  'topic recreated': 0,
   'foreign message': 0,
 }
 

@@ -27,6 +27,7 @@ export type PlannedKind =
   | 'rewind'
   | 'replay of the log'
   | 'loss of the log'
+  | 'topic recreated'
   | 'foreign message'
 
 export const PROFILES = {
@@ -72,6 +73,15 @@ export const PROFILES = {
     mishaps: { 'crash after': 0.3 },
     troubles: { 'message delayed': 0.2, 'call lost': 0.03, 'answer lost': 0.03 },
     events: { 'loss of the log': 1, 'broker away': 1, 'service away': 1 },
+    clocks: 'true',
+  },
+  recreated: {
+    mishaps: { 'crash after': 0.3, unanswered: 0.3 },
+    troubles: { 'message delayed': 0.2, 'step slow': 0.02 },
+    events: {
+      ...{ 'topic recreated': 3, 'foreign message': 5, rewind: 1, 'replay of the log': 1 },
+      rebalance: 1,
+    },
     clocks: 'true',
   },
   freezes: {
@@ -120,7 +130,9 @@ export function profileOf(draw: number): ProfileName {
     ['broker', 0.13],
     ['database', 0.1],
     ['lost-log', 0.1],
-    ['freezes', 0.12],
+    ['freezes', 0.1],
+    ['recreated', 0.08],
+    ['clocks', 0.08],
   ]
   let sum = 0
   for (const [name, share] of shares) {

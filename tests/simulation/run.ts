@@ -1,7 +1,7 @@
 import { audit } from '../../apps/audit/invariants.ts'
 import type { InteractionStyle } from '../../contracts/style.ts'
 import { checkBalanceStream } from './balance-stream.ts'
-import { type Finding, readBooks } from './books.ts'
+import { type Books, type Finding, readBooks } from './books.ts'
 import { createChances } from './chance.ts'
 import { type Deed, isFinal, mayRepeat, startCustomers } from './customers.ts'
 import type { Store } from './empty-store.ts'
@@ -126,7 +126,7 @@ export async function check(
   const { direct } = databases
   const everything = { orders: direct, billing: direct, notification: direct }
   const books = await readBooks(everything)
-  const foreign = await checkForeign(direct, world.foreign)
+  const foreign = await checkForeign(direct, world.foreign, lost)
   const times = { settings: world.settings, healedMs, faults: world.faults.happened() }
   // What the books say is part of what two runs must have in common.
   world.story.note(
@@ -140,7 +140,7 @@ export async function check(
       settled: true,
     })),
     ...foreign.found,
-    ...checkHistory(deeds, books, mailbox.letters(), times),
+    ...checkHistory(deeds, withoutForeign(books, world), mailbox.letters(), times),
     ...checkBalanceStream(world.balanceStream(), books),
     ...deeds.flatMap(unanswered),
   ]
@@ -150,6 +150,12 @@ export async function check(
   return found.filter(
     (finding) => !isExcused(finding, lost) && !foreign.letters.has(finding.subject),
   )
+}
+
+/** No customer asked for the deposits of a foreign program. */
+function withoutForeign(books: Books, { foreign }: World): Books {
+  const amounts = new Set(foreign.map(({ value }) => BigInt(value) * 100n))
+  return { ...books, deposits: books.deposits.filter((one) => !amounts.has(one.amountMinor)) }
 }
 
 /** Faults are over and all is settled: who asks once more has an answer. */

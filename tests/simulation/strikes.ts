@@ -1,7 +1,7 @@
 import type { Broker, LostMessage } from './broker.ts'
 import type { Chance } from './chance.ts'
 import { drawOffsetMs } from './clocks.ts'
-import { drawForeign, type ForeignMessage } from './foreign-messages.ts'
+import type { ForeignProgram } from './foreign-messages.ts'
 import { type Life, SERVICES } from './lives.ts'
 import type { Planned } from './plan.ts'
 import type { Processes } from './processes.ts'
@@ -19,8 +19,7 @@ export interface StrikeOptions {
   readonly processes: Processes
   readonly freeze: (life: Life, durationMs: number) => Promise<void>
   readonly onLost: (messages: readonly LostMessage[]) => void
-  /** What programs that are not ours will send with the next message of the topic. */
-  readonly coming: ForeignMessage[]
+  readonly foreign: ForeignProgram
 }
 
 /** Lets something that was planned take place, on whom its draw hits. */
@@ -68,6 +67,7 @@ export async function strike(at: StrikeOptions, planned: Planned): Promise<void>
     case 'rewind':
     case 'replay of the log':
     case 'loss of the log':
+    case 'topic recreated':
     case 'foreign message':
       strikeBroker(at, { ...planned, kind })
   }
@@ -107,9 +107,34 @@ function strikeBroker(at: StrikeOptions, planned: Planned & { kind: BrokerKind }
       return
     case 'loss of the log':
       tell('the log is lost')
-      return at.onLost(broker.lose())
+      return at.onLost(broker.recreate())
+    case 'topic recreated':
+      return recreate(at, draw)
     case 'foreign message':
       tell('a foreign message comes')
-      at.coming.push(drawForeign(chance, Math.round(draw * 1e6)))
+      return at.foreign.prepare()
   }
+}
+
+const READ_TOPICS = ['billing', 'payment'] as const
+const LOOK_MS = 20
+/** An operator who waits until a topic is read waits no longer than that. */
+const MAX_LOOKS = 500
+
+/** Recreates a topic: at once, or as soon as everything in it was read. */
+function recreate(
+  { scheduler, chance, story, broker, onLost, foreign }: StrikeOptions,
+  draw: number,
+) {
+  const topic = READ_TOPICS[Math.floor(draw * READ_TOPICS.length)]!
+  const waits = chance.happens(0.5)
+  const look = (looks: number): void => {
+    if (waits && looks < MAX_LOOKS && !broker.isTopicRead(topic)) {
+      return void scheduler.after(LOOK_MS, () => look(looks + 1))
+    }
+    story.tell('broker', 'broker', `topic ${topic} is recreated`)
+    onLost(broker.recreate([topic]))
+    foreign.repeat([topic])
+  }
+  look(0)
 }

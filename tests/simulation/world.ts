@@ -9,7 +9,11 @@ import { type Chances, createChances } from './chance.ts'
 import { type Deployment, drawDeployment, type Settings } from './deployment.ts'
 import type { Store } from './empty-store.ts'
 import { createFaults, type Faults } from './faults.ts'
-import { type ForeignMessage, sendForeign } from './foreign-messages.ts'
+import {
+  createForeignProgram,
+  type ForeignMessage,
+  type ForeignProgram,
+} from './foreign-messages.ts'
 import { createFreezer } from './freezes.ts'
 import { createLife, type Life, SERVICES, type ServiceName } from './lives.ts'
 import { createMailbox, type Mailbox } from './mailbox.ts'
@@ -109,19 +113,11 @@ export function createWorld(options: WorldOptions): World {
     ...{ session: store.session, scheduler, steps },
     losesSignal: (channel) => faults.happens('signal lost', channel),
   })
-  const broker = createBroker(TOPICS, scheduler.now)
+  const broker = createBroker(TOPICS, scheduler.now, (message) => foreign.follow(message))
   const lost: LostMessage[] = []
-  const foreign: ForeignMessage[] = []
-  const coming: ForeignMessage[] = []
+  const foreign: ForeignProgram = createForeignProgram(broker, chances('foreign program'))
   const messages = connectToBroker({
     ...{ scheduler, chances, faults, story, steps, broker },
-    onSent(key, topic) {
-      for (const one of coming.filter((message) => message.topic === topic)) {
-        coming.splice(coming.indexOf(one), 1)
-        foreign.push(one)
-        sendForeign(broker, one, key)
-      }
-    },
   })
   const network = createNetwork({ scheduler, faults, chances, story })
   const mailbox = createMailbox()
@@ -162,10 +158,11 @@ export function createWorld(options: WorldOptions): World {
   const onLost = (gone: readonly LostMessage[]) => lost.push(...gone)
   const at = {
     ...{ scheduler, chance: shape, story, broker, databases, processes },
-    ...{ freeze, onLost, coming },
+    ...{ freeze, onLost, foreign },
   }
   return {
-    ...{ scheduler, chances, faults, databases, story, mailbox, settings, lost, foreign },
+    ...{ scheduler, chances, faults, databases, story, mailbox, settings, lost },
+    foreign: foreign.sent,
     balanceStream: () => [
       ...lost.flatMap(({ message }) => (message.topic === 'balance' ? [message] : [])),
       ...broker.messages('balance'),
