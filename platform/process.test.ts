@@ -2,9 +2,20 @@ import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { open } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
+
+/** A program whose start is the given source. */
+const sourceOf = (start: string, options = '{}') => `
+  import Type from '${import.meta.resolve('typebox')}'
+  import { readConfig } from '${new URL('./config.ts', import.meta.url)}'
+  import { runProcess } from '${new URL('./process.ts', import.meta.url)}'
+  import { createLog, createTelemetry } from '${new URL('./telemetry.ts', import.meta.url)}'
+  const log = createLog('info', 'order')
+  const busy = setInterval(() => {}, 1000)
+  await runProcess('order', ${start}, ${options})`
 
 /** Runs a program whose start is the given source, and collects what it writes. */
 function run(
@@ -14,13 +25,7 @@ function run(
   env: Record<string, string> = {},
   folder = import.meta.dirname,
 ) {
-  const source = `
-    import Type from '${import.meta.resolve('typebox')}'
-    import { readConfig } from '${new URL('./config.ts', import.meta.url)}'
-    import { runProcess } from '${new URL('./process.ts', import.meta.url)}'
-    const busy = setInterval(() => {}, 1000)
-    await runProcess('order', ${start}, ${options})`
-  const child = spawn(process.execPath, ['--input-type=module', '-e', source], {
+  const child = spawn(process.execPath, ['--input-type=module', '-e', sourceOf(start, options)], {
     cwd: folder,
     env: { ...process.env, ...env },
   })
@@ -52,7 +57,7 @@ const WELL_BEHAVED = `async () => {
   return { close: async () => console.log('closed') }
 }`
 
-for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) {
   test(`closes on ${signal} and ends with 0`, async (t) => {
     const program = run(t, WELL_BEHAVED)
     await program.says('started')
@@ -107,6 +112,48 @@ test('a signal during the start closes what has started', async (t) => {
   const { code, output } = await program.exit()
   assert.equal(code, 0)
   assert.match(output, /closed/)
+})
+
+/** Says so on standard error when it has written far more than a pipe holds. */
+const TALKATIVE = `async () => {
+  for (let line = 0; line < 5_000; line += 1) log.info({ line }, 'x'.repeat(1_000))
+  const { body } = await createTelemetry('order').scrape()
+  process.stderr.write('dropped ' + /trifold_log_lines_dropped_total\\S* (\\d+)/.exec(body)[1] + ';')
+  return { close: async () => log.info({}, 'closed') }
+}`
+
+const OUTPUTS: Readonly<Record<string, (t: TestContext) => Promise<number | 'pipe'>>> = {
+  'a pipe that nobody reads': async () => 'pipe',
+  'a disk that is full': async (t) => {
+    const full = await open('/dev/full', 'w')
+    t.after(() => full.close())
+    return full.fd
+  },
+}
+
+for (const [what, output] of Object.entries(OUTPUTS)) {
+  test(`serves on and closes while its log goes to ${what}, and counts the lines`, async (t) => {
+    const child = spawn(process.execPath, ['--input-type=module', '-e', sourceOf(TALKATIVE)], {
+      cwd: import.meta.dirname,
+      stdio: ['ignore', await output(t), 'pipe'],
+    })
+    t.after(() => child.kill('SIGKILL'))
+    const [said] = await once(child.stderr!, 'data')
+    assert.ok(Number(/dropped (\d+);/.exec(String(said))?.[1]) > 1_000, String(said))
+    child.kill('SIGTERM')
+    assert.deepEqual(await once(child, 'exit'), [0, null])
+  })
+}
+
+test('serves on when the reader of its log has gone', async (t) => {
+  const child = spawn(process.execPath, ['--input-type=module', '-e', sourceOf(TALKATIVE)], {
+    cwd: import.meta.dirname,
+  })
+  t.after(() => child.kill('SIGKILL'))
+  child.stdout.destroy()
+  await once(child.stderr, 'data')
+  child.kill('SIGTERM')
+  assert.deepEqual(await once(child, 'exit'), [0, null])
 })
 
 test('prints a wrong configuration readably and ends with 2', async (t) => {

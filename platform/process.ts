@@ -41,12 +41,15 @@ const COLLECTION = '--heap-growing-percent=200 --no-incremental-marking'
 /** One Ctrl-C may arrive twice: from the terminal and, passed on, from npm. */
 const SAME_SIGNAL_MS = 300
 
-const EXIT_CODES = { SIGTERM: 143, SIGINT: 130 } as const
+const EXIT_CODES = { SIGTERM: 143, SIGINT: 130, SIGHUP: 129 } as const
+
+/** How long the last log lines may take to reach their reader. */
+const FLUSH_MS = 500
 
 /**
- * Runs a program: starts it, and closes it on SIGTERM, SIGINT or a fault that nobody caught. Exit
- * codes: 0 closed on a signal; 1 a fault, a failed start, or a close past its deadline; 2 a wrong
- * configuration; 130 or 143 a second signal. Resolves when the program has started.
+ * Runs a program: starts it, and closes it on SIGTERM, SIGINT, SIGHUP or an uncaught fault. Exit codes:
+ * 0 closed on a signal; 1 a fault, a failed start, or a close past its deadline; 2 a wrong
+ * configuration; 129, 130 or 143 a second signal. Resolves when the program has started.
  */
 export async function runProcess(
   name: string,
@@ -60,21 +63,21 @@ export async function runProcess(
     stopping = true
     setTimeout(() => {
       log.error({ deadlineMs }, `${name} did not close before its deadline`)
-      process.exit(1)
+      exit(1)
     }, deadlineMs)
     // A signal during the start waits for it: only what has started can be closed.
     started
       .then((program) => program.close())
       .then(
-        () => process.exit(exitCode),
+        () => exit(exitCode),
         (err) => {
           log.error({ err }, `${name} failed to close`)
-          process.exit(1)
+          exit(1)
         },
       )
   }
 
-  function onSignal(signal: 'SIGTERM' | 'SIGINT'): void {
+  function onSignal(signal: keyof typeof EXIT_CODES): void {
     const repeated = last.signal === signal && performance.now() < last.at + SAME_SIGNAL_MS
     if (repeated) return
     last = { signal, at: performance.now() }
@@ -89,8 +92,10 @@ export async function runProcess(
   }
 
   setFlagsFromString(COLLECTION)
-  process.on('SIGTERM', onSignal)
-  process.on('SIGINT', onSignal)
+  for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.on(signal, onSignal)
+  // Output that cannot be written is lost, which is no reason to stop.
+  process.stdout.on('error', () => undefined)
+  process.stderr.on('error', () => undefined)
   process.on('uncaughtException', onFault)
   process.on('unhandledRejection', onFault)
 
@@ -99,7 +104,14 @@ export async function runProcess(
   await started.catch((error) => failToStart(name, error, log))
 }
 
-/** What a person can mend (a port or a folder in use) is one sentence; the rest has its stack. */
+/** Ends the process when its output has been read, or nobody reads it. */
+function exit(code: number): void {
+  const end = () => process.exit(code)
+  setTimeout(end, FLUSH_MS)
+  process.stdout.write('', end)
+}
+
+/** A fault that its reader can fix (a port or a folder in use) is one sentence; others have their stack. */
 function failToStart(name: string, error: unknown, log: Log): never {
   if (error instanceof ConfigError || isRefusal(error)) {
     process.stderr.write(`${name}: ${redact(error.message)}\n`)

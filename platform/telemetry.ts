@@ -1,5 +1,6 @@
 import { pino } from 'pino'
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
+import { droppedLogLines, logOutput } from './log-output.ts'
 import { redact } from './redact.ts'
 
 const SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30]
@@ -159,6 +160,11 @@ export const METRICS = {
     help: 'Whether a dependency can be worked with: 1, or 0.',
     labels: ['dependency'],
   },
+  trifold_log_lines_dropped_total: {
+    type: 'counter',
+    help: 'Log lines of the process that could not be written: a full disk, or a pipe nobody reads.',
+    labels: [],
+  },
   trifold_database_seconds: {
     type: 'histogram',
     help: 'Time of a transaction or lone statement, its wait included; outcome: done, or why not.',
@@ -237,8 +243,9 @@ let processMetricsAreTaken = false
 export function createTelemetry(service: string): Telemetry {
   const registry = new Registry()
   registry.setDefaultLabels({ service })
-  if (!processMetricsAreTaken) takeProcessMetrics(registry)
+  const isFirst = !processMetricsAreTaken
   processMetricsAreTaken = true
+  if (isFirst) takeProcessMetrics(registry)
 
   const counters = new Map<string, Counter>()
   const histograms = new Map<string, Histogram>()
@@ -250,6 +257,7 @@ export function createTelemetry(service: string): Telemetry {
       histograms.set(name, new Histogram({ ...own, buckets: [...(metric.buckets ?? SECONDS)] }))
     }
   }
+  if (isFirst) reportDroppedLines(counters.get('trifold_log_lines_dropped_total')!)
 
   return {
     count: (name, ...[labels, by]) => counters.get(name)!.inc({ ...labels }, by ?? 1),
@@ -290,6 +298,15 @@ function takeProcessMetrics(register: Registry): void {
   }
 }
 
+function reportDroppedLines(counter: Counter): void {
+  Object.assign(counter, {
+    collect() {
+      counter.reset()
+      counter.inc(droppedLogLines())
+    },
+  })
+}
+
 /** The longest that a timer waits. */
 const NEVER_MS = 2 ** 31 - 1
 
@@ -311,13 +328,14 @@ async function inTime<T>(read: () => T | Promise<T>): Promise<T | undefined> {
 const SECRET_HEADERS = ['authorization', 'proxy-authorization', 'cookie', 'set-cookie']
 
 /**
- * JSON lines on standard output, or into `destination`. Headers that carry credentials are masked
- * wherever headers are logged: as `headers`, or in a request or answer; secrets, wherever they are.
+ * JSON lines on standard output (platform/log-output.ts), or into `destination`. Headers that carry
+ * credentials are masked wherever headers are logged: as `headers`, or in a request or answer; secrets,
+ * wherever they are.
  */
 export function createLog(
   level: string,
   service: string,
-  destination?: { write(line: string): void },
+  destination: { write(line: string): void } = logOutput,
 ) {
   const options = {
     level,
@@ -327,5 +345,5 @@ export function createLog(
     hooks: { streamWrite: redact },
     redact: SECRET_HEADERS.flatMap((name) => [`headers["${name}"]`, `*.headers["${name}"]`]),
   }
-  return destination ? pino(options, destination) : pino(options)
+  return pino(options, destination)
 }
