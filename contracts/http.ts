@@ -1,4 +1,5 @@
 import Type, { type Static } from 'typebox'
+import Format from 'typebox/format'
 import { EVENTS, type EventName, type PaymentEvent, REASONS, type Reason } from './events.ts'
 import { InteractionStyle } from './style.ts'
 
@@ -7,6 +8,9 @@ import { InteractionStyle } from './style.ts'
  * shows them. Amounts and balances are in units; times are ISO 8601 in UTC with milliseconds.
  */
 const closed = { additionalProperties: false } as const
+
+/** A cursor is compared with columns of type bigint. Digits, as the pattern next to it says. */
+Format.Set('int64', (text) => text.length < 19 || text <= '9223372036854775807')
 
 const Uuid = Type.String({ format: 'uuid' })
 const Time = Type.String({ format: 'date-time' })
@@ -20,7 +24,7 @@ export const IdParams = Type.Object({ id: Uuid })
 /** Pages: `limit` rows after the `cursor` that the last page's `x-next-cursor` header gave. */
 export const Page = Type.Object({
   limit: Type.Integer({ minimum: 1, maximum: 500, default: 100 }),
-  cursor: Type.Optional(Type.String({ pattern: '^[0-9]{1,19}$' })),
+  cursor: Type.Optional(Type.String({ pattern: '^[0-9]{1,19}$', format: 'int64' })),
 })
 export type Page = Static<typeof Page>
 export const NEXT_CURSOR_HEADER = 'x-next-cursor'

@@ -1,6 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import Type, { type Static, type TObject } from 'typebox'
 import { allowedHostsOf, httpConfig, prefixOf, readConfig } from '../platform/config.ts'
+import { brokerList, itemsOf, networksOf, postgresUrl } from '../platform/config-formats.ts'
 import { DatabaseError } from '../platform/database.ts'
 import { type FrontDoor, type Inside, openFrontDoor } from '../platform/front-door.ts'
 import { createHttpClient, tracedCalls } from '../platform/http-client.ts'
@@ -23,8 +24,7 @@ import { measured, type Service, type ServiceParts } from './service.ts'
 /** What a service needs that is a process of its own, on Kafka and PostgreSQL. */
 export const processConfig = {
   ...httpConfig,
-  DATABASE_URL: Type.String({
-    minLength: 1,
+  DATABASE_URL: postgresUrl({
     secret: true,
     description:
       'The PostgreSQL database of this service, like postgres://user:password@host/name.',
@@ -35,9 +35,8 @@ export const processConfig = {
     maximum: 200,
     description: 'The most connections to the database.',
   }),
-  KAFKA_BROKERS: Type.String({
+  KAFKA_BROKERS: brokerList({
     default: '127.0.0.1:9092',
-    minLength: 1,
     description: 'Kafka brokers to begin with, as host:port, separated by commas.',
   }),
   ...tracingConfig,
@@ -127,7 +126,7 @@ async function openParts(config: ProcessConfig, name: string, log: Log) {
     onPoolError: (err) => log.warn({ err }, 'a connection to the database was lost'),
   })
   const bus = await createKafkaBus({
-    brokers: config.KAFKA_BROKERS.split(',').map((broker) => broker.trim()),
+    brokers: itemsOf(config.KAFKA_BROKERS),
     clientId: `trifold-${name}`,
     runtime: systemRuntime,
     log,
@@ -146,6 +145,7 @@ async function openParts(config: ProcessConfig, name: string, log: Log) {
       basePath: config.BASE_PATH,
       bodyLimitBytes: config.BODY_LIMIT_BYTES,
       rateLimitPerMinute: config.RATE_LIMIT_PER_MINUTE,
+      trustedNetworks: networksOf(config.TRUSTED_PROXIES),
     },
   })
   return {

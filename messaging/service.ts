@@ -1,7 +1,7 @@
 import { Fault } from '../contracts/problems.ts'
 import type { TraceContext } from '../contracts/trace-context.ts'
-import { type Caller, coalesce } from '../platform/coalesce.ts'
-import { type Database, ping, type Queryable, transact } from '../platform/database.ts'
+import { type Caller, cached, coalesce } from '../platform/coalesce.ts'
+import { type Database, pingWrite, type Queryable, transact } from '../platform/database.ts'
 import type { HttpClient } from '../platform/http-client.ts'
 import {
   createHttpServer,
@@ -32,7 +32,7 @@ export interface ServiceParts {
   readonly soleProcess: boolean
   readonly server: Pick<
     HttpServerOptions,
-    'basePath' | 'bodyLimitBytes' | 'rateLimitPerMinute' | 'documented'
+    'basePath' | 'bodyLimitBytes' | 'rateLimitPerMinute' | 'trustedNetworks' | 'documented'
   >
 }
 
@@ -55,6 +55,9 @@ export interface Service {
 /** What a service reads its topics with. */
 export type Reader<Body> = ServiceParts & ConsumerOptions<Body>
 
+/** However often a service is probed, it writes no more often. */
+const WRITE_PROBE_MS = 1_000
+
 /**
  * The HTTP side of a service, ready for its own routes, with those of its dead letters; it is ready
  * when database and broker are.
@@ -65,7 +68,8 @@ export async function createServiceServer<Body>(
 ): Promise<HttpServer> {
   const { database, schema, bus, server, log, telemetry, tracer, runtime } = parts
   telemetry.gauge('trifold_dead_letters', () => countDeadLetters(database, schema))
-  const readiness = { database: () => ping(database), broker: () => bus.ping() }
+  const probe = cached(() => pingWrite(database, schema), WRITE_PROBE_MS, runtime.now)
+  const readiness = { database: probe, broker: () => bus.ping() }
   const observed = { log, telemetry, tracer }
   const app = await createHttpServer({ ...server, ...about, ...observed, runtime, readiness })
   deadLetterRoutes(app, about.service, { database, schema, log, replay: createReplay(parts) })

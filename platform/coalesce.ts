@@ -89,6 +89,23 @@ export function shared<T>(work: () => Promise<T>): () => Promise<T> {
   }
 }
 
+/** A result is returned again for so many milliseconds; a failure is not. */
+export function cached<T>(
+  work: () => Promise<T>,
+  durationMs: number,
+  now: () => number,
+): () => Promise<T> {
+  let last: { readonly result: T; readonly at: number } | undefined
+  return async () => {
+    // The age is negative after the clock was set back.
+    const age = last === undefined ? -1 : now() - last.at
+    if (last !== undefined && age >= 0 && age < durationMs) return last.result
+    const result = await work()
+    last = { result, at: now() }
+    return result
+  }
+}
+
 /** One run at a time: whoever calls while the work runs waits for the next run, which all of them share. */
 export function inTurn<T>(work: () => Promise<T>): () => Promise<T> {
   let running: Promise<unknown> = Promise.resolve()

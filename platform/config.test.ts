@@ -1,7 +1,22 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import Type from 'typebox'
-import { ConfigError, describeConfig, httpConfig, readConfig } from './config.ts'
+import {
+  allowedHostsOf,
+  ConfigError,
+  describeConfig,
+  durationMs,
+  httpConfig,
+  readConfig,
+} from './config.ts'
+import {
+  brokerList,
+  hostList,
+  httpUrl,
+  networkList,
+  postgresUrl,
+  smtpUrl,
+} from './config-formats.ts'
 
 const schema = Type.Object({
   ...httpConfig,
@@ -74,12 +89,108 @@ test('never shows the value of a secret', () => {
 })
 
 test('refuses a base path that is no path', () => {
-  for (const BASE_PATH of ['otusapp', '/a/', '/a b', 'http://x/']) {
+  for (const BASE_PATH of ['otusapp', '/a/', '/a b', 'http://x/', '/orders', '/lab/x', '/a/..']) {
     assert.equal(problemsOf({ BASE_PATH }).length, 1, BASE_PATH)
   }
   for (const BASE_PATH of ['/', '/a', '/a/b-c.d']) {
     assert.equal(problemsOf({ BASE_PATH }).length, 0, BASE_PATH)
   }
+})
+
+/** Each with a password that must not be in any message. */
+const SECRET = 'canary'
+const BAD_URLS: Readonly<Record<string, readonly string[]>> = {
+  BILLING: [
+    `http://u:${SECRET}@host`,
+    'billing:8000',
+    'ftp://billing',
+    'http://',
+    `//u:${SECRET}@host`,
+  ],
+  DATABASE: [
+    `postgres://u:${SECRET}/more@host/name`,
+    `postgres://u:${SECRET}#more@host/name`,
+    `postgres://u:1/${SECRET}@host/name`,
+    `mysql://u:${SECRET}@host/name`,
+    SECRET,
+    `postgres://u:${SECRET}@host:99999/name`,
+  ],
+  MAIL: [
+    `smpt://u:${SECRET}@host`,
+    `smtp://u:${SECRET}%@host`,
+    `smtp://${SECRET}:587/x`,
+    `smtp://u:1/${SECRET}@host`,
+    'smtp://',
+    `u:${SECRET}@host`,
+  ],
+  BROKERS: [
+    'host',
+    'host:0',
+    'host:9092/x',
+    `u:${SECRET}@host:9092`,
+    'a:1;b:2',
+    'host:99999',
+    'http://a:1',
+  ],
+  HOSTS: ['host:8000', 'http://host', 'a b', `u:${SECRET}@host`],
+  NETWORKS: ['10.0.0.0/33', 'private', '10.0.0.0/8/8', '::1/129', '10.0.0'],
+}
+const GOOD_URLS: Readonly<Record<string, readonly string[]>> = {
+  BILLING: ['http://billing:8000', 'https://billing.example/shop'],
+  DATABASE: ['postgres://u:p%2F@host:5432/name?sslmode=require', 'postgresql:///name?host=/run/a'],
+  MAIL: ['smtp://u:p%40@host:587', 'smtps://host'],
+  BROKERS: ['a:9092', 'A.b-c:9092, [::1]:9093'],
+  HOSTS: ['*', 'arch.homework,[::1],LOCALHOST'],
+  NETWORKS: ['10.0.0.0/8, ::1', '127.0.0.1,fc00::/7'],
+}
+const text = { description: 'see its name' }
+const urls = Type.Object({
+  BILLING: Type.Optional(httpUrl(text)),
+  DATABASE: Type.Optional(postgresUrl({ ...text, secret: true })),
+  MAIL: Type.Optional(smtpUrl({ ...text, secret: true })),
+  BROKERS: Type.Optional(brokerList(text)),
+  HOSTS: Type.Optional(hostList(text)),
+  NETWORKS: Type.Optional(networkList(text)),
+})
+
+for (const name of Object.keys(BAD_URLS)) {
+  test(`refuses a wrong ${name} without showing its password`, () => {
+    for (const value of BAD_URLS[name]!) {
+      const refused = { name: 'ConfigError', message: new RegExp(`^ +${name} must be `, 'm') }
+      assert.throws(() => readConfig(urls, { [name]: value }), refused, value)
+      try {
+        readConfig(urls, { [name]: value })
+      } catch (error) {
+        assert.doesNotMatch(String(error), new RegExp(SECRET))
+      }
+    }
+    for (const value of GOOD_URLS[name]!) {
+      assert.deepEqual(readConfig(urls, { [name]: value }), { [name]: value })
+    }
+  })
+}
+
+test('refuses a duration that a timer cannot wait for', () => {
+  const durations = Type.Object({
+    WAIT_MS: durationMs({ default: 1, minimum: 1, description: '' }),
+  })
+  for (const WAIT_MS of ['2147483648', '86400001', '0']) {
+    assert.throws(
+      () => readConfig(durations, { WAIT_MS }),
+      /WAIT_MS must be an integer from 1 to 86400000/,
+    )
+  }
+})
+
+test('answers for loopback names on loopback, and for any elsewhere, unless told otherwise', () => {
+  const hostsOf = (HOST: string, ALLOWED_HOSTS = '') => allowedHostsOf({ HOST, ALLOWED_HOSTS })
+  const local = ['localhost', '127.0.0.1', '[::1]']
+  for (const host of ['localhost', '127.0.0.1', '::1', '127.0.0.2']) {
+    for (const name of local) assert.ok((hostsOf(host) as Set<string>).has(name), host)
+  }
+  assert.equal(hostsOf('0.0.0.0'), 'any')
+  assert.equal(hostsOf('127.0.0.1', '*'), 'any')
+  assert.deepEqual(hostsOf('0.0.0.0', 'Shop.example, [::1]'), new Set(['shop.example', '[::1]']))
 })
 
 test('describes every variable for the documents', () => {

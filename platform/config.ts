@@ -1,12 +1,14 @@
 import Type, { type Static, type TObject, type TSchema } from 'typebox'
 import { Value } from 'typebox/value'
+import { hostList, itemsOf, networkList, pathPrefix } from './config-formats.ts'
 import { registerSecret } from './redact.ts'
 import { expectedText, fromText, type PlainSchema } from './schema-text.ts'
 
 /**
  * Configuration is one TypeBox object schema per program. Its keys are the names of environment
  * variables; its defaults and descriptions are what the documents show. `secret: true` in a
- * variable's schema keeps its value out of every message.
+ * variable's schema keeps its value out of every message, and so does an @ in the value: what stands
+ * before it may be a password, whatever the variable.
  */
 export type Environment = Readonly<Record<string, string | undefined>>
 
@@ -32,6 +34,8 @@ export function readConfig<Schema extends TObject>(
   if (problems.length > 0) throw new ConfigError(problems)
   return Object.freeze(config) as Readonly<Static<Schema>>
 }
+
+const MAX_SHOWN = 200
 
 /** Its message lists every problem, one a line. */
 export class ConfigError extends Error {
@@ -72,13 +76,25 @@ export function allowedHostsOf(config: {
   readonly ALLOWED_HOSTS: string
   readonly HOST: string
 }): ReadonlySet<string> | 'any' {
-  const names = config.ALLOWED_HOSTS.toLowerCase().split(',')
-  const hosts = new Set(names.map((name) => name.trim()).filter((name) => name !== ''))
+  const hosts = new Set(itemsOf(config.ALLOWED_HOSTS.toLowerCase()))
   if (hosts.has('*')) return 'any'
   if (hosts.size > 0) return hosts
   const host = config.HOST.toLowerCase()
   const isLoopback = host === 'localhost' || host === '::1' || host.startsWith('127.')
   return isLoopback ? new Set(['localhost', '127.0.0.1', '[::1]', host]) : 'any'
+}
+
+/** Far below the longest wait of a timer, 2^31 - 1 ms: a longer one fires after 1 ms. */
+const MAX_DURATION_MS = 86_400_000
+
+/** A time in milliseconds, at most a day unless the use of it can handle more. */
+export function durationMs(options: {
+  readonly default: number
+  readonly minimum: number
+  readonly maximum?: number
+  readonly description: string
+}) {
+  return Type.Integer({ maximum: MAX_DURATION_MS, ...options })
 }
 
 /** What every program that serves HTTP reads; spread into its schema. PORT has no default here. */
@@ -89,15 +105,19 @@ export const httpConfig = {
     maximum: 65535,
     description: 'The port to listen on; 0 takes any free one.',
   }),
-  BASE_PATH: Type.String({
+  BASE_PATH: pathPrefix({
     default: '/otusapp/gur-ok',
-    pattern: '^(/|(/[\\w.~-]+)+)$',
     description: 'Every path is served with and without this prefix; / means none.',
   }),
-  ALLOWED_HOSTS: Type.String({
+  ALLOWED_HOSTS: hostList({
     default: '',
     description:
       'Host names that requests may name, separated by commas; * is any. Empty: on loopback localhost, 127.0.0.1 and [::1], elsewhere any.',
+  }),
+  TRUSTED_PROXIES: networkList({
+    default: '127.0.0.0/8,::1',
+    description:
+      'Networks of the proxies and services whose X-Forwarded-For is believed, such as 10.0.0.0/8, separated by commas. They themselves have no rate limit.',
   }),
   MAX_CONNECTIONS: Type.Integer({
     default: 2_000,
@@ -111,7 +131,7 @@ export const httpConfig = {
     maximum: 16_777_216,
     description: 'The largest request body.',
   }),
-  REQUEST_TIMEOUT_MS: Type.Integer({
+  REQUEST_TIMEOUT_MS: durationMs({
     default: 30_000,
     minimum: 100,
     maximum: 600_000,
@@ -121,7 +141,8 @@ export const httpConfig = {
     default: 0,
     minimum: 0,
     maximum: 10_000_000,
-    description: 'Requests per minute and client address; 0 sets no limit. Loopback has none.',
+    description:
+      'Requests per minute and client address; 0 sets no limit. Behind a proxy, TRUSTED_PROXIES must name it, or all of its clients share one limit.',
   }),
   LOG_LEVEL: logLevel('info'),
 } as const
@@ -145,6 +166,7 @@ function problemOf({ name, schema }: Variable, text: string | undefined, value: 
   if (value !== undefined && Value.Check(schema as TSchema, value)) return undefined
   const hint = schema.description ? ` (${schema.description})` : ''
   if (value === undefined) return `${name} is not set; it must be ${expectedText(schema)}${hint}`
-  const given = schema.secret === true || text === undefined ? '' : `, not ${JSON.stringify(text)}`
+  const isShown = text !== undefined && schema.secret !== true && !text.includes('@')
+  const given = isShown ? `, not ${JSON.stringify(text.slice(0, MAX_SHOWN))}` : ''
   return `${name} must be ${expectedText(schema)}${given}${hint}`
 }

@@ -115,7 +115,10 @@ const MAX_CONFLICTS = 8
 const LOCK_NOT_AVAILABLE = '55P03'
 const MAX_LOCK_WAITS = 4
 
-/** Rejects when the database cannot answer now. */
-export async function ping(database: Queryable): Promise<void> {
-  await database.query('select 1')
+/** Rejects when the database cannot commit a write to a migrated schema now. */
+export async function pingWrite(database: Queryable, schema: string): Promise<void> {
+  const migration = `${schema}.migration`
+  await database.query(
+    `update ${migration} set name = name where id = (select min(id) from ${migration})`,
+  )
 }

@@ -35,7 +35,12 @@ export const DATA_HEADERS = {
  * What happens to every request: its id and trace context come in, its id goes out, and its answer
  * is counted, timed and logged.
  */
-export function addRequestHooks(app: HttpServer, telemetry: Telemetry, tracer: Tracer): void {
+export function addRequestHooks(
+  app: HttpServer,
+  telemetry: Telemetry,
+  tracer: Tracer,
+  isTrusted: (request: FastifyRequest) => boolean,
+): void {
   let isClosing = false
   app.addHook('preClose', async () => {
     isClosing = true
@@ -47,7 +52,9 @@ export function addRequestHooks(app: HttpServer, telemetry: Telemetry, tracer: T
   app.addHook('onRequest', (request, reply, done) => {
     const caller = traceContextOf(request.headers)
     const isTraced = tracer.isOn && !request.routeOptions.config.quiet
-    request.span = isTraced ? tracer.begin(spanOf(request, caller)) : undefined
+    request.span = isTraced
+      ? tracer.begin({ ...spanOf(request), ...continuing(caller, isTrusted(request)) })
+      : undefined
     request.trace = request.span?.context ?? caller
     if (request.trace.traceparent) request.log = request.log.child(traceIds(request.trace))
     reply.header('x-request-id', request.id).headers(DATA_HEADERS)
@@ -110,14 +117,22 @@ export function requestId(header: unknown): string {
   return isSane ? header : crypto.randomUUID()
 }
 
+/**
+ * A caller's context decides whether a trace is sampled, so only a trusted caller's is continued. Any
+ * other's is linked from a trace of our own.
+ */
+function continuing(caller: TraceContext, isTrusted: boolean): Pick<SpanStart, 'parent' | 'links'> {
+  if (isTrusted) return { parent: caller }
+  return { parent: {}, ...(caller.traceparent && { links: [caller] }) }
+}
+
 /** By OpenTelemetry's conventions for HTTP servers. The name has the route, not the path: few names. */
-function spanOf(request: FastifyRequest, parent: TraceContext): SpanStart {
+function spanOf(request: FastifyRequest): Omit<SpanStart, 'parent'> {
   const { method, url, protocol } = request
   const route = request.routeOptions.url
   return {
     name: route ? `${method} ${route}` : method,
     kind: 'server',
-    parent,
     attributes: {
       'http.request.method': method,
       'http.route': route,

@@ -1,4 +1,6 @@
+import type { FastifyRequest } from 'fastify'
 import Type from 'typebox'
+import { cached, shared } from './coalesce.ts'
 import type { HttpServer } from './http-validation.ts'
 import type { Log, Runtime } from './runtime.ts'
 import type { Telemetry } from './telemetry.ts'
@@ -10,18 +12,23 @@ export interface OperationsOptions {
   /** One test for each dependency: resolves when it can be worked with. */
   readonly readiness: Readonly<Record<string, () => Promise<void>>>
   readonly runtime: Runtime
+  readonly isTrusted: (request: FastifyRequest) => boolean
 }
 
 /** Less than a scrape waits for a gauge: a dependency that hangs is one that is down. */
 const MAX_TEST_MS = 1500
 
-/** Health, readiness and metrics. No rate limit holds for them: those who ask are not clients. */
+/** How long a scrape is served again. Counting what waits in the database takes its time. */
+const SCRAPE_MS = 1_000
+
+/** Health, readiness and metrics. Probes have no rate limit, since a probe that fails kills its pod. */
 export function addOperations(app: HttpServer, options: OperationsOptions): void {
   const { service, telemetry } = options
   const config = { rateLimit: false, quiet: true } as const
   const hidden = { hide: true }
+  const test = shared(() => testAll(options))
   telemetry.gauge('trifold_ready', async () => {
-    const components = Object.entries(await testAll(options))
+    const components = Object.entries(await test())
     return components.map(([dependency, { status }]) => ({
       labels: { dependency },
       value: status === 'UP' ? 1 : 0,
@@ -47,17 +54,20 @@ export function addOperations(app: HttpServer, options: OperationsOptions): void
 
   for (const path of ['actuator/health', 'actuator/health/readiness']) {
     app.get(`/${service}/${path}`, { config, schema: hidden }, async (_request, reply) => {
-      const components = await testAll(options)
+      const components = await test()
       const isUp = Object.values(components).every(({ status }) => status === 'UP')
       return reply.code(isUp ? 200 : 503).send({ status: isUp ? 'UP' : 'DOWN', components })
     })
   }
 
+  const scrape = shared(telemetry.scrape)
+  const recentScrape = cached(scrape, SCRAPE_MS, options.runtime.now)
   app.get(
     `/${service}/actuator/prometheus`,
-    { config, schema: hidden },
-    async (_request, reply) => {
-      const { contentType, body } = await telemetry.scrape()
+    { config: { quiet: true }, schema: hidden },
+    async (request, reply) => {
+      const isFresh = request.headers['cache-control'] === 'no-cache' && options.isTrusted(request)
+      const { contentType, body } = await (isFresh ? scrape() : recentScrape())
       return reply.type(contentType).send(body)
     },
   )

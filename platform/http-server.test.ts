@@ -10,10 +10,12 @@ import { promisify } from 'node:util'
 import type { InjectOptions } from 'fastify'
 import Type from 'typebox'
 import { Fault, PROBLEMS, type ProblemCode } from '../contracts/problems.ts'
+import { networksOf } from './config-formats.ts'
 import { DatabaseError } from './database.ts'
 import { createHttpServer, type HttpServerOptions, isLoopback } from './http-server.ts'
 import { systemRuntime } from './runtime.ts'
 import { createLog, createTelemetry } from './telemetry.ts'
+import { noTracing, type SpanStart, type Tracer } from './tracing.ts'
 
 const UUID = '0190a0a0-0000-7000-8000-00000000000a'
 const PREFIX = '/otusapp/gur-ok'
@@ -305,6 +307,80 @@ test('limits the rate of each address, but not of loopback nor of probes', async
   assert.equal((await app.inject(behind)).statusCode, 429)
   const probe = { url: '/orders/health', remoteAddress: '203.0.113.9' }
   assert.equal((await app.inject(probe)).statusCode, 200)
+})
+
+test('believes X-Forwarded-For of trusted networks only', async (t) => {
+  const trustedNetworks = networksOf('10.0.0.0/8')
+  const { app } = await build(t, { rateLimitPerMinute: 2, trustedNetworks })
+  const statusOf = async (remoteAddress: string, forwarded?: string) => {
+    const headers: Record<string, string> = forwarded ? { 'x-forwarded-for': forwarded } : {}
+    return (await app.inject({ url: `/orders/${UUID}`, remoteAddress, headers })).statusCode
+  }
+  for (const status of [200, 200, 429]) {
+    const spoofed = `203.0.113.${status === 429 ? 3 : Math.random()}`
+    assert.equal(await statusOf('192.168.0.7', spoofed), status)
+    assert.equal(await statusOf('10.0.0.7', `10.0.0.1, 203.0.113.9`), status)
+  }
+  for (let i = 0; i < 4; i++) assert.equal(await statusOf('10.0.0.7'), 200)
+  for (const status of [200, 200, 429]) assert.equal(await statusOf('127.0.0.1'), status)
+})
+
+test('scrapes and unknown routes count against the rate limit, probes do not', async (t) => {
+  const { app } = await build(t, { rateLimitPerMinute: 2 })
+  const statusOf = async (url: string, remoteAddress: string) =>
+    (await app.inject({ url, remoteAddress })).statusCode
+  for (const status of [200, 200, 429]) {
+    assert.equal(await statusOf('/orders/actuator/prometheus', '203.0.113.9'), status)
+    assert.equal(await statusOf('/nowhere', '203.0.113.10'), status === 200 ? 404 : 429)
+    assert.equal(await statusOf('/orders/actuator/health/liveness', '203.0.113.11'), 200)
+  }
+})
+
+test('concurrent scrapes share one, which is served for a second', async (t) => {
+  let now = 1_000_000
+  let reads = 0
+  const runtime = { ...systemRuntime, now: () => now }
+  const telemetry = createTelemetry('order')
+  telemetry.gauge('trifold_dead_letters', async () => {
+    reads += 1
+    return reads
+  })
+  const { app } = await build(t, { runtime, telemetry })
+  const scrape = (headers = {}, remoteAddress = '127.0.0.1') =>
+    app.inject({ url: '/orders/actuator/prometheus', headers, remoteAddress })
+  await Promise.all([scrape(), scrape(), scrape()])
+  await scrape()
+  await scrape({ 'cache-control': 'no-cache' }, '203.0.113.9')
+  assert.equal(reads, 1)
+  now += 1_000
+  await scrape()
+  assert.equal(reads, 2)
+  await scrape({ 'cache-control': 'no-cache' })
+  assert.equal(reads, 3)
+})
+
+test('continues the trace of a trusted caller, and links that of any other', async (t) => {
+  const traceparent = '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01'
+  const begun: SpanStart[] = []
+  const tracer: Tracer = {
+    ...noTracing,
+    isOn: true,
+    begin(start) {
+      begun.push(start)
+      return noTracing.begin(start)
+    },
+  }
+  const { app } = await build(t, { tracer })
+  for (const remoteAddress of ['127.0.0.1', '203.0.113.9']) {
+    await app.inject({ url: `/orders/${UUID}`, headers: { traceparent }, remoteAddress })
+  }
+  assert.deepEqual(
+    begun.map(({ parent, links }) => ({ parent, links })),
+    [
+      { parent: { traceparent }, links: undefined },
+      { parent: {}, links: [{ traceparent }] },
+    ],
+  )
 })
 
 test('loopback is who calls from this machine on his own behalf', () => {

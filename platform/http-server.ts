@@ -1,8 +1,10 @@
+import { type BlockList, isIP } from 'node:net'
 import rateLimit from '@fastify/rate-limit'
 import { type FastifyBaseLogger, type FastifyRequest, fastify, LogController } from 'fastify'
 import { Fault } from '../contracts/problems.ts'
 import { addAdmission } from './admission.ts'
 import { prefixOf } from './config.ts'
+import { networksOf } from './config-formats.ts'
 import { addDocs } from './http-docs.ts'
 import { addRequestHooks, requestId } from './http-hooks.ts'
 import { addMethodChecks } from './http-methods.ts'
@@ -22,8 +24,10 @@ export interface HttpServerOptions {
   /** Every path is served with and without this prefix; '' or '/' is none. */
   readonly basePath: string
   readonly bodyLimitBytes: number
-  /** For each client address but loopback; 0 sets no limit. */
+  /** For each client address outside the trusted networks; 0 sets no limit. */
   readonly rateLimitPerMinute: number
+  /** Networks whose X-Forwarded-For and traceparent are believed; loopback if left out. */
+  readonly trustedNetworks?: BlockList
   /** False where nobody reads its documents: in a simulation, where services start all the time. */
   readonly documented?: boolean
   readonly log: Log | FastifyBaseLogger
@@ -37,7 +41,7 @@ export type { HttpServer } from './http-validation.ts'
 
 const MAX_PARAM_CHARACTERS = 128
 const MAX_RATE_LIMITED_ADDRESSES = 10_000
-const PRIVATE_NETWORKS = ['loopback', 'linklocal', 'uniquelocal']
+const LOOPBACK = networksOf('127.0.0.0/8,::1')
 
 /**
  * The HTTP side of a service, before its own routes. It is meant to be mounted in a front door, which
@@ -47,6 +51,7 @@ const PRIVATE_NETWORKS = ['loopback', 'linklocal', 'uniquelocal']
  */
 export async function createHttpServer(options: HttpServerOptions): Promise<HttpServer> {
   const basePath = prefixOf(options.basePath)
+  const networks = options.trustedNetworks ?? LOOPBACK
   const app: HttpServer = fastify({
     loggerInstance: asFastifyLogger(options.log),
     logController: new LogController({
@@ -56,7 +61,7 @@ export async function createHttpServer(options: HttpServerOptions): Promise<Http
     genReqId: ({ headers }) => requestId(headers['x-request-id']),
     rewriteUrl: ({ url = '/' }) => withoutPrefix(url, basePath),
     routerOptions: { ignoreTrailingSlash: true, maxParamLength: MAX_PARAM_CHARACTERS },
-    trustProxy: PRIVATE_NETWORKS,
+    trustProxy: (address) => isWithin(networks, address),
     bodyLimit: options.bodyLimitBytes,
     forceCloseConnections: 'idle',
     return503OnClosing: false,
@@ -70,8 +75,9 @@ export async function createHttpServer(options: HttpServerOptions): Promise<Http
   app.setSerializerCompiler(() => JSON.stringify)
   app.setErrorHandler(sendProblem)
   readJsonOnly(app)
-  const isLimited = await limitRate(app, options.rateLimitPerMinute)
-  addRequestHooks(app, options.telemetry, options.tracer ?? noTracing)
+  const isTrusted = (request: FastifyRequest) => isWithin(networks, request.ip)
+  const isLimited = await limitRate(app, options.rateLimitPerMinute, isTrusted)
+  addRequestHooks(app, options.telemetry, options.tracer ?? noTracing, isTrusted)
   addAdmission(app, { ...options, basePath })
   const { faultOf } = addMethodChecks(app)
   app.setNotFoundHandler(isLimited ? { preHandler: app.rateLimit() } : {}, (request, reply) => {
@@ -82,22 +88,32 @@ export async function createHttpServer(options: HttpServerOptions): Promise<Http
   if (options.documented ?? true) {
     await addDocs(app, { service: options.service, title: options.title, basePath })
   }
-  addOperations(app, { ...options, log: app.log })
+  addOperations(app, { ...options, log: app.log, isTrusted })
   return app
 }
 
-async function limitRate(app: HttpServer, rateLimitPerMinute: number): Promise<boolean> {
+/** A trusted proxy counts as its client; a trusted caller without a proxy is a service of ours. */
+async function limitRate(
+  app: HttpServer,
+  rateLimitPerMinute: number,
+  isTrusted: (request: FastifyRequest) => boolean,
+): Promise<boolean> {
   if (rateLimitPerMinute === 0) return false
   await app.register(rateLimit, {
     max: rateLimitPerMinute,
     timeWindow: 60_000,
     cache: MAX_RATE_LIMITED_ADDRESSES,
-    allowList: (request) => isLoopback(request),
+    allowList: isTrusted,
     errorResponseBuilder: (_request, { after }) => {
       return new Fault('TOO_MANY_REQUESTS', { detail: `try again in ${after}` })
     },
   })
   return true
+}
+
+function isWithin(networks: BlockList, address: string): boolean {
+  const version = isIP(address)
+  return version !== 0 && networks.check(address, version === 4 ? 'ipv4' : 'ipv6')
 }
 
 /** Whether the caller is on this machine and speaks for itself rather than, as a proxy, for another. */

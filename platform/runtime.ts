@@ -7,7 +7,10 @@ export interface Runtime {
   now(): number
   /** Milliseconds since some fixed moment, on a clock that never jumps: for durations within this process. */
   monotonic(): number
-  /** Resolves after so many milliseconds, or at once when the signal aborts; never rejects. */
+  /**
+   * Resolves after so many milliseconds (at most 24 days, as the callers wait for conditions again and
+   * again), or at once when the signal aborts; never rejects.
+   */
   sleep(durationMs: number, signal?: AbortSignal): Promise<void>
   /** Resolves when everything that can be read from sockets now was read, and what came of it has run. */
   turn(): Promise<void>
@@ -22,6 +25,9 @@ const UUID_BYTES = 10
 const POOL_BYTES = 128 * UUID_BYTES
 
 const AT_ONCE = Promise.resolve()
+
+/** A timer of Node's that is longer fires after 1 ms. */
+const MAX_TIMER_MS = 2 ** 31 - 1
 
 /** Without closures: what hangs on one around a promise is kept until V8 collects the old garbage, too. */
 class Sleep {
@@ -53,7 +59,7 @@ export const systemRuntime: Runtime = {
   sleep(durationMs, signal) {
     if (signal?.aborted) return AT_ONCE
     const sleep = new Sleep(signal)
-    sleep.timer = setTimeout(endSleep, durationMs, sleep)
+    sleep.timer = setTimeout(endSleep, Math.min(durationMs, MAX_TIMER_MS), sleep)
     return sleep.over
   },
   turn: () => new Promise((resolve) => setImmediate(resolve)),

@@ -12,6 +12,8 @@ export interface PlainSchema {
   readonly properties?: Readonly<Record<string, PlainSchema>>
   readonly items?: PlainSchema
   readonly format?: string
+  /** Words for messages, in place of the format. */
+  readonly expected?: string
   readonly pattern?: string
   readonly minimum?: number
   readonly maximum?: number
@@ -51,9 +53,12 @@ export function expectedText(schema: PlainSchema): string {
   }
 }
 
-function stringText({ format, pattern, minLength, maxLength }: PlainSchema): string {
+function stringText({ format, pattern, minLength, maxLength, expected }: PlainSchema): string {
+  if (expected !== undefined) return expected
   if (format === 'uuid') return 'a UUID'
   const size = span(minLength, maxLength, 'characters')
+  // Unicode before the @ needs SMTPUTF8 on every mail server along the way; few have it.
+  if (format === 'email') return `an email address in ASCII, its domain as xn--${size}`
   if (format) return `text in the format ${format}${size}`
   return pattern ? `text that matches ${pattern}${size}` : `text${size}`
 }

@@ -1,4 +1,5 @@
 import Type, { type Static } from 'typebox'
+import { httpUrl } from './config-formats.ts'
 import type { Log } from './runtime.ts'
 import { noTracing, type OpenTracer } from './tracing.ts'
 
@@ -7,12 +8,12 @@ import { noTracing, type OpenTracer } from './tracing.ts'
  * (headers, protocol, sampler, limits, batches) itself.
  */
 export const tracingConfig = {
-  OTEL_EXPORTER_OTLP_ENDPOINT: Type.String({
+  OTEL_EXPORTER_OTLP_ENDPOINT: httpUrl({
     default: '',
     description:
       'Where traces go, by OTLP, like http://127.0.0.1:4318. Empty: nothing is traced, unless one of the next two says so.',
   }),
-  OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: Type.String({
+  OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: httpUrl({
     default: '',
     description: 'The same with its path, for traces alone, like http://127.0.0.1:4318/v1/traces.',
   }),

@@ -138,7 +138,9 @@ const PARSERS: Readonly<Record<string, Parser>> = {
 
 /** Regular expressions that see no text from outside, each with the origin of its text. */
 const INSIDE: Readonly<Record<string, string>> = {
-  'platform/config.ts ^(/|(/[\\w.~-]+)+)$': 'the environment',
+  'platform/config-formats.ts /^[\\w.~-]+$/': 'the environment',
+  'platform/config-formats.ts /^\\d{1,3}$/': 'the environment',
+  'platform/config-formats.ts /\\s/': 'the environment',
   'services/order/config.ts ^(?!0+(\\.0{1,2})?$)[0-9]{1,6}(\\.[0-9]{1,2})?$': 'the environment',
   'contracts/asyncapi.ts EVENT_ID.source': 'a document: the pattern itself is in the table',
   'platform/database.ts /^(22|23|54)/': 'an SQLSTATE',

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { type InteractionStyle, STYLES } from '../contracts/style.ts'
 import { TOPICS } from '../messaging/topics.ts'
 import { valuesOf } from '../tests/e2e/books.ts'
-import { type Client, eventually } from '../tests/e2e/client.ts'
+import { type Client, eventually, FRESH } from '../tests/e2e/client.ts'
 import { type ProgramApart, startApart } from '../tests/e2e/program.ts'
 import { type Span, startTraceCollector } from '../tests/e2e/trace-collector.ts'
 import { readTopics, until, type WireMessage } from '../tests/harness.ts'
@@ -127,7 +127,7 @@ async function playStyle(client: Client, style: InteractionStyle): Promise<Playe
 /** Calls that failed and will be repeated, of all who make any. */
 async function failedCalls(client: Client, off: Service | undefined): Promise<number> {
   const callers = off === 'billing' ? ['orders'] : ['orders', 'billing']
-  const scrapes = callers.map((path) => client.read<string>(`/${path}/actuator/prometheus`))
+  const scrapes = callers.map((path) => client.read<string>(`/${path}/actuator/prometheus`, FRESH))
   return (await Promise.all(scrapes))
     .flatMap((scrape) => valuesOf(scrape, 'trifold_outbox_failures_total', 'carrier="http"'))
     .reduce((sum, count) => sum + count, 0)
@@ -138,7 +138,7 @@ async function allIsQuiet(client: Client): Promise<void> {
   let quiet = 0
   await eventually(async () => {
     for (const path of PATHS) {
-      const scrape = await client.read<string>(`/${path}/actuator/prometheus`)
+      const scrape = await client.read<string>(`/${path}/actuator/prometheus`, FRESH)
       const waiting = ['trifold_outbox_rows', 'trifold_consumer_lag_messages']
         .flatMap((name) => valuesOf(scrape, name))
         .filter((count) => count > 0)

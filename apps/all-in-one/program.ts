@@ -2,6 +2,7 @@ import { join, resolve } from 'node:path'
 import { createEmbeddedBus } from '../../messaging/embedded-bus.ts'
 import { measured, type Service, type ServiceParts } from '../../messaging/service.ts'
 import { TOPICS } from '../../messaging/topics.ts'
+import { networksOf } from '../../platform/config-formats.ts'
 import type { Database } from '../../platform/database.ts'
 import { createHttpClient, tracedCalls } from '../../platform/http-client.ts'
 import { openPglite } from '../../platform/pglite.ts'
@@ -64,6 +65,7 @@ export async function startAllInOne(config: AllInOneConfig): Promise<Program> {
         basePath: config.BASE_PATH,
         bodyLimitBytes: config.BODY_LIMIT_BYTES,
         rateLimitPerMinute: config.RATE_LIMIT_PER_MINUTE,
+        trustedNetworks: networksOf(config.TRUSTED_PROXIES),
       },
     })
   const { url } = gateway

@@ -1,10 +1,11 @@
 import Type, { type Static } from 'typebox'
 import { styleConfig } from '../../messaging/flow-config.ts'
+import { durationMs } from '../../platform/config.ts'
 
 /** What billing needs to know; the process adds addresses and limits of the platform. */
 export const billingConfig = {
   ...styleConfig,
-  DEPOSIT_ASK_AGAIN_AFTER_MS: Type.Integer({
+  DEPOSIT_ASK_AGAIN_AFTER_MS: durationMs({
     default: 5_000,
     minimum: 100,
     description: 'how long a DEPOSIT_REQUEST may be out before it is sent again; doubles each time',

@@ -1,6 +1,7 @@
 import Type from 'typebox'
 import { processConfig, runService } from '../../messaging/service-process.ts'
 import { httpConfig } from '../../platform/config.ts'
+import { httpUrl } from '../../platform/config-formats.ts'
 import { billingConfig } from './config.ts'
 import { createBillingService } from './service.ts'
 
@@ -11,11 +12,11 @@ await runService({
     ...processConfig,
     PORT: Type.Integer({ ...httpConfig.PORT, default: 8002 }),
     ...billingConfig,
-    NOTIFICATION_URL: Type.String({
+    NOTIFICATION_URL: httpUrl({
       default: 'http://127.0.0.1:8003',
       description: 'Where notification answers.',
     }),
-    ORDER_URL: Type.String({
+    ORDER_URL: httpUrl({
       default: 'http://127.0.0.1:8001',
       description: 'Where order answers.',
     }),

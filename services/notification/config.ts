@@ -1,7 +1,5 @@
 import Type, { type Static } from 'typebox'
-import Format from 'typebox/format'
-
-Format.Set('smtp-url', (text) => text === '' || isSmtpUrl(text))
+import { smtpUrl } from '../../platform/config-formats.ts'
 
 /** What notification needs to know; the process adds addresses and limits of the platform. */
 export const notificationConfig = {
@@ -14,9 +12,8 @@ export const notificationConfig = {
     default: '',
     description: 'the folder that letters go to; empty: `mail` in the data folder',
   }),
-  SMTP_URL: Type.String({
+  SMTP_URL: smtpUrl({
     default: '',
-    format: 'smtp-url',
     secret: true,
     description:
       'A mail server, like smtp://user:password@host:587 or smtps://host; special characters of the password are percent-encoded. Empty: letters go to MAILDIR.',
@@ -25,15 +22,3 @@ export const notificationConfig = {
 
 const schema = Type.Object(notificationConfig)
 export type NotificationConfig = Static<typeof schema>
-
-/** Anything after the host means that the password contains a character that is not encoded. */
-function isSmtpUrl(text: string): boolean {
-  try {
-    const url = new URL(text)
-    decodeURIComponent(url.username + url.password)
-    const isMail = url.protocol === 'smtp:' || url.protocol === 'smtps:'
-    return isMail && url.hostname !== '' && /^\/?$/.test(url.pathname) && url.hash === ''
-  } catch {
-    return false
-  }
-}

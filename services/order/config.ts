@@ -1,5 +1,6 @@
 import Type, { type Static } from 'typebox'
 import { styleConfig } from '../../messaging/flow-config.ts'
+import { durationMs } from '../../platform/config.ts'
 
 /** What order needs to know; the process adds addresses and limits of the platform. */
 export const orderConfig = {
@@ -9,14 +10,15 @@ export const orderConfig = {
     pattern: '^(?!0+(\\.0{1,2})?$)[0-9]{1,6}(\\.[0-9]{1,2})?$',
     description: 'what one unit of the product costs, in units of money',
   }),
-  ASK_AGAIN_AFTER_MS: Type.Integer({
+  ASK_AGAIN_AFTER_MS: durationMs({
     default: 5_000,
     minimum: 100,
     description: 'how long an order is PENDING before billing is asked again; doubles each time',
   }),
-  ORDER_DEADLINE_MS: Type.Integer({
+  ORDER_DEADLINE_MS: durationMs({
     default: 900_000,
     minimum: 1_000,
+    maximum: 604_800_000,
     description: 'how long an order may be PENDING before it is canceled and its payment voided',
   }),
 } as const

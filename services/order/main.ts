@@ -1,6 +1,7 @@
 import Type from 'typebox'
 import { processConfig, runService } from '../../messaging/service-process.ts'
 import { httpConfig } from '../../platform/config.ts'
+import { httpUrl } from '../../platform/config-formats.ts'
 import { orderConfig } from './config.ts'
 import { createOrderService } from './service.ts'
 
@@ -11,7 +12,7 @@ await runService({
     ...processConfig,
     PORT: Type.Integer({ ...httpConfig.PORT, default: 8001 }),
     ...orderConfig,
-    BILLING_URL: Type.String({
+    BILLING_URL: httpUrl({
       default: 'http://127.0.0.1:8002',
       description: 'Where billing answers.',
     }),

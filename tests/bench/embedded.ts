@@ -104,7 +104,11 @@ async function settle(url: string, load: () => Promise<LoadResult>): Promise<Run
 
 async function countsOf(url: string): Promise<{ approved: number; told: number }> {
   const count = async (path: string, name: string, labels: string) => {
-    const scrape = await (await fetch(`${url}/${path}/actuator/prometheus`)).text()
+    const scrape = await (
+      await fetch(`${url}/${path}/actuator/prometheus`, {
+        headers: { 'cache-control': 'no-cache' },
+      })
+    ).text()
     return valuesOf(scrape, name, labels).reduce((sum, value) => sum + value, 0)
   }
   return {

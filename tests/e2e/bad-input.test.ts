@@ -121,7 +121,24 @@ refuses(invalid('query/limit'), {
   'a page of 501': [`GET ${listing}&limit=501`],
   'a page of many': ['GET /notification/?limit=many'],
 })
-refuses(invalid('query/cursor'), { 'a bad cursor': [`GET ${listing}&cursor=-1`] })
+const lists = [
+  listing,
+  `/billing/account/${mine}/entries`,
+  '/notification/',
+  `/notification/account/${mine}`,
+  ...['orders', 'billing', 'notification'].map((service) => `/${service}/dead-letters`),
+]
+for (const list of lists) {
+  const joint = list.includes('?') ? '&' : '?'
+  for (const cursor of ['-1', 'x', '9223372036854775808', '9'.repeat(19), '9'.repeat(20)]) {
+    const what = `the cursor ${cursor} of ${list.replace(mine, 'A')}`
+    refuses(invalid('query/cursor'), { [what]: [`GET ${list}${joint}cursor=${cursor}`] })
+  }
+  test(`takes the largest cursor of ${list.replace(mine, 'A')}`, async () => {
+    const path = `${list}${joint}cursor=9223372036854775807`
+    assert.equal((await trifold.call('GET', path)).status, 200)
+  })
+}
 refuses(invalid('headers/idempotency-key'), {
   'an endless key': [`POST ${listing}`, { json: order, key: 'k'.repeat(256) }],
 })
@@ -173,7 +190,13 @@ refuses(invalid('body/value'), {
 refuses(invalid('body/text'), {
   'an extra field of an event': notifying({ event: 'DEPOSIT_ACCEPTED', value: 5, text: 'x' }),
 })
-for (const email of ['nobody', 'a@b.example\r\nbcc: c@d.example', `${'a'.repeat(250)}@b.example`]) {
+for (const email of [
+  'nobody',
+  'jürgen@b.example',
+  'a@bücher.example',
+  'a@b.example\r\nbcc: c@d.example',
+  `${'a'.repeat(250)}@b.example`,
+]) {
   refuses(invalid('body/email'), {
     [`the address ${JSON.stringify(email).slice(0, 40)}`]: [
       `PUT /notification/contact/${mine}`,
@@ -181,6 +204,12 @@ for (const email of ['nobody', 'a@b.example\r\nbcc: c@d.example', `${'a'.repeat(
     ],
   })
 }
+
+test('says why an address that is not ASCII is refused', async () => {
+  const path = `/notification/contact/${mine}`
+  const { body } = await trifold.call<Problem>('PUT', path, { json: { email: 'ü@b.example' } })
+  assert.match(body.detail ?? '', /must be an email address in ASCII/)
+})
 
 function assertProblem(
   answer: Answer<Problem>,

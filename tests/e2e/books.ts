@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import type { Violation } from '../../apps/audit/findings.ts'
 import { audit } from '../../apps/audit/invariants.ts'
 import { lettersIn } from '../../apps/audit/maildir.ts'
-import { type Client, eventually } from './client.ts'
+import { type Client, eventually, FRESH } from './client.ts'
 import type { RunningProgram } from './program.ts'
 
 /**
@@ -41,7 +41,7 @@ export async function assertNoViolation(
 
 /** Every partition that a service reads has a reader, and no message is left in it. */
 export async function assertAllRead({ read }: Pick<Client, 'read'>, service: string) {
-  const scrape = await read<string>(`/${service}/actuator/prometheus`)
+  const scrape = await read<string>(`/${service}/actuator/prometheus`, FRESH)
   const lags = valuesOf(scrape, 'trifold_consumer_lag_messages')
   const partitions = valuesOf(scrape, 'trifold_consumer_topic_partitions')
   assert.ok(partitions.length > 0, `${service} reads no topic`)

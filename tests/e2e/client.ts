@@ -36,6 +36,9 @@ export interface CallOptions {
   readonly signal?: AbortSignal
 }
 
+/** A scrape that is not up to a second old. */
+export const FRESH = { headers: { 'cache-control': 'no-cache' } } as const
+
 export type AccountView = Static<typeof Account>
 export type PaymentView = Static<typeof Payment>
 export type EntryView = Static<typeof Entry>

@@ -3,7 +3,7 @@ import { after, describe, test } from 'node:test'
 import type { DeadLetterView } from '../../contracts/http.ts'
 import { createOutbox } from '../../messaging/outbox.ts'
 import { assertCleanBooks } from './books.ts'
-import { eventually, type Problem } from './client.ts'
+import { eventually, FRESH, type Problem } from './client.ts'
 import { startProgram } from './program.ts'
 
 const trifold = await startProgram()
@@ -65,7 +65,7 @@ describe('bytes that no service understands', () => {
     for (const prefix of ['', '/otusapp/gur-ok']) {
       assert.deepEqual(await read(`${prefix}/billing/dead-letters/${id}/`), letter)
     }
-    const metrics = await read<string>('/billing/actuator/prometheus')
+    const metrics = await read<string>('/billing/actuator/prometheus', FRESH)
     assert.match(metrics, /^trifold_dead_letters\{service="billing"\} [1-9]/m)
     assert.equal((await call('GET', `/orders/dead-letters/${id}`)).status, 404)
   })

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
 import { STYLES } from '../../contracts/style.ts'
-import { eventually } from './client.ts'
+import { eventually, FRESH } from './client.ts'
 import { startProgram } from './program.ts'
 
 const program = await startProgram({ ASK_AGAIN_AFTER_MS: '100' })
@@ -11,7 +11,7 @@ type Path = 'orders' | 'billing' | 'notification'
 
 /** The samples of a service as a scrape gives them, by name and labels but for `service`. */
 async function scrape(path: Path): Promise<Map<string, number>> {
-  const text = await program.read<string>(`/${path}/actuator/prometheus`)
+  const text = await program.read<string>(`/${path}/actuator/prometheus`, FRESH)
   return new Map(
     [...text.matchAll(/^(\w+)\{(.*)\} (\S+)$/gm)].map(([, name, labels = '', value]) => {
       const own = labels.split(',').filter((label) => !label.startsWith('service='))

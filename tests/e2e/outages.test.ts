@@ -272,4 +272,26 @@ test('while the broker is off a service is alive but not ready', async () => {
   }
 })
 
+const READ_ONLY =
+  'a service is not ready while its database takes no writes, and ready again afterwards'
+const oneConnection = ON_STACK && 'a setting of the session needs the one connection of PGlite'
+
+test(oneConnection ? `${READ_ONLY} (skipped: ${oneConnection})` : READ_ONLY, {
+  skip: oneConnection,
+}, async () => {
+  const { orders: database } = trifold.databases
+  const statusOf = async () =>
+    (await trifold.call('GET', '/orders/actuator/health/readiness')).status
+  await database.query('set session characteristics as transaction read only')
+  try {
+    await eventually(async () => assert.equal(await statusOf(), 503))
+    const refused = await trifold.call<Problem>('POST', '/billing/account/create')
+    assert.deepEqual([refused.status, refused.body.code], [503, 'DATABASE_UNAVAILABLE'])
+    assert.equal((await trifold.call('GET', '/orders/health')).status, 200)
+  } finally {
+    await database.query('set session characteristics as transaction read write')
+  }
+  await eventually(async () => assert.equal(await statusOf(), 200))
+})
+
 test('leaves clean books', () => assertCleanBooks(trifold))

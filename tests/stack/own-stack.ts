@@ -7,7 +7,7 @@ import type { Stack } from '../../tools/stack.ts'
 import type { StackOptions } from '../../tools/stack-options.ts'
 import { PATHS, type Replica } from '../../tools/stack-services.ts'
 import { assertNoViolation, valuesOf } from '../e2e/books.ts'
-import { type Client, createClient, eventually } from '../e2e/client.ts'
+import { type Client, createClient, eventually, FRESH } from '../e2e/client.ts'
 import { temporaryFolder } from '../e2e/program.ts'
 import { startStackIn } from '../e2e/stack-program.ts'
 
@@ -79,7 +79,7 @@ export interface Seen {
 export async function askReplica({ url, service }: Replica, path: string): Promise<Seen> {
   const begunMs = performance.now()
   const signal = AbortSignal.timeout(30_000)
-  const answer = await fetch(`${url}/${PATHS[service]}/${path}`, { signal })
+  const answer = await fetch(`${url}/${PATHS[service]}/${path}`, { ...FRESH, signal })
   const body = await answer.text()
   return { status: answer.status, body, tookMs: performance.now() - begunMs }
 }

@@ -89,6 +89,7 @@ spec:
   "KAFKA_BROKERS" $values.kafka.brokers
   "LOG_LEVEL" $values.logLevel
   "BASE_PATH" ($values.ingress.basePath | default "/")
+  "TRUSTED_PROXIES" "10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7"
 -}}
 {{- if .styled -}}
 {{- $_ := set $env "INTERACTION_STYLE" $values.interactionStyle -}}
