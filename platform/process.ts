@@ -99,8 +99,11 @@ export async function runProcess(
   process.on('uncaughtException', onFault)
   process.on('unhandledRejection', onFault)
 
-  registerSecrets(environment())
-  const started = Promise.resolve().then(() => start(environment()))
+  const started = Promise.resolve().then(() => {
+    const variables = environment()
+    registerSecrets(variables)
+    return start(variables)
+  })
   await started.catch((error) => failToStart(name, error, log))
 }
 

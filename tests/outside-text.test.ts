@@ -13,6 +13,7 @@ import { requestId } from '../platform/http-hooks.ts'
 import { isLoopback } from '../platform/http-server.ts'
 import { parseJsonBody } from '../platform/http-validation.ts'
 import { encodeValue } from '../platform/pg-values.ts'
+import { redact } from '../platform/redact.ts'
 import { pathOf, pathWithoutQuery, withoutPrefix } from '../platform/request-target.ts'
 import { fromText } from '../platform/schema-text.ts'
 import { waitOf } from '../services/order/routes.ts'
@@ -130,6 +131,11 @@ const PARSERS: Readonly<Record<string, Parser>> = {
     },
     openings: ['{"a":', '["', '"\\', '{"email":"'],
   },
+  'a log line': {
+    read: redact,
+    openings: ['://', 'http://u:', '://a@'],
+    patterns: ['platform/redact.ts /[\\s"\'/?#\\\\]|$/'],
+  },
   'text on its way to the database': {
     read: (text) => encodeValue([text]),
     patterns: ['platform/pg-values.ts /["\\\\]/'],
@@ -141,6 +147,10 @@ const INSIDE: Readonly<Record<string, string>> = {
   'platform/config-formats.ts /^[\\w.~-]+$/': 'the environment',
   'platform/config-formats.ts /^\\d{1,3}$/': 'the environment',
   'platform/config-formats.ts /\\s/': 'the environment',
+  'platform/redact.ts /PASSWORD|PASSWD|SECRET|TOKEN|API_?KEY|HEADERS$/': 'the environment',
+  'platform/redact.ts /[,=\\s]+/': 'the environment',
+  'platform/redact.ts /[/@#?%:]/': 'the environment',
+  'platform/redact.ts /[?&]password=([^&#]*)/gi': 'the environment',
   'services/order/config.ts ^(?!0+(\\.0{1,2})?$)[0-9]{1,6}(\\.[0-9]{1,2})?$': 'the environment',
   'contracts/asyncapi.ts EVENT_ID.source': 'a document: the pattern itself is in the table',
   'platform/database.ts /^(22|23|54)/': 'an SQLSTATE',
