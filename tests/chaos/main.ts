@@ -97,7 +97,7 @@ async function chaos(options: Options, stopped: AbortSignal, say: Say): Promise<
       ...{ minutes, style, seed, fragile, say, signal: stopped },
       historyFile: join(reports, 'history.jsonl'),
     })
-    if (report === undefined) return EXIT_INTERRUPTED
+    if (report === undefined) throw stopped.reason
     writeFileSync(join(reports, 'report.json'), `${JSON.stringify(report, undefined, 1)}\n`)
     writeFileSync(join(reports, 'report.html'), reportPage(report))
     const { findings } = report
@@ -140,7 +140,8 @@ if (import.meta.main) {
     if (options === undefined) console.log(HELP)
     else process.exitCode = await chaos(options, stopped.signal, say)
   } catch (error) {
-    console.error(`chaos: ${error instanceof UsageError ? error.message : inspect(error)}`)
+    const isExpected = error instanceof UsageError || error === stopped.signal.reason
+    console.error(`chaos: ${isExpected ? (error as Error).message : inspect(error)}`)
     process.exitCode = stopped.signal.aborted ? EXIT_INTERRUPTED : 2
   }
   // Customers of a run that was given up would go on asking.
