@@ -27,6 +27,8 @@ export interface Survey {
   readonly name: string
   /** Only where it is named. */
   readonly isLong?: boolean
+  /** Part of --quick. */
+  readonly isQuick?: boolean
   run(stack: BenchStack, pace: Pace): Promise<SurveyTable>
 }
 
@@ -34,6 +36,8 @@ export interface SurveyTable {
   readonly title: string
   readonly head: readonly string[]
   readonly rows: readonly (readonly string[])[]
+  /** What makes --quick fail, one sentence each. */
+  readonly findings?: readonly string[]
 }
 
 export interface Pace {

@@ -20,6 +20,7 @@ import { FLOW_BENCHES } from './flow.ts'
 import { GROWTH } from './growth.ts'
 import { LEAK } from './leak.ts'
 import { OUTAGE_BENCHES } from './outages.ts'
+import { OVERLOAD } from './overload.ts'
 import {
   costLines,
   inColumns,
@@ -42,7 +43,7 @@ const BENCHES: readonly Bench[] = [
   GROWTH,
 ]
 
-const SURVEYS: readonly Survey[] = [IDLE, FOOTPRINT, LEAK]
+const SURVEYS: readonly Survey[] = [IDLE, FOOTPRINT, LEAK, OVERLOAD]
 
 const USAGE = `Usage: npm run bench -- [options]
 
@@ -89,9 +90,10 @@ function optionsOf(args: readonly string[]): Options | undefined {
   const benches = BENCHES.filter(({ name, isLong }) =>
     names.length > 0 ? names.includes(name) : !(quick && isLong),
   )
-  const surveys = SURVEYS.filter(({ name, isLong }) =>
-    names.length > 0 ? names.includes(name) : !(quick || isLong),
-  )
+  const surveys = SURVEYS.filter(({ name, isLong, isQuick }) => {
+    if (names.length > 0) return names.includes(name)
+    return quick ? isQuick : !isLong
+  })
   return {
     ...{ benches, surveys, quick, write },
     rounds: countOf('rounds', values.rounds ?? (quick ? '1' : '3')),
@@ -179,7 +181,9 @@ if (import.meta.main) {
       for (const { title, head, rows } of tables) {
         console.log(`\n${title}\n\n${inColumns([head, ...rows])}`)
       }
-      if (options.quick && outcomes.some(isFarShort)) process.exitCode = 1
+      const findings = tables.flatMap((table) => table.findings ?? [])
+      for (const finding of findings) console.log(finding)
+      if (options.quick && (outcomes.some(isFarShort) || findings.length > 0)) process.exitCode = 1
     }
   } catch (error) {
     console.error(`bench: ${inspect(error)}`)

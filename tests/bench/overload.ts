@@ -1,0 +1,157 @@
+import { rmSync } from 'node:fs'
+import { join } from 'node:path'
+import { type InteractionStyle, STYLES } from '../../contracts/style.ts'
+import { SERVICES } from '../../tools/stack-options.ts'
+import { createClient } from '../e2e/client.ts'
+import type { BenchStack } from './bench-stack.ts'
+import { accountIds, openBooks } from './books.ts'
+import { inShort, type Pace, type Survey, type SurveyTable } from './contest.ts'
+import { startProgram } from './embedded.ts'
+import { startMeasured } from './measured-process.ts'
+import type { OverloadLoad, PhaseResult } from './overload-load.ts'
+
+/**
+ * Clients with two seconds of patience at once, twice and four times what can be served, then at half of it.
+ * What can be served is measured just before, by clients that wait for their answers.
+ */
+export const OVERLOAD: Survey = {
+  name: 'overload',
+  isLong: true,
+  isQuick: true,
+  run: surveyOverload,
+}
+
+const PATIENCE_MS = 2_000
+const SHARED_CONNECTIONS = 400
+/** Clients in turn that show the capacity. */
+const CLIENTS = { shared: 256, own: 64 }
+const ACCOUNTS = 1_000
+const PROGRAM_ACCOUNTS = 100
+const DEPOSIT = 1_000_000
+const WARM_UP_SECONDS = 5
+const MEBIBYTE = 2 ** 20
+/** What CI demands on a machine that is not quiet; docs/performance.md says what is to be reached on one that is. */
+const LEAST_GOODPUT = 0.4
+
+interface Case {
+  readonly where: 'stack' | 'all in one'
+  readonly style: InteractionStyle
+  readonly connections: 'shared' | 'own'
+}
+
+const CASES: readonly Case[] = (['stack', 'all in one'] as const).flatMap((where) =>
+  STYLES.flatMap((style) =>
+    (['shared', 'own'] as const).map((connections) => ({ where, style, connections })),
+  ),
+)
+const QUICK_CASES: readonly Case[] = [{ where: 'stack', style: 'events', connections: 'shared' }]
+
+async function surveyOverload(stack: BenchStack, pace: Pace): Promise<SurveyTable> {
+  const seconds = pace.quick ? pace.seconds : pace.seconds * 5
+  const rows: string[][] = []
+  const findings: string[] = []
+  for (const one of pace.quick ? QUICK_CASES : CASES) {
+    const row = await measure(stack, one, seconds)
+    stack.say(`overload: ${row.join(', ')}`)
+    rows.push(row)
+    const [, , , , twice, fourTimes] = row
+    if (Math.min(Number(twice), Number(fourTimes)) < LEAST_GOODPUT) {
+      findings.push(`overload: goodput of ${row.slice(0, 3).join(', ')} is below ${LEAST_GOODPUT}`)
+    }
+  }
+  return {
+    title: `Overload: clients with ${PATIENCE_MS / 1_000} s of patience, ${seconds} s at 1, 2 and 4 times the capacity, then at half of it`,
+    head: [
+      'where',
+      'style',
+      'connections',
+      'capacity, orders/s',
+      'goodput at 2×, of the capacity',
+      'at 4×',
+      'served p99, ms',
+      'rejected p50, ms',
+      'rejected p99, ms',
+      'CPU of a rejection, of an order',
+      'nobody waited in vain at 4×, share',
+      'normal after, s',
+      'memory, MiB',
+      'load generator',
+    ],
+    rows,
+    findings,
+  }
+}
+
+async function measure(stack: BenchStack, one: Case, seconds: number): Promise<string[]> {
+  const target = one.where === 'stack' ? await openServices(stack) : await openProgram(stack)
+  const clients = await startMeasured<OverloadLoad, PhaseResult[]>('overload-load.ts')
+  try {
+    const shared = one.connections === 'shared'
+    const load = {
+      ...{ url: target.url, pids: target.pids, accounts: target.accounts, style: one.style },
+      connections: shared ? SHARED_CONNECTIONS : ('own' as const),
+      patienceMs: PATIENCE_MS,
+    }
+    const closed = { clients: CLIENTS[one.connections] }
+    const [, idle] = await clients.run({
+      ...load,
+      phases: [
+        { ...closed, seconds: Math.min(seconds, WARM_UP_SECONDS) },
+        { ...closed, seconds: Math.min(seconds, 2 * WARM_UP_SECONDS) },
+      ],
+    })
+    const capacity = idle!.good / idle!.seconds
+    const phases = [1, 2, 4, 0.5].map((times) => ({ seconds, perSecond: times * capacity }))
+    const [once, twice, fourTimes, half] = await clients.run({ ...load, phases })
+    const { where, style, connections } = one
+    return [where, style, connections, ...figuresOf(idle!, once!, twice!, fourTimes!, half!)]
+  } finally {
+    await clients.close()
+    await target.close()
+  }
+}
+
+function figuresOf(idle: PhaseResult, ...phases: PhaseResult[]): string[] {
+  const [, twice, fourTimes, half] = phases as [PhaseResult, PhaseResult, PhaseResult, PhaseResult]
+  const capacity = idle.good / idle.seconds
+  const goodput = ({ good, seconds }: PhaseResult) => (good / seconds / capacity).toFixed(2)
+  const orderMs = idle.cpuMs / idle.good
+  const rejectionMs = (fourTimes.cpuMs - fourTimes.good * orderMs) / fourTimes.rejected
+  const lagMs = Math.max(...phases.map((phase) => phase.lagMs))
+  const load = Math.max(...phases.map((phase) => phase.load))
+  const memory = Object.keys(half.rssBytes).map((name) => {
+    const most = Math.max(...phases.map(({ rssBytes }) => rssBytes[name]!))
+    return `${name} ${inShort(most / MEBIBYTE)}`
+  })
+  return [
+    inShort(capacity),
+    goodput(twice),
+    goodput(fourTimes),
+    inShort(Math.max(twice.servedMs.p99, fourTimes.servedMs.p99)),
+    inShort(fourTimes.rejectedMs.p50),
+    inShort(fourTimes.rejectedMs.p99),
+    `${((100 * Math.max(0, rejectionMs)) / orderMs).toFixed(0)} %`,
+    (1 - (fourTimes.late + fourTimes.failed) / fourTimes.sent).toFixed(2),
+    inShort(half.normalAfterMs / 1_000),
+    memory.join(', '),
+    `${(100 * load).toFixed(0)} % CPU, ${inShort(lagMs)} ms late${lagMs > 50 ? ': the bottleneck' : ''}`,
+  ]
+}
+
+async function openServices(stack: BenchStack) {
+  const { urls, pids } = await stack.serve(SERVICES)
+  await openBooks(stack.urls, ACCOUNTS)
+  return { url: urls.order, pids, accounts: accountIds(ACCOUNTS), close: async () => undefined }
+}
+
+async function openProgram(stack: BenchStack) {
+  await stack.serve([])
+  const folder = join(stack.folder, 'program')
+  rmSync(folder, { recursive: true, force: true })
+  const program = await startProgram(folder)
+  const client = createClient(program.url)
+  const accounts: string[] = []
+  while (accounts.length < PROGRAM_ACCOUNTS) accounts.push(await client.fundedAccount(DEPOSIT))
+  const pids = { program: program.pid }
+  return { url: program.url, pids, accounts, close: async () => void (await program.stop()) }
+}
