@@ -49,6 +49,7 @@ interface Result {
 /** Where commands of a cell run, with its Node.js and npm first on PATH. */
 interface Shell {
   readonly folder: string
+  readonly npm: string
   readonly environment: NodeJS.ProcessEnv
 }
 
@@ -73,7 +74,7 @@ async function testCell(cell: Cell, folder: string, tests: readonly string[]): P
     const binaries = await install(cell, folder)
     const clone = join(folder, cell.name)
     await promisify(execFile)('git', ['clone', '--quiet', root, clone])
-    const shell = { folder: clone, environment: environmentWith(binaries) }
+    const shell = { folder: clone, environment: environmentWith(binaries), npm: cell.npm }
     const note = (step: string, text: string) => {
       steps[step] = text
       console.log(`  ${step}: ${text}`)
@@ -143,9 +144,10 @@ async function startOrderStop(shell: Shell, way: 'Ctrl-C' | 'SIGTERM'): Promise<
     const code = ended.then(({ code }) => code ?? 1)
     await until(isReady, { limitMs: LIMIT_MS.ready, ended: code })
     await placeOrder(url)
-    // A terminal signals the whole process group; whoever kills npm signals npm alone.
+    // A terminal signals the whole process group; whoever kills npm signals npm alone. npm 9 ignores that.
     const signal = way === 'Ctrl-C' ? 'SIGINT' : 'SIGTERM'
-    process.kill(way === 'Ctrl-C' ? -child.pid! : child.pid!, signal)
+    const toGroup = way === 'Ctrl-C' || shell.npm === '9'
+    process.kill(toGroup ? -child.pid! : child.pid!, signal)
     await until(async () => !(await answers(url)), { limitMs: LIMIT_MS.stop })
     await until(async () => !groupIsAlive(child.pid!), { limitMs: LIMIT_MS.stop })
     const end = await ended
