@@ -207,6 +207,15 @@ export async function removeDeadLetter(
   return rows.length > 0
 }
 
+/** Removes the letters to a customer, such as those to an address that was wrong. */
+export async function removeLettersOf(db: Queryable, schema: string, key: string): Promise<void> {
+  await db.query(
+    `delete from ${schema}.dead_letter
+     where source = 'outbox' and topic like 'letter:%' and key = $1`,
+    [key],
+  )
+}
+
 const storableReason = (reason: string) => storable(redact(reason)).slice(0, MAX_REASON_LENGTH)
 
 /** PostgreSQL's text holds no NUL; a letter must be storable whatever its key or reason says. */

@@ -192,6 +192,8 @@ order by id limit $8`
   const untried = `
 select event_id from ${schema}.outbox
 where carrier = 'http' and event_id = any($1::text[]) and attempts = 0`
+  const forget = `
+delete from ${schema}.outbox where (carrier || ':' || key) = ($1 || ':' || $2)`
   const depth = `
 select carrier, count(*)::integer as rows,
   extract(epoch from now() - min(created))::float8 as "oldestSeconds"
@@ -284,6 +286,11 @@ from ${schema}.outbox group by carrier`
     /** Makes everything that waits for another try due: its destination answers again. */
     async hurry(db: Queryable, carrier: 'http' | 'letter'): Promise<void> {
       await db.query(hurry, [carrier])
+    },
+
+    /** Removes what still waits of a key. */
+    async forget(db: Queryable, carrier: Carrier, key: string): Promise<void> {
+      await db.query(forget, [carrier, key])
     },
 
     depth(db: Queryable): Promise<{ carrier: Carrier; rows: number; oldestSeconds: number }[]> {

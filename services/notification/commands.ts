@@ -1,8 +1,9 @@
 import { type TraceContext, traceOf } from '../../contracts/trace-context.ts'
 import type { Outbox, OutboxMessage } from '../../messaging/outbox.ts'
 import type { Queryable } from '../../platform/database.ts'
-import { type Notice, textOf } from './message.ts'
+import { isAbout, type Notice, ownId, textOf } from './message.ts'
 import {
+  countLetters,
   findByEvents,
   findContacts,
   insertMessages,
@@ -17,57 +18,106 @@ import {
 export interface CommandContext {
   readonly outbox: Outbox
   readonly newId: () => string
-  readonly now: number
+  /** The most letters that an address gets in an hour; 0 sets no limit. */
+  readonly lettersPerHour: number
 }
 
 /** The message of a notice: a new one, or the one that its event had before. */
 export interface Told {
-  readonly message: NewMessage
+  readonly message: StoredMessage
   readonly isNew: boolean
+  /** It is new, but its letter was left out, because its address had its share of the hour. */
+  readonly isSuppressed: boolean
 }
 
+type Found = Omit<Told, 'isSuppressed'> & { readonly trace: TraceContext }
+
+/**
+ * There is one message per event. An event's id that was used for something else, such as by a call
+ * that anybody can make, does not keep the event from its message.
+ */
 export async function writeMessages(
   tx: Queryable,
   at: CommandContext,
   notices: readonly Notice[],
 ): Promise<Told[]> {
-  const wanted = new Map<string, NewMessage>()
-  const traces = new Map<string, TraceContext>()
-  for (const notice of notices) {
-    const { eventId, accountId, event } = notice
-    if (wanted.has(eventId)) continue
-    traces.set(eventId, traceOf(notice))
-    wanted.set(eventId, { id: at.newId(), eventId, accountId, event, text: textOf(notice) })
-  }
   const accountIds = new Set(notices.map(({ accountId }) => accountId))
-  const [written, contacts] = await Promise.all([
-    insertMessages(tx, [...wanted.values()], at.now),
+  const [byEvent, contacts] = await Promise.all([
+    tell(tx, at, notices, ({ eventId }) => eventId),
     findContacts(tx, [...accountIds]),
   ])
-  await at.outbox.enqueue(
-    tx,
-    written.flatMap((message) => letterTo(contacts, message, traces.get(message.eventId))),
-  )
+  const displaced = notices.filter((notice, index) => {
+    const { message } = byEvent[index]!
+    const mayBeApart = notice.source === 'event' || message.accountId !== notice.accountId
+    return mayBeApart && !isAbout(message, notice)
+  })
+  const own = await tell(tx, at, displaced, ownId)
+  const apart = new Map(displaced.map((notice, index) => [notice, own[index]!]))
+  const found = notices.map((notice, index) => apart.get(notice) ?? byEvent[index]!)
+  const letters = byEvent.concat(own).flatMap((one) => (one.isNew ? letterTo(contacts, one) : []))
+  const allowed = await withinShare(tx, at.lettersPerHour, letters)
+  await at.outbox.enqueue(tx, allowed)
+  const suppressed = new Set(letters.filter((letter) => !allowed.includes(letter)).map(idOf))
+  return found.map(({ message, isNew }) => ({
+    ...{ message, isNew },
+    isSuppressed: isNew && suppressed.has(message.eventId),
+  }))
+}
 
-  const fresh = new Map<string, NewMessage>(written.map((message) => [message.eventId, message]))
+const idOf = ({ eventId }: OutboxMessage) => eventId
+
+/** Writes the message of each notice under an id, or finds the one that has the id. */
+async function tell(
+  tx: Queryable,
+  at: CommandContext,
+  notices: readonly Notice[],
+  idOf: (notice: Notice) => string,
+): Promise<Found[]> {
+  const wanted = new Map<string, NewMessage>()
+  for (const notice of notices) {
+    const eventId = idOf(notice)
+    const { accountId, event } = notice
+    if (wanted.has(eventId)) continue
+    wanted.set(eventId, { id: at.newId(), eventId, accountId, event, text: textOf(notice) })
+  }
+  const written = await insertMessages(tx, [...wanted.values()])
+  const fresh = new Map(written.map((message) => [message.eventId, message]))
   const told = await findByEvents(
     tx,
     [...wanted.keys()].filter((eventId) => !fresh.has(eventId)),
   )
-  return notices.map(({ eventId }) => {
+  return notices.map((notice) => {
+    const eventId = idOf(notice)
     const message = fresh.get(eventId)
     // Of two notices of one event in a batch the second is a repetition.
     fresh.delete(eventId)
     if (message) told.set(eventId, message)
-    return { message: told.get(eventId) as NewMessage, isNew: message !== undefined }
+    const isNew = message !== undefined
+    return { message: told.get(eventId) as StoredMessage, isNew, trace: traceOf(notice) }
   })
+}
+
+async function withinShare(
+  tx: Queryable,
+  limit: number,
+  letters: readonly OutboxMessage[],
+): Promise<readonly OutboxMessage[]> {
+  if (limit === 0 || letters.length === 0) return letters
+  const byAddress = Map.groupBy(letters, ({ destination }) => destination.toLowerCase())
+  const counts = new Map([...byAddress].map(([email, { length }]) => [email, length]))
+  const before = await countLetters(tx, counts)
+  const allowed = new Set(
+    [...byAddress].flatMap(([email, list]) =>
+      list.slice(0, Math.max(0, limit - (before.get(email) ?? 0))),
+    ),
+  )
+  return letters.filter((letter) => allowed.has(letter))
 }
 
 /** A letter keeps its Message-ID over all tries, so that mail systems can tell a repetition. */
 function letterTo(
   contacts: ReadonlyMap<string, string>,
-  message: StoredMessage,
-  trace: TraceContext | undefined,
+  { message, trace }: Found,
 ): OutboxMessage[] {
   const email = contacts.get(message.accountId)
   if (email === undefined) return []

@@ -8,6 +8,13 @@ export const notificationConfig = {
     maxLength: 200,
     description: 'the sender of letters',
   }),
+  LETTERS_PER_HOUR: Type.Integer({
+    default: 10,
+    minimum: 0,
+    maximum: 1_000_000,
+    description:
+      'The most letters that an address gets in an hour; what is beyond it can be read over HTTP only. 0 sets no limit.',
+  }),
   MAILDIR: Type.String({
     default: '',
     description: 'the folder that letters go to; empty: `mail` in the data folder',

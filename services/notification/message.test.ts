@@ -5,7 +5,7 @@ import { textOf } from './message.ts'
 
 const accountId = '0190aaaa-0000-7000-8000-000000000002'
 const orderId = '0190aaaa-0000-7000-8000-000000000001'
-const to = { eventId: 'e-1', accountId }
+const to = { eventId: 'e-1', accountId, source: 'event' } as const
 
 test('a deposit is told with its amount, as the shortest number', () => {
   for (const [valueMinor, told] of [

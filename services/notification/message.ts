@@ -4,8 +4,10 @@ import type { TraceContext } from '../../contracts/trace-context.ts'
 
 /** What a customer is told, and how. Texts are a contract: the clients read them. */
 export type Notice = TraceContext & {
-  /** The event's id: there is one message for it, for ever. */
+  /** The event's id: an account has one message for it, for ever. */
   readonly eventId: string
+  /** A call can be made by anybody; an event comes from the topic. */
+  readonly source: 'call' | 'event'
   readonly accountId: string
 } & (
     | { readonly event: 'ORDER_PAID'; readonly orderId: string }
@@ -44,4 +46,29 @@ function failureText(accountId: string, orderId: string, reason: Reason | null):
     case 'PAYMENT_MISMATCH':
       return `ORDER ${orderId} NOT PAID: it was canceled`
   }
+}
+
+/**
+ * Whether a message that was written under the event's id is about this notice. Whoever announces a
+ * failed payment may know another reason, and that is one failure. A text that was removed can no
+ * longer be compared.
+ */
+export function isAbout(
+  message: { readonly accountId: string; readonly event: string; readonly text: string },
+  notice: Notice,
+): boolean {
+  if (message.accountId !== notice.accountId || message.event !== notice.event) return false
+  if (notice.event === 'PAYMENT_FAIL' && message.text.includes(notice.orderId)) return true
+  return message.text === '' || message.text === textOf(notice)
+}
+
+/**
+ * Where the event's id was used for something else, the id by which this notice has its own message.
+ * No header can contain the line break, so nobody can use such an id up in advance.
+ */
+export function ownId(notice: Notice): string {
+  const { eventId, accountId, event } = notice
+  const orderId = 'orderId' in notice ? notice.orderId : ''
+  const value = 'valueMinor' in notice ? notice.valueMinor : ''
+  return `${eventId}\n${accountId}/${event}/${orderId}/${value}`
 }

@@ -18,7 +18,8 @@ export async function tellCustomers(
 }
 
 function toNotice({ body, meta }: Received<PaymentEvent>): Notice {
-  const common = { eventId: meta.id, accountId: body.accountId, ...traceOf(meta) }
+  const source = 'event'
+  const common = { eventId: meta.id, accountId: body.accountId, source, ...traceOf(meta) } as const
   switch (body.event) {
     case 'ORDER_PAID':
       return { ...common, event: body.event, orderId: body.orderId }

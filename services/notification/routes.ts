@@ -17,7 +17,7 @@ import { requestedStyle } from '../../contracts/style.ts'
 import type { TraceContext } from '../../contracts/trace-context.ts'
 import type { Caller } from '../../platform/coalesce.ts'
 import type { HttpServer } from '../../platform/http-server.ts'
-import { type Notice, textOf } from './message.ts'
+import { isAbout, type Notice } from './message.ts'
 import type { NewMessage, StoredMessage } from './store.ts'
 
 /** HTTP in: messages and contacts. */
@@ -30,6 +30,7 @@ export interface NotificationRoutes {
   readonly putContact: (accountId: string, email: string) => Promise<void>
   readonly findContact: (accountId: string) => Promise<string | undefined>
   readonly deleteContact: (accountId: string) => Promise<boolean>
+  readonly forgetAccount: (accountId: string) => Promise<void>
 }
 
 export function notificationRoutes(app: HttpServer, routes: NotificationRoutes): void {
@@ -55,11 +56,7 @@ function notifyingRoute(app: HttpServer, routes: NotificationRoutes): void {
       const about = { eventId: key ?? `rest/${routes.newId()}`, ...request.trace }
       const notice = toNotice(request.body, about, reason)
       const message = await routes.write(notice, request)
-      const same = message.accountId === notice.accountId && message.event === notice.event
-      // A deleted message has no text left to compare with.
-      if (!same || (message.text !== '' && message.text !== textOf(notice))) {
-        throw new Fault('IDEMPOTENCY_KEY_REUSED')
-      }
+      if (!isAbout(message, notice)) throw new Fault('IDEMPOTENCY_KEY_REUSED')
       return message.id
     },
   )
@@ -109,6 +106,22 @@ function messageRoutes(app: HttpServer, routes: NotificationRoutes): void {
       const message = await routes.find(request.params.id)
       if (message === undefined) throw new Fault('MESSAGE_NOT_FOUND')
       return view(message)
+    },
+  )
+
+  app.delete(
+    '/notification/account/:accountId',
+    {
+      schema: {
+        summary: "Remove an account's contact, the texts of its messages and its unsent letters",
+        params: AccountIdParams,
+        response: { 200: Id },
+      },
+    },
+    async (request) => {
+      const { accountId } = request.params
+      await routes.forgetAccount(accountId)
+      return accountId
     },
   )
 
@@ -171,7 +184,7 @@ function toNotice(
   reason: string | undefined,
 ): Notice {
   const { accountId, event } = body
-  const common = { ...about, accountId }
+  const common = { ...about, accountId, source: 'call' } as const
   switch (event) {
     case 'ORDER_PAID':
       return { ...common, event, orderId: required(body, 'orderId') }

@@ -5,12 +5,15 @@ import { join } from 'node:path'
 import { after, describe, test } from 'node:test'
 import { caller, openParts, sendBare, until } from '../../tests/harness.ts'
 import { createNotificationService } from './service.ts'
+import { expireTexts } from './store.ts'
 
+const LETTERS_PER_HOUR = 5
 const maildir = await mkdtemp(join(tmpdir(), 'trifold-letters-'))
 const { parts, close } = await openParts('notification')
 const { bus, database } = parts
 const service = await createNotificationService(parts, {
   LETTER_FROM: 'Trifold <no-reply@trifold.example>',
+  LETTERS_PER_HOUR,
   MAILDIR: maildir,
   SMTP_URL: '',
 })
@@ -193,6 +196,46 @@ describe('a call', () => {
     assert.deepEqual([...new Set(ids)], [first?.id])
   })
 
+  test('under the key of an event does not keep the event from its message', async () => {
+    const accountId = newId()
+    for (const forged of [
+      { orderId: newId() },
+      { accountId: newId() },
+      { event: 'PAYMENT_REFUNDED', value: 1 },
+    ]) {
+      const body = { event: 'ORDER_PAID', orderId: newId(), accountId }
+      const key = `${body.orderId}/ORDER_PAID`
+      assert.equal((await notify({ ...body, ...forged }, key)).status, 200)
+      for (let n = 0; n < 2; n += 1) await sendBare(bus, 'payment', body, { ce_id: key })
+      await passed(accountId)
+      const texts = (await messagesOf(accountId)).map(({ text }) => text)
+      const expected = `ORDER ${body.orderId} PAID SUCCESSFULLY`
+      assert.equal(texts.filter((text) => text === expected).length, 1)
+    }
+  })
+
+  test('under the key of another account has its own message, once', async () => {
+    const key = newId()
+    const body = { event: 'ORDER_PAID', orderId: newId(), accountId: newId() }
+    const other = { ...body, accountId: newId() }
+    const first = await notify(body, key)
+    const answers = [await notify(other, key), await notify(other, key)]
+    assert.deepEqual([...new Set(answers.map(({ status }) => status))], [200])
+    assert.equal(answers[0]?.body, answers[1]?.body)
+    assert.notEqual(answers[0]?.body, first.body)
+    assert.equal((await messagesOf(other.accountId)).length, 1)
+  })
+
+  test('for a payment that failed is one with an event that knows another reason', async () => {
+    const [accountId, orderId] = [newId(), newId()]
+    const body = { event: 'PAYMENT_FAIL', orderId, accountId }
+    const key = `${orderId}/PAYMENT_FAIL`
+    await notify(body, key, { 'x-reason': 'BILLING_UNREACHABLE' })
+    await sendBare(bus, 'payment', body, { ce_id: key, 'x-reason': 'NOT_ENOUGH_MONEY' })
+    await passed(accountId)
+    assert.equal((await messagesOf(accountId)).length, 2)
+  })
+
   test('without a key is told each time', async () => {
     const body = { event: 'ORDER_PAID', orderId: newId(), accountId: newId() }
     await Promise.all([notify(body), notify(body)])
@@ -204,7 +247,7 @@ describe('a call', () => {
     const body = { event: 'ORDER_PAID', orderId: newId(), accountId }
     const key = newId()
     await notify(body, key)
-    for (const other of [{ orderId: newId() }, { accountId: newId() }, { event: 'PAYMENT_FAIL' }]) {
+    for (const other of [{ orderId: newId() }, { event: 'PAYMENT_FAIL' }]) {
       const { status, body: problem } = await notify({ ...body, ...other }, key)
       assert.deepEqual([status, problem.code], [422, 'IDEMPOTENCY_KEY_REUSED'])
     }
@@ -258,6 +301,101 @@ describe('letters', () => {
     const rows = await database.query('select from notification.outbox')
     assert.equal(rows.length, 0)
     assert.equal((await lettersTo(email)).length, 4)
+  })
+})
+
+describe('what is kept', () => {
+  const contactOf = (accountId: string) => `/notification/contact/${accountId}`
+  const put = (accountId: string, email: string) =>
+    call('PUT', contactOf(accountId), { body: { email } })
+  const lettersTo = async (email: string) => {
+    const names = await readdir(join(maildir, 'new')).catch(() => [])
+    const texts = await Promise.all(
+      names.map((name) => readFile(join(maildir, 'new', name), 'utf8')),
+    )
+    return texts.filter((text) => text.toLowerCase().includes(`to: ${email}`))
+  }
+  const emptied = async () =>
+    until(async () => (await database.query('select from notification.outbox')).length === 0)
+
+  test('for an address is at most so many letters an hour, and every message over HTTP', async () => {
+    const email = `${newId()}@example.org`
+    const accounts = [newId(), newId()]
+    await put(accounts[0]!, email)
+    await put(accounts[1]!, email.toUpperCase())
+    for (let n = 1; n <= 10; n += 1) {
+      for (const accountId of accounts) {
+        await sendBare(bus, 'payment', { event: 'DEPOSIT_ACCEPTED', accountId, value: 0.01 * n })
+      }
+    }
+    for (const accountId of accounts) await told(accountId, 10)
+    await emptied()
+    assert.equal((await lettersTo(email)).length, LETTERS_PER_HOUR)
+    const { body } = await parts.telemetry.scrape()
+    assert.match(body, /trifold_letters_suppressed_total\{service="notification"\} 15/)
+    await database.query(
+      `update notification.letter_share set hour = hour - interval '1 hour' where email = $1`,
+      [email],
+    )
+    const accountId = accounts[0]!
+    await sendBare(bus, 'payment', { event: 'DEPOSIT_ACCEPTED', accountId, value: 1 })
+    await until(async () => (await lettersTo(email)).length === LETTERS_PER_HOUR + 1)
+  })
+
+  test('of an account is gone when that is asked for, but not that its events were told', async () => {
+    const accountId = newId()
+    const email = `${accountId}@example.org`
+    await put(accountId, email)
+    const body = { event: 'ORDER_PAID', orderId: newId(), accountId }
+    await sendBare(bus, 'payment', body, { ce_id: `${body.orderId}/ORDER_PAID` })
+    await told(accountId)
+    await emptied()
+    await database.query(
+      `insert into notification.dead_letter
+         (id, source, topic, partition, "offset", key, headers, code, reason, created)
+       values ($1, 'outbox', 'letter:' || $2, 0, 1, $3, '{}', 'UNDELIVERABLE', '550', now())`,
+      [newId(), email, accountId],
+    )
+    const path = `/notification/account/${accountId}`
+    for (let n = 0; n < 2; n += 1) {
+      const { status, body } = await call('DELETE', path)
+      assert.deepEqual([status, body], [200, accountId])
+    }
+    assert.deepEqual(await messagesOf(accountId), [])
+    assert.equal((await call('GET', contactOf(accountId))).status, 404)
+    const kept = await database.query(
+      'select event_id, text from notification.message where account_id = $1',
+      [accountId],
+    )
+    assert.deepEqual(kept, [{ event_id: `${body.orderId}/ORDER_PAID`, text: '' }])
+    const letters = await database.query('select from notification.dead_letter where key = $1', [
+      accountId,
+    ])
+    assert.equal(letters.length, 0)
+    await sendBare(bus, 'payment', body, { ce_id: `${body.orderId}/ORDER_PAID` })
+    await passed(accountId)
+    assert.equal((await messagesOf(accountId)).length, 1)
+  })
+
+  test('of messages that are older than ninety days are their rows, without their texts', async () => {
+    const [old, young] = [newId(), newId()]
+    for (const accountId of [old, young]) {
+      await sendBare(bus, 'payment', { event: 'DEPOSIT_ACCEPTED', accountId, value: 1 })
+      await told(accountId)
+    }
+    await database.query(
+      `update notification.message set created = created - interval '91 days'
+       where account_id = $1`,
+      [old],
+    )
+    await expireTexts(database, 0n)
+    assert.deepEqual(await messagesOf(old), [])
+    assert.equal((await messagesOf(young)).length, 1)
+    const rows = await database.query(
+      'select text from notification.message where account_id = $1',
+      [old],
+    )
+    assert.deepEqual(rows, [{ text: '' }])
   })
 })
 

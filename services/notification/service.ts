@@ -1,8 +1,10 @@
 import { decodeEvent, type PaymentEvent } from '../../contracts/events.ts'
 import { traceOf } from '../../contracts/trace-context.ts'
 import { startConsumer } from '../../messaging/consumer.ts'
+import { removeLettersOf } from '../../messaging/dead-letters.ts'
 import { tracedLetters } from '../../messaging/message-spans.ts'
 import { createOutbox } from '../../messaging/outbox.ts'
+import { periodically } from '../../messaging/periodically.ts'
 import { startRelay } from '../../messaging/relay.ts'
 import {
   createServiceServer,
@@ -11,7 +13,7 @@ import {
   type Service,
   type ServiceParts,
 } from '../../messaging/service.ts'
-import type { Queryable } from '../../platform/database.ts'
+import { type Queryable, transact } from '../../platform/database.ts'
 import { migrate } from '../../platform/migrate.ts'
 import type { Log } from '../../platform/runtime.ts'
 import { noTracing } from '../../platform/tracing.ts'
@@ -26,13 +28,17 @@ import { notificationRoutes } from './routes.ts'
 import {
   deleteContact,
   deleteMessages,
+  expireTexts,
   findContacts,
   findMessage,
+  forgetAccount,
+  forgetShares,
   listMessages,
   putContact,
 } from './store.ts'
 
 const LETTER_TIMEOUT_MS = 10_000
+const RETENTION_MS = 3_600_000
 
 const SERVER = { service: 'notification', title: 'Trifold notification' } as const
 
@@ -45,7 +51,8 @@ export async function createNotificationService(
   const { database, runtime, telemetry, tracer = noTracing } = parts
   await migrate(database, SCHEMA, MIGRATIONS)
   const outbox = createOutbox(SCHEMA)
-  const context = (): CommandContext => ({ outbox, newId: runtime.uuid, now: runtime.now() })
+  const { LETTERS_PER_HOUR: lettersPerHour } = config
+  const context: CommandContext = { outbox, newId: runtime.uuid, lettersPerHour }
 
   // Nothing of notification goes to the broker.
   const { bus: _, ...withoutBus } = parts
@@ -57,7 +64,8 @@ export async function createNotificationService(
   /** After a commit: letters go out, and what is new is counted. */
   function announce(told: readonly Told[], committed: Queryable): void {
     relay.wake(committed)
-    for (const { message, isNew } of told) {
+    for (const { message, isNew, isSuppressed } of told) {
+      if (isSuppressed) telemetry.count('trifold_letters_suppressed_total')
       if (isNew) telemetry.count('trifold_messages_total', { event: message.event })
     }
   }
@@ -65,7 +73,7 @@ export async function createNotificationService(
   const write = inBatches<Notice, Told>(
     parts,
     { schema: SCHEMA, traceOf },
-    (tx, notices) => writeMessages(tx, context(), notices),
+    (tx, notices) => writeMessages(tx, context, notices),
     announce,
   )
   const reader: Reader<PaymentEvent> = {
@@ -75,7 +83,7 @@ export async function createNotificationService(
     topics: ['payment'],
     canWait: true,
     decode: decodeEvent<PaymentEvent>,
-    handle: (tx, events) => tellCustomers(tx, context(), events, announce),
+    handle: (tx, events) => tellCustomers(tx, context, events, announce),
   }
   const consumer = startConsumer(reader)
 
@@ -85,10 +93,21 @@ export async function createNotificationService(
     write: async (notice, caller) => (await write(notice, caller)).message,
     find: (id) => findMessage(database, id),
     list: (accountId, page) => listMessages(database, accountId, page),
-    deleteAll: () => deleteMessages(database, runtime.now()),
-    putContact: (accountId, email) => putContact(database, accountId, email, runtime.now()),
+    deleteAll: () => deleteMessages(database),
+    putContact: (accountId, email) => putContact(database, accountId, email),
     findContact: async (id) => (await findContacts(database, [id])).get(id),
     deleteContact: (accountId) => deleteContact(database, accountId),
+    forgetAccount: (accountId) =>
+      transact(database, async (tx) => {
+        await forgetAccount(tx, accountId)
+        await outbox.forget(tx, 'letter', accountId)
+        await removeLettersOf(tx, SCHEMA, accountId)
+      }),
+  })
+  let expiredTo = 0n
+  const retention = periodically(RETENTION_MS, runtime, parts.log, async () => {
+    expiredTo = await expireTexts(database, expiredTo)
+    await forgetShares(database)
   })
   await app.ready()
 
@@ -96,6 +115,7 @@ export async function createNotificationService(
     app,
     async close() {
       await app.close()
+      await retention.close()
       await consumer.close()
       await relay.close()
       mailer.close()

@@ -16,6 +16,11 @@ export interface StoredMessage extends NewMessage {
 }
 
 const MESSAGE = 'seq, id, event_id as "eventId", account_id as "accountId", event, text, created'
+/** In milliseconds, as times are stored: so what is added to it is not lost in rounding. */
+const NOW = `date_trunc('milliseconds', now())`
+/** Rows that one statement of a clean-up reads. */
+const CLEANUP_ROWS = 2_000
+const TEXT_DAYS = 90
 
 /**
  * Writes the messages whose events are new and returns those. Each account's clock is locked first
@@ -24,7 +29,6 @@ const MESSAGE = 'seq, id, event_id as "eventId", account_id as "accountId", even
 export async function insertMessages(
   tx: Queryable,
   messages: readonly NewMessage[],
-  now: number,
 ): Promise<StoredMessage[]> {
   if (messages.length === 0) return []
   const places = new Map<string, number>()
@@ -38,16 +42,16 @@ export async function insertMessages(
   return tx.query<StoredMessage>(
     `with clock as (
        insert into notification.account_clock as c (account_id, latest)
-       select account, $3::timestamptz + (count - 1) * interval '1 millisecond'
+       select account, ${NOW} + (count - 1) * interval '1 millisecond'
        from unnest($1::uuid[], $2::integer[]) as a (account, count) order by account
        on conflict (account_id) do update set latest = greatest(
          excluded.latest,
-         c.latest + (excluded.latest - $3::timestamptz) + interval '1 millisecond')
+         c.latest + (excluded.latest - ${NOW}) + interval '1 millisecond')
        returning account_id, latest)
      insert into notification.message (id, event_id, account_id, event, text, created)
      select m.id, m.event_id, m.account_id, m.event, m.text,
        clock.latest - (count - nth) * interval '1 millisecond'
-     from unnest($4::uuid[], $5::text[], $6::uuid[], $7::text[], $8::text[], $9::integer[])
+     from unnest($3::uuid[], $4::text[], $5::uuid[], $6::text[], $7::text[], $8::integer[])
        with ordinality as m (id, event_id, account_id, event, text, nth, place)
      join unnest($1::uuid[], $2::integer[]) as a (account, count) on a.account = m.account_id
      join clock on clock.account_id = m.account_id
@@ -57,7 +61,6 @@ export async function insertMessages(
     [
       accounts,
       counts,
-      new Date(now),
       messages.map(({ id }) => id),
       messages.map(({ eventId }) => eventId),
       messages.map(({ accountId }) => accountId),
@@ -72,9 +75,9 @@ export async function insertMessages(
 export async function findByEvents(
   db: Queryable,
   eventIds: readonly string[],
-): Promise<Map<string, NewMessage>> {
+): Promise<Map<string, StoredMessage>> {
   if (eventIds.length === 0) return new Map()
-  const rows = await db.query<NewMessage>(
+  const rows = await db.query<StoredMessage>(
     `select ${MESSAGE} from notification.message where event_id = any($1::text[])`,
     [eventIds],
   )
@@ -109,23 +112,53 @@ export function listMessages(
       )
 }
 
-/** Takes all messages away, texts included; that their events were told stays known. */
-export async function deleteMessages(db: Queryable, now: number): Promise<void> {
-  await db.query(`update notification.message set deleted = $1, text = '' where deleted is null`, [
-    new Date(now),
-  ])
+/**
+ * Removes the texts of messages that are older than so many days, or of all where that is null, in
+ * one page of rows. The rows stay: that their events were told is known for ever. Returns the last
+ * seq of the page, and whether a row of it was too young.
+ */
+async function removeTexts(db: Queryable, after: bigint, days: number | null) {
+  const [page] = await db.query<{ last: bigint | null; hasYoung: boolean | null }>(
+    `with page as (
+       select seq, $3::integer is null or created < now() - $3 * interval '1 day' as is_old
+       from notification.message where seq > $1 order by seq limit $2),
+     gone as (
+       update notification.message m set deleted = now(), text = '' from page p
+       where m.seq > $1 and m.seq <= (select max(seq) from page)
+         and m.seq = p.seq and p.is_old and m.deleted is null)
+     select max(seq) as last, not bool_and(is_old) as "hasYoung" from page`,
+    [after, CLEANUP_ROWS, days],
+  )
+  return { last: page?.last ?? undefined, hasYoung: page?.hasYoung ?? false }
 }
 
-export async function putContact(
-  db: Queryable,
-  accountId: string,
-  email: string,
-  now: number,
-): Promise<void> {
+/** Removes all messages, page by page, as far as there are any now. */
+export async function deleteMessages(db: Queryable): Promise<void> {
+  const [end] = await db.query<{ seq: bigint | null }>(
+    'select max(seq) as seq from notification.message',
+  )
+  for (let at: bigint | undefined = 0n; at !== undefined && at < (end?.seq ?? 0n); ) {
+    at = (await removeTexts(db, at, null)).last
+  }
+}
+
+/**
+ * Removes texts that are past their time, page by page after the row where the last clean-up ended.
+ * Returns where it ended: before that, everything is removed.
+ */
+export async function expireTexts(db: Queryable, after: bigint): Promise<bigint> {
+  for (let at = after; ; ) {
+    const { last, hasYoung } = await removeTexts(db, at, TEXT_DAYS)
+    if (last === undefined || hasYoung) return at
+    at = last
+  }
+}
+
+export async function putContact(db: Queryable, accountId: string, email: string): Promise<void> {
   await db.query(
-    `insert into notification.contact (account_id, email, updated) values ($1, $2, $3)
+    `insert into notification.contact (account_id, email, updated) values ($1, $2, now())
      on conflict (account_id) do update set email = excluded.email, updated = excluded.updated`,
-    [accountId, email, new Date(now)],
+    [accountId, email],
   )
 }
 
@@ -148,4 +181,44 @@ export async function deleteContact(db: Queryable, accountId: string): Promise<b
     [accountId],
   )
   return rows.length > 0
+}
+
+/**
+ * Counts letters against the share of their addresses in this hour; returns how many each address
+ * had before. Addresses are locked in order, so that batches cannot wait for each other in a circle.
+ */
+export async function countLetters(
+  tx: Queryable,
+  counts: ReadonlyMap<string, number>,
+): Promise<Map<string, number>> {
+  const emails = [...counts.keys()].sort()
+  const rows = await tx.query<{ email: string; letters: number }>(
+    `insert into notification.letter_share as s (email, hour, letters)
+     select email, date_trunc('hour', now()), count
+     from unnest($1::text[], $2::integer[]) as a (email, count) order by email
+     on conflict (email) do update set hour = excluded.hour,
+       letters = excluded.letters + case when s.hour = excluded.hour then s.letters else 0 end
+     returning email, letters`,
+    [emails, emails.map((email) => counts.get(email) as number)],
+  )
+  return new Map(rows.map(({ email, letters }) => [email, letters - (counts.get(email) as number)]))
+}
+
+export async function forgetShares(db: Queryable): Promise<void> {
+  await db.query(
+    `delete from notification.letter_share where email = any (array(
+       select email from notification.letter_share
+       where hour < now() - interval '1 hour' limit $1))`,
+    [CLEANUP_ROWS],
+  )
+}
+
+/** Removes what is kept of an account but the ids of its events; letters on their way still arrive. */
+export async function forgetAccount(tx: Queryable, accountId: string): Promise<void> {
+  await tx.query('delete from notification.contact where account_id = $1', [accountId])
+  await tx.query(
+    `update notification.message set deleted = now(), text = ''
+     where account_id = $1 and deleted is null`,
+    [accountId],
+  )
 }

@@ -131,7 +131,7 @@ async function apply(task: ComponentTask): Promise<number> {
     topics: [task.topic],
     decode: (message) => decodeEvent<PaymentEvent>({ ...message, topic: 'payment' }),
     handle: (tx, events) => {
-      const context = { outbox, newId: systemRuntime.uuid, now: Date.now() }
+      const context = { outbox, newId: systemRuntime.uuid, lettersPerHour: 0 }
       return tellCustomers(tx, context, events, (told) => {
         applied += told.length
         if (applied >= task.messages) done.resolve()

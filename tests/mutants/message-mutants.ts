@@ -312,13 +312,13 @@ export const MESSAGE_MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'messages by the clock',
-    breaks: 'A message has the time of its process, not a later one than those before it.',
+    breaks: 'A message has the time of its transaction, not a later one than those before it.',
     edits: [
       {
         file: STORE,
         find: `set latest = greatest(
          excluded.latest,
-         c.latest + (excluded.latest - $3::timestamptz) + interval '1 millisecond')`,
+         c.latest + (excluded.latest - \${NOW}) + interval '1 millisecond')`,
         replace: 'set latest = excluded.latest',
       },
     ],
@@ -330,9 +330,8 @@ export const MESSAGE_MUTANTS: readonly Mutant[] = [
     edits: [
       {
         file: COMMANDS,
-        find: 'written.flatMap((message) => letterTo(',
-        replace:
-          '[...wanted.values()].map((message) => ({ created: new Date(at.now), ...message })).flatMap((message) => letterTo(',
+        find: '(one.isNew ? letterTo(contacts, one) : [])',
+        replace: 'letterTo(contacts, one)',
       },
     ],
     seeds: 10,

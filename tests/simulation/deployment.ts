@@ -87,6 +87,7 @@ export function createService(
     case 'notification': {
       const config = {
         LETTER_FROM: 'Trifold <no-reply@trifold.example>',
+        LETTERS_PER_HOUR: 0,
         MAILDIR: '',
         SMTP_URL: '',
       }

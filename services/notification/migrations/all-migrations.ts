@@ -3,6 +3,7 @@ import { deadLetterReplay } from './002-dead-letter-replay.ts'
 import { outboxKey } from './003-outbox-key.ts'
 import { outboxKeyExpressionIndex } from './004-outbox-key-expression.ts'
 import { deadLetterIdentityIndex } from './013-dead-letter-identity.ts'
+import { letterShare } from './014-letter-share.ts'
 
 /** In the order in which they are made. */
 export const MIGRATIONS = [
@@ -11,4 +12,5 @@ export const MIGRATIONS = [
   outboxKey,
   outboxKeyExpressionIndex,
   deadLetterIdentityIndex,
+  letterShare,
 ]

@@ -1,0 +1,14 @@
+import type { Migration } from '../../../platform/migrate.ts'
+
+/** How many letters an address had in an hour. */
+export const letterShare: Migration = {
+  id: 14,
+  name: 'letter share',
+  sql: `
+create table notification.letter_share (
+  email text primary key,
+  hour timestamptz(0) not null,
+  letters integer not null
+) with (fillfactor = 50);
+`,
+}
