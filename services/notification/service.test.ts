@@ -1,3 +1,4 @@
+// Long because one service, with its database, topic and Maildir, serves every test.
 import assert from 'node:assert/strict'
 import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
