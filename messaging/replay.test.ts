@@ -261,7 +261,7 @@ describe('the list of dead letters', () => {
        from unnest($1::uuid[]) with ordinality as letter (id, n)`,
       [ids],
     )
-    const sql = deadLetterReplayColumns(schema)
+    const sql = deadLetterReplayColumns(schema) + deadLetterIdentity(schema)
     await migrate(database, schema, [
       { id: 1, name: 'initial', sql: '' },
       { id: 2, name: 'replay', sql },
