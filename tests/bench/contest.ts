@@ -97,7 +97,7 @@ export async function alternate(
   const contest = await bench.open(stack, pace)
   const ours: Run[] = []
   const reference: Run[] = []
-  /** In haste, a ratio that is far off is not believed at once. */
+  // With --quick, a ratio that is far off is measured again before it counts.
   const isDue = (round: number) =>
     round <= pace.rounds ||
     (pace.quick &&
@@ -168,10 +168,13 @@ export function isAtLeast({ ratio, lessIsBetter }: Outcome, mark: number): boole
   return lessIsBetter ? ratio.median <= mark : ratio.median >= mark
 }
 
-/** The machine of a CI is not quiet: only what is far below its mark is a finding there. */
-export function isFarShort(outcome: Outcome): boolean {
-  if (outcome.isAbsolute) return false
-  return !isAtLeast(outcome, outcome.lessIsBetter ? outcome.reach * 2 : outcome.reach / 2)
+/**
+ * A CI machine is not quiet, and other work can slow one side of a round alone. So only a ratio that is twice as bad as
+ * its mark in every round is a finding there.
+ */
+export function isFarShort({ ratio, reach, lessIsBetter, isAbsolute }: Outcome): boolean {
+  if (isAbsolute) return false
+  return lessIsBetter ? ratio.min > reach * 2 : ratio.max < reach / 2
 }
 
 /** Three digits that mean something, as a person writes them. */

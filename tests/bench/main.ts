@@ -53,7 +53,7 @@ Then it looks at what the processes take: ${SURVEYS.map(({ name }) => name).join
 
   --only NAME[,NAME]   only these
   --quick              short rounds, and only what does not need minutes; exits with 1 where a ratio is
-                       below half of what is to be reached
+                       below half of what is to be reached in each of three rounds
   --rounds N           pairs of runs that count (3)
   --seconds N          of each run (6)
   --minutes N          of leak, which runs only where it is named (30)
