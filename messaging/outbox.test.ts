@@ -10,6 +10,7 @@ import {
   LANES,
   laneOf,
   type OutboxMessage,
+  outboxDueIndex,
   outboxKeyExpression,
   outboxTables,
 } from './outbox.ts'
@@ -18,7 +19,7 @@ const database = await openTestDatabase()
 after(() => database.close())
 const clock = createClock({ frozen: true, database })
 const allLanes = Array.from({ length: LANES }, (_, lane) => lane)
-const nothing = { done: [], postponed: [] }
+const nothing = { done: [], postponed: [], free: [] }
 
 let schemas = 0
 /** An outbox of its own, and takes from all its lanes. */
@@ -31,12 +32,16 @@ async function setUp() {
   const put = (messages: readonly OutboxMessage[]) =>
     database.transaction((tx) => outbox.enqueue(tx, messages))
   const take = (
-    tried: Parameters<typeof outbox.takeCalls>[2] = nothing,
+    tried: Partial<Parameters<typeof outbox.takeCalls>[2]> = nothing,
     { busy = [] as string[], limit = 100, lanes = allLanes } = {},
-  ) => outbox.takeCalls(database, 'http', tried, lanes, busy, limit)
+  ) => {
+    const wanted = { lanes, busyKeys: busy, room: limit }
+    return outbox.takeCalls(database, 'http', { ...nothing, ...tried }, wanted)
+  }
+  const takeRows = async (...args: Parameters<typeof take>) => (await take(...args)).rows
   const takeForBroker = (acknowledged: readonly bigint[] = [], limit = 100, lanes = allLanes) =>
     outbox.takeForBroker(database, acknowledged, [], lanes, limit)
-  return { schema, outbox, put, take, takeForBroker }
+  return { schema, outbox, put, take: takeRows, takeAndPark: take, takeForBroker }
 }
 
 const message = (eventId: string, key = 'k', carrier: Carrier = 'http'): OutboxMessage => ({
@@ -88,8 +93,9 @@ describe('the outbox', () => {
     )
     assert.deepEqual(await take(), [])
     assert.deepEqual(names(await takeForBroker()), ['1'])
-    const letters = await outbox.takeCalls(database, 'letter', nothing, allLanes, [], 100)
-    assert.deepEqual(names(letters), ['2'])
+    const wanted = { lanes: allLanes, busyKeys: [], room: 100 }
+    const letters = await outbox.takeCalls(database, 'letter', nothing, wanted)
+    assert.deepEqual(names(letters.rows), ['2'])
   })
 
   test('counts what waits, for each carrier', async () => {
@@ -170,7 +176,7 @@ describe('calls', () => {
     await put(['1', '2', '3'].map((id) => message(id)))
     const rows = await take(nothing, { limit: 2 })
     assert.deepEqual(names(rows), ['1', '2'])
-    assert.deepEqual(names(await take({ done: ids(rows), postponed: [] })), ['3'])
+    assert.deepEqual(names(await take({ done: ids(rows), free: ['k'] })), ['3'])
   })
 
   test('of a busy key stay', async () => {
@@ -183,7 +189,7 @@ describe('calls', () => {
     const { put, take } = await setUp()
     await put([message('1')])
     const [row] = await take()
-    await take({ done: [], postponed: [later(row!, 50)] }, { busy: ['k'] })
+    await take({ postponed: [later(row!, 50)] }, { busy: ['k'] })
     clock.moveOn(49)
     assert.deepEqual(await take(), [])
     clock.moveOn(1)
@@ -198,21 +204,81 @@ describe('calls', () => {
     const { put, take } = await setUp()
     await put([message('a1', 'a'), message('b1', 'b'), message('a2', 'a')])
     const [a1] = await take(nothing, { limit: 1 })
-    await take({ done: [], postponed: [later(a1!, 50)] }, { busy: ['a'] })
+    await take({ postponed: [later(a1!, 50)] }, { busy: ['a'] })
     assert.deepEqual(names(await take()), ['b1'])
     clock.moveOn(50)
     assert.deepEqual(names(await take()), ['a1', 'b1', 'a2'])
+    const gone = [a1!.id]
+    assert.deepEqual(names(await take({ done: gone, free: ['a'] })), ['b1', 'a2'])
   })
 
   test('that wait are due at once when their destination answers again', async () => {
     const { outbox, put, take } = await setUp()
     await put([message('1')])
     const [row] = await take()
-    await take({ done: [], postponed: [later(row!, 5_000)] }, { busy: ['k'] })
-    await outbox.hurry(database, 'letter')
+    await take({ postponed: [later(row!, 5_000)] }, { busy: ['k'] })
+    await outbox.retrySoon(database, 'letter', allLanes)
     assert.deepEqual(await take(), [])
-    await outbox.hurry(database, 'http')
+    await outbox.retrySoon(database, 'http', allLanes)
     assert.deepEqual(names(await take()), ['1'])
+  })
+})
+
+describe('a backlog of calls', () => {
+  /** Rows that the statement of a take reads, by the table's own statistics, and how long it takes. */
+  async function costOf(schema: string, take: (tx: Queryable) => Promise<unknown>) {
+    const read = `select (pg_stat_get_xact_tuples_returned(t.oid) + pg_stat_get_xact_tuples_fetched(t.oid) +
+        (select sum(pg_stat_get_xact_tuples_returned(indexrelid)) from pg_index where indrelid = t.oid)
+      )::integer as rows
+      from pg_class t where t.oid = '${schema}.outbox'::regclass`
+    return database.transaction(async (tx) => {
+      const count = async () => (await tx.query<{ rows: number }>(read))[0]!.rows
+      const before = await count()
+      const begun = performance.now()
+      await take(tx)
+      const durationMs = performance.now() - begun
+      return { rows: (await count()) - before, durationMs }
+    })
+  }
+
+  async function setUpBacklog(size: number, attempts: number, due: string, key: string) {
+    const { schema, ...of } = await setUp()
+    const { name, table, definition } = outboxDueIndex
+    await database.script(`
+      create index ${name} on ${schema}.${table} ${definition};
+      insert into ${schema}.outbox
+        (carrier, lane, destination, key, event_id, body, headers, created, due, attempts)
+      select 'http', n % ${LANES}, '/somewhere', ${key}, 'e' || n, '{}', '{}', now(), ${due}, ${attempts}
+      from generate_series(1, ${size}) as n;
+      analyze ${schema}.outbox`)
+    return { schema, ...of }
+  }
+
+  test('of which nothing is due costs next to nothing', async () => {
+    const { schema, outbox } = await setUpBacklog(100_000, 1, "now() + interval '5 s'", "'k' || n")
+    const wanted = { lanes: allLanes, busyKeys: [], room: 128 }
+    const take = (tx: Queryable) => outbox.takeCalls(tx, 'http', nothing, wanted)
+    await costOf(schema, take)
+    const { rows, durationMs } = await costOf(schema, take)
+    assert.ok(rows < 1_000, `${rows} rows`)
+    assert.ok(durationMs < 100, `${durationMs} ms`)
+  })
+
+  test('behind a postponed row of its key is parked step by step, and starves nobody', async () => {
+    const { schema, put, takeAndPark } = await setUpBacklog(10_000, 0, 'now()', "'k' || n % 8")
+    await database.query(
+      `update ${schema}.outbox set due = now() + interval '5 s', attempts = 1 where id <= 8`,
+    )
+    await put([message('other', 'other')])
+    let took: string[] = []
+    let steps = 0
+    for (; took.length === 0; steps += 1) {
+      const { rows, parked } = await takeAndPark()
+      took = names(rows)
+      assert.ok(took.length > 0 || parked > 0, 'a step that parks nothing must be the last')
+    }
+    assert.deepEqual(took, ['other'])
+    assert.ok(steps <= 10_000 / (LANES * 100) + 2, `${steps} steps`)
   })
 })
 

@@ -1,5 +1,7 @@
 import type { Queryable } from '../platform/database.ts'
+import type { IndexBuild } from '../platform/migrate.ts'
 import { redact } from '../platform/redact.ts'
+import { retryPostponedSql, takeCallsSql } from './outbox-polls.ts'
 
 /**
  * The outbox: every message that a state change causes is a row here, written in the transaction of
@@ -62,6 +64,21 @@ export interface Postponed {
   readonly error: string
 }
 
+/** What became of rows that were tried. */
+export interface Tried {
+  readonly done: readonly bigint[]
+  readonly postponed: readonly Postponed[]
+  /** Keys whose rows are done: the next row of each may be taken. */
+  readonly free: readonly string[]
+}
+
+export interface Wanted {
+  readonly lanes: readonly number[]
+  readonly busyKeys: readonly string[]
+  /** The most rows. */
+  readonly room: number
+}
+
 /** Keys are spread over this many lanes; each lane has one relay at a time. */
 export const LANES = 8
 
@@ -109,6 +126,13 @@ create index outbox_key on ${schema}.outbox ((carrier || ':' || key), (id + 0));
 `
 }
 
+/** Finds the calls and letters that are due, however many wait. */
+export const outboxDueIndex: IndexBuild = {
+  name: 'outbox_due',
+  table: 'outbox',
+  definition: "(carrier, lane, due) where carrier <> 'broker'",
+}
+
 interface StoredRow {
   id: bigint
   destination: string
@@ -118,6 +142,8 @@ interface StoredRow {
   headers: string
   attempts: number
 }
+
+type Nullable<Row> = { [Column in keyof Row]: Row[Column] | null }
 
 const toRow = (carrier: Carrier, row: StoredRow): OutboxRow => ({
   carrier,
@@ -164,34 +190,24 @@ returning id, not exists (
   where ${olderOfKey('outbox.carrier', 'outbox')}) as is_first`
   // That delivered rows are gone need not survive the server: they would be sent again, as after any
   // crash in between, and are known by their ids. So nobody waits for the disk.
-  const hasty = `(select set_config('synchronous_commit', 'off', true)) = 'off'`
+  const withoutFlush = `(select set_config('synchronous_commit', 'off', true)) = 'off'`
   const takeForBroker = `
 with gone as (delete from ${schema}.outbox where carrier = 'broker' and id = any($1::bigint[]))
 select ${columns} from ${schema}.outbox
 where carrier = 'broker' and lane = any($3::smallint[])
-  and id not in (select unnest($1::bigint[] || $2::bigint[])) and ${hasty}
+  and id not in (select unnest($1::bigint[] || $2::bigint[])) and ${withoutFlush}
 order by id limit $4`
-  // A row waits behind an older row of its key that is not due yet. That is read from the snapshot
-  // before this statement's own updates, so the caller keeps the keys of postponed rows busy.
-  const takeCalls = (isHasty: boolean) => `
-with gone as (delete from ${schema}.outbox where carrier = $1 and id = any($2::bigint[])),
-later as (
-  update ${schema}.outbox o set
-    attempts = o.attempts + 1, due = now() + f.wait_ms * interval '1 ms', last_error = f.error
-  from unnest($3::bigint[], $4::integer[], $5::text[]) as f (id, wait_ms, error)
-  where o.carrier = $1 and o.id = any($3::bigint[]) and o.id = f.id)
-select ${columns} from ${schema}.outbox o
-where carrier = $1 and lane = any($6::smallint[]) and due <= now() and key <> all($7::text[])
-  and id not in (select unnest($2::bigint[])) ${isHasty ? `and ${hasty}` : ''}
-  and not exists (
-    select from ${schema}.outbox p
-    where ${olderOfKey('$1', 'o')} and p.due > now())
-order by id limit $8`
-  const take = { http: takeCalls(true), letter: takeCalls(false) }
-  const hurry = `update ${schema}.outbox set due = now() where carrier = $1 and due > now()`
+  const take = {
+    http: takeCallsSql(schema, 'http', withoutFlush),
+    letter: takeCallsSql(schema, 'letter'),
+  }
+  const retrySoon = {
+    http: retryPostponedSql(schema, 'http'),
+    letter: retryPostponedSql(schema, 'letter'),
+  }
   const untried = `
-select event_id from ${schema}.outbox
-where carrier = 'http' and event_id = any($1::text[]) and attempts = 0`
+select id from ${schema}.outbox
+where carrier = 'http' and id = any($1::bigint[]) and attempts = 0`
   const forget = `
 delete from ${schema}.outbox where (carrier || ':' || key) = ($1 || ':' || $2)`
   const depth = `
@@ -254,38 +270,51 @@ from ${schema}.outbox group by carrier`
       return rows.map((row) => toRow('broker', row))
     },
 
-    /** Removes and postpones what was tried and reads what is due and whose key is free. */
+    /**
+     * Removes and postpones rows that were tried, and reads up to `room` others that may be tried now: of
+     * each key that is not busy its oldest rows, if the oldest is due. The cost follows the number of
+     * rows that are due, not of those that wait. Rows that are due but have to wait for an older one of
+     * their key are parked on the way; `parked` says how many, and where it is not 0, the rest of what is
+     * due may not have been seen yet.
+     */
     async takeCalls(
       db: Queryable,
       carrier: 'http' | 'letter',
-      tried: { done: readonly bigint[]; postponed: readonly Postponed[] },
-      lanes: readonly number[],
-      busyKeys: readonly string[],
-      limit: number,
-    ): Promise<OutboxRow[]> {
-      const { done, postponed } = tried
-      const rows = await db.query<StoredRow>(take[carrier], [
-        carrier,
+      { done, postponed, free }: Tried,
+      { lanes, busyKeys, room }: Wanted,
+    ): Promise<{ rows: OutboxRow[]; parked: number }> {
+      const busyIn = Map.groupBy(busyKeys, laneOf)
+      const rows = await db.query<{ parked: number } & Nullable<StoredRow>>(take[carrier], [
         done,
         postponed.map((row) => row.id),
         postponed.map((row) => row.waitMs),
         postponed.map((row) => redact(row.error)),
         lanes,
+        // Rows that were tried just now are due as well, and would hide others.
+        lanes.map((lane) => room + (busyIn.get(lane)?.length ?? 0) + done.length),
+        free,
         busyKeys,
-        limit,
+        room,
       ])
-      return rows.map((row) => toRow(carrier, row))
+      return {
+        rows: rows.flatMap((row) => (row.id === null ? [] : [toRow(carrier, row as StoredRow)])),
+        parked: rows[0]!.parked,
+      }
     },
 
     /** Those of these calls that nobody has tried yet. */
-    async untried(db: Queryable, eventIds: readonly string[]): Promise<Set<string>> {
-      const rows = await db.query<{ event_id: string }>(untried, [eventIds])
-      return new Set(rows.map((row) => row.event_id))
+    async untried(db: Queryable, ids: readonly bigint[]): Promise<Set<bigint>> {
+      const rows = await db.query<{ id: bigint }>(untried, [ids])
+      return new Set(rows.map((row) => row.id))
     },
 
-    /** Makes everything that waits for another try due: its destination answers again. */
-    async hurry(db: Queryable, carrier: 'http' | 'letter'): Promise<void> {
-      await db.query(hurry, [carrier])
+    /** Makes the first rows that wait for another try due: their destination answers again. */
+    async retrySoon(
+      db: Queryable,
+      carrier: 'http' | 'letter',
+      lanes: readonly number[],
+    ): Promise<void> {
+      await db.query(retrySoon[carrier], [lanes])
     },
 
     /** Removes what still waits of a key. */

@@ -12,6 +12,7 @@ import {
   type Outbox,
   type OutboxRow,
   type Postponed,
+  type Tried,
 } from './outbox.ts'
 
 /**
@@ -43,16 +44,15 @@ const RETRY_MAX_MS = 5_000
 /** That a row is delivered is written with whatever else there is to do, or after so long a time. */
 const GATHER_MS = 25
 
-interface Tried {
+interface Ended extends Tried {
   readonly done: bigint[]
   readonly postponed: Postponed[]
-  /** Keys whose rows are done: what else there is of them can be read as these are removed. */
   readonly free: string[]
   /** Keys of which a row is postponed. */
   readonly held: string[]
 }
 
-const nothingTried = (): Tried => ({ done: [], postponed: [], free: [], held: [] })
+const nothingTried = (): Ended => ({ done: [], postponed: [], free: [], held: [] })
 
 /**
  * A key is busy from the moment its rows are begun with until what became of them is written, so
@@ -66,7 +66,7 @@ export function relayCalls(at: CallsContext, carrier: 'http' | 'letter', deliver
   const awaited = new Set<string>()
   let tried = nothingTried()
   let failing = false
-  let hurriedAt = Number.NEGATIVE_INFINITY
+  let retriedAt = Number.NEGATIVE_INFINITY
 
   async function deliverInOrder(rows: readonly OutboxRow[]): Promise<void> {
     const key = rows[0]!.key
@@ -83,10 +83,10 @@ export function relayCalls(at: CallsContext, carrier: 'http' | 'letter', deliver
       }
       tried.done.push(row.id)
       // Not at each success: rows that fail for themselves would never come to rest.
-      if (failing && runtime.monotonic() - hurriedAt >= RETRY_MAX_MS) {
+      if (failing && runtime.monotonic() - retriedAt >= RETRY_MAX_MS) {
         failing = false
-        hurriedAt = runtime.monotonic()
-        await outbox.hurry(database, carrier).catch(() => undefined)
+        retriedAt = runtime.monotonic()
+        await outbox.retrySoon(database, carrier, at.lanes.held()).catch(() => undefined)
       }
     }
     tried[isHeld ? 'held' : 'free'].push(key)
@@ -118,13 +118,17 @@ export function relayCalls(at: CallsContext, carrier: 'http' | 'letter', deliver
   }
 
   /** Writes what became of rows and reads what is due, in one statement. */
-  async function take(flushing: Tried, ended: readonly string[]): Promise<OutboxRow[]> {
-    const room = at.stopped.aborted ? 0 : CALLS_AT_ONCE - (busy.size - ended.length)
+  async function take(flushing: Ended, ended: readonly string[]): Promise<OutboxRow[]> {
+    const room = at.stopped.aborted ? 0 : Math.max(0, CALLS_AT_ONCE - busy.size + ended.length)
     const lanes = room > 0 ? at.lanes.held() : []
     if (lanes.length === 0 && ended.length === 0) return []
     const free = new Set(flushing.free)
     const busyKeys = [...busy.keys()].filter((key) => !free.has(key))
-    return outbox.takeCalls(database, carrier, flushing, lanes, busyKeys, Math.max(0, room))
+    const wanted = { lanes, busyKeys, room }
+    const { rows, parked } = await outbox.takeCalls(database, carrier, flushing, wanted)
+    // Those that are parked hid others.
+    if (parked > 0 && rows.length < room) signal.raise()
+    return rows
   }
 
   /** A row of a key that was begun with from memory, meanwhile, may be the very one. */

@@ -113,6 +113,7 @@ export function startRelay(options: RelayOptions): Relay {
   return {
     wake(committed) {
       const written = outbox.writtenBy(committed)
+      if (written.has('http')) watching.wereCommitted(outbox.newRows(committed, 'http'))
       for (const { carrier, signal, offer } of loops) {
         if (!written.has(carrier) || offer(outbox.newRows(committed, carrier))) continue
         if (outbox.isUrgent(committed, carrier)) signal.raise()
@@ -138,35 +139,52 @@ export function startRelay(options: RelayOptions): Relay {
 /** Who waits for the first try of which rows, whichever instance makes it. */
 function watchTries({ runtime, outbox, database, log }: RelayOptions) {
   const tries = createWaiters<true>(runtime)
-  /** Rows that are committed: the others cannot be looked for yet. */
-  const committed = new Set<string>()
+  const watched = new Set<string>()
+  /** Watched rows that are committed, with their ids; others cannot be found yet. */
+  const committed = new Map<string, bigint>()
 
   function look(): void {
-    const waiting = tries.keys().filter((eventId) => committed.has(eventId))
+    const waiting = [...committed]
     if (waiting.length === 0) return
-    outbox.untried(database, waiting).then(
-      (untried) => {
-        for (const eventId of waiting) if (!untried.has(eventId)) tries.resolve(eventId, true)
-      },
-      (err) => log.debug({ err }, 'the tries of others could not be looked for'),
-    )
+    outbox
+      .untried(
+        database,
+        waiting.map(([, id]) => id),
+      )
+      .then(
+        (untried) => {
+          for (const [eventId, id] of waiting) if (!untried.has(id)) tries.resolve(eventId, true)
+        },
+        (err) => log.debug({ err }, 'the tries of others could not be looked for'),
+      )
+  }
+
+  function forget(eventIds: readonly string[]): void {
+    for (const eventId of eventIds) {
+      watched.delete(eventId)
+      committed.delete(eventId)
+    }
   }
 
   return {
     look,
+    wereCommitted(rows: readonly NewRow[]) {
+      for (const { eventId, id } of rows) if (watched.has(eventId)) committed.set(eventId, id)
+    },
     wasTried: (eventId: string) => tries.resolve(eventId, true),
     watch(eventIds: readonly string[], hasPeers: () => boolean): Watch {
       const waiters = eventIds.map((id) => tries.wait(id))
+      for (const eventId of eventIds) watched.add(eventId)
       return {
         cancel() {
+          forget(eventIds)
           for (const waiter of waiters) waiter.cancel()
         },
         async tried(limitMs) {
-          for (const eventId of eventIds) committed.add(eventId)
           // Another instance may have made the try, and told of it, before this one listened.
           if (hasPeers()) look()
           await Promise.all(waiters.map((waiter) => waiter.within(limitMs)))
-          for (const eventId of eventIds) committed.delete(eventId)
+          forget(eventIds)
         },
       }
     },

@@ -190,8 +190,9 @@ describe('a replayed row of the outbox', () => {
     assert.equal(await left(), 0)
     assert.deepEqual(events, ['woken for http'])
     const lanes = [0, 1, 2, 3, 4, 5, 6, 7]
-    const tried = { done: [], postponed: [] }
-    const rows = await outbox.takeCalls(database, 'http', tried, lanes, [], 10)
+    const tried = { done: [], postponed: [], free: [] }
+    const wanted = { lanes, busyKeys: [], room: 10 }
+    const { rows } = await outbox.takeCalls(database, 'http', tried, wanted)
     const taken = rows.map(({ id: _, ...rest }) => rest)
     const destination = '/calls?a=b:c'
     const back = { carrier: 'http', destination, key: 'k', eventId: 'e1', body: '{"n":1}', headers }

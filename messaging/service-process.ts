@@ -79,7 +79,7 @@ export function runService<Schema extends TObject>(service: ServiceProcess<Schem
         closing.abort()
         door.drain()
         await door.unmount(name)
-        const running = await starting
+        const running = await starting.catch(() => undefined)
         await running?.close()
         await door.close()
         await parts.close()

@@ -393,6 +393,46 @@ function describeMigrations({ schema, database }: Context): void {
     assert.equal(await migrate(database(), `${schema}_m`, [create]), 0)
   })
 
+  test('a version may start on the schema of the next release, and not on that of the one after', async (t) => {
+    t.after(drop)
+    const second = { id: 3, name: 'second', sql: `alter table ${schema}_m.thing add more text` }
+    await migrate(database(), `${schema}_m`, [create], 0)
+    await migrate(database(), `${schema}_m`, [create, extend], 1)
+    assert.equal(await migrate(database(), `${schema}_m`, [create], 0), 0)
+    await migrate(database(), `${schema}_m`, [create, extend, second], 2)
+    assert.equal(await migrate(database(), `${schema}_m`, [create, extend], 1), 0)
+    await assert.rejects(migrate(database(), `${schema}_m`, [create], 0), {
+      name: 'SchemaTooNewError',
+      message: /needs a version that knows migration 2, and this one knows no later one than 1/,
+    })
+  })
+
+  test('an index is built once by processes that race, and again where a crash left it half-built', async (t) => {
+    t.after(drop)
+    const index = { name: 'thing_note', table: 'thing', definition: '(note)' }
+    const indexed = [create, { id: 2, name: 'index', index }]
+    await migrate(database(), `${schema}_m`, [create])
+    // A unique index of values that are not unique is what such a crash leaves, too.
+    await database().query(`insert into ${schema}_m.thing values (2, 'a')`)
+    const unique = `create unique index concurrently thing_note on ${schema}_m.thing (note)`
+    await assert.rejects(database().build(unique), { sqlState: '23505' })
+    const race = async (): Promise<number> => {
+      try {
+        return await migrate(database(), `${schema}_m`, indexed)
+      } catch (error) {
+        if (!(error instanceof DatabaseError) || error.kind === 'invalid') throw error
+        return race()
+      }
+    }
+    const applied = await Promise.all([race(), race(), race()])
+    assert.deepEqual(applied.toSorted(), [0, 0, 1])
+    const [row] = await database().query(
+      'select indisvalid as valid from pg_index where indexrelid = $1::regclass',
+      [`${schema}_m.thing_note`],
+    )
+    assert.deepEqual(row, { valid: true })
+  })
+
   test('migrations that race are applied once between them', async (t) => {
     t.after(drop)
     const race = () => migrate(database(), `${schema}_m`, [create, extend])

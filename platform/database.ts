@@ -27,6 +27,11 @@ export interface Database extends Queryable {
   transaction<T>(work: (tx: Queryable) => Promise<T>): Promise<T>
   /** Runs several statements without parameters, as migrations need. */
   script(text: string): Promise<void>
+  /**
+   * Runs one statement that builds an index concurrently: outside a transaction, and without a limit on
+   * its time, since it blocks nobody and waits for every transaction that was there before it.
+   */
+  build(statement: string): Promise<void>
   /** Tells whoever listens on the channel, in any process; nothing is kept for those who do not. */
   notify(channel: string): Promise<void>
   /** Calls back when the channel is notified, and whenever that may have been missed; returns what ends it. */

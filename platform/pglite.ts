@@ -63,6 +63,7 @@ export async function openPglite(options: PgliteOptions = {}): Promise<Database>
       use(async () => (await session.run(text, params)).rows as Row[]),
     transaction: (work) => use(() => runTransaction(session, work)),
     script: (text) => use(async () => void (await session.script(text))),
+    build: (statement) => use(async () => void (await session.script(statement))),
     async notify(channel) {
       for (const onNotify of listeners.get(channel) ?? []) onNotify()
     },

@@ -1,4 +1,4 @@
-import { Pool, type PoolClient, DatabaseError as ServerError } from 'pg'
+import { Client, Pool, type PoolClient, DatabaseError as ServerError } from 'pg'
 import {
   BY_INDEX,
   type Database,
@@ -78,6 +78,7 @@ export async function openPostgres(options: PostgresOptions): Promise<Database> 
       withConnection(async (connection) => (await connection.run(text, params)).rows as Row[]),
     transaction: (work) => withConnection((connection) => runTransaction(connection, work)),
     script: (text) => withConnection((connection) => connection.script(text)),
+    build: (statement) => build(options, statement),
     notify: (channel) =>
       withConnection(async (connection) => {
         await connection.run("select pg_notify($1, '')", [channel])
@@ -138,6 +139,27 @@ async function checkOut(pool: Pool, silence: Silence): Promise<PoolClient> {
     // It may yet come, and nobody waits for it any more.
     connected.then((client) => client.release(true)).catch(() => undefined)
     throw connectError(cause as Error)
+  }
+}
+
+/** On a connection of its own: the limits of the others, and the watch for silence, would end it. */
+async function build(options: PostgresOptions, statement: string): Promise<void> {
+  let client: Client | undefined
+  try {
+    client = new Client({
+      connectionString: options.url,
+      connectionTimeoutMillis: options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS,
+      ...KEEP_ALIVE,
+      application_name: 'trifold-build',
+    })
+    client.on('error', () => {})
+    await client.connect()
+    await client.query('set statement_timeout = 0; set lock_timeout = 0')
+    await client.query(statement)
+  } catch (cause) {
+    throw statementError(cause as Error)
+  } finally {
+    await client?.end().catch(() => undefined)
   }
 }
 

@@ -1,5 +1,6 @@
 import { setFlagsFromString } from 'node:v8'
 import { ConfigError, type Environment } from './config.ts'
+import { SchemaTooNewError } from './migrate.ts'
 import { redact, registerSecrets } from './redact.ts'
 import type { Log } from './runtime.ts'
 import { createLog } from './telemetry.ts'
@@ -49,7 +50,8 @@ const FLUSH_MS = 500
 /**
  * Runs a program: starts it, and closes it on SIGTERM, SIGINT, SIGHUP or an uncaught fault. Exit codes:
  * 0 closed on a signal; 1 a fault, a failed start, or a close past its deadline; 2 a wrong
- * configuration; 129, 130 or 143 a second signal. Resolves when the program has started.
+ * configuration, or a database that belongs to a newer version; 129, 130 or 143 a second signal. Resolves
+ * when the program has started.
  */
 export async function runProcess(
   name: string,
@@ -87,6 +89,11 @@ export async function runProcess(
   }
 
   function onFault(err: unknown): void {
+    if (err instanceof SchemaTooNewError) {
+      log.error({}, err.message)
+      if (!stopping) stop(2)
+      return
+    }
     log.error({ err }, `${name} met a fault that nobody caught`)
     if (!stopping) stop(1)
   }
@@ -116,9 +123,10 @@ function exit(code: number): void {
 
 /** A fault that its reader can fix (a port or a folder in use) is one sentence; others have their stack. */
 function failToStart(name: string, error: unknown, log: Log): never {
-  if (error instanceof ConfigError || isRefusal(error)) {
+  const isForOperator = error instanceof ConfigError || error instanceof SchemaTooNewError
+  if (isForOperator || isRefusal(error)) {
     process.stderr.write(`${name}: ${redact(error.message)}\n`)
-    process.exit(error instanceof ConfigError ? 2 : 1)
+    process.exit(isForOperator ? 2 : 1)
   }
   log.error({ err: error }, `${name} failed to start`)
   process.exit(1)

@@ -27,7 +27,7 @@ import {
 } from './commands.ts'
 import type { BillingConfig } from './config.ts'
 import { SCHEMA } from './migrations/001-initial.ts'
-import { MIGRATIONS } from './migrations/all-migrations.ts'
+import { COMPATIBLE_FROM, MIGRATIONS } from './migrations/all-migrations.ts'
 import { notificationCalls } from './notification-calls.ts'
 import { settleRequests } from './reactions.ts'
 import { billingRoutes } from './routes.ts'
@@ -47,7 +47,7 @@ export async function createBillingService(
   config: BillingConfig & { readonly NOTIFICATION_URL: string; readonly ORDER_URL: string },
 ): Promise<Service> {
   const { database, runtime, log, telemetry, tracer = noTracing } = parts
-  await migrate(database, SCHEMA, MIGRATIONS)
+  await migrate(database, SCHEMA, MIGRATIONS, COMPATIBLE_FROM)
   const outbox = createOutbox(SCHEMA)
   const idempotency = createIdempotency(SCHEMA)
   const context = (): CommandContext => ({ outbox, idempotency, now: runtime.now() })

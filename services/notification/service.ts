@@ -22,7 +22,7 @@ import type { NotificationConfig } from './config.ts'
 import { createMailer } from './mailer.ts'
 import type { Notice } from './message.ts'
 import { SCHEMA } from './migrations/001-initial.ts'
-import { MIGRATIONS } from './migrations/all-migrations.ts'
+import { COMPATIBLE_FROM, MIGRATIONS } from './migrations/all-migrations.ts'
 import { tellCustomers } from './reactions.ts'
 import { notificationRoutes } from './routes.ts'
 import {
@@ -49,7 +49,7 @@ export async function createNotificationService(
   mailer = mailerOf(config, parts.log),
 ): Promise<Service> {
   const { database, runtime, telemetry, tracer = noTracing } = parts
-  await migrate(database, SCHEMA, MIGRATIONS)
+  await migrate(database, SCHEMA, MIGRATIONS, COMPATIBLE_FROM)
   const outbox = createOutbox(SCHEMA)
   const { LETTERS_PER_HOUR: lettersPerHour } = config
   const context: CommandContext = { outbox, newId: runtime.uuid, lettersPerHour }

@@ -31,7 +31,7 @@ import {
 } from './commands.ts'
 import type { OrderConfig } from './config.ts'
 import { SCHEMA } from './migrations/001-initial.ts'
-import { MIGRATIONS } from './migrations/all-migrations.ts'
+import { COMPATIBLE_FROM, MIGRATIONS } from './migrations/all-migrations.ts'
 import type { OrderState } from './order.ts'
 import { createOutcomes } from './outcomes.ts'
 import { settleOrders } from './reactions.ts'
@@ -54,7 +54,7 @@ export async function createOrderService(
   config: OrderServiceConfig,
 ): Promise<Service> {
   const { database, runtime } = parts
-  await migrate(database, SCHEMA, MIGRATIONS)
+  await migrate(database, SCHEMA, MIGRATIONS, COMPATIBLE_FROM)
   const outbox = createOutbox(SCHEMA)
   const idempotency = createIdempotency(SCHEMA)
   const outcomes = createOutcomes({ ...parts, hasPeers: () => relay.hasPeers() })

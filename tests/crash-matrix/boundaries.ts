@@ -120,6 +120,7 @@ function crossedParts(parts: ServiceParts, life: MortalLife, dies: Dies): Servic
       query: <Row>(text: string, params?: readonly unknown[]) =>
         here('query', () => database.query<Row>(text, params)),
       transaction: (work) => crossedTransaction(database, life, dies, work),
+      build: (statement) => database.build(statement),
       script: (text) => here('script', () => database.script(text)),
       notify: (channel) => here('notify', () => database.notify(channel)),
       listen: (channel, onNotify) => database.listen(channel, onNotify),

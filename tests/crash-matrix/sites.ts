@@ -24,7 +24,7 @@ export interface Site {
 /** What a process does at a place. */
 export type SeamMember =
   | Exclude<keyof Queryable, 'last'>
-  | Exclude<keyof Database, 'last' | 'listen' | 'close'>
+  | Exclude<keyof Database, 'last' | 'build' | 'listen' | 'close'>
   | Exclude<keyof Bus, 'close'>
   | Exclude<keyof Subscription, 'release' | 'close'>
   | 'call'
@@ -47,6 +47,8 @@ const SEAMS: {
     transaction: 'transaction',
     script: 'script',
     notify: 'notify',
+    // Migrations are there before any scenario begins.
+    build: 'no boundary',
     listen: 'no boundary',
     close: 'no boundary',
   },

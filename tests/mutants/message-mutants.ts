@@ -2,6 +2,7 @@ import type { Mutant } from './mutant.ts'
 
 /** Bugs in what carries messages: outbox, relay, consumer; and in notification. */
 const OUTBOX = 'messaging/outbox.ts'
+const POLLS = 'messaging/outbox-polls.ts'
 const RELAY = 'messaging/relay-to-broker.ts'
 const CALLS = 'messaging/relay-calls.ts'
 const CONSUMER = 'messaging/consumer.ts'
@@ -122,7 +123,7 @@ export const MESSAGE_MUTANTS: readonly Mutant[] = [
   {
     name: 'postponed row does not hold its key',
     breaks: 'A row leaves although an older one of its key waits for another try.',
-    edits: [{ file: OUTBOX, find: ' and p.due > now())', replace: ' and false)' }],
+    edits: [{ file: POLLS, find: 'from due where not is_behind', replace: 'from due' }],
     seeds: 30,
     styles: ['http'],
     profile: 'network',

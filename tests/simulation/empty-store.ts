@@ -82,6 +82,7 @@ async function migrateOnce(service: ServiceName, session: Session): Promise<void
       return result
     },
     script: async (text) => void (await session.script(text)),
+    build: async (statement) => void (await session.script(statement)),
     notify: never,
     listen: () => () => {},
     close: async () => {},

@@ -5,7 +5,7 @@ import {
   rolledBack,
 } from '../../platform/database.ts'
 import type { Session } from '../../platform/pglite-session.ts'
-import { type Life, laterIn } from './lives.ts'
+import { type Life, laterIn, never } from './lives.ts'
 import type { Mishap } from './mishaps.ts'
 import type { Scheduler } from './scheduler.ts'
 import type { Gate, Steps } from './steps.ts'
@@ -155,6 +155,7 @@ export function createDatabases(options: DatabasesOptions): SimulatedDatabases {
         query,
         transaction,
         script: (text) => transaction(async (tx) => void (await tx.query(text))),
+        build: never,
         notify(channel) {
           const tell = () => {
             assertThere(life)

@@ -2,6 +2,7 @@ import { migrations } from './001-initial.ts'
 import { deadLetterReplay } from './002-dead-letter-replay.ts'
 import { outboxKey } from './003-outbox-key.ts'
 import { outboxKeyExpressionIndex } from './004-outbox-key-expression.ts'
+import { outboxDue } from './007-outbox-due.ts'
 import { deadLetterIdentityIndex } from './013-dead-letter-identity.ts'
 
 /** In the order in which they are made. */
@@ -10,5 +11,9 @@ export const MIGRATIONS = [
   deadLetterReplay,
   outboxKey,
   outboxKeyExpressionIndex,
+  outboxDue,
   deadLetterIdentityIndex,
 ]
+
+/** The last migration of the previous release, whose code may still start: a rollback by one release. */
+export const COMPATIBLE_FROM = 4

@@ -4,6 +4,7 @@ import { watchTrace } from './003-watch-trace.ts'
 import { voidWatch } from './004-void-watch.ts'
 import { outboxKey } from './005-outbox-key.ts'
 import { outboxKeyExpressionIndex } from './006-outbox-key-expression.ts'
+import { outboxDue } from './007-outbox-due.ts'
 import { deadLetterIdentityIndex } from './013-dead-letter-identity.ts'
 
 /** In the order in which they are made. */
@@ -14,5 +15,9 @@ export const MIGRATIONS = [
   voidWatch,
   outboxKey,
   outboxKeyExpressionIndex,
+  outboxDue,
   deadLetterIdentityIndex,
 ]
+
+/** The last migration of the previous release, whose code may still start: a rollback by one release. */
+export const COMPATIBLE_FROM = 6
