@@ -4,6 +4,12 @@ const OF_A_KEY_AT_ONCE = 16
 /** Of each lane. */
 const RETRIED_AT_ONCE = 100
 
+/** What `takeCalls` and `retrySoon` of an outbox run; only calls may do without a flush to disk. */
+export const pollStatements = (schema: string, withoutFlush: string) => ({
+  take: { http: takeCalls(schema, 'http', withoutFlush), letter: takeCalls(schema, 'letter') },
+  retrySoon: { http: retryPostponed(schema, 'http'), letter: retryPostponed(schema, 'letter') },
+})
+
 /**
  * In `due`, candidates are read by the index on due times, so rows that wait for another try are not
  * touched. A candidate behind an older row of its key is parked: its due time moves away, and it is woken
@@ -11,11 +17,7 @@ const RETRIED_AT_ONCE = 100
  * between. All parts see the outbox as it was before the statement, so rows that it removes or postpones
  * are named by id, and the caller keeps the keys of postponed rows busy.
  */
-export function takeCallsSql(
-  schema: string,
-  carrier: 'http' | 'letter',
-  condition = 'true',
-): string {
+function takeCalls(schema: string, carrier: 'http' | 'letter', condition = 'true'): string {
   // In the words of the index by key, so that it is looked up there and nowhere else.
   const isOfKey = (key: string) => `(p.carrier || ':' || p.key) = ('${carrier}:' || ${key})`
   return `
@@ -62,7 +64,7 @@ left join lateral (
 }
 
 /** Only as many as can be tried soon: the others are due within seconds anyway. */
-export function retryPostponedSql(schema: string, carrier: 'http' | 'letter'): string {
+function retryPostponed(schema: string, carrier: 'http' | 'letter'): string {
   return `
 update ${schema}.outbox set due = now()
 where carrier = '${carrier}' and id = any (array(

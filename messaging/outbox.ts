@@ -1,7 +1,7 @@
 import type { Queryable } from '../platform/database.ts'
 import type { IndexBuild } from '../platform/migrate.ts'
 import { redact } from '../platform/redact.ts'
-import { retryPostponedSql, takeCallsSql } from './outbox-polls.ts'
+import { pollStatements } from './outbox-polls.ts'
 
 /**
  * The outbox: every message that a state change causes is a row here, written in the transaction of
@@ -197,14 +197,7 @@ select ${columns} from ${schema}.outbox
 where carrier = 'broker' and lane = any($3::smallint[])
   and id not in (select unnest($1::bigint[] || $2::bigint[])) and ${withoutFlush}
 order by id limit $4`
-  const take = {
-    http: takeCallsSql(schema, 'http', withoutFlush),
-    letter: takeCallsSql(schema, 'letter'),
-  }
-  const retrySoon = {
-    http: retryPostponedSql(schema, 'http'),
-    letter: retryPostponedSql(schema, 'letter'),
-  }
+  const polls = pollStatements(schema, withoutFlush)
   const untried = `
 select id from ${schema}.outbox
 where carrier = 'http' and id = any($1::bigint[]) and attempts = 0`
@@ -284,7 +277,7 @@ from ${schema}.outbox group by carrier`
       { lanes, busyKeys, room }: Wanted,
     ): Promise<{ rows: OutboxRow[]; parked: number }> {
       const busyIn = Map.groupBy(busyKeys, laneOf)
-      const rows = await db.query<{ parked: number } & Nullable<StoredRow>>(take[carrier], [
+      const rows = await db.query<{ parked: number } & Nullable<StoredRow>>(polls.take[carrier], [
         done,
         postponed.map((row) => row.id),
         postponed.map((row) => row.waitMs),
@@ -314,7 +307,7 @@ from ${schema}.outbox group by carrier`
       carrier: 'http' | 'letter',
       lanes: readonly number[],
     ): Promise<void> {
-      await db.query(retrySoon[carrier], [lanes])
+      await db.query(polls.retrySoon[carrier], [lanes])
     },
 
     /** Removes what still waits of a key. */
