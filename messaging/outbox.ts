@@ -201,8 +201,7 @@ order by id limit $4`
   const untried = `
 select id from ${schema}.outbox
 where carrier = 'http' and id = any($1::bigint[]) and attempts = 0`
-  const forget = `
-delete from ${schema}.outbox where (carrier || ':' || key) = ($1 || ':' || $2)`
+  const forget = `delete from ${schema}.outbox where (carrier || ':' || key) = ($1 || ':' || $2)`
   const depth = `
 select carrier, count(*)::integer as rows,
   extract(epoch from now() - min(created))::float8 as "oldestSeconds"
