@@ -36,7 +36,8 @@ export function runnerArguments(
     '--test',
     '--test-reporter=spec',
     `--test-concurrency=${concurrency}`,
-    '--test-timeout=120000',
+    // Only ends a test that hangs: the slowest take a minute and a half on a machine with other work.
+    '--test-timeout=300000',
     ...flags,
     ...files,
   ]

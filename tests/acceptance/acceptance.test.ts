@@ -9,8 +9,8 @@ import { type RunningProgram, startProgram } from '../e2e/program.ts'
 const file = new URL('trifold.postman_collection.json', import.meta.url)
 const collection = JSON.parse(await readFile(file, 'utf8')) as { item: Folder[] }
 const styles = ['http', 'hybrid', 'events']
-const REQUEST_TIMEOUT_MS = 20_000
-const RUN_TIMEOUT_MS = 90_000
+const REQUEST_TIMEOUT_MS = 60_000
+const RUN_TIMEOUT_MS = 240_000
 
 interface Folder {
   readonly name: string

@@ -13,7 +13,7 @@ import { type Cell, runCell } from './run.ts'
 import { readSites, type Sites } from './sites.ts'
 
 /** A bounded part of what `npm run crash-matrix` does for every boundary. */
-const TIMEOUT = { timeout: 110_000 }
+const TIMEOUT = { timeout: 300_000 }
 const EVENTS: Cell = { scenario: 'approved', style: 'events', instances: 1 }
 const HTTP: Cell = { scenario: 'deletion', style: 'http', instances: 1 }
 

@@ -5,7 +5,6 @@ import { type Chance, createChances } from '../simulation/chance.ts'
 import { assertCleanBooks } from './books.ts'
 import { eventually, UNIT_PRICE } from './client.ts'
 import { startProgram } from './program.ts'
-import { ON_STACK } from './world.ts'
 
 /**
  * A style is a way, not an outcome: the same wishes, one after the other on each account, leave the
@@ -26,7 +25,7 @@ after(() => trifold.close())
 
 for (const seed of SEEDS) {
   test(`seed ${seed}: each style leaves the same ledger, orders and messages`, {
-    timeout: ON_STACK ? 300_000 : 120_000,
+    timeout: 300_000,
   }, async () => {
     const plans = Array.from({ length: ACCOUNTS }, (_, account) =>
       planOf(createChances(seed)(`account ${account}`)),
