@@ -4,6 +4,7 @@ import { type AddressInfo, createServer } from 'node:net'
 import { describe, type TestContext, test } from 'node:test'
 import { describeDatabase } from './database.conformance.ts'
 import { type Queryable, transact } from './database.ts'
+import { migrate } from './migrate.ts'
 import { openPostgres, type PostgresOptions } from './postgres.ts'
 import { createTelemetry } from './telemetry.ts'
 
@@ -131,6 +132,61 @@ describe(`${name}, when connections break`, { skip: !url }, () => {
     wrong.pathname = '/no_such_database'
     const database = await open(t, { url: wrong.href })
     await assert.rejects(database.query('select 1'), { ...unavailable, sqlState: '3D000' })
+  })
+})
+
+describe(`${name}, while a schema is migrated`, { skip: !url }, () => {
+  test('goes on committing, with a million rows and a long read open', async (t) => {
+    const schema = `live_${crypto.randomUUID().slice(0, 8)}`
+    const [running, reading, migrating] = [
+      await openPostgres({ url: url! }),
+      await openPostgres({ url: url! }),
+      await openPostgres({ url: url! }),
+    ]
+    t.after(async () => {
+      await running.script(`drop schema ${schema} cascade`)
+      await Promise.all([running, reading, migrating].map((one) => one.close()))
+    })
+    await running.script(`
+      create schema ${schema};
+      create table ${schema}.item (id integer primary key, note text);
+      insert into ${schema}.item select n, 'a' from generate_series(1, 1000000) as n`)
+    const next = [
+      { id: 1, name: 'column', sql: `alter table ${schema}.item add column extra text` },
+      { id: 2, name: 'index', index: { name: 'item_note', table: 'item', definition: '(note)' } },
+    ]
+    const read = reading.transaction(async (tx) => {
+      // Statements that go on keep the session from idling, as a long report does.
+      await tx.query(`select count(*) from ${schema}.item`)
+      for (let n = 0; n < 30; n += 1) await tx.query('select pg_sleep(0.1)')
+    })
+    let isMigrated = false
+    const latencies: number[] = []
+    async function commit(): Promise<void> {
+      while (!isMigrated) {
+        const begun = performance.now()
+        await running.query(`update ${schema}.item set note = 'b' where id = $1`, [
+          1 + (latencies.length % 1_000_000),
+        ])
+        latencies.push(performance.now() - begun)
+      }
+    }
+    const committing = commit()
+    let conflicts = 0
+    while (!isMigrated) {
+      try {
+        await migrate(migrating, schema, next)
+        isMigrated = true
+      } catch (error) {
+        assert.equal((error as { kind?: unknown }).kind, 'conflict')
+        conflicts += 1
+        await new Promise((resolve) => setTimeout(resolve, 200))
+      }
+    }
+    await Promise.all([committing, read])
+    assert.ok(conflicts > 0, 'the read did not hold the migration up')
+    const p99 = latencies.toSorted((a, b) => a - b)[Math.floor(latencies.length * 0.99)]!
+    assert.ok(p99 < 200, `${p99} ms, of ${latencies.length}`)
   })
 })
 

@@ -1,0 +1,66 @@
+import type { Migration } from '../platform/migrate.ts'
+
+interface Rule {
+  readonly forbids: RegExp
+  /** Tables may do it that the same migration creates: nobody else has them yet. */
+  readonly isAllowedOnNewTables: boolean
+  readonly advice: string
+}
+
+/** Few rows, which operators and retention keep few: their indexes are built in an instant. */
+const SMALL_TABLES = ['dead_letter']
+
+const TABLE = String.raw`(?:only )?(?:\w+\.)?(?<table>\w+)`
+const VOLATILE = String.raw`(?:default\s+(?:gen_random_uuid|random|clock_timestamp|nextval)|\b(?:big|small)?serial\b|generated)`
+
+/** What would block the running version, rewrite a large table, or take away what it reads. */
+const RULES: readonly Rule[] = [
+  {
+    forbids: new RegExp(String.raw`create (?:unique )?index (?:\w+ )?on ${TABLE}`),
+    isAllowedOnNewTables: true,
+    advice: 'build an index on an existing table with `index`, which does not block writers',
+  },
+  {
+    forbids: new RegExp(String.raw`alter table ${TABLE}\b[^;]*\badd (?:column )?[^;]*${VOLATILE}`),
+    isAllowedOnNewTables: true,
+    advice: 'a default that differs from row to row rewrites the table: add the column without one',
+  },
+  {
+    forbids: new RegExp(
+      String.raw`alter table ${TABLE}\b[^;]*\balter (?:column )?\w+ (?:set data )?type\b`,
+    ),
+    isAllowedOnNewTables: true,
+    advice:
+      'a new type rewrites the table, and the previous version reads the old one: add a column',
+  },
+  {
+    forbids: new RegExp(String.raw`alter table ${TABLE}\b[^;]*\bset not null\b`),
+    isAllowedOnNewTables: true,
+    advice:
+      'it reads the whole table under an exclusive lock: add a check that is not valid, then validate',
+  },
+  {
+    forbids: new RegExp(String.raw`\b(?:update|delete from) ${TABLE}\b(?! set data)`),
+    isAllowedOnNewTables: true,
+    advice: 'rows are changed in batches by the service, not by a migration',
+  },
+  {
+    forbids: /\bdrop (?:table|column|schema)\b|\brename\b/,
+    isAllowedOnNewTables: false,
+    advice: 'the previous version still reads it: remove it a release later',
+  },
+]
+
+/** One sentence for each rule that a migration breaks. */
+export function brokenRules({ id, name, sql = '' }: Migration): string[] {
+  const text = sql.replaceAll(/--.*$/gm, ' ').replaceAll(/\s+/g, ' ').toLowerCase()
+  const created = [...text.matchAll(/create table (?:if not exists )?(?:\w+\.)?(\w+)/g)]
+  const exempt = new Set([...SMALL_TABLES, ...created.map(([, table]) => table!)])
+  return RULES.flatMap(({ forbids, isAllowedOnNewTables, advice }) => {
+    const found = [...text.matchAll(new RegExp(forbids, 'g'))]
+    const isBroken = found.some(
+      ({ groups }) => !isAllowedOnNewTables || !exempt.has(groups?.table ?? ''),
+    )
+    return isBroken ? [`migration ${id} (${name}): ${advice}`] : []
+  })
+}
