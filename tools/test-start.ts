@@ -56,6 +56,16 @@ interface Shell {
 async function testCells(cells: readonly Cell[], full: boolean, all: boolean): Promise<Result[]> {
   const folder = mkdtempSync(join(tmpdir(), 'trifold-start-'))
   const results: Result[] = []
+  const removeAll = () => {
+    for (const group of groups) process.kill(-group, 'SIGKILL')
+    rmSync(folder, { recursive: true, force: true, maxRetries: 5 })
+  }
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+    process.once(signal, () => {
+      removeAll()
+      process.exit(EXIT_CODES[signal])
+    })
+  }
   try {
     for (const cell of cells) {
       console.log(`\n${cell.name}`)
@@ -64,7 +74,7 @@ async function testCells(cells: readonly Cell[], full: boolean, all: boolean): P
     }
     return results
   } finally {
-    rmSync(folder, { recursive: true, force: true })
+    removeAll()
   }
 }
 
@@ -193,6 +203,9 @@ async function answers(url: string): Promise<boolean> {
   )
 }
 
+/** The process groups that are running. */
+const groups = new Set<number>()
+
 /** In a process group of its own, whose number is the child's. */
 function start({ folder, environment }: Shell, args: readonly string[]) {
   const child: ChildProcess = spawn('npm', args, {
@@ -201,6 +214,8 @@ function start({ folder, environment }: Shell, args: readonly string[]) {
     stdio: ['ignore', 'pipe', 'pipe'],
     detached: true,
   })
+  child.once('spawn', () => groups.add(child.pid!))
+  child.once('exit', () => groups.delete(child.pid!))
   let output = ''
   for (const stream of [child.stdout, child.stderr]) {
     stream?.setEncoding('utf8').on('data', (text: string) => {
