@@ -55,6 +55,17 @@ export const BY_INDEX = {
 }
 
 /**
+ * In milliseconds. A process that is frozen in a transaction, or whose host is gone, would keep its locks for
+ * as long as the server believes in it. The limits end its session; what it had begun is rolled back, and its
+ * commit fails when it wakes. Waiting for a lock ends well before the longest statement, so that it can be
+ * told from a server that is slow; it is a conflict, and retried.
+ */
+export const SESSION_LIMITS = {
+  idle_in_transaction_session_timeout: 10_000,
+  lock_timeout: 5_000,
+}
+
+/**
  * `unavailable`: the server cannot be reached or cannot work now; wait and try again.
  * `conflict`: another transaction won (unique key, deadlock, serialization); try again at once.
  * `invalid`: this statement with these values will never succeed.

@@ -6,6 +6,7 @@ import {
   kindOf,
   type Queryable,
   rolledBack,
+  SESSION_LIMITS,
 } from './database.ts'
 import { createStatements, type Statements } from './postgres-batch.ts'
 import { createListener, KEEP_ALIVE } from './postgres-listener.ts'
@@ -113,17 +114,10 @@ function createPool(options: PostgresOptions): Pool {
   return pool
 }
 
-/**
- * A process that is frozen in a transaction, or whose host is gone, would keep its locks for as long as
- * the server believes in it. The limits end its session; what it had begun is rolled back, and its commit
- * fails when it wakes. A lock is given up well before the longest statement, so that who waits for one can
- * tell that from a server that is slow; it is a conflict, and tried again.
- */
 const SETTINGS = {
+  ...SESSION_LIMITS,
   timezone: 'UTC',
   datestyle: 'ISO',
-  idle_in_transaction_session_timeout: '10s',
-  lock_timeout: '5s',
   tcp_keepalives_idle: '10',
   tcp_keepalives_interval: '5',
   tcp_keepalives_count: '3',

@@ -276,6 +276,19 @@ export const MESSAGE_MUTANTS: readonly Mutant[] = [
     profile: 'clocks',
   },
   {
+    name: 'transactions may idle for ever',
+    breaks: 'The server does not end the session of a process that is frozen in a transaction.',
+    edits: [
+      {
+        file: 'platform/database.ts',
+        find: 'idle_in_transaction_session_timeout: 10_000',
+        replace: 'idle_in_transaction_session_timeout: 0',
+      },
+    ],
+    seeds: 30,
+    profile: 'freezes',
+  },
+  {
     name: 'keys expire by the clock of a process',
     breaks: 'An Idempotency-Key expires by the clock of a process, not by that of the database.',
     edits: [

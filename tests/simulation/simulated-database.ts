@@ -3,6 +3,7 @@ import {
   DatabaseError,
   type Queryable,
   rolledBack,
+  SESSION_LIMITS,
 } from '../../platform/database.ts'
 import type { Session } from '../../platform/pglite-session.ts'
 import { type Life, laterIn, never } from './lives.ts'
@@ -90,7 +91,7 @@ export function createDatabases(options: DatabasesOptions): SimulatedDatabases {
 
       async function query<Row>(text: string, params?: readonly unknown[]): Promise<Row[]> {
         // The schema is there: that a start looks for migrations is no step of its own.
-        if (isAboutMigrations(text)) return direct.query<Row>(text, params)
+        if (isPlainRead(text) && isAboutMigrations(text)) return direct.query<Row>(text, params)
         const step = { kind: 'statement', label: labelOf(text) } as const
         return (await steps.perform(
           life,
@@ -184,9 +185,10 @@ interface Owner {
   readonly life: Life
 }
 
-/** How long the server lets a transaction idle, and a statement wait for a lock. */
-const IDLE_IN_TRANSACTION_MS = 10_000
-const LOCK_TIMEOUT_MS = 5_000
+const { lock_timeout: LOCK_TIMEOUT_MS } = SESSION_LIMITS
+/** PostgreSQL takes 0 for no limit. */
+const IDLE_IN_TRANSACTION_MS =
+  SESSION_LIMITS.idle_in_transaction_session_timeout || Number.POSITIVE_INFINITY
 
 /** The connection, which a transaction has to itself from its begin to its commit or rollback. */
 function createConnection(session: Session) {
