@@ -189,10 +189,39 @@ export const Replay = Type.Object(
         description: 'the body to handle in place of the stored one: JSON, or text as it is',
       }),
     ),
+    to: Type.Optional(
+      Type.Literal('current', {
+        description: 'of a letter: send it to the contact that the account has now',
+      }),
+    ),
   },
   closed,
 )
 export type Replay = Static<typeof Replay>
+
+// The outbox, of every service
+
+export const OutboxPage = Type.Object({
+  ...Page.properties,
+  carrier: Type.Optional(literals(['broker', 'http', 'letter'])),
+  key: Type.Optional(Type.String({ minLength: 1, maxLength: 200 })),
+})
+export type OutboxPage = Static<typeof OutboxPage>
+
+export const OutboxEntry = Type.Object(
+  {
+    id: Type.String({ description: 'rises in the order of delivery within a carrier and key' }),
+    carrier: literals(['broker', 'http', 'letter']),
+    destination: Type.String({ description: 'a topic, the path of a call, or an address' }),
+    key: Type.String(),
+    eventId: Type.String(),
+    attempts: Type.Integer({ description: 'failed tries so far' }),
+    due: Time,
+    lastError: Type.Union([Type.String(), Type.Null()]),
+    created: Time,
+  },
+  closed,
+)
 
 function literals<Name extends string>(names: readonly Name[]) {
   return Type.Unsafe<Name>(Type.Union(names.map((name) => Type.Literal(name))))

@@ -29,15 +29,16 @@ export interface DeadLetterRoutes {
 }
 
 export function deadLetterRoutes(app: HttpServer, service: string, routes: DeadLetterRoutes): void {
-  readingRoutes(app, `/${service}/dead-letters`, routes)
+  deadLetterReadingRoutes(app, service, routes)
   changingRoutes(app, `/${service}/dead-letters`, routes)
 }
 
-function readingRoutes(
+export function deadLetterReadingRoutes(
   app: HttpServer,
-  path: string,
-  { database, schema }: DeadLetterRoutes,
+  service: string,
+  { database, schema }: Pick<DeadLetterRoutes, 'database' | 'schema'>,
 ): void {
+  const path = `/${service}/dead-letters`
   app.get(
     path,
     {
@@ -81,18 +82,22 @@ function changingRoutes(app: HttpServer, path: string, routes: DeadLetterRoutes)
     {
       schema: {
         summary: 'Handle it again, here alone, as it is or with another body',
+        description:
+          'The header x-replay says what happened. handled: it took effect. queued: a call or letter is back in the outbox; if it is rejected again, it returns to the dead letters under this id.',
         tags: ['dead letters'],
         params: IdParams,
         body: Type.Optional(ReplaySchema),
         response: { 200: Id },
       },
     },
-    async (request) => {
+    async (request, reply) => {
       const { id } = request.params
-      const replayed = await replay(id, bytesOf(request.body?.body))
+      const { body, to } = request.body ?? {}
+      const replayed = await replay(id, { body: bytesOf(body), toCurrent: to === 'current' })
       if (replayed.kind === 'unknown') throw new Fault('DEAD_LETTER_NOT_FOUND')
       const { kind } = replayed
       if (kind === 'refused') throw new Fault('REPLAY_FAILED', { reason: replayed.reason })
+      reply.header('x-replay', kind)
       return id
     },
   )

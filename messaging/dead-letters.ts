@@ -29,7 +29,13 @@ export interface DeadLetter {
 /** The database says when it was stored. */
 export type NewDeadLetter = Omit<DeadLetter, 'created'>
 
+/** Of an outbox row that was a dead letter: the id under which it is one again if it is rejected. */
+export const DEAD_LETTER_HEADER = 'x-dead-letter-id'
 const MAX_REASON_LENGTH = 2000
+/** Letters that nobody took care of are removed, the oldest first, after so many days or beyond so many. */
+const KEPT_DAYS = 30
+const MAX_LETTERS = 100_000
+const CLEANUP_ROWS = 2_000
 /** A page of letters ends after the one that reaches this, however many were asked for. */
 const MAX_PAGE_BYTES = 4 * 1024 * 1024
 
@@ -119,6 +125,23 @@ export async function countDeadLetters(db: Queryable, schema: string): Promise<n
     `select count(*)::integer as letters from ${schema}.dead_letter`,
   )
   return row!.letters
+}
+
+/** Removes letters that are past their time or too many, page by page; returns how many. */
+export async function expireDeadLetters(db: Queryable, schema: string): Promise<number> {
+  for (let removed = 0; ; ) {
+    const rows = await db.query(
+      `delete from ${schema}.dead_letter where id = any (array(
+         select id from (
+           select id, seq, created from ${schema}.dead_letter order by seq limit $1) as page
+         where created < now() - $2 * interval '1 day' or seq <= (
+           select seq from ${schema}.dead_letter order by seq desc offset $3 limit 1)))
+       returning id`,
+      [CLEANUP_ROWS, KEPT_DAYS, MAX_LETTERS],
+    )
+    removed += rows.length
+    if (rows.length < CLEANUP_ROWS) return removed
+  }
 }
 
 interface StoredLetter extends Omit<DeadLetter, 'headers'> {

@@ -1,3 +1,4 @@
+import type { OutboxPage } from '../contracts/http.ts'
 import type { Queryable } from '../platform/database.ts'
 import type { IndexBuild } from '../platform/migrate.ts'
 import { redact } from '../platform/redact.ts'
@@ -318,6 +319,44 @@ from ${schema}.outbox group by carrier`
       return db.query(depth)
     },
   }
+}
+
+export interface WaitingRow {
+  readonly id: bigint
+  readonly carrier: Carrier
+  readonly destination: string
+  readonly key: string
+  readonly eventId: string
+  readonly attempts: number
+  readonly due: Date
+  readonly lastError: string | null
+  readonly created: Date
+}
+
+/** Rows that wait, by their ids, for operators: of one carrier or all, of one key or all. */
+export function listOutbox(
+  db: Queryable,
+  schema: string,
+  { limit, cursor, carrier, key }: OutboxPage,
+): Promise<WaitingRow[]> {
+  const carriers = carrier === undefined ? ['broker', 'http', 'letter'] : [carrier]
+  const after = BigInt(cursor ?? 0)
+  // Each carrier's rows are read by an index, so a page costs the same however many rows wait.
+  const page = (condition: string, order: string) => `
+select r.* from unnest($1::text[]) as c (carrier) cross join lateral (
+  select id, o.carrier, destination, key, event_id as "eventId", attempts, due,
+    last_error as "lastError", created
+  from ${schema}.outbox o where ${condition} order by ${order} limit $3) as r
+order by r.id limit $3`
+  return key === undefined
+    ? db.query(page('o.carrier = c.carrier and o.id > $2', 'o.id'), [carriers, after, limit])
+    : db.query(
+        page(
+          "(o.carrier || ':' || o.key) = (c.carrier || ':' || $4) and (o.id + 0) > $2",
+          '(o.id + 0)',
+        ),
+        [carriers, after, limit, key],
+      )
 }
 
 /** FNV-1a over the key's UTF-16 units: any spread will do, as long as it never changes. */

@@ -3,7 +3,7 @@ import type { Database } from '../platform/database.ts'
 import { backoffMs, type Log, type Runtime } from '../platform/runtime.ts'
 import { createSignal } from '../platform/signal.ts'
 import type { Telemetry } from '../platform/telemetry.ts'
-import { setAside } from './dead-letters.ts'
+import { DEAD_LETTER_HEADER, setAside } from './dead-letters.ts'
 import type { Lanes } from './lanes.ts'
 import {
   type Delivery,
@@ -183,7 +183,7 @@ async function attempt(
     if (delivery.kind === 'poison') {
       await setAside(at.database, at.schema, [
         {
-          id: at.runtime.uuid(),
+          id: row.headers[DEAD_LETTER_HEADER] ?? at.runtime.uuid(),
           source: 'outbox',
           topic: `${carrier}:${row.destination}`,
           partition: 0,

@@ -1,9 +1,17 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
+import type { OutboxPage } from '../contracts/http.ts'
 import { createTelemetry } from '../platform/telemetry.ts'
 import { until } from '../tests/harness.ts'
 import { message, openRelays, receiver } from '../tests/relays.ts'
-import { createOutbox, type Delivery, type OutboxMessage } from './outbox.ts'
+import { DEAD_LETTER_HEADER } from './dead-letters.ts'
+import {
+  createOutbox,
+  type Delivery,
+  listOutbox,
+  type OutboxMessage,
+  type WaitingRow,
+} from './outbox.ts'
 
 const { database, setUp, settle } = await openRelays()
 const away: Delivery = { kind: 'retry', error: 'no answer' }
@@ -130,6 +138,43 @@ describe('calls', () => {
     const { body } = await telemetry.scrape()
     const delivered = 'trifold_outbox_delivered_total{carrier="http",service="test"} 1'
     assert.ok(body.includes(delivered), 'a rejected row is not delivered')
+  })
+
+  test('that were dead letters are dead letters again under their ids', async (t) => {
+    const { start, put, schema, isEmpty } = await setUp(t)
+    const { call, answers } = receiver()
+    answers.set('a1', { kind: 'poison', reason: 'they refuse it again' })
+    start({ call })
+    const id = crypto.randomUUID()
+    const row = message('a1', 'a')
+    await put([{ ...row, headers: { ...row.headers, [DEAD_LETTER_HEADER]: id } }])
+    await isEmpty()
+    const letters = await database.query(`select id from ${schema}.dead_letter`)
+    assert.deepEqual(letters, [{ id }])
+  })
+
+  test('that wait are listed with their tries, by carrier and key, page by page', async (t) => {
+    const { start, put, schema } = await setUp(t)
+    start({ call: async () => away })
+    await put([message('a1', 'a'), message('b1', 'b'), message('a2', 'a')])
+    const list = (filter: Partial<OutboxPage>) =>
+      listOutbox(database, schema, { limit: 10, ...filter })
+    const failed = await until(async () => {
+      const rows = await list({})
+      return rows.filter(({ attempts }) => attempts > 0).length === 2 && rows
+    })
+    const idsOf = (rows: readonly WaitingRow[]) => rows.map(({ eventId }) => eventId)
+    assert.deepEqual(idsOf(failed), ['a1', 'b1', 'a2'])
+    assert.deepEqual(
+      failed.map(({ lastError }) => lastError),
+      ['no answer', 'no answer', null],
+    )
+    assert.deepEqual(idsOf(await list({ key: 'a' })), ['a1', 'a2'])
+    assert.deepEqual(idsOf(await list({ key: 'a', carrier: 'letter' })), [])
+    assert.deepEqual(idsOf(await list({ carrier: 'http', limit: 1 })), ['a1'])
+    const cursor = String(failed[0]!.id)
+    assert.deepEqual(idsOf(await list({ cursor })), ['b1', 'a2'])
+    assert.deepEqual(idsOf(await list({ cursor, key: 'a' })), ['a2'])
   })
 
   test('are at most 128 at a time, however many wait', async (t) => {

@@ -8,10 +8,12 @@ import type { Tracer } from '../platform/tracing.ts'
 import { openTestDatabase } from '../tests/backends.ts'
 import {
   countDeadLetters,
+  DEAD_LETTER_HEADER,
   type DeadLetter,
   deadLetterIdentity,
   deadLetterReplayColumns,
   deadLetterTable,
+  expireDeadLetters,
   findDeadLetter,
   listDeadLetters,
   setAside,
@@ -97,7 +99,7 @@ describe('a replayed message of the broker', () => {
       handle: async (_, [event]) => void continued.push(event!.meta.traceparent),
     })
     const id = await put({ value: bytes('fine'), headers: { traceparent } })
-    assert.deepEqual(await replay(id), { kind: 'replayed' })
+    assert.deepEqual(await replay(id), { kind: 'handled' })
     assert.deepEqual(said, [['process words', { traceparent }], undefined])
     assert.deepEqual(continued, [own])
   })
@@ -105,7 +107,7 @@ describe('a replayed message of the broker', () => {
   test('is handled and removed, and keeps its position as its id', async () => {
     const { replay, put, words, left, events } = await setUp()
     const id = await put({ value: bytes('fine') })
-    assert.deepEqual(await replay(id), { kind: 'replayed' })
+    assert.deepEqual(await replay(id), { kind: 'handled' })
     assert.deepEqual(await words(), [{ id: 'words/2/1', text: 'fine' }])
     assert.deepEqual(events, ['told of fine'])
     assert.equal(await left(), 0)
@@ -115,7 +117,7 @@ describe('a replayed message of the broker', () => {
   test('is handled with another body under the id that its headers give', async () => {
     const { replay, put, words, left } = await setUp()
     const id = await put({ headers: { ce_id: 'e1' } })
-    assert.deepEqual(await replay(id, bytes('mended')), { kind: 'replayed' })
+    assert.deepEqual(await replay(id, { body: bytes('mended') }), { kind: 'handled' })
     assert.deepEqual(await words(), [{ id: 'e1', text: 'mended' }])
     assert.equal(await left(), 0)
   })
@@ -124,7 +126,7 @@ describe('a replayed message of the broker', () => {
     const { replay, put, events, left } = await setUp()
     const id = await put({ value: bytes('fine') })
     const kinds = await Promise.all(Array.from({ length: 8 }, async () => (await replay(id)).kind))
-    assert.deepEqual(kinds.sort(), ['replayed', ...Array(7).fill('unknown')])
+    assert.deepEqual(kinds.sort(), ['handled', ...Array(7).fill('unknown')])
     assert.deepEqual(events, ['told of fine'])
     assert.equal(await left(), 0)
   })
@@ -139,7 +141,7 @@ describe('a replayed message of the broker', () => {
     test(`stays, with its bytes and the new reason, when it is ${code} again`, async () => {
       const { replay, put, find, words } = await setUp()
       const id = await put({ code: 'OLD' })
-      const replayed = await replay(id, body === undefined ? undefined : bytes(body))
+      const replayed = await replay(id, { body: body === undefined ? undefined : bytes(body) })
       assert.ok(replayed.kind === 'refused')
       assert.match(replayed.reason, reason)
       const letter = await find(id)
@@ -165,7 +167,7 @@ describe('a replayed message of the broker', () => {
     await assert.rejects(replay(id), { kind: 'unavailable' })
     assert.equal((await find(id)).reason, 'at first')
     isAway = false
-    assert.deepEqual(await replay(id), { kind: 'replayed' })
+    assert.deepEqual(await replay(id), { kind: 'handled' })
   })
 
   test('is tried again at once when its transaction loses a conflict', async () => {
@@ -175,7 +177,7 @@ describe('a replayed message of the broker', () => {
         if (conflicts-- > 0) throw new DatabaseError('another one won', 'conflict')
       },
     })
-    assert.deepEqual(await replay(await put({ value: bytes('fine') })), { kind: 'replayed' })
+    assert.deepEqual(await replay(await put({ value: bytes('fine') })), { kind: 'handled' })
   })
 })
 
@@ -186,7 +188,7 @@ describe('a replayed row of the outbox', () => {
     const { replay, put, outbox, left, events } = await setUp()
     const headers = { 'content-type': 'application/json' }
     const id = await put({ ...row, value: bytes('{"n":1}'), headers, eventId: 'e1' })
-    assert.deepEqual(await replay(id), { kind: 'replayed' })
+    assert.deepEqual(await replay(id), { kind: 'queued' })
     assert.equal(await left(), 0)
     assert.deepEqual(events, ['woken for http'])
     const lanes = [0, 1, 2, 3, 4, 5, 6, 7]
@@ -195,8 +197,9 @@ describe('a replayed row of the outbox', () => {
     const { rows } = await outbox.takeCalls(database, 'http', tried, wanted)
     const taken = rows.map(({ id: _, ...rest }) => rest)
     const destination = '/calls?a=b:c'
-    const back = { carrier: 'http', destination, key: 'k', eventId: 'e1', body: '{"n":1}', headers }
-    assert.deepEqual(taken, [{ ...back, attempts: 0 }])
+    const back = { carrier: 'http', destination, key: 'k', eventId: 'e1', body: '{"n":1}' }
+    const itsHeaders = { ...headers, [DEAD_LETTER_HEADER]: id }
+    assert.deepEqual(taken, [{ ...back, headers: itsHeaders, attempts: 0 }])
   })
 
   test('that was stored without its event id has the one that its headers give', async () => {
@@ -223,6 +226,52 @@ test('a letter is stored once, and another message at its position beside it', a
   await put({ ...at, value: bytes('one'), incarnation: 'later' })
   await put({ ...at, value: bytes('one'), incarnation: 'later' })
   assert.equal(await left(), 5)
+})
+
+describe('a replayed letter', () => {
+  const letter = { source: 'outbox', topic: 'letter:old@example.org', key: 'anna' } as const
+  const waiting = (schema: string) =>
+    database.query<{ destination: string; headers: string }>(
+      `select destination, headers from ${schema}.outbox`,
+    )
+
+  test('goes to the address that it had, or to the one that counts now', async () => {
+    const currentAddress = async () => 'new@example.org'
+    const { put, replay, schema } = await setUp({ currentAddress })
+    const headers = { 'message-id': '<m-1@trifold>' }
+    const id = await put({ ...letter, headers })
+    assert.deepEqual(await replay(id), { kind: 'queued' })
+    await replay(await put({ ...letter, headers }), { toCurrent: true })
+    const rows = await waiting(schema)
+    const destinations = rows.map(({ destination }) => destination)
+    assert.deepEqual(destinations, ['old@example.org', 'new@example.org'])
+    for (const row of rows) assert.match(row.headers, /<m-1@trifold>/)
+    assert.equal(JSON.parse(rows[0]!.headers)[DEAD_LETTER_HEADER], id)
+  })
+
+  test('stays where the account has no address now, or where it is no letter', async () => {
+    const { put, replay, left } = await setUp({ currentAddress: async () => undefined })
+    const reason = 'the account has no contact'
+    const toCurrent = { toCurrent: true }
+    assert.deepEqual(await replay(await put(letter), toCurrent), { kind: 'refused', reason })
+    for (const topic of ['http:/orders', 'words']) {
+      const { kind } = await replay(await put({ ...letter, topic }), toCurrent)
+      assert.equal(kind, 'refused')
+    }
+    assert.equal(await left(), 3)
+  })
+})
+
+test('letters are removed after thirty days', async () => {
+  const { put, schema, find } = await setUp()
+  const [old, young] = [await put({}), await put({})]
+  await database.query(
+    `update ${schema}.dead_letter set created = created - interval '31 days' where id = $1`,
+    [old],
+  )
+  assert.equal(await expireDeadLetters(database, schema), 1)
+  assert.equal(await find(old), undefined)
+  assert.equal((await find(young)).id, young)
 })
 
 describe('the list of dead letters', () => {

@@ -3,6 +3,7 @@ import { type Database, partOf, type Queryable, transact } from '../platform/dat
 import type { Log, Runtime } from '../platform/runtime.ts'
 import { noTracing, type Tracer } from '../platform/tracing.ts'
 import {
+  DEAD_LETTER_HEADER,
   type DeadLetter,
   explainDeadLetter,
   lockDeadLetter,
@@ -19,11 +20,20 @@ import { type Decode, type Handle, type Refusal, readMessage, refusalOf } from '
  * goes back there. Key, headers and position stay, and with them the identity of the event, so a
  * replay changes nothing that was done before.
  */
-export type Replay = (id: string, editedBody?: Uint8Array) => Promise<Replayed>
+export type Replay = (id: string, edit?: ReplayEdit) => Promise<Replayed>
 
-/** `refused`: the letter stays, with its bytes as they were and the new reason. */
+export interface ReplayEdit {
+  readonly body?: Uint8Array | undefined
+  /** Sends a letter to the address that its customer has now. */
+  readonly toCurrent?: boolean | undefined
+}
+
+/**
+ * `handled`: it took effect. `queued`: it is back in the outbox, and comes back under its id where it
+ * is rejected again. `refused`: the letter stays, with its bytes as they were and the new reason.
+ */
 export type Replayed =
-  | { readonly kind: 'replayed' }
+  | { readonly kind: 'handled' | 'queued' }
   | { readonly kind: 'refused'; readonly reason: string }
   | { readonly kind: 'unknown' }
 
@@ -36,6 +46,8 @@ export interface ReplayOptions<Body> {
   readonly relay: Pick<Relay, 'wake'>
   readonly runtime: Pick<Runtime, 'now'>
   readonly log: Log
+  /** Where letters of a key go now; absent where a service sends none. */
+  readonly currentAddress?: (tx: Queryable, key: string) => Promise<string | undefined>
   readonly group?: string
   readonly tracer?: Tracer
 }
@@ -44,18 +56,19 @@ export interface ReplayOptions<Body> {
 export function createReplay<Body>(options: ReplayOptions<Body>): Replay {
   const { database, schema, log } = options
 
-  async function replay(id: string, editedBody?: Uint8Array): Promise<Replayed> {
-    const isEdited = editedBody !== undefined
+  async function replay(id: string, edit: ReplayEdit): Promise<Replayed> {
+    const isEdited = edit.body !== undefined
     try {
       const { replayed, afterCommit } = await transact(database, async (tx) => {
         // The lock makes a second replay wait, and then find nothing.
         const letter = await lockDeadLetter(tx, schema, id)
         if (letter === undefined) return { replayed: unknown }
-        const message = isEdited ? { ...letter, value: editedBody } : letter
-        const { refusal, afterCommit } = await handleAgain(tx, options, message)
+        const message = edit.body ? { ...letter, value: edit.body } : letter
+        const { refusal, afterCommit } = await handleAgain(tx, options, message, edit)
         if (refusal) return { replayed: await keep(tx, id, refusal, isEdited), afterCommit }
         await removeDeadLetter(tx, schema, id)
-        return { replayed: { kind: 'replayed' } as const, afterCommit }
+        const kind = letter.source === 'outbox' ? 'queued' : 'handled'
+        return { replayed: { kind } as const, afterCommit }
       })
       runAfterCommit(afterCommit, log)
       return replayed
@@ -79,14 +92,17 @@ export function createReplay<Body>(options: ReplayOptions<Body>): Replay {
     return isThere ? { kind: 'refused', reason } : unknown
   }
 
-  return async (id, editedBody) => {
-    const replayed = await replay(id, editedBody)
+  return async (id, edit = {}) => {
+    const replayed = await replay(id, edit)
     if (replayed.kind !== 'unknown') log.info({ letter: id, ...replayed }, 'a letter was replayed')
     return replayed
   }
 }
 
 const unknown = { kind: 'unknown' } as const
+
+const notALetter = { code: 'REFUSED', reason: 'only a letter has an address' } as const
+const noAddress = { code: 'REFUSED', reason: 'the account has no contact' } as const
 
 interface HandledAgain {
   readonly refusal?: Refusal
@@ -97,10 +113,15 @@ async function handleAgain<Body>(
   tx: Queryable,
   options: ReplayOptions<Body>,
   letter: DeadLetter,
+  { toCurrent }: ReplayEdit,
 ): Promise<HandledAgain> {
   const { decode, handle, outbox, relay, group, tracer = noTracing } = options
+  if (toCurrent && !letter.topic.startsWith('letter:')) return { refusal: notALetter }
   if (letter.source === 'outbox') {
-    await outbox.enqueue(tx, [toOutbox(letter)])
+    const row = toOutbox(letter)
+    const address = toCurrent ? await options.currentAddress?.(tx, row.key) : row.destination
+    if (address === undefined) return { refusal: noAddress }
+    await outbox.enqueue(tx, [{ ...row, destination: address }])
     return { afterCommit: () => relay.wake(tx) }
   }
   const read = readMessage(decode, letter)
@@ -143,6 +164,6 @@ function toOutbox({ id, topic, key, value, headers, eventId }: DeadLetter): Outb
     key: key ?? '',
     eventId: eventId ?? headers['idempotency-key'] ?? headers.ce_id ?? id,
     body: new TextDecoder('utf-8', { ignoreBOM: true }).decode(value ?? new Uint8Array()),
-    headers,
+    headers: { ...headers, [DEAD_LETTER_HEADER]: id },
   }
 }

@@ -14,8 +14,10 @@ import type { Telemetry } from '../platform/telemetry.ts'
 import { inCommitSpans, noTracing, type Tracer } from '../platform/tracing.ts'
 import type { Bus } from './bus.ts'
 import type { ConsumerOptions } from './consumer.ts'
-import { deadLetterRoutes } from './dead-letter-routes.ts'
-import { countDeadLetters } from './dead-letters.ts'
+import { deadLetterReadingRoutes, deadLetterRoutes } from './dead-letter-routes.ts'
+import { countDeadLetters, expireDeadLetters } from './dead-letters.ts'
+import { outboxRoutes } from './outbox-routes.ts'
+import { periodically } from './periodically.ts'
 import { createReplay, type ReplayOptions } from './replay.ts'
 
 /** What every service is made of; which implementations, it cannot tell. */
@@ -57,6 +59,7 @@ export type Reader<Body> = ServiceParts & ConsumerOptions<Body>
 
 /** However often a service is probed, it writes no more often. */
 const WRITE_PROBE_MS = 1_000
+const RETENTION_MS = 3_600_000
 
 /**
  * The HTTP side of a service, ready for its own routes, with those of its dead letters; it is ready
@@ -73,6 +76,35 @@ export async function createServiceServer<Body>(
   const observed = { log, telemetry, tracer }
   const app = await createHttpServer({ ...server, ...about, ...observed, runtime, readiness })
   deadLetterRoutes(app, about.service, { database, schema, log, replay: createReplay(parts) })
+  outboxRoutes(app, about.service, { database, schema })
+  const retention = periodically(RETENTION_MS, runtime, log, async () => {
+    const removed = await expireDeadLetters(database, schema)
+    if (removed > 0) log.warn({ removed }, 'dead letters that nobody took care of were removed')
+  })
+  app.addHook('onClose', () => retention.close())
+  return app
+}
+
+/**
+ * What operators can read of a service that is switched off: health, metrics, dead letters and outbox.
+ * `telemetry` is that of its last run.
+ */
+export async function createStoppedServer(
+  parts: ServiceParts,
+  schema: string,
+  about: Pick<HttpServerOptions, 'service' | 'title'>,
+): Promise<HttpServer> {
+  const { database, server, log, telemetry, runtime } = parts
+  const readiness = {
+    database: () => pingWrite(database, schema),
+    service: async () => {
+      throw new Error('the service is switched off')
+    },
+  }
+  const app = await createHttpServer({ ...server, ...about, log, telemetry, runtime, readiness })
+  deadLetterReadingRoutes(app, about.service, { database, schema })
+  outboxRoutes(app, about.service, { database, schema })
+  await app.ready()
   return app
 }
 

@@ -15,7 +15,8 @@ import { isSwitchName, type Lab, type SwitchName } from './lab.ts'
 
 /**
  * The gateway of the all-in-one program: one address that hands each request to the service whose
- * path it has, rewriting nothing, as nginx does elsewhere. What is not running answers 503.
+ * path it has, rewriting nothing, as nginx does elsewhere. What is not running answers 503, but for
+ * what operators ask of it.
  */
 export interface Gateway extends FrontDoor {
   openLab(lab: Lab): void
@@ -28,6 +29,12 @@ const SERVICES: ReadonlyMap<string, SwitchName> = new Map([
   ['notification', 'notification'],
 ])
 
+/** What a service that is switched off still answers. */
+const OPERATOR_PATHS: ReadonlySet<string> = new Set(['actuator', 'dead-letters', 'outbox'])
+
+/** The name under which the stand-in of a service that is switched off is mounted. */
+export const stoppedName = (service: SwitchName) => `${service}, switched off`
+
 export async function openGateway(config: AllInOneConfig): Promise<Gateway> {
   const basePath = prefixOf(config.BASE_PATH)
   let lab: Lab | undefined
@@ -36,7 +43,12 @@ export async function openGateway(config: AllInOneConfig): Promise<Gateway> {
     const path = pathOf(request.url ?? '/', basePath)
     const [, first = '', second = '', third = '', fourth = ''] = path.split('/')
     const service = SERVICES.get(first)
-    if (service) return inside.pass(service, request, response)
+    if (service) {
+      const stopped = stoppedName(service)
+      const isForOperators = OPERATOR_PATHS.has(second) && inside.has(stopped)
+      const isOff = !inside.has(service)
+      return inside.pass(isOff && isForOperators ? stopped : service, request, response)
+    }
     if (sendAsyncApi(request, response, path, basePath)) return
     if (path === '/') {
       if (allows(request, response, READ_ONLY)) sendJson(request, response, 200, INDEX)

@@ -1,10 +1,16 @@
 import { join, resolve } from 'node:path'
 import { createEmbeddedBus } from '../../messaging/embedded-bus.ts'
-import { measured, type Service, type ServiceParts } from '../../messaging/service.ts'
+import {
+  createStoppedServer,
+  measured,
+  type Service,
+  type ServiceParts,
+} from '../../messaging/service.ts'
 import { TOPICS } from '../../messaging/topics.ts'
 import { networksOf } from '../../platform/config-formats.ts'
 import type { Database } from '../../platform/database.ts'
 import { createHttpClient, tracedCalls } from '../../platform/http-client.ts'
+import type { HttpServer } from '../../platform/http-server.ts'
 import { openPglite } from '../../platform/pglite.ts'
 import { type Log, systemRuntime } from '../../platform/runtime.ts'
 import { createLog, createTelemetry } from '../../platform/telemetry.ts'
@@ -13,7 +19,7 @@ import { createBillingService } from '../../services/billing/service.ts'
 import { createNotificationService } from '../../services/notification/service.ts'
 import { createOrderService } from '../../services/order/service.ts'
 import type { AllInOneConfig } from './config.ts'
-import { openGateway } from './gateway.ts'
+import { openGateway, stoppedName } from './gateway.ts'
 import { type Lab, type SwitchName, switchable } from './lab.ts'
 
 /** The three services, their broker, their database and the gateway, in this process. */
@@ -70,24 +76,43 @@ export async function startAllInOne(config: AllInOneConfig): Promise<Program> {
     })
   const { url } = gateway
   const urls = { BILLING_URL: url, NOTIFICATION_URL: url, ORDER_URL: url }
-  const service = (name: ServiceName, create: () => Promise<Service>) =>
+  const stopped = new Map<ServiceName, HttpServer>()
+
+  /** Ends the stand-in of a service that was switched off. */
+  async function endStopped(name: ServiceName): Promise<void> {
+    await gateway.unmount(stoppedName(name))
+    await stopped.get(name)?.close()
+    stopped.delete(name)
+  }
+
+  const service = (
+    name: ServiceName,
+    path: 'orders' | 'billing' | 'notification',
+    create: (own: ServiceParts) => Promise<Service>,
+  ) =>
     switchable({
       start: async () => {
-        const running = await create()
+        const own = parts(name)
+        const running = await create(own)
         gateway.mount(name, running.app)
+        await endStopped(name)
         return async () => {
           await gateway.unmount(name)
           await running.close()
+          const about = { service: path, title: `Trifold ${name}, switched off` }
+          const standIn = await createStoppedServer(own, path, about)
+          stopped.set(name, standIn)
+          gateway.mount(stoppedName(name), standIn)
         }
       },
     })
   const lab: Record<SwitchName, ReturnType<typeof switchable>> = {
-    order: service('order', () => createOrderService(parts('order'), { ...config, ...urls })),
-    billing: service('billing', () =>
-      createBillingService(parts('billing'), { ...config, ...urls }),
+    order: service('order', 'orders', (own) => createOrderService(own, { ...config, ...urls })),
+    billing: service('billing', 'billing', (own) =>
+      createBillingService(own, { ...config, ...urls }),
     ),
-    notification: service('notification', () =>
-      createNotificationService(parts('notification'), { ...config, MAILDIR: maildir }),
+    notification: service('notification', 'notification', (own) =>
+      createNotificationService(own, { ...config, MAILDIR: maildir }),
     ),
     broker: switchable({
       start: async () => {
@@ -109,6 +134,7 @@ export async function startAllInOne(config: AllInOneConfig): Promise<Program> {
       // gateway, which therefore stays until the last of them is done.
       gateway.drain()
       for (const one of [lab.order, lab.billing, lab.notification]) await one.stop()
+      for (const name of [...stopped.keys()]) await endStopped(name)
       await Promise.all(Object.values(clients).map((client) => client.close()))
       await gateway.close()
       await bus.close()

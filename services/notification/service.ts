@@ -87,7 +87,9 @@ export async function createNotificationService(
   }
   const consumer = startConsumer(reader)
 
-  const app = await createServiceServer({ ...reader, outbox, relay }, SERVER)
+  const currentAddress = async (tx: Queryable, accountId: string) =>
+    (await findContacts(tx, [accountId])).get(accountId)
+  const app = await createServiceServer({ ...reader, outbox, relay, currentAddress }, SERVER)
   notificationRoutes(app, {
     newId: runtime.uuid,
     write: async (notice, caller) => (await write(notice, caller)).message,

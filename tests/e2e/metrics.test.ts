@@ -84,6 +84,35 @@ test('an order that nobody settles shows as pending, and as asked again', async 
   assert.equal((await program.getOrder(account, id)).state, 'APPROVED')
 })
 
+test('a service that is switched off still shows operators its state', async () => {
+  const account = await program.fundedAccount(100)
+  await program.lab.notification.stop()
+  await program.order(account, { style: 'http' })
+  await program.lab.billing.stop()
+  for (const prefix of ['', '/otusapp/gur-ok']) {
+    const rows = await program.read<{ key: string; attempts: number }[]>(
+      `${prefix}/billing/outbox?key=${account}&carrier=http`,
+    )
+    assert.deepEqual(
+      rows.map(({ key }) => key),
+      [account],
+    )
+  }
+  assert.deepEqual(await program.read('/billing/dead-letters'), [])
+  const samples = await scrape('billing')
+  assert.equal(samples.get('trifold_ready{dependency="service"}'), 0)
+  assert.equal(samples.get('trifold_outbox_rows{carrier="http"}'), 1)
+  const health = await program.call<{ components: object }>('GET', '/billing/actuator/health')
+  assert.equal(health.status, 503)
+  assert.deepEqual(health.body.components, {
+    database: { status: 'UP' },
+    service: { status: 'DOWN' },
+  })
+  assert.equal((await program.call('GET', `/billing/account/${account}`)).status, 503)
+  for (const name of ['billing', 'notification'] as const) await program.lab[name].start()
+  assert.equal((await program.call('GET', '/billing/actuator/health')).status, 200)
+})
+
 test('a broker that is away is not ready, and a lag that nobody can tell is absent', async () => {
   await program.lab.broker.stop()
   const samples = await scrape('billing')
