@@ -50,11 +50,18 @@ describe('the events', () => {
   test('are read back whole, with what travels beside them', () => {
     fc.assert(
       fc.property(anyEvent, anyMeta, (body, meta) => {
-        const headers = eventHeaders(body.event, EVENTS[body.event].from, 1_768_469_400_000, meta)
+        const headers = eventHeaders(body.event, 'billing', 1_768_469_400_000, meta)
         const { topic } = EVENTS[body.event]
         assert.deepEqual(decode(topic, JSON.stringify(body), headers), { body, meta })
       }),
     )
+  })
+
+  test('say when order sent them itself', () => {
+    const headers = eventHeaders('PAYMENT_FAIL', 'order', 1_768_469_400_000, { id: 'an-id' })
+    const read = decode('payment', JSON.stringify(bodyOf('PAYMENT_FAIL')), headers)
+    assert.ok(typeof read === 'object' && 'meta' in read)
+    assert.deepEqual(read.meta, { id: 'an-id', isFromOrder: true })
   })
 
   test('are read without headers, their position being their identity', () => {

@@ -58,7 +58,7 @@ export const EVENTS = {
     topic: 'payment',
     from: 'billing',
     summary:
-      'The order is not paid; the header x-reason says why. In hybrid order may send it too.',
+      'The order is not paid; the header x-reason says why. Order sends it for an order that it cancels.',
     schema: Type.Object(
       { event: Type.Literal('PAYMENT_FAIL'), orderId: Uuid, accountId: Uuid },
       closed,
@@ -128,6 +128,8 @@ export interface EventMeta extends TraceContext {
   readonly id: string
   readonly style?: InteractionStyle
   readonly reason?: Reason
+  /** Order announced it itself, so it says nothing about what billing has done. */
+  readonly isFromOrder?: true
   /** What ORDER_PAID took, in minor units; travels in the header `x-amount`, in units. */
   readonly amountMinor?: bigint
 }
@@ -222,6 +224,7 @@ export function decodeEvent<Body extends Event>(message: {
       id: headers.ce_id || positionOf(message),
       ...(isStyle(headers[STYLE_HEADER]) && { style: headers[STYLE_HEADER] }),
       ...(isReason(headers['x-reason']) && { reason: headers['x-reason'] }),
+      ...(headers.ce_source === '/trifold/order' && { isFromOrder: true }),
       ...traceContextOf(headers),
       ...(typeof amountMinor === 'bigint' && { amountMinor }),
     },

@@ -68,6 +68,39 @@ export const Order = Type.Object(
 )
 export type OrderView = Static<typeof Order>
 
+export const WaitingPage = Type.Object({
+  limit: Page.properties.limit,
+  cursor: Type.Optional(Uuid),
+  waitsFor: Type.Optional(Type.Union([Type.Literal('payment'), Type.Literal('void')])),
+  stuck: Type.Optional(
+    Type.Boolean({ description: 'true: only orders whose void billing does not confirm' }),
+  ),
+})
+export type WaitingPage = Static<typeof WaitingPage>
+
+/** An order that waits for billing, for operators. */
+export const WaitingOrder = Type.Object(
+  {
+    id: Uuid,
+    profileId: Uuid,
+    state: Order.properties.state,
+    style: InteractionStyle,
+    reason: Order.properties.reason,
+    waitsFor: Type.Union([Type.Literal('payment'), Type.Literal('void')], {
+      description: 'what billing has not answered',
+    }),
+    attempts: Type.Integer({ description: 'how often billing was asked again' }),
+    nextAttempt: Time,
+    deadline: Type.Union([Time, Type.Null()], {
+      description: 'when a PENDING order is canceled; null for one that waits for its void',
+    }),
+    stuck: Type.Boolean({ description: 'whether it was asked about VOID_ATTEMPTS times in vain' }),
+    created: Time,
+  },
+  closed,
+)
+export type WaitingOrderView = Static<typeof WaitingOrder>
+
 export const WaitHeaders = Type.Object({
   prefer: Type.Optional(
     Type.String({ maxLength: 200, description: 'wait=5: wait up to 5 s for a final state' }),

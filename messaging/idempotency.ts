@@ -45,6 +45,11 @@ create index idempotency_created on ${schema}.idempotency (created);
 `
 }
 
+/** Rows that the previous version writes have no owner; see `ownerOf`. */
+export function idempotencyOwnerColumn(schema: string): string {
+  return `alter table ${schema}.idempotency add column owner text;`
+}
+
 export function keyedRequest(
   key: string | undefined,
   call: string,

@@ -31,6 +31,11 @@ export const METRICS = {
     labels: ['style'],
     buckets: LONG_SECONDS,
   },
+  trifold_orders_stuck: {
+    type: 'gauge',
+    help: 'Canceled orders whose void billing has not confirmed after VOID_ATTEMPTS attempts.',
+    labels: [],
+  },
   trifold_orders_pending: {
     type: 'gauge',
     help: 'Orders that are PENDING now.',

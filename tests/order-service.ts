@@ -5,32 +5,40 @@ import { caller, type FakeAnswer, openParts, readTopics, startFakeService } from
 /** Order looks once a second for what waits for long. */
 export const LOOK_MS = 1_000
 const ASK_AGAIN_AFTER_MS = 100
+export const VOID_ATTEMPTS = 4
 export const ORDER_DEADLINE_MS = 600_000
 
 /**
  * Order alone, for one test file: around it a bus, whose `topics` are read, and a stand-in for billing
- * that gives this answer until it is told another one.
+ * that gives this answer until it is told another one, and one for notification.
  */
 export async function startOrder(answer: FakeAnswer, topics: readonly string[]) {
   const { parts, clock, close } = await openParts('order')
   const billing = await startFakeService(answer)
+  const notification = await startFakeService({ status: 200, body: 'an id' })
   const service = await createOrderService(parts, {
     INTERACTION_STYLE: 'events',
     ALLOW_STYLE_OVERRIDE: true,
     CALL_TIMEOUT_MS: 300,
     IDEMPOTENCY_KEY_TTL_MS: 86_400_000,
     UNIT_PRICE: '65',
+    ASK_AGAIN: true,
+    VOID_ATTEMPTS,
     ASK_AGAIN_AFTER_MS,
     ORDER_DEADLINE_MS,
     BILLING_URL: billing.url,
+    NOTIFICATION_URL: notification.url,
   })
   const wire = await readTopics(parts.bus, topics)
   after(async () => {
     await wire.close()
     await service.close()
     await billing.close()
+    await notification.close()
     await close()
   })
   const { bus, database } = parts
-  return { bus, database, clock, billing, wire, call: caller(service) }
+  const metricsText = async () =>
+    (await service.app.inject({ url: '/orders/actuator/prometheus' })).body
+  return { bus, database, clock, billing, notification, wire, call: caller(service), metricsText }
 }

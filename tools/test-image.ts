@@ -277,7 +277,7 @@ function overrideText(
   )
   const serviceOf = (service: Service) => {
     const calls = {
-      order: ['BILLING_URL'],
+      order: ['BILLING_URL', 'NOTIFICATION_URL'],
       billing: ['NOTIFICATION_URL', 'ORDER_URL'],
       notification: [],
     }

@@ -149,6 +149,8 @@ async function auditMessages(books: Books, findings: Findings): Promise<void> {
     findings.add('I7', `event ${eventId}`, `has ${messages} messages`)
   }
   let last: Message | undefined
+  /** Orders whose payment the account has read of so far. */
+  const paid = new Set<string>()
   for (;;) {
     const after = last ?? { accountId: LOWEST_ID, seq: 0n }
     const messages = await messagesAfter(notification, after, PAGE_ROWS)
@@ -157,7 +159,9 @@ async function auditMessages(books: Books, findings: Findings): Promise<void> {
         const sentence = `was written after message ${last.id}, but not with a later time`
         findings.add('I7', `message ${message.id}`, sentence)
       }
+      if (last?.accountId !== message.accountId) paid.clear()
       last = message
+      auditFailure(message, paid, findings)
     }
     findings.checked('I7', messages.length, 'messages')
     if (messages.length === 0) return
@@ -169,6 +173,17 @@ async function auditMessages(books: Books, findings: Findings): Promise<void> {
 const ID = '[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}'
 const PAYMENT_EVENT = new RegExp(`^(${ID})/(ORDER_PAID|PAYMENT_FAIL|PAYMENT_REFUNDED)$`)
 const DEPOSIT_EVENT = /^(.+)\/(DEPOSIT_ACCEPTED)$/s
+
+/** I6: that an order failed is never read after that it was paid. Of its refund the customer reads last. */
+function auditFailure(message: Message, paid: Set<string>, findings: Findings): void {
+  const [, orderId, event] = PAYMENT_EVENT.exec(message.eventId) ?? []
+  if (orderId === undefined) return
+  if (event !== 'PAYMENT_FAIL') paid.add(orderId)
+  else if (paid.has(orderId)) {
+    const sentence = `says that order ${orderId} failed, after its customer read that it was paid`
+    findings.add('I6', `message ${message.id}`, sentence)
+  }
+}
 
 /** I5: every announcement has a cause; ids of other forms are those of foreign programs. */
 export async function auditCauses(
@@ -191,9 +206,9 @@ export async function auditCauses(
     orders,
     failures.map(({ causeId }) => causeId),
   )
-  const unreachable = new Map(canceled.map((order) => [order.id, order]))
+  const byId = new Map(canceled.map((order) => [order.id, order]))
   const causeless = [
-    ...unpaid.filter((said) => !isOrdersOwn(said, unreachable.get(said.causeId))),
+    ...unpaid.filter((said) => !isOrdersOwn(said, byId.get(said.causeId))),
     ...ofDeposits.filter((said) => !isDepositsOwn(said, byDeposit.get(said.causeId))),
   ]
   findings.checked('I5', ofPayments.length + ofDeposits.length, 'announcements')
@@ -237,7 +252,7 @@ function isPaymentsOwn({ message, event }: Caused, payment: Payment | undefined)
 
 function isOrdersOwn({ message, event }: Caused, order: Order | undefined): boolean {
   if (order === undefined || message.event !== event) return false
-  return order.reason === 'BILLING_UNREACHABLE' && order.profileId === message.accountId
+  return order.state === 'CANCELED' && order.profileId === message.accountId
 }
 
 function isDepositsOwn({ message, event }: Caused, deposit: Deposit | undefined): boolean {

@@ -135,7 +135,8 @@ async function auditOrders(books: Books, findings: Findings): Promise<void> {
     findings.checked('I3', orders.length, 'orders')
     findings.checked('I4', orders.length, 'orders')
     findings.checked('I8', payments.length, 'payments of orders')
-    await auditMissing(books, findings, 'orders', orders.flatMap(failureToAnnounce))
+    const failures = orders.flatMap((order) => failureToAnnounce(order, byOrder.get(order.id)))
+    await auditMissing(books, findings, 'orders', failures)
   }
 }
 
@@ -166,10 +167,18 @@ function auditOrder(
   }
 }
 
-/** In `hybrid` order tells the customer itself that billing could not be reached. */
-function failureToAnnounce({ id, state, style, reason }: Order): Announced[] {
-  const tells = state === 'CANCELED' && style === 'hybrid' && reason === 'BILLING_UNREACHABLE'
-  if (!tells) return []
+/**
+ * Every customer hears of a cancellation: by the refund where money was taken, else by PAYMENT_FAIL.
+ * Billing announces that for lack of money or of an account, order for all other reasons.
+ */
+function failureToAnnounce(
+  { id, profileId, state, style, reason, announcesCancellation }: Order,
+  payment: Payment | undefined,
+): Announced[] {
+  const wasPaid = payment?.state === 'PAID' || payment?.state === 'REFUNDED'
+  const isRefund = reason === 'REFUNDED' || (wasPaid && payment.accountId === profileId)
+  const isBillings = reason === 'NOT_ENOUGH_MONEY' || reason === 'ACCOUNT_NOT_FOUND'
+  if (state !== 'CANCELED' || isRefund || isBillings || !announcesCancellation) return []
   return [{ eventId: `${id}/PAYMENT_FAIL`, style, subject: `order ${id}` }]
 }
 

@@ -271,9 +271,12 @@ export interface Order {
   style: InteractionStyle
   state: 'PENDING' | 'APPROVED' | 'CANCELED'
   reason: Reason | null
+  /** Versions before this one did not. */
+  announcesCancellation: boolean
 }
 
-const ORDER = 'id, profile_id as "profileId", price_minor as "priceMinor", style, state, reason'
+const ORDER = `id, profile_id as "profileId", price_minor as "priceMinor", style, state, reason,
+  created >= (select applied from orders.migration where id = 10) as "announcesCancellation"`
 
 /** Orders in the order of their ids, from this one on. */
 export function ordersFrom(orders: Queryable, from: string, limit: number): Promise<Order[]> {
@@ -349,7 +352,6 @@ export function messagesOf(
   )
 }
 
-/** Which of these messages exist. */
 export async function knownMessages(
   notification: Queryable,
   ids: readonly string[],
@@ -372,8 +374,6 @@ export function repeatedEvents(
   )
 }
 
-// What is outstanding
-
 export async function watchedOrders(orders: Queryable): Promise<bigint> {
   const [row] = await orders.query<{ watched: bigint }>(
     'select count(*) as watched from orders.watch',
@@ -381,7 +381,6 @@ export async function watchedOrders(orders: Queryable): Promise<bigint> {
   return row!.watched
 }
 
-/** Orders whose void billing has not confirmed. */
 export async function watchedVoids(orders: Queryable): Promise<bigint> {
   const [row] = await orders.query<{ watched: bigint }>(
     'select count(*) as watched from orders.void_watch',

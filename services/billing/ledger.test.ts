@@ -189,12 +189,21 @@ describe('a void', () => {
     })
     for (const known of [payment({ state: 'REFUSED' }), voided('anna'), voided(null)]) {
       test(`of an order that is ${known.state} for ${known.accountId} by ${who} changes nothing`, () => {
-        for (const byMessage of [true, false]) {
-          const decision = decide(books({ payment: known }), voiding({ accountId, byMessage }))
-          assert.deepEqual(decision, told(known))
-        }
+        assert.deepEqual(decide(books({ payment: known }), voiding({ accountId })), told(known))
       })
     }
+  }
+
+  for (const known of [undefined, payment({ state: 'REFUSED' }), voided('anna'), voided(null)]) {
+    const name = known ? `${known.state} for ${known.accountId}` : 'not paid yet'
+    test(`by a message of an order that is ${name} announces that it is not paid`, () => {
+      for (const style of ['events', 'hybrid'] as const) {
+        const command = voiding({ byMessage: true, style })
+        const { announce } = decide(books({ payment: known }), command)
+        assert.equal(announce?.event, 'PAYMENT_FAIL')
+        assert.deepEqual([announce.payment.accountId, announce.payment.style], ['anna', style])
+      }
+    })
   }
 
   test('of a refunded order changes nothing; by a message, announces the refund again', () => {

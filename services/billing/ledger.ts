@@ -166,12 +166,19 @@ function repeatPayment(payment: Payment, command: CommandOf<'pay'>): Decision {
     (accountId === null || accountId === command.accountId) &&
     (amountMinor === null || amountMinor === command.amountMinor)
   if (!same) return refused('PAYMENT_MISMATCH')
-  if (!command.byMessage) return settled(payment)
-  // A void that came first may not know the account, and may have come in another style than the
-  // order's: the payment that it refuses knows both, and whoever sent it hears of it in its own style.
-  const { accountId: payer, style } = command
-  const told = payment.state === 'VOIDED' ? { ...payment, accountId: payer, style } : payment
-  return { ...settled(payment), announce: { event: announcementOf(payment), payment: told } }
+  return { ...settled(payment), ...announceAgain(payment, command) }
+}
+
+/**
+ * A message may repeat one whose outcome was lost, so the outcome is announced again: in the style of
+ * the message, where its sender listens. A void that came first may not know the account; the message
+ * does.
+ */
+function announceAgain(payment: Payment, command: CommandOf<'pay' | 'void'>): Partial<Decision> {
+  const { style, byMessage } = command
+  const accountId = payment.accountId ?? command.accountId
+  if (!byMessage || accountId === null) return {}
+  return { announce: { event: announcementOf(payment), payment: { ...payment, accountId, style } } }
 }
 
 function announcementOf(payment: Payment): 'ORDER_PAID' | 'PAYMENT_FAIL' | 'PAYMENT_REFUNDED' {
@@ -198,7 +205,7 @@ function voidFirst(command: CommandOf<'void'>): Decision {
     reason: 'ORDER_CANCELED',
     style,
   }
-  return { ...settled(payment), payment }
+  return { ...settled(payment), payment, ...announceAgain(payment, command) }
 }
 
 /**
@@ -223,8 +230,7 @@ function voidPayment(
       announce: { event: 'PAYMENT_REFUNDED', payment: refunded },
     }
   }
-  const again = payment.state === 'REFUNDED' && command.byMessage
-  return { ...settled(payment), ...(again && { announce: { event: 'PAYMENT_REFUNDED', payment } }) }
+  return { ...settled(payment), ...announceAgain(payment, command) }
 }
 
 function requestDeposit(books: Books, command: CommandOf<'requestDeposit' | 'deposit'>): Decision {

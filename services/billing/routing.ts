@@ -2,6 +2,7 @@ import { type BalanceChanged, type EventMeta, eventHeaders } from '../../contrac
 import { toUnits } from '../../contracts/money.ts'
 import { STYLE_HEADER } from '../../contracts/style.ts'
 import { type TraceContext, traceOf } from '../../contracts/trace-context.ts'
+import { NOTIFY_PATH } from '../../messaging/notification-calls.ts'
 import type { OutboxMessage } from '../../messaging/outbox.ts'
 import type { Account, Announcement, Deposit, Payment } from './ledger.ts'
 
@@ -10,8 +11,6 @@ import type { Account, Announcement, Deposit, Payment } from './ledger.ts'
  * calls to notification, else events. Their ids follow from what they announce, so the same outcome
  * announced again is the same message.
  */
-export const NOTIFY_PATH = '/notification/'
-
 export interface Companions extends TraceContext {
   readonly now: number
 }

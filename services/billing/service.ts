@@ -3,7 +3,8 @@ import { Fault } from '../../contracts/problems.ts'
 import { traceOf } from '../../contracts/trace-context.ts'
 import { startConsumer } from '../../messaging/consumer.ts'
 import { createIdempotency, type StoredAnswer } from '../../messaging/idempotency.ts'
-import { createOutbox } from '../../messaging/outbox.ts'
+import { NOTIFY_PATH, notificationCalls } from '../../messaging/notification-calls.ts'
+import { createOutbox, type OutboxRow } from '../../messaging/outbox.ts'
 import { periodically } from '../../messaging/periodically.ts'
 import { startRelay, type Watch } from '../../messaging/relay.ts'
 import {
@@ -28,7 +29,7 @@ import {
 import type { BillingConfig } from './config.ts'
 import { SCHEMA } from './migrations/001-initial.ts'
 import { COMPATIBLE_FROM, MIGRATIONS } from './migrations/all-migrations.ts'
-import { notificationCalls } from './notification-calls.ts'
+import { orderCalls } from './order-calls.ts'
 import { settleRequests } from './reactions.ts'
 import { billingRoutes } from './routes.ts'
 import { findAccount, findPayments, listTransfers } from './store.ts'
@@ -41,10 +42,15 @@ const FIRST_TRY_MS = 1_000
 
 const SERVER = { service: 'billing', title: 'Trifold billing' } as const
 
+type BillingServiceConfig = BillingConfig & {
+  readonly NOTIFICATION_URL: string
+  readonly ORDER_URL: string
+}
+
 /** The billing service, wired: this is the only place where its parts meet. */
 export async function createBillingService(
   parts: ServiceParts,
-  config: BillingConfig & { readonly NOTIFICATION_URL: string; readonly ORDER_URL: string },
+  config: BillingServiceConfig,
 ): Promise<Service> {
   const { database, runtime, log, telemetry, tracer = noTracing } = parts
   await migrate(database, SCHEMA, MIGRATIONS, COMPATIBLE_FROM)
@@ -112,12 +118,7 @@ export async function createBillingService(
     ...parts,
     schema: SCHEMA,
     outbox,
-    call: notificationCalls({
-      http: parts.http,
-      notificationUrl: config.NOTIFICATION_URL,
-      orderUrl: config.ORDER_URL,
-      timeoutMs: config.CALL_TIMEOUT_MS,
-    }),
+    call: callsOut(parts, config),
   })
   const reader: Reader<BillingEvent> = {
     ...parts,
@@ -154,4 +155,11 @@ export async function createBillingService(
       await relay.close()
     },
   }
+}
+
+function callsOut({ http }: ServiceParts, config: BillingServiceConfig) {
+  const common = { http, timeoutMs: config.CALL_TIMEOUT_MS }
+  const notify = notificationCalls({ ...common, notificationUrl: config.NOTIFICATION_URL })
+  const tellOrder = orderCalls({ ...common, orderUrl: config.ORDER_URL })
+  return (row: OutboxRow) => (row.destination === NOTIFY_PATH ? notify(row) : tellOrder(row))
 }

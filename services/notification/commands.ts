@@ -7,6 +7,7 @@ import {
   findByEvents,
   findContacts,
   insertMessages,
+  lockAccounts,
   type NewMessage,
   type StoredMessage,
 } from './store.ts'
@@ -32,11 +33,68 @@ export interface Told {
 
 type Found = Omit<Told, 'isSuppressed'> & { readonly trace: TraceContext }
 
+export async function writeMessages(
+  tx: Queryable,
+  at: CommandContext,
+  notices: readonly Notice[],
+): Promise<Told[]> {
+  const overtaken = await overtakenFailures(tx, notices)
+  const told = await tellAll(
+    tx,
+    at,
+    notices.filter(({ eventId }) => !overtaken.has(eventId)),
+  )
+  if (overtaken.size === 0) return told
+  const instead = await findByEvents(tx, [...overtaken.values()])
+  const others = told.values()
+  return notices.map(({ eventId }) => {
+    const message = instead.get(overtaken.get(eventId) ?? '')
+    return message ? { message, isNew: false, isSuppressed: false } : others.next().value!
+  })
+}
+
+/**
+ * Failures that are not told, each with the event that the customer has read in its place. Order may
+ * cancel an order before it hears that billing was paid: then the customer has read, or is about to
+ * read, that the order was paid, and hears next of the refund. A failure after that would be the last
+ * word on an order whose money was taken and refunded.
+ */
+async function overtakenFailures(
+  tx: Queryable,
+  notices: readonly Notice[],
+): Promise<Map<string, string>> {
+  const failures = notices.filter(({ event }) => event === 'PAYMENT_FAIL')
+  if (failures.length === 0) return new Map()
+  const paymentEvents = (orderId: string) => [
+    `${orderId}/PAYMENT_REFUNDED`,
+    `${orderId}/ORDER_PAID`,
+  ]
+  const ids = failures.flatMap((notice) =>
+    'orderId' in notice ? [notice.eventId, ...paymentEvents(notice.orderId)] : [],
+  )
+  // The lock keeps others from writing of these payments between this look and the failure.
+  const [, before] = await Promise.all([
+    lockAccounts(tx, [...new Set(notices.map(({ accountId }) => accountId))]),
+    findByEvents(tx, ids),
+  ])
+  const overtaken = new Map<string, string>()
+  const told = new Map([...before.values()].map(({ eventId, accountId }) => [eventId, accountId]))
+  for (const notice of notices) {
+    if (notice.event !== 'PAYMENT_FAIL') told.set(notice.eventId, notice.accountId)
+    else if (!told.has(notice.eventId)) {
+      const isTheirs = (eventId: string) => told.get(eventId) === notice.accountId
+      const instead = paymentEvents(notice.orderId).find(isTheirs)
+      if (instead) overtaken.set(notice.eventId, instead)
+    }
+  }
+  return overtaken
+}
+
 /**
  * There is one message per event. An event's id that was used for something else, such as by a call
  * that anybody can make, does not keep the event from its message.
  */
-export async function writeMessages(
+async function tellAll(
   tx: Queryable,
   at: CommandContext,
   notices: readonly Notice[],

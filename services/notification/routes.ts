@@ -56,6 +56,8 @@ function notifyingRoute(app: HttpServer, routes: NotificationRoutes): void {
       const about = { eventId: key ?? `rest/${routes.newId()}`, ...request.trace }
       const notice = toNotice(request.body, about, reason)
       const message = await routes.write(notice, request)
+      // A failure may have been overtaken by what its customer read of the payment.
+      if (message.eventId !== notice.eventId) return message.id
       if (!isAbout(message, notice)) throw new Fault('IDEMPOTENCY_KEY_REUSED')
       return message.id
     },

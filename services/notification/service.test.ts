@@ -54,6 +54,69 @@ async function passed(accountId: string): Promise<void> {
   })
 }
 
+test('a failure is not told after the payment that it overtook, whichever way it comes', async () => {
+  const [accountId, orderId, other] = [newId(), newId(), newId()]
+  const send = (event: string, order: string, more: object = {}) =>
+    sendBare(
+      bus,
+      'payment',
+      { event, orderId: order, accountId, ...more },
+      { ce_id: `${order}/${event}`, 'x-reason': 'DEADLINE_PASSED' },
+    )
+  const refund = { value: 65 }
+  await send('ORDER_PAID', orderId)
+  await send('PAYMENT_FAIL', orderId)
+  await send('PAYMENT_REFUNDED', orderId, refund)
+  // Order may be the faster one: then all of it is told, and the refund is told last.
+  await send('PAYMENT_FAIL', other)
+  await send('ORDER_PAID', other)
+  await send('PAYMENT_REFUNDED', other, refund)
+  await passed(accountId)
+  const events = (await messagesOf(accountId)).map(({ event, text }) => [
+    event,
+    text.includes(other),
+  ])
+  assert.deepEqual(events.slice(0, 5), [
+    ['ORDER_PAID', false],
+    ['PAYMENT_REFUNDED', false],
+    ['PAYMENT_FAIL', true],
+    ['ORDER_PAID', true],
+    ['PAYMENT_REFUNDED', true],
+  ])
+  const { status } = await call('POST', '/notification/', {
+    headers: { 'idempotency-key': `${orderId}/PAYMENT_FAIL` },
+    body: { event: 'PAYMENT_FAIL', orderId, accountId },
+  })
+  assert.equal(status, 200)
+})
+
+test("a failure is told although somebody else's account paid for the order", async () => {
+  const [accountId, payer, orderId] = [newId(), newId(), newId()]
+  const paid = { event: 'ORDER_PAID', orderId, accountId: payer }
+  await sendBare(bus, 'payment', paid, { ce_id: `${orderId}/ORDER_PAID` })
+  await passed(payer)
+  const failed = { event: 'PAYMENT_FAIL', orderId, accountId }
+  await sendBare(bus, 'payment', failed, { ce_id: `${orderId}/PAYMENT_FAIL` })
+  const [message] = await told(accountId)
+  assert.equal(message!.event, 'PAYMENT_FAIL')
+})
+
+test('one failure that is announced for two reasons is one message', async () => {
+  const [accountId, orderId] = [newId(), newId()]
+  const notify = (reason: string) =>
+    call('POST', '/notification/', {
+      headers: { 'idempotency-key': `${orderId}/PAYMENT_FAIL`, 'x-reason': reason },
+      body: { event: 'PAYMENT_FAIL', orderId, accountId },
+    })
+  const answers = [await notify('BILLING_UNREACHABLE'), await notify('NOT_ENOUGH_MONEY')]
+  assert.deepEqual(
+    answers.map(({ status }) => status),
+    [200, 200],
+  )
+  assert.equal(answers[0]!.body, answers[1]!.body)
+  assert.equal((await messagesOf(accountId)).length, 1)
+})
+
 describe('an event on the topic payment', () => {
   const accountId = newId()
   const orderId = newId()

@@ -71,6 +71,15 @@ export async function insertMessages(
   )
 }
 
+/** Makes other transactions that write messages for these accounts wait. */
+export async function lockAccounts(tx: Queryable, accountIds: readonly string[]): Promise<void> {
+  await tx.query(
+    `select from notification.account_clock
+     where account_id = any($1::uuid[]) order by account_id for update`,
+    [accountIds],
+  )
+}
+
 /** The messages of events that had been told before. */
 export async function findByEvents(
   db: Queryable,

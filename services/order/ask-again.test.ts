@@ -8,10 +8,15 @@ import { SCHEMA } from './migrations/001-initial.ts'
 import { MIGRATIONS } from './migrations/all-migrations.ts'
 import type { Order } from './order.ts'
 import { route } from './routing.ts'
-import { insertOrders, takeOrdersToAsk } from './store.ts'
+import { type AskSchedule, insertOrders, takeOrdersToAsk } from './store.ts'
 
 const ASK_AFTER_MS = 5_000
-const MAX_ASK_AFTER_MS = 60_000
+const SCHEDULE: AskSchedule = {
+  afterMs: ASK_AFTER_MS,
+  maxAfterMs: 60_000,
+  stuckAfter: 10,
+  limit: 10,
+}
 const ALL_LANES = Array.from({ length: LANES }, (_, lane) => lane)
 
 const database = await openTestDatabase()
@@ -42,7 +47,8 @@ test('an order is not asked for again while its last request still waits in the 
   const lookAfter = async (waitMs: number) => {
     now += waitMs
     return await database.transaction(async (tx) => {
-      const asked = await takeOrdersToAsk(tx, now, ASK_AFTER_MS, MAX_ASK_AFTER_MS, 10)
+      const due = await takeOrdersToAsk(tx, now, SCHEDULE)
+      const asked = due.filter(({ isInOutbox }) => !isInOutbox)
       const messages = asked.map((one) => route('requestPayment', one.order, null, now))
       await outbox.enqueue(tx, messages)
       return asked.length
@@ -67,8 +73,7 @@ test('an order is not asked for again while its last request still waits in the 
 test('of many orders that wait only those that are due are read, planned when there were few', async () => {
   const now = Date.now()
   const limit = 20
-  const take = (tx: Queryable, at: number) =>
-    takeOrdersToAsk(tx, at, ASK_AFTER_MS, MAX_ASK_AFTER_MS, limit)
+  const take = (tx: Queryable, at: number) => takeOrdersToAsk(tx, at, { ...SCHEDULE, limit })
   const readOf = async (tx: Queryable) => {
     const [row] = await tx.query<{ rows: bigint }>(
       `select pg_stat_get_xact_tuples_fetched('orders.orders_pkey'::regclass)

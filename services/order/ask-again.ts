@@ -8,13 +8,14 @@ import type { AddressedCommand, Applied } from './commands.ts'
 import type { OrderConfig } from './config.ts'
 import type { OrderEffect } from './order.ts'
 import { route } from './routing.ts'
-import { isAnyWatched, overdueOrders, takeOrdersToAsk } from './store.ts'
+import { isAnyWatched, type OrderToAsk, overdueOrders, takeOrdersToAsk } from './store.ts'
 
 /**
- * The one repair path: an order that is PENDING for long asks billing again, in its own style; past
- * its deadline it is canceled and its payment voided, and a void by event is asked for again until
- * billing has said what became of the payment. Lost messages, a lost log, crashed services
- * and ambiguous time-outs all end here.
+ * The one repair path: an order that stays PENDING repeats its request to billing, in its own style;
+ * past its deadline it is canceled and its payment voided. A canceled order repeats its void, and never
+ * its request for payment, until billing confirms. Lost messages, a lost log, crashed services and
+ * ambiguous time-outs all end here. An order whose void is not confirmed after a bounded number of
+ * attempts is stuck: it is reported, and asked about once an hour.
  */
 export interface AskAgainOptions {
   readonly database: Database
@@ -33,36 +34,48 @@ const LOOK_MS = 1_000
 const LOOK_LIMIT = 500
 const MAX_ASK_AFTER_MS = 60_000
 const EXPIRE_MS = 60_000
+const MAX_LOGGED_IDS = 20
 
 export function startAskingAgain(options: AskAgainOptions): { close(): Promise<void> } {
   const { database, outbox, idempotency, runtime, log, telemetry, config, apply, wake } = options
   // What is watched from now on is due no sooner than that.
   const calmMs = Math.max(LOOK_MS, Math.min(config.ASK_AGAIN_AFTER_MS, config.ORDER_DEADLINE_MS))
+  const schedule = {
+    afterMs: config.ASK_AGAIN_AFTER_MS,
+    maxAfterMs: MAX_ASK_AFTER_MS,
+    stuckAfter: config.VOID_ATTEMPTS,
+    limit: LOOK_LIMIT,
+  }
   let expiredAt = Number.NEGATIVE_INFINITY
 
   async function ask(): Promise<void> {
     const now = runtime.now()
     const asked = await transact(database, async (tx) => {
-      const take = (state: 'PENDING' | 'CANCELED') =>
-        takeOrdersToAsk(tx, now, config.ASK_AGAIN_AFTER_MS, MAX_ASK_AFTER_MS, LOOK_LIMIT, state)
-      const pending = await take('PENDING')
-      const canceled = await take('CANCELED')
-      const again = (effect: OrderEffect) => (one: (typeof pending)[number]) =>
+      const take = (state: 'PENDING' | 'CANCELED') => takeOrdersToAsk(tx, now, schedule, state)
+      const [pending, canceled] = [await take('PENDING'), await take('CANCELED')]
+      const again = (effect: OrderEffect) => (one: OrderToAsk) =>
         route(effect, one.order, one.order.reason, now, one.trace)
+      const isSent = (one: OrderToAsk) => config.ASK_AGAIN && !one.isInOutbox
       const messages = [
-        ...pending.map(again('requestPayment')),
-        // The void goes first and wins; the request after it has billing say what became of both.
-        ...canceled.flatMap((one) => [again('voidPayment')(one), again('requestPayment')(one)]),
+        ...pending.filter(isSent).map(again('requestPayment')),
+        ...canceled.filter(isSent).map(again('voidPayment')),
       ]
       await outbox.enqueue(tx, messages)
-      return { orders: [...pending, ...canceled], tx }
+      const stuck = canceled.filter(({ attempts }) => attempts === config.VOID_ATTEMPTS)
+      return { orders: [...pending, ...canceled].filter(isSent), stuck, tx }
     })
-    if (asked.orders.length === 0) return
     for (const { order } of asked.orders) {
       telemetry.count('trifold_asked_again_total', { style: order.style })
     }
-    log.info({ orders: asked.orders.length }, 'billing is asked again')
+    if (asked.orders.length > 0) log.info({ orders: asked.orders.length }, 'billing is asked again')
+    if (asked.stuck.length > 0) reportStuck(asked.stuck)
     wake(asked.tx)
+  }
+
+  function reportStuck(stuck: readonly OrderToAsk[]): void {
+    const orderIds = stuck.slice(0, MAX_LOGGED_IDS).map(({ order }) => order.id)
+    const about = { orders: stuck.length, orderIds, attempts: config.VOID_ATTEMPTS }
+    log.error(about, 'billing does not confirm the void of canceled orders: they are stuck')
   }
 
   async function cancelOverdue(): Promise<void> {

@@ -60,7 +60,10 @@ export function billingCalls(options: BillingCallsOptions) {
   async function voidPayment(row: OutboxRow): Promise<Delivery> {
     const answer = await post(row)
     if (answer === undefined) return { kind: 'retry', error: 'billing gave no answer' }
-    if (answer.status < 300 && isVoided(answer)) return { kind: 'done' }
+    if (answer.status < 300 && isVoided(answer)) {
+      await settle(row.key, { type: 'confirmVoid' }, traceContextOf(row.headers))
+      return { kind: 'done' }
+    }
     const error = `billing answered ${answer.status}`
     const final = isFinalRefusal(answer.status) && !isRunning(answer)
     return final ? { kind: 'poison', reason: `${error}: ${answer.body}` } : { kind: 'retry', error }

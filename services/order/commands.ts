@@ -151,11 +151,8 @@ function move(
       state === order.state ? order : { ...order, state, reason, updated: new Date(now) }
     orders.set(orderId, moved)
     for (const effect of effects) messages.push(route(effect, moved, reason, now, trace))
-    // A call goes on until billing has it; an event may be lost with its topic.
-    if (order.style === 'events') {
-      if (effects.includes('voidPayment')) voids.set(orderId, trace ?? {})
-      else if (saysNothingIsHeld(command)) confirmed.add(orderId)
-    }
+    if (effects.includes('voidPayment')) voids.set(orderId, trace ?? {})
+    else if (order.state === 'CANCELED' && saysNothingIsHeld(command)) confirmed.add(orderId)
     return { ...moved, from: order.state }
   })
   const changed = [...orders.values()].filter(
@@ -171,9 +168,9 @@ function move(
   }
 }
 
-/** Whether it is billing's word that an order's payment was refused, voided or given back: all final. */
+/** Whether billing says that it refused, voided or refunded the order's payment: all of them final. */
 function saysNothingIsHeld({ type }: OrderCommand): boolean {
-  return type === 'refuse' || type === 'acknowledgeRefund'
+  return type === 'refuse' || type === 'acknowledgeRefund' || type === 'confirmVoid'
 }
 
 /** The answers that a settled outcome gives to the keys that waited for it. */

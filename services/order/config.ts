@@ -15,6 +15,18 @@ export const orderConfig = {
     minimum: 100,
     description: 'how long an order is PENDING before billing is asked again; doubles each time',
   }),
+  ASK_AGAIN: Type.Boolean({
+    default: true,
+    description:
+      'whether requests that billing has not answered are repeated; false for a billing that does not deduplicate by order',
+  }),
+  VOID_ATTEMPTS: Type.Integer({
+    default: 10,
+    minimum: 1,
+    maximum: 1_000,
+    description:
+      'how often billing is asked to confirm a void before the order counts as stuck; after that it is asked once an hour',
+  }),
   ORDER_DEADLINE_MS: durationMs({
     default: 900_000,
     minimum: 1_000,

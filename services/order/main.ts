@@ -16,6 +16,10 @@ await runService({
       default: 'http://127.0.0.1:8002',
       description: 'Where billing answers.',
     }),
+    NOTIFICATION_URL: Type.String({
+      default: 'http://127.0.0.1:8003',
+      description: 'Where notification answers.',
+    }),
   }),
   create: createOrderService,
 })

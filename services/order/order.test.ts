@@ -43,22 +43,29 @@ const table: Row[] = [
   ['PENDING', { type: 'approve', paidMinor: 19_500n }, paid],
   ['PENDING', { type: 'approve', paidMinor: 19_499n }, off('PAYMENT_MISMATCH', 'voidPayment')],
   ['PENDING', refuse, off('NOT_ENOUGH_MONEY')],
-  ['PENDING', { type: 'giveUpOnBilling' }, off('BILLING_UNREACHABLE', 'voidPayment')],
-  ['PENDING', { type: 'passDeadline' }, off('DEADLINE_PASSED', 'voidPayment')],
-  ['PENDING', { type: 'delete' }, off('DELETED', 'voidPayment')],
+  [
+    'PENDING',
+    { type: 'giveUpOnBilling' },
+    off('BILLING_UNREACHABLE', 'announceFailure', 'voidPayment'),
+  ],
+  ['PENDING', { type: 'passDeadline' }, off('DEADLINE_PASSED', 'announceFailure', 'voidPayment')],
+  ['PENDING', { type: 'delete' }, off('DELETED', 'announceFailure', 'voidPayment')],
   ['PENDING', { type: 'acknowledgeRefund' }, off('REFUNDED')],
+  ['PENDING', { type: 'confirmVoid' }, { state: 'PENDING', reason: null, effects: [] }],
   ['APPROVED', { type: 'approve' }, paid],
   ['APPROVED', refuse, paid],
   ['APPROVED', { type: 'giveUpOnBilling' }, paid],
   ['APPROVED', { type: 'passDeadline' }, paid],
   ['APPROVED', { type: 'delete' }, off('DELETED', 'voidPayment')],
   ['APPROVED', { type: 'acknowledgeRefund' }, off('REFUNDED')],
+  ['APPROVED', { type: 'confirmVoid' }, paid],
   ['CANCELED', { type: 'approve' }, off('NOT_ENOUGH_MONEY', 'voidPayment')],
   ['CANCELED', refuse, off('NOT_ENOUGH_MONEY')],
   ['CANCELED', { type: 'giveUpOnBilling' }, off('NOT_ENOUGH_MONEY')],
   ['CANCELED', { type: 'passDeadline' }, off('NOT_ENOUGH_MONEY')],
   ['CANCELED', { type: 'delete' }, off('NOT_ENOUGH_MONEY')],
   ['CANCELED', { type: 'acknowledgeRefund' }, off('NOT_ENOUGH_MONEY')],
+  ['CANCELED', { type: 'confirmVoid' }, off('NOT_ENOUGH_MONEY')],
 ]
 
 describe('an order', () => {
@@ -72,15 +79,15 @@ describe('an order', () => {
     })
   }
 
-  test('in hybrid tells the customer itself that billing cannot be reached', () => {
-    const decision = decide(order({ style: 'hybrid' }), { type: 'giveUpOnBilling' })
-    assert.deepEqual(decision, off('BILLING_UNREACHABLE', 'voidPayment', 'announceFailure'))
-  })
-
-  test('keeps the reason that billing gave for its refusal', () => {
+  test('keeps the reason of a refusal, and announces what billing may not have announced', () => {
     for (const reason of reasons) {
-      const voids = reason === 'PAYMENT_MISMATCH' ? (['voidPayment'] as const) : []
-      assert.deepEqual(decide(order(), { type: 'refuse', reason }), off(reason, ...voids))
+      const isAnnounced = reason === 'NOT_ENOUGH_MONEY' || reason === 'ACCOUNT_NOT_FOUND'
+      const effects: OrderDecision['effects'] = isAnnounced
+        ? []
+        : reason === 'PAYMENT_MISMATCH'
+          ? ['announceFailure', 'voidPayment']
+          : ['announceFailure']
+      assert.deepEqual(decide(order(), { type: 'refuse', reason }), off(reason, ...effects))
     }
   })
 })
@@ -92,6 +99,7 @@ const anyCommand: fc.Arbitrary<OrderCommand> = fc.oneof(
     { type: 'passDeadline' },
     { type: 'delete' },
     { type: 'acknowledgeRefund' },
+    { type: 'confirmVoid' },
   ),
   fc.record({ type: fc.constant('refuse' as const), reason: fc.constantFrom(...reasons) }),
   fc.record({ type: fc.constant('approve' as const), paidMinor: fc.constantFrom(1n, 19_500n) }),
@@ -141,6 +149,22 @@ describe('whatever happens to an order', () => {
         const again = decide(after, command)
         assert.deepEqual([again.state, again.reason], [decision.state, decision.reason])
       }
+    })
+  })
+
+  test('the customer hears of its cancellation from order or from billing', () => {
+    always(({ steps }) => {
+      const off = steps.find(
+        ({ before, decision }) => before.state === 'PENDING' && decision.state === 'CANCELED',
+      )
+      if (off === undefined) return
+      const { command, decision } = off
+      const isBillings =
+        command.type === 'acknowledgeRefund' ||
+        command.type === 'approve' ||
+        (command.type === 'refuse' &&
+          ['NOT_ENOUGH_MONEY', 'ACCOUNT_NOT_FOUND'].includes(command.reason))
+      assert.equal(decision.effects.includes('announceFailure'), !isBillings)
     })
   })
 

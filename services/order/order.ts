@@ -4,8 +4,9 @@ import type { InteractionStyle } from '../../contracts/style.ts'
 
 /**
  * The rules of an order. It starts PENDING and leaves that state once; a paid order can still be
- * given back. Whatever might have been paid for an order that is off is voided at billing, where a
- * void wins over a payment, whichever comes first.
+ * refunded. Whatever might have been paid for a canceled order is voided at billing, where a void
+ * wins over a payment, whichever comes first. A cancellation that billing does not announce itself is
+ * announced by order, so that every customer hears of it.
  */
 export interface Order {
   readonly id: string
@@ -33,6 +34,8 @@ export type OrderCommand =
   | { readonly type: 'delete' }
   /** Billing gave the money back on its own account. */
   | { readonly type: 'acknowledgeRefund' }
+  /** Billing has processed the void of a canceled order. */
+  | { readonly type: 'confirmVoid' }
 
 /** What a change asks of others; `routing.ts` says how it travels in each style. */
 export type OrderEffect = 'requestPayment' | 'voidPayment' | 'announceFailure'
@@ -55,25 +58,44 @@ export function decide(order: Order, command: OrderCommand): OrderDecision {
   }
 }
 
-function decidePending(command: OrderCommand, { style, priceMinor }: Order): OrderDecision {
+function decidePending(command: OrderCommand, { priceMinor }: Order): OrderDecision {
   switch (command.type) {
     case 'approve':
       return (command.paidMinor ?? priceMinor) === priceMinor
         ? { state: 'APPROVED', reason: null, effects: [] }
         : canceled('PAYMENT_MISMATCH', ['voidPayment'])
     case 'refuse':
-      return canceled(command.reason, command.reason === 'PAYMENT_MISMATCH' ? ['voidPayment'] : [])
+      return refused(command.reason)
     case 'giveUpOnBilling':
-      return canceled(
-        'BILLING_UNREACHABLE',
-        style === 'hybrid' ? ['voidPayment', 'announceFailure'] : ['voidPayment'],
-      )
+      return canceled('BILLING_UNREACHABLE', ['announceFailure', 'voidPayment'])
     case 'passDeadline':
-      return canceled('DEADLINE_PASSED', ['voidPayment'])
+      return canceled('DEADLINE_PASSED', ['announceFailure', 'voidPayment'])
     case 'delete':
-      return canceled('DELETED', ['voidPayment'])
+      return canceled('DELETED', ['announceFailure', 'voidPayment'])
     case 'acknowledgeRefund':
       return canceled('REFUNDED', [])
+    case 'confirmVoid':
+      return { state: 'PENDING', reason: null, effects: [] }
+  }
+}
+
+/**
+ * Billing announces a refusal for lack of money or of an account. Any other one may concern a payment
+ * of which the customer has heard nothing: a void that came first, or somebody else's payment.
+ */
+function refused(reason: Reason): OrderDecision {
+  switch (reason) {
+    case 'NOT_ENOUGH_MONEY':
+    case 'ACCOUNT_NOT_FOUND':
+      return canceled(reason, [])
+    case 'PAYMENT_MISMATCH':
+      return canceled(reason, ['announceFailure', 'voidPayment'])
+    case 'ORDER_CANCELED':
+    case 'BILLING_UNREACHABLE':
+    case 'DEADLINE_PASSED':
+    case 'DELETED':
+    case 'REFUNDED':
+      return canceled(reason, ['announceFailure'])
   }
 }
 
@@ -87,6 +109,7 @@ function decideApproved(command: OrderCommand): OrderDecision {
     case 'refuse':
     case 'giveUpOnBilling':
     case 'passDeadline':
+    case 'confirmVoid':
       return { state: 'APPROVED', reason: null, effects: [] }
   }
 }

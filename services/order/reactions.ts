@@ -30,7 +30,8 @@ export async function settleOrders(
 }
 
 function toCommand({ body, meta }: Received<PaymentEvent>): AddressedCommand | undefined {
-  if (body.event === 'DEPOSIT_ACCEPTED') return undefined
+  // Its own cancellations come back to order by the topic, and are not billing's word on the payment.
+  if (body.event === 'DEPOSIT_ACCEPTED' || meta.isFromOrder) return undefined
   return {
     orderId: body.orderId,
     profileId: body.accountId,

@@ -2,15 +2,17 @@ import { type EventMeta, eventHeaders, type Reason } from '../../contracts/event
 import { toUnits } from '../../contracts/money.ts'
 import { STYLE_HEADER } from '../../contracts/style.ts'
 import { type TraceContext, traceOf } from '../../contracts/trace-context.ts'
+import { NOTIFY_PATH } from '../../messaging/notification-calls.ts'
 import type { OutboxMessage } from '../../messaging/outbox.ts'
 import type { Order, OrderEffect } from './order.ts'
 
 /**
  * How what order asks of others travels: the interaction styles, seen from order. Calls have the
  * order's id as their key, since billing takes them in any sequence (a void wins either way); events
- * have the account's, as the topics do.
+ * and calls to notification have the account's, as the topics do.
  */
 export const PAY_PATH = '/billing/account'
+export const voidPath = (orderId: string) => `/billing/payments/${orderId}/void`
 
 export function route(
   effect: OrderEffect,
@@ -42,11 +44,15 @@ export function route(
             { id, style, ...trace },
             now,
           )
-        : call(`/billing/payments/${orderId}/void`, orderId, { accountId }, { id, style, ...trace })
+        : call(voidPath(orderId), orderId, { accountId }, { id, style, ...trace })
     }
     case 'announceFailure': {
+      // The id that billing would derive, too: both announce one event, which the customer reads once.
       const meta = { id: `${orderId}/PAYMENT_FAIL`, style, ...(reason && { reason }), ...trace }
-      return event('payment', { event: 'PAYMENT_FAIL', orderId, accountId }, meta, now)
+      const body = { event: 'PAYMENT_FAIL', orderId, accountId }
+      return style === 'http'
+        ? call(NOTIFY_PATH, accountId, body, meta)
+        : event('payment', body, meta, now)
     }
   }
 }
@@ -78,6 +84,7 @@ function call(path: string, key: string, body: object, meta: EventMeta): OutboxM
       'content-type': 'application/json',
       'idempotency-key': meta.id,
       ...(meta.style && { [STYLE_HEADER]: meta.style }),
+      ...(meta.reason && { 'x-reason': meta.reason }),
       ...traceOf(meta),
     },
   }

@@ -5,7 +5,7 @@ import type { InteractionStyle } from '../../contracts/style.ts'
 import { type FakeAnswer, sendBare, until } from '../../tests/harness.ts'
 import { LOOK_MS, ORDER_DEADLINE_MS, startOrder } from '../../tests/order-service.ts'
 
-const { bus, database, clock, billing, wire, call } = await startOrder(
+const { bus, database, clock, billing, notification, wire, call } = await startOrder(
   { status: 200, body: 'paid' },
   ['billing', 'payment'],
 )
@@ -133,9 +133,9 @@ describe('in events an order', () => {
     assert.deepEqual((await remove(orderId, accountId)).body, orderId)
     const { state, reason } = await read(orderId, accountId)
     assert.deepEqual([state, reason], ['CANCELED', 'DELETED'])
-    const both = [`ORDER_CREATED ${orderId}`, `ORDER_CANCELED ${orderId}`]
-    await until(() => said(accountId).length >= 2)
-    assert.deepEqual(said(accountId).slice(0, 2), both)
+    const all = [`ORDER_CREATED ${orderId}`, `ORDER_CANCELED ${orderId}`, `PAYMENT_FAIL ${orderId}`]
+    await until(() => said(accountId).length >= all.length)
+    assert.deepEqual(said(accountId).slice(0, all.length).sort(), all.sort())
   })
 
   test('that is refunded by billing is canceled', async () => {
@@ -201,6 +201,10 @@ describe('in events an order', () => {
     })
     assert.equal((await read(orderId, accountId)).reason, 'DEADLINE_PASSED')
     await until(() => said(accountId).includes(`ORDER_CANCELED ${orderId}`))
+    const told = await until(() =>
+      wire.of(accountId).find(({ body }) => body.event === 'PAYMENT_FAIL'),
+    )
+    assert.deepEqual([told.topic, told.headers['x-reason']], ['payment', 'DEADLINE_PASSED'])
   })
 
   test('is answered to whoever waits for it as soon as its outcome is known', async () => {
@@ -276,7 +280,17 @@ for (const style of ['http', 'hybrid'] as const) {
         const [request] = await until(() => voidsOf(orderId).length > 0 && voidsOf(orderId))
         assert.equal(request?.body, JSON.stringify({ accountId }))
         assert.equal(request?.headers['idempotency-key'], `${orderId}/ORDER_CANCELED`)
-        if (style === 'http') return assert.deepEqual(said(accountId), [])
+        if (style === 'http') {
+          const [told] = await until(() => {
+            const found = notification.about(orderId)
+            return found.length > 0 && found
+          })
+          assert.equal(told!.path, '/notification/')
+          assert.equal(told!.body, JSON.stringify({ event: 'PAYMENT_FAIL', orderId, accountId }))
+          assert.equal(told!.headers['idempotency-key'], `${orderId}/PAYMENT_FAIL`)
+          assert.equal(told!.headers['x-reason'], 'BILLING_UNREACHABLE')
+          return assert.deepEqual(said(accountId), [])
+        }
         const [message] = await until(() => wire.of(accountId).length > 0 && wire.of(accountId))
         assert.equal(message!.topic, 'payment')
         assert.equal(

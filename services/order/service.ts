@@ -4,7 +4,8 @@ import { parseAmount } from '../../contracts/money.ts'
 import { STYLES } from '../../contracts/style.ts'
 import { startConsumer } from '../../messaging/consumer.ts'
 import { createIdempotency } from '../../messaging/idempotency.ts'
-import { createOutbox } from '../../messaging/outbox.ts'
+import { NOTIFY_PATH, notificationCalls } from '../../messaging/notification-calls.ts'
+import { createOutbox, type OutboxRow } from '../../messaging/outbox.ts'
 import { startRelay } from '../../messaging/relay.ts'
 import {
   createServiceServer,
@@ -32,21 +33,27 @@ import {
 import type { OrderConfig } from './config.ts'
 import { SCHEMA } from './migrations/001-initial.ts'
 import { COMPATIBLE_FROM, MIGRATIONS } from './migrations/all-migrations.ts'
+import { operatorRoutes } from './operator-routes.ts'
 import type { OrderState } from './order.ts'
 import { createOutcomes } from './outcomes.ts'
 import { settleOrders } from './reactions.ts'
 import { orderRoutes } from './routes.ts'
 import {
   countPending,
+  countStuck,
   findOrders,
   listOrders,
+  listWaiting,
   type PendingOrders,
   type StoredOrder,
 } from './store.ts'
 
 const SERVER = { service: 'orders', title: 'Trifold order' } as const
 
-type OrderServiceConfig = OrderConfig & { readonly BILLING_URL: string }
+type OrderServiceConfig = OrderConfig & {
+  readonly BILLING_URL: string
+  readonly NOTIFICATION_URL: string
+}
 
 /** The order service, wired: this is the only place where its parts meet. */
 export async function createOrderService(
@@ -55,6 +62,8 @@ export async function createOrderService(
 ): Promise<Service> {
   const { database, runtime } = parts
   await migrate(database, SCHEMA, MIGRATIONS, COMPATIBLE_FROM)
+  const { database, runtime, telemetry } = parts
+  await migrate(database, SCHEMA, MIGRATIONS)
   const outbox = createOutbox(SCHEMA)
   const idempotency = createIdempotency(SCHEMA)
   const outcomes = createOutcomes({ ...parts, hasPeers: () => relay.hasPeers() })
@@ -118,8 +127,13 @@ export async function createOrderService(
     isPending: outcomes.isPending,
     findAnswer: async (key) => (await idempotency.find(database, [key])).get(key)?.answer,
   })
+  operatorRoutes(app, {
+    voidAttempts: config.VOID_ATTEMPTS,
+    listWaiting: (filter) => listWaiting(database, filter),
+  })
   await app.ready()
   observePending(parts)
+  telemetry.gauge('trifold_orders_stuck', () => countStuck(database, config.VOID_ATTEMPTS))
 
   return {
     app,
@@ -138,13 +152,14 @@ function callsOut(
   config: OrderServiceConfig,
   apply: (command: AddressedCommand) => Promise<Applied>,
 ) {
-  return billingCalls({
-    ...{ http, log },
-    billingUrl: config.BILLING_URL,
-    timeoutMs: config.CALL_TIMEOUT_MS,
+  const common = { http, timeoutMs: config.CALL_TIMEOUT_MS }
+  const notify = notificationCalls({ ...common, notificationUrl: config.NOTIFICATION_URL })
+  const askBilling = billingCalls({
+    ...{ ...common, log, billingUrl: config.BILLING_URL },
     settle: async (orderId, command, trace) => void (await apply({ orderId, command, trace })),
     isPending: async (id) => (await findOrders(database, [id])).get(id)?.state === 'PENDING',
   })
+  return (row: OutboxRow) => (row.destination === NOTIFY_PATH ? notify(row) : askBilling(row))
 }
 
 /** What a request brings into a batch, and what it takes out of it. */

@@ -217,11 +217,29 @@ export async function confirmVoids(tx: Queryable, orderIds: readonly string[]): 
   await tx.query('delete from orders.void_watch where order_id = any($1::uuid[])', [orderIds])
 }
 
+/** How often billing is asked, with intervals that double from `afterMs` to `maxAfterMs`. */
+export interface AskSchedule {
+  readonly afterMs: number
+  readonly maxAfterMs: number
+  /** A void that is not confirmed after so many attempts is stuck, and asked for once an hour. */
+  readonly stuckAfter: number
+  /** How many orders are taken at a time. */
+  readonly limit: number
+}
+
+export interface OrderToAsk {
+  readonly order: StoredOrder
+  readonly trace: TraceContext
+  /** How often the order's turn has come, this time included. */
+  readonly attempts: number
+  /** Its last request has not left yet, so another one would add nothing. */
+  readonly isInOutbox: boolean
+}
+
 /**
  * Orders whose time to ask billing again has come: PENDING ones for their payment, CANCELED ones for
- * their void. Sets their next time, later each time. What was asked for and still waits in the outbox
- * is not asked for once more: it is put off as well, which the comparison with the outbox's first
- * row decides without a look at every row.
+ * their void. Sets their next time, later each time. Comparing with the first row of the outbox tells,
+ * without reading every row, whether the last request of an order is still in there.
  *
  * Each of these rows is found by its id, which an array makes sure of: planned as a join while the
  * tables were small, this read them from end to end, or once for each order that was due, and after an
@@ -230,36 +248,110 @@ export async function confirmVoids(tx: Queryable, orderIds: readonly string[]): 
 export async function takeOrdersToAsk(
   tx: Queryable,
   now: number,
-  askAfterMs: number,
-  maxAskAfterMs: number,
-  limit: number,
+  { afterMs, maxAfterMs, stuckAfter, limit }: AskSchedule,
   state: 'PENDING' | 'CANCELED' = 'PENDING',
-): Promise<{ order: StoredOrder; trace: TraceContext }[]> {
-  const params = [new Date(now), askAfterMs, maxAskAfterMs, limit, state]
-  const rows = await tx.query<OrderRow & WatchedTrace>(TAKE_TO_ASK[state], params)
-  return rows.map((row) => ({ order: toOrder(row), trace: toTrace(row) }))
+): Promise<OrderToAsk[]> {
+  const maxAttempts = state === 'CANCELED' ? stuckAfter : MAX_INTEGER
+  const params = [new Date(now), afterMs, maxAfterMs, limit, state, maxAttempts]
+  const rows = await tx.query<
+    OrderRow & WatchedTrace & { attempts: number; is_in_outbox: boolean }
+  >(TAKE_TO_ASK[state], params)
+  return rows.map((row) => ({
+    order: toOrder(row),
+    trace: toTrace(row),
+    attempts: row.attempts,
+    isInOutbox: row.is_in_outbox,
+  }))
 }
+
+const MAX_INTEGER = 2_147_483_647
+
+/** The milliseconds between a turn and the next, by how many turns there were before it. */
+const intervalMs = (turns: string) =>
+  `case when ${turns} + 1 >= $6::integer then 3600000
+    else least($3::float8, $2::float8 * power(2, least(${turns}, 20))) end`
 
 const takeToAsk = (watch: 'orders.watch' | 'orders.void_watch') => `
 with due as (
-  select order_id, traceparent, tracestate,
-    ask_at - least($3::float8, $2::float8 * power(2, least(greatest(asked - 1, 0), 20))) * interval '1 millisecond' as requested
+  select order_id, traceparent, tracestate, asked + 1 as attempts,
+    ask_at - (${intervalMs('greatest(asked - 1, 0)')}) * interval '1 millisecond' as requested
   from ${watch} where ask_at <= $1
   order by ask_at limit $4 for update skip locked),
 put_off as (
   update ${watch} w set asked = asked + 1,
-    ask_at = $1::timestamptz + least($3::float8, $2::float8 * power(2, least(asked, 20))) * interval '1 millisecond'
+    ask_at = $1::timestamptz + (${intervalMs('asked')}) * interval '1 millisecond'
   where w.order_id = any(array(select order_id from due))),
 waiting as (
   select carrier, (select created from orders.outbox o where o.carrier = c.carrier order by id limit 1) as oldest
   from (values ('broker'), ('http')) as c (carrier))
-select ${COLUMNS}, traceparent, tracestate from orders.orders o join due on id = order_id
-where id = any(array(select order_id from due)) and state = $5 and not exists (
-  select from waiting
-  where carrier = case style when 'events' then 'broker' else 'http' end
-    and oldest <= requested)`
+select ${COLUMNS}, traceparent, tracestate, attempts, exists (
+    select from waiting
+    where carrier = case style when 'events' then 'broker' else 'http' end
+      and oldest <= requested) as is_in_outbox
+from orders.orders o join due on id = order_id
+where id = any(array(select order_id from due)) and state = $5`
 
 const TAKE_TO_ASK = {
   PENDING: takeToAsk('orders.watch'),
   CANCELED: takeToAsk('orders.void_watch'),
+}
+
+/** An order that waits for billing, as operators see it. */
+export interface WaitingOrder {
+  readonly order: StoredOrder
+  readonly waitsFor: 'payment' | 'void'
+  readonly attempts: number
+  readonly nextAttempt: Date
+  /** When it is canceled unless billing has answered; null once it is. */
+  readonly deadline: Date | null
+}
+
+export interface WaitingFilter {
+  readonly waitsFor?: 'payment' | 'void'
+  /** Only orders that billing was asked about at least so often. */
+  readonly minAttempts: number
+  readonly limit: number
+  /** The id of the last order of the page before. */
+  readonly cursor?: string
+}
+
+/** Orders that wait for billing, in the order of their ids and so oldest first. */
+export async function listWaiting(
+  db: Queryable,
+  { waitsFor, minAttempts, limit, cursor = LOWEST_ID }: WaitingFilter,
+): Promise<WaitingOrder[]> {
+  const rows = await db.query<
+    OrderRow & { waits_for: 'payment' | 'void'; asked: number; ask_at: Date; deadline: Date | null }
+  >(LIST_WAITING, [cursor, limit, waitsFor ?? null, minAttempts])
+  return rows.map((row) => ({
+    order: toOrder(row),
+    waitsFor: row.waits_for,
+    attempts: row.asked,
+    nextAttempt: row.ask_at,
+    deadline: row.deadline,
+  }))
+}
+
+const LOWEST_ID = '00000000-0000-0000-0000-000000000000'
+
+const waiting = (watch: string, waitsFor: string, deadline: string) => `
+(select order_id, asked, ask_at, ${deadline} as deadline, '${waitsFor}' as waits_for from ${watch}
+ where order_id > $1::uuid and asked >= $4::integer
+   and coalesce($3::text, '${waitsFor}') = '${waitsFor}'
+ order by order_id limit $2)`
+
+const LIST_WAITING = `
+select ${COLUMNS}, waits_for, asked, ask_at, deadline
+from (${waiting('orders.watch', 'payment', 'deadline')}
+  union all ${waiting('orders.void_watch', 'void', 'null::timestamptz')}) w
+join orders.orders on id = order_id
+order by order_id limit $2`
+
+/** How many canceled orders wait for a void that billing was asked for at least so often. */
+export async function countStuck(db: Queryable, minAttempts: number): Promise<number> {
+  const [row] = await db.query<{ orders: bigint }>(
+    'select count(*) as orders from orders.void_watch where asked >= $1',
+    [minAttempts],
+  )
+  return Number(row!.orders)
 }

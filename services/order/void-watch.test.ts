@@ -2,21 +2,30 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { InteractionStyle } from '../../contracts/style.ts'
 import { sendBare, until } from '../../tests/harness.ts'
-import { LOOK_MS, startOrder } from '../../tests/order-service.ts'
+import { LOOK_MS, startOrder, VOID_ATTEMPTS } from '../../tests/order-service.ts'
 
-const { bus, database, clock, wire, call } = await startOrder({ status: 200, body: 'paid' }, [
-  'billing',
-])
+const { bus, database, clock, billing, wire, call, metricsText } = await startOrder(
+  { status: 200, body: 'paid' },
+  ['billing', 'payment'],
+)
 
-const said = (accountId: string) => wire.of(accountId).map(({ body }) => body.event)
+const said = (accountId: string) =>
+  wire.of(accountId).flatMap(({ topic, body }) => (topic === 'billing' ? [body.event] : []))
 const isWatched = async (orderId: string) =>
   (await database.query('select from orders.void_watch where order_id = $1', [orderId])).length > 0
 
-async function placeAndDelete(style: InteractionStyle) {
-  const accountId = crypto.randomUUID()
+const stateOf = async (orderId: string, accountId: string) =>
+  (await call('GET', `/orders/${orderId}?profileId=${accountId}`)).body.state
+
+async function place(style: InteractionStyle, accountId: string): Promise<string> {
   const path = `/orders?profileId=${accountId}`
   const headers = { 'x-interaction-style': style }
-  const { body: orderId } = await call('POST', path, { body: { productQuantity: 3 }, headers })
+  return (await call('POST', path, { body: { productQuantity: 3 }, headers })).body
+}
+
+async function placeAndDelete(style: InteractionStyle) {
+  const accountId = crypto.randomUUID()
+  const orderId = await place(style, accountId)
   await call('DELETE', `/orders/${orderId}?profileId=${accountId}`)
   return { accountId, orderId }
 }
@@ -30,8 +39,9 @@ for (const outcome of outcomes) {
       clock.moveOn(LOOK_MS)
       return said(accountId).length >= 4
     })
-    const [, , ...again] = said(accountId)
-    assert.deepEqual(again.slice(0, 2), ['ORDER_CANCELED', 'ORDER_CREATED'])
+    const [first, ...voids] = said(accountId)
+    assert.equal(first, 'ORDER_CREATED')
+    assert.deepEqual([...new Set(voids)], ['ORDER_CANCELED'], 'it does not ask to be paid again')
     assert.equal(await isWatched(orderId), true)
     await sendBare(bus, 'payment', { ...outcome, orderId, accountId })
     await until(async () => !(await isWatched(orderId)), 'the end of the watch')
@@ -40,7 +50,50 @@ for (const outcome of outcomes) {
   })
 }
 
-test('a void by call is not watched: the call goes on until billing has it', async () => {
+test("an order's own announcement does not confirm its void", async () => {
+  const { accountId, orderId } = await placeAndDelete('events')
+  const announced = await until(() =>
+    wire.of(accountId).find(({ topic, body }) => topic === 'payment' && body.orderId === orderId),
+  )
+  assert.deepEqual(announced.body, { event: 'PAYMENT_FAIL', orderId, accountId })
+  // A message that follows it on the topic has been read.
+  const other = await place('events', accountId)
+  await sendBare(bus, 'payment', { event: 'ORDER_PAID', orderId: other, accountId })
+  await until(async () => (await stateOf(other, accountId)) === 'APPROVED')
+  assert.equal(await isWatched(orderId), true)
+})
+
+test('a void by call is watched until billing answers it', async () => {
+  billing.answerWith(({ path }) =>
+    path.endsWith('/void') ? { status: 503 } : { status: 200, body: 'paid' },
+  )
   const { orderId } = await placeAndDelete('hybrid')
-  assert.equal(await isWatched(orderId), false)
+  assert.equal(await isWatched(orderId), true)
+  billing.answerWith({ status: 200, body: { orderId, state: 'REFUNDED' } })
+  await until(async () => {
+    clock.moveOn(LOOK_MS)
+    return !(await isWatched(orderId))
+  })
+})
+
+test('an order whose void is not confirmed is listed as stuck, and then asked about less often', async () => {
+  const { accountId, orderId } = await placeAndDelete('events')
+  const listed = async (query: string) =>
+    (await call('GET', `/orders/pending?${query}`)).body.find(
+      ({ id }: { id: string }) => id === orderId,
+    )
+  const waiting = await listed('waitsFor=void')
+  assert.deepEqual([waiting.state, waiting.stuck, waiting.deadline], ['CANCELED', false, null])
+  assert.equal(await listed('waitsFor=payment'), undefined)
+  const stuck = await until(async () => {
+    clock.moveOn(LOOK_MS)
+    return await listed('stuck=true')
+  })
+  assert.deepEqual([stuck.profileId, stuck.waitsFor], [accountId, 'void'])
+  assert.equal(stuck.attempts, VOID_ATTEMPTS)
+  assert.match(await metricsText(), /^trifold_orders_stuck\S* [1-9]/m)
+  const inMinutes = (Date.parse(stuck.nextAttempt) - clock.runtime.now()) / 60_000
+  assert.ok(inMinutes > 58 && inMinutes <= 60, String(inMinutes))
+  await sendBare(bus, 'payment', { event: 'PAYMENT_FAIL', orderId, accountId })
+  await until(async () => (await listed('')) === undefined)
 })

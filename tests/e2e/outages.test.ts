@@ -58,8 +58,8 @@ for (const style of ['http', 'hybrid'] as const) {
     assert.deepEqual([order.state, order.reason], ['CANCELED', 'BILLING_UNREACHABLE'])
 
     const told = `ORDER ${id} NOT PAID: billing could not be reached`
-    // The customer hears in hybrid, while billing is still off; in http the answer has said it.
-    const heard = style === 'hybrid' ? [depositText(account), told] : [depositText(account)]
+    // The customer hears while billing is still off, and not again when it is back.
+    const heard = [depositText(account), told]
     await eventually(async () => assert.deepEqual(await textsOf(account), heard))
     await on('billing')
     await eventually(async () => {

@@ -30,8 +30,8 @@ export const MONEY_MUTANTS: readonly Mutant[] = [
     edits: [
       {
         file: LEDGER,
-        find: 'return { ...settled(payment), payment }\n',
-        replace: 'return settled(payment)\n',
+        find: 'return { ...settled(payment), payment, ...announceAgain(payment, command) }',
+        replace: 'return { ...settled(payment), ...announceAgain(payment, command) }',
       },
     ],
     seeds: 10,
@@ -118,7 +118,7 @@ export const MONEY_MUTANTS: readonly Mutant[] = [
     name: 'outcome not announced again',
     breaks: 'A payment that is asked for again finds its outcome, and nobody hears of it.',
     edits: [
-      { file: LEDGER, find: 'if (!command.byMessage) return settled', replace: 'return settled' },
+      { file: LEDGER, find: 'if (!byMessage || accountId === null)', replace: 'if (true)' },
     ],
     seeds: 30,
   },
@@ -128,8 +128,8 @@ export const MONEY_MUTANTS: readonly Mutant[] = [
     edits: [
       {
         file: LEDGER,
-        find: '{ ...payment, accountId: payer, style } : payment',
-        replace: '{ ...payment, accountId: payer } : payment',
+        find: 'payment: { ...payment, accountId, style } }',
+        replace: 'payment: { ...payment, accountId } }',
       },
     ],
     seeds: 100,

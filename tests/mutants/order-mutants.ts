@@ -53,8 +53,8 @@ export const ORDER_MUTANTS: readonly Mutant[] = [
     edits: [
       {
         file: ORDER,
-        find: "canceled('DEADLINE_PASSED', ['voidPayment'])",
-        replace: "canceled('DEADLINE_PASSED', [])",
+        find: "canceled('DEADLINE_PASSED', ['announceFailure', 'voidPayment'])",
+        replace: "canceled('DEADLINE_PASSED', ['announceFailure'])",
       },
     ],
     styles: ['http', 'hybrid'],
@@ -65,7 +65,11 @@ export const ORDER_MUTANTS: readonly Mutant[] = [
     name: 'customer not told that billing was away',
     breaks: 'In hybrid nobody tells the customer whose order could not be paid.',
     edits: [
-      { file: ORDER, find: "['voidPayment', 'announceFailure']", replace: "['voidPayment']" },
+      {
+        file: ORDER,
+        find: "canceled('BILLING_UNREACHABLE', ['announceFailure', 'voidPayment'])",
+        replace: "canceled('BILLING_UNREACHABLE', ['voidPayment'])",
+      },
     ],
     seeds: 10,
     styles: ['hybrid'],

@@ -76,6 +76,8 @@ export function createService(
       return createOrderService(parts, {
         ...shared,
         UNIT_PRICE: '65',
+        ASK_AGAIN: true,
+        VOID_ATTEMPTS: 10,
         ASK_AGAIN_AFTER_MS: settings.askAgainAfterMs,
         ORDER_DEADLINE_MS: settings.orderDeadlineMs,
       })

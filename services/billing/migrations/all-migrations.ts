@@ -3,6 +3,7 @@ import { deadLetterReplay } from './002-dead-letter-replay.ts'
 import { outboxKey } from './003-outbox-key.ts'
 import { outboxKeyExpressionIndex } from './004-outbox-key-expression.ts'
 import { outboxDue } from './007-outbox-due.ts'
+import { idempotencyOwner } from './010-idempotency-owner.ts'
 import { deadLetterIdentityIndex } from './013-dead-letter-identity.ts'
 
 /** In the order in which they are made. */
@@ -12,6 +13,7 @@ export const MIGRATIONS = [
   outboxKey,
   outboxKeyExpressionIndex,
   outboxDue,
+  idempotencyOwner,
   deadLetterIdentityIndex,
 ]
 

@@ -5,6 +5,7 @@ import { voidWatch } from './004-void-watch.ts'
 import { outboxKey } from './005-outbox-key.ts'
 import { outboxKeyExpressionIndex } from './006-outbox-key-expression.ts'
 import { outboxDue } from './007-outbox-due.ts'
+import { idempotencyOwner } from './010-idempotency-owner.ts'
 import { deadLetterIdentityIndex } from './013-dead-letter-identity.ts'
 
 /** In the order in which they are made. */
@@ -16,6 +17,7 @@ export const MIGRATIONS = [
   outboxKey,
   outboxKeyExpressionIndex,
   outboxDue,
+  idempotencyOwner,
   deadLetterIdentityIndex,
 ]
 

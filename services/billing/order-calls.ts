@@ -1,0 +1,37 @@
+import { type Delivery, isFinalRefusal, type OutboxRow } from '../../messaging/outbox.ts'
+import type { HttpClient } from '../../platform/http-client.ts'
+
+/** Calls out, in `http`: outbox rows that tell order of a refund. */
+export interface OrderCallsOptions {
+  readonly http: HttpClient
+  readonly orderUrl: string
+  readonly timeoutMs: number
+}
+
+export function orderCalls({ http, orderUrl, timeoutMs }: OrderCallsOptions) {
+  return async ({ destination, headers }: OutboxRow): Promise<Delivery> => {
+    const url = `${orderUrl}${destination}`
+    try {
+      const call = { target: 'order', method: 'DELETE', url, headers } as const
+      const { status, body } = await http(call, timeoutMs)
+      // Order does not know an order that was paid by REST. The same status without a code of ours
+      // comes from a gateway, and says nothing about the order.
+      const code = codeOf(body)
+      if (status < 300 || code === 'ORDER_NOT_FOUND') return { kind: 'done' }
+      const error = `${destination} answered ${status}`
+      return (isFinalRefusal(status) && status !== 409) || code === 'NOT_YOURS'
+        ? { kind: 'poison', reason: `${error}: ${body}` }
+        : { kind: 'retry', error }
+    } catch (error) {
+      return { kind: 'retry', error: `${destination} gave no answer: ${(error as Error).message}` }
+    }
+  }
+}
+
+function codeOf(body: string): unknown {
+  try {
+    return (JSON.parse(body) as { code?: unknown } | null)?.code
+  } catch {
+    return undefined
+  }
+}

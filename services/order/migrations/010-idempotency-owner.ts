@@ -1,0 +1,9 @@
+import { idempotencyOwnerColumn } from '../../../messaging/idempotency.ts'
+import type { Migration } from '../../../platform/migrate.ts'
+import { SCHEMA } from './001-initial.ts'
+
+export const idempotencyOwner: Migration = {
+  id: 10,
+  name: 'idempotency owner',
+  sql: idempotencyOwnerColumn(SCHEMA),
+}

@@ -1,0 +1,53 @@
+import Type from 'typebox'
+import {
+  NEXT_CURSOR_HEADER,
+  WaitingOrder as WaitingOrderSchema,
+  type WaitingOrderView,
+  WaitingPage,
+} from '../../contracts/http.ts'
+import type { HttpServer } from '../../platform/http-server.ts'
+import type { WaitingFilter, WaitingOrder } from './store.ts'
+
+/** HTTP in, for operators: the orders that wait for billing. */
+export interface OperatorRoutes {
+  readonly voidAttempts: number
+  readonly listWaiting: (filter: WaitingFilter) => Promise<WaitingOrder[]>
+}
+
+export function operatorRoutes(app: HttpServer, { voidAttempts, listWaiting }: OperatorRoutes) {
+  app.get(
+    '/orders/pending',
+    {
+      schema: {
+        summary: 'Orders that wait for billing, oldest first: for their payment or for their void',
+        tags: ['operators'],
+        querystring: WaitingPage,
+        response: { 200: Type.Array(WaitingOrderSchema) },
+      },
+    },
+    async (request, reply) => {
+      const { stuck = false, waitsFor, ...page } = request.query
+      const filter = stuck
+        ? { ...page, waitsFor: 'void' as const, minAttempts: voidAttempts }
+        : { ...page, ...(waitsFor && { waitsFor }), minAttempts: 0 }
+      const orders = await listWaiting(filter)
+      const last = orders.at(-1)
+      if (last && orders.length === page.limit) reply.header(NEXT_CURSOR_HEADER, last.order.id)
+      return orders.map((one) => view(one, voidAttempts))
+    },
+  )
+}
+
+function view(
+  { order, waitsFor, attempts, nextAttempt, deadline }: WaitingOrder,
+  voidAttempts: number,
+): WaitingOrderView {
+  const { id, profileId, state, style, reason, created } = order
+  return {
+    ...{ id, profileId, state, style, reason, waitsFor, attempts },
+    nextAttempt: nextAttempt.toISOString(),
+    deadline: deadline?.toISOString() ?? null,
+    stuck: waitsFor === 'void' && attempts >= voidAttempts,
+    created: created.toISOString(),
+  }
+}
