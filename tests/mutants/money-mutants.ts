@@ -117,9 +117,7 @@ export const MONEY_MUTANTS: readonly Mutant[] = [
   {
     name: 'outcome not announced again',
     breaks: 'A payment that is asked for again finds its outcome, and nobody hears of it.',
-    edits: [
-      { file: LEDGER, find: 'if (!byMessage || accountId === null)', replace: 'if (true)' },
-    ],
+    edits: [{ file: LEDGER, find: 'if (!byMessage || accountId === null)', replace: 'if (true)' }],
     seeds: 30,
   },
   {
