@@ -16,7 +16,7 @@ await runService({
       default: 'http://127.0.0.1:8002',
       description: 'Where billing answers.',
     }),
-    NOTIFICATION_URL: Type.String({
+    NOTIFICATION_URL: httpUrl({
       default: 'http://127.0.0.1:8003',
       description: 'Where notification answers.',
     }),
