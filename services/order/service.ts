@@ -60,10 +60,8 @@ export async function createOrderService(
   parts: ServiceParts,
   config: OrderServiceConfig,
 ): Promise<Service> {
-  const { database, runtime } = parts
-  await migrate(database, SCHEMA, MIGRATIONS, COMPATIBLE_FROM)
   const { database, runtime, telemetry } = parts
-  await migrate(database, SCHEMA, MIGRATIONS)
+  await migrate(database, SCHEMA, MIGRATIONS, COMPATIBLE_FROM)
   const outbox = createOutbox(SCHEMA)
   const idempotency = createIdempotency(SCHEMA)
   const outcomes = createOutcomes({ ...parts, hasPeers: () => relay.hasPeers() })
