@@ -138,3 +138,9 @@ export async function pingWrite(database: Queryable, schema: string): Promise<vo
     `update ${migration} set name = name where id = (select min(id) from ${migration})`,
   )
 }
+
+/** Epoch milliseconds by the clock that wrote the times in the database; this machine may have another. */
+export async function databaseTime(database: Queryable): Promise<number> {
+  const [row] = await database.query<{ now: Date }>('select now() as now')
+  return row!.now.getTime()
+}

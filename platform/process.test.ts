@@ -214,3 +214,19 @@ test('says that .env cannot be read, and ends with 1', async (t) => {
   assert.equal(code, 1)
   assert.match(output, /^order: \.env cannot be read: .*\n$/)
 })
+
+test('a schema of a newer version is said in one sentence, closes the program and ends it with 2', async (t) => {
+  const start = `async () => {
+    const { SchemaTooNewError } = await import('${new URL('./migrate.ts', import.meta.url)}')
+    setTimeout(() => Promise.reject(new SchemaTooNewError('orders', 18, 6)))
+    return { close: async () => console.log('closed') }
+  }`
+  const { code, output } = await run(t, start).exit()
+  assert.equal(code, 2)
+  assert.match(
+    output,
+    /the schema orders belongs to a newer version: it needs a version that knows/,
+  )
+  assert.match(output, /closed/)
+  assert.doesNotMatch(output, /"stack"/)
+})

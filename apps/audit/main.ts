@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
-import type { Database } from '../../platform/database.ts'
+import { type Database, databaseTime } from '../../platform/database.ts'
 import { openPglite } from '../../platform/pglite.ts'
 import { openPostgres } from '../../platform/postgres.ts'
 import { environment } from '../../platform/process.ts'
@@ -58,7 +58,8 @@ async function main(args: readonly string[]): Promise<number> {
       checks.set(invariant, counts.set(what, (counts.get(what) ?? 0) + count))
     }
     const { settled } = options
-    const violations = await audit({ ...books, now: Date.now(), settled }, checked)
+    const now = await databaseTime(books.orders)
+    const violations = await audit({ ...books, now, settled }, checked)
     process.stdout.write(report(violations, checks, settled))
     return violations.length === 0 ? 0 : 1
   } finally {
