@@ -20,13 +20,17 @@ export function notificationCalls({ http, notificationUrl, timeoutMs }: Notifica
       const { status, body: said } = await http(call, tryWithinMs(row, timeoutMs))
       if (status < 300 && isJson(said)) return { kind: 'done' }
       const error = `${destination} answered ${status}`
-      return isFinalRefusal(status) && status !== 409
-        ? { kind: 'poison', reason: `${error}: ${said}` }
-        : { kind: 'retry', error }
+      // An earlier version of notification does not know a new event; the next one will.
+      const isFinal = isFinalRefusal(status) && status !== 409 && !isUnknownEvent(status, said)
+      return isFinal ? { kind: 'poison', reason: `${error}: ${said}` } : { kind: 'retry', error }
     } catch (error) {
       return { kind: 'retry', error: `${destination} gave no answer: ${(error as Error).message}` }
     }
   }
+}
+
+function isUnknownEvent(status: number, problem: string): boolean {
+  return status === 400 && problem.includes('"field":"body/event"')
 }
 
 /** A gateway that leads elsewhere may answer 200 with a page. */

@@ -73,8 +73,13 @@ describe('in http', () => {
     call('POST', '/billing/account', { body: { accountId, amount, orderId }, ...inStyle('http') })
   const aboutOrder = (orderId: string) => others.about(orderId)
 
-  for (const answer of ['hang', 'cut', { status: 503 }] as const) {
-    const name = typeof answer === 'string' ? `${answer}s` : 'answers 503'
+  const unknownEvent = { status: 400, body: { code: 'VALIDATION_FAILED', field: 'body/event' } }
+  for (const [name, answer] of [
+    ['hangs', 'hang'],
+    ['cuts', 'cut'],
+    ['answers 503', { status: 503 }],
+    ['does not know the event yet', unknownEvent],
+  ] as const) {
     test(`a payment is answered although notification ${name}, and is notified later`, async () => {
       const [accountId, orderId] = [await openAccount(500), newId()]
       others.answerWith(answer)
