@@ -175,9 +175,9 @@ export const ORDER_MUTANTS: readonly Mutant[] = [
     edits: [
       {
         file: ROUTES,
-        find: 'const placed = await routes.place(placement)',
+        find: 'const placed = await routes.place(placement, caller)',
         replace:
-          'const placing = routes.place(placement)\n    if (outcome === undefined) {\n      placing.catch(() => {})\n      return { status: 201, body: JSON.stringify(order.id) }\n    }\n    const placed = await placing',
+          'const placing = routes.place(placement, caller)\n    if (outcome === undefined) {\n      placing.catch(() => {})\n      return { status: 201, body: JSON.stringify(order.id) }\n    }\n    const placed = await placing',
       },
     ],
     seeds: 10,
