@@ -1,5 +1,6 @@
 import Type, { type Static, type TSchema } from 'typebox'
 import { Compile } from 'typebox/compile'
+import { DEADLINE_HEADER, deadlineHeader, parseDeadline } from './deadline.ts'
 import { parseAmount, toUnits } from './money.ts'
 import { type InteractionStyle, isStyle, STYLE_HEADER } from './style.ts'
 import { type TraceContext, traceContextOf, traceOf } from './trace-context.ts'
@@ -132,6 +133,8 @@ export interface EventMeta extends TraceContext {
   readonly isFromOrder?: true
   /** What ORDER_PAID took, in minor units; travels in the header `x-amount`, in units. */
   readonly amountMinor?: bigint
+  /** Of ORDER_CREATED: billing refuses a payment that comes later. Epoch milliseconds. */
+  readonly deadlineMs?: number
 }
 
 /** CloudEvents headers of the Kafka binary binding, and ours. `time` is in epoch milliseconds. */
@@ -152,6 +155,7 @@ export function eventHeaders(
     ...(meta.reason && { 'x-reason': meta.reason }),
     ...traceOf(meta),
     ...(meta.amountMinor && { 'x-amount': String(toUnits(meta.amountMinor)) }),
+    ...(meta.deadlineMs && { [DEADLINE_HEADER]: deadlineHeader(meta.deadlineMs) }),
   }
 }
 
@@ -218,6 +222,7 @@ export function decodeEvent<Body extends Event>(message: {
     return 'ce_id is not 1 to 200 printable ASCII characters without spaces'
   }
   const amountMinor = parseAmount(headers['x-amount'] ?? '')
+  const deadlineMs = parseDeadline(headers[DEADLINE_HEADER])
   return {
     body: body as unknown as Body,
     meta: {
@@ -227,6 +232,7 @@ export function decodeEvent<Body extends Event>(message: {
       ...(headers.ce_source === '/trifold/order' && { isFromOrder: true }),
       ...traceContextOf(headers),
       ...(typeof amountMinor === 'bigint' && { amountMinor }),
+      ...(deadlineMs !== undefined && { deadlineMs }),
     },
     ...(unknownFields.length > 0 && { unknownFields }),
   }

@@ -34,6 +34,7 @@ export const CommandHeaders = Type.Object({
   'idempotency-key': Type.Optional(Type.String({ minLength: 1, maxLength: 255 })),
   'x-interaction-style': Type.Optional(Type.String({ maxLength: 20 })),
   'x-reason': Type.Optional(Type.String({ maxLength: 40 })),
+  'x-deadline': Type.Optional(Type.String({ maxLength: 40 })),
 })
 export type CommandHeaders = Static<typeof CommandHeaders>
 

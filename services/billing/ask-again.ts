@@ -2,11 +2,13 @@ import type { Outbox } from '../../messaging/outbox.ts'
 import { periodically } from '../../messaging/periodically.ts'
 import type { ServiceParts } from '../../messaging/service.ts'
 import { type Database, type Queryable, transact } from '../../platform/database.ts'
+import type { DatabaseClock } from '../../platform/database-clock.ts'
 import type { BillingConfig } from './config.ts'
 import { route } from './routing.ts'
 import { isAnyRequested, takeDepositsToAsk } from './store.ts'
 
 export type AskAgainOptions = Pick<ServiceParts, 'database' | 'runtime' | 'log' | 'telemetry'> & {
+  readonly databaseClock: DatabaseClock
   readonly outbox: Outbox
   readonly config: BillingConfig
   readonly wake: (committed: Queryable) => void
@@ -18,13 +20,18 @@ const LIMIT = 500
 const MAX_ASK_AFTER_MS = 60_000
 
 export function startAskingAgain(options: AskAgainOptions): { close(): Promise<void> } {
-  const { database, outbox, runtime, log, telemetry, config, wake } = options
+  const { database, databaseClock, outbox, runtime, log, telemetry, config, wake } = options
   // What is requested from now on is due no sooner than that.
   const calmMs = Math.max(LOOK_MS, config.DEPOSIT_ASK_AGAIN_AFTER_MS)
 
   return periodically(LOOK_MS, runtime, log, async () => {
     if (!(await isAnyRequested(database))) return calmMs
-    const { deposits, tx } = await askForDeposits(database, outbox, runtime.now(), config)
+    const { deposits, tx } = await askForDeposits(
+      database,
+      outbox,
+      await databaseClock(database),
+      config,
+    )
     telemetry.count('trifold_asked_again_total', { style: 'events' }, deposits)
     wake(tx)
   })

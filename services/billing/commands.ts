@@ -30,6 +30,7 @@ import { type Changes, findDeposits, findPayments, lockAccounts, writeChanges } 
 export interface CommandContext {
   readonly outbox: Outbox
   readonly idempotency: Idempotency
+  /** By the database's clock, in epoch milliseconds. */
   readonly now: number
 }
 
@@ -129,7 +130,7 @@ async function openBooks(tx: Queryable, commands: readonly Command[]) {
         // It came after the look that says which accounts to lock: read again, with its lock.
         throw new DatabaseError('an order was paid meanwhile', 'conflict')
       }
-      const decision = decide({ account, payment, deposit }, command)
+      const decision = decide({ account, payment, deposit, now }, command)
       if (decision.account) {
         accounts.set(decision.account.id, decision.account)
         traces.set(decision.account.id, traceOf(command))
@@ -196,6 +197,7 @@ export function answerTo(command: Command, outcome: Outcome): StoredAnswer {
       const details = { orderId, reason: reason ?? 'ORDER_CANCELED' }
       if (state === 'PAID') return ok(id)
       if (state !== 'REFUSED') return problemAnswer('PAYMENT_VOIDED', details)
+      if (reason === 'DEADLINE_PASSED') return problemAnswer('PAYMENT_VOIDED', details)
       const unknown = reason === 'ACCOUNT_NOT_FOUND'
       return problemAnswer(unknown ? 'ACCOUNT_NOT_FOUND' : 'NOT_ENOUGH_MONEY', details)
     }

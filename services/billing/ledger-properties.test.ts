@@ -28,7 +28,7 @@ function openBooks() {
       const deposit = 'depositId' in command ? deposits.get(command.depositId) : undefined
       const payer = command.type === 'void' ? payment?.accountId : command.accountId
       const account = accounts.get(payer ?? '')
-      const decision = decide({ account, payment, deposit }, command)
+      const decision = decide({ account, payment, deposit, now: 0 }, command)
       if (decision.account) accounts.set(decision.account.id, decision.account)
       if (decision.payment) payments.set(decision.payment.orderId, decision.payment)
       if (decision.deposit) deposits.set(decision.deposit.id, decision.deposit)

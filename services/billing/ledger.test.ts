@@ -27,7 +27,7 @@ const deposit = (given: Partial<Deposit> = {}): Deposit => ({
   ...given,
 })
 const books = (given: Partial<Books> = {}): Books => ({
-  ...{ account: account(), payment: undefined, deposit: undefined },
+  ...{ account: account(), payment: undefined, deposit: undefined, now: 1_000 },
   ...given,
 })
 
@@ -102,6 +102,16 @@ describe('a payment', () => {
     ],
     ['ACCOUNT_NOT_FOUND', 'there is no account', undefined],
   ] as const
+  test('is refused after the deadline of its order, and not before', () => {
+    const late = payment({ state: 'REFUSED', reason: 'DEADLINE_PASSED' })
+    const { announce, ...decision } = decide(books(), pay({ deadlineMs: 999 }))
+    assert.deepEqual(decision, { ...told(late), payment: late })
+    assert.deepEqual(announce, { event: 'PAYMENT_FAIL', payment: late })
+    for (const deadlineMs of [1_000, undefined]) {
+      assert.equal(decide(books(), pay({ deadlineMs })).payment?.state, 'PAID')
+    }
+  })
+
   for (const [reason, why, of] of refusals) {
     test(`is refused for ever where ${why}, and announced as failed`, () => {
       const failed = payment({ state: 'REFUSED', reason })

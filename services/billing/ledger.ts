@@ -62,6 +62,8 @@ export type Command = TraceContext & {
         readonly orderId: string
         readonly accountId: string
         readonly amountMinor: bigint
+        /** Order cancels the order then: a later payment is refused. Epoch milliseconds. */
+        readonly deadlineMs?: number | undefined
       }
     | {
         readonly type: 'void'
@@ -107,6 +109,8 @@ export interface Books {
   readonly account: Account | undefined
   readonly payment: Payment | undefined
   readonly deposit: Deposit | undefined
+  /** By the database's clock, in epoch milliseconds. */
+  readonly now: number
 }
 
 export interface Decision {
@@ -126,7 +130,7 @@ export function decide(books: Books, command: Command): Decision {
       return { account, outcome: { kind: 'account', account } }
     }
     case 'pay':
-      return books.payment ? repeatPayment(books.payment, command) : pay(books.account, command)
+      return books.payment ? repeatPayment(books.payment, command) : pay(books, command)
     case 'void':
       return books.payment ? voidPayment(books.account, books.payment, command) : voidFirst(command)
     case 'requestDeposit':
@@ -138,15 +142,17 @@ export function decide(books: Books, command: Command): Decision {
 
 type CommandOf<Type extends Command['type']> = Command & { readonly type: Type }
 
-function pay(account: Account | undefined, command: CommandOf<'pay'>): Decision {
-  const { paymentId: id, orderId, accountId, amountMinor, style } = command
+function pay({ account, now }: Books, command: CommandOf<'pay'>): Decision {
+  const { paymentId: id, orderId, accountId, amountMinor, style, deadlineMs = now } = command
   const terms = { id, orderId, accountId, amountMinor, style }
   const reason =
     account === undefined
       ? 'ACCOUNT_NOT_FOUND'
-      : account.balanceMinor < amountMinor
-        ? 'NOT_ENOUGH_MONEY'
-        : null
+      : deadlineMs < now
+        ? 'DEADLINE_PASSED'
+        : account.balanceMinor < amountMinor
+          ? 'NOT_ENOUGH_MONEY'
+          : null
   if (account === undefined || reason !== null) {
     const payment: Payment = { ...terms, state: 'REFUSED', reason }
     return { ...settled(payment), payment, announce: { event: 'PAYMENT_FAIL', payment } }

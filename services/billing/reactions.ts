@@ -40,7 +40,8 @@ function toCommand(
     case 'ORDER_CREATED': {
       const { orderId } = body
       const amountMinor = toMinor(body.price)
-      return { ...common, type: 'pay', paymentId: context.newId(), orderId, accountId, amountMinor }
+      const terms = { orderId, accountId, amountMinor, deadlineMs: meta.deadlineMs }
+      return { ...common, type: 'pay', paymentId: context.newId(), ...terms }
     }
     case 'ORDER_CANCELED': {
       const { orderId } = body

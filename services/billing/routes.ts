@@ -1,4 +1,5 @@
 import Type from 'typebox'
+import { parseDeadline } from '../../contracts/deadline.ts'
 import {
   Account as AccountSchema,
   CommandHeaders,
@@ -117,7 +118,8 @@ function paymentRoutes(app: HttpServer, routes: BillingRoutes): void {
       const keyed = keyedRequest(request.headers['idempotency-key'], 'POST payment', request.body)
       const paymentId = newId()
       const orderId = request.body.orderId ?? paymentId
-      const terms = { paymentId, orderId, accountId, amountMinor }
+      const deadlineMs = parseDeadline(request.headers['x-deadline'])
+      const terms = { paymentId, orderId, accountId, amountMinor, deadlineMs }
       const command = { ...common(request), type: 'pay', style, ...terms } as const
       return sendStored(reply, await routes.settle({ command, keyed }, request))
     },

@@ -125,6 +125,19 @@ describe('in http', () => {
     })
   }
 
+  test('a payment after the deadline of its order is refused, and told', async () => {
+    const [accountId, orderId] = [await openAccount(500), newId()]
+    const headers = { 'x-deadline': '2020-01-01T00:00:00.000Z', ...inStyle('http').headers }
+    const body = { accountId, amount: 195, orderId }
+    const { status, body: problem } = await call('POST', '/billing/account', { body, headers })
+    assert.deepEqual(
+      [status, problem.code, problem.reason],
+      [409, 'PAYMENT_VOIDED', 'DEADLINE_PASSED'],
+    )
+    assert.equal(await balanceOf(accountId), 500)
+    assert.equal(aboutOrder(orderId)[0]?.headers['x-reason'], 'DEADLINE_PASSED')
+  })
+
   test('a refused payment is told with its reason', async () => {
     const [accountId, orderId] = [await openAccount(), newId()]
     const { status, body } = await pay(accountId, orderId)

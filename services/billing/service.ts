@@ -16,6 +16,7 @@ import {
 } from '../../messaging/service.ts'
 import { type Caller, coalesce } from '../../platform/coalesce.ts'
 import { type Queryable, transact } from '../../platform/database.ts'
+import { createDatabaseClock } from '../../platform/database-clock.ts'
 import { migrate } from '../../platform/migrate.ts'
 import { inCommitSpans, noTracing } from '../../platform/tracing.ts'
 import { startAskingAgain } from './ask-again.ts'
@@ -56,7 +57,10 @@ export async function createBillingService(
   await migrate(database, SCHEMA, MIGRATIONS, COMPATIBLE_FROM)
   const outbox = createOutbox(SCHEMA)
   const idempotency = createIdempotency(SCHEMA)
-  const context = (): CommandContext => ({ outbox, idempotency, now: runtime.now() })
+  const databaseClock = createDatabaseClock(runtime)
+  const context = async (tx: Queryable): Promise<CommandContext> => ({
+    ...{ outbox, idempotency, now: await databaseClock(tx) },
+  })
 
   const apply = coalesce<Addressed, { applied: Applied; watch?: Watch }>({
     ...requestBatches(parts),
@@ -66,7 +70,7 @@ export async function createBillingService(
         const traces = batch.map(({ command }) => traceOf(command))
         const commit = () =>
           transact(database, async (tx) => {
-            const results = await applyCommands(tx, context(), batch)
+            const results = await applyCommands(tx, await context(tx), batch)
             for (const watch of watches) watch?.cancel()
             watches = results.map(watchCalls)
             return { applied: results, tx }
@@ -126,11 +130,11 @@ export async function createBillingService(
     group: 'billing',
     topics: ['billing'],
     decode: decodeEvent<BillingEvent>,
-    handle: (tx, events) =>
-      settleRequests(tx, { ...context(), newId: runtime.uuid }, events, announce),
+    handle: async (tx, events) =>
+      settleRequests(tx, { ...(await context(tx)), newId: runtime.uuid }, events, announce),
   }
   const consumer = startConsumer(reader)
-  const asking = startAskingAgain({ ...parts, config, outbox, wake: relay.wake })
+  const asking = startAskingAgain({ ...parts, databaseClock, config, outbox, wake: relay.wake })
   const expiring = periodically(60_000, runtime, log, () =>
     idempotency.expire(database, config.IDEMPOTENCY_KEY_TTL_MS),
   )

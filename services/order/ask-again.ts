@@ -2,6 +2,7 @@ import type { Idempotency } from '../../messaging/idempotency.ts'
 import type { Outbox } from '../../messaging/outbox.ts'
 import { periodically } from '../../messaging/periodically.ts'
 import { type Database, type Queryable, transact } from '../../platform/database.ts'
+import type { DatabaseClock } from '../../platform/database-clock.ts'
 import type { Log, Runtime } from '../../platform/runtime.ts'
 import type { Telemetry } from '../../platform/telemetry.ts'
 import type { AddressedCommand, Applied } from './commands.ts'
@@ -19,6 +20,7 @@ import { isAnyWatched, type OrderToAsk, overdueOrders, takeOrdersToAsk } from '.
  */
 export interface AskAgainOptions {
   readonly database: Database
+  readonly databaseClock: DatabaseClock
   readonly outbox: Outbox
   readonly idempotency: Idempotency
   readonly runtime: Runtime
@@ -37,7 +39,8 @@ const EXPIRE_MS = 60_000
 const MAX_LOGGED_IDS = 20
 
 export function startAskingAgain(options: AskAgainOptions): { close(): Promise<void> } {
-  const { database, outbox, idempotency, runtime, log, telemetry, config, apply, wake } = options
+  const { database, databaseClock, outbox, idempotency, runtime, log, telemetry } = options
+  const { config, apply, wake } = options
   // What is watched from now on is due no sooner than that.
   const calmMs = Math.max(LOOK_MS, Math.min(config.ASK_AGAIN_AFTER_MS, config.ORDER_DEADLINE_MS))
   const schedule = {
@@ -49,12 +52,12 @@ export function startAskingAgain(options: AskAgainOptions): { close(): Promise<v
   let expiredAt = Number.NEGATIVE_INFINITY
 
   async function ask(): Promise<void> {
-    const now = runtime.now()
     const asked = await transact(database, async (tx) => {
+      const now = await databaseClock(tx)
       const take = (state: 'PENDING' | 'CANCELED') => takeOrdersToAsk(tx, now, schedule, state)
       const [pending, canceled] = [await take('PENDING'), await take('CANCELED')]
       const again = (effect: OrderEffect) => (one: OrderToAsk) =>
-        route(effect, one.order, one.order.reason, now, one.trace)
+        route(effect, one.order, one.order.reason, now, one.trace, one.deadlineMs)
       const isSent = (one: OrderToAsk) => config.ASK_AGAIN && !one.isInOutbox
       const messages = [
         ...pending.filter(isSent).map(again('requestPayment')),
@@ -79,7 +82,7 @@ export function startAskingAgain(options: AskAgainOptions): { close(): Promise<v
   }
 
   async function cancelOverdue(): Promise<void> {
-    const overdue = await overdueOrders(database, runtime.now(), LOOK_LIMIT)
+    const overdue = await overdueOrders(database, await databaseClock(database), LOOK_LIMIT)
     await Promise.all(
       overdue.map((order) => apply({ ...order, command: { type: 'passDeadline' } })),
     )

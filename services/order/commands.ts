@@ -28,6 +28,7 @@ import {
 export interface CommandContext {
   readonly outbox: Outbox
   readonly idempotency: Idempotency
+  /** By the database's clock, in epoch milliseconds. */
   readonly now: number
   readonly askAfterMs: number
   readonly deadlineMs: number
@@ -104,7 +105,11 @@ export async function workOff(
 
 type Known = Awaited<ReturnType<Idempotency['find']>>
 
-function place(placements: readonly Placement[], known: Known, { now }: CommandContext) {
+function place(
+  placements: readonly Placement[],
+  known: Known,
+  { now, deadlineMs }: CommandContext,
+) {
   const fresh: Placement[] = []
   const placed = placements.map((placement): Placed => {
     const { keyed, order } = placement
@@ -118,7 +123,7 @@ function place(placements: readonly Placement[], known: Known, { now }: CommandC
     placed,
     orders: fresh.map(({ order, trace }) => ({ ...order, ...trace })),
     messages: fresh.map(({ order, trace, waiting }) => ({
-      ...route('requestPayment', order, null, now, trace),
+      ...route('requestPayment', order, null, now, trace, now + deadlineMs),
       ...(waiting && { waiting }),
     })),
     answers: fresh.flatMap(({ keyed, order }) =>

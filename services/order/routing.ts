@@ -1,3 +1,4 @@
+import { DEADLINE_HEADER, deadlineHeader } from '../../contracts/deadline.ts'
 import { type EventMeta, eventHeaders, type Reason } from '../../contracts/events.ts'
 import { toUnits } from '../../contracts/money.ts'
 import { STYLE_HEADER } from '../../contracts/style.ts'
@@ -20,20 +21,17 @@ export function route(
   reason: Reason | null,
   now: number,
   trace: TraceContext = {},
+  deadlineMs?: number,
 ): OutboxMessage {
   const { id: orderId, profileId: accountId, style } = order
   switch (effect) {
     case 'requestPayment': {
       const id = `${orderId}/ORDER_CREATED`
       const price = toUnits(order.priceMinor)
+      const meta = { id, style, ...trace, ...(deadlineMs && { deadlineMs }) }
       return style === 'events'
-        ? event(
-            'billing',
-            { event: 'ORDER_CREATED', orderId, accountId, price },
-            { id, style, ...trace },
-            now,
-          )
-        : call(PAY_PATH, orderId, { accountId, amount: price, orderId }, { id, style, ...trace })
+        ? event('billing', { event: 'ORDER_CREATED', orderId, accountId, price }, meta, now)
+        : call(PAY_PATH, orderId, { accountId, amount: price, orderId }, meta)
     }
     case 'voidPayment': {
       const id = `${orderId}/ORDER_CANCELED`
@@ -85,6 +83,7 @@ function call(path: string, key: string, body: object, meta: EventMeta): OutboxM
       'idempotency-key': meta.id,
       ...(meta.style && { [STYLE_HEADER]: meta.style }),
       ...(meta.reason && { 'x-reason': meta.reason }),
+      ...(meta.deadlineMs && { [DEADLINE_HEADER]: deadlineHeader(meta.deadlineMs) }),
       ...traceOf(meta),
     },
   }

@@ -42,7 +42,7 @@ describe('in events an order', () => {
     const order = await read(orderId, accountId)
     assert.equal(order.state, 'PENDING')
     const [message] = await until(() => wire.of(accountId).length > 0 && wire.of(accountId))
-    const { ce_time: time, ...headers } = message!.headers
+    const { ce_time: time, 'x-deadline': deadline, ...headers } = message!.headers
     assert.equal(message!.topic, 'billing')
     assert.equal(
       message!.text,
@@ -59,6 +59,8 @@ describe('in events an order', () => {
       ...theirTrace,
     })
     assert.equal(new Date(time!).toISOString(), time)
+    const sentFor = Date.parse(deadline!) - Date.parse(time!)
+    assert.equal(sentFor, ORDER_DEADLINE_MS)
   })
 
   for (const [event, state, reason] of [
@@ -246,6 +248,8 @@ for (const style of ['http', 'hybrid'] as const) {
       assert.equal(headers['x-interaction-style'], style)
       assert.equal(headers.traceparent, traceparent)
       assert.equal(headers.tracestate, theirTrace.tracestate)
+      const untilMs = Date.parse(headers['x-deadline'] as string) - clock.runtime.now()
+      assert.ok(untilMs > 0 && untilMs <= ORDER_DEADLINE_MS + 1_000, String(untilMs))
       assert.deepEqual(said(accountId), [])
     })
 

@@ -17,6 +17,7 @@ import {
 } from '../../messaging/service.ts'
 import { type Caller, coalesce, shared } from '../../platform/coalesce.ts'
 import type { Queryable } from '../../platform/database.ts'
+import { createDatabaseClock } from '../../platform/database-clock.ts'
 import { migrate } from '../../platform/migrate.ts'
 import { startAskingAgain } from './ask-again.ts'
 import { billingCalls } from './billing-calls.ts'
@@ -65,17 +66,18 @@ export async function createOrderService(
   const outbox = createOutbox(SCHEMA)
   const idempotency = createIdempotency(SCHEMA)
   const outcomes = createOutcomes({ ...parts, hasPeers: () => relay.hasPeers() })
-  const context = (): CommandContext => ({
-    ...{ outbox, idempotency, now: runtime.now() },
-    askAfterMs: config.ASK_AGAIN_AFTER_MS,
-    deadlineMs: config.ORDER_DEADLINE_MS,
+  const databaseClock = createDatabaseClock(runtime)
+  const context = async (tx: Queryable): Promise<CommandContext> => ({
+    ...{ outbox, idempotency, now: await databaseClock(tx) },
+    ...{ askAfterMs: config.ASK_AGAIN_AFTER_MS, deadlineMs: config.ORDER_DEADLINE_MS },
   })
 
   // New orders and what moves others on share transactions: apart they would take twice as many.
   const request = inBatches<OrderRequest, OrderResult>(
     parts,
     { schema: SCHEMA, traceOf: ({ placement, command }) => (placement ?? command).trace ?? {} },
-    async (tx, requests) => resultsOf(requests, await workOff(tx, context(), workOf(requests))),
+    async (tx, requests) =>
+      resultsOf(requests, await workOff(tx, await context(tx), workOf(requests))),
     (results, tx) => {
       outcomes.placed(results.flatMap(newOrders))
       announce(results.flatMap(moved), tx)
@@ -106,11 +108,11 @@ export async function createOrderService(
     group: 'order',
     topics: ['payment'],
     decode: decodeEvent<PaymentEvent>,
-    handle: (tx, events) => settleOrders(tx, context(), events, announce),
+    handle: async (tx, events) => settleOrders(tx, await context(tx), events, announce),
   }
   const consumer = startConsumer(reader)
   const asking = startAskingAgain({
-    ...{ ...parts, config, outbox, idempotency, apply },
+    ...{ ...parts, databaseClock, config, outbox, idempotency, apply },
     wake: relay.wake,
   })
 
@@ -121,8 +123,7 @@ export async function createOrderService(
     newId: runtime.uuid,
     place,
     apply,
-    awaitOutcome: outcomes.wait,
-    isPending: outcomes.isPending,
+    ...{ awaitOutcome: outcomes.wait, isPending: outcomes.isPending },
     findAnswer: async (key) => (await idempotency.find(database, [key])).get(key)?.answer,
   })
   operatorRoutes(app, {

@@ -234,6 +234,8 @@ export interface OrderToAsk {
   readonly attempts: number
   /** Its last request has not left yet, so another one would add nothing. */
   readonly isInOutbox: boolean
+  /** Of a PENDING order, in epoch milliseconds. */
+  readonly deadlineMs?: number
 }
 
 /**
@@ -254,13 +256,14 @@ export async function takeOrdersToAsk(
   const maxAttempts = state === 'CANCELED' ? stuckAfter : MAX_INTEGER
   const params = [new Date(now), afterMs, maxAfterMs, limit, state, maxAttempts]
   const rows = await tx.query<
-    OrderRow & WatchedTrace & { attempts: number; is_in_outbox: boolean }
+    OrderRow & WatchedTrace & { attempts: number; is_in_outbox: boolean; deadline: Date | null }
   >(TAKE_TO_ASK[state], params)
   return rows.map((row) => ({
     order: toOrder(row),
     trace: toTrace(row),
     attempts: row.attempts,
     isInOutbox: row.is_in_outbox,
+    ...(row.deadline && { deadlineMs: row.deadline.getTime() }),
   }))
 }
 
@@ -271,9 +274,9 @@ const intervalMs = (turns: string) =>
   `case when ${turns} + 1 >= $6::integer then 3600000
     else least($3::float8, $2::float8 * power(2, least(${turns}, 20))) end`
 
-const takeToAsk = (watch: 'orders.watch' | 'orders.void_watch') => `
+const takeToAsk = (watch: 'orders.watch' | 'orders.void_watch', deadline: string) => `
 with due as (
-  select order_id, traceparent, tracestate, asked + 1 as attempts,
+  select order_id, traceparent, tracestate, asked + 1 as attempts, ${deadline} as deadline,
     ask_at - (${intervalMs('greatest(asked - 1, 0)')}) * interval '1 millisecond' as requested
   from ${watch} where ask_at <= $1
   order by ask_at limit $4 for update skip locked),
@@ -284,7 +287,7 @@ put_off as (
 waiting as (
   select carrier, (select created from orders.outbox o where o.carrier = c.carrier order by id limit 1) as oldest
   from (values ('broker'), ('http')) as c (carrier))
-select ${COLUMNS}, traceparent, tracestate, attempts, exists (
+select ${COLUMNS}, traceparent, tracestate, attempts, deadline, exists (
     select from waiting
     where carrier = case style when 'events' then 'broker' else 'http' end
       and oldest <= requested) as is_in_outbox
@@ -292,8 +295,8 @@ from orders.orders o join due on id = order_id
 where id = any(array(select order_id from due)) and state = $5`
 
 const TAKE_TO_ASK = {
-  PENDING: takeToAsk('orders.watch'),
-  CANCELED: takeToAsk('orders.void_watch'),
+  PENDING: takeToAsk('orders.watch', 'deadline'),
+  CANCELED: takeToAsk('orders.void_watch', 'null::timestamptz'),
 }
 
 /** An order that waits for billing, as operators see it. */

@@ -1,0 +1,13 @@
+/** The header that carries an order's payment deadline, by order's database: RFC 3339, in UTC. */
+export const DEADLINE_HEADER = 'x-deadline'
+
+export const deadlineHeader = (deadlineMs: number): string => new Date(deadlineMs).toISOString()
+
+/** Epoch milliseconds; undefined where there is no deadline, or none that can be read. */
+export function parseDeadline(header: string | undefined): number | undefined {
+  if (header === undefined || !RFC_3339.test(header)) return undefined
+  const deadlineMs = Date.parse(header)
+  return Number.isNaN(deadlineMs) ? undefined : deadlineMs
+}
+
+const RFC_3339 = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)$/

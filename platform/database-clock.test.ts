@@ -1,0 +1,23 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import type { Queryable } from './database.ts'
+import { createDatabaseClock } from './database-clock.ts'
+
+test('follows the database, however the clock of the process is set or jumps', async () => {
+  const hour = 3_600_000
+  let [time, skew, reads] = [1_000_000_000, hour, 0]
+  const db: Queryable = {
+    async query<Row>() {
+      reads += 1
+      return [{ now: new Date(time) }] as Row[]
+    },
+  }
+  const clock = createDatabaseClock({ now: () => time + skew })
+  for (const jump of [0, hour, -3 * hour, 25 * hour]) {
+    skew += jump
+    assert.equal(await clock(db), time)
+    time += 500
+    assert.equal(await clock(db), time)
+  }
+  assert.ok(reads <= 4, 'it is not read each time')
+})

@@ -1,0 +1,26 @@
+import type { Queryable } from './database.ts'
+import type { Runtime } from './runtime.ts'
+
+/**
+ * The time of the database's clock, in epoch milliseconds. Deadlines and due times are compared by
+ * it, because the clock of a process may be wrong or jump.
+ */
+export type DatabaseClock = (db: Queryable) => Promise<number>
+
+/** A jump of the process's clock by more than this is noticed; a smaller one is the largest error. */
+const MAX_AGE_MS = 1_000
+
+/** Reads the database's clock once a second and adds the time that has passed since. */
+export function createDatabaseClock({ now }: Pick<Runtime, 'now'>): DatabaseClock {
+  let readAt = Number.NEGATIVE_INFINITY
+  let aheadMs = 0
+  return async (db) => {
+    const ageMs = now() - readAt
+    if (ageMs < 0 || ageMs > MAX_AGE_MS) {
+      const [row] = await db.query<{ now: Date }>('select now() as now')
+      readAt = now()
+      aheadMs = row!.now.getTime() - readAt
+    }
+    return now() + aheadMs
+  }
+}
