@@ -1,0 +1,89 @@
+import { ahead, outboxed } from '../../messaging/outstanding.ts'
+import type { Notice } from '../../services/notification/message.ts'
+import { findByEvents } from '../../services/notification/store.ts'
+import { LOWEST_ID, PAGE_ROWS } from '../audit/pages.ts'
+import type { Commands } from './commands.ts'
+import type { Comparison } from './differences.ts'
+import { entriesAfter, type LedgerEntry, paymentsAfter } from './store.ts'
+
+/**
+ * Outcomes without a message. A message that was deleted keeps its row, and so is not written again. An
+ * outcome that still waits in billing's outbox or in the embedded log will be told without our help.
+ */
+export async function compareMessages(at: Comparison, commands: Commands): Promise<void> {
+  const { databases, since } = at
+  for (let after = LOWEST_ID; ; ) {
+    const refused = await paymentsAfter(databases.billing, after, ['REFUSED'], since, PAGE_ROWS)
+    if (refused.length === 0) break
+    after = refused.at(-1)!.orderId
+    const notices = refused.flatMap(({ orderId, accountId, reason }): Notice[] =>
+      accountId === null
+        ? []
+        : [
+            {
+              ...noticeOf(`${orderId}/PAYMENT_FAIL`, accountId),
+              event: 'PAYMENT_FAIL',
+              orderId,
+              reason,
+            },
+          ],
+    )
+    await reportMissing(at, notices, commands)
+  }
+  let last: Pick<LedgerEntry, 'accountId' | 'version'> = { accountId: LOWEST_ID, version: 0 }
+  for (;;) {
+    const entries = await entriesAfter(databases.billing, last, since, PAGE_ROWS)
+    if (entries.length === 0) return
+    last = entries.at(-1)!
+    await reportMissing(at, entries.map(entryNotice), commands)
+  }
+}
+
+const noticeOf = (eventId: string, accountId: string) =>
+  ({ eventId, accountId, source: 'event' }) as const
+
+function entryNotice({ kind, accountId, orderId, depositId, amountMinor }: LedgerEntry): Notice {
+  const valueMinor = amountMinor
+  switch (kind) {
+    case 'DEPOSIT':
+      return {
+        ...noticeOf(`${depositId}/DEPOSIT_ACCEPTED`, accountId),
+        ...{ event: 'DEPOSIT_ACCEPTED', valueMinor },
+      }
+    case 'PAYMENT':
+      return {
+        ...noticeOf(`${orderId}/ORDER_PAID`, accountId),
+        event: 'ORDER_PAID',
+        orderId: orderId!,
+      }
+    case 'REFUND':
+      return {
+        ...noticeOf(`${orderId}/PAYMENT_REFUNDED`, accountId),
+        ...{ event: 'PAYMENT_REFUNDED', orderId: orderId!, valueMinor },
+      }
+  }
+}
+
+async function reportMissing(
+  { databases, bus, found }: Comparison,
+  notices: readonly Notice[],
+  commands: Commands,
+): Promise<void> {
+  const { orders, billing, notification } = databases
+  let missing = new Set(notices.map(({ eventId }) => eventId))
+  // In the direction of the flow, so that an event that moves on meanwhile is seen in one of the places.
+  for (const find of [
+    async (ids: string[]) => (await findByEvents(notification, ids)).keys(),
+    (ids: string[]) => outboxed(billing, 'billing', ids),
+    (ids: string[]) => outboxed(orders, 'orders', ids),
+    async (ids: string[]) => (bus ? ahead(bus, 'payment', 'notification', ids) : []),
+    async (ids: string[]) => (await findByEvents(notification, ids)).keys(),
+  ]) {
+    if (missing.size > 0) missing = missing.difference(new Set(await find([...missing])))
+  }
+  for (const notice of notices) {
+    const { eventId: id, accountId } = notice
+    if (!missing.has(id)) continue
+    await found({ kind: 'MESSAGE_MISSING', id, accountId }, () => commands.writeMessage(notice))
+  }
+}

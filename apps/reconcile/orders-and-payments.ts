@@ -1,0 +1,126 @@
+import { findPayments, type StoredPayment } from '../../services/billing/store.ts'
+import type { OrderCommand } from '../../services/order/order.ts'
+import { LOWEST_ID, PAGE_ROWS } from '../audit/pages.ts'
+import type { Commands } from './commands.ts'
+import type { Comparison, Difference, Repair } from './differences.ts'
+import { knownOrders, type Order, ordersAfter, paymentsAfter, toldEvents } from './store.ts'
+
+/**
+ * Orders against their payments. Orders are read first: billing commits before order follows, so an
+ * order in flight is never ahead of its payment.
+ */
+export async function compareOrders(at: Comparison, commands: Commands): Promise<void> {
+  const { databases, since } = at
+  for (let after = LOWEST_ID; ; ) {
+    const orders = await ordersAfter(databases.orders, after, since, PAGE_ROWS)
+    if (orders.length === 0) return
+    after = orders.at(-1)!.id
+    const ids = orders.map(({ id }) => id)
+    const payments = await findPayments(databases.billing, ids)
+    const events = ids.flatMap((id) => [`${id}/ORDER_PAID`, `${id}/PAYMENT_REFUNDED`])
+    const told = await toldEvents(databases.notification, events, since)
+    for (const order of orders) {
+      const payment = payments.get(order.id)
+      const difference = payment ? differenceOf(order, payment, told) : withoutPayment(order, told)
+      if (difference) await at.found(difference, repairOf(difference, order, payment, commands))
+    }
+  }
+}
+
+/** What customers were told has been compared with billing before; `told` says what that covered. */
+function withoutPayment(order: Order, told: ReadonlySet<string>): Difference | undefined {
+  const { id, state, profileId: accountId, priceMinor: amountMinor, isVoidWatched } = order
+  const isTold = (event: string) => told.has(`${id}/${event}`)
+  if (state === 'APPROVED' && !isTold('ORDER_PAID')) {
+    return { kind: 'PAYMENT_MISSING', id, accountId, amountMinor }
+  }
+  if (state !== 'CANCELED' || isVoidWatched || isTold('PAYMENT_REFUNDED')) return undefined
+  return isTold('ORDER_PAID')
+    ? { kind: 'REFUND_MISSING', id, accountId, amountMinor }
+    : { kind: 'VOID_MISSING', id, accountId }
+}
+
+function differenceOf(
+  order: Order,
+  payment: StoredPayment,
+  told: ReadonlySet<string>,
+): Difference | undefined {
+  const { id, profileId, priceMinor } = order
+  const common = {
+    ...{ id, accountId: payment.accountId ?? profileId },
+    ...(payment.amountMinor !== null && { amountMinor: payment.amountMinor }),
+  }
+  switch (order.state) {
+    case 'PENDING':
+      return { ...common, kind: 'ORDER_UNSETTLED', detail: `its payment is ${payment.state}` }
+    case 'CANCELED': {
+      const isKept = payment.state === 'PAID' && !order.isVoidWatched
+      return isKept && !told.has(`${id}/PAYMENT_REFUNDED`)
+        ? { ...common, kind: 'REFUND_MISSING' }
+        : undefined
+    }
+    case 'APPROVED': {
+      if (payment.state === 'REFUNDED') return { ...common, kind: 'ORDER_NOT_CANCELED' }
+      if (payment.state === 'PAID' && payment.amountMinor === priceMinor) return undefined
+      // Told as paid: that has been reported already.
+      if (payment.state !== 'PAID' && told.has(`${id}/ORDER_PAID`)) return undefined
+      return { ...common, kind: 'PAYMENT_CONFLICT', detail: `its payment is ${payment.state}` }
+    }
+  }
+}
+
+function repairOf(
+  { kind }: Difference,
+  order: Order,
+  payment: StoredPayment | undefined,
+  commands: Commands,
+): Repair | undefined {
+  const { id: orderId, profileId: accountId, priceMinor: amountMinor, style } = order
+  switch (kind) {
+    case 'PAYMENT_MISSING':
+      return () => commands.pay({ orderId, accountId, amountMinor, style })
+    case 'REFUND_MISSING':
+    case 'VOID_MISSING':
+      return () => commands.voidPayment(orderId, accountId, style)
+    case 'ORDER_UNSETTLED':
+    case 'ORDER_NOT_CANCELED': {
+      const payer = payment!.accountId
+      const command = commandOf(payment!)
+      return () => commands.moveOrder({ orderId, command, ...(payer && { profileId: payer }) })
+    }
+    default:
+      return undefined
+  }
+}
+
+/** What order does when billing announces this outcome. */
+function commandOf({ state, reason, amountMinor }: StoredPayment): OrderCommand {
+  switch (state) {
+    case 'PAID':
+      return { type: 'approve', ...(amountMinor !== null && { paidMinor: amountMinor }) }
+    case 'REFUSED':
+      return { type: 'refuse', reason: reason ?? 'NOT_ENOUGH_MONEY' }
+    case 'VOIDED':
+      return { type: 'refuse', reason: reason ?? 'ORDER_CANCELED' }
+    case 'REFUNDED':
+      return { type: 'acknowledgeRefund' }
+  }
+}
+
+/** Payments for orders that order has forgotten: they were placed after the time that it went back to. */
+export async function compareForgottenOrders(at: Comparison, commands: Commands): Promise<void> {
+  const { billing, orders } = at.databases
+  for (let after = LOWEST_ID; ; ) {
+    const payments = await paymentsAfter(billing, after, ['PAID'], at.since, PAGE_ROWS)
+    if (payments.length === 0) return
+    after = payments.at(-1)!.orderId
+    const ids = payments.map(({ orderId }) => orderId)
+    const known = await knownOrders(orders, ids)
+    for (const { orderId: id, accountId, amountMinor, style } of payments) {
+      if (known.has(id) || amountMinor === null) continue
+      await at.found({ kind: 'ORDER_FORGOTTEN', id, accountId, amountMinor }, () =>
+        commands.voidPayment(id, accountId, style),
+      )
+    }
+  }
+}

@@ -1,0 +1,205 @@
+import assert from 'node:assert/strict'
+import { execFile } from 'node:child_process'
+import { cp, readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { after, describe, test } from 'node:test'
+import { fileURLToPath } from 'node:url'
+import { openPglite } from '../../platform/pglite.ts'
+import { assertCleanBooks } from '../../tests/e2e/books.ts'
+import { type RunningProgram, startProgram, temporaryFolder } from '../../tests/e2e/program.ts'
+import {
+  type Customer,
+  tradeAfter,
+  tradeBefore,
+  type View,
+  viewOf,
+} from '../../tests/restored-traffic.ts'
+import { keepSchema, putSchemaBack } from '../../tests/schema-snapshot.ts'
+import { SERVICES, type Service } from './differences.ts'
+
+const { folder, remove } = await temporaryFolder()
+after(remove)
+const origin = join(folder, 'origin')
+const { customers, newcomers, views } = await trade()
+
+describe('books of which none was restored', () => {
+  test('have no differences', async () => {
+    const { code, output } = await run('--data', origin)
+    assert.deepEqual([code, output], [0, 'Nothing differs.\n'])
+  })
+})
+
+describe('billing restored to an earlier time', () => {
+  test('gets every deposit, payment and refund back, in the order of the ledger', async (t) => {
+    const data = await restored('billing')
+    const listed = await run('--data', data)
+    assert.equal(listed.code, 1)
+    for (const kind of ['ACCOUNT', 'DEPOSIT', 'PAYMENT', 'REFUND', 'VOID']) {
+      assert.match(listed.output, new RegExp(`^${kind}_MISSING  \\d+ `, 'm'))
+    }
+    assert.doesNotMatch(listed.output, /^(ORDER|MESSAGE)_|CONFLICT|UNREADABLE/m)
+    assert.match(listed.output, new RegExp(`^  ${newcomers[0]!.account}$`, 'm'))
+    await assertRepaired(data, 'billing')
+
+    const program = await startProgram({ DATA_DIR: data })
+    t.after(() => program.close())
+    await assertCleanBooks(program)
+    assert.deepEqual(await allViews(program), views)
+  })
+})
+
+describe('order restored to an earlier time', () => {
+  test('settles what it knew, and has refunded what it forgot', async (t) => {
+    const data = await restored('orders')
+    const listed = await run('--data', data)
+    assert.equal(listed.code, 1)
+    for (const kind of ['FORGOTTEN', 'UNSETTLED', 'NOT_CANCELED']) {
+      assert.match(listed.output, new RegExp(`^ORDER_${kind}  \\d+ `, 'm'))
+    }
+    assert.doesNotMatch(listed.output, /_MISSING|CONFLICT|UNREADABLE/m)
+    await assertRepaired(data, 'orders')
+
+    const program = await startProgram({ DATA_DIR: data })
+    t.after(() => program.close())
+    await assertCleanBooks(program)
+    for (const { account } of [...customers, ...newcomers]) {
+      const { balance, orders } = views.get(account)!
+      const now = await viewOf(program, account)
+      const known = new Set(now.orders.map(({ id }) => id))
+      assert.deepEqual(
+        now.orders,
+        orders.filter(({ id }) => known.has(id)),
+      )
+      const forgotten = orders.filter(({ id, state }) => state === 'APPROVED' && !known.has(id))
+      assert.equal(forgotten.length, 1)
+      const refund = now.entries.at(-1)!
+      assert.match(refund, /^REFUND /)
+      assert.equal(now.balance, balance + Number(refund.slice('REFUND '.length)))
+    }
+  })
+})
+
+describe('notification restored to an earlier time', () => {
+  test('gets every message back, and its letters go out', async (t) => {
+    const data = await restored('notification')
+    const listed = await run('--data', data)
+    assert.equal(listed.code, 1)
+    assert.match(listed.output, /^MESSAGE_MISSING {2}\d+ /m)
+    assert.doesNotMatch(listed.output, /^(ORDER|ACCOUNT|DEPOSIT|PAYMENT|REFUND|VOID)_/m)
+    await assertRepaired(data, 'notification')
+
+    const program = await startProgram({ DATA_DIR: data })
+    t.after(() => program.close())
+    await assertCleanBooks(program)
+    const sorted = (all: ReadonlyMap<string, View>) =>
+      new Map([...all].map(([id, view]) => [id, { ...view, texts: view.texts.toSorted() }]))
+    assert.deepEqual(sorted(await allViews(program)), sorted(views))
+  })
+})
+
+test('a deposit whose text was removed, and what it paid for, are listed with their amounts', async () => {
+  const data = await restored('billing')
+  const { account } = newcomers[0]!
+  const database = await openPglite({ folder: join(data, 'database') })
+  await database.query(
+    `update notification.message set text = '', deleted = now() where account_id = $1`,
+    [account],
+  )
+  await database.close()
+  const json = join(folder, 'differences.jsonl')
+  const { code, output } = await run('--data', data, '--apply', '--json', json)
+  assert.equal(code, 1)
+  assert.match(output, /remaining: 2\.$/m)
+  const lines = (await readFile(json, 'utf8')).trim().split('\n')
+  const remaining = lines
+    .map((line) => JSON.parse(line))
+    .filter(({ result }) => result !== 'repaired')
+  assert.deepEqual(
+    remaining.map(({ kind, accountId, amount, why }) => ({ kind, accountId, amount, why })),
+    [
+      { kind: 'DEPOSIT_UNREADABLE', accountId: account, amount: undefined, why: undefined },
+      {
+        ...{ kind: 'PAYMENT_MISSING', accountId: account, amount: 130 },
+        why: `account ${account} has 0 of 130`,
+      },
+    ],
+  )
+})
+
+test('only the differences of the database that was restored count', async () => {
+  const data = await restored('orders')
+  assert.equal((await run('--data', data, '--restored', 'billing', '--apply')).code, 0)
+  assert.equal((await run('--data', data, '--restored', 'notification')).code, 0)
+  assert.equal((await run('--data', data, '--restored', 'orders')).code, 1)
+})
+
+test('what last changed before --since is left out', async () => {
+  const data = await restored('billing')
+  const { code, output } = await run('--data', data, '--since', '2100-01-01T00:00:00Z')
+  assert.deepEqual([code, output], [0, 'Nothing differs.\n'])
+})
+
+test('refuses what it does not understand, with its usage', async () => {
+  for (const args of [
+    ['--dada', 'x'],
+    ['--orders', 'postgres://127.0.0.1/orders'],
+    ['--restored', 'order'],
+    ['--since', 'yesterday'],
+  ]) {
+    const { code, output } = await run(...args)
+    assert.match(output, /npm run reconcile --/)
+    assert.equal(code, 2)
+  }
+})
+
+/** Trades, with the rows of each service kept in between, and ends with the program stopped. */
+async function trade() {
+  const program = await startProgram({ DATA_DIR: origin })
+  const { orders: database } = program.databases
+  const before = await tradeBefore(program)
+  for (const service of SERVICES) await keepSchema(database, service)
+  const all = await tradeAfter(program, before)
+  await assertCleanBooks(program)
+  const kept = { customers: before, newcomers: all.slice(before.length) }
+  const seen = await viewsOf(program, all)
+  await program.close()
+  return { ...kept, views: seen }
+}
+
+async function viewsOf(program: RunningProgram, all: readonly Customer[]) {
+  const seen = new Map<string, View>()
+  for (const { account } of all) seen.set(account, await viewOf(program, account))
+  return seen
+}
+
+const allViews = (program: RunningProgram) => viewsOf(program, [...customers, ...newcomers])
+
+let copies = 0
+
+/** A copy of the data folder in which one service is back at the time between. */
+async function restored(service: Service): Promise<string> {
+  copies += 1
+  const data = join(folder, `restored-${copies}`)
+  await cp(origin, data, { recursive: true })
+  const database = await openPglite({ folder: join(data, 'database') })
+  await putSchemaBack(database, service)
+  await database.close()
+  return data
+}
+
+async function assertRepaired(data: string, service: Service): Promise<void> {
+  const { code, output } = await run('--data', data, '--restored', service, '--apply')
+  assert.equal(code, 0, output)
+  assert.match(output, /remaining: 0\.$/m)
+  assert.deepEqual(await run('--data', data), { code: 0, output: 'Nothing differs.\n' })
+}
+
+const MAIN = fileURLToPath(new URL('main.ts', import.meta.url))
+
+function run(...args: string[]) {
+  return new Promise<{ code: number; output: string }>((resolve) => {
+    execFile(process.execPath, [MAIN, ...args], (error, stdout, stderr) => {
+      resolve({ code: error ? Number(error.code) : 0, output: stdout + stderr })
+    })
+  })
+}
