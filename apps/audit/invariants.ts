@@ -171,7 +171,7 @@ function auditOrder(
  * Every customer hears of a cancellation: by the refund where money was taken, else by PAYMENT_FAIL.
  * Billing announces that for lack of money or of an account, order for all other reasons.
  */
-function failureToAnnounce(
+export function failureToAnnounce(
   { id, profileId, state, style, reason, announcesCancellation }: Order,
   payment: Payment | undefined,
 ): Announced[] {

@@ -1,43 +1,77 @@
+import type { Reason } from '../../contracts/events.ts'
 import { ahead, outboxed } from '../../messaging/outstanding.ts'
+import { findPayments } from '../../services/billing/store.ts'
 import type { Notice } from '../../services/notification/message.ts'
 import { findByEvents } from '../../services/notification/store.ts'
+import { failureToAnnounce } from '../audit/invariants.ts'
 import { LOWEST_ID, PAGE_ROWS } from '../audit/pages.ts'
 import type { Commands } from './commands.ts'
 import type { Comparison } from './differences.ts'
-import { entriesAfter, type LedgerEntry, paymentsAfter } from './store.ts'
+import { cancellationsAfter, entriesAfter, type LedgerEntry, paymentsAfter } from './store.ts'
 
 /**
  * Outcomes without a message. A message that was deleted keeps its row, and so is not written again. An
- * outcome that still waits in billing's outbox or in the embedded log will be told without our help.
+ * outcome that still waits in an outbox or in the embedded log will be told without our help.
+ * Failures come first: an account never reads that an order failed after reading that it was paid.
  */
 export async function compareMessages(at: Comparison, commands: Commands): Promise<void> {
-  const { databases, since } = at
-  for (let after = LOWEST_ID; ; ) {
-    const refused = await paymentsAfter(databases.billing, after, ['REFUSED'], since, PAGE_ROWS)
-    if (refused.length === 0) break
-    after = refused.at(-1)!.orderId
-    const notices = refused.flatMap(({ orderId, accountId, reason }): Notice[] =>
-      accountId === null
-        ? []
-        : [
-            {
-              ...noticeOf(`${orderId}/PAYMENT_FAIL`, accountId),
-              event: 'PAYMENT_FAIL',
-              orderId,
-              reason,
-            },
-          ],
-    )
-    await reportMissing(at, notices, commands)
-  }
+  await compareRefusals(at, commands)
+  await compareCancellations(at, commands)
   let last: Pick<LedgerEntry, 'accountId' | 'version'> = { accountId: LOWEST_ID, version: 0 }
   for (;;) {
-    const entries = await entriesAfter(databases.billing, last, since, PAGE_ROWS)
+    const entries = await entriesAfter(at.databases.billing, last, at.since, PAGE_ROWS)
     if (entries.length === 0) return
     last = entries.at(-1)!
     await reportMissing(at, entries.map(entryNotice), commands)
   }
 }
+
+/** Payments that billing refused. */
+async function compareRefusals(at: Comparison, commands: Commands): Promise<void> {
+  for (let after = LOWEST_ID; ; ) {
+    const refused = await paymentsAfter(
+      at.databases.billing,
+      after,
+      ['REFUSED'],
+      at.since,
+      PAGE_ROWS,
+    )
+    if (refused.length === 0) return
+    after = refused.at(-1)!.orderId
+    const notices = refused.flatMap(({ orderId, accountId, reason }) =>
+      accountId === null ? [] : [failureNotice(orderId, accountId, reason)],
+    )
+    await reportMissing(at, notices, commands)
+  }
+}
+
+/** Cancellations that order announces itself: those of orders that the customer has not read to be paid. */
+async function compareCancellations(at: Comparison, commands: Commands): Promise<void> {
+  const { orders, billing, notification } = at.databases
+  for (let after = LOWEST_ID; ; ) {
+    const canceled = await cancellationsAfter(orders, after, at.since, PAGE_ROWS)
+    if (canceled.length === 0) return
+    after = canceled.at(-1)!.id
+    const ids = canceled.map(({ id }) => id)
+    const payments = await findPayments(billing, ids)
+    const told = await findByEvents(
+      notification,
+      ids.flatMap((id) => [`${id}/ORDER_PAID`, `${id}/PAYMENT_REFUNDED`]),
+    )
+    const isPaid = (id: string) =>
+      told.has(`${id}/ORDER_PAID`) || told.has(`${id}/PAYMENT_REFUNDED`)
+    const notices = canceled
+      .filter((order) => failureToAnnounce(order, payments.get(order.id)).length > 0)
+      .filter(({ id }) => !isPaid(id))
+      .map(({ id, profileId, reason }) => failureNotice(id, profileId, reason))
+    await reportMissing(at, notices, commands)
+  }
+}
+
+const failureNotice = (orderId: string, accountId: string, reason: Reason | null): Notice => ({
+  ...noticeOf(`${orderId}/PAYMENT_FAIL`, accountId),
+  ...{ event: 'PAYMENT_FAIL', orderId, reason },
+})
 
 const noticeOf = (eventId: string, accountId: string) =>
   ({ eventId, accountId, source: 'event' }) as const

@@ -1,6 +1,7 @@
 import type { Reason } from '../../contracts/events.ts'
 import type { InteractionStyle } from '../../contracts/style.ts'
 import type { Queryable } from '../../platform/database.ts'
+import type { Order as AuditedOrder } from '../audit/store.ts'
 
 /**
  * What reconcile reads, page by page in the order of a key. A time of null leaves nothing out. No
@@ -27,6 +28,22 @@ export function ordersAfter(
        exists (select from orders.void_watch w where w.order_id = id) as "isVoidWatched"
      from orders.orders
      where id > $1 and ($2::timestamptz is null or updated >= $2) order by id limit $3`,
+    [after, since, limit],
+  )
+}
+
+export function cancellationsAfter(
+  orders: Queryable,
+  after: string,
+  since: Date | null,
+  limit: number,
+): Promise<AuditedOrder[]> {
+  return orders.query<AuditedOrder>(
+    `select id, profile_id as "profileId", price_minor as "priceMinor", style, state, reason,
+       created >= (select applied from orders.migration where id = 10) as "announcesCancellation"
+     from orders.orders
+     where id > $1 and state = 'CANCELED' and ($2::timestamptz is null or updated >= $2)
+     order by id limit $3`,
     [after, since, limit],
   )
 }
