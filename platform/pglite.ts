@@ -150,9 +150,12 @@ async function start(
   now: PgliteOptions['now'],
 ): Promise<PGlite> {
   const said: string[] = []
-  const settings = Object.entries({ timezone: 'UTC', min_wal_size: '32MB', ...BY_INDEX }).flatMap(
-    ([name, value]) => ['-c', `${name}=${value}`],
-  )
+  const settings = Object.entries({
+    timezone: 'UTC',
+    min_wal_size: '32MB',
+    shared_buffers: '16MB',
+    ...BY_INDEX,
+  }).flatMap(([name, value]) => ['-c', `${name}=${value}`])
   try {
     return await PGlite.create({
       ...place,

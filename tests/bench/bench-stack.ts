@@ -35,7 +35,11 @@ export interface BenchStack {
   readonly folder: string
   readonly say: (line: string) => void
   /** Lets exactly these services run, each ready; those that run already go on. */
-  serve(names: readonly ServiceName[], settings?: Settings): Promise<Running>
+  serve(
+    names: readonly ServiceName[],
+    settings?: Settings,
+    flags?: NodeSettings['flags'],
+  ): Promise<Running>
   /**
    * Empties the books and opens them with so many accounts, once the services have nothing left to do: work
    * that is in flight would otherwise end up in the new books.
@@ -61,6 +65,12 @@ export interface Running {
 }
 
 export type Settings = Readonly<Record<string, string>>
+
+/** What Node.js itself is started with. */
+export interface NodeSettings {
+  readonly flags?: readonly string[]
+  readonly env?: Settings
+}
 
 /** Below those of the stack and of tests, which may run at the same time. */
 const KAFKA_PORT = 19_392
@@ -206,7 +216,11 @@ async function createServices(around: {
   const running = new Map<ServiceName, { readonly kept: KeptProcess; readonly said: string }>()
 
   /** Resolves with the milliseconds that it took. */
-  async function start(service: ServiceName, settings: Settings): Promise<number> {
+  async function start(
+    service: ServiceName,
+    settings: Settings,
+    flags: readonly string[],
+  ): Promise<number> {
     const begunMs = performance.now()
     const logs = join(folder, 'logs')
     const environment = replicaEnvironment(
@@ -227,13 +241,13 @@ async function createServices(around: {
     const logFile = join(logs, `${service}.log`)
     const kept = await startKept({
       command: process.execPath,
-      args: [join(root, 'services', service, 'main.ts')],
+      args: [...flags, join(root, 'services', service, 'main.ts')],
       // Not where a developer's .env file may be.
       folder,
       env: { ...environment, ...direct },
       logFile,
     })
-    running.set(service, { kept, said: JSON.stringify(settings) })
+    running.set(service, { kept, said: JSON.stringify([settings, flags]) })
     const { ended } = kept
     try {
       await until(() => isReady(urls[service], service), { limitMs: READY_LIMIT_MS, ended })
@@ -250,8 +264,12 @@ async function createServices(around: {
     await one?.kept.stop(STOP_LIMIT_MS)
   }
 
-  async function serve(names: readonly ServiceName[], settings: Settings = {}): Promise<Running> {
-    const said = JSON.stringify(settings)
+  async function serve(
+    names: readonly ServiceName[],
+    settings: Settings = {},
+    flags: readonly string[] = [],
+  ): Promise<Running> {
+    const said = JSON.stringify([settings, flags])
     // Callers first, as in any deployment that ends in peace.
     for (const service of SERVICES) {
       const one = running.get(service)
@@ -260,7 +278,7 @@ async function createServices(around: {
     const due = names.filter((service) => !running.has(service))
     // One by one: together they would be slow for each other.
     const readyMs: Record<string, number> = {}
-    for (const service of due) readyMs[service] = await start(service, settings)
+    for (const service of due) readyMs[service] = await start(service, settings, flags)
     const pids = [...running].map(([service, { kept }]) => [service, kept.pid])
     return { urls, pids: Object.fromEntries(pids), readyMs }
   }

@@ -11,7 +11,7 @@ import { until } from '../../tools/until.ts'
 import { valuesOf } from '../e2e/books.ts'
 import { createClient } from '../e2e/client.ts'
 import type { BarePgliteTask } from './bare-pglite.ts'
-import type { BenchStack } from './bench-stack.ts'
+import type { BenchStack, NodeSettings } from './bench-stack.ts'
 import type { Bench, Contest, Pace, Run } from './contest.ts'
 import type { Load, LoadResult } from './load.ts'
 import { startMeasured } from './measured-process.ts'
@@ -61,16 +61,16 @@ async function openEmbedded(stack: BenchStack, pace: Pace): Promise<Contest> {
 }
 
 /** The one program as a process, ready. */
-export async function startProgram(folder: string) {
+export async function startProgram(folder: string, node: NodeSettings = {}) {
   const begunMs = performance.now()
   const port = await freePorts(PORT, 1)
   const logFile = `${folder}.log`
   const kept = await startKept({
     command: process.execPath,
-    args: [join(root, 'apps', 'all-in-one', 'main.ts')],
+    args: [...(node.flags ?? []), join(root, 'apps', 'all-in-one', 'main.ts')],
     // Not where a developer's .env file may be.
     folder: tmpdir(),
-    env: { PORT: String(port), DATA_DIR: folder, LOG_LEVEL: 'warn' },
+    env: { PORT: String(port), DATA_DIR: folder, LOG_LEVEL: 'warn', ...node.env },
     logFile,
   })
   const url = `http://127.0.0.1:${port}`

@@ -19,6 +19,7 @@ import { EMBEDDED } from './embedded.ts'
 import { FLOW_BENCHES } from './flow.ts'
 import { GROWTH } from './growth.ts'
 import { LEAK } from './leak.ts'
+import { MEMORY } from './memory.ts'
 import { OUTAGE_BENCHES } from './outages.ts'
 import { OVERLOAD } from './overload.ts'
 import {
@@ -43,7 +44,7 @@ const BENCHES: readonly Bench[] = [
   GROWTH,
 ]
 
-const SURVEYS: readonly Survey[] = [IDLE, FOOTPRINT, LEAK, OVERLOAD]
+const SURVEYS: readonly Survey[] = [IDLE, FOOTPRINT, LEAK, OVERLOAD, MEMORY]
 
 const USAGE = `Usage: npm run bench -- [options]
 
