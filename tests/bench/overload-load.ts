@@ -56,6 +56,8 @@ interface Quantiles {
 
 const BODY = '{"productQuantity":1}'
 const TICK_MS = 1
+/** What Retry-After asks of clients that wait for their answers. */
+const RETRY_AFTER_MS = 1_000
 const WATCH_EVERY_MS = 1_000
 
 export async function applyOverload(load: OverloadLoad): Promise<PhaseResult[]> {
@@ -75,7 +77,7 @@ export async function applyOverload(load: OverloadLoad): Promise<PhaseResult[]> 
     const untilMs = record.beganMs + phase.seconds * 1_000
     let inPhase = 0
 
-    function send(next: () => void): void {
+    function send(next: (status: number) => void): void {
       const sentMs = performance.now()
       let isOver = false
       const end = (status: number) => {
@@ -83,7 +85,7 @@ export async function applyOverload(load: OverloadLoad): Promise<PhaseResult[]> 
         isOver = true
         clearTimeout(timer)
         record.ended(status, sentMs)
-        next()
+        next(status)
       }
       inPhase += 1
       const hangUp = clients.send(requests[sent++ % requests.length]!, end)
@@ -93,8 +95,10 @@ export async function applyOverload(load: OverloadLoad): Promise<PhaseResult[]> 
       }, patienceMs)
     }
 
-    const again = () => {
-      if (phase.clients && performance.now() < untilMs) send(again)
+    const again = (status: number) => {
+      if (performance.now() >= untilMs) return
+      if (status === 201) send(again)
+      else setTimeout(again, RETRY_AFTER_MS, 201)
     }
     for (let n = 0; n < (phase.clients ?? 0); n += 1) send(again)
     for (let nowMs = performance.now(); nowMs < untilMs; nowMs = performance.now()) {
