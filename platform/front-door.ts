@@ -1,7 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import type { AddressInfo } from 'node:net'
 import { createHttpListener } from './http-listener.ts'
 import type { HttpServer } from './http-server.ts'
+import { listenOn } from './listening.ts'
 import { sendProblem } from './plain-answers.ts'
 import { refusalOf } from './request-guard.ts'
 
@@ -78,16 +78,11 @@ export async function openFrontDoor(options: FrontDoorOptions): Promise<FrontDoo
       if (mounted.inFlight === 0) mounted.onIdle?.()
     },
   })
-  const { server } = listener
-  await new Promise<void>((resolve, reject) => {
-    server.once('error', reject)
-    server.listen(options.port, options.host, resolve)
-  })
-  const { port } = server.address() as AddressInfo
+  const listening = await listenOn(listener.server, options.host, options.port)
 
   return {
     ...inside,
-    url: `http://${reachable(options.host)}:${port}`,
+    url: `http://${reachable(options.host)}:${listening.port}`,
     mount: (name, app) => void services.set(name, { app, inFlight: 0 }),
     async unmount(name) {
       const mounted = services.get(name)
@@ -98,7 +93,9 @@ export async function openFrontDoor(options: FrontDoorOptions): Promise<FrontDoo
       })
     },
     drain: listener.drain,
-    close: listener.close,
+    async close() {
+      await Promise.all([listening.close(), listener.close()])
+    },
   }
 }
 
