@@ -25,6 +25,7 @@ const PATIENCE_MS = 2_000
 const SHARED_CONNECTIONS = 400
 /** As many clients show the capacity, each with one request at a time. */
 const CLIENTS = { events: 256, hybrid: 64, http: 64 }
+const OWN_CLIENTS = 64
 const ACCOUNTS = 1_000
 const PROGRAM_ACCOUNTS = 100
 const DEPOSIT = 1_000_000
@@ -92,7 +93,7 @@ async function measure(stack: BenchStack, one: Case, seconds: number): Promise<s
       connections: shared ? SHARED_CONNECTIONS : ('own' as const),
       patienceMs: PATIENCE_MS,
     }
-    const closed = { clients: CLIENTS[one.style] }
+    const closed = { clients: shared ? CLIENTS[one.style] : OWN_CLIENTS }
     const [, idle] = await clients.run({
       ...load,
       phases: [
