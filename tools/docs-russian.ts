@@ -15,8 +15,8 @@ export const RUSSIAN: Readonly<Record<string, string>> = {
   'An order is off: its payment is to be voided or refunded.':
     'Заказ отменён: его платёж надо аннулировать или вернуть.',
   'The order is paid.': 'Заказ оплачен.',
-  'The order is not paid; the header x-reason says why. In hybrid order may send it too.':
-    'Заказ не оплачен; почему — в заголовке x-reason. В hybrid его может отправить и order.',
+  'The order is not paid; the header x-reason says why. Order sends it for an order that it cancels.':
+    'Заказ не оплачен; почему — в заголовке x-reason. Для заказа, который отменил order, его отправляет order.',
   'The money is on the account.': 'Деньги на счёте.',
   'The money of a paid order is back on the account.': 'Деньги за оплаченный заказ снова на счёте.',
   'The newest balance of an account. Compacted.':
@@ -39,6 +39,14 @@ export const RUSSIAN: Readonly<Record<string, string>> = {
   text: 'текст',
   'text that matches': 'текст вида',
   'text of at most 200 characters': 'текст, не длиннее 200 знаков',
+  '/ or a path like /shop, not below a path of the program itself (orders, billing, notification, lab, asyncapi, asyncapi.json)':
+    '/ или путь вроде /shop, не под путём самой программы (orders, billing, notification, lab, asyncapi, asyncapi.json)',
+  '* or host names without ports, separated by commas':
+    '* или имена хостов без портов, через запятую',
+  'addresses or CIDR ranges, separated by commas': 'адреса или диапазоны CIDR, через запятую',
+  'a URL like smtp://user:password@host:587 or smtps://, with / # ? @ percent-encoded in user and password':
+    'URL вроде smtp://user:password@host:587 или smtps://, где / # ? @ в имени и пароле закодированы процентами',
+  'an http:// or https:// URL without credentials': 'URL http:// или https:// без имени и пароля',
   'one of': 'одно из',
   'an integer': 'целое число',
   'true or false': 'true или false',
@@ -46,15 +54,23 @@ export const RUSSIAN: Readonly<Record<string, string>> = {
   'The port to listen on; 0 takes any free one.': 'Порт, на котором слушать; 0 — любой свободный.',
   'Every path is served with and without this prefix; / means none.':
     'Каждый путь работает и с этим префиксом, и без него; / — без префикса.',
+  'Host names that requests may name, separated by commas; * is any. Empty: on loopback localhost, 127.0.0.1 and [::1], elsewhere any.':
+    'Какие имена хоста допустимы в запросах, через запятую; * — любые. Пусто — на loopback localhost, 127.0.0.1 и [::1], иначе любые.',
+  'Networks of the proxies and services whose X-Forwarded-For is believed, such as 10.0.0.0/8, separated by commas. They themselves have no rate limit.':
+    'Сети прокси и сервисов, чьему X-Forwarded-For можно верить, например 10.0.0.0/8, через запятую. Для них самих предела запросов нет.',
+  'The most open connections of clients; more are answered 429.':
+    'Сколько соединений клиентов может быть открыто; остальным отвечают 429.',
   'The largest request body.': 'Наибольшее тело запроса.',
   'How long a request may take to arrive, and then to be answered.':
     'Сколько запрос может приходить и сколько потом ждать ответа.',
-  'Requests per minute and client address; 0 sets no limit. Loopback has none.':
-    'Запросов в минуту с одного адреса; 0 — без ограничения. Для loopback его нет.',
+  'Requests per minute and client address; 0 sets no limit. Behind a proxy, TRUSTED_PROXIES must name it, or all of its clients share one limit.':
+    'Запросов в минуту с одного адреса; 0 — без ограничения. За прокси его сеть должна стоять в TRUSTED_PROXIES, иначе у всех его клиентов один предел на всех.',
   'The least important log lines that are written.':
     'Наименее важные записи, которые попадают в журнал.',
   'The folder that holds all state: database, event log and letters.':
     'Папка со всем состоянием: база, журнал событий и письма.',
+  'Whether a commit waits for the disk, so that it survives a power cut; without, it survives kill -9.':
+    'Ждёт ли коммит записи на диск, чтобы пережить отключение питания; без этого он переживает kill -9.',
   'Whether services and broker can be switched off and on over HTTP, from loopback.':
     'Можно ли выключать и включать сервисы и брокера по HTTP, с loopback.',
   'The style of requests that name none.': 'Стиль запросов, которые его не называют.',
@@ -67,15 +83,21 @@ export const RUSSIAN: Readonly<Record<string, string>> = {
     'Сколько стоит единица товара, в денежных единицах.',
   'How long an order is PENDING before billing is asked again; doubles each time.':
     'Сколько заказ остаётся в PENDING, прежде чем billing спросят снова; каждый раз удваивается.',
+  'Whether requests that billing has not answered are repeated; false for a billing that does not deduplicate by order.':
+    'Повторять ли запросы, на которые billing не ответил; false — для billing, который не узнаёт повторов по заказу.',
+  'How often billing is asked to confirm a void before the order counts as stuck; after that it is asked once an hour.':
+    'Сколько раз просить billing подтвердить аннулирование, прежде чем заказ считается застрявшим; потом его просят раз в час.',
   'How long an order may be PENDING before it is canceled and its payment voided.':
     'Сколько заказ может оставаться в PENDING, прежде чем его отменят, а платёж аннулируют.',
   'How long a DEPOSIT_REQUEST may be out before it is sent again; doubles each time.':
     'Сколько ждать исхода DEPOSIT_REQUEST, прежде чем отправить его снова; каждый раз удваивается.',
   'The sender of letters.': 'Отправитель писем.',
+  'The most letters that an address gets in an hour; what is beyond it can be read over HTTP only. 0 sets no limit.':
+    'Сколько писем в час получает один адрес; остальное можно прочесть только по HTTP. 0 — без ограничения.',
   'The folder that letters go to; empty: `mail` in the data folder.':
     'Папка, в которую складываются письма; пусто — `mail` в папке данных.',
-  'A mail server, like smtp://user:password@host:587; empty: letters go to MAILDIR.':
-    'Почтовый сервер, например smtp://user:password@host:587; пусто — письма идут в MAILDIR.',
+  'A mail server, like smtp://user:password@host:587 or smtps://host; special characters of the password are percent-encoded. Empty: letters go to MAILDIR.':
+    'Почтовый сервер, например smtp://user:password@host:587 или smtps://host; особые знаки пароля кодируются процентами. Пусто — письма идут в MAILDIR.',
   'Where traces go, by OTLP, like http://127.0.0.1:4318. Empty: nothing is traced, unless one of the next two says so.':
     'Куда уходят трассировки по OTLP, например http://127.0.0.1:4318. Пусто — никуда, если не велит одна из двух следующих.',
   'The same with its path, for traces alone, like http://127.0.0.1:4318/v1/traces.':

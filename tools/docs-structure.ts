@@ -1,7 +1,7 @@
 import type { Span } from '../tests/e2e/trace-collector.ts'
 import { messageId, type Recording, type Service } from './docs-recording.ts'
 import { callLabel, isCall, isCommit, isLetter, serviceOf, targetOf } from './docs-steps.ts'
-import { arrow, box, codeWidth, svg, type Tone, words } from './docs-svg.ts'
+import { arrow, box, codeWidth, svg, words } from './docs-svg.ts'
 
 /**
  * Draws who speaks with whom in a style: all that its recordings have, and nothing else. What they
@@ -222,23 +222,29 @@ function drawDatabase(middle: number, name: string): string[] {
   ]
 }
 
-/** Side by side only: calls from one service to the next. */
-const GAPS: Readonly<Record<string, readonly [number, number]>> = {
-  'order > billing': [SERVICES.order.x + SERVICE_WIDTH, SERVICES.billing.x],
-  'billing > notification': [SERVICES.billing.x + SERVICE_WIDTH, SERVICES.notification.x],
+/** Calls between neighbors: where the arrow begins and where it ends. */
+const CALLS: Readonly<Record<string, readonly [from: number, to: number]>> = {
+  'order > billing': [SERVICES.order.x + SERVICE_WIDTH, SERVICES.billing.x - 2],
+  'billing > order': [SERVICES.billing.x, SERVICES.order.x + SERVICE_WIDTH + 2],
+  'billing > notification': [SERVICES.billing.x + SERVICE_WIDTH, SERVICES.notification.x - 2],
 }
+const [FIRST_CALL, CALL_HEIGHT] = [22, 24]
 
+/** Calls in both directions between two services share the gap, one below the other. */
 function callsBetween({ calls }: Structure): string[] {
+  const rows = new Map<string, number>()
   return [...calls].flatMap(([key, labels]) => {
-    const gap = GAPS[key]
-    if (!gap) throw new Error(`the picture has no place for ${key}: ${[...labels]}`)
-    const [left, right] = gap
-    return [...labels].flatMap((label, index) => {
-      const y = SERVICE_TOP + 30 + index * 32
-      const tone: Tone = 'call'
-      const at = [(left + right) / 2, y - 7] as const
+    const ends = CALLS[key]
+    if (!ends) throw new Error(`the picture has no place for ${key}: ${[...labels]}`)
+    const [from, to] = ends
+    const gap = key.split(' > ').sort().join()
+    return [...labels].flatMap((label) => {
+      const row = rows.get(gap) ?? 0
+      rows.set(gap, row + 1)
+      const y = SERVICE_TOP + FIRST_CALL + row * CALL_HEIGHT
+      const at = [(from + to) / 2, y - 6] as const
       return [
-        arrow({ from: [left, y], to: [right - 2, y], tone }),
+        arrow({ from: [from, y], to: [to, y], tone: 'call' }),
         words(label, { at, anchor: 'middle', look: 'code small' }),
       ]
     })
