@@ -44,6 +44,15 @@ describe('README.md and README.ru.md', () => {
   })
 })
 
+test('the operations pages have the same commands, headings and tables', () => {
+  const [inEnglish, inRussian] = ['docs/operations.md', 'docs/operations.ru.md'].map((path) =>
+    readFileSync(root + path, 'utf8'),
+  ) as [string, string]
+  assert.deepEqual(fencesIn(inRussian), fencesIn(inEnglish))
+  assert.deepEqual(outlineOf(inRussian), outlineOf(inEnglish))
+  assert.deepEqual(tablesIn(inRussian), tablesIn(inEnglish))
+})
+
 test('README.ru.md needs every word that its tables have in Russian', () => {
   // Between the words of a sentence may be {figures}.
   const isThere = (words: string) => words.split(/\{\w+\}/).every((part) => russian.includes(part))
