@@ -200,6 +200,20 @@ export const MESSAGE_MUTANTS: readonly Mutant[] = [
     seeds: 10,
   },
   {
+    name: 'unknown event set aside',
+    breaks: 'An event that only a newer version knows becomes a dead letter.',
+    edits: [
+      {
+        file: SETTLEMENT,
+        find: "return 'unknownEvent' in event ? event : { event }",
+        replace:
+          "return 'unknownEvent' in event ? { code: 'UNREADABLE', reason: 'unknown' } : { event }",
+      },
+    ],
+    seeds: 10,
+    profile: 'recreated',
+  },
+  {
     name: 'poison takes its batch along',
     breaks: 'The messages that come with one that is unreadable are not handled.',
     edits: [
@@ -228,88 +242,6 @@ export const MESSAGE_MUTANTS: readonly Mutant[] = [
       },
     ],
     seeds: 10,
-  },
-  {
-    name: 'dead letter known by its position alone',
-    breaks: 'A message that is set aside is taken for one that was at its position before.',
-    edits: [
-      {
-        file: 'messaging/dead-letters.ts',
-        find: `(topic, partition, "offset", incarnation,
-    md5(coalesce(key, '') || headers), coalesce(md5(value), ''))`,
-        replace: '(topic, partition, "offset")',
-      },
-    ],
-    seeds: 30,
-    profile: 'recreated',
-  },
-  {
-    name: 'position that leaves out the topic id',
-    breaks:
-      'A message without an id, in a recreated topic, is taken for one that was there before.',
-    edits: [
-      {
-        file: 'contracts/events.ts',
-        find: 'return incarnation ? `${position}/${incarnation}` : position',
-        replace: 'return position',
-      },
-    ],
-    seeds: 30,
-    profile: 'recreated',
-  },
-  {
-    name: 'lease by the clock of its holder',
-    breaks: 'The lease of a relay ends by the clock of its process, not by that of the database.',
-    edits: [
-      {
-        file: LANES,
-        find: "values ($1, now() + interval '${LEASE_MS} ms')",
-        replace: 'values ($1, $3::timestamptz)',
-      },
-      {
-        file: LANES,
-        find: '[instance, evictOthers],',
-        replace: '[instance, evictOthers, new Date(runtime.now() + LEASE_MS)],',
-      },
-    ],
-    seeds: 10,
-    profile: 'clocks',
-  },
-  {
-    name: 'transactions may idle for ever',
-    breaks: 'The server does not end the session of a process that is frozen in a transaction.',
-    edits: [
-      {
-        file: 'platform/database.ts',
-        find: 'idle_in_transaction_session_timeout: 10_000',
-        replace: 'idle_in_transaction_session_timeout: 0',
-      },
-    ],
-    seeds: 30,
-    profile: 'freezes',
-  },
-  {
-    name: 'keys expire by the clock of a process',
-    breaks: 'An Idempotency-Key expires by the clock of a process, not by that of the database.',
-    edits: [
-      {
-        file: 'messaging/idempotency.ts',
-        find: "where created < now() - $1::bigint * interval '1 ms'",
-        replace: 'where created < to_timestamp($1::bigint / 1000.0)',
-      },
-      {
-        file: 'services/order/ask-again.ts',
-        find: 'idempotency.expire(database, config.IDEMPOTENCY_KEY_TTL_MS)',
-        replace: 'idempotency.expire(database, runtime.now() - config.IDEMPOTENCY_KEY_TTL_MS)',
-      },
-      {
-        file: 'services/billing/service.ts',
-        find: 'idempotency.expire(database, config.IDEMPOTENCY_KEY_TTL_MS)',
-        replace: 'idempotency.expire(database, runtime.now() - config.IDEMPOTENCY_KEY_TTL_MS)',
-      },
-    ],
-    seeds: 30,
-    profile: 'clocks',
   },
   {
     name: 'message without a natural key',

@@ -103,6 +103,19 @@ export const ORDER_MUTANTS: readonly Mutant[] = [
     profile: 'database',
   },
   {
+    name: 'stored answer that invites a retry',
+    breaks: 'The answer that billing was unreachable is stored for good, and says to try again.',
+    edits: [
+      {
+        file: 'contracts/problems.ts',
+        find: 'BILLING_UNREACHABLE: {\n    status: 503,\n    retryable: false,',
+        replace: 'BILLING_UNREACHABLE: {\n    status: 503,\n    retryable: true,',
+      },
+    ],
+    seeds: 10,
+    styles: ['http', 'hybrid'],
+  },
+  {
     name: 'void of a call given up',
     breaks: 'A void that billing does not answer is not tried again.',
     edits: [

@@ -58,9 +58,14 @@ function checkAnswers(deed: Deed, add: Add): void {
     const is = `was answered ${answer.status} ${JSON.stringify(answer.body)}`
     const isExpected = !isFinal(attempt) || EXPECTED[deed.wish.kind].includes(answer.status)
     if (answer.status === 500 || !isExpected) add(nameOf(deed), is)
+    else if (isFinal(attempt) && isRetryable(answer.body)) add(nameOf(deed), `${is}, for good`)
     else if (!isReadable(deed.wish, answer)) add(nameOf(deed), `${is}, which nobody can read`)
   }
 }
+
+/** A final answer is stored, so a retry would be told the same. */
+const isRetryable = (body: unknown) =>
+  (body as { retryable?: boolean } | undefined)?.retryable === true
 
 /** The id of the request differs, and is not part of the answer. */
 function withoutInstance(body: unknown): string {
