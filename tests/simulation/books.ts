@@ -39,7 +39,13 @@ export interface Books {
     created: Date
     updated: Date
   }[]
-  readonly messages: readonly { id: string; accountId: string; created: Date }[]
+  readonly messages: readonly {
+    id: string
+    accountId: string
+    event: string
+    eventId: string
+    created: Date
+  }[]
 }
 
 /** The schemas may be in one database, or each in one of its own. */
@@ -68,7 +74,8 @@ export async function readBooks(databases: {
          price_minor as "priceMinor", state, reason, style, created, updated from orders.orders`,
     ),
     messages: await notification.query(
-      'select id, account_id as "accountId", created from notification.message order by seq',
+      `select id, account_id as "accountId", event, event_id as "eventId", created
+       from notification.message order by seq`,
     ),
   }
 }

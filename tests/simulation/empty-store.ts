@@ -8,6 +8,7 @@ import { createSession, type Session } from '../../platform/pglite-session.ts'
 import { createService } from './deployment.ts'
 import { never, SERVICES, type ServiceName } from './lives.ts'
 import { inertParts } from './parts.ts'
+import { WATCH_REQUESTED_PAYMENTS } from './requested-payments.ts'
 import { START_MS } from './scheduler.ts'
 
 /** The database that all runs of a worker share. */
@@ -38,6 +39,7 @@ export async function openEmptyStore(): Promise<Store & { readonly pglite: PGlit
   })
   const session = createSession(pglite)
   for (const service of SERVICES) await migrateOnce(service, session)
+  await session.script(WATCH_REQUESTED_PAYMENTS)
   const tables = (await session.run(selectTables)).rows as { name: string }[]
   const lanes = tables.filter(({ name }) => name.endsWith('.relay_lane'))
   const empty = [
@@ -61,7 +63,7 @@ export async function openEmptyStore(): Promise<Store & { readonly pglite: PGlit
 
 const selectTables = `
   select format('%I.%I', schemaname, tablename) as name from pg_tables
-  where schemaname in ('orders', 'billing', 'notification') and tablename <> 'migration'
+  where schemaname in ('orders', 'billing', 'notification', 'simulation') and tablename <> 'migration'
   order by 1`
 
 /** Starts a service once, past all simulation, so that its migrations are there. */

@@ -1,6 +1,7 @@
 import { basename, dirname } from 'node:path/posix'
 import type { Finding } from './books.ts'
 import type { LostMessage } from './broker.ts'
+import { HEARD } from './heard-outcomes.ts'
 
 /**
  * What is lost with messages that were not read, in a lost log or a recreated topic. Money and orders must
@@ -24,7 +25,10 @@ export function isExcused(finding: Finding, lost: readonly LostMessage[]): boole
         isLostTo('order', (event) => event === 'PAYMENT_REFUNDED')
       )
     case 'I5':
-      return isLostTo('notification', (event) => event !== '' && sentence.includes(event))
+      return isLostTo(
+        'notification',
+        (event) => event !== '' && (sentence.includes(event) || sentence.includes(HEARD)),
+      )
     case 'I6':
       return true
     default:

@@ -31,6 +31,9 @@ export function checkPunctuality(books: Books, times: Times, add: Add): void {
     if (!isOrderDisturbed && !isGivenBack && lastedMs > orderDeadlineMs + LOOKS_MS) {
       add(`order ${id}`, `was settled after ${lastedMs} ms, as ${state} ${reason ?? ''}`, 'I4')
     }
+    if (reason === 'DEADLINE_PASSED' && lastedMs < orderDeadlineMs) {
+      add(`order ${id}`, `passed its deadline of ${orderDeadlineMs} ms after ${lastedMs} ms`, 'I4')
+    }
     // The intervals double, so the next time to ask is no farther away than the order is old.
     const ageMs = Math.max(0, healedMs - createdMs)
     const askedMs = 2 * (ageMs + askAgainAfterMs) + OUTCOME_MS

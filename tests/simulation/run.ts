@@ -7,9 +7,11 @@ import { type Deed, isFinal, mayRepeat, startCustomers } from './customers.ts'
 import type { Store } from './empty-store.ts'
 import { isExcused } from './excuses.ts'
 import { checkForeign } from './foreign-messages.ts'
+import { checkHeardOutcomes } from './heard-outcomes.ts'
 import { checkHistory } from './history.ts'
 import { drawPlan, PLAN_MS, type Planned } from './plan.ts'
 import { PROFILES, type ProfileName, profileOf } from './profiles.ts'
+import { checkRequestedPayments } from './requested-payments.ts'
 import { START_MS } from './scheduler.ts'
 import type { Arrow } from './story.ts'
 import { createWorld, type Planted, type World } from './world.ts'
@@ -142,6 +144,8 @@ export async function check(
     ...foreign.found,
     ...checkHistory(deeds, withoutForeign(books, world), mailbox.letters(), times),
     ...checkBalanceStream(world.balanceStream(), books),
+    ...(await checkRequestedPayments(direct)),
+    ...checkHeardOutcomes(books),
     ...deeds.flatMap(unanswered),
   ]
   if (!world.isRead()) {

@@ -1,0 +1,40 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import type { Books } from './books.ts'
+import { checkHeardOutcomes } from './heard-outcomes.ts'
+
+const [orderId, profileId, stranger] = ['order', 'customer', 'stranger']
+
+function found(
+  state: 'PENDING' | 'APPROVED' | 'CANCELED',
+  events: string[],
+  accountId = profileId,
+) {
+  const order = { id: orderId, profileId, state } as Books['orders'][number]
+  const messages = events.map((event, index) => {
+    const eventId = `${orderId}/${event}`
+    return { id: `${index}`, accountId, event, eventId, created: new Date(index) }
+  })
+  const books = { orders: [order], messages } as unknown as Books
+  return checkHeardOutcomes(books).map(({ sentence }) => sentence)
+}
+
+test('a customer hears the outcome of an order last, and what led to it before', () => {
+  assert.deepEqual(found('PENDING', []), [])
+  assert.deepEqual(found('APPROVED', ['ORDER_PAID']), [])
+  assert.deepEqual(found('CANCELED', ['PAYMENT_FAIL']), [])
+  assert.deepEqual(found('CANCELED', ['ORDER_PAID', 'PAYMENT_REFUNDED']), [])
+  assert.deepEqual(found('CANCELED', ['PAYMENT_FAIL', 'ORDER_PAID', 'PAYMENT_REFUNDED']), [])
+})
+
+test('silence, the wrong last word and the wrong order are found', () => {
+  assert.deepEqual(found('CANCELED', []), ['is CANCELED, and its customer heard nothing'])
+  assert.equal(found('CANCELED', ['ORDER_PAID']).length, 1)
+  assert.equal(found('CANCELED', ['ORDER_PAID', 'PAYMENT_FAIL']).length, 1)
+  assert.equal(found('CANCELED', ['PAYMENT_REFUNDED', 'ORDER_PAID']).length, 1)
+  assert.equal(found('APPROVED', ['PAYMENT_FAIL', 'ORDER_PAID']).length, 1)
+})
+
+test('what somebody else hears of an order does not count', () => {
+  assert.equal(found('CANCELED', ['PAYMENT_FAIL'], stranger).length, 1)
+})
