@@ -103,6 +103,57 @@ export const ORDER_MUTANTS: readonly Mutant[] = [
     profile: 'database',
   },
   {
+    name: 'deadline not told',
+    breaks: 'An order that passed its deadline is CANCELED, and its customer does not hear of it.',
+    edits: [
+      {
+        file: ORDER,
+        find: "canceled('DEADLINE_PASSED', ['announceFailure', 'voidPayment'])",
+        replace: "canceled('DEADLINE_PASSED', ['voidPayment'])",
+      },
+    ],
+    seeds: 30,
+    profile: 'database',
+  },
+  {
+    name: 'deletion not told',
+    breaks: 'A PENDING order is deleted, and its customer does not hear of it.',
+    edits: [
+      {
+        file: ORDER,
+        find: "canceled('DELETED', ['announceFailure', 'voidPayment'])",
+        replace: "canceled('DELETED', ['voidPayment'])",
+      },
+    ],
+    seeds: 30,
+  },
+  {
+    name: 'payment asked for after the cancellation',
+    breaks: 'A canceled order whose void is not confirmed asks for its payment, too.',
+    edits: [
+      {
+        file: ASKING,
+        find: "...canceled.filter(isSent).map(again('voidPayment')),",
+        replace:
+          "...canceled.filter(isSent).flatMap((one) => [again('voidPayment')(one), again('requestPayment')(one)]),",
+      },
+    ],
+    seeds: 10,
+    profile: 'broker',
+  },
+  {
+    name: 'failure told after the payment',
+    breaks: 'A customer reads that an order failed after reading that it was paid.',
+    edits: [
+      {
+        file: 'services/notification/commands.ts',
+        find: 'notices.filter(({ eventId }) => !overtaken.has(eventId)),',
+        replace: 'notices,',
+      },
+    ],
+    seeds: 30,
+  },
+  {
     name: 'stored answer that invites a retry',
     breaks: 'The answer that billing was unreachable is stored for good, and says to try again.',
     edits: [

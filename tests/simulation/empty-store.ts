@@ -7,8 +7,8 @@ import { freshCluster } from '../../platform/pglite-cluster.ts'
 import { createSession, type Session } from '../../platform/pglite-session.ts'
 import { createService } from './deployment.ts'
 import { never, SERVICES, type ServiceName } from './lives.ts'
+import { ORDER_TRIGGERS } from './order-triggers.ts'
 import { inertParts } from './parts.ts'
-import { WATCH_REQUESTED_PAYMENTS } from './requested-payments.ts'
 import { START_MS } from './scheduler.ts'
 
 /** The database that all runs of a worker share. */
@@ -39,7 +39,7 @@ export async function openEmptyStore(): Promise<Store & { readonly pglite: PGlit
   })
   const session = createSession(pglite)
   for (const service of SERVICES) await migrateOnce(service, session)
-  await session.script(WATCH_REQUESTED_PAYMENTS)
+  await session.script(ORDER_TRIGGERS)
   const tables = (await session.run(selectTables)).rows as { name: string }[]
   const lanes = tables.filter(({ name }) => name.endsWith('.relay_lane'))
   const empty = [

@@ -9,9 +9,9 @@ import { isExcused } from './excuses.ts'
 import { checkForeign } from './foreign-messages.ts'
 import { checkHeardOutcomes } from './heard-outcomes.ts'
 import { checkHistory } from './history.ts'
+import { checkOrderTriggers } from './order-triggers.ts'
 import { drawPlan, PLAN_MS, type Planned } from './plan.ts'
 import { PROFILES, type ProfileName, profileOf } from './profiles.ts'
-import { checkRequestedPayments } from './requested-payments.ts'
 import { START_MS } from './scheduler.ts'
 import type { Arrow } from './story.ts'
 import { createWorld, type Planted, type World } from './world.ts'
@@ -144,7 +144,7 @@ export async function check(
     ...foreign.found,
     ...checkHistory(deeds, withoutForeign(books, world), mailbox.letters(), times),
     ...checkBalanceStream(world.balanceStream(), books),
-    ...(await checkRequestedPayments(direct)),
+    ...(await checkOrderTriggers(direct)),
     ...checkHeardOutcomes(books),
     ...deeds.flatMap(unanswered),
   ]
