@@ -83,7 +83,8 @@ describe('the table of metrics', () => {
   test('has none that nothing reports', () => {
     const sources = files
       .filter((path) => /^(messaging|platform|services|apps)\/.*\.ts$/.test(path))
-      .filter((path) => !/\.(test|conformance)\.ts$/.test(path) && path !== 'platform/telemetry.ts')
+      .filter((path) => !/\.(test|conformance)\.ts$/.test(path))
+      // The table declares a name as a key, without quotes; whatever reports it names it in quotes.
       .map(read)
     const silent = Object.keys(METRICS).filter(
       (name) => !sources.some((source) => source.includes(`'${name}'`)),
