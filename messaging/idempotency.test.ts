@@ -6,21 +6,27 @@ import { openTestDatabase } from '../tests/backends.ts'
 import { createClock } from '../tests/harness.ts'
 import {
   createIdempotency,
+  idempotencyOwnerColumn,
   idempotencyTable,
   keyedRequest,
+  keysOf,
+  lookUp,
   repeat,
   sendStored,
 } from './idempotency.ts'
 
 const database = await openTestDatabase()
 after(() => database.close())
-await migrate(database, 'keys', [{ id: 1, name: 'initial', sql: idempotencyTable('keys') }])
+await migrate(database, 'keys', [
+  { id: 1, name: 'initial', sql: idempotencyTable('keys') },
+  { id: 2, name: 'owner', sql: idempotencyOwnerColumn('keys') },
+])
 const idempotency = createIdempotency('keys')
 const clock = createClock({ frozen: true, database })
 const created = { status: 201, body: '"an id"' }
 
 const remember = (key: string, answer: typeof created | null, request = 'POST /orders') =>
-  database.transaction((tx) => idempotency.remember(tx, [{ key, request, answer }]))
+  database.transaction((tx) => idempotency.remember(tx, [{ key, owner: '', request, answer }]))
 const find = async (key: string) => (await idempotency.find(database, [key])).get(key)
 
 describe('a stored key', () => {
@@ -29,7 +35,9 @@ describe('a stored key', () => {
     await remember('a2', null)
     const found = await idempotency.find(database, ['a1', 'a2', 'a3'])
     assert.deepEqual([...found.keys()].sort(), ['a1', 'a2'])
-    assert.deepEqual(found.get('a1'), { key: 'a1', request: 'POST /orders', answer: created })
+    assert.deepEqual(found.get('a1'), {
+      ...{ key: 'a1', owner: '', request: 'POST /orders', answer: created },
+    })
     assert.equal(found.get('a2')?.answer, null)
   })
 
@@ -39,7 +47,7 @@ describe('a stored key', () => {
     const both = database.transaction((tx) =>
       idempotency.remember(
         tx,
-        ['b2', 'b1'].map((key) => ({ key, request: 'other', answer: null })),
+        ['b2', 'b1'].map((key) => ({ key, owner: '', request: 'other {}', answer: null })),
       ),
     )
     await assert.rejects(both, { kind: 'conflict' })
@@ -73,7 +81,7 @@ describe('a stored key', () => {
 
   test('is forgotten in batches, however many there are', async () => {
     const keys = Array.from({ length: 4_100 }, (_, n) => ({
-      ...{ key: `many-${n}`, request: 'r', answer: created },
+      ...{ key: `many-${n}`, owner: '', request: 'r {}', answer: created },
     }))
     await database.transaction((tx) => idempotency.remember(tx, keys))
     clock.moveOn(2_000)
@@ -92,7 +100,7 @@ describe('a stored key', () => {
 
   test('is not stored when its transaction fails', async () => {
     const failed = database.transaction(async (tx) => {
-      await idempotency.remember(tx, [{ key: 'e1', request: 'r', answer: created }])
+      await idempotency.remember(tx, [{ key: 'e1', owner: '', request: 'r {}', answer: created }])
       throw new Error('after all not')
     })
     await assert.rejects(failed, /after all not/)
@@ -139,9 +147,46 @@ describe('a repeated request', () => {
 
   test('is refused with other content, answered or not', () => {
     for (const answer of [null, created]) {
-      assert.equal(code({ request: 'another', answer }), 'IDEMPOTENCY_KEY_REUSED')
+      assert.equal(code({ request: 'another {}', answer }), 'IDEMPOTENCY_KEY_REUSED')
     }
   })
+})
+
+describe('the owner of a key', () => {
+  const of = (owner: string, key: string) =>
+    keyedRequest(key, 'POST /orders', { profileId: owner, productQuantity: 3 })!
+  const find = (request: ReturnType<typeof of>) => idempotency.find(database, keysOf(request))
+
+  test('is the only one who gets its answer: another has the same key for itself', async () => {
+    const [anna, boris] = [of('anna', 'shared'), of('boris', 'shared')]
+    await idempotency.remember(database, [{ ...anna, answer: created }])
+    const found = lookUp(await find(boris), boris)
+    assert.equal(found.stored, undefined)
+    const refused = { status: 402, body: '{}' }
+    await idempotency.remember(database, [{ ...found.keyed, answer: refused }])
+    assert.deepEqual(lookUp(await find(boris), boris).stored?.answer, refused)
+    assert.deepEqual(lookUp(await find(anna), anna).stored?.answer, created)
+  })
+
+  test('is read from the request where the previous version stored it', async () => {
+    const [anna, boris] = [of('anna', 'older'), of('boris', 'older')]
+    await database.query(
+      `insert into keys.idempotency (key, request, status, body, created)
+       values ($1, $2, 201, '"an id"', now())`,
+      [anna.key, anna.request],
+    )
+    assert.deepEqual(lookUp(await find(anna), anna).stored?.answer, created)
+    assert.equal(lookUp(await find(boris), boris).stored, undefined)
+  })
+})
+
+test('an amount that is written differently is the same request', () => {
+  const deposit = (amount: string) => keyedRequest('k', 'POST deposit', { accountId: 'a', amount })!
+  for (const amount of ['1', '1.0', '1.00']) {
+    const { request } = deposit(amount)
+    assert.equal(repeat(deposit('1.0'), { request, answer: created }).kind, 'repeated')
+  }
+  assert.equal(repeat(deposit('1'), { ...deposit('1.01'), answer: created }).kind, 'refused')
 })
 
 test('a stored answer is sent byte by byte', () => {

@@ -1,3 +1,4 @@
+import { parseAmount } from '../contracts/money.ts'
 import {
   Fault,
   type FinalProblemCode,
@@ -9,13 +10,22 @@ import type { Queryable } from '../platform/database.ts'
 
 /**
  * Idempotency-Key: the first request's answer is stored in the transaction of its effect and given
- * again to every request with the same key and content. A key without an answer belongs to a request
- * whose outcome is not known yet; whoever settles that outcome stores the answer.
+ * again to every request of the same owner with the same key and content. A key without an answer
+ * belongs to a request whose outcome is not known yet; whoever settles that outcome stores the answer.
+ *
+ * The owner is the profile, account or, of a void, the order in the request. Opening an account names neither, so its keys
+ * have no owner, and callers must choose keys that nobody else uses, such as random UUIDs.
  */
 export interface KeyedRequest {
+  /** As it is stored: the caller's key, or its owner and that key where the key alone is taken. */
   readonly key: string
-  /** Method, path and content in one canonical text: another text under the same key is refused. */
+  readonly owner: string
+  /** Call and content in one text. */
   readonly request: string
+}
+
+export interface StoredRequest extends KeyedRequest {
+  readonly answer: StoredAnswer | null
 }
 
 export interface StoredAnswer {
@@ -45,7 +55,11 @@ create index idempotency_created on ${schema}.idempotency (created);
 `
 }
 
-/** Rows that the previous version writes have no owner; see `ownerOf`. */
+/**
+ * The previous version neither writes nor reads the owner, and knows keys as unique by themselves. So
+ * the key stays the primary key while both run, and a key that another owner has is stored with its
+ * owner before it. The next version can make (owner, key) the primary key.
+ */
 export function idempotencyOwnerColumn(schema: string): string {
   return `alter table ${schema}.idempotency add column owner text;`
 }
@@ -57,7 +71,39 @@ export function keyedRequest(
 ): KeyedRequest | undefined {
   if (key === undefined) return undefined
   const entries = Object.entries(content).sort(([a], [b]) => (a < b ? -1 : 1))
-  return { key, request: `${call} ${JSON.stringify(Object.fromEntries(entries))}` }
+  const request = `${call} ${JSON.stringify(Object.fromEntries(entries))}`
+  return { key, owner: ownerOf(request), request }
+}
+
+/** A void may leave out the account, so its keys belong to the order. */
+function ownerOf(request: string): string {
+  const { profileId, accountId, orderId } = contentOf(request)
+  return String((request.startsWith('POST void') ? orderId : (profileId ?? accountId)) ?? '')
+}
+
+function contentOf(request: string): Readonly<Record<string, unknown>> {
+  return JSON.parse(request.slice(request.indexOf('{')))
+}
+
+/** No header can contain a line break, so no caller can send such a key. */
+const withOwner = ({ owner, key }: KeyedRequest): string => `${owner}\n${key}`
+
+/** Every key under which a request may be stored. */
+export const keysOf = (keyed: KeyedRequest): string[] => [keyed.key, withOwner(keyed)]
+
+/**
+ * What is stored for a request, among what was found under its keys; where there is nothing, the
+ * request with the key to store it under.
+ */
+export function lookUp(
+  known: ReadonlyMap<string, StoredRequest>,
+  keyed: KeyedRequest,
+): { readonly stored: StoredRequest | undefined; readonly keyed: KeyedRequest } {
+  const plain = known.get(keyed.key)
+  const owned = known.get(withOwner(keyed))
+  if (owned) return { stored: owned, keyed: owned }
+  if (plain === undefined || plain.owner === keyed.owner) return { stored: plain, keyed }
+  return { stored: undefined, keyed: { ...keyed, key: withOwner(keyed) } }
 }
 
 const EXPIRED_AT_ONCE = 2_000
@@ -66,11 +112,12 @@ export type Idempotency = ReturnType<typeof createIdempotency>
 
 export function createIdempotency(schema: string) {
   const find = `
-select key, request, status, body from ${schema}.idempotency where key = any($1::text[])`
+select key, owner, request, status, body from ${schema}.idempotency where key = any($1::text[])`
   const insert = `
-insert into ${schema}.idempotency (key, request, status, body, created)
-select key, request, status, body, now()
-from unnest($1::text[], $2::text[], $3::integer[], $4::text[]) as k (key, request, status, body)`
+insert into ${schema}.idempotency (key, request, status, body, owner, created)
+select key, request, status, body, owner, now()
+from unnest($1::text[], $2::text[], $3::integer[], $4::text[], $5::text[])
+  as k (key, request, status, body, owner)`
   const complete = `
 update ${schema}.idempotency i set status = a.status, body = a.body
 from unnest($1::text[], $2::integer[], $3::text[]) as a (key, status, body)
@@ -87,37 +134,33 @@ select count(*)::integer as deleted from gone`
 
   return {
     /** What is stored under these keys; read it in the transaction that will `remember`. */
-    async find(
-      tx: Queryable,
-      keys: readonly string[],
-    ): Promise<Map<string, KeyedRequest & { readonly answer: StoredAnswer | null }>> {
+    async find(tx: Queryable, keys: readonly string[]): Promise<Map<string, StoredRequest>> {
       if (keys.length === 0) return new Map()
       const rows = await tx.query<{
         key: string
+        owner: string | null
         request: string
         status: number | null
         body: string | null
       }>(find, [keys])
       return new Map(
-        rows.map(({ key, request, status, body }) => [
-          key,
-          { key, request, answer: status === null ? null : { status, body: body ?? 'null' } },
-        ]),
+        rows.map(({ key, owner, request, status, body }) => {
+          const answer = status === null ? null : { status, body: body ?? 'null' }
+          return [key, { key, owner: owner ?? ownerOf(request), request, answer }]
+        }),
       )
     },
 
     /** Stores keys with their answers, or without where the outcome is still open. A key that
      * another transaction stored meanwhile is a conflict: the caller's transaction starts again. */
-    async remember(
-      tx: Queryable,
-      entries: readonly (KeyedRequest & { readonly answer: StoredAnswer | null })[],
-    ): Promise<void> {
+    async remember(tx: Queryable, entries: readonly StoredRequest[]): Promise<void> {
       if (entries.length === 0) return
       await tx.query(insert, [
         entries.map(({ key }) => key),
         entries.map(({ request }) => request),
         entries.map(({ answer }) => answer?.status ?? null),
         entries.map(({ answer }) => answer?.body ?? null),
+        entries.map(({ owner }) => owner),
       ])
     },
 
@@ -154,11 +197,23 @@ export function repeat(
   stored: { readonly request: string; readonly answer: StoredAnswer | null },
 ): Repetition {
   const { request, answer } = stored
-  if (request !== keyed.request) {
+  if (!isSame(request, keyed.request)) {
     return { kind: 'refused', fault: new Fault('IDEMPOTENCY_KEY_REUSED') }
   }
   if (answer === null) return { kind: 'refused', fault: new Fault('IDEMPOTENCY_KEY_IN_PROGRESS') }
   return { kind: 'repeated', answer }
+}
+
+/** Whether two requests ask for the same; an amount can be written in several ways. */
+function isSame(one: string, other: string): boolean {
+  return one === other || canonical(one) === canonical(other)
+}
+
+function canonical(request: string): string {
+  const content = contentOf(request)
+  const amount = 'amount' in content ? parseAmount(String(content.amount)) : undefined
+  const call = request.slice(0, request.indexOf('{'))
+  return `${call}${JSON.stringify({ ...content, ...(amount && { amount: String(amount) }) })}`
 }
 
 /** Sends a stored answer as it was; what an HTTP reply must be able to do is spelled out here. */

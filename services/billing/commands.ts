@@ -3,10 +3,13 @@ import { type TraceContext, traceOf } from '../../contracts/trace-context.ts'
 import {
   type Idempotency,
   type KeyedRequest,
+  keysOf,
+  lookUp,
   problemAnswer,
   type Repetition,
   repeat,
   type StoredAnswer,
+  type StoredRequest,
 } from '../../messaging/idempotency.ts'
 import type { Outbox, OutboxMessage } from '../../messaging/outbox.ts'
 import { DatabaseError, type Queryable } from '../../platform/database.ts'
@@ -57,20 +60,20 @@ export async function applyCommands(
   at: CommandContext,
   batch: readonly Addressed[],
 ): Promise<Applied[]> {
-  const keys = batch.flatMap(({ keyed }) => keyed?.key ?? [])
+  const keys = batch.flatMap(({ keyed }) => (keyed ? keysOf(keyed) : []))
   const commands = batch.map(({ command }) => command)
   const [known, books] = await Promise.all([at.idempotency.find(tx, keys), openBooks(tx, commands)])
   const messages: OutboxMessage[] = []
-  const remembered: (KeyedRequest & { answer: StoredAnswer })[] = []
+  const remembered: StoredRequest[] = []
 
   const applied = batch.map(({ command, keyed, waiting }): Applied => {
-    const stored = keyed && known.get(keyed.key)
-    if (keyed && stored) return repeat(keyed, stored)
+    const found = keyed && lookUp(known, keyed)
+    if (keyed && found?.stored) return repeat(keyed, found.stored)
     const { outcome, sent, moved } = books.apply(command, at.now)
     messages.push(...sent.map((message) => (waiting ? { ...message, waiting } : message)))
-    if (keyed && outcome.kind !== 'refused') {
-      const entry = { ...keyed, answer: answerTo(command, outcome) }
-      known.set(keyed.key, entry)
+    if (found && outcome.kind !== 'refused') {
+      const entry = { ...found.keyed, answer: answerTo(command, outcome) }
+      known.set(entry.key, entry)
       remembered.push(entry)
     }
     const calls = sent.filter(({ carrier }) => carrier === 'http')

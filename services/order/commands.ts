@@ -2,6 +2,8 @@ import type { TraceContext } from '../../contracts/trace-context.ts'
 import {
   type Idempotency,
   type KeyedRequest,
+  keysOf,
+  lookUp,
   problemAnswer,
   type Repetition,
   repeat,
@@ -80,7 +82,7 @@ export async function workOff(
   const [known, orders] = await Promise.all([
     at.idempotency.find(
       tx,
-      placements.flatMap(({ keyed }) => keyed?.key ?? []),
+      placements.flatMap(({ keyed }) => (keyed ? keysOf(keyed) : [])),
     ),
     lockOrders(tx, [...new Set(commands.map(({ orderId }) => orderId))]),
   ])
@@ -112,11 +114,12 @@ function place(
 ) {
   const fresh: Placement[] = []
   const placed = placements.map((placement): Placed => {
-    const { keyed, order } = placement
-    const stored = keyed && known.get(keyed.key)
-    if (keyed && stored) return repeat(keyed, stored)
+    const found = placement.keyed && lookUp(known, placement.keyed)
+    if (placement.keyed && found?.stored) return repeat(placement.keyed, found.stored)
+    const keyed = found?.keyed
+    const order = { ...placement.order, idempotencyKey: keyed?.key ?? null }
     if (keyed) known.set(keyed.key, { ...keyed, answer: firstAnswer(order) })
-    fresh.push(placement)
+    fresh.push({ ...placement, order, keyed })
     return { kind: 'placed', order }
   })
   return {

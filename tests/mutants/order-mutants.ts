@@ -278,7 +278,7 @@ export const ORDER_MUTANTS: readonly Mutant[] = [
     edits: [
       {
         file: 'messaging/idempotency.ts',
-        find: 'if (request !== keyed.request)',
+        find: 'if (!isSame(request, keyed.request))',
         replace: 'if (false)',
       },
     ],
