@@ -102,6 +102,39 @@ describe('the Maildir', () => {
     for (let n = 0; n < 2; n += 1) assert.deepEqual(await deliver(letter()), { kind: 'done' })
   })
 
+  test('has a letter and its name on the disk before the letter counts as delivered', {
+    skip: process.platform === 'win32' && 'folders cannot be flushed',
+  }, async (t) => {
+    const maildir = join(folder, 'outer', 'flushed')
+    const flushed: string[] = []
+    const { open } = fs
+    t.mock.method(fs, 'open', async (...args: Parameters<typeof open>) => {
+      const handle = await open(...args)
+      const { sync } = handle
+      handle.sync = async () => {
+        await sync.call(handle)
+        const path = String(args[0])
+        // A flush of the folder keeps the names that it has by then.
+        const isFolder = path === join(maildir, 'new')
+        flushed.push(isFolder ? `new with ${(await readdir(path)).length}` : path)
+      }
+      return handle
+    })
+    syncBuiltinESMExports()
+    t.after(() => {
+      t.mock.restoreAll()
+      syncBuiltinESMExports()
+    })
+    const { deliver } = inFolder(maildir)
+    assert.deepEqual(await deliver(letter()), { kind: 'done' })
+    for (const path of [maildir, join(folder, 'outer'), folder]) assert.ok(flushed.includes(path))
+    const [draft = '', name] = flushed.slice(-2)
+    assert.ok(draft.startsWith(join(maildir, 'tmp')), draft)
+    assert.equal(name, 'new with 1')
+    assert.deepEqual(await deliver(letter()), { kind: 'done' })
+    assert.deepEqual(flushed.slice(-2), ['new with 1', 'new with 1'])
+  })
+
   test('can be read by its owner alone', async () => {
     const maildir = join(folder, 'private')
     await inFolder(maildir).deliver(letter())

@@ -1,5 +1,5 @@
 import { access, mkdir, open, rename, rm } from 'node:fs/promises'
-import { join } from 'node:path'
+import { dirname, join, resolve } from 'node:path'
 import { createTransport } from 'nodemailer'
 import MailComposer from 'nodemailer/lib/mail-composer/index.js'
 import { createOutage } from '../../messaging/outage.ts'
@@ -96,13 +96,18 @@ function createSmtp(url: string, timeoutMs: number) {
   })
 }
 
-/** Maildir: written whole in `tmp`, then moved to `new`. Only the owner may read the letters. */
+/**
+ * Maildir: written whole in `tmp`, then moved to `new`. Only the owner may read the letters. Resolves
+ * when file and name are on the disk, since the outbox forgets the letter then.
+ */
 async function keep(maildir: string, letter: Letter): Promise<void> {
   const name = letter.messageId.replace(/[^\w.-]/g, '')
   for (const folder of ['tmp', 'new', 'cur']) {
-    await mkdir(join(maildir, folder), { recursive: true, mode: 0o700 })
+    const made = await mkdir(join(maildir, folder), { recursive: true, mode: 0o700 })
+    if (made) await flushNames(resolve(maildir), dirname(resolve(made)))
   }
-  if (await isKept(maildir, name)) return
+  // An earlier try may have died before it flushed the name.
+  if (await isKept(maildir, name)) return flushNames(join(maildir, 'new'))
   const content = await new MailComposer(letter).compile().build()
   const draft = join(maildir, 'tmp', `${name}.${crypto.randomUUID()}`)
   try {
@@ -114,10 +119,24 @@ async function keep(maildir: string, letter: Letter): Promise<void> {
       await file.close()
     }
     await rename(draft, join(maildir, 'new', name))
+    await flushNames(join(maildir, 'new'))
   } catch (error) {
     await rm(draft, { force: true }).catch(() => undefined)
     throw error
   }
+}
+
+/** Flushes the names in a folder, and in those that lead to it from `top` on. */
+async function flushNames(folder: string, top = folder): Promise<void> {
+  // Windows cannot open a folder, and needs no flush for its names.
+  if (process.platform === 'win32') return
+  const handle = await open(folder, 'r')
+  try {
+    await handle.sync()
+  } finally {
+    await handle.close()
+  }
+  if (folder !== top) await flushNames(dirname(folder), top)
 }
 
 /**
