@@ -44,6 +44,7 @@ export async function startOnStack(folder: string, settings: Readonly<Record<str
     ...createClient(stack.url),
     lab,
     databases: { orders, billing, notification },
+    databaseUrls: urls,
     log: {},
     maildir: join(folder, 'mail'),
     openBus: () =>
