@@ -17,5 +17,6 @@ export function lowerUuids<T>(input: T): T {
   return isChanged ? (Object.fromEntries(entries) as T) : input
 }
 
-const lowerUuid = (text: string) =>
-  text.length === 36 && UUID.test(text) ? text.toLowerCase() : text
+const lowerUuid = (text: string) => (isUuid(text) ? text.toLowerCase() : text)
+
+export const isUuid = (text: string) => text.length === 36 && UUID.test(text)

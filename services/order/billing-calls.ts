@@ -1,5 +1,6 @@
 import { isReason, type Reason } from '../../contracts/events.ts'
 import { type TraceContext, traceContextOf } from '../../contracts/trace-context.ts'
+import { isUuid } from '../../contracts/uuid.ts'
 import {
   type Delivery,
   isFinalRefusal,
@@ -75,8 +76,7 @@ export function billingCalls(options: BillingCallsOptions) {
 
 /** What an answer to a payment says about its order; undefined where it says nothing certain. */
 function meaningOf({ status, body }: HttpAnswer): OrderCommand | undefined {
-  // Proxies answer 200 as well; only billing answers with the id of a payment.
-  if (status < 300) return typeof parse(body) === 'string' ? { type: 'approve' } : undefined
+  if (status < 300) return isPaymentId(body) ? { type: 'approve' } : undefined
   const { code, reason } = problemOf(body)
   if (status === 402) return { type: 'refuse', reason: reason ?? 'NOT_ENOUGH_MONEY' }
   if (status === 404 && code === 'ACCOUNT_NOT_FOUND') {
@@ -86,6 +86,12 @@ function meaningOf({ status, body }: HttpAnswer): OrderCommand | undefined {
   if (code === 'PAYMENT_VOIDED') return { type: 'refuse', reason: reason ?? 'ORDER_CANCELED' }
   return undefined
 }
+
+/**
+ * Proxies answer 200 as well; only billing answers with the id of a payment: a JSON string by the contract,
+ * or the bare id, as services that are not ours may send it.
+ */
+const isPaymentId = (body: string) => typeof parse(body) === 'string' || isUuid(body.trim())
 
 const isRunning = ({ body }: HttpAnswer): boolean =>
   problemOf(body).code === 'IDEMPOTENCY_KEY_IN_PROGRESS'

@@ -13,7 +13,7 @@ import type { Order, OrderEffect } from './order.ts'
  * and calls to notification have the account's, as the topics do.
  */
 export const PAY_PATH = '/billing/account'
-export const voidPath = (orderId: string) => `/billing/payments/${orderId}/void`
+const voidPath = (orderId: string) => `/billing/payments/${orderId}/void`
 
 export function route(
   effect: OrderEffect,
