@@ -1,11 +1,16 @@
 import Type, { type Static } from 'typebox'
 import Format from 'typebox/format'
 import { EVENTS, type EventName, type PaymentEvent, REASONS, type Reason } from './events.ts'
-import { InteractionStyle } from './style.ts'
+import { MAX_AMOUNT_MINOR, toUnits } from './money.ts'
+import type { ProblemCode } from './problems.ts'
+import { InteractionStyle, STYLES } from './style.ts'
 
 /**
  * The HTTP shapes, each declared once: routes validate with them, types derive from them, OpenAPI
  * shows them. Amounts and balances are in units; times are ISO 8601 in UTC with milliseconds.
+ *
+ * Some rules are checked past the schema, because their errors have a code or a message of their own.
+ * `documentedAs` is the schema that OpenAPI shows in place of such a loose one.
  */
 const closed = { additionalProperties: false } as const
 
@@ -15,6 +20,16 @@ Format.Set('int64', (text) => text.length < 19 || text <= '9223372036854775807')
 const Uuid = Type.String({ format: 'uuid' })
 const Time = Type.String({ format: 'date-time' })
 const Amount = Type.Number({ description: 'a positive amount with at most two decimals' })
+/** An amount in a request body. JSON numbers are read by `parseAmount`. */
+const GivenAmount = Type.Number({
+  documentedAs: {
+    type: 'number',
+    exclusiveMinimum: 0,
+    maximum: toUnits(MAX_AMOUNT_MINOR),
+    multipleOf: 0.01,
+  },
+  description: 'a positive amount with at most two decimals',
+})
 const Balance = Type.Number({ description: 'a balance with at most two decimals' })
 const ReasonName = literals<Reason>(Object.keys(REASONS) as Reason[])
 
@@ -31,12 +46,43 @@ export const NEXT_CURSOR_HEADER = 'x-next-cursor'
 
 /** Headers of calls that change something. */
 export const CommandHeaders = Type.Object({
-  'idempotency-key': Type.Optional(Type.String({ minLength: 1, maxLength: 255 })),
-  'x-interaction-style': Type.Optional(Type.String({ maxLength: 20 })),
-  'x-reason': Type.Optional(Type.String({ maxLength: 40 })),
-  'x-deadline': Type.Optional(Type.String({ maxLength: 40 })),
+  'idempotency-key': Type.Optional(
+    Type.String({
+      minLength: 1,
+      maxLength: 255,
+      description: 'repeats of a request with the same key get the answer of the first one',
+    }),
+  ),
+  'x-interaction-style': Type.Optional(
+    Type.String({
+      maxLength: 20,
+      documentedAs: { type: 'string', enum: STYLES },
+      description: 'how the services interact; the default is set by the deployment',
+    }),
+  ),
+  'x-reason': Type.Optional(
+    Type.String({ maxLength: 40, description: 'why a payment failed; used by notification only' }),
+  ),
+  'x-deadline': Type.Optional(
+    Type.String({
+      maxLength: 40,
+      description: 'of a payment: when its order expires (RFC 3339, UTC)',
+    }),
+  ),
 })
 export type CommandHeaders = Static<typeof CommandHeaders>
+
+/** Problems of commands that store their answer under an Idempotency-Key. */
+export const KEYED_PROBLEMS = [
+  'IDEMPOTENCY_KEY_IN_PROGRESS',
+  'IDEMPOTENCY_KEY_REUSED',
+] as const satisfies readonly ProblemCode[]
+
+/** Problems of commands whose style the deployment may fix. */
+export const STYLE_PROBLEMS = [
+  'UNKNOWN_STYLE',
+  'STYLE_OVERRIDE_FORBIDDEN',
+] as const satisfies readonly ProblemCode[]
 
 // Orders
 
@@ -115,12 +161,24 @@ export const Account = Type.Object(
   closed,
 )
 
+const UP_TO_16_DIGITS = '(?=[0-9]{1,16}([.]|$))'
+const BELOW_ONE = '0+[.](0[1-9]|[1-9][0-9]?)'
+const ONE_AND_MORE = '0*[1-9][0-9]{0,8}([.][0-9]{1,2})?'
+const THE_LARGEST = '0*10{9}([.]0{1,2})?'
+
 export const Deposit = Type.Object({
-  amount: Type.String({ description: 'in units, like 199.50' }),
+  amount: Type.String({
+    documentedAs: {
+      type: 'string',
+      pattern: `^${UP_TO_16_DIGITS}(${BELOW_ONE}|${ONE_AND_MORE}|${THE_LARGEST})$`,
+      examples: ['199.50'],
+    },
+    description: 'a positive amount in units with at most two decimals, at most 1000000000',
+  }),
 })
 
 export const Pay = Type.Object(
-  { accountId: Uuid, amount: Amount, orderId: Type.Optional(Uuid) },
+  { accountId: Uuid, amount: GivenAmount, orderId: Type.Optional(Uuid) },
   closed,
 )
 
@@ -177,10 +235,31 @@ export const Notify = Type.Object(
     accountId: Uuid,
     event: literals<PaymentEvent['event']>(notices),
     orderId: Type.Optional(Uuid),
-    value: Type.Optional(Amount),
+    value: Type.Optional(Type.Number()),
   },
-  closed,
+  {
+    ...closed,
+    documentedAs: {
+      oneOf: [
+        notice('ORDER_PAID', 'orderId'),
+        notice('PAYMENT_FAIL', 'orderId'),
+        notice('DEPOSIT_ACCEPTED', 'value'),
+        notice('PAYMENT_REFUNDED', 'orderId', 'value'),
+      ],
+    },
+  },
 )
+
+/** The body of a call about one event. What the event does not need is ignored. */
+function notice(event: PaymentEvent['event'], ...needed: readonly ('orderId' | 'value')[]) {
+  const value = needed.includes('value') ? GivenAmount : { type: 'number' }
+  return {
+    type: 'object',
+    properties: { accountId: Uuid, event: { type: 'string', enum: [event] }, orderId: Uuid, value },
+    required: ['accountId', 'event', ...needed],
+    additionalProperties: false,
+  }
+}
 export type Notify = Static<typeof Notify>
 
 export const Message = Type.Object(
@@ -238,7 +317,8 @@ export type Replay = Static<typeof Replay>
 export const OutboxPage = Type.Object({
   ...Page.properties,
   carrier: Type.Optional(literals(['broker', 'http', 'letter'])),
-  key: Type.Optional(Type.String({ minLength: 1, maxLength: 200 })),
+  // PostgreSQL's text has no null character.
+  key: Type.Optional(Type.String({ minLength: 1, maxLength: 200, pattern: '^[^\\u0000]+$' })),
 })
 export type OutboxPage = Static<typeof OutboxPage>
 

@@ -43,6 +43,7 @@ export function deadLetterReadingRoutes(
     path,
     {
       schema: {
+        operationId: 'listDeadLetters',
         summary: 'Messages that were set aside, oldest first',
         tags: ['dead letters'],
         querystring: Page,
@@ -60,6 +61,8 @@ export function deadLetterReadingRoutes(
     `${path}/:id`,
     {
       schema: {
+        operationId: 'getDeadLetter',
+        problems: ['DEAD_LETTER_NOT_FOUND'],
         summary: 'One message that was set aside',
         tags: ['dead letters'],
         params: IdParams,
@@ -81,6 +84,9 @@ function changingRoutes(app: HttpServer, path: string, routes: DeadLetterRoutes)
     `${path}/:id/replay`,
     {
       schema: {
+        operationId: 'replayDeadLetter',
+        problems: ['DEAD_LETTER_NOT_FOUND', 'REPLAY_FAILED'],
+        responseHeaders: { 'x-replay': { type: 'string', enum: ['handled', 'queued'] } },
         summary: 'Handle it again, here alone, as it is or with another body',
         description:
           'The header x-replay says what happened. handled: it took effect. queued: a call or letter is back in the outbox; if it is rejected again, it returns to the dead letters under this id.',
@@ -106,6 +112,8 @@ function changingRoutes(app: HttpServer, path: string, routes: DeadLetterRoutes)
     `${path}/:id`,
     {
       schema: {
+        operationId: 'removeDeadLetter',
+        problems: ['DEAD_LETTER_NOT_FOUND'],
         summary: 'Remove it for good',
         tags: ['dead letters'],
         params: IdParams,

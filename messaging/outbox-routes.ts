@@ -14,6 +14,7 @@ export function outboxRoutes(
     `/${service}/outbox`,
     {
       schema: {
+        operationId: 'listOutbox',
         summary: 'Calls, letters and messages that wait for delivery, oldest first',
         tags: ['outbox'],
         querystring: OutboxPage,

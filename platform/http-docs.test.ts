@@ -27,7 +27,10 @@ async function build(t: TestContext) {
     '/billing/:id',
     {
       schema: {
+        operationId: 'doIt',
         summary: 'Do it',
+        problems: ['ACCOUNT_NOT_FOUND'],
+        responseHeaders: { 'x-done': { type: 'string' } },
         params: Type.Object({ id: Type.String({ format: 'uuid' }) }),
         querystring: Type.Object({ limit: Type.Integer({ default: 5 }), amount: Type.String() }),
         headers: Type.Object({ 'idempotency-key': Type.Optional(Type.String()) }),
@@ -39,36 +42,92 @@ async function build(t: TestContext) {
     },
     async (request) => ({ state: request.body.state, before: null }),
   )
+  app.get(
+    '/billing/list',
+    {
+      schema: {
+        operationId: 'list',
+        querystring: Type.Object({ cursor: Type.Optional(Type.String()) }),
+        response: { 200: Type.Array(State) },
+      },
+    },
+    async () => [],
+  )
+  app.post(
+    '/billing/:id/undo',
+    {
+      schema: {
+        operationId: 'undo',
+        params: Type.Object({ id: Type.String() }),
+        headers: Type.Object({
+          'x-style': Type.Optional(Type.String({ documentedAs: { type: 'string', enum: ['a'] } })),
+        }),
+        body: Type.Optional(Type.Object({ state: State })),
+        response: { 200: Type.Null() },
+      },
+    },
+    async () => null,
+  )
   return app
 }
 
 interface Operation {
-  summary?: string
-  parameters?: { name: string; in: string; required: boolean; schema: object }[]
+  operationId: string
+  tags: string[]
+  parameters: ({ name: string; in: string; required: boolean; schema: object } | Reference)[]
   requestBody?: { required: boolean; content: Record<string, { schema: object }> }
-  responses: Record<string, { description: string; content: Record<string, { schema: object }> }>
+  responses: Record<
+    string,
+    {
+      description: string
+      headers: Record<string, object>
+      content: Record<string, { schema: ProblemSchema }>
+    }
+  >
+}
+
+interface Reference {
+  $ref: string
+}
+
+interface ProblemSchema {
+  allOf: Reference[]
+  properties: { code: { enum: string[] } }
 }
 
 interface Document {
   openapi: string
   info: object
   servers: { url: string }[]
+  tags: { name: string; description: string }[]
+  security: object[]
   components: { schemas: Record<string, object> }
   paths: Record<string, Record<string, Operation>>
 }
 
-test('the document shows the routes, both servers and the problems', async (t) => {
+const named = ({ parameters }: Operation) => parameters.filter((one) => !('$ref' in one))
+
+test('the document shows the routes, both servers and that there is no authentication', async (t) => {
   const app = await build(t)
   const answer = await app.inject('/billing/openapi.json')
   assert.match(String(answer.headers['content-type']), /^application\/json/)
   const document: Document = answer.json()
   assert.equal(document.openapi, '3.1.0')
-  assert.deepEqual(document.info, { title: 'Billing', version: '1.0.0' })
   assert.deepEqual(document.servers, [{ url: '/' }, { url: PREFIX }])
-  assert.deepEqual(Object.keys(document.paths).sort(), ['/billing/health', '/billing/{id}'])
+  assert.deepEqual(document.security, [])
+  assert.deepEqual(Object.keys(document.paths).sort(), [
+    '/billing/health',
+    '/billing/list',
+    '/billing/{id}',
+    '/billing/{id}/undo',
+  ])
+  assert.deepEqual(
+    document.tags.map(({ name }) => name),
+    ['health', 'billing'],
+  )
 
   const operation = document.paths['/billing/{id}']!.post!
-  const parameters = operation.parameters!.map((one) => `${one.in} ${one.name} ${one.required}`)
+  const parameters = named(operation).map((one) => `${one.in} ${one.name} ${one.required}`)
   assert.deepEqual(parameters.sort(), [
     'header idempotency-key false',
     'path id true',
@@ -77,8 +136,46 @@ test('the document shows the routes, both servers and the problems', async (t) =
   ])
   assert.equal(operation.requestBody!.required, true)
   assert.deepEqual(document.components.schemas.State, { type: 'string', enum: ['ON', 'OFF'] })
-  const problem = operation.responses.default!.content['application/problem+json']!.schema
-  assert.deepEqual(problem, { $ref: '#/components/schemas/Problem' })
+})
+
+test('an operation shows each status of its problems, with their codes', async (t) => {
+  const document: Document = (await (await build(t)).inject('/billing/openapi.json')).json()
+  const { responses } = document.paths['/billing/{id}']!.post!
+  const codes = Object.entries(responses).flatMap(([status, { content }]) => {
+    const problem = content['application/problem+json']?.schema
+    return problem ? [[status, problem.properties.code.enum]] : []
+  })
+  assert.deepEqual(Object.fromEntries(codes), {
+    400: ['VALIDATION_FAILED', 'MALFORMED_JSON'],
+    403: ['CROSS_SITE_REQUEST'],
+    404: ['ACCOUNT_NOT_FOUND'],
+    408: ['REQUEST_TIMEOUT'],
+    413: ['BODY_TOO_LARGE'],
+    414: ['URI_TOO_LONG'],
+    415: ['UNSUPPORTED_MEDIA_TYPE'],
+    421: ['MISDIRECTED_REQUEST'],
+    429: ['TOO_MANY_REQUESTS'],
+    431: ['HEADERS_TOO_LARGE'],
+    500: ['INTERNAL'],
+    503: ['DATABASE_UNAVAILABLE', 'SERVICE_UNAVAILABLE'],
+  })
+  const reading = document.paths['/billing/list']!.get!
+  assert.ok(!('415' in reading.responses), 'bodies of GET are not read')
+})
+
+test('an operation shows an optional body, response headers and what is accepted past a schema', async (t) => {
+  const document: Document = (await (await build(t)).inject('/billing/openapi.json')).json()
+  const undo = document.paths['/billing/{id}/undo']!.post!
+  assert.equal(undo.requestBody!.required, false)
+  const style = named(undo).find(({ name }) => name === 'x-style')!
+  assert.deepEqual(style.schema, { type: 'string', enum: ['a'] })
+  const headersOf = (operation: Operation) => Object.keys(operation.responses[200]!.headers)
+  assert.deepEqual(headersOf(undo), ['x-request-id'])
+  assert.deepEqual(headersOf(document.paths['/billing/list']!.get!), [
+    'x-request-id',
+    'x-next-cursor',
+  ])
+  assert.deepEqual(headersOf(document.paths['/billing/{id}']!.post!), ['x-request-id', 'x-done'])
 })
 
 test('every schema of the document is valid JSON Schema 2020-12 whose references are there', async (t) => {
@@ -93,7 +190,9 @@ test('every schema of the document is valid JSON Schema 2020-12 whose references
     JSON.parse(JSON.stringify(schema).replaceAll('"#/components', '"document#/components'))
 
   for (const [path, operations] of Object.entries(document.paths)) {
-    for (const { parameters = [], requestBody, responses } of Object.values(operations)) {
+    for (const operation of Object.values(operations)) {
+      const { requestBody, responses } = operation
+      const parameters = named(operation)
       const inPath = parameters.filter((one) => one.in === 'path').map((one) => one.name)
       assert.deepEqual(
         inPath,

@@ -2,8 +2,9 @@ import helmet from '@fastify/helmet'
 import swagger from '@fastify/swagger'
 import swaggerUi from '@fastify/swagger-ui'
 import type { FastifyInstance, FastifySchema } from 'fastify'
+import { completeOperation, type Operation, SHARED_COMPONENTS } from './http-doc-operations.ts'
 import { DATA_HEADERS } from './http-hooks.ts'
-import { PROBLEM_TYPE, Problem } from './http-problems.ts'
+import { Problem } from './http-problems.ts'
 import type { HttpServer } from './http-validation.ts'
 import { pathWithoutQuery } from './request-target.ts'
 
@@ -14,21 +15,43 @@ export interface DocsOptions {
   readonly basePath: string
 }
 
+/** The tags of operations. One without a tag has that of its service. */
+const TAGS: Readonly<Record<string, string>> = {
+  orders: 'Orders of customers',
+  billing: 'Accounts, deposits and payments',
+  notification: 'Messages and contacts of customers',
+  operators: 'What operators need to find stuck orders',
+  'dead letters': 'Messages that the service set aside',
+  outbox: 'Messages, calls and letters that wait for delivery',
+  health: 'Whether the service runs',
+}
+
 /** The OpenAPI document at /S/openapi.json, and the page that shows it, offline, at /S/docs/. */
 export async function addDocs(app: HttpServer, { service, title, basePath }: DocsOptions) {
+  const schemas = new Map<string, FastifySchema>()
   await app.register(swagger, {
     openapi: {
       openapi: '3.1.0',
-      info: { title, version: '1.0.0' },
+      info: {
+        title,
+        version: '1.0.0',
+        description: 'There is no authentication yet: every caller may do everything.',
+        license: { name: 'MIT', identifier: 'MIT' },
+      },
       servers: [{ url: '/' }, ...(basePath ? [{ url: basePath }] : [])],
-      components: { schemas: { Problem: Problem as object } },
+      security: [],
+      components: { schemas: { Problem: Problem as object }, ...SHARED_COMPONENTS },
     },
     stripBasePath: false,
     // A schema with a name of its own is found under it.
     refResolver: { buildLocalReference: (json, _base, _part, i) => String(json.$id ?? `def-${i}`) },
-    transform: ({ schema, url }) => ({ schema: readable(schema), url }),
+    transform: ({ schema, url }) => {
+      const tagged = { ...schema, tags: schema?.tags ?? [service] }
+      if (schema?.operationId) schemas.set(schema.operationId, tagged)
+      return { schema: readable(tagged), url }
+    },
     transformObject: (document) =>
-      collapseUnions('openapiObject' in document ? document.openapiObject : {}) as object,
+      complete('openapiObject' in document ? document.openapiObject : {}, schemas) as object,
   })
   await app.register((scope) => addPage(scope, service, title))
   app.get(`/${service}/openapi.json`, { config: { quiet: true }, schema: { hide: true } }, () =>
@@ -60,22 +83,11 @@ async function addPage(scope: FastifyInstance, service: string, title: string): 
   })
 }
 
-/**
- * A route's schema as the document shows it: every route may answer with a problem (which is sent as
- * text, past the serializers), and a query parameter that has a default may be left out.
- */
-function readable(schema: FastifySchema | undefined): FastifySchema {
-  const problem = {
-    description: 'A problem: its code says which',
-    content: { [PROBLEM_TYPE]: { schema: { $ref: '#/components/schemas/Problem' } } },
-  }
-  const query = schema?.querystring as QuerySchema | undefined
+/** A query parameter that has a default may be left out, although TypeBox requires it. */
+function readable(schema: FastifySchema): FastifySchema {
+  const query = schema.querystring as QuerySchema | undefined
   const required = query?.required?.filter((name) => query.properties[name]?.default === undefined)
-  return {
-    ...schema,
-    ...(query && { querystring: { ...query, required } }),
-    response: { ...(schema?.response as object), default: problem },
-  }
+  return query ? { ...schema, querystring: { ...query, required } } : schema
 }
 
 interface QuerySchema {
@@ -83,12 +95,41 @@ interface QuerySchema {
   readonly properties: Readonly<Record<string, { readonly default?: unknown }>>
 }
 
-/** A union of literals reads better as one enum, to people and to generators of clients. */
-function collapseUnions(node: unknown): unknown {
-  if (Array.isArray(node)) return node.map(collapseUnions)
+interface Document {
+  readonly paths?: Readonly<Record<string, Readonly<Record<string, Operation>>>>
+}
+
+/** The document with its operations completed, and a description for each tag that they have. */
+function complete(document: object, schemas: ReadonlyMap<string, FastifySchema>): object {
+  const { paths = {} } = document as Document
+  const used = new Set<string>()
+  const completed = Object.entries(paths).map(([path, operations]) => [
+    path,
+    Object.fromEntries(
+      Object.entries(operations).map(([method, operation]) => {
+        for (const tag of operation.tags ?? []) used.add(tag)
+        const schema = schemas.get(operation.operationId ?? '') ?? {}
+        return [method, completeOperation(method, operation, schema)]
+      }),
+    ),
+  ])
+  const tags = [...used].map((name) => ({ name, description: TAGS[name] }))
+  return readableSchemas({ ...document, tags, paths: Object.fromEntries(completed) }) as object
+}
+
+/**
+ * A union of literals reads better as one enum, to people and to generators of clients, and `documentedAs`
+ * takes the place of its schema.
+ */
+function readableSchemas(node: unknown): unknown {
+  if (Array.isArray(node)) return node.map(readableSchemas)
   if (node === null || typeof node !== 'object') return node
-  const members = Object.entries(node).map(([name, value]) => [name, collapseUnions(value)])
-  const { anyOf, ...others } = Object.fromEntries(members)
+  const members = Object.entries(node).map(([name, value]) => [name, readableSchemas(value)])
+  const { anyOf, documentedAs, ...others } = Object.fromEntries(members)
+  if (documentedAs !== undefined) {
+    const { description } = others
+    return { ...documentedAs, ...(description && { description }) }
+  }
   if (!Array.isArray(anyOf)) return anyOf === undefined ? others : { anyOf, ...others }
   if (!anyOf.every((one) => one.type === 'string' && one.enum)) return { anyOf, ...others }
   return { type: 'string', enum: anyOf.flatMap((one) => one.enum), ...others }

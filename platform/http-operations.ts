@@ -40,6 +40,7 @@ export function addOperations(app: HttpServer, options: OperationsOptions): void
     {
       config,
       schema: {
+        operationId: 'getHealth',
         summary: 'Whether the service runs',
         tags: ['health'],
         response: { 200: Type.Object({ status: Type.Literal('OK') }) },

@@ -7,11 +7,13 @@ import {
   Entry,
   Id,
   IdParams,
+  KEYED_PROBLEMS,
   NEXT_CURSOR_HEADER,
   OrderIdParams,
   Page,
   Pay,
   Payment as PaymentSchema,
+  STYLE_PROBLEMS,
   Void,
   Voided,
 } from '../../contracts/http.ts'
@@ -55,7 +57,15 @@ function accountRoutes(app: HttpServer, routes: BillingRoutes): void {
 
   app.post(
     '/billing/account/create',
-    { schema: { summary: 'Open an account', headers: CommandHeaders, response: { 200: Id } } },
+    {
+      schema: {
+        operationId: 'openAccount',
+        problems: [...STYLE_PROBLEMS, ...KEYED_PROBLEMS],
+        summary: 'Open an account',
+        headers: CommandHeaders,
+        response: { 200: Id },
+      },
+    },
     async (request, reply) => {
       const keyed = keyedRequest(request.headers['idempotency-key'], 'POST account/create', {})
       const style = requestedStyle(request.headers['x-interaction-style'], routes)
@@ -73,6 +83,8 @@ function accountRoutes(app: HttpServer, routes: BillingRoutes): void {
     '/billing/account/:id',
     {
       schema: {
+        operationId: 'deposit',
+        problems: [...STYLE_PROBLEMS, ...KEYED_PROBLEMS, 'ACCOUNT_NOT_FOUND', 'BALANCE_TOO_LARGE'],
         summary: 'Deposit; the answer is the balance that it leads to',
         params: IdParams,
         querystring: Deposit,
@@ -95,6 +107,13 @@ function accountRoutes(app: HttpServer, routes: BillingRoutes): void {
   )
 }
 
+const PAYMENT_PROBLEMS = [
+  'NOT_ENOUGH_MONEY',
+  'ACCOUNT_NOT_FOUND',
+  'PAYMENT_VOIDED',
+  'PAYMENT_MISMATCH',
+] as const
+
 function paymentRoutes(app: HttpServer, routes: BillingRoutes): void {
   const { newId } = routes
   // Calls between services carry the style of the flow that they belong to, whatever the default.
@@ -105,6 +124,8 @@ function paymentRoutes(app: HttpServer, routes: BillingRoutes): void {
     '/billing/account',
     {
       schema: {
+        operationId: 'pay',
+        problems: ['UNKNOWN_STYLE', ...KEYED_PROBLEMS, ...PAYMENT_PROBLEMS],
         summary: 'Pay; without an order id the payment is its own order',
         headers: CommandHeaders,
         body: Pay,
@@ -129,6 +150,8 @@ function paymentRoutes(app: HttpServer, routes: BillingRoutes): void {
     '/billing/payments/:orderId/void',
     {
       schema: {
+        operationId: 'voidPayment',
+        problems: ['UNKNOWN_STYLE', ...KEYED_PROBLEMS, 'PAYMENT_MISMATCH'],
         summary: 'Cancel or refund a payment; a void that comes first wins',
         params: OrderIdParams,
         headers: CommandHeaders,
@@ -153,7 +176,15 @@ function paymentRoutes(app: HttpServer, routes: BillingRoutes): void {
 function readingAccounts(app: HttpServer, routes: BillingRoutes): void {
   app.get(
     '/billing/account/:id',
-    { schema: { summary: 'An account', params: IdParams, response: { 200: AccountSchema } } },
+    {
+      schema: {
+        operationId: 'getAccount',
+        problems: ['ACCOUNT_NOT_FOUND'],
+        summary: 'An account',
+        params: IdParams,
+        response: { 200: AccountSchema },
+      },
+    },
     async (request) => {
       const account = await routes.findAccount(request.params.id)
       if (account === undefined) throw new Fault('ACCOUNT_NOT_FOUND')
@@ -171,6 +202,8 @@ function readingAccounts(app: HttpServer, routes: BillingRoutes): void {
     '/billing/account/:id/entries',
     {
       schema: {
+        operationId: 'listEntries',
+        problems: ['ACCOUNT_NOT_FOUND'],
         summary: 'The ledger of an account, oldest first',
         params: IdParams,
         querystring: Page,
@@ -205,6 +238,8 @@ function readingPayments(app: HttpServer, routes: BillingRoutes): void {
     '/billing/payments/:orderId',
     {
       schema: {
+        operationId: 'getPayment',
+        problems: ['PAYMENT_NOT_FOUND'],
         summary: "What became of an order's payment",
         params: OrderIdParams,
         response: { 200: PaymentSchema },

@@ -44,6 +44,8 @@ function notifyingRoute(app: HttpServer, routes: NotificationRoutes): void {
     '/notification',
     {
       schema: {
+        operationId: 'notify',
+        problems: ['UNKNOWN_STYLE', 'IDEMPOTENCY_KEY_REUSED'],
         summary: 'Tell a customer; the Idempotency-Key is the id of the event',
         headers: CommandHeaders,
         body: Notify,
@@ -80,6 +82,7 @@ function messageRoutes(app: HttpServer, routes: NotificationRoutes): void {
     '/notification',
     {
       schema: {
+        operationId: 'listMessages',
         summary: 'All messages, oldest first',
         querystring: Page,
         response: { 200: Type.Array(MessageSchema) },
@@ -92,6 +95,7 @@ function messageRoutes(app: HttpServer, routes: NotificationRoutes): void {
     '/notification/account/:accountId',
     {
       schema: {
+        operationId: 'listMessagesOfAccount',
         summary: "An account's messages, oldest first",
         params: AccountIdParams,
         querystring: Page,
@@ -103,7 +107,15 @@ function messageRoutes(app: HttpServer, routes: NotificationRoutes): void {
 
   app.get(
     '/notification/:id',
-    { schema: { summary: 'One message', params: IdParams, response: { 200: MessageSchema } } },
+    {
+      schema: {
+        operationId: 'getMessage',
+        problems: ['MESSAGE_NOT_FOUND'],
+        summary: 'One message',
+        params: IdParams,
+        response: { 200: MessageSchema },
+      },
+    },
     async (request) => {
       const message = await routes.find(request.params.id)
       if (message === undefined) throw new Fault('MESSAGE_NOT_FOUND')
@@ -115,6 +127,7 @@ function messageRoutes(app: HttpServer, routes: NotificationRoutes): void {
     '/notification/account/:accountId',
     {
       schema: {
+        operationId: 'forgetAccount',
         summary: "Remove an account's contact, the texts of its messages and its unsent letters",
         params: AccountIdParams,
         response: { 200: Id },
@@ -129,7 +142,13 @@ function messageRoutes(app: HttpServer, routes: NotificationRoutes): void {
 
   app.delete(
     '/notification',
-    { schema: { summary: 'Remove all messages', response: { 200: Type.Boolean() } } },
+    {
+      schema: {
+        operationId: 'deleteMessages',
+        summary: 'Remove all messages',
+        response: { 200: Type.Boolean() },
+      },
+    },
     async () => {
       await routes.deleteAll()
       return true
@@ -145,6 +164,7 @@ function contactRoutes(app: HttpServer, routes: NotificationRoutes): void {
     path,
     {
       schema: {
+        operationId: 'putContact',
         summary: "Say where an account's letters go",
         params,
         body: Contact,
@@ -159,7 +179,15 @@ function contactRoutes(app: HttpServer, routes: NotificationRoutes): void {
   )
   app.get(
     path,
-    { schema: { summary: "Where an account's letters go", params, response: { 200: Contact } } },
+    {
+      schema: {
+        operationId: 'getContact',
+        problems: ['CONTACT_NOT_FOUND'],
+        summary: "Where an account's letters go",
+        params,
+        response: { 200: Contact },
+      },
+    },
     async (request) => {
       const email = await routes.findContact(request.params.accountId)
       if (email === undefined) throw new Fault('CONTACT_NOT_FOUND')
@@ -168,7 +196,15 @@ function contactRoutes(app: HttpServer, routes: NotificationRoutes): void {
   )
   app.delete(
     path,
-    { schema: { summary: 'Send no letters any more', params, response: { 200: Id } } },
+    {
+      schema: {
+        operationId: 'deleteContact',
+        problems: ['CONTACT_NOT_FOUND'],
+        summary: 'Send no letters any more',
+        params,
+        response: { 200: Id },
+      },
+    },
     async (request) => {
       const { accountId } = request.params
       if (!(await routes.deleteContact(accountId))) throw new Fault('CONTACT_NOT_FOUND')

@@ -19,6 +19,7 @@ export function operatorRoutes(app: HttpServer, { voidAttempts, listWaiting }: O
     '/orders/pending',
     {
       schema: {
+        operationId: 'listWaitingOrders',
         summary: 'Orders that wait for billing, oldest first: for their payment or for their void',
         tags: ['operators'],
         querystring: WaitingPage,

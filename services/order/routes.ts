@@ -3,12 +3,14 @@ import {
   CommandHeaders,
   Id,
   IdParams,
+  KEYED_PROBLEMS,
   NEXT_CURSOR_HEADER,
   Order as OrderSchema,
   type OrderView,
   Owner,
   OwnerPage,
   PlaceOrder,
+  STYLE_PROBLEMS,
   WaitHeaders,
 } from '../../contracts/http.ts'
 import { toUnits } from '../../contracts/money.ts'
@@ -68,12 +70,23 @@ export function orderRoutes(app: HttpServer, routes: OrderRoutes): void {
   deletingRoute(app, routes)
 }
 
+/** Billing's answers to the payment of an order, and that there is none. */
+const PLACING_PROBLEMS = [
+  'NOT_ENOUGH_MONEY',
+  'ACCOUNT_NOT_FOUND',
+  'ORDER_CANCELED',
+  'BILLING_UNREACHABLE',
+  'OUTCOME_UNKNOWN',
+] as const
+
 function placingRoute(app: HttpServer, routes: OrderRoutes): void {
   app.post(
     '/orders',
     {
       schema: {
+        operationId: 'placeOrder',
         summary: 'Place an order',
+        problems: [...STYLE_PROBLEMS, ...KEYED_PROBLEMS, ...PLACING_PROBLEMS],
         querystring: Owner,
         headers: CommandHeaders,
         body: PlaceOrder,
@@ -115,6 +128,9 @@ function readingRoutes(app: HttpServer, routes: OrderRoutes): void {
     '/orders/:id',
     {
       schema: {
+        operationId: 'getOrder',
+        problems: ['NOT_YOURS', 'ORDER_NOT_FOUND'],
+        responseHeaders: { 'preference-applied': { type: 'string', examples: ['wait=5'] } },
         summary: 'One order; with Prefer: wait=N once its outcome is known',
         params: IdParams,
         querystring: Owner,
@@ -135,6 +151,7 @@ function readingRoutes(app: HttpServer, routes: OrderRoutes): void {
     '/orders',
     {
       schema: {
+        operationId: 'listOrders',
         summary: "A profile's orders, newest first",
         querystring: OwnerPage,
         response: { 200: Type.Array(OrderSchema) },
@@ -157,6 +174,8 @@ function deletingRoute(app: HttpServer, routes: OrderRoutes): void {
     '/orders/:id',
     {
       schema: {
+        operationId: 'deleteOrder',
+        problems: ['NOT_YOURS', 'ORDER_NOT_FOUND'],
         summary: 'Cancel a pending order or give a paid one back',
         params: IdParams,
         querystring: Owner,

@@ -1,0 +1,152 @@
+import type { FastifySchema } from 'fastify'
+import Type from 'typebox'
+import { PROBLEMS, type ProblemCode } from '../contracts/problems.ts'
+import { PROBLEM_TYPE } from './http-problems.ts'
+
+declare module 'fastify' {
+  interface FastifySchema {
+    /** Problems of this route, besides those that any request with its method can meet. */
+    problems?: readonly ProblemCode[]
+    /** Headers of its successful answer: a schema for each name. `x-next-cursor` needs no mention. */
+    responseHeaders?: Readonly<Record<string, object>>
+  }
+}
+
+/** An operation of an OpenAPI document, as far as it is completed here. */
+export interface Operation {
+  operationId?: string
+  tags?: string[]
+  parameters?: object[]
+  requestBody?: { required: boolean }
+  responses: Record<string, Response>
+}
+
+interface Response {
+  description: string
+  headers?: Record<string, object>
+  content?: Record<string, { schema: object }>
+}
+
+const PROBLEMS_OF_ANY_REQUEST: readonly ProblemCode[] = [
+  'VALIDATION_FAILED',
+  'REQUEST_TIMEOUT',
+  'URI_TOO_LONG',
+  'MISDIRECTED_REQUEST',
+  'TOO_MANY_REQUESTS',
+  'HEADERS_TOO_LARGE',
+  'INTERNAL',
+  'SERVICE_UNAVAILABLE',
+]
+
+/** Bodies of methods other than GET are read even where the route has no use for them. */
+const PROBLEMS_OF_CHANGES: readonly ProblemCode[] = [
+  'CROSS_SITE_REQUEST',
+  'MALFORMED_JSON',
+  'BODY_TOO_LARGE',
+  'UNSUPPORTED_MEDIA_TYPE',
+]
+
+/** What operations refer to under `components`. */
+export const SHARED_COMPONENTS = {
+  parameters: {
+    traceparent: {
+      name: 'traceparent',
+      in: 'header',
+      description: 'W3C trace context; linked to, and continued for trusted callers',
+      schema: { type: 'string' },
+    },
+    'x-request-id': {
+      name: 'x-request-id',
+      in: 'header',
+      description:
+        'the id of the request in logs; one that is not 1 to 128 letters, digits, or any of _ . - is replaced',
+      schema: { type: 'string' },
+    },
+  },
+  headers: {
+    'x-request-id': { description: 'the id of the request', schema: { type: 'string' } },
+    'x-next-cursor': {
+      description: 'the cursor of the next page; absent on the last one',
+      schema: { type: 'string' },
+    },
+    'retry-after': {
+      description: 'seconds to wait before a retry; absent where a retry cannot help',
+      schema: { type: 'string', pattern: '^[0-9]+$' },
+    },
+  },
+} as const
+
+const REQUEST_ID = { 'x-request-id': { $ref: '#/components/headers/x-request-id' } }
+const NEXT_CURSOR = { 'x-next-cursor': { $ref: '#/components/headers/x-next-cursor' } }
+const RETRY_AFTER = { 'retry-after': { $ref: '#/components/headers/retry-after' } }
+
+/** Adds to an operation what follows from its route: optional bodies, headers, and each problem it answers with. */
+export function completeOperation(
+  method: string,
+  operation: Operation,
+  schema: FastifySchema,
+): Operation {
+  const { requestBody, responses, parameters = [] } = operation
+  const shared = Object.keys(SHARED_COMPONENTS.parameters)
+  return {
+    ...operation,
+    parameters: [
+      ...parameters,
+      ...shared.map((name) => ({ $ref: `#/components/parameters/${name}` })),
+    ],
+    ...(requestBody && {
+      requestBody: { ...requestBody, required: !Type.IsOptional(schema.body) },
+    }),
+    responses: { ...successes(responses, schema), ...failures(problemsOf(method, schema)) },
+  }
+}
+
+function successes(
+  responses: Operation['responses'],
+  { querystring, responseHeaders = {} }: FastifySchema,
+): Operation['responses'] {
+  const query = querystring as { readonly properties?: object } | undefined
+  const own = Object.entries(responseHeaders).map(([name, schema]) => [name, { schema }])
+  const headers = {
+    ...REQUEST_ID,
+    ...('cursor' in (query?.properties ?? {}) && NEXT_CURSOR),
+    ...Object.fromEntries(own),
+  }
+  const described = Object.entries(responses).map(([status, { description, ...response }]) => {
+    const isBare = description === 'Default Response'
+    return [status, { description: isBare ? 'Success' : description, headers, ...response }]
+  })
+  return Object.fromEntries(described)
+}
+
+function problemsOf(method: string, { problems = [], tags }: FastifySchema): ProblemCode[] {
+  const codes = new Set<ProblemCode>([...PROBLEMS_OF_ANY_REQUEST, ...problems])
+  const isRead = method === 'get'
+  if (!isRead) for (const code of PROBLEMS_OF_CHANGES) codes.add(code)
+  if (!tags?.includes('health')) codes.add('DATABASE_UNAVAILABLE')
+  return (Object.keys(PROBLEMS) as ProblemCode[]).filter((code) => codes.has(code))
+}
+
+function failures(codes: readonly ProblemCode[]): Operation['responses'] {
+  const byStatus = Map.groupBy(codes, (code) => PROBLEMS[code].status)
+  return Object.fromEntries(
+    [...byStatus].map(([status, those]) => [String(status), failure(status, those)]),
+  )
+}
+
+function failure(status: number, codes: readonly ProblemCode[]): Response {
+  const mayRetry = status !== 500 && codes.some((code) => PROBLEMS[code].retryable)
+  const schema = {
+    allOf: [{ $ref: '#/components/schemas/Problem' }],
+    type: 'object',
+    properties: {
+      status: { type: 'integer', enum: [status] },
+      code: { type: 'string', enum: [...codes] },
+    },
+  }
+  return {
+    description: codes.map((code) => `${code}: ${PROBLEMS[code].title}`).join('. '),
+    headers: { ...REQUEST_ID, ...(mayRetry && RETRY_AFTER) },
+    content: { [PROBLEM_TYPE]: { schema } },
+  }
+}
