@@ -29,20 +29,28 @@ export function addMethodChecks(app: HttpServer): {
     done(new Fault('METHOD_NOT_ALLOWED'))
   })
 
+  // Fastify rejects a QUERY without a content type before its handler for unknown routes runs.
+  app.addHook('onRequest', (request, reply, done) => {
+    if (request.method !== 'QUERY' || !request.is404) return done()
+    const { fault, allowed } = faultOf(request)
+    if (allowed.length > 0) reply.header('allow', allowed.join(', '))
+    done(fault)
+  })
+
   function methodsOfFitting(path: string): Set<string> {
     const steps = path.split('/')
     const fitting = [...methodsByPattern].filter(([pattern]) => fits(pattern.split('/'), steps))
     return new Set(fitting.flatMap(([, methods]) => [...methods]))
   }
 
-  return {
-    faultOf({ method, url }) {
-      const path = pathOf(url, '')
-      const allowed = [...(methodsByPattern.get(path) ?? methodsOfFitting(path))]
-      if (allowed.length > 0) return { fault: new Fault('METHOD_NOT_ALLOWED'), allowed }
-      return { fault: new Fault('ROUTE_NOT_FOUND', { detail: `${method} ${path}` }), allowed }
-    },
+  function faultOf({ method, url }: { readonly method: string; readonly url: string }) {
+    const path = pathOf(url, '')
+    const allowed = [...(methodsByPattern.get(path) ?? methodsOfFitting(path))]
+    if (allowed.length > 0) return { fault: new Fault('METHOD_NOT_ALLOWED'), allowed }
+    return { fault: new Fault('ROUTE_NOT_FOUND', { detail: `${method} ${path}` }), allowed }
   }
+
+  return { faultOf }
 }
 
 function fits(pattern: readonly string[], path: readonly string[]): boolean {

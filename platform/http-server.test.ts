@@ -442,6 +442,7 @@ test('answers 405 and lists the methods where a path has others', async (t) => {
     ['DELETE', '/orders/actuator/prometheus', 'GET, HEAD'],
     ['POST', '/orders/docs/static/index.html', 'GET, HEAD'],
     ['TRACE', '/orders/openapi.json', 'GET, HEAD'],
+    ['QUERY', '/orders/health', 'GET, HEAD'],
   ] as const
   for (const [method, url, allow] of cases) {
     const { problem, headers } = await problemOf(app, { method: method as 'GET', url })

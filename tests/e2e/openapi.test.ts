@@ -194,10 +194,14 @@ const amountText = fc.oneof(
   fc.stringMatching(/^0{0,8}(1000000000|999999999|0)(\.(00|01|0|9))?$/),
 )
 
+interface Documented<Schema> {
+  readonly documentedAs: Schema
+}
+
 test('the amount of a deposit is documented as it is accepted', () => {
-  const pattern = new RegExp(
-    (Deposit.properties.amount as { documentedAs: { pattern: string } }).documentedAs.pattern,
-  )
+  const { amount } = Deposit.properties
+  const { documentedAs } = amount as typeof amount & Documented<{ pattern: string }>
+  const pattern = new RegExp(documentedAs.pattern)
   fc.assert(
     fc.property(amountText, (text) => {
       assert.equal(pattern.test(text), typeof parseAmount(text) === 'bigint', text)
@@ -207,13 +211,15 @@ test('the amount of a deposit is documented as it is accepted', () => {
 })
 
 test('the amount of a payment is documented as it is accepted', () => {
-  const { exclusiveMinimum, maximum } = (
-    Pay.properties.amount as { documentedAs: { exclusiveMinimum: number; maximum: number } }
-  ).documentedAs
+  const { amount } = Pay.properties
+  const { documentedAs } = amount as typeof amount &
+    Documented<{ exclusiveMinimum: number; maximum: number; multipleOf: number }>
+  const { exclusiveMinimum, maximum, multipleOf } = documentedAs
   for (const hundredths of [-100, -1, 0, 1, 50, 99_999_999_999, 100_000_000_000, 100_000_000_001]) {
-    const amount = hundredths / 100
-    const isShown = amount > exclusiveMinimum && amount <= maximum
-    assert.equal(isShown, typeof parseAmount(amount) === 'bigint', String(amount))
+    const value = hundredths / 100
+    const isShown = value > exclusiveMinimum && value <= maximum
+    assert.equal(isShown, typeof parseAmount(value) === 'bigint', String(value))
   }
-  assert.equal(typeof parseAmount(0.001), 'string')
+  assert.equal(typeof parseAmount(multipleOf), 'bigint')
+  assert.equal(typeof parseAmount(multipleOf / 10), 'string')
 })

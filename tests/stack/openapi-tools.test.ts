@@ -1,0 +1,64 @@
+import assert from 'node:assert/strict'
+import { execFile } from 'node:child_process'
+import { readFile, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { after, test } from 'node:test'
+import { promisify } from 'node:util'
+import { root } from '../../tools/repository-files.ts'
+import { startProgram, temporaryFolder } from '../e2e/program.ts'
+import { type OpenApi, readmeCalls, typedCalls } from './readme-client.ts'
+
+/**
+ * Programs that read OpenAPI documents, on those that the services serve: a linter and a generator of clients.
+ * Their versions are pinned here, because as dependencies they would weigh more than the program.
+ */
+const REDOCLY = '@redocly/cli@2.77.0'
+/** It wants TypeScript 5 beside it, to write types with; they are checked with ours. */
+const GENERATOR = ['-p', 'openapi-typescript@7.13.0', '-p', 'typescript@5.9.3']
+const SERVICES = ['orders', 'billing', 'notification'] as const
+
+const trifold = await startProgram()
+const { folder, remove } = await temporaryFolder()
+after(async () => {
+  await trifold.close()
+  await remove()
+})
+
+const documents = new Map<string, OpenApi>()
+for (const service of SERVICES) {
+  const document = await trifold.read<OpenApi>(`/${service}/openapi.json`)
+  documents.set(service, document)
+  await writeFile(join(folder, `${service}.json`), JSON.stringify(document))
+}
+
+async function run(command: string, args: readonly string[]): Promise<void> {
+  try {
+    await promisify(execFile)(command, args, { cwd: folder, maxBuffer: 64 * 1024 * 1024 })
+  } catch (error) {
+    const { message, stdout, stderr } = error as Error & { stdout: string; stderr: string }
+    assert.fail(`${message}\n${stdout}\n${stderr}`)
+  }
+}
+
+const npx = (...args: readonly string[]) => run('npx', ['--yes', ...args])
+
+test("the documents pass redocly's recommended rules", async () => {
+  const files = SERVICES.map((service) => `${service}.json`)
+  await npx(REDOCLY, 'lint', ...files, '--extends', 'recommended', '--max-problems', '1000')
+})
+
+test('a strict client from openapi-typescript compiles against the calls of the README', async () => {
+  for (const service of SERVICES) {
+    await npx(...GENERATOR, 'openapi-typescript', `${service}.json`, '-o', `${service}.ts`)
+  }
+  const calls = readmeCalls(await readFile(`${root}README.md`, 'utf8'))
+  const { source, count, undocumented } = typedCalls(calls, documents)
+  assert.ok(count > 25, `${count} calls`)
+  // Probes, scrapes, documents and the switches of the lab are not part of the API.
+  const others = undocumented.filter((path) => !/\/actuator\/|^\/lab\/|\.json$/.test(path))
+  assert.deepEqual(others, [])
+  await writeFile(join(folder, 'client.ts'), source)
+  const tsc = join(root, 'node_modules/typescript/bin/tsc')
+  const strict = ['--strict', '--exactOptionalPropertyTypes', '--noEmit', '--ignoreConfig']
+  await run(process.execPath, [tsc, ...strict, 'client.ts'])
+})
