@@ -36,6 +36,7 @@ export interface NotificationRoutes {
 export function notificationRoutes(app: HttpServer, routes: NotificationRoutes): void {
   notifyingRoute(app, routes)
   messageRoutes(app, routes)
+  removingRoutes(app, routes)
   contactRoutes(app, routes)
 }
 
@@ -122,7 +123,9 @@ function messageRoutes(app: HttpServer, routes: NotificationRoutes): void {
       return view(message)
     },
   )
+}
 
+function removingRoutes(app: HttpServer, routes: NotificationRoutes): void {
   app.delete(
     '/notification/account/:accountId',
     {

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
-import { execFile } from 'node:child_process'
+import { execFile, spawnSync } from 'node:child_process'
+import { existsSync } from 'node:fs'
 import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
@@ -9,12 +10,14 @@ import { startProgram, temporaryFolder } from '../e2e/program.ts'
 import { type OpenApi, readmeCalls, typedCalls } from './readme-client.ts'
 
 /**
- * Programs that read OpenAPI documents, on those that the services serve: a linter and a generator of clients.
- * Their versions are pinned here, because as dependencies they would weigh more than the program.
+ * Programs that read OpenAPI documents, on those that the services serve: a linter, a generator of clients and
+ * a fuzzer. Their versions are pinned here, because as dependencies they would weigh more than the program.
  */
 const REDOCLY = '@redocly/cli@2.77.0'
 /** It wants TypeScript 5 beside it, to write types with; they are checked with ours. */
 const GENERATOR = ['-p', 'openapi-typescript@7.13.0', '-p', 'typescript@5.9.3']
+const SCHEMATHESIS = '4.32.5'
+const FUZZING_SECONDS = 60
 const SERVICES = ['orders', 'billing', 'notification'] as const
 
 const trifold = await startProgram()
@@ -62,3 +65,30 @@ test('a strict client from openapi-typescript compiles against the calls of the 
   const strict = ['--strict', '--exactOptionalPropertyTypes', '--noEmit', '--ignoreConfig']
   await run(process.execPath, [tsc, ...strict, 'client.ts'])
 })
+
+const hasPython = spawnSync('python3', [
+  '-c',
+  'import sys, venv; sys.exit(sys.version_info < (3, 10))',
+])
+const skip = hasPython.status !== 0 && 'this machine has no python3 of 3.10 or later with venv'
+
+for (const service of SERVICES) {
+  test(`schemathesis finds nothing in ${service} within a minute`, { skip }, async () => {
+    const schemathesis = await installSchemathesis()
+    const config = join(root, 'tests/stack/schemathesis.toml')
+    const limits = ['--max-time', String(FUZZING_SECONDS), '--continue-on-failure', '--no-color']
+    const target = `${trifold.url}/${service}/openapi.json`
+    await run(schemathesis, ['--config-file', config, 'run', target, '--checks', 'all', ...limits])
+  })
+}
+
+/** Into a virtual environment that later runs find again. */
+async function installSchemathesis(): Promise<string> {
+  const environment = join(root, `.cache/schemathesis-${SCHEMATHESIS}`)
+  const command = join(environment, 'bin/schemathesis')
+  if (existsSync(command)) return command
+  await run('python3', ['-m', 'venv', environment])
+  const pip = join(environment, 'bin/pip')
+  await run(pip, ['install', '--quiet', `schemathesis==${SCHEMATHESIS}`])
+  return command
+}
