@@ -9,6 +9,8 @@ export interface KafkaBusOptions {
   readonly brokers: readonly string[]
   /** The name of this program in the broker's logs and metrics, without spaces. */
   readonly clientId: string
+  /** Where this process runs, as letters, digits and `._-`. A member of a group replaces the one at its place. */
+  readonly place?: string
   readonly runtime: Runtime
   readonly log: Log
   /** The most messages that one take returns, over all its partitions. */
@@ -24,6 +26,7 @@ const PING_TIMEOUT_MS = 3_000
  */
 export async function createKafkaBus(options: KafkaBusOptions): Promise<Bus> {
   const { brokers, clientId, runtime, log, maxBatchMessages = MAX_BATCH_MESSAGES } = options
+  const place = options.place === undefined ? {} : { place: options.place }
   const producer = createKafkaProducer({ brokers, clientId, runtime, log })
   const subscriptions = new Set<KafkaSubscription>()
   // Asks over a connection of its own, so that no slow request is ahead of it.
@@ -51,8 +54,8 @@ export async function createKafkaBus(options: KafkaBusOptions): Promise<Bus> {
 
     async subscribe(group, topics) {
       assertOpen()
-      const member = { ...{ brokers, clientId, group, topics }, maxBatchMessages, runtime, log }
-      const subscription = createKafkaSubscription(member)
+      const common = { brokers, clientId, ...place, maxBatchMessages, runtime, log }
+      const subscription = createKafkaSubscription({ ...common, group, topics })
       subscriptions.add(subscription)
       try {
         await subscription.open()

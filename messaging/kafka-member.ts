@@ -30,6 +30,11 @@ export interface MemberOptions {
   readonly clientId: string
   readonly group: string
   readonly topics: readonly string[]
+  /**
+   * Where this process runs. A new member takes over from the one at the same place, whose process is gone, in place
+   * of waiting for its session to expire.
+   */
+  readonly place?: string
   readonly maxBatchMessages: number
   readonly runtime: Runtime
   readonly log: Log
@@ -98,6 +103,8 @@ export function createMember(options: MemberOptions): Member {
         await consumer.joinGroup()
         return
       } catch (error) {
+        // A live process claims the same place: both are members under ids of their own.
+        if (isKafkaError(error, 'FENCED_INSTANCE_ID')) consumer.groupInstanceId = null
         const passes = needsRejoin(error) || isKafkaError(error, ...COORDINATOR_ERRORS)
         if (closed || tries === JOIN_TRIES || !passes) throw error
         await runtime.sleep(JOIN_PAUSE_MS)
@@ -106,6 +113,8 @@ export function createMember(options: MemberOptions): Member {
   }
 
   consumer.on('consumer:group:join', (now) => {
+    // The place has served its purpose. Rejoining with it after another process took it over would evict that one.
+    consumer.groupInstanceId = null
     // Between generations that do not follow each other, somebody else may have had the partitions.
     if (!follows(joined, now)) partitions.clear()
     joined = now
@@ -232,6 +241,7 @@ function createConsumer(options: MemberOptions): Consumer {
   const consumer = new Consumer({
     clientId: options.clientId,
     groupId: options.group,
+    ...(options.place !== undefined && { groupInstanceId: options.place }),
     bootstrapBrokers: [...options.brokers],
     autocommit: false,
     // With retries a commit that came too late would join again and move the group's offset back.

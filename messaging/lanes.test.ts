@@ -7,7 +7,7 @@ import { createLog } from '../platform/telemetry.ts'
 import { openTestDatabase } from '../tests/backends.ts'
 import { createClock, until } from '../tests/harness.ts'
 import { holdLanes, type LanesOptions, share } from './lanes.ts'
-import { LANES, outboxTables } from './outbox.ts'
+import { LANES, outboxTables, relayMemberPlace } from './outbox.ts'
 
 type Row = { lane: number; holder: string | null }
 const all = Array.from({ length: LANES }, (_, lane) => lane)
@@ -85,7 +85,7 @@ let schemas = 0
 async function setUp(t: { after(work: () => Promise<void>): void }) {
   schemas += 1
   const schema = `lanes_${schemas}`
-  await migrate(database, schema, [{ id: 1, name: 'initial', sql: outboxTables(schema) }])
+  await migrate(database, schema, [{ id: 1, name: 'initial', sql: outboxTables(schema) + relayMemberPlace(schema) }])
   const clock = createClock({ frozen: true, database })
   const { runtime } = clock
   const log = createLog('silent', 'test')
@@ -171,6 +171,37 @@ describe('instances of a service', () => {
     await database.query(`update ${schema}.relay_lane set holder = $1`, [dead])
     const heir = start({ soleProcess: true })
     await until(() => heir.held().length === LANES)
+  })
+
+  test('take over at once from one at the same place, and from no other', async (t) => {
+    const { start, clock, schema } = await setUp(t)
+    const [gone, elsewhere] = [clock.runtime.uuid(), clock.runtime.uuid()]
+    await database.query(
+      `insert into ${schema}.relay_member (id, until, place)
+       select id, now() + interval '10 s', place
+       from unnest($1::uuid[], $2::text[]) as member (id, place)`,
+      [
+        [gone, elsewhere],
+        ['host-1', 'host-2'],
+      ],
+    )
+    await database.query(
+      `update ${schema}.relay_lane set holder = case when lane < 4 then $1::uuid else $2::uuid end`,
+      [gone, elsewhere],
+    )
+    const heir = start({ place: 'host-1' })
+    await until(() => heir.held().length > 0)
+    assert.deepEqual(heir.held(), [0, 1, 2, 3])
+  })
+
+  test('share the lanes where two claim the same place by mistake', async (t) => {
+    const { start, renewed } = await setUp(t)
+    const first = start({ place: 'host' })
+    await until(() => first.held().length === LANES)
+    const second = start({ place: 'host' })
+    const isHalf = ({ length }: readonly number[]) => length === LANES / 2
+    await renewed(() => isHalf(first.held()) && isHalf(second.held()))
+    assert.deepEqual([...first.held(), ...second.held()].sort(), all)
   })
 
   test('free their lanes ten seconds after they die, however wrong their own clock was', async (t) => {

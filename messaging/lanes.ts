@@ -29,6 +29,8 @@ export interface LanesOptions {
   readonly log: Log
   /** True where no other process can have the database: leases of the dead end at once. */
   readonly soleProcess: boolean
+  /** Where this process runs. The lease of a process that was there before ends at once, because it is gone. */
+  readonly place?: string
   /** The lanes of which something is on its way. */
   readonly onItsWay: () => readonly number[]
   /** Called when lanes were gained. */
@@ -36,7 +38,7 @@ export interface LanesOptions {
 }
 
 export function holdLanes(options: LanesOptions): Lanes {
-  const { database, schema, instance, runtime, log } = options
+  const { database, schema, instance, place = null, runtime, log } = options
   const closing = new AbortController()
   let lanes: readonly number[] = []
   let heldUntil = 0
@@ -44,7 +46,7 @@ export function holdLanes(options: LanesOptions): Lanes {
 
   const held = () => (runtime.monotonic() < heldUntil ? lanes : [])
 
-  async function renew(evictOthers: boolean): Promise<void> {
+  async function renew(isFirst: boolean): Promise<void> {
     // Counted from before the transaction begins, and so never longer than the lease in the database.
     const until = runtime.monotonic() + LEASE_MS
     const claimed = await database.transaction(async (tx) => {
@@ -54,12 +56,15 @@ export function holdLanes(options: LanesOptions): Lanes {
           `select lane, holder from ${schema}.relay_lane order by lane for update`,
         ),
         tx.query<{ id: string }>(
-          `with gone as (delete from ${schema}.relay_member where id <> $1 and (until < now() or $2)),
-           me as (insert into ${schema}.relay_member (id, until)
-             values ($1, now() + interval '${LEASE_MS} ms')
+          `with member as (select id, until < now() or $2 or ($3 and place = $4) as is_gone
+             from ${schema}.relay_member where id <> $1),
+           gone as (delete from ${schema}.relay_member
+             where id in (select id from member where is_gone)),
+           me as (insert into ${schema}.relay_member (id, until, place)
+             values ($1, now() + interval '${LEASE_MS} ms', $4)
              on conflict (id) do update set until = excluded.until)
-           select id from ${schema}.relay_member where id <> $1 and until >= now() and not $2`,
-          [instance, evictOthers],
+           select id from member where is_gone is not true`,
+          [instance, isFirst && options.soleProcess, isFirst, place],
         ),
       ])
       const mine = share(rows, instance, new Set(others.map(({ id }) => id)))
@@ -87,11 +92,11 @@ export function holdLanes(options: LanesOptions): Lanes {
   }
 
   async function loop(): Promise<void> {
-    let evictOthers = options.soleProcess
+    let isFirst = true
     while (!closing.signal.aborted) {
       try {
-        await renew(evictOthers)
-        evictOthers = false
+        await renew(isFirst)
+        isFirst = false
       } catch (error) {
         log.warn({ err: error }, 'the lease of the relay lanes could not be renewed')
       }

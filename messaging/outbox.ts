@@ -127,6 +127,11 @@ create index outbox_key on ${schema}.outbox ((carrier || ':' || key), (id + 0));
 `
 }
 
+/** Where the process of an instance runs; null for instances of versions that do not say. */
+export function relayMemberPlace(schema: string): string {
+  return `alter table ${schema}.relay_member add column place text;\n`
+}
+
 /** Finds the calls and letters that are due, however many wait. */
 export const outboxDueIndex: IndexBuild = {
   name: 'outbox_due',

@@ -43,6 +43,7 @@ export interface RelayOptions {
   readonly telemetry: Telemetry
   readonly tracer?: Tracer
   readonly soleProcess: boolean
+  readonly place?: string
   readonly bus?: Bus
   readonly call?: Deliver
   readonly letter?: Deliver

@@ -1,4 +1,5 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
+import { hostname } from 'node:os'
 import Type, { type Static, type TObject } from 'typebox'
 import { allowedHostsOf, httpConfig, prefixOf, readConfig } from '../platform/config.ts'
 import { brokerList, itemsOf, networksOf, postgresUrl } from '../platform/config-formats.ts'
@@ -63,7 +64,7 @@ export function runService<Schema extends TObject>(service: ServiceProcess<Schem
     const config = readConfig(schema, environment) as Static<Schema> & ProcessConfig
     const log = createLog(config.LOG_LEVEL, name)
     const door = await openDoor(config, name, path)
-    const parts = await openParts(config, name, log)
+    const parts = await openParts(config, name, log, placeOf(door))
     const closing = new AbortController()
     const starting = startWhenPossible(
       () => service.create(parts.forService, config),
@@ -116,7 +117,15 @@ function openDoor(config: ProcessConfig, name: string, path: string): Promise<Fr
   })
 }
 
-async function openParts(config: ProcessConfig, name: string, log: Log) {
+/**
+ * Only one process at a time can listen on an address and port of a host: the one that was here before is gone. A
+ * container that is restarted keeps its host name.
+ */
+function placeOf({ url }: FrontDoor): string {
+  return `${hostname()}-${new URL(url).host}`.replace(/[^\w.-]/g, '-')
+}
+
+async function openParts(config: ProcessConfig, name: string, log: Log, place: string) {
   const telemetry = createTelemetry(name)
   const tracer = await openTracer({ service: name, messagingSystem: 'kafka', log }, config)
   const database = await openPostgres({
@@ -128,6 +137,7 @@ async function openParts(config: ProcessConfig, name: string, log: Log) {
   const bus = await createKafkaBus({
     brokers: itemsOf(config.KAFKA_BROKERS),
     clientId: `trifold-${name}`,
+    place,
     runtime: systemRuntime,
     log,
   })
@@ -141,6 +151,7 @@ async function openParts(config: ProcessConfig, name: string, log: Log) {
     telemetry,
     tracer,
     soleProcess: false,
+    place,
     server: {
       basePath: config.BASE_PATH,
       bodyLimitBytes: config.BODY_LIMIT_BYTES,

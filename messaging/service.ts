@@ -32,6 +32,8 @@ export interface ServiceParts {
   readonly tracer?: Tracer
   /** True where no other process can have the database. */
   readonly soleProcess: boolean
+  /** Where this process runs: no other process is there as long as it lives. Absent where `soleProcess`. */
+  readonly place?: string
   readonly server: Pick<
     HttpServerOptions,
     'basePath' | 'bodyLimitBytes' | 'rateLimitPerMinute' | 'trustedNetworks' | 'documented'

@@ -12,6 +12,7 @@ import {
   type OutboxRow,
   outboxKeyExpression,
   outboxTables,
+  relayMemberPlace,
 } from '../messaging/outbox.ts'
 import { type Relay, type RelayOptions, startRelay } from '../messaging/relay.ts'
 import { migrate } from '../platform/migrate.ts'
@@ -36,7 +37,9 @@ export async function openRelays() {
     const schema = `relay_${schemas}`
     const letters =
       deadLetterTable(schema) + deadLetterReplayColumns(schema) + deadLetterIdentity(schema)
-    const sql = outboxTables(schema) + outboxKeyExpression(schema) + letters
+    const outboxSql =
+      outboxTables(schema) + outboxKeyExpression(schema) + relayMemberPlace(schema)
+    const sql = outboxSql + letters
     await migrate(database, schema, [{ id: 1, name: 'initial', sql }])
     const outbox = createOutbox(schema)
     const clock = createClock({ frozen: true, database })

@@ -7,6 +7,7 @@ import { outboxKeyExpressionIndex } from './006-outbox-key-expression.ts'
 import { outboxDue } from './007-outbox-due.ts'
 import { idempotencyOwner } from './010-idempotency-owner.ts'
 import { deadLetterIdentityIndex } from './013-dead-letter-identity.ts'
+import { placeOfRelayMember } from './019-relay-member-place.ts'
 
 /** In the order in which they are made. */
 export const MIGRATIONS = [
@@ -19,6 +20,7 @@ export const MIGRATIONS = [
   outboxDue,
   idempotencyOwner,
   deadLetterIdentityIndex,
+  placeOfRelayMember,
 ]
 
 /** The last migration of the previous release, whose code may still start: a rollback by one release. */
