@@ -17,13 +17,15 @@ else {
   busConformance('the bus on Kafka', (topics) => openKafka(brokers, topics))
   interoperability(brokers)
   memberships(brokers)
+  takeovers(brokers)
   topicChanges(brokers)
   absence()
 }
 
-function open(at: string): Promise<Bus> {
+function open(at: string, place?: string): Promise<Bus> {
   const log = createLog(process.env.TEST_LOG_LEVEL ?? 'silent', 'kafka-test')
-  return createKafkaBus({ brokers: [at], clientId: 'test', runtime: systemRuntime, log })
+  const options = { brokers: [at], clientId: 'test', runtime: systemRuntime, log }
+  return createKafkaBus({ ...options, ...(place !== undefined && { place }) })
 }
 
 /** A bus with topics of its own, which go when it is closed. */
@@ -182,21 +184,101 @@ function memberships(at: string): void {
   })
 }
 
+/** Far less than the 10 s after which the session of a killed member expires. */
+const TAKEOVER_LIMIT_MS = 5_000
+
+function takeovers(at: string): void {
+  behaviour(at, 'takes over at once from a killed process at the same place', 4, async (scene) => {
+    const { bus, topic, group } = scene
+    await bus.send(numbered(topic, 100, 40))
+    const doomed = startMember(scene, 'host-1')
+    await once(doomed.stdout!, 'data')
+    doomed.kill('SIGKILL')
+    await withBuses(['host-1'], at, async ([heir]) => {
+      const begunMs = performance.now()
+      const received = await receive(await heir!.subscribe(group, [topic]), 100)
+      assert.ok(performance.now() - begunMs < TAKEOVER_LIMIT_MS)
+      const places = received.map(({ partition, offset }) => `${partition}/${offset}`)
+      assert.equal(new Set(places).size, 100)
+    })
+  })
+
+  behaviour(at, 'finds partitions that were added before it took over', 1, async (scene) => {
+    const { bus, topic, group } = scene
+    await bus.send(numbered(topic, 1, 1))
+    const doomed = startMember(scene, 'host-1')
+    await once(doomed.stdout!, 'data')
+    doomed.kill('SIGKILL')
+    await makeTopics(at, [{ name: topic, partitions: 1, compacted: false }], { partitions: 4 })
+    await withBuses(['host-1'], at, async ([heir]) => {
+      await heir!.send(numbered(topic, 100, 40))
+      const received = await receive(await heir!.subscribe(group, [topic]), 101)
+      assert.equal(new Set(received.map(({ partition }) => partition)).size, 4)
+    })
+  })
+
+  behaviour(at, 'keeps two members that claim the same place by mistake', 4, async (scene) => {
+    const { topic, group } = scene
+    await withBuses(['host-1', 'host-1'], at, async (buses) => {
+      const seen = [new Set<number>(), new Set<number>()]
+      const subscriptions = await Promise.all(buses.map((bus) => bus.subscribe(group, [topic])))
+      let stopped = false
+      const reading = subscriptions.map(async (subscription, index) => {
+        while (!stopped) {
+          const batches = await subscription.take()
+          for (const { partition } of batches) seen[index]!.add(partition)
+          await subscription.commit(batches)
+        }
+      })
+      await insist(async () => {
+        for (const partitions of seen) partitions.clear()
+        const lags = await Promise.all(subscriptions.map((subscription) => subscription.lag()))
+        const owned = lags.map((lag) => lag.filter(({ messages }) => messages !== undefined).length)
+        assert.deepEqual(owned, [2, 2])
+      })
+      await buses[0]!.send(numbered(topic, 100, 40))
+      await insist(async () =>
+        assert.deepEqual(
+          seen.map(({ size }) => size),
+          [2, 2],
+        ),
+      )
+      stopped = true
+      await Promise.all(subscriptions.map((subscription) => subscription.close()))
+      await Promise.all(reading)
+    })
+  })
+}
+
+/** Buses of processes at these places. */
+async function withBuses(
+  places: readonly string[],
+  at: string,
+  work: (buses: readonly Bus[]) => Promise<void>,
+): Promise<void> {
+  const buses = await Promise.all(places.map((place) => open(at, place)))
+  try {
+    await work(buses)
+  } finally {
+    await Promise.all(buses.map((bus) => bus.close()))
+  }
+}
+
 /**
  * Another process that is a member of the group: it takes what there is and says so, and when it is
  * told to, it commits that, says so, and leaves.
  */
-function startMember({ at, topic, group }: Scene): ChildProcess {
+function startMember({ at, topic, group }: Scene, place = ''): ChildProcess {
   const url = (path: string) => JSON.stringify(new URL(path, import.meta.url).href)
   const program = `
     const { createKafkaBus } = await import(${url('./kafka-bus.ts')})
     const { systemRuntime } = await import(${url('../platform/runtime.ts')})
     const { createLog } = await import(${url('../platform/telemetry.ts')})
     const { once } = await import('node:events')
-    const [at, topic, group] = process.argv.slice(1)
+    const [at, topic, group, place] = process.argv.slice(1)
     const log = createLog('silent', 'member')
     const options = { brokers: [at], clientId: 'member', runtime: systemRuntime, log }
-    const bus = await createKafkaBus(options)
+    const bus = await createKafkaBus(place ? { ...options, place } : options)
     const subscription = await bus.subscribe(group, [topic])
     const batches = await subscription.take()
     console.log('took')
@@ -205,7 +287,7 @@ function startMember({ at, topic, group }: Scene): ChildProcess {
     console.log('committed')
     await bus.close()
   `
-  const args = ['--input-type=module', '-e', program, at, topic, group]
+  const args = ['--input-type=module', '-e', program, at, topic, group, place]
   return spawn(process.execPath, args, { stdio: ['pipe', 'pipe', 'inherit'] })
 }
 

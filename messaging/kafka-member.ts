@@ -99,8 +99,11 @@ export function createMember(options: MemberOptions): Member {
   /** A rebalance may be overtaken by the next; then there is only to join again. */
   async function join(): Promise<void> {
     for (let tries = 1; ; tries += 1) {
+      const takesOver = consumer.groupInstanceId !== null
       try {
         await consumer.joinGroup()
+        // The group keeps its assignment, which lacks the partitions that were added while it had no leader.
+        if (takesOver && joined?.isLeader) await consumer.joinGroup()
         return
       } catch (error) {
         // A live process claims the same place: both are members under ids of their own.

@@ -85,7 +85,9 @@ let schemas = 0
 async function setUp(t: { after(work: () => Promise<void>): void }) {
   schemas += 1
   const schema = `lanes_${schemas}`
-  await migrate(database, schema, [{ id: 1, name: 'initial', sql: outboxTables(schema) + relayMemberPlace(schema) }])
+  await migrate(database, schema, [
+    { id: 1, name: 'initial', sql: outboxTables(schema) + relayMemberPlace(schema) },
+  ])
   const clock = createClock({ frozen: true, database })
   const { runtime } = clock
   const log = createLog('silent', 'test')

@@ -47,14 +47,14 @@ test(`${ORDERS} orders settle within 3 s once a billing that was killed is ready
   // In the middle of its work: it holds partitions and lanes, and has both settled and unsettled orders.
   await until(async () => (await countOf('APPROVED')) > 0, { limitMs: SETTLE_LIMIT_MS })
   await billing.server.kill()
-  await all
-  assert.ok((await countOf('PENDING')) > ORDERS / 10, 'billing was killed too late')
-
+  const killedMs = performance.now()
   await billing.server.start()
   await replicasReady([billing], AbortSignal.timeout(READY_LIMIT_MS), () => undefined)
   const readyMs = performance.now()
+  await all
   await until(async () => (await countOf('PENDING')) === 0, { limitMs: SETTLE_LIMIT_MS })
   const tookMs = Math.round(performance.now() - readyMs)
+  t.diagnostic(`billing was ready ${Math.round(readyMs - killedMs)} ms after it was killed`)
   t.diagnostic(`all orders were settled ${tookMs} ms after billing was ready`)
   await assertPromisesKept(client, accounts, errands, SETTLE_LIMIT_MS)
   await stack.booksAreClean(SETTLE_LIMIT_MS)
