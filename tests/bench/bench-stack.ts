@@ -40,6 +40,8 @@ export interface BenchStack {
     settings?: Settings,
     flags?: NodeSettings['flags'],
   ): Promise<Running>
+  /** Ends a service with SIGKILL; `serve` starts it again. */
+  kill(service: ServiceName): Promise<void>
   /**
    * Empties the books and opens them with so many accounts, once the services have nothing left to do: work
    * that is in flight would otherwise end up in the new books.
@@ -120,7 +122,7 @@ export async function openBenchStack(
     const urls = await makeDatabasesAnew(postgres.url)
     const services = await createServices({ brokers, urls, folder })
     closers.push(services.close)
-    const { serve } = services
+    const { serve, kill } = services
     const rest = () => stackAtRest(urls, brokers)
     async function openOwnBooks(accounts: number): Promise<void> {
       await rest()
@@ -133,7 +135,7 @@ export async function openBenchStack(
       await makeTopics(brokers, TOPICS)
     }
     return {
-      ...{ brokers, urls, folder, say, serve, rest, discardWork, close },
+      ...{ brokers, urls, folder, say, serve, kill, rest, discardWork, close },
       ...{ openBooks: openOwnBooks, kafka: kafka.server, postgres: postgres.server },
     }
   } catch (error) {
@@ -264,6 +266,13 @@ async function createServices(around: {
     await one?.kept.stop(STOP_LIMIT_MS)
   }
 
+  async function kill(service: ServiceName): Promise<void> {
+    const { kept } = running.get(service)!
+    running.delete(service)
+    process.kill(kept.pid, 'SIGKILL')
+    await kept.ended
+  }
+
   async function serve(
     names: readonly ServiceName[],
     settings: Settings = {},
@@ -283,5 +292,5 @@ async function createServices(around: {
     return { urls, pids: Object.fromEntries(pids), readyMs }
   }
 
-  return { serve, close: () => serve([]) }
+  return { serve, kill, close: () => serve([]) }
 }

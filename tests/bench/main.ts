@@ -31,6 +31,7 @@ import {
   tableOf,
   withSection,
 } from './report.ts'
+import { RESTART } from './restart.ts'
 import { SETTLE } from './settle.ts'
 import { FOOTPRINT, IDLE } from './surveys.ts'
 
@@ -41,6 +42,7 @@ const BENCHES: readonly Bench[] = [
   EMBEDDED,
   SETTLE,
   ...OUTAGE_BENCHES,
+  RESTART,
   GROWTH,
 ]
 

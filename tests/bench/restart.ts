@@ -1,0 +1,42 @@
+import { SERVICES } from '../../tools/stack-options.ts'
+import type { BenchStack } from './bench-stack.ts'
+import { assertBooks, markBooks, settled } from './books.ts'
+import type { Bench, Contest } from './contest.ts'
+import { EVENTS, openShop, SETTLE_LIMIT_MS } from './flow.ts'
+
+/** What customers wait for after the only billing was killed: beyond its restart, nothing that only time ends. */
+export const RESTART: Bench = {
+  name: 'restart',
+  ours: 'seconds from the readiness of a billing that was killed until 1,000 orders in flight are settled, events',
+  reference: 'one second',
+  unit: 's',
+  reach: 3,
+  aim: 1,
+  lessIsBetter: true,
+  isLong: true,
+  open: openRestart,
+}
+
+const ORDERS = 1_000
+const ACCEPT_LIMIT_SECONDS = 60
+
+async function openRestart(stack: BenchStack): Promise<Contest> {
+  const shop = await openShop(stack)
+  return {
+    async ours() {
+      await stack.openBooks(EVENTS.accounts)
+      const mark = await markBooks(stack.urls)
+      const ordering = shop.order(EVENTS, { seconds: ACCEPT_LIMIT_SECONDS, orders: ORDERS })
+      await stack.kill('billing')
+      const { readyMs } = await stack.serve(SERVICES)
+      const begunMs = performance.now()
+      const { accepted } = await ordering
+      await settled(stack.urls, mark, accepted, SETTLE_LIMIT_MS)
+      const figure = (performance.now() - begunMs) / 1_000
+      await assertBooks(stack.urls, mark, accepted)
+      return { figure, costs: { 'milliseconds until ready': readyMs.billing! } }
+    },
+    reference: async () => ({ figure: 1 }),
+    close: shop.close,
+  }
+}
