@@ -38,13 +38,13 @@ export const CLOCK_MUTANTS: readonly Mutant[] = [
     edits: [
       {
         file: LANES,
-        find: "values ($1, now() + interval '${LEASE_MS} ms')",
-        replace: 'values ($1, $3::timestamptz)',
+        find: "values ($1, now() + interval '${LEASE_MS} ms', $4)",
+        replace: 'values ($1, $5::timestamptz, $4)',
       },
       {
         file: LANES,
-        find: '[instance, evictOthers],',
-        replace: '[instance, evictOthers, new Date(runtime.now() + LEASE_MS)],',
+        find: 'isFirst, place],',
+        replace: 'isFirst, place, new Date(runtime.now() + LEASE_MS)],',
       },
     ],
     seeds: 10,
