@@ -108,8 +108,7 @@ export function createMember(options: MemberOptions): Member {
       } catch (error) {
         // A live process claims the same place: both are members under ids of their own.
         if (isKafkaError(error, 'FENCED_INSTANCE_ID')) consumer.groupInstanceId = null
-        const passes = needsRejoin(error) || isKafkaError(error, ...COORDINATOR_ERRORS)
-        if (closed || tries === JOIN_TRIES || !passes) throw error
+        if (closed || tries === JOIN_TRIES || !canJoinLater(error)) throw error
         await runtime.sleep(JOIN_PAUSE_MS)
       }
     }
@@ -267,6 +266,9 @@ function disconnect(connections: ConnectionPool): void {
 interface ErrorSource {
   on(event: 'error', listener: (error: unknown) => void): void
 }
+
+const canJoinLater = (error: unknown) =>
+  needsRejoin(error) || isKafkaError(error, ...COORDINATOR_ERRORS)
 
 function follows(
   before: ConsumerGroupJoinPayload | undefined,
