@@ -115,7 +115,6 @@ export function createMember(options: MemberOptions): Member {
   }
 
   consumer.on('consumer:group:join', (now) => {
-    // The place has served its purpose. Rejoining with it after another process took it over would evict that one.
     consumer.groupInstanceId = null
     // Between generations that do not follow each other, somebody else may have had the partitions.
     if (!follows(joined, now)) partitions.clear()
@@ -243,6 +242,7 @@ function createConsumer(options: MemberOptions): Consumer {
   const consumer = new Consumer({
     clientId: options.clientId,
     groupId: options.group,
+    // Serves to join only: rejoining with it after another process took the place over would evict that one.
     ...(options.place !== undefined && { groupInstanceId: options.place }),
     bootstrapBrokers: [...options.brokers],
     autocommit: false,

@@ -37,8 +37,7 @@ export async function openRelays() {
     const schema = `relay_${schemas}`
     const letters =
       deadLetterTable(schema) + deadLetterReplayColumns(schema) + deadLetterIdentity(schema)
-    const outboxSql =
-      outboxTables(schema) + outboxKeyExpression(schema) + relayMemberPlace(schema)
+    const outboxSql = outboxTables(schema) + outboxKeyExpression(schema) + relayMemberPlace(schema)
     const sql = outboxSql + letters
     await migrate(database, schema, [{ id: 1, name: 'initial', sql }])
     const outbox = createOutbox(schema)
