@@ -33,14 +33,19 @@ interface Outcome {
 const WRITTEN = ['written']
 const WRITTEN_OR_NOT = ['written', 'to follow']
 
-/** Billing cannot be reached: the order is off at once, and its payment as soon as billing is back. */
-const givenUp = {
+/**
+ * Billing cannot be reached: the order is canceled and the customer hears of it at once, and the payment is
+ * voided as soon as billing is back.
+ */
+const canceled = {
   answer: '503',
   stateMeanwhile: 'CANCELED',
   reasonMeanwhile: 'BILLING_UNREACHABLE',
+  messagesMeanwhile: 'deposit, unpaid',
   state: 'CANCELED',
   payment: 'VOIDED',
   balance: '199',
+  messages: 'deposit, unpaid',
 }
 
 export const PROMISES: ByStyle<Promises> = {
@@ -50,7 +55,7 @@ export const PROMISES: ByStyle<Promises> = {
     paid: { answer: '201', stateAtOnce: ['APPROVED'], messageAtOnce: WRITTEN },
     refused: { answer: '402', stateAtOnce: ['CANCELED'], messageAtOnce: WRITTEN },
     notificationOff: { answer: '201' },
-    billingOff: { ...givenUp, messagesMeanwhile: 'deposit', messages: 'deposit' },
+    billingOff: canceled,
     inShort: 'waits for payment and message; without billing there is no order',
   },
   hybrid: {
@@ -59,7 +64,7 @@ export const PROMISES: ByStyle<Promises> = {
     paid: { answer: '201', stateAtOnce: ['APPROVED'], messageAtOnce: WRITTEN_OR_NOT },
     refused: { answer: '402', stateAtOnce: ['CANCELED'], messageAtOnce: WRITTEN_OR_NOT },
     notificationOff: { answer: '201' },
-    billingOff: { ...givenUp, messagesMeanwhile: 'deposit, unpaid', messages: 'deposit, unpaid' },
+    billingOff: canceled,
     inShort: 'waits for the payment only; without billing there is no order',
   },
   events: {
