@@ -21,3 +21,18 @@ test('follows the database, however the clock of the process is set or jumps', a
   }
   assert.ok(reads <= 4, 'it is not read each time')
 })
+
+test('refuses a time that was long on its way, and reads it again the next time', async () => {
+  let [time, frozenMs] = [1_000_000_000, 20_000]
+  const db: Queryable = {
+    async query<Row>() {
+      const now = new Date(time)
+      time += frozenMs
+      return [{ now }] as Row[]
+    },
+  }
+  const clock = createDatabaseClock({ now: () => time })
+  await assert.rejects(clock(db), { name: 'DatabaseError', kind: 'conflict' })
+  frozenMs = 10
+  assert.ok(time - (await clock(db)) <= frozenMs)
+})

@@ -64,6 +64,60 @@ export const CLOCK_MUTANTS: readonly Mutant[] = [
     profile: 'freezes',
   },
   {
+    name: 'orders by the clock of a process',
+    breaks: 'An order is created, and has its deadline, by the clock of a process.',
+    edits: [
+      {
+        file: 'services/order/service.ts',
+        find: 'now: await databaseClock(tx) },',
+        replace: 'now: runtime.now() },',
+      },
+    ],
+    seeds: 10,
+    profile: 'clocks',
+  },
+  {
+    name: 'deadlines pass by the clock of a process',
+    breaks: 'An order passes its deadline by the clock of the process that checks it.',
+    edits: [
+      {
+        file: 'services/order/ask-again.ts',
+        find: 'overdueOrders(database, await databaseClock(database), LOOK_LIMIT)',
+        replace: 'overdueOrders(database, runtime.now(), LOOK_LIMIT)',
+      },
+    ],
+    seeds: 30,
+    profile: 'clocks',
+  },
+  {
+    name: 'deadline not sent',
+    breaks: 'The request for a payment does not say until when billing may take it.',
+    edits: [
+      {
+        file: 'services/order/routing.ts',
+        find: '...(deadlineMs && { deadlineMs }) }',
+        replace: '}',
+      },
+    ],
+    seeds: 30,
+    styles: ['events'],
+    profile: 'broker',
+  },
+  {
+    name: 'deadline not checked',
+    breaks: 'Billing takes a payment whose deadline has passed.',
+    edits: [
+      {
+        file: 'services/billing/ledger.ts',
+        find: ': deadlineMs < now',
+        replace: ': false',
+      },
+    ],
+    seeds: 30,
+    styles: ['events'],
+    profile: 'broker',
+  },
+  {
     name: 'keys expire by the clock of a process',
     breaks: 'An Idempotency-Key expires by the clock of a process, not by that of the database.',
     edits: [

@@ -27,6 +27,7 @@ export interface Books {
     accountId: string | null
     amountMinor: bigint | null
     state: 'PAID' | 'REFUSED' | 'VOIDED' | 'REFUNDED'
+    created: Date
   }[]
   readonly orders: readonly {
     id: string
@@ -67,7 +68,7 @@ export async function readBooks(databases: {
     ),
     payments: await billing.query(
       `select id, order_id as "orderId", account_id as "accountId",
-         amount_minor as "amountMinor", state from billing.payment`,
+         amount_minor as "amountMinor", state, created from billing.payment`,
     ),
     orders: await orders.query(
       `select id, profile_id as "profileId", product_quantity as quantity,

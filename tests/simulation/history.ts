@@ -2,7 +2,7 @@ import type { Letter } from '../../apps/audit/findings.ts'
 import { isReadable } from './answers.ts'
 import type { Add, Books, Finding } from './books.ts'
 import { type Attempt, addressOf, type Deed, isFinal, type Wish } from './customers.ts'
-import { checkPunctuality, type Times } from './punctuality.ts'
+import { CLOCK_ERROR_MS, checkPunctuality, type Times } from './punctuality.ts'
 import { checkBalances } from './told-balances.ts'
 
 /**
@@ -151,7 +151,13 @@ function checkOrder(
   const order = books.orders.find((one) => one.id === id)
   if (order === undefined)
     return add(nameOf(deed), `was answered ${status}; no order ${id} is known`)
-  const { state, reason } = order
+  const { state, reason, created } = order
+  const earliestMs = Math.min(...deed.attempts.map(({ sentMs }) => sentMs)) - CLOCK_ERROR_MS
+  const latestMs = Math.max(...deed.attempts.map(({ answeredMs }) => answeredMs)) + CLOCK_ERROR_MS
+  if (created.getTime() < earliestMs || created.getTime() > latestMs) {
+    const asked = `${new Date(earliestMs).toISOString()} and ${new Date(latestMs).toISOString()}`
+    add(nameOf(deed), `was created at ${created.toISOString()}, not between ${asked}`)
+  }
   const is = `${state} ${reason ?? ''}`
   if (order.quantity !== wish.quantity) add(nameOf(deed), `is known with ${order.quantity} pieces`)
   if (order.priceMinor !== UNIT_PRICE_MINOR * BigInt(wish.quantity)) {

@@ -13,6 +13,8 @@ export interface Times {
 const OUTCOME_MS = 20_000
 /** Order looks once a second; a look that fails, or its commit, is made up for by one of the next. */
 const LOOKS_MS = 5_000
+/** Services read the database's clock once a second, and may be so far off when their own is set meanwhile. */
+export const CLOCK_ERROR_MS = 1_000
 /** What keeps order from looking at all. */
 const KEEPS_AWAY = /^(crash|freeze|hang|service away|database away|rivals)/
 
@@ -23,6 +25,7 @@ const KEEPS_AWAY = /^(crash|freeze|hang|service away|database away|rivals)/
 export function checkPunctuality(books: Books, times: Times, add: Add): void {
   const { settings, healedMs, faults } = times
   const { orderDeadlineMs, askAgainAfterMs } = settings
+  const payments = new Map(books.payments.map((payment) => [payment.orderId, payment]))
   const isOrderDisturbed = faults.some((name) => KEEPS_AWAY.test(name))
   for (const { id, state, reason, created, updated } of books.orders) {
     const createdMs = created.getTime()
@@ -34,6 +37,11 @@ export function checkPunctuality(books: Books, times: Times, add: Add): void {
     if (reason === 'DEADLINE_PASSED' && lastedMs < orderDeadlineMs) {
       add(`order ${id}`, `passed its deadline of ${orderDeadlineMs} ms after ${lastedMs} ms`, 'I4')
     }
+    const paid = payments.get(id)
+    const isTaken = paid?.state === 'PAID' || paid?.state === 'REFUNDED'
+    const lateMs = isTaken ? paid.created.getTime() - createdMs - orderDeadlineMs : 0
+    if (lateMs > CLOCK_ERROR_MS)
+      add(`order ${id}`, `was paid ${lateMs} ms after its deadline`, 'I4')
     // The intervals double, so the next time to ask is no farther away than the order is old.
     const ageMs = Math.max(0, healedMs - createdMs)
     const askedMs = 2 * (ageMs + askAgainAfterMs) + OUTCOME_MS
