@@ -55,6 +55,7 @@ export function startCustomers(options: CustomersOptions): Customers {
       chance: chances(name),
       // Only what one account does must be told apart by its amounts.
       marks: createMarks(chances(`marks of ${name}`)),
+      accountKeys: { count: 0 },
     }
   }
 

@@ -273,6 +273,18 @@ export const ORDER_MUTANTS: readonly Mutant[] = [
     seeds: 10,
   },
   {
+    name: 'key without its owner',
+    breaks: "A customer's Idempotency-Key is taken for the same key of another customer.",
+    edits: [
+      {
+        file: 'messaging/idempotency.ts',
+        find: "return String((request.startsWith('POST void') ? orderId : (profileId ?? accountId)) ?? '')",
+        replace: "return ''",
+      },
+    ],
+    seeds: 10,
+  },
+  {
     name: 'key that ignores the body',
     breaks: 'Another request under the same Idempotency-Key is given the answer of the first.',
     edits: [

@@ -91,7 +91,9 @@ export function startCustomers(options: CustomersOptions): Customers {
     const own = chances(`customer ${number}`)
     scheduler.after(own.between(0, LAST_ARRIVAL_MS), () => {
       const name = `c${number}`
-      void during(visit({ ...options, chance: own, deeds, marks, known, unanswered, name }))
+      const accountKeys = { count: 0 }
+      const parts = { chance: own, deeds, marks, known, unanswered, name, accountKeys }
+      void during(visit({ ...options, ...parts }))
     })
   }
   async function during(work: Promise<unknown>): Promise<void> {
@@ -133,6 +135,8 @@ export interface Visit extends Asking {
   readonly name: string
   readonly deeds: Deed[]
   readonly marks: Marks
+  /** How many keys this customer has used that others may use, too. */
+  readonly accountKeys: { count: number }
 }
 
 /** One customer, from his first request to his last answer. */
@@ -199,10 +203,10 @@ function wishOf(at: Visit, accountId: string): Wish {
 
 /** Tries until there is an answer that settles it, and returns the body of that; sometimes twice at once. */
 async function fulfil(at: Visit, wish: Wish): Promise<unknown> {
-  const { chance, deeds, name } = at
+  const { chance, deeds } = at
   const style = at.style === 'mixed' ? chance.pick(STYLES) : at.style
   const keyed = isKeyed(wish) && chance.happens(0.75)
-  const key = keyed ? `${name}-${deeds.length}` : undefined
+  const key = keyed ? drawKey(at, wish) : undefined
   const deed: Deed = { wish, style, attempts: [], ...(key !== undefined && { key }) }
   deeds.push(deed)
   const twice = key !== undefined && chance.happens(0.15)
@@ -211,6 +215,13 @@ async function fulfil(at: Visit, wish: Wish): Promise<unknown> {
   await again
   if (key !== undefined && body !== undefined && wish.kind !== 'open') await reuse(at, deed, key)
   return body
+}
+
+/** Keys belong to the account in the request, so what other customers use does not matter where there is one. */
+function drawKey({ chance, deeds, name, accountKeys }: Visit, { kind }: Wish): string {
+  if (kind === 'open' || !chance.happens(0.3)) return `${name}-${deeds.length}`
+  accountKeys.count += 1
+  return `key-${accountKeys.count}`
 }
 
 /** Now and then a customer's program mistakes the key of one request for that of another. */
