@@ -13,15 +13,16 @@ export const pollStatements = (schema: string, withoutFlush: string) => ({
 /**
  * In `due`, candidates are read by the index on due times, so rows that wait for another try are not
  * touched. A candidate behind an older row of its key is parked: its due time moves away, and it is woken
- * when that row is gone, or found again after the time below should its relay have been replaced in
- * between. All parts see the outbox as it was before the statement, so rows that it removes or postpones
+ * by the statement that removes that row, even while it is in flight itself: its process may die, and the
+ * next one must not wait until the time below has passed. All parts see the outbox as it was before the statement, so rows that it removes or postpones
  * are named by id, and the caller keeps the keys of postponed rows busy.
  */
 function takeCalls(schema: string, carrier: 'http' | 'letter', condition = 'true'): string {
   // In the words of the index by key, so that it is looked up there and nowhere else.
   const isOfKey = (key: string) => `(p.carrier || ':' || p.key) = ('${carrier}:' || ${key})`
   return `
-with gone as (delete from ${schema}.outbox where carrier = '${carrier}' and id = any($1::bigint[])),
+with gone as (
+  delete from ${schema}.outbox where carrier = '${carrier}' and id = any($1::bigint[]) returning key),
 later as (
   update ${schema}.outbox o set
     attempts = o.attempts + 1, due = now() + f.wait_ms * interval '1 ms', last_error = f.error
@@ -42,11 +43,11 @@ parked as (
 woken as (
   update ${schema}.outbox set due = now()
   where carrier = '${carrier}' and id = any (array(
-    select next.id from unnest($7::text[]) as f (key) cross join lateral (
+    select next.id from (select distinct key from gone) as g cross join lateral (
       select p.id, p.due from ${schema}.outbox p
-      where ${isOfKey('f.key')} and p.id <> all($1::bigint[])
+      where ${isOfKey('g.key')} and p.id <> all($1::bigint[])
       order by (p.id + 0) limit 1) as next
-    where next.due > now()))
+    where next.due > now() and next.id <> all($2::bigint[])))
   returning id, key, lane),
 heads as (
   select id, key from due where not is_behind
@@ -59,8 +60,8 @@ left join lateral (
     select * from ${schema}.outbox p
     where ${isOfKey('h.key')} and (p.id + 0) >= h.id
     order by (p.id + 0) limit ${OF_A_KEY_AT_ONCE}) as p
-  where h.key <> all($8::text[]) and ${condition}
-  order by p.id limit $9) as t on true`
+  where h.key <> all($7::text[]) and ${condition}
+  order by p.id limit $8) as t on true`
 }
 
 /** Only as many as can be tried soon: the others are due within seconds anyway. */

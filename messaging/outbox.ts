@@ -69,8 +69,6 @@ export interface Postponed {
 export interface Tried {
   readonly done: readonly bigint[]
   readonly postponed: readonly Postponed[]
-  /** Keys whose rows are done: the next row of each may be taken. */
-  readonly free: readonly string[]
 }
 
 export interface Wanted {
@@ -278,7 +276,7 @@ from ${schema}.outbox group by carrier`
     async takeCalls(
       db: Queryable,
       carrier: 'http' | 'letter',
-      { done, postponed, free }: Tried,
+      { done, postponed }: Tried,
       { lanes, busyKeys, room }: Wanted,
     ): Promise<{ rows: OutboxRow[]; parked: number }> {
       const busyIn = Map.groupBy(busyKeys, laneOf)
@@ -290,7 +288,6 @@ from ${schema}.outbox group by carrier`
         lanes,
         // Rows that were tried just now are due as well, and would hide others.
         lanes.map((lane) => room + (busyIn.get(lane)?.length ?? 0) + done.length),
-        free,
         busyKeys,
         room,
       ])
