@@ -3,8 +3,9 @@ import { readFileSync } from 'node:fs'
 import { test } from 'node:test'
 import { Compile } from 'typebox/compile'
 import ts from 'typescript'
+import { parseDeadline } from '../contracts/deadline.ts'
 import { EVENT_ID } from '../contracts/events.ts'
-import { Contact, IdParams, Page } from '../contracts/http.ts'
+import { Contact, IdParams, OutboxPage, Page } from '../contracts/http.ts'
 import { parseAmount } from '../contracts/money.ts'
 import { requestedStyle } from '../contracts/style.ts'
 import { traceContextOf } from '../contracts/trace-context.ts'
@@ -38,6 +39,7 @@ const Traced = '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01'
 const email = Compile(Contact)
 const uuid = Compile(IdParams)
 const page = Compile(Page)
+const outboxPage = Compile(OutboxPage)
 
 const PARSERS: Readonly<Record<string, Parser>> = {
   'the path of a request': {
@@ -121,6 +123,17 @@ const PARSERS: Readonly<Record<string, Parser>> = {
     read: (text) => EVENT_ID.test(text),
     patterns: ['contracts/events.ts /^[\\x21-\\x7e]{1,200}$/'],
   },
+  'the deadline of a payment': {
+    read: parseDeadline,
+    openings: ['2026-01-15T09:30:00', '2026-01-15T09:30:00.1'],
+    patterns: [
+      'contracts/deadline.ts /^\\d{4}-\\d\\d-\\d\\dT\\d\\d:\\d\\d:\\d\\d(\\.\\d{1,9})?(Z|[+-]\\d\\d:\\d\\d)$/',
+    ],
+  },
+  'a key of the outbox': {
+    read: (key) => outboxPage.Check({ limit: 1, key }),
+    patterns: ['contracts/http.ts ^[^\\u0000]+$'],
+  },
   'a JSON body': {
     read: (text) => {
       try {
@@ -153,6 +166,10 @@ const INSIDE: Readonly<Record<string, string>> = {
   'platform/redact.ts /[?&]password=([^&#]*)/gi': 'the environment',
   'services/order/config.ts ^(?!0+(\\.0{1,2})?$)[0-9]{1,6}(\\.[0-9]{1,2})?$': 'the environment',
   'contracts/asyncapi.ts EVENT_ID.source': 'a document: the pattern itself is in the table',
+  'contracts/http.ts `^${UP_TO_16_DIGITS}(${BELOW_ONE}|${ONE_AND_MORE}|${THE_LARGEST})$`':
+    'a document: the service reads amounts with the parser in the table',
+  'messaging/service-process.ts /[^\\w.-]/g': 'the name and the address of this host',
+  'platform/http-doc-operations.ts ^[0-9]+$': 'a document',
   'platform/database.ts /^(22|23|54)/': 'an SQLSTATE',
   'platform/postgres.ts': 'an SQLSTATE',
   'platform/migrate.ts /^[a-z_][a-z0-9_]*$/': 'a migration',
