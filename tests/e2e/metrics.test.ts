@@ -3,6 +3,7 @@ import { after, test } from 'node:test'
 import { STYLES } from '../../contracts/style.ts'
 import { eventually, FRESH } from './client.ts'
 import { startProgram } from './program.ts'
+import { ON_STACK } from './world.ts'
 
 const program = await startProgram({ ASK_AGAIN_AFTER_MS: '100' })
 after(() => program.close())
@@ -84,7 +85,11 @@ test('an order that nobody settles shows as pending, and as asked again', async 
   assert.equal((await program.getOrder(account, id)).state, 'APPROVED')
 })
 
-test('a service that is switched off still shows operators its state', async () => {
+test('a service that is switched off still shows operators its state', {
+  skip:
+    ON_STACK &&
+    'on the stack a service is a process of its own, and one that has ended answers nothing',
+}, async () => {
   const account = await program.fundedAccount(100)
   await program.lab.notification.stop()
   await program.order(account, { style: 'http' })
