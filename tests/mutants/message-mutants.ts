@@ -160,7 +160,7 @@ export const MESSAGE_MUTANTS: readonly Mutant[] = [
     ],
     seeds: 100,
     styles: ['events'],
-    profile: 'storm',
+    profile: 'database',
   },
   {
     name: 'halves of a batch swapped',
@@ -195,6 +195,7 @@ export const MESSAGE_MUTANTS: readonly Mutant[] = [
       { file: SETTLEMENT, find: 'stored = await setAside(tx, schema, letters)', replace: '' },
     ],
     seeds: 10,
+    profile: 'recreated',
   },
   {
     name: 'unknown event set aside',
@@ -239,6 +240,7 @@ export const MESSAGE_MUTANTS: readonly Mutant[] = [
       },
     ],
     seeds: 10,
+    profile: 'recreated',
   },
   {
     name: 'message without a natural key',
@@ -254,18 +256,16 @@ export const MESSAGE_MUTANTS: readonly Mutant[] = [
     seeds: 10,
   },
   {
-    name: 'messages by the clock',
-    breaks: 'A message has the time of its transaction, not a later one than those before it.',
+    name: 'messages of a batch at one time',
+    breaks: 'Messages that one transaction writes for an account all have the same time.',
     edits: [
       {
         file: STORE,
-        find: `set latest = greatest(
-         excluded.latest,
-         c.latest + (excluded.latest - \${NOW}) + interval '1 millisecond')`,
-        replace: 'set latest = excluded.latest',
+        find: 'clock.latest - (count - nth) * interval',
+        replace: 'clock.latest - 0 * interval',
       },
     ],
-    seeds: 30,
+    seeds: 10,
   },
   {
     name: 'second letter on a replay',

@@ -179,7 +179,7 @@ export const MONEY_MUTANTS: readonly Mutant[] = [
         replace: 'false',
       },
     ],
-    seeds: 30,
+    seeds: 60,
     styles: ['http'],
   },
   {

@@ -57,9 +57,8 @@ export const ORDER_MUTANTS: readonly Mutant[] = [
         replace: "canceled('DEADLINE_PASSED', ['announceFailure'])",
       },
     ],
-    styles: ['http', 'hybrid'],
     profile: 'database',
-    seeds: 300,
+    seeds: 50,
   },
   {
     name: 'customer not told that billing was away',
@@ -98,7 +97,7 @@ export const ORDER_MUTANTS: readonly Mutant[] = [
           "  if (status >= 500) return { type: 'refuse', reason: 'BILLING_UNREACHABLE' }\n  if (status === 402) return",
       },
     ],
-    seeds: 30,
+    seeds: 60,
     styles: ['http', 'hybrid'],
     profile: 'database',
   },
@@ -167,16 +166,22 @@ export const ORDER_MUTANTS: readonly Mutant[] = [
     styles: ['http', 'hybrid'],
   },
   {
-    name: 'void of a call given up',
-    breaks: 'A void that billing does not answer is not tried again.',
+    name: 'void of a call given up and not watched',
+    breaks: 'A void that billing does not answer is neither retried nor watched.',
     edits: [
       {
         file: CALLS,
         find: "return { kind: 'retry', error: 'billing gave no answer' }",
         replace: "return { kind: 'done' }",
       },
+      {
+        file: COMMANDS,
+        find: "if (effects.includes('voidPayment')) voids.set(orderId, trace ?? {})",
+        replace: "if (effects.includes('voidPayment')) {}",
+      },
     ],
-    seeds: 30,
+    seeds: 60,
+    profile: 'network',
     styles: ['http', 'hybrid'],
   },
   {

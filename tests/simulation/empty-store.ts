@@ -5,9 +5,9 @@ import { DatabaseError, type Queryable } from '../../platform/database.ts'
 import { pgliteClock } from '../../platform/pglite-clock.ts'
 import { freshCluster } from '../../platform/pglite-cluster.ts'
 import { createSession, type Session } from '../../platform/pglite-session.ts'
+import { DATABASE_TRIGGERS } from './database-triggers.ts'
 import { createService } from './deployment.ts'
 import { never, SERVICES, type ServiceName } from './lives.ts'
-import { ORDER_TRIGGERS } from './order-triggers.ts'
 import { inertParts } from './parts.ts'
 import { START_MS } from './scheduler.ts'
 
@@ -39,7 +39,7 @@ export async function openEmptyStore(): Promise<Store & { readonly pglite: PGlit
   })
   const session = createSession(pglite)
   for (const service of SERVICES) await migrateOnce(service, session)
-  await session.script(ORDER_TRIGGERS)
+  await session.script(DATABASE_TRIGGERS)
   const tables = (await session.run(selectTables)).rows as { name: string }[]
   const lanes = tables.filter(({ name }) => name.endsWith('.relay_lane'))
   const empty = [

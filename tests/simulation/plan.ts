@@ -29,7 +29,7 @@ const LONGEST_MS: Readonly<Record<PlannedKind, number>> = {
   'broker slow': 8_000,
   'database away': 4_000,
   // Long enough for a batch to be given up and divided.
-  rivals: 2_000,
+  rivals: 4_000,
   rebalance: 0,
   rewind: 0,
   'replay of the log': 0,

@@ -64,9 +64,9 @@ export const PROFILES = {
     clocks: 'true',
   },
   database: {
-    mishaps: { fails: 0.5, loses: 2, unanswered: 1 },
+    mishaps: { 'crash after': 0.3, fails: 0.5, loses: 2, unanswered: 1 },
     troubles: { 'signal lost': 0.3, 'step slow': 0.05 },
-    events: { 'database away': 2, 'foreign message': 1, rivals: 2 },
+    events: { crash: 1, 'database away': 2, 'foreign message': 1, rivals: 5 },
     clocks: 'true',
   },
   'lost-log': {

@@ -4,12 +4,12 @@ import { checkBalanceStream } from './balance-stream.ts'
 import { type Books, type Finding, readBooks } from './books.ts'
 import { createChances } from './chance.ts'
 import { type Deed, isFinal, mayRepeat, startCustomers } from './customers.ts'
+import { checkTriggers } from './database-triggers.ts'
 import type { Store } from './empty-store.ts'
 import { isExcused } from './excuses.ts'
 import { checkForeign } from './foreign-messages.ts'
 import { checkHeardOutcomes } from './heard-outcomes.ts'
 import { checkHistory } from './history.ts'
-import { checkOrderTriggers } from './order-triggers.ts'
 import { drawPlan, PLAN_MS, type Planned } from './plan.ts'
 import { PROFILES, type ProfileName, profileOf } from './profiles.ts'
 import { START_MS } from './scheduler.ts'
@@ -144,7 +144,7 @@ export async function check(
     ...foreign.found,
     ...checkHistory(deeds, withoutForeign(books, world), mailbox.letters(), times),
     ...checkBalanceStream(world.balanceStream(), books),
-    ...(await checkOrderTriggers(direct)),
+    ...(await checkTriggers(direct)),
     ...checkHeardOutcomes(books),
     ...deeds.flatMap(unanswered),
   ]
