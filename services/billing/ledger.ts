@@ -176,14 +176,14 @@ function repeatPayment(payment: Payment, command: CommandOf<'pay'>): Decision {
 }
 
 /**
- * A message may repeat one whose outcome was lost, so the outcome is announced again: in the style of
- * the message, where its sender listens. A void that came first may not know the account; the message
- * does.
+ * A message may repeat one whose outcome was lost, so the outcome is announced again, in the style of the
+ * payment: announcements keep their order within a style only. A void that came first may know neither
+ * the account nor the style of the order; the message does.
  */
 function announceAgain(payment: Payment, command: CommandOf<'pay' | 'void'>): Partial<Decision> {
-  const { style, byMessage } = command
   const accountId = payment.accountId ?? command.accountId
-  if (!byMessage || accountId === null) return {}
+  if (!command.byMessage || accountId === null) return {}
+  const { style } = payment.state === 'VOIDED' ? command : payment
   return { announce: { event: announcementOf(payment), payment: { ...payment, accountId, style } } }
 }
 

@@ -50,6 +50,7 @@ async function look(at: Stage, accountId: string, orderId: string): Promise<void
   await at.wish({ kind: 'pry', accountId: STRANGER, orderId })
   await ask(at, 'GET', `/billing/account/${accountId}/entries`)
   await ask(at, 'GET', `/billing/payments/${orderId}`)
+  await ask(at, 'GET', '/orders/pending')
   await ask(at, 'GET', '/notification/?limit=5')
   const messages = (await ask(at, 'GET', `/notification/account/${accountId}`)) as { id: string }[]
   for (const { id } of messages.slice(0, 1)) await ask(at, 'GET', `/notification/${id}`)
@@ -60,6 +61,7 @@ async function keepContacts(at: Stage): Promise<void> {
   await ask(at, 'PUT', path, { email: 'stranger@customer.example' })
   await ask(at, 'GET', path)
   await ask(at, 'DELETE', path)
+  await ask(at, 'DELETE', `/notification/account/${STRANGER}`)
 }
 
 const NAMES = ['orders', 'billing', 'notification'] as const
@@ -68,12 +70,14 @@ async function probe(at: Stage): Promise<void> {
   for (const name of NAMES) {
     await ask(at, 'GET', `/${name}/actuator/health/readiness`)
     await ask(at, 'GET', `/${name}/actuator/prometheus`)
+    await ask(at, 'GET', `/${name}/outbox`)
+    await ask(at, 'GET', `/${name}/outbox?key=${STRANGER}`)
   }
 }
 
-/** What is no event is set aside by whoever reads the topic; an operator sees to each. */
+/** A body that names no event becomes a dead letter in every service that reads the topic; an operator handles each. */
 async function tendDeadLetters(at: Stage, canceled: object): Promise<void> {
-  const value = new TextEncoder().encode('{"event":"NO_EVENT"}')
+  const value = new TextEncoder().encode('{"event":null}')
   at.world.publish(
     ['billing', 'payment'].map((topic) => ({ topic, key: STRANGER, value, headers: {} })),
   )
