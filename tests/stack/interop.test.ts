@@ -234,10 +234,14 @@ describe('with an order in Java', () => {
       { ...created, orderId, accountId },
       { ...fail, orderId: canceled, accountId },
     ])
-    const answers = order.records.filter(({ key }) => key === accountId)
-    const ids = answers.map((record) => new Map(record.headers).get('ce_id'))
     const paidId = `${orderId}/ORDER_PAID`
-    assert.deepEqual(ids, [paidId, paidId, `${canceled}/PAYMENT_FAIL`])
+    const failId = `${canceled}/PAYMENT_FAIL`
+    // Each message that repeats a request is answered, a cancellation as well.
+    await eventually(async () => {
+      const answers = order.records.filter(({ key }) => key === accountId)
+      const ids = answers.map((record) => new Map(record.headers).get('ce_id'))
+      assert.deepEqual(ids, [paidId, paidId, failId, failId, failId])
+    }, LIMIT_MS)
     assert.equal(await ours.balance(accountId), 40)
     assert.deepEqual(
       (await ours.entries(accountId)).map(({ amount }) => amount).sort((a, b) => a - b),
@@ -250,12 +254,11 @@ describe('with an order in Java', () => {
     ])
   })
 
-  test('what its own strict reader refuses, billing sets aside too, and the partition goes on', async () => {
+  test('what no version can read becomes a dead letter, and the partition goes on', async () => {
     const accountId = await ours.fundedAccount(100)
     const body = { event: 'ORDER_CREATED', orderId: newId(), accountId, price: 10 }
     const unreadable: Record<string, string | object> = {
       'is cut off': JSON.stringify(body).slice(0, -1),
-      'has a field too many': { ...body, currency: 'EUR' },
       'has a field too few': { ...body, orderId: undefined },
       'has null for a field': { ...body, orderId: null },
       'has a price as text': { ...body, price: '10' },
@@ -263,7 +266,6 @@ describe('with an order in Java', () => {
       'has an id that is none': { ...body, orderId: 'my order' },
       'has a third decimal': { ...body, price: 10.005 },
       'costs nothing': { ...body, price: 0 },
-      'is no event that there is': { ...body, event: 'ORDER_CHANGED' },
       'is an event of another topic': { event: 'ORDER_PAID', orderId: newId(), accountId },
       'is a list': [body],
       'is nothing': 'null',
