@@ -1,3 +1,4 @@
+// Long because a foreign program takes the part of each service in turn, and the stack is started once for all.
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
 import type { InteractionStyle } from '../../contracts/style.ts'
