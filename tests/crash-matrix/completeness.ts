@@ -47,11 +47,6 @@ export const UNCROSSED: readonly Uncrossed[] = [
     reason: 'only notification forgets an account',
   },
   {
-    services: ['notification'],
-    name: 'services/notification/store.ts countLetters',
-    reason: 'counts the letters of the last hour; runs set no limit on them',
-  },
-  {
     name: 'messaging/lanes.ts holdLanes close',
     reason: 'belongs to an orderly end; whoever dies before it has not ended in order',
   },

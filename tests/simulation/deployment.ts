@@ -89,7 +89,7 @@ export function createService(
     case 'notification': {
       const config = {
         LETTER_FROM: 'Trifold <no-reply@trifold.example>',
-        LETTERS_PER_HOUR: 0,
+        LETTERS_PER_HOUR: 1_000,
         MAILDIR: '',
         SMTP_URL: '',
       }
