@@ -117,7 +117,9 @@ export const MONEY_MUTANTS: readonly Mutant[] = [
   {
     name: 'outcome not announced again',
     breaks: 'A payment that is asked for again finds its outcome, and nobody hears of it.',
-    edits: [{ file: LEDGER, find: 'if (!byMessage || accountId === null)', replace: 'if (true)' }],
+    edits: [
+      { file: LEDGER, find: 'if (!command.byMessage || accountId === null)', replace: 'if (true)' },
+    ],
     seeds: 30,
   },
   {
