@@ -2,7 +2,12 @@ import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import { isPinned, type Manifest, policyFindings } from './deploy-policies.ts'
 
-const ENVIRONMENT = { PORT: '8000', BILLING_URL: 'http://billing:8000', INTERACTION_STYLE: 'http' }
+const ENVIRONMENT = {
+  PORT: '8000',
+  BILLING_URL: 'http://billing:8000',
+  NOTIFICATION_URL: 'http://notification:8000',
+  INTERACTION_STYLE: 'http',
+}
 
 /** A release that keeps every policy; what a test changes is broken. */
 function release({ container = {}, pod = {}, environment = {}, others = [] as Manifest[] } = {}) {
