@@ -35,6 +35,7 @@ export interface Stack {
   readonly brokers: string
   readonly databaseUrls: Readonly<Record<ServiceName, string>>
   readonly replicas: readonly Replica[]
+  readonly nginxPid: number
   /** The servers that it started itself; undefined where it was told to use others. */
   readonly kafka: Restartable | undefined
   readonly postgres: Restartable | undefined
@@ -146,7 +147,8 @@ async function startParts(
     await until(asked, { limitMs: GATEWAY_LIMIT_MS, ended: gateway.ended, signal })
   }
   const { brokers, databaseUrls, kafka, postgres } = servers
-  return { url: gateway.url, brokers, databaseUrls, replicas, kafka, postgres }
+  const nginx = { url: gateway.url, nginxPid: gateway.pid }
+  return { ...nginx, brokers, databaseUrls, replicas, kafka, postgres }
 }
 
 type Reach = Pick<Surroundings, 'brokers' | 'databaseUrls' | 'gatewayUrl'>

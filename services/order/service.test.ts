@@ -384,7 +384,9 @@ for (const style of ['http', 'hybrid'] as const) {
     test('whose payment still runs at billing is asked for again until it is known', async () => {
       const accountId = newAccount()
       let asked = 0
-      billing.answerWith(() => {
+      billing.answerWith(({ body: request }) => {
+        // An earlier test's void may still be retried.
+        if (!request.includes(accountId)) return { status: 200, body: 'p' }
         asked += 1
         const body = { code: 'IDEMPOTENCY_KEY_IN_PROGRESS' }
         return asked < 3 ? { status: 409, body } : { status: 200, body: 'p' }

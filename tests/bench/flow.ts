@@ -27,13 +27,18 @@ const PGBENCH = `pgbench: the same statements, four commits per order, ${PGBENCH
 
 export const EVENTS: Flow = { style: 'events', connections: 256, accounts: ACCOUNTS }
 
+/** As many connections as each style needs to reach its highest rate. */
+export function flowOf(style: InteractionStyle): Flow {
+  return style === 'events' ? EVENTS : { ...EVENTS, style, connections: 64 }
+}
+
 export const FLOW_BENCHES: readonly Bench[] = [
   { ...flowBench('events', EVENTS, 2.5, 4), cpuMs: { reach: 0.5, aim: 0.3 } },
   {
-    ...flowBench('http', { ...EVENTS, style: 'http', connections: 64 }, 1, 1.5),
+    ...flowBench('http', flowOf('http'), 1, 1.5),
     cpuMs: { reach: 0.8, aim: 0.5 },
   },
-  flowBench('hybrid', { ...EVENTS, style: 'hybrid', connections: 64 }, 1, 1.5),
+  flowBench('hybrid', flowOf('hybrid'), 1, 1.5),
   {
     ...flowBench('hot', { ...EVENTS, accounts: 1 }, 4, 6),
     ours: 'orders settled, events, 256 connections, all of one account',

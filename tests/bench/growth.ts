@@ -1,46 +1,47 @@
 import { escapeIdentifier } from 'pg'
+import { STYLES } from '../../contracts/style.ts'
 import { databaseUrl } from '../../tools/postgres.ts'
 import { SERVICES } from '../../tools/stack-options.ts'
 import type { BenchStack } from './bench-stack.ts'
 import { inDatabase } from './books.ts'
 import type { Bench, Contest, Pace, Run } from './contest.ts'
-import { EVENTS, openShop } from './flow.ts'
+import { type Flow, flowOf, openShop } from './flow.ts'
 import { accountSql } from './pgbench.ts'
 import { PRICE_MINOR } from './recording.ts'
 
 /**
- * The same databases twice: with a million orders that were settled, and empty. They change names
- * between the runs, while the services are stopped; each run begins with a load that warms them up.
+ * The same databases twice: with a million settled orders, and empty. They swap names between the runs,
+ * while the services are stopped; each run begins with a load that warms them up.
  */
-export const GROWTH: Bench = {
-  name: 'growth',
-  ours: 'orders settled, events, with a million orders stored',
-  reference: 'orders settled, events, with none stored',
+export const GROWTH_BENCHES: readonly Bench[] = STYLES.map((style) => ({
+  name: `growth ${style}`,
+  ours: `orders settled, ${style}, with a million orders stored`,
+  reference: `orders settled, ${style}, with none stored`,
   unit: 'orders/s',
-  reach: 0.8,
+  reach: 0.9,
   aim: 0.95,
   isLong: true,
   isWarm: true,
-  open: openGrowth,
-}
+  open: (stack, pace) => openGrowth(stack, pace, flowOf(style)),
+}))
 
 const ORDERS = 1_000_000
 const QUICK_ORDERS = 100_000
 const WARM_UP_SECONDS = 3
 
-async function openGrowth(stack: BenchStack, pace: Pace): Promise<Contest> {
+async function openGrowth(stack: BenchStack, pace: Pace, flow: Flow): Promise<Contest> {
   const orders = pace.quick ? QUICK_ORDERS : ORDERS
   const shelf = shelve(stack)
   stack.say(`growth: stores ${orders} orders`)
   await stack.discardWork()
-  await stack.openBooks(EVENTS.accounts)
+  await stack.openBooks(flow.accounts)
   await shelf.copy()
-  await store(stack.urls, orders)
+  await store(stack.urls, orders, flow)
 
   async function settle(): Promise<Run> {
     const shop = await openShop(stack)
-    await shop.settle(EVENTS, Math.min(WARM_UP_SECONDS, pace.seconds))
-    const run = await shop.settle(EVENTS, pace.seconds)
+    await shop.settle(flow, Math.min(WARM_UP_SECONDS, pace.seconds))
+    const run = await shop.settle(flow, pace.seconds)
     await shop.close()
     await stack.rest()
     await stack.serve([])
@@ -51,7 +52,7 @@ async function openGrowth(stack: BenchStack, pace: Pace): Promise<Contest> {
     ours: settle,
     async reference() {
       await shelf.swap()
-      await stack.openBooks(EVENTS.accounts)
+      await stack.openBooks(flow.accounts)
       const run = await settle()
       await shelf.swap()
       return run
@@ -85,9 +86,9 @@ function shelve({ urls }: BenchStack) {
   }
 }
 
-/** Orders that were approved, paid and told, spread over the accounts, as the services leave them. */
-async function store(urls: BenchStack['urls'], orders: number): Promise<void> {
-  const { accounts } = EVENTS
+/** Orders that were approved, paid and announced, spread over the accounts, as the services leave them. */
+async function store(urls: BenchStack['urls'], orders: number, flow: Flow): Promise<void> {
+  const { accounts, style } = flow
   const order = `('f' || lpad(to_hex(n), 31, '0'))::uuid`
   const account = `${accountSql(`n % ${accounts} + 1`)}::uuid`
   const series = `generate_series(1, ${orders}) as n`
@@ -95,7 +96,7 @@ async function store(urls: BenchStack['urls'], orders: number): Promise<void> {
     await client.query(
       `insert into orders.orders (id, profile_id, product_quantity, price_minor, style, state,
          created, updated)
-       select ${order}, ${account}, 1, ${PRICE_MINOR}, 'events', 'APPROVED', now(), now()
+       select ${order}, ${account}, 1, ${PRICE_MINOR}, '${style}', 'APPROVED', now(), now()
        from ${series}`,
     )
     await client.query('vacuum analyze orders.orders')
@@ -104,7 +105,7 @@ async function store(urls: BenchStack['urls'], orders: number): Promise<void> {
     await client.query(
       `insert into billing.payment
          (order_id, id, account_id, amount_minor, state, style, created, updated)
-       select ${order}, ${order}, ${account}, ${PRICE_MINOR}, 'PAID', 'events', now(), now()
+       select ${order}, ${order}, ${account}, ${PRICE_MINOR}, 'PAID', '${style}', now(), now()
        from ${series}`,
     )
     // The deposit of each account is its first movement.

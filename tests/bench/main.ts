@@ -17,9 +17,10 @@ import {
 } from './contest.ts'
 import { EMBEDDED } from './embedded.ts'
 import { FLOW_BENCHES } from './flow.ts'
-import { GROWTH } from './growth.ts'
+import { GROWTH_BENCHES } from './growth.ts'
 import { LEAK } from './leak.ts'
 import { MEMORY } from './memory.ts'
+import { ORDINARY } from './ordinary.ts'
 import { OUTAGE_BENCHES } from './outages.ts'
 import { OVERLOAD } from './overload.ts'
 import {
@@ -43,10 +44,10 @@ const BENCHES: readonly Bench[] = [
   SETTLE,
   ...OUTAGE_BENCHES,
   RESTART,
-  GROWTH,
+  ...GROWTH_BENCHES,
 ]
 
-const SURVEYS: readonly Survey[] = [IDLE, FOOTPRINT, LEAK, OVERLOAD, MEMORY]
+const SURVEYS: readonly Survey[] = [IDLE, FOOTPRINT, ORDINARY, LEAK, OVERLOAD, MEMORY]
 
 const USAGE = `Usage: npm run bench -- [options]
 

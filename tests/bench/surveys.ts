@@ -8,7 +8,7 @@ import type { BenchStack } from './bench-stack.ts'
 import { inDatabase } from './books.ts'
 import { inShort, type Pace, type Survey, type SurveyTable } from './contest.ts'
 import { startProgram } from './embedded.ts'
-import { EVENTS, openShop } from './flow.ts'
+import { flowOf, openShop } from './flow.ts'
 import { usageOf, wakeUpsOf } from './processes.ts'
 
 export const IDLE: Survey = { name: 'idle', run: surveyIdle }
@@ -97,7 +97,7 @@ async function surveyFootprint(stack: BenchStack, pace: Pace): Promise<SurveyTab
   const shop = await openShop(stack)
   const cpuSeconds: (readonly string[])[] = []
   for (const style of STYLES) {
-    const flow = { ...EVENTS, style, connections: style === 'events' ? EVENTS.connections : 64 }
+    const flow = flowOf(style)
     await stack.openBooks(flow.accounts)
     await shop.settle(flow, pace.seconds)
     const { costs } = await shop.settle(flow, pace.seconds)
