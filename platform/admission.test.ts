@@ -29,6 +29,7 @@ async function serve(t: TestContext) {
     return {}
   })
   app.get('/orders', async () => [])
+  app.get('/orders/slow', () => new Promise<void>((resolve) => held.push(resolve)))
   await app.ready()
   const door = await openFrontDoor({
     ...{ host: '127.0.0.1', port: 0, requestTimeoutMs: 30_000, maxConnections: 1_000 },
@@ -92,6 +93,34 @@ test('while orders are rejected, probes, calls between services, reads and other
   }
   await hold(1, { 'x-interaction-style': 'http', 'x-request-timeout-ms': '60000' })
   await hold(1, { 'x-interaction-style': 'events' })
+})
+
+test('probes and scrapes are answered while reads are rejected', async (t) => {
+  const { pass, held, url } = await serve(t)
+  for (let n = 0; n < 64; n += 1) void fetch(`${url}/orders/slow`).catch(() => undefined)
+  await until(async () => held.length === 64, { limitMs: 10_000 })
+  pass(2_000)
+  assert.equal((await fetch(`${url}/orders`)).status, 429)
+  for (const path of ['/orders/health', '/base/orders/actuator/prometheus?x=1']) {
+    assert.equal((await fetch(`${url}${path}`)).status, 200, path)
+  }
+})
+
+test('orders whose clients hang up leave room for others, though their handlers still run', async (t) => {
+  const { hold, pass, order, begun, held, url } = await serve(t)
+  const { port, hostname } = new URL(url)
+  const sockets = Array.from({ length: 64 }, () => connect(Number(port), hostname))
+  for (const socket of sockets) {
+    socket.write(
+      'POST /orders HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}',
+    )
+  }
+  await until(async () => held.length === 64, { limitMs: 10_000 })
+  pass(2_000)
+  assert.equal((await order()).status, 429)
+  for (const socket of sockets) socket.destroy()
+  await until(async () => begun.every(({ raw }) => raw.destroyed), { limitMs: 10_000 })
+  await hold(1)
 })
 
 test('a service that has caught up admits orders again', async (t) => {

@@ -63,18 +63,18 @@ export function addAdmission(app: HttpServer, options: AdmissionOptions): void {
   })
   addDeadlines(app, options.runtime.monotonic)
   app.decorateRequest('work')
-  app.addHook('preHandler', (request, _reply, done) => {
-    if (!request.routeOptions.config.quiet) request.work = workloadOf(request.raw).begin()
+  app.addHook('preHandler', (request, reply, done) => {
+    if (!request.routeOptions.config.quiet) {
+      const work = workloadOf(request.raw).begin()
+      request.work = work
+      // Work for a client that hung up is dropped from the queue, and Fastify runs no hook then.
+      reply.raw.once('close', () => work.end('abandoned'))
+    }
     done()
   })
   app.addHook('onSend', (request, _reply, payload, done) => {
     request.work?.end('done')
     done(null, payload)
-  })
-  // The client may hang up first, and a handler without a result then sends nothing.
-  app.addHook('onResponse', (request, _reply, done) => {
-    request.work?.end('abandoned')
-    done()
   })
 }
 

@@ -24,6 +24,11 @@ test('masks the password of a URL that its own characters break', () => {
   }
 })
 
+test('masks a password whose parts are too short to be masked alone', () => {
+  registerSecret('smtp://mailer:p/q@r@mail.example:587')
+  assert.equal(redact('535 rejected p/q@r'), '535 rejected ***')
+})
+
 test('masks the credentials of any URL, registered or not', () => {
   assert.equal(redact('to amqp://me:pw@host:1/x'), 'to amqp://***@host:1/x')
   assert.equal(redact('{"url":"https://me@host"}'), '{"url":"https://***@host"}')

@@ -12,6 +12,9 @@ function simulate(max?: number) {
   return {
     workload,
     queue,
+    pass(ms: number) {
+      nowMs += ms
+    },
     /** Passes time in steps of 10 ms; returns what was rejected and how long the work took that got done. */
     run(load: { perSecond: number; capacity: number; seconds: number }) {
       const tookMs: number[] = []
@@ -76,6 +79,38 @@ describe('a workload', () => {
     assert.ok(server.run({ perSecond: 500, capacity: 0, seconds: 5 }).rejected > 1_500)
     server.run({ perSecond: 500, capacity: 1_000, seconds: 3 })
     assert.equal(server.run({ perSecond: 500, capacity: 1_000, seconds: 10 }).rejected, 0)
+  })
+
+  test('that is stuck rejects newcomers even if little is in flight', () => {
+    const { workload, pass } = simulate()
+    for (let n = 0; n < 64; n += 1) workload.begin()
+    pass(400)
+    assert.ok(workload.hasRoom())
+    pass(200)
+    assert.equal(workload.hasRoom(), false)
+  })
+
+  test('admits a burst again once nothing has been rejected for a second', () => {
+    const { workload, run, queue } = simulate()
+    const burst = () => Array.from({ length: 500 }, () => workload.hasRoom() && workload.begin())
+    run({ perSecond: 4_000, capacity: 1_000, seconds: 5 })
+    for (const { work } of queue.splice(0)) work.end('done')
+    const first = burst()
+    assert.ok(first.includes(false))
+    for (const work of first) if (work) work.end('done')
+    run({ perSecond: 100, capacity: 1_000, seconds: 2 })
+    assert.ok(!burst().includes(false))
+  })
+
+  test('that clients abandon does not count toward its rate', () => {
+    const { workload, pass } = simulate()
+    const works = Array.from({ length: 600 }, () => workload.begin())
+    pass(1_200)
+    assert.equal(workload.hasRoom(), false)
+    for (const work of works.slice(0, 530)) work.end('abandoned')
+    assert.equal(workload.hasRoom(), false)
+    for (const work of works.slice(530)) work.end('done')
+    assert.ok(workload.hasRoom())
   })
 
   test('with a fixed bound is limited by its number alone', () => {
