@@ -27,6 +27,10 @@ export interface Surroundings {
   readonly logs: string
   /** What else the services are to read. */
   readonly environment: Readonly<Record<string, string | undefined>>
+  /** What one replica reads besides, asked for at each of its starts. */
+  readonly environmentOf?:
+    | ((replica: Pick<Replica, 'service' | 'number'>) => Surroundings['environment'])
+    | undefined
 }
 
 /** The first part of a service's paths. */
@@ -66,7 +70,7 @@ async function startReplica(
       args: [join(root, 'services', service, 'main.ts')],
       // Not where a .env file may be: their environment is complete.
       folder: around.logs,
-      env: replicaEnvironment(replica, around),
+      env: { ...replicaEnvironment(replica, around), ...around.environmentOf?.(replica) },
       logFile,
     })
   const server = await restartable(begin, (kept) => kept.stop(STOP_LIMIT_MS))
@@ -75,7 +79,7 @@ async function startReplica(
 
 /** What a replica is told, over what the environment says. */
 export function replicaEnvironment(
-  { service, port }: Pick<Replica, 'service' | 'port'>,
+  { service, number, port }: Pick<Replica, 'service' | 'number' | 'port'>,
   { brokers, databaseUrls, gatewayUrl, basePath, maildir, environment }: Surroundings,
 ): Record<string, string | undefined> {
   return {
@@ -83,13 +87,22 @@ export function replicaEnvironment(
     HOST: '127.0.0.1',
     PORT: String(port),
     BASE_PATH: basePath,
-    DATABASE_URL: databaseUrls[service],
+    DATABASE_URL: namedSessions(databaseUrls[service], sessionName(service, number)),
     KAFKA_BROKERS: brokers,
     ORDER_URL: gatewayUrl,
     BILLING_URL: gatewayUrl,
     NOTIFICATION_URL: gatewayUrl,
     MAILDIR: maildir,
   }
+}
+
+/** The application_name of a replica's sessions in pg_stat_activity. */
+export const sessionName = (service: ServiceName, number: number) => `trifold-${service}-${number}`
+
+function namedSessions(databaseUrl: string, name: string): string {
+  const url = new URL(databaseUrl)
+  url.searchParams.set('application_name', name)
+  return url.href
 }
 
 /** Resolves when each replica can do its work. Rejects when one ends, or past the limit. */

@@ -121,12 +121,12 @@ describe('a replica', () => {
   test('has its own database and reaches the others through the gateway', () => {
     const gatewayUrl = 'http://127.0.0.1:8080'
     const environment = replicaEnvironment(
-      { service: 'billing', port: 8022 },
+      { service: 'billing', number: 2, port: 8022 },
       {
         brokers: '127.0.0.1:9092',
         databaseUrls: {
           order: 'postgres://o',
-          billing: 'postgres://b',
+          billing: 'postgres://b/billing?sslmode=require',
           notification: 'postgres://n',
         },
         gatewayUrl,
@@ -138,7 +138,10 @@ describe('a replica', () => {
     )
     assert.equal(environment.PORT, '8022')
     assert.equal(environment.CALL_TIMEOUT_MS, '100')
-    assert.equal(environment.DATABASE_URL, 'postgres://b')
+    assert.equal(
+      environment.DATABASE_URL,
+      'postgres://b/billing?sslmode=require&application_name=trifold-billing-2',
+    )
     assert.equal(environment.ORDER_URL, gatewayUrl)
     assert.equal(environment.NOTIFICATION_URL, gatewayUrl)
   })

@@ -46,6 +46,8 @@ export interface Stack {
 
 export interface StackStart extends StackOptions {
   readonly environment: Readonly<Record<string, string | undefined>>
+  /** What a replica reads besides, asked for at each of its starts. */
+  readonly environmentOf?: Surroundings['environmentOf']
   /** Gives up the start. */
   readonly signal: AbortSignal
   readonly say: (line: string) => void
@@ -106,7 +108,7 @@ async function startParts(
   folder: string,
   closers: (() => Promise<unknown> | undefined)[],
 ): Promise<Omit<Stack, 'folder' | 'close'>> {
-  const { port, replicas: counts, environment, signal, say } = start
+  const { port, replicas: counts, environment, environmentOf, signal, say } = start
   const logs = join(folder, 'logs')
   mkdirSync(folder, { recursive: true })
   const lock = lockFolder(folder)
@@ -137,7 +139,7 @@ async function startParts(
 
   const maildir = resolve(environment.MAILDIR || join(folder, 'mail'))
   const reach = await reachOf(start.between, servers, gateway.url)
-  const around = { basePath, maildir, logs, environment }
+  const around = { basePath, maildir, logs, environment, environmentOf }
   const replicas = await startReplicas(ports, (service) => ({ ...reach[service], ...around }))
   closers.push(() => stopReplicas(replicas))
   say('services: start')

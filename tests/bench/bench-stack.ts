@@ -226,7 +226,7 @@ async function createServices(around: {
     const begunMs = performance.now()
     const logs = join(folder, 'logs')
     const environment = replicaEnvironment(
-      { service, port: ports[service] },
+      { service, number: 1, port: ports[service] },
       {
         ...{ brokers, databaseUrls, logs },
         gatewayUrl: '',

@@ -16,11 +16,14 @@ const TOP = 8
 const CLASSES: Readonly<Record<string, string>> = {
   kill: 'killed',
   freeze: 'frozen',
+  'freeze in transaction': 'frozen',
+  'wrong clock': 'clock',
   'disk full': 'full',
 }
 export const LEGEND = [
   ['killed', 'killed'],
   ['frozen', 'frozen'],
+  ['clock', 'wrong clock'],
   ['network', 'network'],
   ['full', 'disk full'],
 ] as const

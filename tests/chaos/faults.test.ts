@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { spawn } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -10,7 +10,9 @@ import { until } from '../../tools/until.ts'
 import { letHappen } from './faults.ts'
 import { startProxy } from './proxy.ts'
 import type { Planned } from './schedule.ts'
+import type { Sessions } from './sessions.ts'
 import { mountSmallDisk } from './small-disk.ts'
+import { wrongClock } from './wrong-clock.ts'
 
 const HOUR_MS = 3_600_000
 
@@ -36,18 +38,29 @@ async function run(
   startMs = 0,
   signal = new AbortController().signal,
   say: (line: string) => void = () => undefined,
+  sessions: Partial<Sessions> = {},
 ) {
   const kafka = notedServer(startMs)
+  const order = notedServer()
   const proxy = await startProxy(1)
   const stack = {
-    processes: new Map([['Kafka', kafka.server] as const]),
+    processes: new Map([
+      ['Kafka', kafka.server],
+      ['order 1', order.server],
+    ] as const),
     ways: new Map([['order → Kafka', proxy] as const]),
     disk: 'none',
+    sessions: sessions as Sessions,
+    setClock: (replica: string, offsetMs: number) => {
+      order.done.push(`clock of ${replica} ${offsetMs}`)
+    },
   }
   const struck = await letHappen({ stack, schedule: planned, signal, say })
   await proxy.close()
-  return { struck, done: kafka.done }
+  return { struck, done: kafka.done, doneToOrder: order.done }
 }
+
+const quietly = [new AbortController().signal, () => undefined] as const
 
 const kill = (afterMs: number, forMs: number): Planned => ({
   ...{ fault: { kind: 'kill', target: 'Kafka' }, afterMs, forMs },
@@ -98,6 +111,67 @@ test('all is put right when the run is given up, and nothing else begins', async
   )
   assert.deepEqual(done, ['kill', 'start'])
   assert.equal(struck.length, 2)
+})
+
+const freezeInTransaction = (outlastsSession: boolean): Planned => ({
+  fault: { kind: 'freeze in transaction', target: 'order 1', outlastsSession },
+  ...{ afterMs: 0, forMs: 10 },
+})
+
+test('a replica is frozen at one moment after another until it has a transaction open', async () => {
+  const open = [0, 0, 1]
+  const sessions = { idleTransactions: async () => open.shift() ?? 0 }
+  const { struck, doneToOrder } = await run([freezeInTransaction(false)], 0, ...quietly, sessions)
+  const miss = ['freeze', 'thaw']
+  assert.deepEqual(doneToOrder, [...miss, ...miss, 'freeze', 'thaw'])
+  assert.equal(struck[0]!.violation, undefined)
+})
+
+test('a transaction that a frozen replica keeps open for longer than the time-out is a violation', async () => {
+  const sessions = { idleTransactions: async () => 1 }
+  const { struck } = await run([freezeInTransaction(true)], 0, ...quietly, sessions)
+  assert.match(struck[0]!.violation ?? '', /still open past its time-out/)
+})
+
+const hourAhead: Planned = {
+  fault: { kind: 'wrong clock', target: 'order 1', offsetMs: HOUR_MS },
+  ...{ afterMs: 0, forMs: 10 },
+}
+
+test('a replica starts with a wrong clock, and with the right one after it was killed again', async () => {
+  const sessions = { leasedMs: async () => 10_000 }
+  const { struck, doneToOrder } = await run([hourAhead], 0, ...quietly, sessions)
+  assert.deepEqual(doneToOrder, [
+    ...['kill', `clock of order 1 ${HOUR_MS}`, 'start'],
+    ...['kill', 'clock of order 1 0', 'start'],
+  ])
+  assert.equal(struck[0]!.detail, '1 h ahead')
+  assert.equal(struck[0]!.violation, undefined)
+})
+
+test('lanes that a dead replica with a wrong clock leaves leased for longer are a violation', async () => {
+  const sessions = { leasedMs: async () => HOUR_MS }
+  const { struck } = await run([hourAhead], 0, ...quietly, sessions)
+  assert.match(struck[0]!.violation ?? '', /leased for 3600 s/)
+})
+
+test('a process with a wrong clock reads it everywhere, and its timers are right', () => {
+  const source = `
+    const begun = performance.now()
+    await new Promise((resolve) => setTimeout(resolve, 1))
+    const isPrompt = performance.now() - begun < ${HOUR_MS}
+    const date = new Date()
+    console.log(JSON.stringify([isPrompt, Date.now(), date.getTime(), Date.parse(Date()),
+      new Date(5).getTime(), date instanceof Date]))`
+  const env = { ...process.env, NODE_OPTIONS: wrongClock(-HOUR_MS) }
+  const args = ['--input-type=module', '-e', source]
+  const { stdout } = spawnSync(process.execPath, args, { encoding: 'utf8', env })
+  const [isPrompt, now, date, text, given, isDate] = JSON.parse(stdout)
+  assert.deepEqual([isPrompt, given, isDate], [true, 5, true])
+  for (const shown of [now, date, text]) {
+    const offMs = Date.now() - HOUR_MS - shown
+    assert.ok(offMs >= 0 && offMs < 60_000, `off by ${offMs} ms`)
+  }
 })
 
 const folder = await mkdtemp(join(tmpdir(), 'trifold-small-disk-'))

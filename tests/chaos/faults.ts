@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { FragileStack } from './fragile-stack.ts'
-import { type Fault, nameOf, type Planned, type Target } from './schedule.ts'
+import { type Fault, nameOf, type Planned, type ReplicaTarget, type Target } from './schedule.ts'
 import type { SmallDisk } from './small-disk.ts'
 
 /** A fault as it took place. */
@@ -13,10 +13,12 @@ export interface Struck {
   readonly beganMs: number
   /** When it was put right; a server that was killed answers again by then. */
   readonly endedMs: number
+  /** What must not be, as the server saw it when the fault ended. */
+  readonly violation?: string
 }
 
 export interface FaultsOptions {
-  readonly stack: Pick<FragileStack, 'processes' | 'ways' | 'disk'>
+  readonly stack: Pick<FragileStack, 'processes' | 'ways' | 'disk' | 'sessions' | 'setClock'>
   readonly schedule: readonly Planned[]
   /** Ends the run early: what is wrong is put right, and nothing else begins. */
   readonly signal: AbortSignal
@@ -45,19 +47,23 @@ export async function letHappen(options: FaultsOptions): Promise<Struck[]> {
 }
 
 async function strike({ fault, forMs }: Planned, options: FaultsOptions): Promise<Struck> {
-  const { stack, signal, say } = options
+  const { signal, say } = options
   const name = nameOf(fault)
   const detail = detailOf(fault)
   const beganMs = Date.now()
   say(`${name}: ${fault.target}${detail && `, ${detail}`}, for ${(forMs / 1_000).toFixed(1)} s`)
-  const heal = await hurt(fault, stack)
+  const heal = await hurt(fault, options)
   await pause(forMs, signal)
-  await heal()
-  return { target: fault.target, name, detail, beganMs, endedMs: Date.now() }
+  const violation = await heal()
+  const struck = { target: fault.target, name, detail, beganMs, endedMs: Date.now() }
+  return typeof violation === 'string' ? { ...struck, violation } : struck
 }
 
-/** Resolves with what puts it right. */
-async function hurt(fault: Fault, stack: FaultsOptions['stack']): Promise<() => unknown> {
+/** Puts a fault right. Resolves with a sentence about what was found that must not be, if anything. */
+type Heal = () => unknown
+
+async function hurt(fault: Fault, options: FaultsOptions): Promise<Heal> {
+  const { stack } = options
   switch (fault.kind) {
     case 'toxic': {
       const proxy = stack.ways.get(fault.target)!
@@ -74,6 +80,10 @@ async function hurt(fault: Fault, stack: FaultsOptions['stack']): Promise<() => 
       await server.freeze()
       return server.thaw
     }
+    case 'freeze in transaction':
+      return freezeInTransaction(fault.target, options)
+    case 'wrong clock':
+      return await setWrongClock(fault.target, fault.offsetMs, stack)
     case 'full': {
       const disk = stack.disk as SmallDisk
       disk.fill()
@@ -89,7 +99,74 @@ async function hurt(fault: Fault, stack: FaultsOptions['stack']): Promise<() => 
 
 const REFILL_MS = 250
 
+const SEARCH_LIMIT_MS = 10_000
+const SEARCH_PAUSE_MS = 15
+/** By then what a replica had sent before it was frozen has reached the server, and running statements are over. */
+const SETTLE_MS = 20
+
+/**
+ * Freezes a replica at random moments until one is between two statements of a transaction. Where none is found,
+ * because the database is away or nothing is to be done, the replica stays frozen as it is.
+ */
+async function freezeInTransaction(
+  target: ReplicaTarget,
+  { stack, signal, say }: FaultsOptions,
+): Promise<Heal> {
+  const { sessions } = stack
+  const server = stack.processes.get(target)!
+  const limitMs = performance.now() + SEARCH_LIMIT_MS
+  for (;;) {
+    await server.freeze()
+    await sleep(SETTLE_MS)
+    const open = await sessions.idleTransactions(target, SETTLE_MS / 2).catch(() => 0)
+    if (open > 0) break
+    if (performance.now() > limitMs || signal.aborted) {
+      say(`freeze in transaction: ${target} is frozen, but had no transaction open`)
+      break
+    }
+    await server.thaw()
+    await pause(Math.random() * SEARCH_PAUSE_MS, signal)
+  }
+  return async () => {
+    const outlived = await sessions.idleTransactions(target, SESSION_LIMIT_MS).catch(() => 0)
+    await server.thaw()
+    if (outlived > 0) return 'was frozen in a transaction that was still open past its time-out'
+  }
+}
+
+/** The idle-in-transaction time-out of a service's sessions is 10 s; a busy server is a little late. */
+const SESSION_LIMIT_MS = 11_500
+
+async function setWrongClock(
+  target: ReplicaTarget,
+  offsetMs: number,
+  { processes, sessions, setClock }: FaultsOptions['stack'],
+): Promise<Heal> {
+  const server = processes.get(target)!
+  await server.kill()
+  setClock(target, offsetMs)
+  await server.start()
+  return async () => {
+    await server.kill()
+    const leasedMs = await sessions.leasedMs(target).catch(() => 0)
+    setClock(target, 0)
+    await server.start()
+    if (leasedMs > LEASE_MS)
+      return `died, and relay lanes stay leased for ${Math.round(leasedMs / 1_000)} s`
+  }
+}
+
+/** Of relay lanes. */
+const LEASE_MS = 10_000
+
 function detailOf(fault: Fault): string {
+  if (fault.kind === 'wrong clock') {
+    const { offsetMs } = fault
+    return `${Math.abs(offsetMs) / 3_600_000} h ${offsetMs > 0 ? 'ahead' : 'behind'}`
+  }
+  if (fault.kind === 'freeze in transaction') {
+    return fault.outlastsSession ? 'longer than the server keeps its session' : ''
+  }
   if (fault.kind !== 'toxic') return ''
   const { toxic, share } = fault
   const half = share < 1 ? ['half of the connections'] : []

@@ -17,6 +17,8 @@ export interface Report extends Figures {
   readonly withoutDisk: string | undefined
   /** How often the full one refused a write. */
   readonly diskRefusals: number
+  /** How many sessions PostgreSQL ended because they were idle in a transaction. */
+  readonly endedSessions: number
   readonly findings: readonly Finding[]
   /** How much was looked at, by invariant and kind. */
   readonly checked: Readonly<Record<string, number>>

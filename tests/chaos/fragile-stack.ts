@@ -6,8 +6,10 @@ import { type Needed, type Stack, startStack } from '../../tools/stack.ts'
 import type { ServiceName } from '../../tools/stack-options.ts'
 import { replicasReady } from '../../tools/stack-services.ts'
 import { startProxy, type TcpProxy } from './proxy.ts'
-import type { ProcessTarget, Way } from './schedule.ts'
+import type { ProcessTarget, ReplicaTarget, Way } from './schedule.ts'
+import { openSessions, type Sessions } from './sessions.ts'
 import { mountSmallDisk, moveDatabase, type SmallDisk } from './small-disk.ts'
+import { wrongClock } from './wrong-clock.ts'
 
 /** The whole stack, two of each service, with a proxy on every way and a disk that can be full. */
 export interface FragileStack {
@@ -18,6 +20,9 @@ export interface FragileStack {
   readonly ways: ReadonlyMap<Way, TcpProxy>
   /** Holds the tables of one service; or why there is none. */
   readonly disk: SmallDisk | string
+  readonly sessions: Sessions
+  /** How far the clock of a replica is ahead, from its next start on; in milliseconds. */
+  setClock(replica: ReplicaTarget, offsetMs: number): void
   close(): Promise<void>
 }
 
@@ -49,6 +54,7 @@ const NAMES = { kafka: 'Kafka', postgres: 'PostgreSQL', gateway: 'nginx' } as co
 export async function startFragileStack(options: FragileStackOptions): Promise<FragileStack> {
   const { folder, style, onDisk, signal, say } = options
   const ways = new Map<Way, TcpProxy>()
+  const clocks = new Map<string, number>()
   const closers: (() => unknown)[] = []
   async function close(): Promise<void> {
     for (const closer of closers.reverse().splice(0)) await closer()
@@ -73,6 +79,10 @@ export async function startFragileStack(options: FragileStackOptions): Promise<F
         DEPOSIT_ASK_AGAIN_AFTER_MS: String(SETTINGS.askAgainAfterMs),
         ORDER_DEADLINE_MS: String(SETTINGS.orderDeadlineMs),
       },
+      environmentOf({ service, number }) {
+        const offsetMs = clocks.get(`${service} ${number}`)
+        return { NODE_OPTIONS: offsetMs ? wrongClock(offsetMs) : undefined }
+      },
       between: (from: ServiceName, to: Needed, port: number) =>
         // Notification calls no service, and is on no way to nginx.
         from === 'notification' && to === 'gateway'
@@ -83,8 +93,11 @@ export async function startFragileStack(options: FragileStackOptions): Promise<F
     const gatewayPort = Number(new URL(stack.url).port)
     const port = await through('customers → nginx', gatewayPort)
     if (typeof disk !== 'string') await moveToDisk(stack, onDisk, disk, signal)
+    const sessions = await openSessions(stack.databaseUrls)
+    closers.push(sessions.close)
     return {
-      ...{ stack, ways, disk, close },
+      ...{ stack, ways, disk, sessions, close },
+      setClock: (replica, offsetMs) => clocks.set(replica, offsetMs),
       url: `http://127.0.0.1:${port}`,
       processes: processesOf(stack),
     }

@@ -44,12 +44,16 @@ const times = { startedMs: START_MS, endMs: START_MS + 3_000 }
 const deeds = looks([0, 10], [100, 30], [200, 20], [2_000, undefined])
 const figures = figuresOf(deeds, books, times)
 
+const at = { detail: '', beganMs: START_MS, endedMs: START_MS + 500 }
 const report: Report = {
   ...{ seed: 7, style: 'mixed', minutes: 1, startedMs: START_MS, findings: [], diskRefusals: 3 },
+  endedSessions: 2,
   ...{ healedMs: START_MS + 2_000, restMs: START_MS + 3_000, withoutDisk: undefined },
   checked: { 'I3 orders': 3 },
   faults: [
     { target: 'Kafka', name: 'freeze', detail: '', beganMs: START_MS, endedMs: START_MS + 1_500 },
+    { target: 'order 1', name: 'freeze in transaction', ...at },
+    { target: 'order 2', name: 'wrong clock', ...at },
   ],
   ...figures,
 }
@@ -80,6 +84,8 @@ describe('the page', () => {
     const page = reportPage(report)
     assert.match(page, /class="verdict clean">clean</)
     assert.match(page, /freeze, from 0\.0 s for 1\.5 s/)
+    assert.match(page, /class="clock".+wrong clock/)
+    assert.match(page, /ended 2 sessions that were idle in a transaction/)
     assert.match(page, /--minutes 1 --style mixed --seed 7/)
     assert.doesNotMatch(page, /https?:|src=|href=|@import/)
   })

@@ -41,6 +41,7 @@ ${invariantsOf(report)}
 <footer>
 <p>The shade on the right is the quiet phase: faults are over, customers leave, and all that waits comes to rest.
 ${diskOf(report)}
+${sessionsOf(report)}
 The same faults and customers again: <code>npm run chaos -- --minutes ${minutes} --style ${style} --seed ${seed}</code>.
 Every request is in <code>history.jsonl</code>, the figures are in <code>report.json</code>.</p>
 </footer>
@@ -54,6 +55,11 @@ function diskOf({ withoutDisk, diskRefusals, faults }: Report): string {
   if (withoutDisk !== undefined) return `No disk was full: ${escapeText(withoutDisk)}.`
   if (!faults.some(({ name }) => name === 'disk full')) return ''
   return `The full disk refused ${number(diskRefusals)} writes.`
+}
+
+function sessionsOf({ endedSessions, faults }: Report): string {
+  if (!faults.some(({ name }) => name === 'freeze in transaction')) return ''
+  return `PostgreSQL ended ${number(endedSessions)} sessions that were idle in a transaction.`
 }
 
 function sentenceOf({ faults, minutes, style, seed, startedMs }: Report): string {
@@ -107,6 +113,7 @@ function findingsOf({ findings }: Report): string {
 const MORE = {
   history:
     'every acknowledged request has its effect, every effect a request; a key has one answer; the ledger explains every balance that was told',
+  hold: 'a process that is frozen or dead holds no transaction open and no relay lane leased for longer than ten seconds',
   process: 'no service and no server ends by itself',
   rest: 'within a minute after the last fault all are ready, and after another nothing waits',
 } as const
@@ -137,6 +144,7 @@ const STYLE = `
   --grid: light-dark(#e3e7ed, #2a313c); --quiet: light-dark(#e4f3ea, #16291f);
   --killed: light-dark(#d64545, #e5645f); --frozen: light-dark(#3b78c9, #5b96e6);
   --network: light-dark(#c77d0a, #d99a2b); --full: light-dark(#7d52b8, #a37be0);
+  --clock: light-dark(#0f8a8a, #35b5b5);
   --ok: light-dark(#1f8a55, #45c184); --median: light-dark(#1f8a55, #45c184);
   --tail: light-dark(#3b78c9, #6ea6f0);
 }
@@ -166,6 +174,7 @@ svg .in { fill: #fff; font-size: 10.5px; font-weight: 600; pointer-events: none;
 .grid { stroke: var(--grid); } .quiet { fill: var(--quiet); }
 .killed { fill: var(--killed); background: var(--killed); } .frozen { fill: var(--frozen); background: var(--frozen); }
 .network { fill: var(--network); background: var(--network); } .full { fill: var(--full); background: var(--full); }
+.clock { fill: var(--clock); background: var(--clock); }
 .lost { fill: var(--killed); background: var(--killed); } .settled { fill: var(--ok); }
 path { fill: none; stroke-width: 1.8; stroke-linejoin: round; }
 .median { stroke: var(--median); } i.median { background: var(--median); }

@@ -5,7 +5,7 @@ import { replicasReady } from '../../tools/stack-services.ts'
 import type { Finding } from '../simulation/books.ts'
 import { check, openForChecks, type Verdict } from './checker.ts'
 import { type Customers, type CustomersOptions, startCustomers } from './customers.ts'
-import { letHappen } from './faults.ts'
+import { letHappen, type Struck } from './faults.ts'
 import { figuresOf, type Report } from './figures.ts'
 import { type FragileStack, SETTINGS } from './fragile-stack.ts'
 import { type History, openHistory, readHistory } from './history.ts'
@@ -48,8 +48,9 @@ export async function runChaos(options: RunOptions): Promise<Report | undefined>
   return {
     ...{ seed, style, minutes, startedMs, healedMs, faults, restMs: quiet.restMs },
     withoutDisk: typeof fragile.disk === 'string' ? fragile.disk : undefined,
-    diskRefusals: withDisk ? refusalsOf(fragile) : 0,
-    findings: [...ends(), ...quiet.findings, ...findings],
+    diskRefusals: withDisk ? countInLog(fragile, 'No space left on device') : 0,
+    endedSessions: countInLog(fragile, 'idle-in-transaction timeout'),
+    findings: [...ends(), ...violationsOf(faults), ...quiet.findings, ...findings],
     checked: Object.fromEntries(checked),
     ...figuresOf(deeds, books, { startedMs, endMs: quiet.restMs }),
   }
@@ -130,8 +131,14 @@ function watchEnds({ processes }: FragileStack): () => Finding[] {
   }
 }
 
-/** How often PostgreSQL said that the disk is full. */
-function refusalsOf({ stack }: FragileStack): number {
+function violationsOf(faults: readonly Struck[]): Finding[] {
+  return faults.flatMap(({ target, violation }) =>
+    violation === undefined ? [] : [{ invariant: 'hold', subject: target, sentence: violation }],
+  )
+}
+
+/** How many times PostgreSQL logged the words. */
+function countInLog({ stack }: FragileStack, words: string): number {
   const log = readFileSync(join(stack.folder, 'logs', 'postgres.log'), 'utf8')
-  return log.split('No space left on device').length - 1
+  return log.split(words).length - 1
 }

@@ -39,11 +39,31 @@ test('no target is struck while it is struck', () => {
 })
 
 test('three minutes have every kind of fault', () => {
-  const kinds = ['cut', 'disk full', 'freeze', 'half-open', 'kill', 'latency', 'reset', 'slow']
+  const kinds = [
+    ...['cut', 'disk full', 'freeze', 'freeze in transaction', 'half-open', 'kill', 'latency'],
+    ...['reset', 'slow', 'stall', 'wrong clock'],
+  ]
   for (const seed of SEEDS) {
     const drawn = new Set(draw(seed, 3 * MINUTE_MS).map(({ fault }) => nameOf(fault)))
-    assert.deepEqual([...drawn].sort(), [...kinds, 'stall'])
+    assert.deepEqual([...drawn].sort(), kinds)
   }
+})
+
+test('replicas are frozen in transactions for shorter and for longer than the server keeps their sessions', () => {
+  for (const seed of SEEDS) {
+    const drawn = draw(seed).filter(({ fault }) => fault.kind === 'freeze in transaction')
+    const isLong = ({ fault }: Planned) =>
+      fault.kind === 'freeze in transaction' && fault.outlastsSession
+    assert.ok(drawn.some((one) => isLong(one)) && drawn.some((one) => !isLong(one)), `seed ${seed}`)
+    for (const one of drawn) assert.equal(isLong(one), one.forMs > 10_000)
+  }
+})
+
+test('clocks are ahead and behind', () => {
+  const clocks = SEEDS.flatMap((seed) => draw(seed)).flatMap(({ fault }) =>
+    fault.kind === 'wrong clock' ? [fault.offsetMs] : [],
+  )
+  assert.ok(clocks.some((offsetMs) => offsetMs > 0) && clocks.some((offsetMs) => offsetMs < 0))
 })
 
 test('several things are wrong at once, and at times nothing is', () => {

@@ -23,6 +23,7 @@ export const REPLICAS = [
   'notification 1',
   'notification 2',
 ] as const
+export type ReplicaTarget = (typeof REPLICAS)[number]
 
 export const PROCESSES = ['Kafka', 'PostgreSQL', ...REPLICAS] as const
 export type ProcessTarget = (typeof PROCESSES)[number]
@@ -40,6 +41,14 @@ export type Fault =
   | { readonly kind: 'kill'; readonly target: ProcessTarget }
   /** SIGSTOP, and SIGCONT later: connections stay open and nobody answers. */
   | { readonly kind: 'freeze'; readonly target: ProcessTarget }
+  /** SIGSTOP while a transaction is open, and SIGCONT before or after the server has ended the session. */
+  | {
+      readonly kind: 'freeze in transaction'
+      readonly target: ReplicaTarget
+      readonly outlastsSession: boolean
+    }
+  /** SIGKILL and a start with a clock that is ahead, or behind; later SIGKILL and a start with the right one. */
+  | { readonly kind: 'wrong clock'; readonly target: ReplicaTarget; readonly offsetMs: number }
   /** Not a byte more fits. */
   | { readonly kind: 'full'; readonly target: typeof DISK }
 
@@ -50,13 +59,16 @@ export interface Planned {
   readonly forMs: number
 }
 
-/** What a fault is called: `kill`, `freeze`, `disk full`, or the kind of the toxic. */
+/** What a fault is called: `disk full`, the kind of the toxic, or its own kind. */
 export function nameOf(fault: Fault): string {
   if (fault.kind === 'full') return 'disk full'
   return fault.kind === 'toxic' ? fault.toxic.kind : fault.kind
 }
 
-type Card = readonly ['kill' | 'freeze', readonly ProcessTarget[]] | readonly [ToxicKind] | ['full']
+type Card =
+  | readonly ['kill' | 'freeze', readonly ProcessTarget[]]
+  | readonly ['freeze in transaction', 'short' | 'long']
+  | readonly [ToxicKind | 'wrong clock' | 'full']
 
 /** One after the other, shuffled: each kind comes before any comes again more often than it is here. */
 const DECK: readonly Card[] = [
@@ -69,6 +81,10 @@ const DECK: readonly Card[] = [
   ['freeze', ['Kafka']],
   ['kill', ['PostgreSQL']],
   ['freeze', ['PostgreSQL']],
+  ['freeze in transaction', 'short'],
+  ['freeze in transaction', 'long'],
+  ['wrong clock'],
+  ['wrong clock'],
   ['full'],
   ['latency'],
   ['slow'],
@@ -93,9 +109,16 @@ const FIRST_MS = 2_000
 const LENGTH_MS = {
   kill: [500, 8_000],
   freeze: [1_000, 14_000],
+  'freeze in transaction': [1_000, 8_000],
+  'wrong clock': [3_000, 12_000],
   full: [4_000, 10_000],
   toxic: [2_000, 12_000],
 } as const satisfies Record<Fault['kind'], readonly [number, number]>
+/** PostgreSQL ends a session that has been idle in a transaction for 10 s. */
+const OUTLASTS_SESSION_MS = [12_000, 16_000] as const
+const HOUR_MS = 3_600_000
+/** Idempotency keys are kept for a day. */
+const CLOCK_OFFSETS_MS = [HOUR_MS, -HOUR_MS, 25 * HOUR_MS]
 /** Without it everything stands still, and while everything stands still nothing can go wrong. */
 const LONGEST_WITHOUT_DATABASE_MS = 6_000
 /** So long a target has to come back before it is struck again, or the run ends. */
@@ -128,7 +151,7 @@ export function drawSchedule({ seed, lengthMs, withDisk }: ScheduleOptions): Pla
     // A card that finds its targets struck, or no time left, is passed over.
     if (fault) {
       const recoveryMs = recoveryOf(fault.target)
-      const [shortest, usual] = LENGTH_MS[fault.kind]
+      const [shortest, usual] = lengthOf(fault)
       const isEverything = fault.target === 'PostgreSQL'
       const longest = isEverything ? LONGEST_WITHOUT_DATABASE_MS : usual
       const forMs = Math.round(chance.between(shortest, longest))
@@ -144,6 +167,11 @@ export function drawSchedule({ seed, lengthMs, withDisk }: ScheduleOptions): Pla
   return planned
 }
 
+function lengthOf(fault: Fault): readonly [number, number] {
+  const isLong = fault.kind === 'freeze in transaction' && fault.outlastsSession
+  return isLong ? OUTLASTS_SESSION_MS : LENGTH_MS[fault.kind]
+}
+
 function faultOf(
   card: Card,
   isFree: (target: Target) => boolean,
@@ -154,6 +182,14 @@ function faultOf(
   if (kind === 'kill' || kind === 'freeze') {
     const free = targets.filter(isFree)
     return free.length > 0 ? { kind, target: chance.pick(free) } : undefined
+  }
+  if (kind === 'freeze in transaction' || kind === 'wrong clock') {
+    const free = REPLICAS.filter(isFree)
+    if (free.length === 0) return undefined
+    const target = chance.pick(free)
+    return kind === 'wrong clock'
+      ? { kind, target, offsetMs: chance.pick(CLOCK_OFFSETS_MS) }
+      : { kind, target, outlastsSession: targets === 'long' }
   }
   const ways = WAYS.filter(isFree)
   if (ways.length === 0) return undefined

@@ -1,0 +1,15 @@
+/**
+ * The NODE_OPTIONS of a process whose clock is off by so many milliseconds: `Date.now()` and `new Date()`
+ * show the wrong time. Timers and `performance.now()` are right, as on a machine whose clock was set wrong.
+ */
+export function wrongClock(offsetMs: number): string {
+  const source = `
+    const { now } = Date
+    Date.now = () => now() + ${offsetMs}
+    globalThis.Date = new Proxy(Date, {
+      construct: (target, args, newTarget) =>
+        Reflect.construct(target, args.length > 0 ? args : [target.now()], newTarget),
+      apply: (target) => new target(target.now()).toString(),
+    })`
+  return `--import=data:text/javascript,${encodeURIComponent(source)}`
+}
