@@ -22,6 +22,8 @@ else {
   absence()
 }
 
+const HOUR_MS = 3_600_000
+
 function open(at: string, place?: string): Promise<Bus> {
   const log = createLog(process.env.TEST_LOG_LEVEL ?? 'silent', 'kafka-test')
   const options = { brokers: [at], clientId: 'test', runtime: systemRuntime, log }
@@ -325,6 +327,21 @@ function topicChanges(at: string): void {
       assert.notEqual(received[0]!.topicId, before.topicId)
     },
   )
+
+  behaviour(at, 'takes messages from a process whose clock is wrong', 1, async (scene) => {
+    const { bus, topic, group } = scene
+    const { now } = Date
+    try {
+      for (const offsetMs of [25 * HOUR_MS, -25 * HOUR_MS]) {
+        Date.now = () => now() + offsetMs
+        await bus.send([message(topic, 'k', String(offsetMs))])
+      }
+    } finally {
+      Date.now = now
+    }
+    const received = await receive(await bus.subscribe(group, [topic]), 2)
+    assert.deepEqual(received.map(textOf), ['90000000', '-90000000'])
+  })
 
   behaviour(at, 'goes on with the oldest message where the log was cut off', 1, async (scene) => {
     const { bus, topic, group } = scene

@@ -59,7 +59,7 @@ async function makeTopic(
     // By an earlier run, or by another one at this moment.
     if (!isKafkaError(error, 'TOPIC_ALREADY_EXISTS')) throw error
   }
-  if (configs.length > 0) await configure(admin, name, configs)
+  await configure(admin, name, configs)
   const { topics } = await admin.metadata({ topics: [name], forceUpdate: true })
   const before = topics.get(name)?.partitionsCount ?? 0
   if (settings.partitions === undefined || settings.partitions <= before) {
@@ -72,8 +72,14 @@ async function makeTopic(
 }
 
 function configsOf(compacted: boolean, { retentionMs }: TopicSettings) {
-  if (compacted) return [{ name: 'cleanup.policy', value: 'compact' }]
-  return retentionMs === undefined ? [] : [{ name: 'retention.ms', value: String(retentionMs) }]
+  // By default the broker rejects records that are an hour ahead of its clock. Nothing reads their timestamps but
+  // retention, and that must not depend on the clock of a producer.
+  const configs = [{ name: 'message.timestamp.type', value: 'LogAppendTime' }]
+  if (compacted) configs.push({ name: 'cleanup.policy', value: 'compact' })
+  else if (retentionMs !== undefined) {
+    configs.push({ name: 'retention.ms', value: String(retentionMs) })
+  }
+  return configs
 }
 
 async function configure(admin: Admin, name: string, configs: { name: string; value: string }[]) {
