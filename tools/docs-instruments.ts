@@ -37,7 +37,7 @@ const MUTANTS = 'whether the simulator would notice planted bugs'
 const HUNTED =
   '{date}: {found} of {planted} planted bugs found, most in the first seeds; each is in [docs/mutants.md](docs/mutants.md)'
 const CHAOS =
-  'two of each service on Kafka and PostgreSQL behind proxies that delay, cut and reset; kills, frozen servers, a full disk'
+  'two of each service on Kafka and PostgreSQL behind proxies that delay, cut and reset; kills, frozen servers, processes frozen inside transactions, wrong clocks, a full disk'
 const CHAOTIC = '{date}: {minutes} minutes in style {style}, {violations} violations'
 const TEST_STACK =
   "servers killed and frozen for minutes, replicas killed under load, all of Kafka's data deleted, all groups set back to the start, the same work in each style"

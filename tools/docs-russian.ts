@@ -121,8 +121,8 @@ export const RUSSIAN: Readonly<Record<string, string>> = {
   'whether the simulator would notice planted bugs': 'заметит ли имитация внесённые ошибки',
   '{date}: {found} of {planted} planted bugs found, most in the first seeds; each is in [docs/mutants.md](docs/mutants.md)':
     '{date}: найдено {found} из {planted} внесённых ошибок, большинство с первых зёрен; по каждой — в [docs/mutants.md](docs/mutants.md)',
-  'two of each service on Kafka and PostgreSQL behind proxies that delay, cut and reset; kills, frozen servers, a full disk':
-    'по два экземпляра каждого сервиса на Kafka и PostgreSQL за прокси, которые задерживают, рвут и сбрасывают соединения; убитые и замершие серверы, полный диск',
+  'two of each service on Kafka and PostgreSQL behind proxies that delay, cut and reset; kills, frozen servers, processes frozen inside transactions, wrong clocks, a full disk':
+    'по два экземпляра каждого сервиса на Kafka и PostgreSQL за прокси, которые задерживают, рвут и сбрасывают соединения; убитые и замершие серверы, процессы, замершие посреди транзакции, неверные часы, полный диск',
   '{date}: {minutes} minutes in style {style}, {violations} violations':
     '{date}: {minutes} минут в стиле {style}, нарушений: {violations}',
   "servers killed and frozen for minutes, replicas killed under load, all of Kafka's data deleted, all groups set back to the start, the same work in each style":

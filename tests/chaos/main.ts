@@ -16,7 +16,8 @@ import { runChaos } from './run.ts'
  * `fragile-stack.ts` starts two of each service on Kafka, PostgreSQL and nginx, with a proxy (`proxy.ts`) on
  * each way that a service goes: Kafka has a listener for each service and advertises the proxy's port, so that
  * clients cannot find a way round it. One service has its tables on a disk that can be filled
- * (`small-disk.ts`). `schedule.ts` draws from the seed what goes wrong when, `faults.ts` does it and puts it
+ * (`small-disk.ts`). A replica can start with a wrong clock (`wrong-clock.ts`), and PostgreSQL is asked what a
+ * replica holds (`sessions.ts`): transactions, leases. `schedule.ts` draws from the seed what goes wrong when, `faults.ts` does it and puts it
  * right. Meanwhile the customers of the simulator work over HTTP (`customers.ts`); each attempt is a line of
  * the history (`history.ts`).
  *
@@ -29,8 +30,9 @@ const HELP = `
 npm run chaos -- [--minutes 5] [--style mixed] [--seed N] [--record]
 
 Runs two of each service on an Apache Kafka, a PostgreSQL and an nginx of their own, lets customers work
-through TCP proxies, and hurts all of it: the network, the services, broker and database, a disk. Then
-faults and requests stop, everything must come to rest within a minute, and what customers were told is
+through TCP proxies, and hurts all of it: the network, the services, broker and database, a disk. Services
+are killed, frozen, frozen between two statements of a transaction for shorter and for longer than their
+session's time-out, and started with clocks that are an hour off or a day ahead. Then faults and requests stop, everything must come to rest within a minute, and what customers were told is
 checked against databases, topics and letters.
 
   --minutes N   how long faults happen (5)
