@@ -1,4 +1,5 @@
 import { after } from 'node:test'
+import type { OrderConfig } from '../services/order/config.ts'
 import { createOrderService } from '../services/order/service.ts'
 import { caller, type FakeAnswer, openParts, readTopics, startFakeService } from './harness.ts'
 
@@ -12,7 +13,11 @@ export const ORDER_DEADLINE_MS = 600_000
  * Order alone, for one test file: around it a bus, whose `topics` are read, and a stand-in for billing
  * that gives this answer until it is told another one, and one for notification.
  */
-export async function startOrder(answer: FakeAnswer, topics: readonly string[]) {
+export async function startOrder(
+  answer: FakeAnswer,
+  topics: readonly string[],
+  settings: Partial<OrderConfig> = {},
+) {
   const { parts, clock, close } = await openParts('order')
   const billing = await startFakeService(answer)
   const notification = await startFakeService({ status: 200, body: 'an id' })
@@ -26,6 +31,7 @@ export async function startOrder(answer: FakeAnswer, topics: readonly string[]) 
     VOID_ATTEMPTS,
     ASK_AGAIN_AFTER_MS,
     ORDER_DEADLINE_MS,
+    ...settings,
     BILLING_URL: billing.url,
     NOTIFICATION_URL: notification.url,
   })

@@ -4,6 +4,8 @@ import { createOutbox, LANES } from '../../messaging/outbox.ts'
 import type { Queryable } from '../../platform/database.ts'
 import { migrate } from '../../platform/migrate.ts'
 import { openTestDatabase } from '../../tests/backends.ts'
+import { until } from '../../tests/harness.ts'
+import { LOOK_MS, startOrder, VOID_ATTEMPTS } from '../../tests/order-service.ts'
 import { SCHEMA } from './migrations/001-initial.ts'
 import { MIGRATIONS } from './migrations/all-migrations.ts'
 import type { Order } from './order.ts'
@@ -89,4 +91,36 @@ test('of many orders that wait only those that are due are read, planned when th
     assert.equal((await take(tx, now + ASK_AFTER_MS)).length, limit)
     assert.equal((await readOf(tx)) - before, 2n * BigInt(limit))
   })
+})
+
+test('with ASK_AGAIN=false nothing is repeated, and attempts are counted all the same', async () => {
+  const { clock, wire, call } = await startOrder({ status: 200, body: 'paid' }, ['billing'], {
+    ASK_AGAIN: false,
+  })
+  const accountId = crypto.randomUUID()
+  const place = async (): Promise<string> =>
+    (await call('POST', `/orders?profileId=${accountId}`, { body: { productQuantity: 1 } })).body
+  const attemptsReach = (orderId: string, attempts: number) =>
+    until(async () => {
+      clock.moveOn(LOOK_MS)
+      const { body } = await call('GET', '/orders/pending')
+      const order = body.find(({ id }: { id: string }) => id === orderId)
+      return order.attempts >= attempts && order
+    })
+
+  const orderId = await place()
+  await attemptsReach(orderId, 3)
+  await call('DELETE', `/orders/${orderId}?profileId=${accountId}`)
+  const { stuck, waitsFor } = await attemptsReach(orderId, VOID_ATTEMPTS)
+  assert.deepEqual([stuck, waitsFor], [true, 'void'])
+
+  // A later order of the account follows everything that was sent before.
+  const laterId = await place()
+  const said = () => wire.of(accountId).map(({ body }) => `${body.event} ${body.orderId}`)
+  await until(() => said().includes(`ORDER_CREATED ${laterId}`))
+  assert.deepEqual(said(), [
+    `ORDER_CREATED ${orderId}`,
+    `ORDER_CANCELED ${orderId}`,
+    `ORDER_CREATED ${laterId}`,
+  ])
 })
