@@ -269,9 +269,11 @@ describe('a backlog of calls', () => {
     const { schema, outbox } = await setUpBacklog(100_000, 1, "now() + interval '5 s'", "'k' || n")
     const wanted = { lanes: allLanes, busyKeys: [], room: 128 }
     const take = (tx: Queryable) => outbox.takeCalls(tx, 'http', nothing, wanted)
-    await costOf(schema, take)
-    const { rows, durationMs } = await costOf(schema, take)
-    assert.ok(rows < 1_000, `${rows} rows`)
+    const costs = []
+    for (let n = 0; n < 5; n += 1) costs.push(await costOf(schema, take))
+    assert.ok(costs.at(-1)!.rows < 1_000, `${costs.at(-1)!.rows} rows`)
+    // The fastest, because the machine may have been busy with something else meanwhile.
+    const durationMs = Math.min(...costs.map((cost) => cost.durationMs))
     assert.ok(durationMs < 100, `${durationMs} ms`)
   })
 

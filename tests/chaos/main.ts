@@ -16,10 +16,10 @@ import { runChaos } from './run.ts'
  * `fragile-stack.ts` starts two of each service on Kafka, PostgreSQL and nginx, with a proxy (`proxy.ts`) on
  * each way that a service goes: Kafka has a listener for each service and advertises the proxy's port, so that
  * clients cannot find a way round it. One service has its tables on a disk that can be filled
- * (`small-disk.ts`). A replica can start with a wrong clock (`wrong-clock.ts`), and PostgreSQL is asked what a
- * replica holds (`sessions.ts`): transactions, leases. `schedule.ts` draws from the seed what goes wrong when, `faults.ts` does it and puts it
- * right. Meanwhile the customers of the simulator work over HTTP (`customers.ts`); each attempt is a line of
- * the history (`history.ts`).
+ * (`small-disk.ts`). A replica can start with a wrong clock (`wrong-clock.ts`), and PostgreSQL says which
+ * transactions it has open (`sessions.ts`). `schedule.ts` draws from the seed what goes wrong when, `faults.ts`
+ * does it and puts it right. Meanwhile the customers of the simulator work over HTTP (`customers.ts`); each
+ * attempt is a line of the history (`history.ts`).
  *
  * Then faults stop. Each request under an Idempotency-Key is asked for until it has its answer, everything must
  * come to rest within a stated time (`run.ts`), and history, databases, topics and letters must agree

@@ -51,6 +51,20 @@ export const CLOCK_MUTANTS: readonly Mutant[] = [
     profile: 'clocks',
   },
   {
+    name: 'lease judged by the clock of another',
+    breaks: 'A relay takes the lanes of another by its own clock, not by that of the database.',
+    edits: [
+      { file: LANES, find: 'until < now() or $2 or', replace: 'until < $5::timestamptz or $2 or' },
+      {
+        file: LANES,
+        find: 'isFirst, place],',
+        replace: 'isFirst, place, new Date(runtime.now())],',
+      },
+    ],
+    seeds: 30,
+    profile: 'clocks',
+  },
+  {
     name: 'transactions may idle for ever',
     breaks: 'The server does not end the session of a process that is frozen in a transaction.',
     edits: [
