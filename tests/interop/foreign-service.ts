@@ -11,7 +11,7 @@ import { kafkaLibraries } from '../../tools/kafka.ts'
 import { root } from '../../tools/repository-files.ts'
 
 /** The part of another program that the Java program takes; see `java/ForeignService.java`. */
-export type ForeignRole = 'billing' | 'order' | 'notification' | 'observer'
+export type ForeignRole = 'billing' | 'original-billing' | 'order' | 'notification' | 'observer'
 
 export interface Position {
   readonly topic: string

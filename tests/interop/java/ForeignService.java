@@ -38,6 +38,8 @@ import org.apache.kafka.common.serialization.StringSerializer;
  *
  * <ul>
  *   <li>{@code billing}: the topic billing, and answers on payment what its own books say
+ *   <li>{@code original-billing}: the same, except that it charges for each ORDER_CREATED, also a
+ *       repeated one, and ignores ORDER_CANCELED, like the services that Trifold replaced
  *   <li>{@code order}, {@code notification}: the topic payment
  *   <li>{@code observer}: the topics billing and payment
  *   <li>{@code balances}: the topic balance from its beginning to its end; then the program ends
@@ -52,6 +54,7 @@ import org.apache.kafka.common.serialization.StringSerializer;
 public final class ForeignService {
     private static final Map<String, List<String>> TOPICS = Map.of(
         "billing", List.of("billing"),
+        "original-billing", List.of("billing"),
         "order", List.of("payment"),
         "notification", List.of("payment"),
         "observer", List.of("billing", "payment"));
@@ -71,7 +74,7 @@ public final class ForeignService {
             consumer.subscribe(TOPICS.get(role));
             Thread reading = new Thread(() -> {
                 try {
-                    read(consumer, role.equals("billing") ? new Billing(producer) : event -> {});
+                    read(consumer, reactionOf(role, producer));
                 } catch (WakeupException ended) {
                     // The standard input has ended: there is nothing more to read for.
                 } catch (Exception error) {
@@ -84,6 +87,14 @@ public final class ForeignService {
             consumer.wakeup();
             reading.join();
         }
+    }
+
+    private static Reaction reactionOf(String role, KafkaProducer<String, String> producer) {
+        return switch (role) {
+            case "billing" -> new Billing(producer);
+            case "original-billing" -> new OriginalBilling(producer);
+            default -> event -> {};
+        };
     }
 
     /** The offsets are committed once all that follows from the messages is in Kafka. */
@@ -132,7 +143,7 @@ public final class ForeignService {
      * Billing, as simple as it can be: it shows what is said when. Its books are in memory and so
      * last as long as it runs; real books belong into a database.
      */
-    private static final class Billing implements Reaction {
+    private static class Billing implements Reaction {
         private final KafkaProducer<String, String> producer;
         private final Map<String, BigDecimal> balances = new HashMap<>();
         private final Map<String, BigDecimal> paid = new HashMap<>();
@@ -149,14 +160,17 @@ public final class ForeignService {
             if (event instanceof Messages.OrderCanceled order) giveBack(order);
         }
 
-        private void deposit(Messages.DepositRequest deposit) throws Exception {
+        void deposit(Messages.DepositRequest deposit) throws Exception {
             balances.merge(deposit.accountId(), deposit.value(), BigDecimal::add);
             say(new Messages.DepositAccepted(deposit.accountId(), deposit.value()));
         }
 
         private void pay(Messages.OrderCreated order) throws Exception {
             // Who asks again was answered before: the answer is in Kafka, where nothing gets lost.
-            if (!settled.add(order.orderId())) return;
+            if (settled.add(order.orderId())) charge(order);
+        }
+
+        void charge(Messages.OrderCreated order) throws Exception {
             BigDecimal balance = balances.getOrDefault(order.accountId(), BigDecimal.ZERO);
             if (balance.compareTo(order.price()) < 0) {
                 say(new Messages.PaymentFail(order.orderId(), order.accountId()));
@@ -180,6 +194,18 @@ public final class ForeignService {
             var writer = Messages.JSON.writerFor(Messages.PaymentEvent.class);
             String body = writer.writeValueAsString(event);
             producer.send(new ProducerRecord<>("payment", event.accountId(), body)).get();
+        }
+    }
+
+    private static final class OriginalBilling extends Billing {
+        OriginalBilling(KafkaProducer<String, String> producer) {
+            super(producer);
+        }
+
+        @Override
+        public void take(Object event) throws Exception {
+            if (event instanceof Messages.DepositRequest deposit) deposit(deposit);
+            if (event instanceof Messages.OrderCreated order) charge(order);
         }
     }
 
