@@ -10,7 +10,7 @@ import {
   REASONS,
   type Topic,
 } from './events.ts'
-import { STYLE_HEADER, STYLES } from './style.ts'
+import { DEFAULT_STYLE, STYLE_HEADER, STYLES } from './style.ts'
 
 type Service = 'order' | 'billing' | 'notification'
 type MessageName = EventName | 'BALANCE_CHANGED'
@@ -182,7 +182,7 @@ function messageOf(name: MessageName): AsyncApiMessage {
   const payload = EXAMPLES[name]
   const meta = {
     id: '01997a4e-5d1c-7c3a-9b57-2f6d0e8a1b4c',
-    style: 'events' as const,
+    style: DEFAULT_STYLE,
     ...(name === 'PAYMENT_FAIL' && { reason: 'NOT_ENOUGH_MONEY' as const }),
     ...(name === 'ORDER_CANCELED' && { reason: 'DELETED' as const }),
     traceparent: '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01',

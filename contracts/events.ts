@@ -100,7 +100,7 @@ export const BALANCE_CHANGED = Type.Object(
 
 export type Topic = 'billing' | 'payment' | 'balance'
 export type EventName = keyof typeof EVENTS
-export type EventOf<Name extends EventName> = Static<(typeof EVENTS)[Name]['schema']>
+type EventOf<Name extends EventName> = Static<(typeof EVENTS)[Name]['schema']>
 export type Event = { [Name in EventName]: EventOf<Name> }[EventName]
 export type BillingEvent = EventOf<'ORDER_CREATED' | 'DEPOSIT_REQUEST' | 'ORDER_CANCELED'>
 export type PaymentEvent = Exclude<Event, BillingEvent>

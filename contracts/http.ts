@@ -3,7 +3,7 @@ import Format from 'typebox/format'
 import { EVENTS, type EventName, type PaymentEvent, REASONS, type Reason } from './events.ts'
 import { MAX_AMOUNT_MINOR, toUnits } from './money.ts'
 import type { ProblemCode } from './problems.ts'
-import { InteractionStyle, STYLES } from './style.ts'
+import { STYLES, styleSchema } from './style.ts'
 
 /**
  * The HTTP shapes, each declared once: routes validate with them, types derive from them, OpenAPI
@@ -31,6 +31,7 @@ const GivenAmount = Type.Number({
   description: 'a positive amount with at most two decimals',
 })
 const Balance = Type.Number({ description: 'a balance with at most two decimals' })
+const StyleName = styleSchema({ description: 'how the services interact' })
 const ReasonName = literals<Reason>(Object.keys(REASONS) as Reason[])
 
 export const Id = Type.String({ format: 'uuid', description: 'an id, as a JSON string' })
@@ -106,7 +107,7 @@ export const Order = Type.Object(
       Type.Literal('CANCELED'),
     ]),
     price: Amount,
-    style: InteractionStyle,
+    style: StyleName,
     reason: Type.Union([ReasonName, Type.Null()], { description: 'why it was canceled' }),
     created: Time,
     updated: Time,
@@ -131,7 +132,7 @@ export const WaitingOrder = Type.Object(
     id: Uuid,
     profileId: Uuid,
     state: Order.properties.state,
-    style: InteractionStyle,
+    style: StyleName,
     reason: Order.properties.reason,
     waitsFor: Type.Union([Type.Literal('payment'), Type.Literal('void')], {
       description: 'what billing has not answered',

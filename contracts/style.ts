@@ -1,14 +1,68 @@
-import Type, { type Static } from 'typebox'
+import Type from 'typebox'
 import { Fault } from './problems.ts'
 
-/** How the services of one order talk: the routing decision that a request or a deployment makes. */
-export const InteractionStyle = Type.Union(
-  [Type.Literal('http'), Type.Literal('hybrid'), Type.Literal('events')],
-  { $id: 'InteractionStyle', description: 'http, hybrid or events' },
-)
-export type InteractionStyle = Static<typeof InteractionStyle>
+/**
+ * The interaction styles: how the three services work together on one customer's request. This table
+ * is the only place that tells the styles apart. Everything else asks for a property, so a new style
+ * is a new row.
+ */
+export const FLOWS = {
+  http: { payment: 'call', announcement: 'call', answer: 'outcome', deposit: 'booked' },
+  hybrid: { payment: 'call', announcement: 'event', answer: 'outcome', deposit: 'booked' },
+  events: { payment: 'event', announcement: 'event', answer: 'id', deposit: 'promised' },
+} as const satisfies Readonly<Record<string, Flow>>
 
-export const STYLES: readonly InteractionStyle[] = ['http', 'hybrid', 'events']
+export interface Flow {
+  /** How order asks billing to charge the customer, and to void that payment. */
+  readonly payment: 'call' | 'event'
+  /** How order and billing tell notification about a result that the customer should hear of. */
+  readonly announcement: 'call' | 'event'
+  /** What the customer who places an order gets: its id at once, or its outcome once it is known. */
+  readonly answer: 'id' | 'outcome'
+  /**
+   * What the balance in the answer to a deposit means: the money is on the account (`booked`), or it
+   * will be when billing has read its own DEPOSIT_REQUEST (`promised`).
+   */
+  readonly deposit: 'booked' | 'promised'
+}
+
+export type InteractionStyle = keyof typeof FLOWS
+
+export const STYLES = Object.keys(FLOWS) as readonly InteractionStyle[]
+
+export function styleSchema(options: {
+  readonly description: string
+  readonly default?: InteractionStyle
+}) {
+  return Type.Unsafe<InteractionStyle>(
+    Type.Union(
+      STYLES.map((style) => Type.Literal(style)),
+      options,
+    ),
+  )
+}
+
+/** The style of a deployment that configures none. */
+export const DEFAULT_STYLE: InteractionStyle = 'events'
+
+/** The style of an event that names none: its sender can only expect the result on a topic. */
+export const STYLE_OF_UNLABELED_EVENTS: InteractionStyle = 'events'
+
+/**
+ * The properties of a style. A row stored by a later version can have a style that this version does
+ * not know, after a rollback for instance; it continues in the default style.
+ */
+export function flowOf(style: InteractionStyle): Flow {
+  return FLOWS[style] ?? FLOWS[DEFAULT_STYLE]
+}
+
+/**
+ * Whether billing publishes its results on the topic `payment`. Notification may read them there. Order
+ * needs them if it asked for the payment by event, because then no answer to a call tells it the result.
+ */
+export function publishesResults({ payment, announcement }: Flow): boolean {
+  return payment === 'event' || announcement === 'event'
+}
 
 /** The header that names the style, on HTTP requests and on messages alike. */
 export const STYLE_HEADER = 'x-interaction-style'
@@ -18,8 +72,8 @@ export function isStyle(text: unknown): text is InteractionStyle {
 }
 
 /**
- * The style of a request: the one that its header names, else the deployment's own. Refuses names
- * that do not exist, and any other style than its own where the deployment runs one only.
+ * The style of a request: the one that its header names, or the deployment's default. Throws a Fault if
+ * the name is unknown, or if it is not the default and the deployment does not allow other styles.
  */
 export function requestedStyle(
   header: string | undefined,

@@ -1,15 +1,13 @@
 import Type from 'typebox'
-import type { InteractionStyle } from '../contracts/style.ts'
+import { DEFAULT_STYLE, styleSchema } from '../contracts/style.ts'
 import { durationMs } from '../platform/config.ts'
 
 /** Configuration that the services of the flow share. */
 export const styleConfig = {
-  INTERACTION_STYLE: Type.Unsafe<InteractionStyle>(
-    Type.Union([Type.Literal('http'), Type.Literal('hybrid'), Type.Literal('events')], {
-      default: 'events',
-      description: 'the style of requests that name none',
-    }),
-  ),
+  INTERACTION_STYLE: styleSchema({
+    default: DEFAULT_STYLE,
+    description: 'the style of requests that name none',
+  }),
   ALLOW_STYLE_OVERRIDE: Type.Boolean({
     default: true,
     description: 'whether a request may name another style with x-interaction-style',

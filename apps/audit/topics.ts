@@ -8,6 +8,7 @@ import {
   type UnknownEvent,
 } from '../../contracts/events.ts'
 import { toUnits } from '../../contracts/money.ts'
+import { flowOf, publishesResults } from '../../contracts/style.ts'
 import type { BusMessage } from '../../messaging/bus.ts'
 import {
   auditCauses,
@@ -214,7 +215,7 @@ function auditBalances(
   }
 }
 
-/** I5: what is not told by a call is in the log. */
+/** I5: every published result is in the log. */
 async function auditOutcomes(
   { billing }: Books,
   sent: ReadonlyMap<string, Sent>,
@@ -231,7 +232,7 @@ async function auditOutcomes(
   )
   const missing = (announced: ReturnType<typeof paymentAnnounced>) => {
     for (const { eventId, style, subject } of announced) {
-      if (style === 'http' || sent.has(eventId)) continue
+      if (!publishesResults(flowOf(style)) || sent.has(eventId)) continue
       findings.add('I5', subject, `is not in the log: no ${eventId} (${style})`)
     }
   }

@@ -1,5 +1,5 @@
 import { toUnits } from '../../contracts/money.ts'
-import type { InteractionStyle } from '../../contracts/style.ts'
+import { type InteractionStyle, STYLE_OF_UNLABELED_EVENTS } from '../../contracts/style.ts'
 import { createIdempotency } from '../../messaging/idempotency.ts'
 import { createOutbox } from '../../messaging/outbox.ts'
 import { type Database, transact } from '../../platform/database.ts'
@@ -54,12 +54,17 @@ export function createCommands(options: CommandOptions) {
 
   return {
     createAccount: (accountId: string) =>
-      bill({ type: 'createAccount', accountId, style: 'events', byMessage: false }),
+      bill({
+        type: 'createAccount',
+        accountId,
+        style: STYLE_OF_UNLABELED_EVENTS,
+        byMessage: false,
+      }),
 
     /** Messages don't tell the style of a deposit; it only decides how the deposit is announced. */
     deposit: (depositId: string, accountId: string, amountMinor: bigint) =>
       bill({
-        ...({ type: 'deposit', style: 'events', byMessage: false } as const),
+        ...({ type: 'deposit', style: STYLE_OF_UNLABELED_EVENTS, byMessage: false } as const),
         ...{ depositId, accountId, amountMinor },
       }),
 

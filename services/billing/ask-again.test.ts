@@ -41,7 +41,7 @@ test('a deposit is not sent again while its last request still waits in the outb
   } as const
   const askAfter = async (waitMs: number) => {
     now += waitMs
-    return (await askForDeposits(database, outbox, now, config)).deposits
+    return (await askForDeposits(database, outbox, now, config)).deposits.length
   }
   const deliverAll = async () => {
     const rows = await outbox.takeForBroker(database, [], [], ALL_LANES, 10)

@@ -4,7 +4,8 @@ import type { ServiceParts } from '../../messaging/service.ts'
 import { type Database, type Queryable, transact } from '../../platform/database.ts'
 import type { DatabaseClock } from '../../platform/database-clock.ts'
 import type { BillingConfig } from './config.ts'
-import { route } from './routing.ts'
+import type { Deposit } from './ledger.ts'
+import { requestDeposit } from './routing.ts'
 import { isAnyRequested, takeDepositsToAsk } from './store.ts'
 
 export type AskAgainOptions = Pick<ServiceParts, 'database' | 'runtime' | 'log' | 'telemetry'> & {
@@ -26,35 +27,29 @@ export function startAskingAgain(options: AskAgainOptions): { close(): Promise<v
 
   return periodically(LOOK_MS, runtime, log, async () => {
     if (!(await isAnyRequested(database))) return calmMs
-    const { deposits, tx } = await askForDeposits(
-      database,
-      outbox,
-      await databaseClock(database),
-      config,
-    )
-    telemetry.count('trifold_asked_again_total', { style: 'events' }, deposits)
+    const now = await databaseClock(database)
+    const { deposits, tx } = await askForDeposits(database, outbox, now, config)
+    for (const { style } of deposits) telemetry.count('trifold_asked_again_total', { style })
     wake(tx)
   })
 }
 
 /**
- * A deposit that was accepted in `events` and has not come back through the topic is sent again,
- * under the same id: not even the loss of the whole log loses money that a customer was promised.
- * Returns how many, and the committed transaction.
+ * Requests deposits again that were promised to customers and are still not booked, under the same ids.
+ * So even the loss of the whole log loses no money that a customer was promised. Returns these deposits
+ * and the committed transaction.
  */
 export function askForDeposits(
   database: Database,
   outbox: Outbox,
   now: number,
   config: BillingConfig,
-): Promise<{ readonly deposits: number; readonly tx: Queryable }> {
+): Promise<{ readonly deposits: readonly Deposit[]; readonly tx: Queryable }> {
   return transact(database, async (tx) => {
     const { DEPOSIT_ASK_AGAIN_AFTER_MS: askAfterMs } = config
     const deposits = await takeDepositsToAsk(tx, now, askAfterMs, MAX_ASK_AFTER_MS, LIMIT)
-    const messages = deposits.map((deposit) =>
-      route({ event: 'DEPOSIT_REQUEST', deposit }, { now }),
-    )
+    const messages = deposits.map((deposit) => requestDeposit(deposit, { now }))
     await outbox.enqueue(tx, messages)
-    return { deposits: deposits.length, tx }
+    return { deposits, tx }
   })
 }

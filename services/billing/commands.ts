@@ -22,7 +22,7 @@ import {
   type Payment,
   type Transfer,
 } from './ledger.ts'
-import { balanceChanged, type Companions, deleteOrder, route } from './routing.ts'
+import { balanceChanged, route } from './routing.ts'
 import { type Changes, findDeposits, findPayments, lockAccounts, writeChanges } from './store.ts'
 
 /**
@@ -48,7 +48,7 @@ export type Applied =
   | {
       readonly kind: 'applied'
       readonly outcome: Outcome
-      /** The announcements that go by HTTP, which style `http` tries before it answers. */
+      /** The announcements that are calls, each tried once before the command is answered. */
       readonly callIds: readonly string[]
       /** The payment that this command settled or refunded; a repetition does neither. */
       readonly moved: Payment | undefined
@@ -141,14 +141,8 @@ async function openBooks(tx: Queryable, commands: readonly Command[]) {
       if (decision.payment) payments.set(decision.payment.orderId, decision.payment)
       if (decision.deposit) deposits.set(decision.deposit.id, decision.deposit)
       if (decision.transfer) transfers.push(decision.transfer)
-      const companions: Companions = { now, ...traceOf(command) }
-      const sent = decision.announce ? [route(decision.announce, companions)] : []
       const { announce } = decision
-      // Order reads no topic in `http`. It is told even where the caller claims to be order, which a
-      // key cannot prove: deleting an order that is already canceled changes nothing.
-      if (announce?.event === 'PAYMENT_REFUNDED' && announce.payment.style === 'http') {
-        sent.push(deleteOrder(announce.payment, companions))
-      }
+      const sent = announce ? route(announce, { now, ...traceOf(command) }) : []
       return { outcome: decision.outcome, sent, moved: decision.payment }
     },
 

@@ -14,7 +14,7 @@ export interface Account {
   readonly balanceMinor: bigint
   /** Counts the changes; the ledger entry that made the change has the same number. */
   readonly version: number
-  /** Requested in `events` and not yet in the balance. */
+  /** Promised to the customer, and not yet in the balance. */
   readonly pendingMinor: bigint
 }
 

@@ -1,5 +1,6 @@
 import type { BillingEvent, Received } from '../../contracts/events.ts'
 import { toMinor } from '../../contracts/money.ts'
+import { STYLE_OF_UNLABELED_EVENTS } from '../../contracts/style.ts'
 import { traceOf } from '../../contracts/trace-context.ts'
 import type { Handled } from '../../messaging/consumer.ts'
 import type { Queryable } from '../../platform/database.ts'
@@ -31,8 +32,7 @@ function toCommand(
 ): Command {
   const { accountId } = body
   const common = {
-    // Who sends a message and names no style reads its answer on the topic, whatever requests do.
-    style: meta.style ?? 'events',
+    style: meta.style ?? STYLE_OF_UNLABELED_EVENTS,
     byMessage: true,
     ...traceOf(meta),
   }

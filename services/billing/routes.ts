@@ -19,7 +19,7 @@ import {
 } from '../../contracts/http.ts'
 import { parseAmount, toUnits } from '../../contracts/money.ts'
 import { Fault } from '../../contracts/problems.ts'
-import { type InteractionStyle, requestedStyle } from '../../contracts/style.ts'
+import { flowOf, type InteractionStyle, requestedStyle } from '../../contracts/style.ts'
 import type { TraceContext } from '../../contracts/trace-context.ts'
 import { keyedRequest, type StoredAnswer, sendStored } from '../../messaging/idempotency.ts'
 import type { Caller } from '../../platform/coalesce.ts'
@@ -32,7 +32,7 @@ export interface BillingRoutes {
   readonly newId: () => string
   readonly defaultStyle: InteractionStyle
   readonly allowOverride: boolean
-  /** Settles the command and, in `http`, lets its announcements be tried before the answer. */
+  /** Settles the command, and tries the announcements that are calls once before the answer. */
   readonly settle: (
     addressed: Addressed,
     caller: Caller & { remainingMs(): number },
@@ -99,7 +99,7 @@ function accountRoutes(app: HttpServer, routes: BillingRoutes): void {
       const style = requestedStyle(request.headers['x-interaction-style'], routes)
       const content = { accountId, amount }
       const keyed = keyedRequest(request.headers['idempotency-key'], 'POST deposit', content)
-      const type = style === 'events' ? 'requestDeposit' : 'deposit'
+      const type = flowOf(style).deposit === 'promised' ? 'requestDeposit' : 'deposit'
       const terms = { depositId: newId(), accountId, amountMinor }
       const command = { ...common(request), type, style, ...terms } as const
       return sendStored(reply, await routes.settle({ command, keyed }, request))

@@ -1,47 +1,102 @@
-import { type BalanceChanged, type EventMeta, eventHeaders } from '../../contracts/events.ts'
+import {
+  type BalanceChanged,
+  type EventMeta,
+  eventHeaders,
+  type PaymentEvent,
+} from '../../contracts/events.ts'
 import { toUnits } from '../../contracts/money.ts'
-import { STYLE_HEADER } from '../../contracts/style.ts'
+import { flowOf, publishesResults } from '../../contracts/style.ts'
 import { type TraceContext, traceOf } from '../../contracts/trace-context.ts'
+import { callMessage, eventMessage } from '../../messaging/flow-messages.ts'
 import { NOTIFY_PATH } from '../../messaging/notification-calls.ts'
 import type { OutboxMessage } from '../../messaging/outbox.ts'
 import type { Account, Announcement, Deposit, Payment } from './ledger.ts'
 
 /**
- * How billing's announcements travel: the interaction styles, seen from billing. In `http` they are
- * calls to notification, else events. Their ids follow from what they announce, so the same outcome
- * announced again is the same message.
+ * How billing's announcements travel: the style decides whether they are calls or events. Their ids are
+ * derived from what they announce, so announcing a result again sends the same message.
  */
 export interface Companions extends TraceContext {
+  /** Epoch milliseconds. */
   readonly now: number
 }
 
-export function route(announcement: Announcement, at: Companions): OutboxMessage {
-  if (announcement.event === 'DEPOSIT_REQUEST') {
-    const { deposit } = announcement
-    const body = { event: 'DEPOSIT_REQUEST', ...depositTerms(deposit) }
-    return event('billing', body, { id: deposit.id, style: deposit.style }, at)
+export function route(announcement: Announcement, at: Companions): OutboxMessage[] {
+  switch (announcement.event) {
+    case 'DEPOSIT_REQUEST':
+      return [requestDeposit(announcement.deposit, at)]
+    case 'DEPOSIT_ACCEPTED': {
+      const { event, deposit } = announcement
+      const meta = { ...traceOf(at), id: `${deposit.id}/${event}`, style: deposit.style }
+      return announce({ event, ...depositTerms(deposit) }, meta, at)
+    }
+    case 'ORDER_PAID':
+    case 'PAYMENT_FAIL':
+    case 'PAYMENT_REFUNDED':
+      return announcePayment(announcement, at)
   }
-  if (announcement.event === 'DEPOSIT_ACCEPTED') {
-    const { deposit } = announcement
-    const body = { event: 'DEPOSIT_ACCEPTED', ...depositTerms(deposit) }
-    return tell(body, { id: `${deposit.id}/DEPOSIT_ACCEPTED`, style: deposit.style }, at)
-  }
-  const { event: name, payment } = announcement
-  const { orderId, reason, style } = payment
-  const accountId = payment.accountId as string
-  const body = { event: name, orderId, accountId, ...refundOf(name, payment) }
-  const told = name === 'PAYMENT_FAIL' && reason !== null && { reason }
-  // The body has no amount, and order must not take any payment for its own.
-  const taken = name === 'ORDER_PAID' && { amountMinor: payment.amountMinor as bigint }
-  return tell(body, { id: `${orderId}/${name}`, style, ...told, ...taken }, at)
+}
+
+export function requestDeposit(deposit: Deposit, at: Companions): OutboxMessage {
+  const body = { event: 'DEPOSIT_REQUEST', ...depositTerms(deposit) } as const
+  const meta = { ...traceOf(at), id: deposit.id, style: deposit.style }
+  return eventMessage('billing', body, meta, at.now)
 }
 
 function depositTerms(deposit: Deposit) {
   return { accountId: deposit.accountId, value: toUnits(deposit.amountMinor) }
 }
 
-function refundOf(name: Announcement['event'], payment: Payment) {
-  return name === 'PAYMENT_REFUNDED' && { value: toUnits(payment.amountMinor as bigint) }
+function announcePayment(
+  { event, payment }: Extract<Announcement, { readonly payment: Payment }>,
+  at: Companions,
+): OutboxMessage[] {
+  const { orderId, style, reason } = payment
+  const accountId = payment.accountId as string
+  const amountMinor = payment.amountMinor as bigint
+  const meta = { ...traceOf(at), id: `${orderId}/${event}`, style }
+  switch (event) {
+    case 'ORDER_PAID':
+      // The body has no amount, and order must not accept another payment as its own.
+      return announce({ event, orderId, accountId }, { ...meta, amountMinor }, at)
+    case 'PAYMENT_FAIL':
+      return announce({ event, orderId, accountId }, { ...meta, ...(reason && { reason }) }, at)
+    case 'PAYMENT_REFUNDED': {
+      const messages = announce(
+        { event, orderId, accountId, value: toUnits(amountMinor) },
+        meta,
+        at,
+      )
+      return publishesResults(flowOf(style)) ? messages : [...messages, deleteOrder(payment, at)]
+    }
+  }
+}
+
+/**
+ * Styles that announce by call may publish the result as well, for order. Notification then gets it
+ * twice and recognizes the second one by its id.
+ */
+function announce(
+  body: PaymentEvent,
+  meta: EventMeta & { readonly style: Payment['style'] },
+  at: Companions,
+): OutboxMessage[] {
+  const flow = flowOf(meta.style)
+  const messages: OutboxMessage[] = []
+  if (flow.announcement === 'call') {
+    messages.push(callMessage(NOTIFY_PATH, body.accountId, meta, body))
+  }
+  if (publishesResults(flow)) messages.push(eventMessage('billing', body, meta, at.now))
+  return messages
+}
+
+/**
+ * Tells order about a refund that it cannot read about on a topic. Order is told even if the caller
+ * claims to be order, which a key cannot prove: deleting a canceled order changes nothing.
+ */
+function deleteOrder({ orderId, accountId, style }: Payment, at: Companions): OutboxMessage {
+  const path = `/orders/${orderId}?profileId=${accountId}`
+  return callMessage(path, orderId, { ...traceOf(at), id: `${orderId}/DELETE`, style })
 }
 
 /** The balance stream: after every change of an account, in every style. */
@@ -61,49 +116,5 @@ export function balanceChanged(account: Account, at: Companions): OutboxMessage 
     body: JSON.stringify(body),
     headers: eventHeaders('BALANCE_CHANGED', 'billing', at.now, { id, ...traceOf(at) }),
     canWait: true,
-  }
-}
-
-/** Where a refund was not order's own wish, order learns in `http` that its order is off. */
-export function deleteOrder(payment: Payment, at: Companions): OutboxMessage {
-  const { orderId, accountId, style } = payment
-  return {
-    carrier: 'http',
-    destination: `/orders/${orderId}?profileId=${accountId}`,
-    key: orderId,
-    eventId: `${orderId}/DELETE`,
-    body: '',
-    headers: { [STYLE_HEADER]: style, ...traceOf(at) },
-  }
-}
-
-type Body = { readonly event: string; readonly accountId: string }
-
-function tell(body: Body, meta: EventMeta, at: Companions): OutboxMessage {
-  if (meta.style !== 'http') return event('payment', body, meta, at)
-  return {
-    carrier: 'http',
-    destination: NOTIFY_PATH,
-    key: body.accountId,
-    eventId: meta.id,
-    body: JSON.stringify(body),
-    headers: {
-      'content-type': 'application/json',
-      'idempotency-key': meta.id,
-      [STYLE_HEADER]: meta.style,
-      ...(meta.reason && { 'x-reason': meta.reason }),
-      ...traceOf(at),
-    },
-  }
-}
-
-function event(topic: string, body: Body, meta: EventMeta, at: Companions): OutboxMessage {
-  return {
-    carrier: 'broker',
-    destination: topic,
-    key: body.accountId,
-    eventId: meta.id,
-    body: JSON.stringify(body),
-    headers: eventHeaders(body.event, 'billing', at.now, { ...meta, ...traceOf(at) }),
   }
 }

@@ -36,8 +36,9 @@ import { billingRoutes } from './routes.ts'
 import { findAccount, findPayments, listTransfers } from './store.ts'
 
 /**
- * The longest that an answer in `http` waits for its message to be tried: at most half of what order
- * gives us, so that a notification that hangs never looks like a billing that does.
+ * How long an answer waits, at most, for the first try of its calls to notification. The caller's
+ * remaining time is halved as well, so that an unresponsive notification never looks like an
+ * unresponsive billing.
  */
 const FIRST_TRY_MS = 1_000
 

@@ -1,7 +1,7 @@
-import { type TraceContext, traceOf } from '../../contracts/trace-context.ts'
+import { traceOf } from '../../contracts/trace-context.ts'
 import type { Outbox, OutboxMessage } from '../../messaging/outbox.ts'
 import type { Queryable } from '../../platform/database.ts'
-import { isAbout, type Notice, ownId, textOf } from './message.ts'
+import { isAbout, type Notice, ownId, SUBJECTS, textOf } from './message.ts'
 import {
   countLetters,
   findByEvents,
@@ -31,7 +31,7 @@ export interface Told {
   readonly isSuppressed: boolean
 }
 
-type Found = Omit<Told, 'isSuppressed'> & { readonly trace: TraceContext }
+type Found = Omit<Told, 'isSuppressed'> & { readonly notice: Notice }
 
 export async function writeMessages(
   tx: Queryable,
@@ -151,7 +151,7 @@ async function tell(
     fresh.delete(eventId)
     if (message) told.set(eventId, message)
     const isNew = message !== undefined
-    return { message: told.get(eventId) as StoredMessage, isNew, trace: traceOf(notice) }
+    return { message: told.get(eventId) as StoredMessage, isNew, notice }
   })
 }
 
@@ -175,7 +175,7 @@ async function withinShare(
 /** A letter keeps its Message-ID over all tries, so that mail systems can tell a repetition. */
 function letterTo(
   contacts: ReadonlyMap<string, string>,
-  { message, trace }: Found,
+  { message, notice }: Found,
 ): OutboxMessage[] {
   const email = contacts.get(message.accountId)
   if (email === undefined) return []
@@ -188,17 +188,10 @@ function letterTo(
       body: message.text,
       headers: {
         'message-id': `<${message.id}@trifold>`,
-        subject: SUBJECTS[message.event] ?? 'About your account',
+        subject: SUBJECTS[notice.event],
         date: message.created.toISOString(),
-        ...trace,
+        ...traceOf(notice),
       },
     },
   ]
-}
-
-const SUBJECTS: Readonly<Record<string, string>> = {
-  ORDER_PAID: 'Your order is paid',
-  PAYMENT_FAIL: 'Your order is not paid',
-  DEPOSIT_ACCEPTED: 'Your deposit is accepted',
-  PAYMENT_REFUNDED: 'Your order is refunded',
 }

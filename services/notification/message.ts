@@ -1,6 +1,6 @@
-import type { Reason } from '../../contracts/events.ts'
-import { toUnits } from '../../contracts/money.ts'
-import type { TraceContext } from '../../contracts/trace-context.ts'
+import type { EventMeta, PaymentEvent, Reason } from '../../contracts/events.ts'
+import { toMinor, toUnits } from '../../contracts/money.ts'
+import { type TraceContext, traceOf } from '../../contracts/trace-context.ts'
 
 /** What a customer is told, and how. Texts are a contract: the clients read them. */
 export type Notice = TraceContext & {
@@ -15,6 +15,38 @@ export type Notice = TraceContext & {
     | { readonly event: 'DEPOSIT_ACCEPTED'; readonly valueMinor: bigint }
     | { readonly event: 'PAYMENT_REFUNDED'; readonly orderId: string; readonly valueMinor: bigint }
   )
+
+/** The notice of an event, whose body came with a call or from the topic. */
+export function toNotice(
+  body: PaymentEvent,
+  meta: Pick<EventMeta, 'id' | 'reason' | keyof TraceContext>,
+  source: Notice['source'],
+): Notice {
+  const { accountId } = body
+  const common = { eventId: meta.id, accountId, source, ...traceOf(meta) } as const
+  switch (body.event) {
+    case 'ORDER_PAID':
+      return { ...common, event: body.event, orderId: body.orderId }
+    case 'PAYMENT_FAIL': {
+      const { event, orderId } = body
+      return { ...common, event, orderId, reason: meta.reason ?? null }
+    }
+    case 'DEPOSIT_ACCEPTED':
+      return { ...common, event: body.event, valueMinor: toMinor(body.value) }
+    case 'PAYMENT_REFUNDED': {
+      const { event, orderId } = body
+      return { ...common, event, orderId, valueMinor: toMinor(body.value) }
+    }
+  }
+}
+
+/** The subject of the letter for each event. */
+export const SUBJECTS: Readonly<Record<Notice['event'], string>> = {
+  ORDER_PAID: 'Your order is paid',
+  PAYMENT_FAIL: 'Your order is not paid',
+  DEPOSIT_ACCEPTED: 'Your deposit is accepted',
+  PAYMENT_REFUNDED: 'Your order is refunded',
+}
 
 export function textOf(notice: Notice): string {
   const { accountId } = notice

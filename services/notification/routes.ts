@@ -1,5 +1,5 @@
 import Type from 'typebox'
-import { isReason } from '../../contracts/events.ts'
+import { isReason, type PaymentEvent } from '../../contracts/events.ts'
 import {
   AccountIdParams,
   CommandHeaders,
@@ -13,11 +13,10 @@ import {
 } from '../../contracts/http.ts'
 import { parseAmount } from '../../contracts/money.ts'
 import { Fault } from '../../contracts/problems.ts'
-import { requestedStyle } from '../../contracts/style.ts'
-import type { TraceContext } from '../../contracts/trace-context.ts'
+import { DEFAULT_STYLE, requestedStyle } from '../../contracts/style.ts'
 import type { Caller } from '../../platform/coalesce.ts'
 import type { HttpServer } from '../../platform/http-server.ts'
-import { isAbout, type Notice } from './message.ts'
+import { isAbout, type Notice, toNotice } from './message.ts'
 import type { NewMessage, StoredMessage } from './store.ts'
 
 /** HTTP in: messages and contacts. */
@@ -56,8 +55,9 @@ function notifyingRoute(app: HttpServer, routes: NotificationRoutes): void {
     async (request) => {
       const { 'idempotency-key': key, 'x-reason': reason } = request.headers
       requestedStyle(request.headers['x-interaction-style'], anyStyle)
-      const about = { eventId: key ?? `rest/${routes.newId()}`, ...request.trace }
-      const notice = toNotice(request.body, about, reason)
+      const id = key ?? `rest/${routes.newId()}`
+      const meta = { id, ...(isReason(reason) && { reason }), ...request.trace }
+      const notice = toNotice(eventIn(request.body), meta, 'call')
       const message = await routes.write(notice, request)
       // A failure may have been overtaken by what its customer read of the payment.
       if (message.eventId !== notice.eventId) return message.id
@@ -217,28 +217,19 @@ function contactRoutes(app: HttpServer, routes: NotificationRoutes): void {
 }
 
 /** Every style may notify by REST: the name only has to exist. */
-const anyStyle = { defaultStyle: 'http', allowOverride: true } as const
+const anyStyle = { defaultStyle: DEFAULT_STYLE, allowOverride: true } as const
 
-function toNotice(
-  body: Notify,
-  about: TraceContext & { readonly eventId: string },
-  reason: string | undefined,
-): Notice {
+/** The event in the body of a call; throws a Fault if it lacks a field or its value is no amount. */
+function eventIn(body: Notify): PaymentEvent {
   const { accountId, event } = body
-  const common = { ...about, accountId, source: 'call' } as const
   switch (event) {
     case 'ORDER_PAID':
-      return { ...common, event, orderId: required(body, 'orderId') }
-    case 'PAYMENT_FAIL': {
-      const orderId = required(body, 'orderId')
-      return { ...common, event, orderId, reason: isReason(reason) ? reason : null }
-    }
+    case 'PAYMENT_FAIL':
+      return { event, accountId, orderId: required(body, 'orderId') }
     case 'DEPOSIT_ACCEPTED':
-      return { ...common, event, valueMinor: amountOf(required(body, 'value')) }
-    case 'PAYMENT_REFUNDED': {
-      const valueMinor = amountOf(required(body, 'value'))
-      return { ...common, event, orderId: required(body, 'orderId'), valueMinor }
-    }
+      return { event, accountId, value: amountIn(body) }
+    case 'PAYMENT_REFUNDED':
+      return { event, accountId, value: amountIn(body), orderId: required(body, 'orderId') }
   }
 }
 
@@ -254,12 +245,13 @@ function required<Name extends 'orderId' | 'value'>(
   return value as NonNullable<Notify[Name]>
 }
 
-function amountOf(value: number): bigint {
+function amountIn(body: Notify): number {
+  const value = required(body, 'value')
   const minor = parseAmount(value)
   if (typeof minor === 'string') {
     throw new Fault('VALIDATION_FAILED', { field: 'body/value', detail: `body/value ${minor}` })
   }
-  return minor
+  return value
 }
 
 function view({ id, accountId, text, event, created }: StoredMessage) {

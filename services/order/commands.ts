@@ -1,3 +1,4 @@
+import { flowOf } from '../../contracts/style.ts'
 import type { TraceContext } from '../../contracts/trace-context.ts'
 import {
   type Idempotency,
@@ -135,9 +136,10 @@ function place(
   }
 }
 
-/** In `events` the answer is the id at once; in the others it waits for the outcome. */
+/** What a key is answered when its order is placed; null if the answer is the order's outcome. */
 function firstAnswer(order: Order): StoredAnswer | null {
-  return order.style === 'events' ? { status: 201, body: JSON.stringify(order.id) } : null
+  const answersAtOnce = flowOf(order.style).answer === 'id'
+  return answersAtOnce ? { status: 201, body: JSON.stringify(order.id) } : null
 }
 
 /** Decides one command after the other; several may be about one order. */
@@ -193,7 +195,7 @@ function openAnswers(
   )
 }
 
-/** What the customer of a settled order in `http` or `hybrid` is answered. */
+/** What the customer is answered whose style answers with the outcome of the order. */
 export function outcomeAnswer(order: Order): StoredAnswer {
   const answer = answerOf(order.reason)
   if (answer.accepted) return { status: 201, body: JSON.stringify(order.id) }

@@ -15,7 +15,7 @@ import {
 } from '../../contracts/http.ts'
 import { toUnits } from '../../contracts/money.ts'
 import { Fault } from '../../contracts/problems.ts'
-import { type InteractionStyle, requestedStyle } from '../../contracts/style.ts'
+import { flowOf, type InteractionStyle, requestedStyle } from '../../contracts/style.ts'
 import type { TraceContext } from '../../contracts/trace-context.ts'
 import { keyedRequest, type StoredAnswer, sendStored } from '../../messaging/idempotency.ts'
 import type { Caller } from '../../platform/coalesce.ts'
@@ -31,7 +31,7 @@ export interface OrderRoutes {
   readonly unitPriceMinor: bigint
   readonly defaultStyle: InteractionStyle
   readonly allowOverride: boolean
-  /** How long a request in `http` or `hybrid` waits for its outcome. */
+  /** How long a request may wait for the outcome of its order, if its style answers with that. */
   readonly outcomeTimeoutMs: number
   readonly place: (placement: Placement, caller: Caller) => Promise<Placed>
   readonly apply: (
@@ -195,14 +195,15 @@ function deletingRoute(app: HttpServer, routes: OrderRoutes): void {
   )
 }
 
-/** Places the order and, where billing answers over HTTP, waits for what it says. */
+/** Places the order and, if its style answers with the outcome, waits for that. */
 async function placeAndSettle(
   routes: OrderRoutes,
   placement: Placement,
   caller: Caller & { remainingMs(): number },
 ): Promise<StoredAnswer> {
   const { order } = placement
-  const outcome = order.style === 'events' ? undefined : routes.awaitOutcome(order.id)
+  const answersAtOnce = flowOf(order.style).answer === 'id'
+  const outcome = answersAtOnce ? undefined : routes.awaitOutcome(order.id)
   try {
     const placed = await routes.place(placement, caller)
     if (placed.kind === 'repeated') return placed.answer

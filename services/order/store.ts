@@ -1,6 +1,6 @@
 import type { Reason } from '../../contracts/events.ts'
 import type { Page } from '../../contracts/http.ts'
-import type { InteractionStyle } from '../../contracts/style.ts'
+import { FLOWS, type InteractionStyle, STYLES } from '../../contracts/style.ts'
 import type { TraceContext } from '../../contracts/trace-context.ts'
 import type { Queryable } from '../../platform/database.ts'
 import type { Order, OrderState } from './order.ts'
@@ -254,7 +254,7 @@ export async function takeOrdersToAsk(
   state: 'PENDING' | 'CANCELED' = 'PENDING',
 ): Promise<OrderToAsk[]> {
   const maxAttempts = state === 'CANCELED' ? stuckAfter : MAX_INTEGER
-  const params = [new Date(now), afterMs, maxAfterMs, limit, state, maxAttempts]
+  const params = [new Date(now), afterMs, maxAfterMs, limit, state, maxAttempts, PAID_BY_CALL]
   const rows = await tx.query<
     OrderRow & WatchedTrace & { attempts: number; is_in_outbox: boolean; deadline: Date | null }
   >(TAKE_TO_ASK[state], params)
@@ -268,6 +268,7 @@ export async function takeOrdersToAsk(
 }
 
 const MAX_INTEGER = 2_147_483_647
+const PAID_BY_CALL = STYLES.filter((style) => FLOWS[style].payment === 'call')
 
 /** The milliseconds between a turn and the next, by how many turns there were before it. */
 const intervalMs = (turns: string) =>
@@ -289,7 +290,7 @@ waiting as (
   from (values ('broker'), ('http')) as c (carrier))
 select ${COLUMNS}, traceparent, tracestate, attempts, deadline, exists (
     select from waiting
-    where carrier = case style when 'events' then 'broker' else 'http' end
+    where carrier = case when style = any($7::text[]) then 'http' else 'broker' end
       and oldest <= requested) as is_in_outbox
 from orders.orders o join due on id = order_id
 where id = any(array(select order_id from due)) and state = $5`

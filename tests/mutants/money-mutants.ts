@@ -153,8 +153,8 @@ export const MONEY_MUTANTS: readonly Mutant[] = [
     edits: [
       {
         file: 'services/billing/routing.ts',
-        find: 'id: `${orderId}/${name}`, style,',
-        replace: 'id: `${orderId}/${name}/${at.now}`, style,',
+        find: 'id: `${orderId}/${event}`, style',
+        replace: 'id: `${orderId}/${event}/${at.now}`, style',
       },
     ],
     seeds: 10,
@@ -176,9 +176,9 @@ export const MONEY_MUTANTS: readonly Mutant[] = [
     breaks: 'In http a refund that a customer had from billing is not told to order.',
     edits: [
       {
-        file: COMMANDS,
-        find: "announce?.event === 'PAYMENT_REFUNDED' && announce.payment.style === 'http'",
-        replace: 'false',
+        file: 'services/billing/routing.ts',
+        find: '[...messages, deleteOrder(payment, at)]',
+        replace: 'messages',
       },
     ],
     seeds: 60,

@@ -1,0 +1,50 @@
+import { DEADLINE_HEADER, deadlineHeader } from '../contracts/deadline.ts'
+import { EVENTS, type Event, type EventMeta, eventHeaders } from '../contracts/events.ts'
+import { STYLE_HEADER } from '../contracts/style.ts'
+import { traceOf } from '../contracts/trace-context.ts'
+import type { OutboxMessage } from './outbox.ts'
+
+/**
+ * The messages that services send each other, as rows for the outbox. Types and topics come from the
+ * table of events, so a service cannot send a body that does not match its event.
+ */
+
+/** An event on its topic, keyed by its account. `now` is in epoch milliseconds. */
+export function eventMessage(
+  from: 'order' | 'billing',
+  body: Event,
+  meta: EventMeta,
+  now: number,
+): OutboxMessage {
+  return {
+    carrier: 'broker',
+    destination: EVENTS[body.event].topic,
+    key: body.accountId,
+    eventId: meta.id,
+    body: JSON.stringify(body),
+    headers: eventHeaders(body.event, from, now, meta),
+  }
+}
+
+/** An HTTP call. A POST has a body and repeats under its Idempotency-Key; a DELETE has neither. */
+export function callMessage(
+  path: string,
+  key: string,
+  meta: EventMeta,
+  body?: object,
+): OutboxMessage {
+  return {
+    carrier: 'http',
+    destination: path,
+    key,
+    eventId: meta.id,
+    body: body ? JSON.stringify(body) : '',
+    headers: {
+      ...(body && { 'content-type': 'application/json', 'idempotency-key': meta.id }),
+      ...(meta.style && { [STYLE_HEADER]: meta.style }),
+      ...(meta.reason && { 'x-reason': meta.reason }),
+      ...(meta.deadlineMs && { [DEADLINE_HEADER]: deadlineHeader(meta.deadlineMs) }),
+      ...traceOf(meta),
+    },
+  }
+}
