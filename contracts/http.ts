@@ -31,7 +31,10 @@ const GivenAmount = Type.Number({
   description: 'a positive amount with at most two decimals',
 })
 const Balance = Type.Number({ description: 'a balance with at most two decimals' })
-const StyleName = styleSchema({ description: 'how the services interact' })
+const StyleName = styleSchema({
+  $id: 'InteractionStyle',
+  description: 'how the services interact',
+})
 const ReasonName = literals<Reason>(Object.keys(REASONS) as Reason[])
 
 export const Id = Type.String({ format: 'uuid', description: 'an id, as a JSON string' })

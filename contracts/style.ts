@@ -31,6 +31,7 @@ export type InteractionStyle = keyof typeof FLOWS
 export const STYLES = Object.keys(FLOWS) as readonly InteractionStyle[]
 
 export function styleSchema(options: {
+  readonly $id?: string
   readonly description: string
   readonly default?: InteractionStyle
 }) {

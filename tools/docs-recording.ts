@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { type InteractionStyle, STYLES } from '../contracts/style.ts'
+import { flowOf, type InteractionStyle, STYLES } from '../contracts/style.ts'
 import { TOPICS } from '../messaging/topics.ts'
 import { valuesOf } from '../tests/e2e/books.ts'
 import { type Client, eventually, FRESH } from '../tests/e2e/client.ts'
@@ -28,9 +28,7 @@ export interface Recording {
 export type Service = 'order' | 'billing' | 'notification'
 export type Scene = 'deposit' | 'paid' | 'refused' | 'deleted' | 'read' | 'outage'
 
-/** Which service is off in the last scene of a style. */
 const LAB = { 'x-trifold-lab': 'true' }
-const OUTAGES = { http: 'notification', hybrid: 'billing' } as const
 /** On a busy machine nothing is given up or asked for again: that would be another story. */
 const PATIENT = {
   CALL_TIMEOUT_MS: '30000',
@@ -103,8 +101,9 @@ async function playStyle(client: Client, style: InteractionStyle): Promise<Playe
     await call
     return { states: undefined }
   }
-  // In events billing could be faster than the customer's look: so it waits for that.
-  const held = style === 'events' ? 'billing' : undefined
+  const { answer, announcement, payment } = flowOf(style)
+  // Billing could settle the order before the customer reads it: so it is held until then.
+  const held = answer === 'id' ? 'billing' : undefined
   let paidId = ''
   const deposit = `/billing/account/${account}?amount=199`
   await play('deposit', (headers) => bare(client.read(deposit, { style, headers }, 'POST')))
@@ -118,8 +117,8 @@ async function playStyle(client: Client, style: InteractionStyle): Promise<Playe
   await play('deleted', (headers) => bare(client.read(order, { headers }, 'DELETE')))
   const messages = `/notification/account/${account}`
   await play('read', (headers) => bare(client.read(messages, { headers })))
-  if (style === 'events') return scenes
-  const off = OUTAGES[style]
+  if (payment === 'event') return scenes
+  const off = announcement === 'call' ? 'notification' : 'billing'
   await play('outage', ordering(1, off, off), off)
   return scenes
 }

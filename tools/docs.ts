@@ -42,6 +42,7 @@ export async function generatedDocuments(): Promise<Document[]> {
     ['.env.example', environmentExample()],
     ...picturesOf(recordings),
     ...reportsOf(seen.folders),
+    ...(await chartSchemas()),
   ] as const
   const filled = [
     ['README.md', readmeTables(recordings, seen.folders, 'en')],
@@ -102,6 +103,20 @@ function reportsOf(folders: readonly NewmanFolder[]): (readonly [string, string]
   return folders
     .filter(({ name }) => STYLES.some((style) => style === name))
     .map((folder) => [`docs/newman/${folder.name}.txt`, newmanReport(folder)])
+}
+
+/** The schemas of the charts' values, with the styles that a deployment can choose as its default. */
+function chartSchemas(): Promise<(readonly [string, string])[]> {
+  const enumOfStyles = /("interactionStyle": \{\s*"enum": )\[[^\]]*\]/
+  const names = STYLES.map((style) => JSON.stringify(style)).join(', ')
+  return Promise.all(
+    ['order', 'billing', 'notification'].map(async (chart) => {
+      const path = `deploy/helm/${chart}/values.schema.json`
+      const text = await textOf(path)
+      if (!enumOfStyles.test(text)) throw new Error(`${path} does not list the styles`)
+      return [path, text.replace(enumOfStyles, (_, head) => `${head}[${names}]`)] as const
+    }),
+  )
 }
 
 /** Throws where the document has no place for the table: a table that nobody sees is behind, too. */

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { parse, parseAllDocuments } from 'yaml'
+import { STYLES } from '../contracts/style.ts'
 import { startProgram } from '../tests/e2e/program.ts'
 import {
   environmentFindings,
@@ -332,7 +333,7 @@ async function refusals(helm: string): Promise<string[]> {
 async function flow(renderings: Readonly<Record<string, readonly Manifest[]>>): Promise<string[]> {
   const paths = probePaths(Object.values(renderings).flat())
   const findings: string[] = []
-  for (const style of ['http', 'hybrid', 'events']) {
+  for (const style of STYLES) {
     const program = await startProgram({ INTERACTION_STYLE: style })
     try {
       const { url } = program

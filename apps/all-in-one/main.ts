@@ -1,4 +1,5 @@
 import { join, relative } from 'node:path'
+import { STYLES } from '../../contracts/style.ts'
 import { readConfig } from '../../platform/config.ts'
 import { runProcess } from '../../platform/process.ts'
 import { type AllInOneConfig, allInOneConfig } from './config.ts'
@@ -27,7 +28,7 @@ Trifold is ready after ${seconds} s, at ${url}
   database, log                  in ${folder}
   letters                        ${whereLettersGo(config, folder)}
   durability                     ${survives}
-  style                          ${style} (x-interaction-style: http | hybrid | events names another)
+  style                          ${style} (x-interaction-style: ${STYLES.join(' | ')} names another)
 
 Try:
 

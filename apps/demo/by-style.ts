@@ -16,6 +16,6 @@ export function mapStyles<From, To>(
   values: ByStyle<From>,
   change: (value: From) => To,
 ): ByStyle<To> {
-  const { http, hybrid, events } = values
-  return { http: change(http), hybrid: change(hybrid), events: change(events) }
+  const changed = STYLES.map((style) => [style, change(values[style])] as const)
+  return Object.fromEntries(changed) as ByStyle<To>
 }

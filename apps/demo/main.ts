@@ -1,4 +1,5 @@
 import { parseArgs } from 'node:util'
+import { STYLES } from '../../contracts/style.ts'
 import { createClient } from './client.ts'
 import { openLab } from './lab-switch.ts'
 import { servicesAreOff } from './outages.ts'
@@ -8,7 +9,7 @@ import { findTarget, type TargetOptions } from './target.ts'
 
 const USAGE = `Usage: npm run demo -- [options]
 
-Takes one order flow through the interaction styles http, hybrid and events, side by side, and
+Takes one order flow through the interaction styles (${STYLES.join(', ')}), side by side, and
 compares what it sees with what the design promises. Exit code: 0 all promises were kept, 1 some
 were not, 2 wrong options, above 128 interrupted.
 

@@ -1,8 +1,9 @@
-import type { ByStyle } from './by-style.ts'
+import { FLOWS, type Flow } from '../../contracts/style.ts'
+import { type ByStyle, mapStyles } from './by-style.ts'
 
 /**
- * What the design promises a customer in each style: the outcome table, cell by cell. Where a list
- * stands, a race is allowed: an outcome that follows the answer may be there already when one looks.
+ * What the design promises a customer, cell by cell, given the properties of a style. A list allows for
+ * a race: an outcome that follows the answer may already be there when the customer reads it.
  */
 interface Promises {
   readonly orderToBilling: string
@@ -33,64 +34,58 @@ interface Outcome {
 const WRITTEN = ['written']
 const WRITTEN_OR_NOT = ['written', 'to follow']
 
-/**
- * Billing cannot be reached: the order is canceled and the customer hears of it at once, and the payment is
- * voided as soon as billing is back.
- */
-const canceled = {
-  answer: '503',
-  stateMeanwhile: 'CANCELED',
-  reasonMeanwhile: 'BILLING_UNREACHABLE',
-  messagesMeanwhile: 'deposit, unpaid',
-  state: 'CANCELED',
-  payment: 'VOIDED',
-  balance: '199',
-  messages: 'deposit, unpaid',
+const ROUTES = { call: 'HTTP call', event: 'event' } as const
+
+const WITHOUT_BILLING = {
+  call: 'without billing there is no order',
+  event: 'without billing the order waits until it is back',
+} as const
+
+const BILLING_OFF = {
+  /** Order gives up on billing and tells the customer; the payment is voided once billing is back. */
+  call: {
+    answer: '503',
+    stateMeanwhile: 'CANCELED',
+    reasonMeanwhile: 'BILLING_UNREACHABLE',
+    messagesMeanwhile: 'deposit, unpaid',
+    state: 'CANCELED',
+    payment: 'VOIDED',
+    balance: '199',
+    messages: 'deposit, unpaid',
+  },
+  event: {
+    answer: '201',
+    stateMeanwhile: 'PENDING',
+    reasonMeanwhile: 'none',
+    messagesMeanwhile: 'deposit',
+    state: 'APPROVED',
+    payment: 'PAID',
+    balance: '4',
+    messages: 'deposit, paid',
+  },
+} as const
+
+export const PROMISES: ByStyle<Promises> = mapStyles<Flow, Promises>(FLOWS, (flow) => ({
+  orderToBilling: ROUTES[flow.payment],
+  billingToNotification: ROUTES[flow.announcement],
+  paid: outcome(flow, '201', 'APPROVED'),
+  refused: outcome(flow, '402', 'CANCELED'),
+  notificationOff: { answer: '201' },
+  billingOff: BILLING_OFF[flow.payment],
+  inShort: `${waitsFor(flow)}; ${WITHOUT_BILLING[flow.payment]}`,
+}))
+
+function outcome(flow: Flow, status: string, state: string): Outcome {
+  const isTold =
+    flow.answer === 'outcome' && flow.payment === 'call' && flow.announcement === 'call'
+  return {
+    answer: flow.answer === 'outcome' ? status : '201',
+    stateAtOnce: flow.answer === 'outcome' ? [state] : ['PENDING', state],
+    messageAtOnce: isTold ? WRITTEN : WRITTEN_OR_NOT,
+  }
 }
 
-export const PROMISES: ByStyle<Promises> = {
-  http: {
-    orderToBilling: 'HTTP call',
-    billingToNotification: 'HTTP call',
-    paid: { answer: '201', stateAtOnce: ['APPROVED'], messageAtOnce: WRITTEN },
-    refused: { answer: '402', stateAtOnce: ['CANCELED'], messageAtOnce: WRITTEN },
-    notificationOff: { answer: '201' },
-    billingOff: canceled,
-    inShort: 'waits for payment and message; without billing there is no order',
-  },
-  hybrid: {
-    orderToBilling: 'HTTP call',
-    billingToNotification: 'event',
-    paid: { answer: '201', stateAtOnce: ['APPROVED'], messageAtOnce: WRITTEN_OR_NOT },
-    refused: { answer: '402', stateAtOnce: ['CANCELED'], messageAtOnce: WRITTEN_OR_NOT },
-    notificationOff: { answer: '201' },
-    billingOff: canceled,
-    inShort: 'waits for the payment only; without billing there is no order',
-  },
-  events: {
-    orderToBilling: 'event',
-    billingToNotification: 'event',
-    paid: {
-      answer: '201',
-      stateAtOnce: ['PENDING', 'APPROVED'],
-      messageAtOnce: WRITTEN_OR_NOT,
-    },
-    refused: {
-      answer: '201',
-      stateAtOnce: ['PENDING', 'CANCELED'],
-      messageAtOnce: WRITTEN_OR_NOT,
-    },
-    notificationOff: { answer: '201' },
-    billingOff: {
-      answer: '201',
-      stateMeanwhile: 'PENDING',
-      reasonMeanwhile: 'none',
-      messagesMeanwhile: 'deposit',
-      state: 'APPROVED',
-      payment: 'PAID',
-      balance: '4',
-      messages: 'deposit, paid',
-    },
-    inShort: 'waits for nothing; without billing the order waits until it is back',
-  },
+function waitsFor({ answer, announcement }: Flow): string {
+  if (answer === 'id') return 'waits for nothing'
+  return announcement === 'call' ? 'waits for payment and message' : 'waits for the payment only'
 }

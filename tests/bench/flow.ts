@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import type { InteractionStyle } from '../../contracts/style.ts'
+import { FLOWS, type InteractionStyle } from '../../contracts/style.ts'
 import { SERVICES } from '../../tools/stack-options.ts'
 import type { BenchStack } from './bench-stack.ts'
 import { accountIds, assertBooks, markBooks, openBooks, settled } from './books.ts'
@@ -29,7 +29,8 @@ export const EVENTS: Flow = { style: 'events', connections: 256, accounts: ACCOU
 
 /** As many connections as each style needs to reach its highest rate. */
 export function flowOf(style: InteractionStyle): Flow {
-  return style === 'events' ? EVENTS : { ...EVENTS, style, connections: 64 }
+  const connections = FLOWS[style].answer === 'id' ? EVENTS.connections : 64
+  return { ...EVENTS, style, connections }
 }
 
 export const FLOW_BENCHES: readonly Bench[] = [

@@ -1,6 +1,6 @@
 import { rmSync } from 'node:fs'
 import { join } from 'node:path'
-import { type InteractionStyle, STYLES } from '../../contracts/style.ts'
+import { flowOf, type InteractionStyle, STYLES } from '../../contracts/style.ts'
 import { SERVICES } from '../../tools/stack-options.ts'
 import { createClient } from '../e2e/client.ts'
 import type { BenchStack } from './bench-stack.ts'
@@ -24,7 +24,7 @@ export const OVERLOAD: Survey = {
 const PATIENCE_MS = 2_000
 const SHARED_CONNECTIONS = 400
 /** As many clients show the capacity, each with one request at a time. */
-const CLIENTS = { events: 256, hybrid: 64, http: 64 }
+const CLIENTS = { id: 256, outcome: 64 }
 const OWN_CLIENTS = 64
 const ACCOUNTS = 1_000
 const PROGRAM_ACCOUNTS = 100
@@ -93,7 +93,7 @@ async function measure(stack: BenchStack, one: Case, seconds: number): Promise<s
       connections: shared ? SHARED_CONNECTIONS : ('own' as const),
       patienceMs: PATIENCE_MS,
     }
-    const closed = { clients: shared ? CLIENTS[one.style] : OWN_CLIENTS }
+    const closed = { clients: shared ? CLIENTS[flowOf(one.style).answer] : OWN_CLIENTS }
     const [, idle] = await clients.run({
       ...load,
       phases: [

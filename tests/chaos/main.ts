@@ -36,7 +36,7 @@ session's time-out, and started with clocks that are an hour off or a day ahead.
 checked against databases, topics and letters.
 
   --minutes N   how long faults happen (5)
-  --style S     http, hybrid, events, or mixed: each request its own (mixed)
+  --style S     ${STYLES.join(', ')}, or mixed: each request its own (mixed)
   --seed N      of faults and customers; drawn and printed unless told
   --record      puts the result and its date into docs/results.json, for npm run docs
   --help        this text

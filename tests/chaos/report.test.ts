@@ -30,7 +30,7 @@ const orderAt = (afterMs: number, state: 'APPROVED' | 'CANCELED' | 'PENDING') =>
     priceMinor: 6_500n,
     state,
     reason: null,
-    style: 'http',
+    style: 'http' as const,
   },
   ...{ created: new Date(START_MS), updated: new Date(START_MS + afterMs) },
 })

@@ -1,4 +1,4 @@
-import type { InteractionStyle } from '../../contracts/style.ts'
+import { type Flow, flowOf, type InteractionStyle } from '../../contracts/style.ts'
 import type { Books } from '../simulation/books.ts'
 import { tendTheDesk } from './desk.ts'
 import { openAccount, order, type Stage, untilFinal } from './stage.ts'
@@ -12,8 +12,11 @@ export interface Scenario {
   act(at: Stage): Promise<void>
   /** So many letters do not get through at first. */
   readonly failingLetters?: number
-  /** How the orders, the oldest first, may end; the first is how they end when nothing dies. */
-  readonly orders: Readonly<Record<InteractionStyle, readonly (readonly string[])[]>>
+  /**
+   * How the orders, oldest first, may end if their payment is requested by call or by event. The first
+   * of the ends is the one without a crash.
+   */
+  readonly orders: Readonly<Record<Flow['payment'], readonly (readonly string[])[]>>
   /** What is on the account in the end, given how the orders ended. */
   balanceMinor(states: readonly string[]): bigint
 }
@@ -26,7 +29,6 @@ const REFUSED = 'CANCELED NOT_ENOUGH_MONEY'
 /** Where billing or the way to it dies, a call has no answer, and the order is given up. */
 const GIVEN_UP = 'CANCELED BILLING_UNREACHABLE'
 
-const inCalls = (...ends: string[][]) => ({ http: ends, hybrid: ends })
 const priceOf = (states: readonly string[], quantities: readonly number[]) =>
   states.reduce(
     (sum, state, index) =>
@@ -43,7 +45,7 @@ export const SCENARIOS = {
       await untilFinal(at, accountId, orderId)
       await at.wishAgain('order')
     },
-    orders: { ...inCalls([APPROVED, GIVEN_UP]), events: [[APPROVED]] },
+    orders: { call: [[APPROVED, GIVEN_UP]], event: [[APPROVED]] },
     balanceMinor: (states) => BigInt(DEPOSIT_MINOR) - priceOf(states, [2]),
   },
   refused: {
@@ -54,7 +56,7 @@ export const SCENARIOS = {
       await untilFinal(at, accountId, orderId)
       await at.wishAgain('order')
     },
-    orders: { ...inCalls([REFUSED, GIVEN_UP]), events: [[REFUSED]] },
+    orders: { call: [[REFUSED, GIVEN_UP]], event: [[REFUSED]] },
     balanceMinor: () => 0n,
   },
   'billing-away': {
@@ -66,7 +68,7 @@ export const SCENARIOS = {
       await untilFinal(at, accountId, orderId)
     },
     // One whose process died asks again, and may find billing back.
-    orders: { ...inCalls([GIVEN_UP, APPROVED]), events: [[APPROVED]] },
+    orders: { call: [[GIVEN_UP, APPROVED]], event: [[APPROVED]] },
     balanceMinor: (states) => BigInt(DEPOSIT_MINOR) - priceOf(states, [2]),
   },
   deletion: {
@@ -80,8 +82,11 @@ export const SCENARIOS = {
       await at.wish({ kind: 'delete', accountId, orderId: second })
     },
     orders: {
-      ...inCalls([DELETED, GIVEN_UP], [DELETED, GIVEN_UP]),
-      events: [[DELETED], [DELETED]],
+      call: [
+        [DELETED, GIVEN_UP],
+        [DELETED, GIVEN_UP],
+      ],
+      event: [[DELETED], [DELETED]],
     },
     balanceMinor: () => BigInt(DEPOSIT_MINOR),
   },
@@ -92,7 +97,7 @@ export const SCENARIOS = {
       await at.wish({ kind: 'deposit', accountId, amountMinor: DEPOSIT_MINOR + 1 })
       await at.wishAgain('deposit')
     },
-    orders: { http: [], hybrid: [], events: [] },
+    orders: { call: [], event: [] },
     balanceMinor: () => BigInt(2 * DEPOSIT_MINOR + 1),
   },
   desk: {
@@ -101,8 +106,11 @@ export const SCENARIOS = {
     act: tendTheDesk,
     failingLetters: 1,
     orders: {
-      ...inCalls([DELETED, GIVEN_UP], [APPROVED, GIVEN_UP]),
-      events: [[DELETED], [APPROVED]],
+      call: [
+        [DELETED, GIVEN_UP],
+        [APPROVED, GIVEN_UP],
+      ],
+      event: [[DELETED], [APPROVED]],
     },
     balanceMinor: (states) => BigInt(2 * DEPOSIT_MINOR + 1) - priceOf(states, [1, 2]),
   },
@@ -121,7 +129,7 @@ export const endsOf = ({ orders }: Books): string[] =>
 /** What came of a scenario that was not to come of it. */
 export function wrongEnds(scenario: Scenario, style: InteractionStyle, books: Books): string[] {
   const ends = endsOf(books)
-  const allowed = scenario.orders[style]
+  const allowed = scenario.orders[flowOf(style).payment]
   const balance = books.entries.at(-1)?.balanceAfterMinor ?? 0n
   const expected = scenario.balanceMinor(ends)
   return [

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { after, describe, test } from 'node:test'
-import { type InteractionStyle, STYLES } from '../../contracts/style.ts'
+import { flowOf, type InteractionStyle } from '../../contracts/style.ts'
 import { eventually, UNIT_PRICE } from './client.ts'
 import { PATIENT } from './order-burst.ts'
 import { startApart } from './program.ts'
@@ -23,7 +23,7 @@ after(async () => {
 const newTraceId = () => crypto.randomUUID().replaceAll('-', '')
 
 /** The steps of an order by style, from the customer to the last service. Each stands in the next. */
-const PAID_OR_REFUSED: Readonly<Record<InteractionStyle, readonly (readonly string[])[]>> = {
+const PAID_OR_REFUSED = {
   http: [
     [
       ...['order server POST /orders', 'order client POST', 'billing server POST /billing/account'],
@@ -50,7 +50,8 @@ const PAID_OR_REFUSED: Readonly<Record<InteractionStyle, readonly (readonly stri
     ['billing producer send payment', 'order consumer process payment'],
     ['order server POST /orders', 'order client commit orders'],
   ],
-}
+} satisfies Partial<Record<InteractionStyle, readonly (readonly string[])[]>>
+const TRACED = Object.keys(PAID_OR_REFUSED) as (keyof typeof PAID_OR_REFUSED)[]
 
 const titleOf = ({ service, kind, name }: Span) => `${service} ${kind} ${name}`
 
@@ -65,7 +66,7 @@ function hasChain(spans: readonly Span[], titles: readonly string[]): boolean {
 }
 
 /** The whole trace of an order, once each of its steps has arrived. */
-function traceOfOrder(traceId: string, style: InteractionStyle): Promise<Span[]> {
+function traceOfOrder(traceId: string, style: (typeof TRACED)[number]): Promise<Span[]> {
   return eventually(async () => {
     const spans = collector.inTrace(traceId)
     for (const chain of PAID_OR_REFUSED[style]) {
@@ -88,12 +89,12 @@ async function placeTogether(style: InteractionStyle): Promise<string[]> {
       return client.order(account, { style, headers: { traceparent, tracestate: 'shop=7' } })
     }),
   )
-  const refused = style === 'events' ? 0 : ORDERS_EACH - AFFORDABLE
+  const refused = flowOf(style).answer === 'id' ? 0 : ORDERS_EACH - AFFORDABLE
   assert.equal(answers.filter(({ status }) => status === 402).length, refused)
   return traceIds
 }
 
-for (const style of STYLES) {
+for (const style of TRACED) {
   describe(`${style}: of orders that are placed at once`, async () => {
     const traces = placeTogether(style).then((traceIds) =>
       Promise.all(traceIds.map((traceId) => traceOfOrder(traceId, style))),

@@ -1,3 +1,4 @@
+import { STYLES } from '../../contracts/style.ts'
 import { type Asked, type Found, openThread } from '../simulation/workers.ts'
 import type { Mutant } from './mutant.ts'
 import type { Edit } from './plant.ts'
@@ -13,7 +14,7 @@ export interface Hunted {
 }
 
 /** `mixed` comes first, because it has a part of each of the others. */
-export const STYLES_IN_TURN = ['mixed', 'events', 'hybrid', 'http'] as const
+export const STYLES_IN_TURN = ['mixed', ...STYLES.toReversed()] as const
 
 /** Runs take milliseconds each; none takes so long, but for one without an end. */
 const RUN_LIMIT_MS = 300_000

@@ -1,3 +1,4 @@
+import type { InteractionStyle } from '../../contracts/style.ts'
 import type { Queryable } from '../../platform/database.ts'
 
 /** What a check found wrong: an invariant of the audit, or `history`. */
@@ -36,7 +37,7 @@ export interface Books {
     priceMinor: bigint
     state: 'PENDING' | 'APPROVED' | 'CANCELED'
     reason: string | null
-    style: string
+    style: InteractionStyle
     created: Date
     updated: Date
   }[]

@@ -1,4 +1,5 @@
 import type { Letter } from '../../apps/audit/findings.ts'
+import { flowOf } from '../../contracts/style.ts'
 import { isReadable } from './answers.ts'
 import type { Add, Books, Finding } from './books.ts'
 import { type Attempt, addressOf, type Deed, isFinal, type Wish } from './customers.ts'
@@ -163,7 +164,7 @@ function checkOrder(
   if (order.priceMinor !== UNIT_PRICE_MINOR * BigInt(wish.quantity)) {
     add(nameOf(deed), `of ${wish.quantity} pieces costs ${order.priceMinor}`)
   }
-  if (status === 201 && order.style !== 'events') {
+  if (status === 201 && flowOf(order.style).answer === 'outcome') {
     const isGivenBack = state === 'CANCELED' && ['DELETED', 'REFUNDED'].includes(reason ?? '')
     if (state !== 'APPROVED' && !isGivenBack) add(nameOf(deed), `was answered 201 and is ${is}`)
   }

@@ -44,7 +44,7 @@ npm run simulate -- [--seeds 1000] [--from 1] [--style all] [options]
   --seeds N      how many seeds, for each style (100)
   --from N       the first seed (1)
   --seed N       this seed alone
-  --style S      http, hybrid, events, mixed (each request its own), or all of these four (all)
+  --style S      ${STYLES.join(', ')}, mixed (each request its own), or all of these (all)
   --profile P    ${Object.keys(PROFILES).join(', ')}; drawn from the seed unless told
   --minutes N    stops after so many minutes
   --workers N    threads (one per core)

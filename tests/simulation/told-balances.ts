@@ -1,3 +1,4 @@
+import { flowOf, type InteractionStyle } from '../../contracts/style.ts'
 import { isReadable } from './answers.ts'
 import type { Add, Books } from './books.ts'
 import { type Deed, isFinal } from './customers.ts'
@@ -30,7 +31,7 @@ function checkAccount(accountId: string, deeds: readonly Deed[], books: Books, a
       if (!balances.includes(balanceMinor)) {
         add(subject, `was told ${balanceMinor}, which it never was: ${balances.join()}`)
       }
-    } else if (wish.kind === 'deposit' && style !== 'events') {
+    } else if (wish.kind === 'deposit' && isBooked(style)) {
       const own = entries.find((entry) => isOf(wish, entry))
       if (own && deed.key !== undefined && own.balanceAfterMinor !== balanceMinor) {
         add(subject, `was told ${balanceMinor}, but left ${own.balanceAfterMinor}`)
@@ -64,13 +65,14 @@ function checkLooks(
       const place = balances.indexOf(balanceMinor, Math.max(0, ...before))
       if (place < 0) return add(`account ${accountId}`, `went back to ${balanceMinor}`)
       known.push({ answeredMs, place })
-    } else if (wish.kind === 'deposit' && style !== 'events') {
+    } else if (wish.kind === 'deposit' && isBooked(style)) {
       const own = entries.findIndex((entry) => isOf(wish, entry))
       known.push({ answeredMs, place: own + 1 })
     }
   }
 }
 
+const isBooked = (style: InteractionStyle) => flowOf(style).deposit === 'booked'
 const byAnswer = (a: ToldBalance, b: ToldBalance) => a.answeredMs - b.answeredMs
 
 const isOf = (wish: { amountMinor: number }, { kind, amountMinor }: Books['entries'][number]) =>
@@ -92,12 +94,12 @@ function toldOf(accountId: string, deeds: readonly Deed[]): ToldBalance[] {
 
 const balanceOf = (body: unknown) => (body as { balance: number }).balance
 
-/** What other deposits in `events` may have been requested and not booked at that time. */
+/** Other deposits that may have been promised and not booked at that time. */
 function requestedBeside(accountId: string, own: Deed, deeds: readonly Deed[]): bigint[] {
   return deeds.flatMap((deed) => {
     const { wish, style, attempts, key } = deed
     if (deed === own && key !== undefined) return []
-    if (wish.kind !== 'deposit' || wish.accountId !== accountId || style !== 'events') return []
+    if (wish.kind !== 'deposit' || wish.accountId !== accountId || isBooked(style)) return []
     // Without a key every request, and each copy of it on the way, is another deposit.
     const times = key === undefined ? 2 * attempts.length : 1
     return Array.from({ length: times }, () => BigInt(wish.amountMinor))

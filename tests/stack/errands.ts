@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { InteractionStyle } from '../../contracts/style.ts'
+import { flowOf, type InteractionStyle } from '../../contracts/style.ts'
 import type { Answer, Client, Problem } from '../e2e/client.ts'
 
 /**
@@ -80,7 +80,8 @@ export function toldOf({ kind, style, tries }: Errand): Told | undefined {
     return status === 200 ? { kind: 'booked', balance: body as number } : undefined
   }
   if (status === 201) {
-    return { kind: style === 'events' ? 'accepted' : 'approved', orderId: body as string }
+    const isOutcome = flowOf(style).answer === 'outcome'
+    return { kind: isOutcome ? 'approved' : 'accepted', orderId: body as string }
   }
   const { code, orderId } = body as Partial<Problem>
   // It stays so: the order was given up, and a payment that was made nevertheless is given back.

@@ -315,14 +315,15 @@ describe('with a notification and an observer in Java, beside all of ours', () =
   let ours: Client
   let notification: ForeignService
   let observer: ForeignService
-  const accounts = new Map<InteractionStyle, string>()
+  const styles = ['http', 'hybrid', 'events'] as const
+  const accounts = new Map<(typeof styles)[number], string>()
 
   before(async () => {
     stack = await startOwnStack({ order: 1, billing: 1, notification: 1 })
     ours = stack.client
     notification = foreign.start(stack.brokers, 'notification')
     observer = foreign.start(stack.brokers, 'observer')
-    for (const style of ['http', 'hybrid', 'events'] as const) {
+    for (const style of styles) {
       accounts.set(style, await liveThrough(ours, style))
     }
   })

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { flowOf } from '../../contracts/style.ts'
 import { type Replica, replicasReady } from '../../tools/stack-services.ts'
 import { until } from '../../tools/until.ts'
 import { eventually } from '../e2e/client.ts'
@@ -109,7 +110,7 @@ async function assertServed(customers: Customers, awayMs: number): Promise<void>
   const rich = new Set(customers.accounts.filter(({ funds }) => funds > 0).map(({ id }) => id))
   const expectedStatus = ({ kind, style, account }: Errand) => {
     if (kind === 'deposit') return 200
-    return style === 'events' || rich.has(account) ? 201 : 402
+    return flowOf(style).answer === 'id' || rich.has(account) ? 201 : 402
   }
   const served = customers.errands.filter(({ tries }) => tries.some(isDuring(awayMs)))
   for (const errand of served) {
@@ -127,7 +128,7 @@ async function assertServed(customers: Customers, awayMs: number): Promise<void>
     const last = served.findLast((errand) => errand.style === style && errand.kind === 'order')
     const words = last && toldOf(last)
     assert.ok(words && 'orderId' in words)
-    const isPoor = !rich.has(last.account) && style !== 'events'
+    const isPoor = !rich.has(last.account) && flowOf(last.style).answer === 'outcome'
     const order = await client.getOrder(last.account, words.orderId, 0)
     assert.equal(order.state, isPoor ? 'CANCELED' : state)
   }

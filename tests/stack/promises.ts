@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import type { OrderView } from '../../contracts/http.ts'
+import { flowOf } from '../../contracts/style.ts'
 import { type Client, eventually, sumOf } from '../e2e/client.ts'
 import type { Account } from './customers.ts'
 import { describeErrand, type Errand, toldOf } from './errands.ts'
@@ -89,7 +90,7 @@ async function assertLedger(
     assert.ok(entry, `lost: ${describeErrand(deposit)}`)
     // One that only the log held is asked for again, and then comes behind later ones. A saver, who has no
     // other money, was told what it leads to with all that he had saved before.
-    const isLate = messagesMayBeLost && deposit.style === 'events'
+    const isLate = messagesMayBeLost && flowOf(deposit.style).deposit === 'promised'
     const leadsTo = isLate ? sumOf(deposits.slice(0, index + 1)) : entry.balanceAfter
     assert.equal(leadsTo, told.balance, describeErrand(deposit))
   }
