@@ -7,9 +7,9 @@ import { Fault } from './problems.ts'
  * is a new row.
  */
 export const FLOWS = {
-  http: { payment: 'call', announcement: 'call', answer: 'outcome', deposit: 'booked' },
-  hybrid: { payment: 'call', announcement: 'event', answer: 'outcome', deposit: 'booked' },
-  events: { payment: 'event', announcement: 'event', answer: 'id', deposit: 'promised' },
+  http: { payment: 'call', announcement: 'call', response: 'outcome', deposit: 'booked' },
+  hybrid: { payment: 'call', announcement: 'event', response: 'outcome', deposit: 'booked' },
+  events: { payment: 'event', announcement: 'event', response: 'id', deposit: 'promised' },
 } as const satisfies Readonly<Record<string, Flow>>
 
 export interface Flow {
@@ -17,11 +17,11 @@ export interface Flow {
   readonly payment: 'call' | 'event'
   /** How order and billing tell notification about a result that the customer should hear of. */
   readonly announcement: 'call' | 'event'
-  /** What the customer who places an order gets: its id at once, or its outcome once it is known. */
-  readonly answer: 'id' | 'outcome'
+  /** What the response to a new order contains: its id at once, or its outcome once that is known. */
+  readonly response: 'id' | 'outcome'
   /**
-   * What the balance in the answer to a deposit means: the money is on the account (`booked`), or it
-   * will be when billing has read its own DEPOSIT_REQUEST (`promised`).
+   * What the balance in the response to a deposit means: the money is on the account (`booked`), or it
+   * will be once billing has read its own DEPOSIT_REQUEST (`promised`).
    */
   readonly deposit: 'booked' | 'promised'
 }
@@ -46,7 +46,7 @@ export function styleSchema(options: {
 /** The style of a deployment that configures none. */
 export const DEFAULT_STYLE: InteractionStyle = 'events'
 
-/** The style of an event that names none: its sender can only expect the result on a topic. */
+/** The style of an event that names none. Its sender gets no response, so the result goes to a topic. */
 export const STYLE_OF_UNLABELED_EVENTS: InteractionStyle = 'events'
 
 /**
@@ -59,7 +59,7 @@ export function flowOf(style: InteractionStyle): Flow {
 
 /**
  * Whether billing publishes its results on the topic `payment`. Notification may read them there. Order
- * needs them if it asked for the payment by event, because then no answer to a call tells it the result.
+ * needs them if it requested the payment by event, because then there is no response that contains them.
  */
 export function publishesResults({ payment, announcement }: Flow): boolean {
   return payment === 'event' || announcement === 'event'

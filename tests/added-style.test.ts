@@ -8,7 +8,7 @@ const assertLoaded = plant([
   {
     file: 'contracts/style.ts',
     find: '  events: {',
-    replace: `  mixture: { payment: 'event', announcement: 'call', answer: 'id', deposit: 'booked' },
+    replace: `  mixture: { payment: 'event', announcement: 'call', response: 'id', deposit: 'booked' },
   events: {`,
   },
 ])

@@ -101,9 +101,9 @@ async function playStyle(client: Client, style: InteractionStyle): Promise<Playe
     await call
     return { states: undefined }
   }
-  const { answer, announcement, payment } = flowOf(style)
+  const { response, announcement, payment } = flowOf(style)
   // Billing could settle the order before the customer reads it: so it is held until then.
-  const held = answer === 'id' ? 'billing' : undefined
+  const held = response === 'id' ? 'billing' : undefined
   let paidId = ''
   const deposit = `/billing/account/${account}?amount=199`
   await play('deposit', (headers) => bare(client.read(deposit, { style, headers }, 'POST')))

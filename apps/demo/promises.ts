@@ -77,15 +77,15 @@ export const PROMISES: ByStyle<Promises> = mapStyles<Flow, Promises>(FLOWS, (flo
 
 function outcome(flow: Flow, status: string, state: string): Outcome {
   const isTold =
-    flow.answer === 'outcome' && flow.payment === 'call' && flow.announcement === 'call'
+    flow.response === 'outcome' && flow.payment === 'call' && flow.announcement === 'call'
   return {
-    answer: flow.answer === 'outcome' ? status : '201',
-    stateAtOnce: flow.answer === 'outcome' ? [state] : ['PENDING', state],
+    answer: flow.response === 'outcome' ? status : '201',
+    stateAtOnce: flow.response === 'outcome' ? [state] : ['PENDING', state],
     messageAtOnce: isTold ? WRITTEN : WRITTEN_OR_NOT,
   }
 }
 
-function waitsFor({ answer, announcement }: Flow): string {
-  if (answer === 'id') return 'waits for nothing'
+function waitsFor({ response, announcement }: Flow): string {
+  if (response === 'id') return 'waits for nothing'
   return announcement === 'call' ? 'waits for payment and message' : 'waits for the payment only'
 }

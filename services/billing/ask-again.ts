@@ -35,9 +35,9 @@ export function startAskingAgain(options: AskAgainOptions): { close(): Promise<v
 }
 
 /**
- * Requests deposits again that were promised to customers and are still not booked, under the same ids.
- * So even the loss of the whole log loses no money that a customer was promised. Returns these deposits
- * and the committed transaction.
+ * Resends the requests of deposits that were promised to customers and are not booked yet, under the
+ * same ids, so that not even losing the whole log loses money that a customer was promised. Returns
+ * these deposits and the committed transaction.
  */
 export function askForDeposits(
   database: Database,

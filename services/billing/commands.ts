@@ -48,7 +48,7 @@ export type Applied =
   | {
       readonly kind: 'applied'
       readonly outcome: Outcome
-      /** The announcements that are calls, each tried once before the command is answered. */
+      /** The announcements that are calls: the response waits for the first attempt of each. */
       readonly callIds: readonly string[]
       /** The payment that this command settled or refunded; a repetition does neither. */
       readonly moved: Payment | undefined

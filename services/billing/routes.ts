@@ -32,7 +32,7 @@ export interface BillingRoutes {
   readonly newId: () => string
   readonly defaultStyle: InteractionStyle
   readonly allowOverride: boolean
-  /** Settles the command, and tries the announcements that are calls once before the answer. */
+  /** Executes the command. Waits for the first attempt of the calls that announce its result. */
   readonly settle: (
     addressed: Addressed,
     caller: Caller & { remainingMs(): number },

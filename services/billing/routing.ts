@@ -73,8 +73,8 @@ function announcePayment(
 }
 
 /**
- * Styles that announce by call may publish the result as well, for order. Notification then gets it
- * twice and recognizes the second one by its id.
+ * A style that announces by call may also publish the result, for order. Notification then receives it
+ * twice and deduplicates it by its id.
  */
 function announce(
   body: PaymentEvent,
@@ -91,7 +91,7 @@ function announce(
 }
 
 /**
- * Tells order about a refund that it cannot read about on a topic. Order is told even if the caller
+ * Cancels the order of a refund that order cannot read about on a topic. This happens even if the caller
  * claims to be order, which a key cannot prove: deleting a canceled order changes nothing.
  */
 function deleteOrder({ orderId, accountId, style }: Payment, at: Companions): OutboxMessage {

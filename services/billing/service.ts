@@ -36,9 +36,9 @@ import { billingRoutes } from './routes.ts'
 import { findAccount, findPayments, listTransfers } from './store.ts'
 
 /**
- * How long an answer waits, at most, for the first try of its calls to notification. The caller's
- * remaining time is halved as well, so that an unresponsive notification never looks like an
- * unresponsive billing.
+ * The longest that a response waits for the first attempt of its calls to notification. It also waits
+ * at most half of the time that the caller has left, so that an unresponsive notification never looks
+ * like an unresponsive billing.
  */
 const FIRST_TRY_MS = 1_000
 

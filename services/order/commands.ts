@@ -136,10 +136,10 @@ function place(
   }
 }
 
-/** What a key is answered when its order is placed; null if the answer is the order's outcome. */
+/** The response stored under a key when its order is placed; null if it has to wait for the outcome. */
 function firstAnswer(order: Order): StoredAnswer | null {
-  const answersAtOnce = flowOf(order.style).answer === 'id'
-  return answersAtOnce ? { status: 201, body: JSON.stringify(order.id) } : null
+  const respondsAtOnce = flowOf(order.style).response === 'id'
+  return respondsAtOnce ? { status: 201, body: JSON.stringify(order.id) } : null
 }
 
 /** Decides one command after the other; several may be about one order. */
@@ -195,7 +195,7 @@ function openAnswers(
   )
 }
 
-/** What the customer is answered whose style answers with the outcome of the order. */
+/** The response that reports the outcome of a settled order to its customer. */
 export function outcomeAnswer(order: Order): StoredAnswer {
   const answer = answerOf(order.reason)
   if (answer.accepted) return { status: 201, body: JSON.stringify(order.id) }

@@ -31,7 +31,7 @@ export interface OrderRoutes {
   readonly unitPriceMinor: bigint
   readonly defaultStyle: InteractionStyle
   readonly allowOverride: boolean
-  /** How long a request may wait for the outcome of its order, if its style answers with that. */
+  /** How long a request waits for the outcome of its order, if its style responds with the outcome. */
   readonly outcomeTimeoutMs: number
   readonly place: (placement: Placement, caller: Caller) => Promise<Placed>
   readonly apply: (
@@ -195,15 +195,15 @@ function deletingRoute(app: HttpServer, routes: OrderRoutes): void {
   )
 }
 
-/** Places the order and, if its style answers with the outcome, waits for that. */
+/** Places the order and, if its style responds with the outcome, waits for it. */
 async function placeAndSettle(
   routes: OrderRoutes,
   placement: Placement,
   caller: Caller & { remainingMs(): number },
 ): Promise<StoredAnswer> {
   const { order } = placement
-  const answersAtOnce = flowOf(order.style).answer === 'id'
-  const outcome = answersAtOnce ? undefined : routes.awaitOutcome(order.id)
+  const respondsAtOnce = flowOf(order.style).response === 'id'
+  const outcome = respondsAtOnce ? undefined : routes.awaitOutcome(order.id)
   try {
     const placed = await routes.place(placement, caller)
     if (placed.kind === 'repeated') return placed.answer

@@ -29,7 +29,7 @@ export const EVENTS: Flow = { style: 'events', connections: 256, accounts: ACCOU
 
 /** As many connections as each style needs to reach its highest rate. */
 export function flowOf(style: InteractionStyle): Flow {
-  const connections = FLOWS[style].answer === 'id' ? EVENTS.connections : 64
+  const connections = FLOWS[style].response === 'id' ? EVENTS.connections : 64
   return { ...EVENTS, style, connections }
 }
 

@@ -93,7 +93,7 @@ async function measure(stack: BenchStack, one: Case, seconds: number): Promise<s
       connections: shared ? SHARED_CONNECTIONS : ('own' as const),
       patienceMs: PATIENCE_MS,
     }
-    const closed = { clients: shared ? CLIENTS[flowOf(one.style).answer] : OWN_CLIENTS }
+    const closed = { clients: shared ? CLIENTS[flowOf(one.style).response] : OWN_CLIENTS }
     const [, idle] = await clients.run({
       ...load,
       phases: [

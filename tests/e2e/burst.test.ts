@@ -25,7 +25,7 @@ for (const style of STYLES) {
       return place()
     }
     const placed = await Promise.all(Array.from({ length: ORDERS }, place))
-    const accepted = flowOf(style).answer === 'id' ? ORDERS : AFFORDABLE
+    const accepted = flowOf(style).response === 'id' ? ORDERS : AFFORDABLE
     const refused = placed.filter(({ status }) => status !== 201)
     assert.deepEqual(
       [...new Set(refused.map(({ status }) => status))],
@@ -43,7 +43,7 @@ for (const style of STYLES) {
     const approved = new Set(orders.filter(({ state }) => state === 'APPROVED').map(({ id }) => id))
     assert.equal(approved.size, AFFORDABLE)
     for (const { status, body } of placed) {
-      if (status === 201 && flowOf(style).answer === 'outcome') assert.ok(approved.has(body))
+      if (status === 201 && flowOf(style).response === 'outcome') assert.ok(approved.has(body))
     }
 
     assert.equal(await trifold.balance(account), 0)

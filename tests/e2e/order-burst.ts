@@ -92,7 +92,7 @@ export async function assertSettled(
       if (answer?.status === 201) {
         const state = states.get(answer.body)
         assert.ok(
-          state === 'APPROVED' || (FLOWS[style].answer === 'id' && state === 'CANCELED'),
+          state === 'APPROVED' || (FLOWS[style].response === 'id' && state === 'CANCELED'),
           `${state}`,
         )
       }

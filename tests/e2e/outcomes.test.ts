@@ -11,10 +11,10 @@ after(() => trifold.close())
 const textsOf = async (account: string) => (await trifold.messages(account)).map(({ text }) => text)
 
 for (const style of STYLES) {
-  const { payment, announcement, answer, deposit }: Flow = FLOWS[style]
-  const answersAtOnce = answer === 'id'
-  /** Billing answers order after it has called notification, and order answers the customer after that. */
-  const isToldFirst = !answersAtOnce && payment === 'call' && announcement === 'call'
+  const { payment, announcement, response, deposit }: Flow = FLOWS[style]
+  const respondsAtOnce = response === 'id'
+  /** Billing responds to order after its call to notification, and order responds to the customer last. */
+  const isToldFirst = !respondsAtOnce && payment === 'call' && announcement === 'call'
 
   test(`${style}: with enough money an order is paid, and the customer hears of it`, async () => {
     const account = await trifold.fundedAccount(199)
@@ -25,7 +25,7 @@ for (const style of STYLES) {
     const paid = `ORDER ${id} PAID SUCCESSFULLY`
     if (isToldFirst) assert.equal((await textsOf(account)).at(-1), paid)
 
-    const order = await trifold.getOrder(account, id, answersAtOnce ? undefined : 0)
+    const order = await trifold.getOrder(account, id, respondsAtOnce ? undefined : 0)
     assert.equal(order.state, 'APPROVED')
     assert.equal(order.price, 195)
     assert.equal(order.style, style)
@@ -40,13 +40,13 @@ for (const style of STYLES) {
   test(`${style}: without enough money an order is canceled, and nothing is taken`, async () => {
     const account = await trifold.fundedAccount(UNIT_PRICE - 0.01)
     const placed = await trifold.order(account, { style })
-    if (answersAtOnce) assert.equal(placed.status, 201)
+    if (respondsAtOnce) assert.equal(placed.status, 201)
     else {
       assert.equal(placed.status, 402)
       assert.equal(placed.body.code, 'NOT_ENOUGH_MONEY')
       assert.equal(placed.headers.get('content-type'), 'application/problem+json')
     }
-    const id = answersAtOnce ? placed.body : placed.body.orderId!
+    const id = respondsAtOnce ? placed.body : placed.body.orderId!
     const refused = `NOT ENOUGH MONEY on account ${account} for order ${id}`
     if (isToldFirst) assert.equal((await textsOf(account)).at(-1), refused)
 
@@ -61,9 +61,9 @@ for (const style of STYLES) {
   test(`${style}: an order of an account that does not exist is canceled with that reason`, async () => {
     const nobody = crypto.randomUUID()
     const placed = await trifold.order(nobody, { style })
-    assert.equal(placed.status, answersAtOnce ? 201 : 404)
-    if (!answersAtOnce) assert.equal(placed.body.code, 'ACCOUNT_NOT_FOUND')
-    const id = answersAtOnce ? placed.body : placed.body.orderId!
+    assert.equal(placed.status, respondsAtOnce ? 201 : 404)
+    if (!respondsAtOnce) assert.equal(placed.body.code, 'ACCOUNT_NOT_FOUND')
+    const id = respondsAtOnce ? placed.body : placed.body.orderId!
     const order = await trifold.getOrder(nobody, id)
     assert.equal(order.state, 'CANCELED')
     assert.equal(order.reason, 'ACCOUNT_NOT_FOUND')
@@ -166,7 +166,7 @@ for (const style of STYLES) {
       trifold.order(account, { style }),
       trifold.order(account, { style }),
     ])
-    if (!answersAtOnce) {
+    if (!respondsAtOnce) {
       assert.deepEqual(placed.map(({ status }) => status).sort(), [201, 402])
     }
     const states = await eventually(async () => {

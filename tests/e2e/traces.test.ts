@@ -89,7 +89,7 @@ async function placeTogether(style: InteractionStyle): Promise<string[]> {
       return client.order(account, { style, headers: { traceparent, tracestate: 'shop=7' } })
     }),
   )
-  const refused = flowOf(style).answer === 'id' ? 0 : ORDERS_EACH - AFFORDABLE
+  const refused = flowOf(style).response === 'id' ? 0 : ORDERS_EACH - AFFORDABLE
   assert.equal(answers.filter(({ status }) => status === 402).length, refused)
   return traceIds
 }

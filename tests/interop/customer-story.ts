@@ -16,7 +16,7 @@ export async function liveThrough(ours: Client, style: InteractionStyle): Promis
   const paid = await ours.order(account, { style })
   assert.equal((await settled(paid.body)).state, 'APPROVED')
   const { body } = await ours.order(account, { style, quantity: 1_000_000 })
-  const refused = flowOf(style).answer === 'id' ? body : body.orderId
+  const refused = flowOf(style).response === 'id' ? body : body.orderId
   assert.equal((await settled(refused as string)).reason, 'NOT_ENOUGH_MONEY')
   await ours.deleteOrder(account, paid.body)
   await eventually(async () => {

@@ -164,7 +164,7 @@ function checkOrder(
   if (order.priceMinor !== UNIT_PRICE_MINOR * BigInt(wish.quantity)) {
     add(nameOf(deed), `of ${wish.quantity} pieces costs ${order.priceMinor}`)
   }
-  if (status === 201 && flowOf(order.style).answer === 'outcome') {
+  if (status === 201 && flowOf(order.style).response === 'outcome') {
     const isGivenBack = state === 'CANCELED' && ['DELETED', 'REFUNDED'].includes(reason ?? '')
     if (state !== 'APPROVED' && !isGivenBack) add(nameOf(deed), `was answered 201 and is ${is}`)
   }

@@ -80,7 +80,7 @@ export function toldOf({ kind, style, tries }: Errand): Told | undefined {
     return status === 200 ? { kind: 'booked', balance: body as number } : undefined
   }
   if (status === 201) {
-    const isOutcome = flowOf(style).answer === 'outcome'
+    const isOutcome = flowOf(style).response === 'outcome'
     return { kind: isOutcome ? 'approved' : 'accepted', orderId: body as string }
   }
   const { code, orderId } = body as Partial<Problem>

@@ -110,7 +110,7 @@ async function assertServed(customers: Customers, awayMs: number): Promise<void>
   const rich = new Set(customers.accounts.filter(({ funds }) => funds > 0).map(({ id }) => id))
   const expectedStatus = ({ kind, style, account }: Errand) => {
     if (kind === 'deposit') return 200
-    return flowOf(style).answer === 'id' || rich.has(account) ? 201 : 402
+    return flowOf(style).response === 'id' || rich.has(account) ? 201 : 402
   }
   const served = customers.errands.filter(({ tries }) => tries.some(isDuring(awayMs)))
   for (const errand of served) {
@@ -128,7 +128,7 @@ async function assertServed(customers: Customers, awayMs: number): Promise<void>
     const last = served.findLast((errand) => errand.style === style && errand.kind === 'order')
     const words = last && toldOf(last)
     assert.ok(words && 'orderId' in words)
-    const isPoor = !rich.has(last.account) && flowOf(last.style).answer === 'outcome'
+    const isPoor = !rich.has(last.account) && flowOf(last.style).response === 'outcome'
     const order = await client.getOrder(last.account, words.orderId, 0)
     assert.equal(order.state, isPoor ? 'CANCELED' : state)
   }
