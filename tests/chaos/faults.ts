@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
+import { until } from '../../tools/until.ts'
 import type { FragileStack } from './fragile-stack.ts'
 import { type Fault, nameOf, type Planned, type ReplicaTarget, type Target } from './schedule.ts'
 import type { SmallDisk } from './small-disk.ts'
@@ -128,14 +129,21 @@ async function freezeInTransaction(
     await pause(Math.random() * SEARCH_PAUSE_MS, signal)
   }
   return async () => {
-    const outlived = await sessions.idleTransactions(target, SESSION_LIMIT_MS).catch(() => 0)
+    const held = () => sessions.idleTransactions(target, SESSION_LIMIT_MS).catch(() => 0)
+    const isReleased = until(async () => (await held()) === 0, { limitMs: GRACE_MS })
+    const violation = await isReleased.then(
+      () => undefined,
+      () => 'was frozen in a transaction that was still open past its time-out',
+    )
     await server.thaw()
-    if (outlived > 0) return 'was frozen in a transaction that was still open past its time-out'
+    return violation
   }
 }
 
-/** The idle-in-transaction time-out of a service's sessions is 10 s; a busy server is a little late. */
-const SESSION_LIMIT_MS = 11_500
+/** The server ends the session of a service that is idle in a transaction for 10 s. */
+const SESSION_LIMIT_MS = 11_000
+/** A server that was frozen too ends the session when it goes on. */
+const GRACE_MS = 3_000
 
 async function setWrongClock(
   target: ReplicaTarget,
