@@ -54,6 +54,10 @@ async function run(
     setClock: (replica: string, offsetMs: number) => {
       order.done.push(`clock of ${replica} ${offsetMs}`)
     },
+    isReady: async () => {
+      order.done.push('ready')
+      return true
+    },
   }
   const struck = await letHappen({ stack, schedule: planned, signal, say })
   await proxy.close()
@@ -138,11 +142,11 @@ const hourAhead: Planned = {
   ...{ afterMs: 0, forMs: 10 },
 }
 
-test('a replica starts with a wrong clock, and with the right one after it was killed again', async () => {
+test('a replica works with a wrong clock, and starts with the right one after it was killed again', async () => {
   const sessions = { leasedMs: async () => 10_000 }
   const { struck, doneToOrder } = await run([hourAhead], 0, ...quietly, sessions)
   assert.deepEqual(doneToOrder, [
-    ...['kill', `clock of order 1 ${HOUR_MS}`, 'start'],
+    ...['kill', `clock of order 1 ${HOUR_MS}`, 'start', 'ready'],
     ...['kill', 'clock of order 1 0', 'start'],
   ])
   assert.equal(struck[0]!.detail, '1 h ahead')

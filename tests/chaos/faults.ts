@@ -19,7 +19,10 @@ export interface Struck {
 }
 
 export interface FaultsOptions {
-  readonly stack: Pick<FragileStack, 'processes' | 'ways' | 'disk' | 'sessions' | 'setClock'>
+  readonly stack: Pick<
+    FragileStack,
+    'processes' | 'ways' | 'disk' | 'sessions' | 'setClock' | 'isReady'
+  >
   readonly schedule: readonly Planned[]
   /** Ends the run early: what is wrong is put right, and nothing else begins. */
   readonly signal: AbortSignal
@@ -84,7 +87,7 @@ async function hurt(fault: Fault, options: FaultsOptions): Promise<Heal> {
     case 'freeze in transaction':
       return freezeInTransaction(fault.target, options)
     case 'wrong clock':
-      return await setWrongClock(fault.target, fault.offsetMs, stack)
+      return await setWrongClock(fault.target, fault.offsetMs, options)
     case 'full': {
       const disk = stack.disk as SmallDisk
       disk.fill()
@@ -148,12 +151,16 @@ const GRACE_MS = 3_000
 async function setWrongClock(
   target: ReplicaTarget,
   offsetMs: number,
-  { processes, sessions, setClock }: FaultsOptions['stack'],
+  { stack, signal }: FaultsOptions,
 ): Promise<Heal> {
+  const { processes, sessions, setClock } = stack
   const server = processes.get(target)!
   await server.kill()
   setClock(target, offsetMs)
   await server.start()
+  // A process that has not started yet does nothing wrong. What it needs may be away, though.
+  const isReady = until(() => stack.isReady(target), { limitMs: START_LIMIT_MS, signal })
+  await isReady.catch(() => undefined)
   return async () => {
     await server.kill()
     const leasedMs = await sessions.leasedMs(target).catch(() => 0)
@@ -164,6 +171,7 @@ async function setWrongClock(
   }
 }
 
+const START_LIMIT_MS = 20_000
 /** Of relay lanes. */
 const LEASE_MS = 10_000
 

@@ -4,7 +4,7 @@ import { freePorts } from '../../tools/ports.ts'
 import type { Restartable } from '../../tools/restartable.ts'
 import { type Needed, type Stack, startStack } from '../../tools/stack.ts'
 import type { ServiceName } from '../../tools/stack-options.ts'
-import { replicasReady } from '../../tools/stack-services.ts'
+import { isReady, replicasReady } from '../../tools/stack-services.ts'
 import { startProxy, type TcpProxy } from './proxy.ts'
 import type { ProcessTarget, ReplicaTarget, Way } from './schedule.ts'
 import { openSessions, type Sessions } from './sessions.ts'
@@ -23,6 +23,8 @@ export interface FragileStack {
   readonly sessions: Sessions
   /** How far the clock of a replica is ahead, from its next start on; in milliseconds. */
   setClock(replica: ReplicaTarget, offsetMs: number): void
+  /** Throws what keeps the replica from being ready. */
+  isReady(replica: ReplicaTarget): Promise<boolean>
   close(): Promise<void>
 }
 
@@ -98,6 +100,10 @@ export async function startFragileStack(options: FragileStackOptions): Promise<F
     return {
       ...{ stack, ways, disk, sessions, close },
       setClock: (replica, offsetMs) => clocks.set(replica, offsetMs),
+      isReady(name) {
+        const own = stack.replicas.find(({ service, number }) => name === `${service} ${number}`)!
+        return isReady(own.url, own.service)
+      },
       url: `http://127.0.0.1:${port}`,
       processes: processesOf(stack),
     }

@@ -104,13 +104,13 @@ const CALM_MS = 8_000
 const FIRST_MS = 2_000
 /**
  * Long enough for what notices silence: pools and calls give up after 5 s, the broker after 10 s. What
- * is longer adds nothing but waiting. A replica with a wrong clock first takes seconds to start.
+ * is longer adds nothing but waiting.
  */
 const LENGTH_MS = {
   kill: [500, 8_000],
   freeze: [1_000, 14_000],
   'freeze in transaction': [1_000, 8_000],
-  'wrong clock': [8_000, 16_000],
+  'wrong clock': [3_000, 12_000],
   full: [4_000, 10_000],
   toxic: [2_000, 12_000],
 } as const satisfies Record<Fault['kind'], readonly [number, number]>
