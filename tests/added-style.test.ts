@@ -1,9 +1,14 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import type { InteractionStyle } from '../contracts/style.ts'
 import { plant } from './mutants/plant.ts'
 
 /**
- * A new style is one row of the table: with a fourth row and no other change, the suite of outcomes holds
- * in all four styles.
+ * A new style is one row of the table: with a fourth row and no other change, the outcome suite holds in
+ * all four styles, and the new one has the properties that its row states.
  */
+const STYLE = 'mixture' as InteractionStyle
+
 const assertLoaded = plant([
   {
     file: 'contracts/style.ts',
@@ -13,4 +18,31 @@ const assertLoaded = plant([
   },
 ])
 await import('./e2e/outcomes.test.ts')
+const { eventually } = await import('./e2e/client.ts')
+const { startProgram } = await import('./e2e/program.ts')
 assertLoaded()
+
+test('mixture: without the broker a deposit is announced, and an order waits', async () => {
+  const trifold = await startProgram()
+  try {
+    const account = await trifold.createAccount()
+    await trifold.lab.broker.stop()
+    assert.equal(await trifold.deposit(account, 199, STYLE), 199)
+    assert.deepEqual(await announced(), ['DEPOSIT_ACCEPTED'])
+    const { status, body: id } = await trifold.order(account, { style: STYLE })
+    assert.equal(status, 201)
+    assert.equal((await trifold.getOrder(account, id, 0)).state, 'PENDING')
+
+    await trifold.lab.broker.start()
+    await eventually(async () => {
+      assert.deepEqual(await announced(), ['DEPOSIT_ACCEPTED', 'ORDER_PAID'])
+      assert.equal((await trifold.getOrder(account, id, 0)).state, 'APPROVED')
+    })
+
+    async function announced(): Promise<string[]> {
+      return (await trifold.messages(account)).map(({ event }) => event)
+    }
+  } finally {
+    await trifold.close()
+  }
+})

@@ -22,6 +22,33 @@ export const RUSSIAN: Readonly<Record<string, string>> = {
   'The newest balance of an account. Compacted.':
     'Последний баланс счёта. Топик сжимается по ключу.',
 
+  'enough money': 'денег хватает',
+  'not enough': 'денег не хватает',
+  'notification is down': 'notification недоступен',
+  'billing is down': 'billing недоступен',
+  'broker is down': 'брокер недоступен',
+  deposit: 'пополнение',
+  '201 after the payment': '201 после оплаты',
+  '201 PENDING at once': 'сразу 201 PENDING',
+  '201 PENDING at once, then APPROVED': 'сразу 201 PENDING, затем APPROVED',
+  '201 PENDING at once, then CANCELED': 'сразу 201 PENDING, затем CANCELED',
+  '402, order CANCELED': '402, заказ CANCELED',
+  '503, order CANCELED': '503, заказ CANCELED',
+  'the message is there before the response': 'уведомление записано до ответа',
+  'the message follows': 'уведомление придёт следом',
+  'the message comes later, once': 'уведомление придёт позже, один раз',
+  'its payment is voided when billing is back': 'его платёж аннулируется, когда billing вернётся',
+  'order notifies the customer at once': 'order сразу сообщает покупателю',
+  'paid if billing is back within 15 minutes, otherwise CANCELED, and order notifies the customer':
+    'оплачен, если billing вернётся за 15 минут, иначе CANCELED, и order сообщает покупателю',
+  'settles when the broker is back, or is CANCELED after 15 minutes':
+    'исход — когда брокер вернётся, или CANCELED через 15 минут',
+  'not affected': 'не затронут',
+  'the response comes when the ledger has the deposit': 'ответ, когда деньги в книге',
+  'the response has the balance that the deposit leads to':
+    'ответ сразу, с балансом, который получится',
+  'ledger and message follow': 'запись в книге и уведомление придут следом',
+
   folder: 'папка',
   requests: 'запросы',
   assertions: 'проверки',

@@ -8,6 +8,7 @@ import { type Recording, recordScenes, type Scene } from './docs-recording.ts'
 import { RUSSIAN } from './docs-russian.ts'
 import { sequencePicture } from './docs-sequence.ts'
 import { structureOf, structurePicture } from './docs-structure.ts'
+import { stylesTable } from './docs-styles.ts'
 import {
   callsTable,
   configurationTable,
@@ -68,6 +69,7 @@ function readmeTables(
 ): Record<string, string> {
   const say: Say = (text) => (language === 'ru' && RUSSIAN[text]) || text
   return {
+    styles: stylesTable(say),
     events: eventsTable(structureOf(recordings), say),
     configuration: configurationTable(say),
     results: resultsTable(folders, say),

@@ -1,4 +1,5 @@
 import ts from 'typescript'
+import { isStyle } from '../contracts/style.ts'
 
 /** Something that breaks the house style: where (`line` counts from 1), and what to do about it. */
 export interface Finding {
@@ -128,6 +129,19 @@ export function environmentReads(source: ts.SourceFile): Finding[] {
       ? [{ line: lineOf(node), message: 'reads process.env: only platform/process.ts does' }]
       : [],
   )
+}
+
+/** A comparison with the name of a style, outside tests. It would be wrong for a style that is added later. */
+export function comparedStyles(source: ts.SourceFile): Finding[] {
+  if (TEST_FILE.test(source.fileName)) return []
+  return [...nodesOf(source)].flatMap((node) => {
+    if (!ts.isBinaryExpression(node) || !/^[!=]==?$/.test(node.operatorToken.getText())) return []
+    const [name] = [node.left, node.right].filter(ts.isStringLiteral)
+    const comparesStyle = [node.left, node.right].some((side) => /style$/i.test(side.getText()))
+    if (!comparesStyle || name === undefined || !isStyle(name.text)) return []
+    const message = `compares a style with '${name.text}': ask for a property in contracts/style.ts`
+    return [{ line: lineOf(node), message }]
+  })
 }
 
 function readsEnvironment(node: ts.Node): boolean {

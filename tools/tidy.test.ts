@@ -41,6 +41,16 @@ export function later(runtime: Runtime, ms: number) {
     quiet('a/b.ts', `// ${word}(#12): later\n// ${word} #12\nconst ${word}S = 1`)
   })
 
+  test('wants a property of a style asked for, not its name compared', () => {
+    says('services/order/routes.ts', "const a = order.style === 'events'", /contracts\/style\.ts/)
+    says('apps/audit/topics.ts', "if ('http' !== style) f()", /contracts\/style\.ts/)
+    quiet(
+      'services/order/routes.ts',
+      "const a = flow.payment === 'event' || row.carrier === 'http'",
+    )
+    quiet('services/order/routes.test.ts', "const a = style === 'http'")
+  })
+
   test('wants the environment read in one file', () => {
     const reads = [
       'f(process.env.A)',

@@ -3,6 +3,7 @@ import ts from 'typescript'
 import { repositoryFiles, root } from './repository-files.ts'
 import { impureNames, mixedTypeImports } from './tidy-core.ts'
 import {
+  comparedStyles,
   environmentReads,
   type Finding,
   longFunctions,
@@ -28,6 +29,7 @@ export function findings(path: string, text: string, core: boolean): Finding[] {
       ...longFunctions(source),
       ...testsLeftOut(source),
       ...environmentReads(source),
+      ...comparedStyles(source),
       ...sqlOutOfPlace(source),
       ...(core ? [...impureNames(source), ...mixedTypeImports(source)] : []),
     )

@@ -96,6 +96,16 @@ test('a failure is announced by PAYMENT_FAIL on the topic payment, with its reas
   })
 })
 
+test('an order continues in the default style if only a later version knows its own', () => {
+  const unknown = route(
+    'requestPayment',
+    order('of a later version' as InteractionStyle),
+    null,
+    now,
+  )
+  assert.deepEqual([unknown.carrier, unknown.destination], ['broker', 'billing'])
+})
+
 test('what is asked again is the same message, and has no trace where none is known', () => {
   for (const style of ['http', 'hybrid', 'events'] as const) {
     const first = route('requestPayment', order(style), null, now, { traceparent })
