@@ -97,7 +97,7 @@ const PARSERS: Readonly<Record<string, Parser>> = {
   'a cursor': {
     read: (cursor) => page.Check({ limit: 1, cursor }),
     openings: ['1'],
-    patterns: ['contracts/http.ts ^[0-9]{1,19}$'],
+    patterns: ['contracts/http.ts ^[0-9]{1,18}$'],
   },
   'an amount': {
     read: parseAmount,
