@@ -31,7 +31,14 @@ export interface Surroundings {
   readonly environmentOf?:
     | ((replica: Pick<Replica, 'service' | 'number'>) => Surroundings['environment'])
     | undefined
+  readonly checkoutOf?: CheckoutOf | undefined
 }
+
+/**
+ * The checkout whose code a replica runs. Asked each time the replica starts, so that a test can upgrade
+ * one replica after another.
+ */
+export type CheckoutOf = (replica: Pick<Replica, 'service' | 'number'>) => string
 
 /** The first part of a service's paths. */
 export const PATHS = {
@@ -67,7 +74,7 @@ async function startReplica(
   const begin = () =>
     startKept({
       command: process.execPath,
-      args: [join(root, 'services', service, 'main.ts')],
+      args: [join(around.checkoutOf?.(replica) ?? root, 'services', service, 'main.ts')],
       // Not where a .env file may be: their environment is complete.
       folder: around.logs,
       env: { ...replicaEnvironment(replica, around), ...around.environmentOf?.(replica) },

@@ -18,6 +18,7 @@ import {
   USAGE,
 } from './stack-options.ts'
 import {
+  type CheckoutOf,
   isReady,
   type Replica,
   replicasReady,
@@ -48,6 +49,7 @@ export interface StackStart extends StackOptions {
   readonly environment: Readonly<Record<string, string | undefined>>
   /** What a replica reads besides, asked for at each of its starts. */
   readonly environmentOf?: Surroundings['environmentOf']
+  readonly checkoutOf?: CheckoutOf
   /** Gives up the start. */
   readonly signal: AbortSignal
   readonly say: (line: string) => void
@@ -108,7 +110,7 @@ async function startParts(
   folder: string,
   closers: (() => Promise<unknown> | undefined)[],
 ): Promise<Omit<Stack, 'folder' | 'close'>> {
-  const { port, replicas: counts, environment, environmentOf, signal, say } = start
+  const { port, replicas: counts, environment, environmentOf, checkoutOf, signal, say } = start
   const logs = join(folder, 'logs')
   mkdirSync(folder, { recursive: true })
   const lock = lockFolder(folder)
@@ -139,7 +141,7 @@ async function startParts(
 
   const maildir = resolve(environment.MAILDIR || join(folder, 'mail'))
   const reach = await reachOf(start.between, servers, gateway.url)
-  const around = { basePath, maildir, logs, environment, environmentOf }
+  const around = { basePath, maildir, logs, environment, environmentOf, checkoutOf }
   const replicas = await startReplicas(ports, (service) => ({ ...reach[service], ...around }))
   closers.push(() => stopReplicas(replicas))
   say('services: start')

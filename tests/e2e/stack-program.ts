@@ -10,7 +10,7 @@ import { freePorts } from '../../tools/ports.ts'
 import type { Restartable } from '../../tools/restartable.ts'
 import { type Stack, startStack } from '../../tools/stack.ts'
 import type { StackOptions } from '../../tools/stack-options.ts'
-import { isReady, type Replica } from '../../tools/stack-services.ts'
+import { type CheckoutOf, isReady, type Replica } from '../../tools/stack-services.ts'
 import { until } from '../../tools/until.ts'
 import { createClient } from './client.ts'
 import { PATIENCE_MS } from './world.ts'
@@ -76,10 +76,12 @@ export async function startStackIn(
   folder: string,
   replicas: StackOptions['replicas'],
   environment: Readonly<Record<string, string>>,
+  checkoutOf?: CheckoutOf,
 ): Promise<Stack> {
   const said: string[] = []
   return await startStack({
     ...{ replicas, environment, folder },
+    ...(checkoutOf && { checkoutOf }),
     // Below the ports of outgoing connections, the highest of the usual ones included.
     portOffset: 50 * Math.floor(60 + Math.random() * 380),
     port: await freePorts(9_300 + Math.floor(Math.random() * 600), 1),

@@ -5,7 +5,7 @@ import { openPostgres } from '../../platform/postgres.ts'
 import type { Restartable } from '../../tools/restartable.ts'
 import type { Stack } from '../../tools/stack.ts'
 import type { StackOptions } from '../../tools/stack-options.ts'
-import { PATHS, type Replica } from '../../tools/stack-services.ts'
+import { type CheckoutOf, PATHS, type Replica } from '../../tools/stack-services.ts'
 import { assertNoViolation, valuesOf } from '../e2e/books.ts'
 import { type Client, createClient, eventually, FRESH } from '../e2e/client.ts'
 import { temporaryFolder } from '../e2e/program.ts'
@@ -30,12 +30,15 @@ export interface OwnStack extends Omit<Stack, 'kafka' | 'postgres'> {
 export async function startOwnStack(
   replicas: StackOptions['replicas'],
   environment: Readonly<Record<string, string>> = {},
+  checkoutOf?: CheckoutOf,
 ): Promise<OwnStack> {
   const { folder, remove } = await temporaryFolder()
-  const stack = await startStackIn(folder, replicas, environment).catch(async (cause) => {
-    await remove()
-    throw cause
-  })
+  const stack = await startStackIn(folder, replicas, environment, checkoutOf).catch(
+    async (cause) => {
+      await remove()
+      throw cause
+    },
+  )
   const { kafka, postgres, databaseUrls } = stack
   assert.ok(kafka && postgres)
 

@@ -1,0 +1,210 @@
+import assert from 'node:assert/strict'
+import { spawnSync } from 'node:child_process'
+import { readFileSync, rmSync, symlinkSync } from 'node:fs'
+import { mkdtemp } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { after, before, describe, test } from 'node:test'
+import type { DeadLetterView } from '../../contracts/http.ts'
+import { type InteractionStyle, STYLES } from '../../contracts/style.ts'
+import { createKafkaBus } from '../../messaging/kafka-bus.ts'
+import { systemRuntime } from '../../platform/runtime.ts'
+import { createLog } from '../../platform/telemetry.ts'
+import { root } from '../../tools/repository-files.ts'
+import { PATHS, type Replica, replicasReady } from '../../tools/stack-services.ts'
+import { eventually, UNIT_PRICE } from '../e2e/client.ts'
+import { stopWell } from '../e2e/stack-program.ts'
+import { beginShopping, type Customers } from './customers.ts'
+import { askReplica, metricOf, type OwnStack, startOwnStack } from './own-stack.ts'
+import { assertPromisesKept } from './promises.ts'
+
+/** The release that is upgraded: the last commit before events and schemas had to be compatible. */
+const OLD_VERSION = 'd2c7604eb1d186a8976199eb2d160ab82aacde18'
+const READY_LIMIT_MS = 60_000
+const SETTLE_LIMIT_MS = 90_000
+/** What has to happen in each phase of the upgrade. */
+const ERRANDS_EACH_PHASE = 40
+const MESSAGES_EACH_REPLICA = 5
+const PHASE_LIMIT_MS = 90_000
+const FUNDS = 100
+
+const skip = missingOldVersion()
+const NAME = 'a rolling upgrade, two replicas of each service'
+
+describe(skip ? `${NAME} (skipped: ${skip})` : NAME, { skip, timeout: 600_000 }, () => {
+  let stack: OwnStack
+  let oldCheckout: string
+  let customers: Customers | undefined
+  const upgraded = new Set<number>()
+
+  before(async () => {
+    oldCheckout = await checkOutOldVersion()
+    stack = await startOwnStack({ order: 2, billing: 2, notification: 2 }, {}, ({ number }) =>
+      upgraded.has(number) ? root : oldCheckout,
+    )
+  })
+  after(async () => {
+    await customers?.stop()
+    await stack?.close()
+    rmSync(oldCheckout, { recursive: true, force: true })
+  })
+
+  const replicas = (service: Replica['service']) =>
+    stack.replicas.filter((replica) => replica.service === service)
+
+  /** Stops one replica of each service, and starts the new version in its place. */
+  async function upgrade(number: number): Promise<void> {
+    const replaced = stack.replicas.filter((replica) => replica.number === number)
+    await Promise.all(replaced.map(stopWell))
+    upgraded.add(number)
+    await Promise.all(replaced.map(({ server }) => server.start()))
+    await replicasReady(replaced, AbortSignal.timeout(READY_LIMIT_MS), () => undefined)
+  }
+
+  /**
+   * Resolves when customers were served for a while and every replica has handled messages. The accounts
+   * are new ones each time, so that sooner or later one is in a partition of every replica.
+   */
+  async function served({ errands }: Customers): Promise<void> {
+    const enough = errands.length + ERRANDS_EACH_PHASE
+    const earlier = await Promise.all(stack.replicas.map(messagesHandled))
+    for (const deadline = performance.now() + PHASE_LIMIT_MS; ; ) {
+      await Promise.all(STYLES.map(payAndRefund))
+      const now = await Promise.all(stack.replicas.map(messagesHandled))
+      const handled = now.map((count, index) => count - earlier[index]!)
+      if (errands.length >= enough && Math.min(...handled) >= MESSAGES_EACH_REPLICA) return
+      assert.ok(performance.now() < deadline, `the replicas have handled ${handled} messages`)
+    }
+  }
+
+  /** One version may pay what the other refunds. */
+  async function payAndRefund(style: InteractionStyle): Promise<void> {
+    const { client } = stack
+    const account = await client.fundedAccount(FUNDS)
+    const { body: orderId } = await client.order(account, { style })
+    assert.equal((await client.getOrder(account, orderId)).state, 'APPROVED')
+    await client.deleteOrder(account, orderId)
+    await eventually(async () => assert.equal(await client.balance(account), FUNDS))
+  }
+
+  async function deadLetters(): Promise<readonly DeadLetterView[]> {
+    const lists = Object.values(PATHS).map((path) =>
+      stack.client.readAll<DeadLetterView>(`/${path}/dead-letters`),
+    )
+    return (await Promise.all(lists)).flat()
+  }
+
+  test('serves customers in every style, sets no message aside and leaves no order open', async (t) => {
+    customers = await beginShopping(stack.client)
+    await served(customers)
+    await upgrade(1)
+    await served(customers)
+    await upgrade(2)
+    await served(customers)
+    await customers.stop()
+    await customers.insist(SETTLE_LIMIT_MS)
+    const { accounts, errands } = customers
+    await assertPromisesKept(stack.client, accounts, errands, SETTLE_LIMIT_MS)
+    assert.deepEqual(await deadLetters(), [])
+    await stack.booksAreClean(SETTLE_LIMIT_MS)
+    const tries = errands.flatMap((errand) => errand.tries)
+    t.diagnostic(`${errands.length} errands in ${tries.length} requests`)
+  })
+
+  test('then skips the events and ignores the fields of the version after it, and counts them', async () => {
+    const { client } = stack
+    const accountId = await client.fundedAccount(2 * UNIT_PRICE)
+    const { body: orderId } = await client.order(accountId, { style: 'events' })
+    assert.equal((await client.getOrder(accountId, orderId)).state, 'APPROVED')
+    const readers = [
+      ['billing', 'billing'],
+      ['order', 'payment'],
+      ['notification', 'payment'],
+    ] as const
+    const unknown = (kind: 'events' | 'fields') =>
+      Promise.all(
+        readers.map(async ([service, topic]) => {
+          const metric = `trifold_consumer_unknown_${kind}_total`
+          const scrapes = await Promise.all(
+            replicas(service).map((replica) => askReplica(replica, 'actuator/prometheus')),
+          )
+          const counts = scrapes.map(({ body }) => metricOf(body, metric, `topic="${topic}"`) ?? 0)
+          return counts.reduce((sum, count) => sum + count)
+        }),
+      )
+    assert.deepEqual([await unknown('events'), await unknown('fields')], [NONE, NONE])
+
+    await asNewerVersion(stack, accountId, [
+      ['billing', { event: 'CREDIT_REQUEST', accountId, limit: 100 }],
+      ['billing', { event: 'DEPOSIT_REQUEST', accountId, value: 7, campaign: 'spring' }],
+      ['payment', { event: 'ORDER_SHIPPED', orderId, accountId }],
+      ['payment', { event: 'ORDER_PAID', orderId, accountId, receipt: 'R-1' }],
+    ])
+    await eventually(async () => {
+      assert.deepEqual([await unknown('events'), await unknown('fields')], [ONE_EACH, ONE_EACH])
+      assert.equal(await client.balance(accountId), UNIT_PRICE + 7)
+    }, SETTLE_LIMIT_MS)
+    assert.deepEqual(await deadLetters(), [])
+    await stack.booksAreClean(SETTLE_LIMIT_MS)
+  })
+})
+
+const NONE = [0, 0, 0]
+const ONE_EACH = [1, 1, 1]
+
+async function messagesHandled(replica: Replica): Promise<number> {
+  const { body } = await askReplica(replica, 'actuator/prometheus')
+  return metricOf(body, 'trifold_consumer_messages_total') ?? 0
+}
+
+/** Sends bodies with the ids that their events have: an outcome that was announced before comes again. */
+async function asNewerVersion(
+  { brokers }: OwnStack,
+  key: string,
+  messages: readonly (readonly ['billing' | 'payment', Readonly<Record<string, unknown>>])[],
+): Promise<void> {
+  const bus = await createKafkaBus({
+    brokers: brokers.split(','),
+    clientId: 'newer-version',
+    runtime: systemRuntime,
+    log: createLog('silent', 'newer-version'),
+  })
+  try {
+    await bus.send(
+      messages.map(([topic, body]) => ({
+        ...{ topic, key },
+        value: new TextEncoder().encode(JSON.stringify(body)),
+        headers: { ce_id: `${body.orderId ?? crypto.randomUUID()}/${body.event}` },
+      })),
+    )
+  } finally {
+    await bus.close()
+  }
+}
+
+/** Why the old version cannot run here; false if it can. */
+function missingOldVersion(): string | false {
+  const packages = spawnSync('git', ['show', `${OLD_VERSION}:package.json`], { cwd: root })
+  if (packages.status !== 0) {
+    return `this clone's history lacks ${OLD_VERSION.slice(0, 7)}; git fetch --unshallow gets it`
+  }
+  const dependencies = (text: string) => JSON.stringify(JSON.parse(text).dependencies)
+  const current = readFileSync(join(root, 'package.json'), 'utf8')
+  if (dependencies(packages.stdout.toString()) === dependencies(current)) return false
+  return `${OLD_VERSION.slice(0, 7)} needs other dependencies than this version: pin a later release`
+}
+
+/** Writes the old version into a temporary folder, where it uses this checkout's packages. */
+async function checkOutOldVersion(): Promise<string> {
+  const folder = await mkdtemp(join(tmpdir(), 'trifold-old-'))
+  const archive = join(folder, 'old.tar')
+  for (const [command, args] of [
+    ['git', ['-C', root, 'archive', '--output', archive, OLD_VERSION]],
+    ['tar', ['-xf', archive, '-C', folder]],
+  ] as const) {
+    const { status, stderr } = spawnSync(command, args)
+    assert.equal(status, 0, `${command}: ${stderr}`)
+  }
+  symlinkSync(join(root, 'node_modules'), join(folder, 'node_modules'))
+  return folder
+}
