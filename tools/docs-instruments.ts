@@ -1,11 +1,12 @@
+import type { Language } from './docs-pages.ts'
 import { type Say, table } from './docs-tables.ts'
 import type { Results } from './results.ts'
 
-/** The table of the README that says what each instrument tries, and what its last recorded run came to. */
+/** The table of the guarantees page that says what each instrument tries, and what its last recorded run came to. */
 export function instrumentsTable(
   { simulate, mutants, chaos, ...others }: Results,
   say: Say,
-  language: 'en' | 'ru',
+  language: Language,
 ): string {
   const fill = (text: string, values: Readonly<Record<string, number | string>>) =>
     say(text).replace(/\{(\w+)\}/g, (_, name) => {
@@ -35,7 +36,7 @@ const CRASHED =
   '{date}: {crashes} crashes, each time a scenario reaches a boundary, with one and with two processes of each service, {violations} violations'
 const MUTANTS = 'whether the simulator would notice planted bugs'
 const HUNTED =
-  '{date}: {found} of {planted} planted bugs found, most in the first seeds; each is in [docs/mutants.md](docs/mutants.md)'
+  '{date}: {found} of {planted} planted bugs found, most in the first seeds; each is in [mutants.md](mutants.md)'
 const CHAOS =
   'two of each service on Kafka and PostgreSQL behind proxies that delay, cut and reset; kills, frozen servers, processes frozen inside transactions, wrong clocks, a full disk'
 const CHAOTIC = '{date}: {minutes} minutes in style {style}, {violations} violations'

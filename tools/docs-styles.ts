@@ -13,15 +13,15 @@ export function stylesTable(say: Say): string {
 const SITUATIONS: Readonly<Record<string, (flow: Flow) => readonly string[]>> = {
   'enough money': (flow) => [
     flow.response === 'outcome' ? '201 after the payment' : '201 PENDING at once, then APPROVED',
-    messageOf(flow),
+    noticeOf(flow),
   ],
-  'not enough': (flow) => [
+  'not enough money': (flow) => [
     flow.response === 'outcome' ? '402, order CANCELED' : '201 PENDING at once, then CANCELED',
-    messageOf(flow),
+    noticeOf(flow),
   ],
   'notification is down': (flow) => [
     flow.response === 'outcome' ? '201 after the payment' : '201 PENDING at once, then APPROVED',
-    'the message comes later, once',
+    'the notice comes later, once',
   ],
   'billing is down': (flow) =>
     flow.payment === 'call'
@@ -36,7 +36,7 @@ const SITUATIONS: Readonly<Record<string, (flow: Flow) => readonly string[]>> = 
           '201 PENDING at once',
           'paid if billing is back within 15 minutes, otherwise CANCELED, and order notifies the customer',
         ],
-  'broker is down': (flow) => {
+  'the broker is down': (flow) => {
     if (flow.payment === 'event') {
       return [
         '201 PENDING at once',
@@ -44,25 +44,25 @@ const SITUATIONS: Readonly<Record<string, (flow: Flow) => readonly string[]>> = 
       ]
     }
     return flow.announcement === 'event'
-      ? ['201 after the payment', 'the message comes later, once']
+      ? ['201 after the payment', 'the notice comes later, once']
       : ['not affected']
   },
   deposit: (flow) => {
     if (flow.deposit === 'promised') {
-      return ['the response has the balance that the deposit leads to', 'ledger and message follow']
+      return ['the response has the resulting balance at once', 'ledger and notice follow']
     }
     const isFirst = flow.announcement === 'call'
     return [
-      'the response comes when the ledger has the deposit',
-      isFirst ? MESSAGE_FIRST : MESSAGE_FOLLOWS,
+      'the response comes once the ledger has the deposit',
+      isFirst ? NOTICE_FIRST : NOTICE_FOLLOWS,
     ]
   },
 }
 
-const MESSAGE_FIRST = 'the message is there before the response'
-const MESSAGE_FOLLOWS = 'the message follows'
+const NOTICE_FIRST = 'the notice exists before the response'
+const NOTICE_FOLLOWS = 'the notice follows'
 
-function messageOf({ response, payment, announcement }: Flow): string {
+function noticeOf({ response, payment, announcement }: Flow): string {
   const areCalls = payment === 'call' && announcement === 'call'
-  return response === 'outcome' && areCalls ? MESSAGE_FIRST : MESSAGE_FOLLOWS
+  return response === 'outcome' && areCalls ? NOTICE_FIRST : NOTICE_FOLLOWS
 }

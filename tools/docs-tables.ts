@@ -1,10 +1,16 @@
 import { allInOneConfig } from '../apps/all-in-one/config.ts'
 import { BALANCE_CHANGED, EVENTS } from '../contracts/events.ts'
 import { PROBLEMS } from '../contracts/problems.ts'
-import { isStyle } from '../contracts/style.ts'
-import { describeConfig } from '../platform/config.ts'
+import { isStyle, STYLES } from '../contracts/style.ts'
+import { styleConfig } from '../messaging/flow-config.ts'
+import { describeConfig, httpConfig } from '../platform/config.ts'
 import { METRICS } from '../platform/telemetry.ts'
+import { tracingConfig } from '../platform/tracing-start.ts'
+import { billingConfig } from '../services/billing/config.ts'
+import { notificationConfig } from '../services/notification/config.ts'
+import { orderConfig } from '../services/order/config.ts'
 import type { NewmanFolder } from './docs-newman.ts'
+import type { Language } from './docs-pages.ts'
 import type { Structure } from './docs-structure.ts'
 
 /**
@@ -24,8 +30,30 @@ export interface OpenApi {
   >
 }
 
-export function configurationTable(say: Say): string {
-  const rows = variables().map(({ name, type, value, description }) => [
+/**
+ * A table for each group of variables, by the name of its place on the page. A variable that no other group
+ * has is one of the program.
+ */
+export function configurationTables(say: Say): Record<string, string> {
+  const groups = Map.groupBy(variables(), ({ name }) => {
+    const group = CONFIGURATION_GROUPS.find(([, config]) => name in config)
+    return group?.[0] ?? 'configuration-program'
+  })
+  return Object.fromEntries([...groups].map(([name, rows]) => [name, variablesTable(rows, say)]))
+}
+
+/** The variables of the style are part of the configuration of order and of billing, so they come first. */
+const CONFIGURATION_GROUPS: readonly (readonly [name: string, config: object])[] = [
+  ['configuration-style', styleConfig],
+  ['configuration-orders', orderConfig],
+  ['configuration-orders', billingConfig],
+  ['configuration-email', notificationConfig],
+  ['configuration-http', httpConfig],
+  ['configuration-tracing', tracingConfig],
+]
+
+function variablesTable(group: ReturnType<typeof variables>, say: Say): string {
+  const rows = group.map(({ name, type, value, description }) => [
     code(name),
     value === '' ? say('empty') : code(value),
     valuesOf(type, say),
@@ -60,11 +88,32 @@ export function eventsTable(recorded: Structure, say: Say): string {
     say(summary),
   ])
   const balance = [
-    ...['`balance`', '-', said(sends.get('BALANCE_CHANGED'), say)],
+    ...['`balance`', '`BALANCE_CHANGED`', said(sends.get('BALANCE_CHANGED'), say)],
     ...[said(reads.get('BALANCE_CHANGED'), say), fieldsOf(BALANCE_CHANGED), say(BALANCE_SUMMARY)],
   ]
   const head = ['topic', 'event', 'sent by', 'read by', 'body', 'what it says']
   return table(head.map(say), [...events, balance])
+}
+
+/** A row per topic. */
+export function topicsTable(recorded: Structure, say: Say): string {
+  const { sends, reads } = partiesOf(recorded)
+  const events = [
+    ...Object.entries(EVENTS).map(([name, { topic }]) => ({ name, topic: topic as string })),
+    { name: 'BALANCE_CHANGED', topic: 'balance' },
+  ]
+  const partiesTo = (names: readonly string[], parties: ReadonlyMap<string, Set<string>>) =>
+    said(new Set(names.flatMap((name) => [...(parties.get(name) ?? [])])), say)
+  const rows = [...Map.groupBy(events, ({ topic }) => topic)].map(([topic, ofTopic]) => {
+    const names = ofTopic.map(({ name }) => name)
+    return [
+      code(topic),
+      names.map(code).join(', '),
+      partiesTo(names, sends),
+      partiesTo(names, reads),
+    ]
+  })
+  return table(['topic', 'events', 'sent by', 'read by'].map(say), rows)
 }
 
 const said = (services: ReadonlySet<string> | undefined, say: Say) =>
@@ -103,16 +152,40 @@ export function errorsTable(): string {
   return table(['code', 'status', 'retryable', 'title'], rows)
 }
 
-export function callsTable(documents: readonly OpenApi[]): string {
+export function callsTable(documents: readonly OpenApi[], say: Say): string {
   const rows = documents.flatMap(({ paths }) =>
     Object.entries(paths).flatMap(([path, operations]) =>
       Object.entries(operations).map(([method, { summary = '' }]) => [
         code(`${method.toUpperCase()} ${path}`),
-        summary,
+        say(summary),
       ]),
     ),
   )
-  return table(['call', 'what it does'], rows)
+  return table(['call', 'what it does'].map(say), rows)
+}
+
+/** What an order costs in each style that the benchmark's page has figures of. Throws if it has none. */
+export function costsTable(benchmark: string, say: Say, language: Language): string {
+  const figure = (pattern: string) => {
+    const found = new RegExp(pattern, 'm').exec(benchmark)?.[1]
+    return found && Number(found.replaceAll(',', '')).toLocaleString(language)
+  }
+  const costs = STYLES.map((style) => ({
+    style,
+    rate: figure(`^\\| ${style} \\|.* ([\\d,]+) orders/s \\|.*orders/s`),
+    cpu: figure(`^- ${style}: all ([\\d.]+),`),
+  })).filter(({ rate, cpu }) => rate && cpu)
+  if (costs.length === 0) throw new Error('docs/performance.md has no figures of any style')
+  return table(
+    ['', ...costs.map(({ style }) => code(style))],
+    [
+      [say('orders per second'), ...costs.map(({ rate }) => rate as string)],
+      [
+        say('CPU per order, Kafka and PostgreSQL included'),
+        ...costs.map(({ cpu }) => `${cpu} ${say('ms')}`),
+      ],
+    ],
+  )
 }
 
 export function resultsTable(folders: readonly NewmanFolder[], say: Say): string {

@@ -45,6 +45,27 @@ describe('the documents', () => {
     assert.deepEqual(broken, [])
   })
 
+  test('are where code, charts and configuration refer to them', () => {
+    const sources = files.filter((path) => /\.(ts|mjs|java|ya?ml|tpl|txt)$/.test(path))
+    const broken = sources.flatMap((path) =>
+      [...read(path).matchAll(/\b(?:docs|deploy)\/[a-z-]+(?:\.ru)?\.md(?:#[\p{L}\p{N}_-]+)?/gu)]
+        .map(([target]) => target)
+        .filter((target) => !resolves('README.md', target))
+        .map((target) => `${path}: ${target}`),
+    )
+    assert.deepEqual(broken, [])
+  })
+
+  test('have the same Kubernetes commands in the README as on the page', () => {
+    const page = read('docs/kubernetes.md').split('\n')
+    const commands = read('README.md').match(/^(?:minikube|kubectl|helm) .*$/gm) ?? []
+    assert.ok(commands.length > 8)
+    assert.deepEqual(
+      commands.filter((command) => !page.includes(command)),
+      [],
+    )
+  })
+
   test('in docs/ can all be reached from the README, pictures and results too', () => {
     const reached = new Set<string>()
     const follow = (path: string) => {

@@ -1,9 +1,12 @@
+import { readFileSync } from 'node:fs'
 import { mkdir, readFile, writeFile } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { STYLES } from '../contracts/style.ts'
 import type { Client } from '../tests/e2e/client.ts'
 import { instrumentsTable } from './docs-instruments.ts'
 import { type NewmanFolder, newmanReport, runNewman } from './docs-newman.ts'
+import { overviewPicture } from './docs-overview.ts'
+import { LANGUAGES, type Language, pathOf } from './docs-pages.ts'
 import { type Recording, recordScenes, type Scene } from './docs-recording.ts'
 import { RUSSIAN } from './docs-russian.ts'
 import { sequencePicture } from './docs-sequence.ts'
@@ -11,7 +14,8 @@ import { structureOf, structurePicture } from './docs-structure.ts'
 import { stylesTable } from './docs-styles.ts'
 import {
   callsTable,
-  configurationTable,
+  configurationTables,
+  costsTable,
   environmentExample,
   errorsTable,
   eventsTable,
@@ -19,6 +23,7 @@ import {
   type OpenApi,
   resultsTable,
   type Say,
+  topicsTable,
 } from './docs-tables.ts'
 import { root } from './repository-files.ts'
 import { readResults } from './results.ts'
@@ -46,9 +51,7 @@ export async function generatedDocuments(): Promise<Document[]> {
     ...(await chartSchemas()),
   ] as const
   const filled = [
-    ['README.md', readmeTables(recordings, seen.folders, 'en')],
-    ['README.ru.md', readmeTables(recordings, seen.folders, 'ru')],
-    ['docs/api.md', { calls: callsTable(seen.openApi) }],
+    ...LANGUAGES.flatMap((language) => pageTables(recordings, seen, language)),
     ['docs/errors.md', { errors: errorsTable() }],
     ['docs/metrics.md', { metrics: metricsTable() }],
   ] as const
@@ -62,19 +65,28 @@ export async function generatedDocuments(): Promise<Document[]> {
   ])
 }
 
-function readmeTables(
+/** The tables of the pages for users. */
+function pageTables(
   recordings: readonly Recording[],
-  folders: readonly NewmanFolder[],
-  language: 'en' | 'ru',
-): Record<string, string> {
+  { openApi, folders }: Awaited<ReturnType<typeof lookAround>>,
+  language: Language,
+): (readonly [path: string, Record<string, string>])[] {
   const say: Say = (text) => (language === 'ru' && RUSSIAN[text]) || text
-  return {
-    styles: stylesTable(say),
-    events: eventsTable(structureOf(recordings), say),
-    configuration: configurationTable(say),
-    results: resultsTable(folders, say),
-    instruments: instrumentsTable(readResults(), say, language),
+  const structure = structureOf(recordings)
+  const benchmark = readFileSync(`${root}docs/performance.md`, 'utf8')
+  const tables = {
+    README: {
+      topics: topicsTable(structure, say),
+      costs: costsTable(benchmark, say, language),
+      results: resultsTable(folders, say),
+    },
+    'docs/api': { calls: callsTable(openApi, say) },
+    'docs/configuration': configurationTables(say),
+    'docs/events': { events: eventsTable(structure, say) },
+    'docs/styles': { styles: stylesTable(say) },
+    'docs/guarantees': { instruments: instrumentsTable(readResults(), say, language) },
   }
+  return Object.entries(tables).map(([page, filled]) => [pathOf(page, language), filled])
 }
 
 /** What becomes of an order in each style, and one turn of events in which the style shows. */
@@ -90,7 +102,7 @@ const SEQUENCES: readonly (readonly [Recording['style'], Scene, name: string, ti
 function picturesOf(recordings: readonly Recording[]): (readonly [string, string])[] {
   const structures = STYLES.map((style) => {
     const own = recordings.filter((recording) => recording.style === style)
-    const picture = structurePicture(structureOf(own), `Who speaks with whom in style ${style}`)
+    const picture = structurePicture(structureOf(own), `Calls and events in style ${style}`)
     return [`docs/pictures/${style}-structure.svg`, picture] as const
   })
   const sequences = SEQUENCES.map(([style, scene, name, title]) => {
@@ -98,7 +110,7 @@ function picturesOf(recordings: readonly Recording[]): (readonly [string, string
     const picture = sequencePicture(recordings.find(isMeant)!, title)
     return [`docs/pictures/${style}-${name}.svg`, picture] as const
   })
-  return [...structures, ...sequences]
+  return [['docs/pictures/styles.svg', overviewPicture()], ...structures, ...sequences]
 }
 
 function reportsOf(folders: readonly NewmanFolder[]): (readonly [string, string])[] {

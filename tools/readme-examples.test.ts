@@ -1,64 +1,64 @@
 import assert from 'node:assert/strict'
 import { spawn, spawnSync } from 'node:child_process'
-import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { after, test } from 'node:test'
+import { test } from 'node:test'
 import { allInOneConfig } from '../apps/all-in-one/config.ts'
 import { startAllInOne } from '../apps/all-in-one/program.ts'
 import { readConfig } from '../platform/config.ts'
 import { systemRuntime } from '../platform/runtime.ts'
-import { root } from './repository-files.ts'
+import { curlBlocksIn, PAGES, readPage } from './docs-pages.ts'
 
 /**
- * The README's shell lines, run in their order by one shell against a fresh program. Lines that begin
- * with `# ` are the answer of the command above them. Ids and times differ from run to run; which
- * ids are the same does not.
+ * The curl lines of each page for users, run in their order by one shell against a fresh program. Lines that
+ * begin with `# ` are the answer of the command above them. Ids and times differ from run to run; which
+ * ids are the same does not. The Russian pages have the same lines (readme-languages.test.ts).
  */
-const ADDRESS = 'localhost:8000'
 const READ_LIMIT_MS = 20_000
 const lacking = ['bash', 'curl'].filter((name) => spawnSync(name, ['--version']).error)
 const skip = lacking.length > 0 && `this machine has no ${lacking.join(' and no ')}`
 
-const folder = await mkdtemp(join(tmpdir(), 'trifold-readme-'))
-const environment = { PORT: '0', LOG_LEVEL: 'silent', DATA_DIR: folder }
-const program = await startAllInOne(readConfig(allInOneConfig, environment))
-const shell = openShell()
-after(async () => {
-  shell.close()
-  await program.close()
-  await rm(folder, { recursive: true, force: true })
+const pages = PAGES.map((page) => ({ page, examples: examplesIn(readPage(page)) })).filter(
+  ({ examples }) => examples.length > 0,
+)
+
+test('the pages have examples with answers', () => {
+  const answers = pages.flatMap(({ examples }) => examples.filter(({ answer }) => answer !== ''))
+  assert.ok(answers.length > 40, `${answers.length} answers`)
 })
 
-const examples = examplesIn(await readFile(`${root}README.md`, 'utf8'))
-
-test('the README has examples with answers', () => {
-  assert.ok(examples.filter(({ answer }) => answer !== '').length > 30)
-})
-
-test('the README answers as the program does', { skip }, async (t) => {
-  const [here, there] = [createNames(), createNames()]
-  for (const { command, answer } of examples) {
-    await t.test(command, async () => {
-      const expected = here(answer)
-      const real = command.replaceAll(ADDRESS, new URL(program.url).host)
-      // What follows from an event may take a moment more than this shell, which never pauses.
-      const isRead = !/ -X | -d |=\$\(/.test(command)
-      const deadline = Date.now() + (isRead ? READ_LIMIT_MS : 0)
-      for (;;) {
-        const actual = there(await shell.run(real))
-        if (Date.now() > deadline) return assert.deepEqual(actual, expected)
-        if (isSame(actual, expected)) return
-        await systemRuntime.sleep(20)
-      }
+for (const { page, examples } of pages) {
+  test(`the program answers as ${page}.md says`, { skip }, async (t) => {
+    const folder = await mkdtemp(join(tmpdir(), 'trifold-examples-'))
+    const environment = { PORT: '0', LOG_LEVEL: 'silent', DATA_DIR: folder }
+    const program = await startAllInOne(readConfig(allInOneConfig, environment))
+    const shell = openShell(program.url)
+    t.after(async () => {
+      shell.close()
+      await program.close()
+      await rm(folder, { recursive: true, force: true })
     })
-  }
-})
+    const [here, there] = [createNames(), createNames()]
+    for (const { command, answer } of examples) {
+      await t.test(command, async () => {
+        const expected = here(answer)
+        // The effect of an event may take a moment longer than this shell, which never pauses.
+        const isRead = !/ -X | -d |=\$\(/.test(command)
+        const deadline = Date.now() + (isRead ? READ_LIMIT_MS : 0)
+        for (;;) {
+          const actual = there(await shell.run(command))
+          if (Date.now() > deadline) return assert.deepEqual(actual, expected)
+          if (isSame(actual, expected)) return
+          await systemRuntime.sleep(20)
+        }
+      })
+    }
+  })
+}
 
 function examplesIn(markdown: string): { command: string; answer: string }[] {
-  const blocks = [...markdown.matchAll(/^```sh\n(.*?)^```$/gms)].map(([, lines]) => lines as string)
-  return blocks
-    .filter((block) => block.includes('curl '))
+  return curlBlocksIn(markdown)
     .flatMap((block) => [...block.matchAll(/^([^#\n].*)\n((?:#.*\n)*)/gm)])
     .map(([, command = '', comment = '']) => ({ command, answer: comment.replace(/^# ?/gm, '') }))
 }
@@ -91,10 +91,13 @@ function isSame(actual: unknown, expected: unknown): boolean {
   }
 }
 
-/** A shell that keeps its variables from one command to the next. */
-function openShell() {
+/** A shell that keeps its variables from one command to the next. The pages call the program `$URL`. */
+function openShell(url: string) {
   const END = '\u001e'
-  const bash = spawn('bash', ['--norc'], { stdio: ['pipe', 'pipe', 'inherit'] })
+  const bash = spawn('bash', ['--norc'], {
+    env: { ...process.env, URL: url },
+    stdio: ['pipe', 'pipe', 'inherit'],
+  })
   bash.on('error', () => undefined)
   let output = ''
   let onOutput = () => {}

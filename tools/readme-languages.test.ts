@@ -1,75 +1,89 @@
 import assert from 'node:assert/strict'
-import { readFileSync } from 'node:fs'
+import { existsSync } from 'node:fs'
+import { basename, dirname, join } from 'node:path'
 import { describe, test } from 'node:test'
+import { PAGES, pathOf, readPage } from './docs-pages.ts'
 import { RUSSIAN } from './docs-russian.ts'
 import { root } from './repository-files.ts'
 
-/** The README is one document in two languages: whatever is not prose is the same in both. */
-const [english, russian] = ['README.md', 'README.ru.md'].map((path) =>
-  readFileSync(root + path, 'utf8'),
-) as [string, string]
-
+/** A page for users is one document in two languages: whatever is not prose is the same in both. */
 const FENCE = /^```.*?^```$/gms
 const fencesIn = (text: string) => text.match(FENCE) ?? []
 const proseOf = (text: string) => text.replace(FENCE, '')
 /** Names that are code in any language; the values between them may be words. */
 const codeIn = (text: string) => text.match(/`[^`]+`/g) ?? []
 
-describe('README.md and README.ru.md', () => {
-  test('have the same commands and answers', () => {
-    assert.deepEqual(fencesIn(russian), fencesIn(english))
-  })
+const MAX_README_LINES = 300
 
-  test('have headings of the same levels in the same order', () => {
-    assert.deepEqual(outlineOf(russian), outlineOf(english))
-  })
+for (const page of PAGES) {
+  const [english, russian] = [readPage(page, 'en'), readPage(page, 'ru')]
 
-  test('have tables of the same shape, with the same code in each row', () => {
-    assert.deepEqual(tablesIn(russian), tablesIn(english))
-    assert.ok(tablesIn(english).length > 10)
-  })
+  describe(`${page}.md and ${page}.ru.md`, () => {
+    test('have the same commands and answers', () => {
+      assert.deepEqual(fencesIn(russian), fencesIn(english))
+    })
 
-  test('show the same pictures and lead to the same places', () => {
-    assert.deepEqual(targetsIn(russian), targetsIn(english))
-  })
+    test('have headings of the same levels in the same order', () => {
+      assert.deepEqual(outlineOf(russian), outlineOf(english))
+    })
 
-  test('say the same of code, in sections that correspond', () => {
-    const codes = (text: string) => sectionsOf(text).map((section) => codeIn(section).sort())
-    assert.deepEqual(codes(russian), codes(english))
-  })
+    test('have tables of the same shape, with the same code in each row', () => {
+      assert.deepEqual(tablesIn(russian), tablesIn(english))
+    })
 
-  test('lead to each other', () => {
-    assert.match(english.slice(0, 200), /\]\(README\.ru\.md\)/)
-    assert.match(russian.slice(0, 200), /\]\(README\.md\)/)
+    test('show the same pictures and link to the same places', () => {
+      const own = [pathOf(page, 'en'), pathOf(page, 'ru')].map((path) => basename(path))
+      const targets = (text: string) => targetsIn(text).filter((target) => !own.includes(target))
+      assert.deepEqual(targets(russian).map(inEnglish), targets(english))
+    })
+
+    test('have the same code, in sections that correspond', () => {
+      const codes = (text: string) => sectionsOf(text).map((section) => codeIn(section).sort())
+      assert.deepEqual(codes(russian), codes(english))
+    })
+
+    test('link to each other in their first lines', () => {
+      const first = (text: string) => text.slice(0, 200)
+      assert.ok(first(english).includes(`](${basename(pathOf(page, 'ru'))})`))
+      assert.ok(first(russian).includes(`](${basename(pathOf(page, 'en'))})`))
+    })
+
+    test('link to pages in their own language', () => {
+      const foreign = targetsIn(russian)
+        .filter((target) => target.endsWith('.md') && target !== basename(pathOf(page, 'en')))
+        .filter((target) =>
+          existsSync(join(root, dirname(page), target.replace(/\.md$/, '.ru.md'))),
+        )
+      assert.deepEqual(foreign, [])
+    })
+
+    test('have Russian prose in the Russian page', () => {
+      const paragraphs = proseOf(russian)
+        .replace(/^- .*(\n {2}.*)*$|^(\||#|!|<!--|\[).*$/gm, '')
+        .split(/\n\n+/)
+        .filter((paragraph) => paragraph.trim() !== '')
+      assert.ok(paragraphs.length > 0)
+      assert.deepEqual(
+        paragraphs.filter((paragraph) => !/[а-яё]{3}/i.test(paragraph)),
+        [],
+      )
+    })
   })
+}
+
+test('the READMEs fit on a front door', () => {
+  for (const language of ['en', 'ru'] as const) {
+    const lines = readPage('README', language).split('\n').length - 1
+    assert.ok(lines <= MAX_README_LINES, `${pathOf('README', language)} has ${lines} lines`)
+  }
 })
 
-test('the operations pages have the same commands, headings and tables', () => {
-  const [inEnglish, inRussian] = ['docs/operations.md', 'docs/operations.ru.md'].map((path) =>
-    readFileSync(root + path, 'utf8'),
-  ) as [string, string]
-  assert.deepEqual(fencesIn(inRussian), fencesIn(inEnglish))
-  assert.deepEqual(outlineOf(inRussian), outlineOf(inEnglish))
-  assert.deepEqual(tablesIn(inRussian), tablesIn(inEnglish))
-})
-
-test('README.ru.md needs every word that its tables have in Russian', () => {
+test('the Russian pages have every Russian sentence of the generated tables', () => {
+  const russian = PAGES.map((page) => readPage(page, 'ru')).join('\n')
   // Between the words of a sentence may be {figures}.
   const isThere = (words: string) => words.split(/\{\w+\}/).every((part) => russian.includes(part))
   const stale = Object.entries(RUSSIAN).filter(([, words]) => !isThere(words))
   assert.deepEqual(stale, [])
-})
-
-test('README.ru.md is in Russian', () => {
-  const paragraphs = proseOf(russian)
-    .replace(/^(\||#|!|<!--|\[|- ).*$/gm, '')
-    .split(/\n\n+/)
-    .filter((paragraph) => paragraph.trim() !== '')
-  assert.ok(paragraphs.length > 50)
-  assert.deepEqual(
-    paragraphs.filter((paragraph) => !/[а-яё]{3}/i.test(paragraph)),
-    [],
-  )
 })
 
 /** Of each heading its level, and its number where it has one. */
@@ -94,10 +108,11 @@ function tablesIn(text: string): string[][] {
   )
 }
 
-/** Anchors have the words of their language; that they lead somewhere is checked elsewhere. */
+/** Without their anchors, which have the words of their language; docs.test.ts resolves those. */
 function targetsIn(text: string): string[] {
-  return [...proseOf(text).matchAll(/\]\(([^)\s]+)\)/g)]
-    .map(([, target]) => target as string)
-    .filter((target) => !/^README(\.ru)?\.md$/.test(target))
-    .map((target) => (target.startsWith('#') ? '#' : target))
+  return [...proseOf(text).matchAll(/\]\(([^)\s]+)\)/g)].map(([, target]) =>
+    (target as string).replace(/#.*$/, ''),
+  )
 }
+
+const inEnglish = (target: string) => target.replace(/\.ru\.md$/, '.md')

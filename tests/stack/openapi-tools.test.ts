@@ -1,13 +1,14 @@
 import assert from 'node:assert/strict'
 import { execFile, spawnSync } from 'node:child_process'
 import { existsSync } from 'node:fs'
-import { readFile, writeFile } from 'node:fs/promises'
+import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
 import { promisify } from 'node:util'
+import { PAGES, readPage } from '../../tools/docs-pages.ts'
 import { root } from '../../tools/repository-files.ts'
 import { startProgram, temporaryFolder } from '../e2e/program.ts'
-import { type OpenApi, readmeCalls, typedCalls } from './readme-client.ts'
+import { callsOn, type OpenApi, typedCalls } from './readme-client.ts'
 
 /**
  * Programs that read OpenAPI documents, on those that the services serve: a linter, a generator of clients and
@@ -50,11 +51,11 @@ test("the documents pass redocly's recommended rules", async () => {
   await npx(REDOCLY, 'lint', ...files, '--extends', 'recommended', '--max-problems', '1000')
 })
 
-test('a strict client from openapi-typescript compiles against the calls of the README', async () => {
+test('a strict client from openapi-typescript compiles against every example on the pages', async () => {
   for (const service of SERVICES) {
     await npx(...GENERATOR, 'openapi-typescript', `${service}.json`, '-o', `${service}.ts`)
   }
-  const calls = readmeCalls(await readFile(`${root}README.md`, 'utf8'))
+  const calls = PAGES.flatMap((page) => callsOn(readPage(page)))
   const { source, count, undocumented } = typedCalls(calls, documents)
   assert.ok(count > 25, `${count} calls`)
   // Probes, scrapes, documents and the switches of the lab are not part of the API.

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
+import { curlBlocksIn } from '../../tools/docs-pages.ts'
 
-/** The README's curl lines as calls of a typed client. */
+/** The curl lines of the pages for users, as calls of a typed client. */
 
 interface Parameter {
   readonly name: string
@@ -26,10 +27,9 @@ const ID = '00000000-0000-4000-8000-000000000000'
 const UNIT = '\u001f'
 const RECORD = '\u001e'
 
-/** The calls of the README's shell lines: bash runs them with a curl that only notes its arguments. */
-export function readmeCalls(markdown: string): Call[] {
-  const blocks = [...markdown.matchAll(/^```sh\n(.*?)^```$/gms)].map(([, lines]) => lines as string)
-  const lines = blocks.filter((block) => block.includes('curl ')).join('\n')
+/** The calls of a page's shell lines: bash runs them with a curl that only notes its arguments. */
+export function callsOn(markdown: string): Call[] {
+  const lines = curlBlocksIn(markdown).join('\n')
   const curl = `curl() { printf '%s\\x1f' "$@" >&3; printf '\\x1e' >&3; echo '"${ID}"'; }`
   const noted = execFileSync(
     'bash',
@@ -124,7 +124,8 @@ function typedCall(
   const { 'content-type': _json, ...header } = headers
   const query = [...url.searchParams].map(([name, text]) => {
     const type = route.parameters.find((one) => one.name === name)?.schema.type
-    return [name, type === 'integer' || type === 'number' ? Number(text) : text]
+    const isText = type === undefined || type === 'string'
+    return [name, isText ? text : JSON.parse(text)]
   })
   const steps = path.split('/')
   const inPath = route.path

@@ -1,0 +1,29 @@
+import { readFileSync } from 'node:fs'
+import { repositoryFiles, root } from './repository-files.ts'
+
+/**
+ * The pages for users, each in two languages: `README` stands for `README.md` and `README.ru.md`. A page
+ * with a Russian version is on this list by itself.
+ */
+const RUSSIAN_PAGE = '.ru.md'
+export const PAGES: readonly string[] = repositoryFiles()
+  .filter((path) => path.endsWith(RUSSIAN_PAGE))
+  .map((path) => path.slice(0, -RUSSIAN_PAGE.length))
+
+export const LANGUAGES = ['en', 'ru'] as const
+export type Language = (typeof LANGUAGES)[number]
+
+export const pathOf = (page: string, language: Language): string =>
+  page + (language === 'ru' ? RUSSIAN_PAGE : '.md')
+
+export const readPage = (page: string, language: Language = 'en'): string =>
+  readFileSync(root + pathOf(page, language), 'utf8')
+
+/**
+ * The `sh` blocks that call the program. A block that needs more than a running program, such as a cluster,
+ * is `bash` instead.
+ */
+export function curlBlocksIn(markdown: string): string[] {
+  const blocks = [...markdown.matchAll(/^```sh\n(.*?)^```$/gms)].map(([, lines]) => lines as string)
+  return blocks.filter((block) => block.includes('curl '))
+}
