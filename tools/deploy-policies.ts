@@ -79,6 +79,12 @@ export function probePaths(manifests: readonly Manifest[]): string[] {
   return [...new Set(paths)]
 }
 
+/** Stand-ins for values that only a Secret of the cluster holds. */
+const SECRET_VALUES: Labels = {
+  DATABASE_URL: 'postgres://from/a-secret',
+  SMTP_URL: 'smtp://from-a-secret:587',
+}
+
 /** What a service has to say of its environment; `environment` may leave secrets out. */
 export function environmentFindings(main: string, environment: Labels): string[] {
   const service = /^services\/(order|billing|notification)\/main\.ts$/.exec(main)?.[1]
@@ -95,7 +101,7 @@ export function environmentFindings(main: string, environment: Labels): string[]
     ...missing.map((name) => `${service} is not told ${name}`),
   ]
   try {
-    readConfig(schema, { DATABASE_URL: 'postgres://from/a-secret', ...environment })
+    readConfig(schema, { DATABASE_URL: SECRET_VALUES.DATABASE_URL, ...environment })
     return findings
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error
@@ -153,7 +159,7 @@ function container(one: Container, spec: PodSpec, manifests: readonly Manifest[]
   if (mapped.length < maps.length) findings.push(`its ConfigMap is missing (${maps})`)
   const plain: Labels = Object.assign({}, ...mapped.map(({ data }) => data))
   const secret =
-    one.env?.map(({ name, value }) => [name, value ?? 'postgres://from/a-secret']) ?? []
+    one.env?.map(({ name, value }) => [name, value ?? SECRET_VALUES[name] ?? 'a secret']) ?? []
   const main = one.command?.at(-1) ?? ''
   findings.push(...environmentFindings(main, { ...plain, ...Object.fromEntries(secret) }))
   if (!main.startsWith('services/')) return findings
