@@ -1,7 +1,7 @@
 // Long because one suite holds all that is promised of a bus.
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { until } from '../tools/until.ts'
+import { until } from '../platform/async/until.ts'
 import type { Batch, Bus, BusMessage, OutgoingMessage, Subscription, TopicSpec } from './bus.ts'
 import { partitionOf } from './partitioner.ts'
 

@@ -1,10 +1,10 @@
-import { shared } from '../platform/coalesce.ts'
+import { shared } from '../platform/async/coalesce.ts'
+import { createOutage } from '../platform/async/outage.ts'
+import { backoffMs, type Log, type Runtime, WOKEN } from '../platform/async/runtime.ts'
 import type { Database } from '../platform/database.ts'
-import { backoffMs, type Log, type Runtime, WOKEN } from '../platform/runtime.ts'
 import type { Telemetry } from '../platform/telemetry.ts'
 import type { Tracer } from '../platform/tracing.ts'
 import type { Batch, Bus, Subscription } from './bus.ts'
-import { createOutage } from './outage.ts'
 import { createSettlement, type Decode, type Handle } from './settlement.ts'
 
 export type { Handle, Handled } from './settlement.ts'

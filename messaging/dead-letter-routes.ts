@@ -9,9 +9,9 @@ import {
   Replay as ReplaySchema,
 } from '../contracts/http.ts'
 import { Fault } from '../contracts/problems.ts'
+import type { Log } from '../platform/async/runtime.ts'
 import type { Database } from '../platform/database.ts'
 import type { HttpServer } from '../platform/http-server.ts'
-import type { Log } from '../platform/runtime.ts'
 import {
   type DeadLetter,
   findDeadLetter,

@@ -3,7 +3,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { test } from 'node:test'
 import { Admin, Producer } from '@platformatic/kafka'
-import { systemRuntime } from '../platform/runtime.ts'
+import { systemRuntime } from '../platform/async/runtime.ts'
 import { createLog } from '../platform/telemetry.ts'
 import { makeTopics } from '../tools/topics.ts'
 import { busConformance, message, numbered, receive, textOf } from './bus.conformance.ts'
@@ -276,7 +276,7 @@ function startMember({ at, topic, group }: Scene, place = ''): ChildProcess {
   const url = (path: string) => JSON.stringify(new URL(path, import.meta.url).href)
   const program = `
     const { createKafkaBus } = await import(${url('./kafka-bus.ts')})
-    const { systemRuntime } = await import(${url('../platform/runtime.ts')})
+    const { systemRuntime } = await import(${url('../platform/async/runtime.ts')})
     const { createLog } = await import(${url('../platform/telemetry.ts')})
     const { once } = await import('node:events')
     const [at, topic, group, place] = process.argv.slice(1)

@@ -1,5 +1,5 @@
 import { Admin } from '@platformatic/kafka'
-import type { Log, Runtime } from '../platform/runtime.ts'
+import type { Log, Runtime } from '../platform/async/runtime.ts'
 import type { Bus } from './bus.ts'
 import { createKafkaSubscription, type KafkaSubscription } from './kafka-consumer.ts'
 import { createKafkaProducer } from './kafka-producer.ts'

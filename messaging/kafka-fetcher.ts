@@ -4,7 +4,7 @@ import {
   type Consumer,
   ListOffsetTimestamps,
 } from '@platformatic/kafka'
-import type { Log } from '../platform/runtime.ts'
+import type { Log } from '../platform/async/runtime.ts'
 import { isKafkaError } from './kafka-faults.ts'
 import type { OwnedPartition, Partitions } from './kafka-partitions.ts'
 import { decode, type FetchResponse } from './kafka-records.ts'

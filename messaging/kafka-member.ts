@@ -1,6 +1,6 @@
 import { ConnectionPool, Consumer, type ConsumerGroupJoinPayload } from '@platformatic/kafka'
-import { inTurn } from '../platform/coalesce.ts'
-import { type Log, type Runtime, WOKEN } from '../platform/runtime.ts'
+import { inTurn } from '../platform/async/coalesce.ts'
+import { type Log, type Runtime, WOKEN } from '../platform/async/runtime.ts'
 import type { Batch, PartitionLag } from './bus.ts'
 import { isKafkaError, isUnavailable, needsRejoin, within } from './kafka-faults.ts'
 import { createFetcher } from './kafka-fetcher.ts'

@@ -1,6 +1,6 @@
 import { compatibilityPartitioner, ProduceAcks, Producer } from '@platformatic/kafka'
-import { coalesce } from '../platform/coalesce.ts'
-import type { Log, Runtime } from '../platform/runtime.ts'
+import { coalesce } from '../platform/async/coalesce.ts'
+import type { Log, Runtime } from '../platform/async/runtime.ts'
 import type { OutgoingMessage } from './bus.ts'
 import { isKafkaError, isUnavailable, within } from './kafka-faults.ts'
 import { chunksOf, type Encoded, encode } from './kafka-records.ts'

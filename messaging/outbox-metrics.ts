@@ -1,4 +1,4 @@
-import { shared } from '../platform/coalesce.ts'
+import { shared } from '../platform/async/coalesce.ts'
 import type { Database } from '../platform/database.ts'
 import type { Telemetry } from '../platform/telemetry.ts'
 import type { Carrier, Outbox } from './outbox.ts'

@@ -1,6 +1,8 @@
 import { Fault } from '../contracts/problems.ts'
 import type { TraceContext } from '../contracts/trace-context.ts'
-import { type Caller, cached, coalesce } from '../platform/coalesce.ts'
+import { type Caller, cached, coalesce } from '../platform/async/coalesce.ts'
+import { periodically } from '../platform/async/periodically.ts'
+import type { Log, Runtime } from '../platform/async/runtime.ts'
 import { type Database, pingWrite, type Queryable, transact } from '../platform/database.ts'
 import type { HttpClient } from '../platform/http-client.ts'
 import {
@@ -9,7 +11,6 @@ import {
   type HttpServerOptions,
 } from '../platform/http-server.ts'
 import { measuredCalls, measuredDatabase } from '../platform/measured.ts'
-import type { Log, Runtime } from '../platform/runtime.ts'
 import type { Telemetry } from '../platform/telemetry.ts'
 import { inCommitSpans, noTracing, type Tracer } from '../platform/tracing.ts'
 import type { Bus } from './bus.ts'
@@ -17,7 +18,6 @@ import type { ConsumerOptions } from './consumer.ts'
 import { deadLetterReadingRoutes, deadLetterRoutes } from './dead-letter-routes.ts'
 import { countDeadLetters, expireDeadLetters } from './dead-letters.ts'
 import { outboxRoutes } from './outbox-routes.ts'
-import { periodically } from './periodically.ts'
 import { createReplay, type ReplayOptions } from './replay.ts'
 
 /** What every service is made of; which implementations, it cannot tell. */

@@ -1,11 +1,11 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { problemBody } from '../contracts/problems.ts'
 import { STYLE_HEADER, STYLES } from '../contracts/style.ts'
+import type { Runtime } from './async/runtime.ts'
 import { TIMEOUT_HEADER } from './http-client.ts'
 import { requestId } from './http-hooks.ts'
 import { PROBLEM_TYPE } from './http-problems.ts'
 import type { HttpServer } from './http-validation.ts'
-import type { Runtime } from './runtime.ts'
 import type { Telemetry } from './telemetry.ts'
 import { createWorkload, type Work, type Workload } from './workload.ts'
 

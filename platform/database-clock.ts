@@ -1,5 +1,5 @@
+import type { Runtime } from './async/runtime.ts'
 import { DatabaseError, type Queryable } from './database.ts'
-import type { Runtime } from './runtime.ts'
 
 /**
  * The time of the database's clock, in epoch milliseconds. Deadlines and due times are compared by

@@ -1,8 +1,8 @@
 import type { FastifyRequest } from 'fastify'
 import Type from 'typebox'
-import { cached, shared } from './coalesce.ts'
+import { cached, shared } from './async/coalesce.ts'
+import type { Log, Runtime } from './async/runtime.ts'
 import type { HttpServer } from './http-validation.ts'
-import type { Log, Runtime } from './runtime.ts'
 import type { Telemetry } from './telemetry.ts'
 
 export interface OperationsOptions {

@@ -1,8 +1,8 @@
 import { setFlagsFromString } from 'node:v8'
+import type { Log } from './async/runtime.ts'
 import { ConfigError, type Environment } from './config.ts'
 import { SchemaTooNewError } from './migrate.ts'
 import { redact, registerSecrets } from './redact.ts'
-import type { Log } from './runtime.ts'
 import { createLog } from './telemetry.ts'
 
 /**

@@ -4,7 +4,7 @@ import { once } from 'node:events'
 import { test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { wakeUpsOf } from '../tests/bench/processes.ts'
-import { until } from '../tools/until.ts'
+import { until } from './async/until.ts'
 import { createLog, createTelemetry, METRICS } from './telemetry.ts'
 
 test('counts, observes and reads gauges at the scrape, under the name of the service', async () => {

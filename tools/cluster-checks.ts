@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
+import { until } from '../platform/async/until.ts'
 import type { KubernetesApi } from './control-plane.ts'
-import { until } from './until.ts'
 
 /** What is to run in a namespace: pods by the name of who owns them. */
 export interface Workloads {

@@ -2,11 +2,11 @@ import { generateKeyPairSync, randomBytes } from 'node:crypto'
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Agent, request } from 'undici'
+import { until } from '../platform/async/until.ts'
 import type { ControlPlanePrograms } from './deploy-tools.ts'
 import { type KeptProcess, lastLines, startKept } from './kept-process.ts'
 import { freePorts } from './ports.ts'
 import { root } from './repository-files.ts'
-import { until } from './until.ts'
 
 /** What its controllers do, they do; its nodes only say that pods run. */
 export interface ControlPlane {

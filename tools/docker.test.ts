@@ -5,6 +5,7 @@ import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, describe, test } from 'node:test'
+import { until } from '../platform/async/until.ts'
 import {
   containerName,
   type Docker,
@@ -20,7 +21,6 @@ import { freePorts } from './ports.ts'
 import { IMAGE_MAJOR, makeDatabases, startPostgres } from './postgres.ts'
 import { root } from './repository-files.ts'
 import { makeTopics } from './topics.ts'
-import { until } from './until.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'trifold-docker-'))
 // PostgreSQL may run as another user than ours.

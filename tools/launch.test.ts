@@ -5,8 +5,8 @@ import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSy
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
+import { until } from '../platform/async/until.ts'
 import { root } from './repository-files.ts'
-import { until } from './until.ts'
 
 const LAUNCHER = join(root, 'tools', 'launch.mjs')
 const LIMIT_MS = 20_000

@@ -4,10 +4,10 @@ import { join } from 'node:path'
 import { asyncApiDocument } from '../contracts/asyncapi.ts'
 import { asyncApiPage } from '../contracts/asyncapi-page.ts'
 import { problemBody } from '../contracts/problems.ts'
+import { until } from '../platform/async/until.ts'
 import { prefixOf } from '../platform/config.ts'
 import { type KeptProcess, lastLines, startKept } from './kept-process.ts'
 import { root } from './repository-files.ts'
-import { until } from './until.ts'
 
 export interface Gateway {
   readonly url: string

@@ -13,6 +13,7 @@ import {
 } from 'node:fs'
 import { delimiter, join, resolve } from 'node:path'
 import { Client, escapeIdentifier, escapeLiteral } from 'pg'
+import { until } from '../platform/async/until.ts'
 import {
   containerName,
   type Docker,
@@ -24,7 +25,6 @@ import {
 } from './docker.ts'
 import { type KeptProcess, lastLines, startKept } from './kept-process.ts'
 import { type Restartable, restartable, type SignalAll } from './restartable.ts'
-import { until } from './until.ts'
 
 export interface Postgres {
   /** Of the server: its role may make databases and is no superuser. */

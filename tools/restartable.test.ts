@@ -3,10 +3,10 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
+import { until } from '../platform/async/until.ts'
 import { startKept } from './kept-process.ts'
 import { freePorts } from './ports.ts'
 import { type Restartable, restartable } from './restartable.ts'
-import { until } from './until.ts'
 
 const folder = await mkdtemp(join(tmpdir(), 'trifold-restartable-'))
 after(() => rm(folder, { recursive: true }))

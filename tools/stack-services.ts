@@ -1,9 +1,9 @@
 import { join } from 'node:path'
+import { until } from '../platform/async/until.ts'
 import { lastLines, startKept } from './kept-process.ts'
 import { root } from './repository-files.ts'
 import { type Restartable, restartable } from './restartable.ts'
 import { SERVICES, type ServiceName } from './stack-options.ts'
-import { until } from './until.ts'
 
 /** One process of a service. */
 export interface Replica {

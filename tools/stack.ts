@@ -1,6 +1,7 @@
 import { existsSync, mkdirSync, renameSync, rmSync } from 'node:fs'
 import { join, relative, resolve } from 'node:path'
 import { TOPICS } from '../messaging/topics.ts'
+import { until } from '../platform/async/until.ts'
 import { lockFolder } from '../platform/folder-lock.ts'
 import { runProcess } from '../platform/process.ts'
 import { type Docker, findDocker } from './docker.ts'
@@ -27,7 +28,6 @@ import {
   stopReplicas,
 } from './stack-services.ts'
 import { makeTopics } from './topics.ts'
-import { until } from './until.ts'
 
 /** Kafka, PostgreSQL, nginx, and the services as processes of their own. */
 export interface Stack {

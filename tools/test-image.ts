@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { until } from '../platform/async/until.ts'
 import { openPostgres } from '../platform/postgres.ts'
 import { assertCleanBooks } from '../tests/e2e/books.ts'
 import { createClient } from '../tests/e2e/client.ts'
@@ -13,7 +14,6 @@ import { startNginx } from './nginx.ts'
 import { freePorts } from './ports.ts'
 import { databaseUrl, makeDatabases, startPostgres } from './postgres.ts'
 import { root } from './repository-files.ts'
-import { until } from './until.ts'
 
 /** One thing that is done with the image. */
 export interface ImageStep {

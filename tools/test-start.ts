@@ -5,8 +5,8 @@ import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node
 import { tmpdir } from 'node:os'
 import { delimiter, join } from 'node:path'
 import { parseArgs, promisify } from 'node:util'
+import { until } from '../platform/async/until.ts'
 import { root } from './repository-files.ts'
-import { until } from './until.ts'
 
 interface Cell {
   readonly name: string

@@ -43,7 +43,7 @@ function isSystemRuntime(node: ts.Node): boolean {
   return (
     ts.isVariableDeclaration(node) &&
     node.name.getText() === 'systemRuntime' &&
-    node.getSourceFile().fileName === 'platform/runtime.ts'
+    node.getSourceFile().fileName === 'platform/async/runtime.ts'
   )
 }
 

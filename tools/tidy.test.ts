@@ -210,8 +210,8 @@ new Date(0)
 
   test('lets systemRuntime be made of the real ones', () => {
     const text = 'export const systemRuntime = { now: () => Date.now() }\n'
-    quiet('platform/runtime.ts', text, true)
-    says('platform/runtime.ts', `${text}const x = Date.now()`, /names Date\.now/, 2, true)
+    quiet('platform/async/runtime.ts', text, true)
+    says('platform/async/runtime.ts', `${text}const x = Date.now()`, /names Date\.now/, 2, true)
     says('platform/other.ts', text, /names Date\.now/, 1, true)
   })
 
@@ -233,7 +233,7 @@ new Date(0)
       'contracts/money.ts',
       'messaging/relay.ts',
       'messaging/embedded-bus.ts',
-      'platform/runtime.ts',
+      'platform/async/runtime.ts',
       'services/order/routes.ts',
       'services/billing/ledger.ts',
       'services/billing/migrations/001-initial.ts',

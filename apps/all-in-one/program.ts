@@ -7,12 +7,12 @@ import {
   type ServiceParts,
 } from '../../messaging/service.ts'
 import { TOPICS } from '../../messaging/topics.ts'
+import { type Log, systemRuntime } from '../../platform/async/runtime.ts'
 import { networksOf } from '../../platform/config-formats.ts'
 import type { Database } from '../../platform/database.ts'
 import { createHttpClient, tracedCalls } from '../../platform/http-client.ts'
 import type { HttpServer } from '../../platform/http-server.ts'
 import { openPglite } from '../../platform/pglite.ts'
-import { type Log, systemRuntime } from '../../platform/runtime.ts'
 import { createLog, createTelemetry } from '../../platform/telemetry.ts'
 import { openTracer } from '../../platform/tracing-start.ts'
 import { createBillingService } from '../../services/billing/service.ts'

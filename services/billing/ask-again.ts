@@ -1,6 +1,6 @@
 import type { Outbox } from '../../messaging/outbox.ts'
-import { periodically } from '../../messaging/periodically.ts'
 import type { ServiceParts } from '../../messaging/service.ts'
+import { periodically } from '../../platform/async/periodically.ts'
 import { type Database, type Queryable, transact } from '../../platform/database.ts'
 import type { DatabaseClock } from '../../platform/database-clock.ts'
 import type { BillingConfig } from './config.ts'

@@ -5,7 +5,6 @@ import { startConsumer } from '../../messaging/consumer.ts'
 import { createIdempotency, type StoredAnswer } from '../../messaging/idempotency.ts'
 import { NOTIFY_PATH, notificationCalls } from '../../messaging/notification-calls.ts'
 import { createOutbox, type OutboxRow } from '../../messaging/outbox.ts'
-import { periodically } from '../../messaging/periodically.ts'
 import { startRelay, type Watch } from '../../messaging/relay.ts'
 import {
   createServiceServer,
@@ -14,7 +13,8 @@ import {
   type Service,
   type ServiceParts,
 } from '../../messaging/service.ts'
-import { type Caller, coalesce } from '../../platform/coalesce.ts'
+import { type Caller, coalesce } from '../../platform/async/coalesce.ts'
+import { periodically } from '../../platform/async/periodically.ts'
 import { type Queryable, transact } from '../../platform/database.ts'
 import { createDatabaseClock } from '../../platform/database-clock.ts'
 import { migrate } from '../../platform/migrate.ts'

@@ -16,7 +16,7 @@ import { join } from 'node:path'
 import { after, describe, test } from 'node:test'
 import { SMTPServer, type SMTPServerOptions } from 'smtp-server'
 import type { OutboxRow } from '../../messaging/outbox.ts'
-import type { Log } from '../../platform/runtime.ts'
+import type { Log } from '../../platform/async/runtime.ts'
 import { createMailer } from './mailer.ts'
 
 const folder = await mkdtemp(join(tmpdir(), 'trifold-mail-'))

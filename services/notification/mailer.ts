@@ -2,9 +2,9 @@ import { access, mkdir, open, rename, rm } from 'node:fs/promises'
 import { dirname, join, resolve } from 'node:path'
 import { createTransport } from 'nodemailer'
 import MailComposer from 'nodemailer/lib/mail-composer/index.js'
-import { createOutage } from '../../messaging/outage.ts'
 import type { Delivery, OutboxRow } from '../../messaging/outbox.ts'
-import type { Log } from '../../platform/runtime.ts'
+import { createOutage } from '../../platform/async/outage.ts'
+import type { Log } from '../../platform/async/runtime.ts'
 
 /**
  * The carrier of letters: a mail server where one is configured, else a Maildir that any mail reader

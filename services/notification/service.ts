@@ -4,7 +4,6 @@ import { startConsumer } from '../../messaging/consumer.ts'
 import { removeLettersOf } from '../../messaging/dead-letters.ts'
 import { tracedLetters } from '../../messaging/message-spans.ts'
 import { createOutbox } from '../../messaging/outbox.ts'
-import { periodically } from '../../messaging/periodically.ts'
 import { startRelay } from '../../messaging/relay.ts'
 import {
   createServiceServer,
@@ -13,9 +12,10 @@ import {
   type Service,
   type ServiceParts,
 } from '../../messaging/service.ts'
+import { periodically } from '../../platform/async/periodically.ts'
+import type { Log } from '../../platform/async/runtime.ts'
 import { type Queryable, transact } from '../../platform/database.ts'
 import { migrate } from '../../platform/migrate.ts'
-import type { Log } from '../../platform/runtime.ts'
 import { noTracing } from '../../platform/tracing.ts'
 import { type CommandContext, type Told, writeMessages } from './commands.ts'
 import type { NotificationConfig } from './config.ts'

@@ -15,7 +15,7 @@ import {
   type Service,
   type ServiceParts,
 } from '../../messaging/service.ts'
-import { type Caller, coalesce, shared } from '../../platform/coalesce.ts'
+import { type Caller, coalesce, shared } from '../../platform/async/coalesce.ts'
 import type { Queryable } from '../../platform/database.ts'
 import { createDatabaseClock } from '../../platform/database-clock.ts'
 import { migrate } from '../../platform/migrate.ts'

@@ -6,7 +6,7 @@ import { type AddressInfo, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import { until } from '../../tools/until.ts'
+import { until } from '../../platform/async/until.ts'
 import type { Load, LoadResult } from './load.ts'
 import { startMeasured } from './measured-process.ts'
 

@@ -233,7 +233,7 @@ export const MONEY_MUTANTS: readonly Mutant[] = [
     breaks: 'The answers of a batch of requests are given out in the wrong order.',
     edits: [
       {
-        file: 'platform/coalesce.ts',
+        file: 'platform/async/coalesce.ts',
         find: 'resolve(results[index]!)',
         replace: 'resolve(results.at(-1 - index)!)',
       },

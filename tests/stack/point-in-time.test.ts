@@ -4,11 +4,11 @@ import { chown, mkdir, readFile, stat, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { after, test } from 'node:test'
 import { promisify } from 'node:util'
+import { until } from '../../platform/async/until.ts'
 import { openPostgres } from '../../platform/postgres.ts'
 import { freePorts } from '../../tools/ports.ts'
 import { databaseUrl, makeDatabases, startPostgres } from '../../tools/postgres.ts'
 import { root } from '../../tools/repository-files.ts'
-import { until } from '../../tools/until.ts'
 import { temporaryFolder } from '../e2e/program.ts'
 
 /** Runs the commands of docs/operations.md as they stand there, on folders and ports of the test's own. */

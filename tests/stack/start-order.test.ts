@@ -4,13 +4,13 @@ import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
 import { type InteractionStyle, STYLES } from '../../contracts/style.ts'
+import { until } from '../../platform/async/until.ts'
 import { startKafka } from '../../tools/kafka.ts'
 import { startNginx } from '../../tools/nginx.ts'
 import { freePorts } from '../../tools/ports.ts'
 import { databaseUrl, makeDatabases, startPostgres } from '../../tools/postgres.ts'
 import { root } from '../../tools/repository-files.ts'
 import { isReady, type Replica, startReplicas, stopReplicas } from '../../tools/stack-services.ts'
-import { until } from '../../tools/until.ts'
 import {
   type Answer,
   type Client,

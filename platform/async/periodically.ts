@@ -1,4 +1,4 @@
-import type { Log, Runtime } from '../platform/runtime.ts'
+import type { Log, Runtime } from './runtime.ts'
 
 /**
  * Runs work again and again, so long after its last end, or as long as it returns that it can wait; a

@@ -1,4 +1,4 @@
-import type { Log } from '../platform/runtime.ts'
+import type { Log } from './runtime.ts'
 
 /** Something that can be away: however often it is tried meanwhile, an outage is logged once. */
 export function createOutage(log: Log, what: string) {

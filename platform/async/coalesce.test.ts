@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
-import { until } from '../tools/until.ts'
+import { DatabaseError } from '../database.ts'
 import { type CoalesceOptions, coalesce, inTurn, shared } from './coalesce.ts'
-import { DatabaseError } from './database.ts'
+import { until } from './until.ts'
 
 /** Doubles numbers in batches that end when told to; `bad` items fail whatever batch they are in. */
 function doubling(given: Partial<CoalesceOptions<number, number>> = {}, bad: number[] = []) {
