@@ -1,7 +1,7 @@
 import { shared } from '../platform/async/coalesce.ts'
 import { createOutage } from '../platform/async/outage.ts'
 import { backoffMs, type Log, type Runtime, WOKEN } from '../platform/async/runtime.ts'
-import type { Database } from '../platform/database.ts'
+import type { Database } from '../platform/database/database.ts'
 import type { Telemetry } from '../platform/telemetry.ts'
 import type { Tracer } from '../platform/tracing.ts'
 import type { Batch, Bus, Subscription } from './bus.ts'

@@ -10,7 +10,7 @@ import {
 } from '../contracts/http.ts'
 import { Fault } from '../contracts/problems.ts'
 import type { Log } from '../platform/async/runtime.ts'
-import type { Database } from '../platform/database.ts'
+import type { Database } from '../platform/database/database.ts'
 import type { HttpServer } from '../platform/http-server.ts'
 import {
   type DeadLetter,

@@ -1,5 +1,5 @@
 import type { Page } from '../contracts/http.ts'
-import type { Queryable } from '../platform/database.ts'
+import type { Queryable } from '../platform/database/database.ts'
 import { redact } from '../platform/redact.ts'
 
 /**

@@ -1,7 +1,7 @@
 import { coalesce } from '../platform/async/coalesce.ts'
 import type { Log, Runtime } from '../platform/async/runtime.ts'
-import type { Database } from '../platform/database.ts'
-import { migrate } from '../platform/migrate.ts'
+import type { Database } from '../platform/database/database.ts'
+import { migrate } from '../platform/database/migrate.ts'
 import type { Bus, OutgoingMessage, Subscription, TopicSpec } from './bus.ts'
 import {
   type Group,

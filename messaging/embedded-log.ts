@@ -1,5 +1,5 @@
-import type { Queryable } from '../platform/database.ts'
-import type { Migration } from '../platform/migrate.ts'
+import type { Queryable } from '../platform/database/database.ts'
+import type { Migration } from '../platform/database/migrate.ts'
 import type { BusMessage, OutgoingMessage, TopicSpec } from './bus.ts'
 
 /**

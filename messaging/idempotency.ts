@@ -6,7 +6,7 @@ import {
   type ProblemDetails,
   problemBody,
 } from '../contracts/problems.ts'
-import type { Queryable } from '../platform/database.ts'
+import type { Queryable } from '../platform/database/database.ts'
 
 /**
  * Idempotency-Key: the first request's answer is stored in the transaction of its effect and given

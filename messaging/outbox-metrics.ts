@@ -1,5 +1,5 @@
 import { shared } from '../platform/async/coalesce.ts'
-import type { Database } from '../platform/database.ts'
+import type { Database } from '../platform/database/database.ts'
 import type { Telemetry } from '../platform/telemetry.ts'
 import type { Carrier, Outbox } from './outbox.ts'
 

@@ -1,6 +1,6 @@
 import Type from 'typebox'
 import { NEXT_CURSOR_HEADER, OutboxEntry, OutboxPage } from '../contracts/http.ts'
-import type { Database } from '../platform/database.ts'
+import type { Database } from '../platform/database/database.ts'
 import type { HttpServer } from '../platform/http-server.ts'
 import { listOutbox } from './outbox.ts'
 

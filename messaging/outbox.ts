@@ -1,6 +1,6 @@
 import type { OutboxPage } from '../contracts/http.ts'
-import type { Queryable } from '../platform/database.ts'
-import type { IndexBuild } from '../platform/migrate.ts'
+import type { Queryable } from '../platform/database/database.ts'
+import type { IndexBuild } from '../platform/database/migrate.ts'
 import { redact } from '../platform/redact.ts'
 import { pollStatements } from './outbox-polls.ts'
 

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
-import { type Database, DatabaseError } from '../platform/database.ts'
+import { type Database, DatabaseError } from '../platform/database/database.ts'
 import { openTestBroker } from '../tests/backends.ts'
 import { readTopics, until } from '../tests/harness.ts'
 import { message, openRelays } from '../tests/relays.ts'

@@ -1,6 +1,6 @@
 import { backoffMs, type Log, type Runtime, WOKEN } from '../platform/async/runtime.ts'
 import { createSignal } from '../platform/async/signal.ts'
-import type { Database } from '../platform/database.ts'
+import type { Database } from '../platform/database/database.ts'
 import type { Telemetry } from '../platform/telemetry.ts'
 import { noTracing, type Tracer } from '../platform/tracing.ts'
 import type { Bus } from './bus.ts'

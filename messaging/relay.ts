@@ -1,7 +1,7 @@
 import type { Log, Runtime } from '../platform/async/runtime.ts'
 import type { Signal } from '../platform/async/signal.ts'
 import { createWaiters } from '../platform/async/waiters.ts'
-import type { Database, Queryable } from '../platform/database.ts'
+import type { Database, Queryable } from '../platform/database/database.ts'
 import type { Telemetry } from '../platform/telemetry.ts'
 import type { Tracer } from '../platform/tracing.ts'
 import type { Bus } from './bus.ts'

@@ -1,6 +1,6 @@
 import type { UnknownEvent } from '../contracts/events.ts'
 import type { Log, Runtime } from '../platform/async/runtime.ts'
-import { type Database, partOf, type Queryable, transact } from '../platform/database.ts'
+import { type Database, partOf, type Queryable, transact } from '../platform/database/database.ts'
 import { noTracing, type Tracer } from '../platform/tracing.ts'
 import {
   DEAD_LETTER_HEADER,

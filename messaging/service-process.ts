@@ -4,7 +4,7 @@ import Type, { type Static, type TObject } from 'typebox'
 import { backoffMs, type Log, systemRuntime } from '../platform/async/runtime.ts'
 import { allowedHostsOf, httpConfig, prefixOf, readConfig } from '../platform/config.ts'
 import { brokerList, itemsOf, networksOf, postgresUrl } from '../platform/config-formats.ts'
-import { DatabaseError } from '../platform/database.ts'
+import { DatabaseError } from '../platform/database/database.ts'
 import { type FrontDoor, type Inside, openFrontDoor } from '../platform/front-door.ts'
 import { createHttpClient, tracedCalls } from '../platform/http-client.ts'
 import {

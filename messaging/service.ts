@@ -3,7 +3,12 @@ import type { TraceContext } from '../contracts/trace-context.ts'
 import { type Caller, cached, coalesce } from '../platform/async/coalesce.ts'
 import { periodically } from '../platform/async/periodically.ts'
 import type { Log, Runtime } from '../platform/async/runtime.ts'
-import { type Database, pingWrite, type Queryable, transact } from '../platform/database.ts'
+import {
+  type Database,
+  pingWrite,
+  type Queryable,
+  transact,
+} from '../platform/database/database.ts'
 import type { HttpClient } from '../platform/http-client.ts'
 import {
   createHttpServer,

@@ -2,7 +2,12 @@ import type { Received, UnknownEvent } from '../contracts/events.ts'
 import { traceContextOf, traceIds } from '../contracts/trace-context.ts'
 import { createOutage } from '../platform/async/outage.ts'
 import { backoffMs, type Log, type Runtime } from '../platform/async/runtime.ts'
-import { type Database, DatabaseError, partOf, type Queryable } from '../platform/database.ts'
+import {
+  type Database,
+  DatabaseError,
+  partOf,
+  type Queryable,
+} from '../platform/database/database.ts'
 import type { Telemetry } from '../platform/telemetry.ts'
 import { noTracing, type Tracer } from '../platform/tracing.ts'
 import type { Batch, BusMessage } from './bus.ts'

@@ -8,7 +8,7 @@ import {
   type ProblemDetails,
   problemBody,
 } from '../contracts/problems.ts'
-import { DatabaseError } from './database.ts'
+import { DatabaseError } from './database/database.ts'
 import { redact } from './redact.ts'
 
 export const PROBLEM_TYPE = 'application/problem+json'

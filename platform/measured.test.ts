@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { DatabaseError } from './database.ts'
+import { DatabaseError } from './database/database.ts'
 import { HttpUnreachable } from './http-client.ts'
 import { measuredCalls, measuredDatabase } from './measured.ts'
 import { openPglite } from './pglite.ts'

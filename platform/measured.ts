@@ -1,4 +1,4 @@
-import { type Database, DatabaseError } from './database.ts'
+import { type Database, DatabaseError } from './database/database.ts'
 import type { HttpClient } from './http-client.ts'
 import type { Telemetry } from './telemetry.ts'
 

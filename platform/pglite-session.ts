@@ -1,5 +1,5 @@
 import type { PGlite } from '@electric-sql/pglite'
-import { DatabaseError, kindOf } from './database.ts'
+import { DatabaseError, kindOf } from './database/database.ts'
 import { decoderOf, encodeValue } from './pg-values.ts'
 import { type Answer, type Column, createRequests, readAnswer } from './pglite-wire.ts'
 

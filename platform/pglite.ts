@@ -1,7 +1,13 @@
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { PGlite } from '@electric-sql/pglite'
-import { BY_INDEX, type Database, DatabaseError, type Queryable, rolledBack } from './database.ts'
+import {
+  BY_INDEX,
+  type Database,
+  DatabaseError,
+  type Queryable,
+  rolledBack,
+} from './database/database.ts'
 import { lockFolder } from './folder-lock.ts'
 import { pgliteClock } from './pglite-clock.ts'
 import { ensureCluster, freshCluster } from './pglite-cluster.ts'

@@ -1,5 +1,5 @@
 import type { FieldDef, PoolClient, Submittable, Connection as Wire } from 'pg'
-import { type DatabaseError, failedWithIt } from './database.ts'
+import { type DatabaseError, failedWithIt } from './database/database.ts'
 import { decoderOf, encodeValue } from './pg-values.ts'
 
 /**

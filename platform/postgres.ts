@@ -7,7 +7,7 @@ import {
   type Queryable,
   rolledBack,
   SESSION_LIMITS,
-} from './database.ts'
+} from './database/database.ts'
 import { createStatements, type Statements } from './postgres-batch.ts'
 import { createListener, KEEP_ALIVE } from './postgres-listener.ts'
 import { type Silence, watchSilence } from './postgres-silence.ts'

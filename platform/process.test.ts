@@ -217,7 +217,7 @@ test('says that .env cannot be read, and ends with 1', async (t) => {
 
 test('a schema of a newer version is said in one sentence, closes the program and ends it with 2', async (t) => {
   const start = `async () => {
-    const { SchemaTooNewError } = await import('${new URL('./migrate.ts', import.meta.url)}')
+    const { SchemaTooNewError } = await import('${new URL('./database/migrate.ts', import.meta.url)}')
     setTimeout(() => Promise.reject(new SchemaTooNewError('orders', 18, 6)))
     return { close: async () => console.log('closed') }
   }`

@@ -1,7 +1,7 @@
 import { setFlagsFromString } from 'node:v8'
 import type { Log } from './async/runtime.ts'
 import { ConfigError, type Environment } from './config.ts'
-import { SchemaTooNewError } from './migrate.ts'
+import { SchemaTooNewError } from './database/migrate.ts'
 import { redact, registerSecrets } from './redact.ts'
 import { createLog } from './telemetry.ts'
 

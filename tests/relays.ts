@@ -15,7 +15,7 @@ import {
   relayMemberPlace,
 } from '../messaging/outbox.ts'
 import { type Relay, type RelayOptions, startRelay } from '../messaging/relay.ts'
-import { migrate } from '../platform/migrate.ts'
+import { migrate } from '../platform/database/migrate.ts'
 import { createLog, createTelemetry } from '../platform/telemetry.ts'
 import { openTestDatabase } from './backends.ts'
 import { createClock, until } from './harness.ts'

@@ -124,7 +124,7 @@ describe('tidy on SQL', () => {
       for (const path of [
         'services/order/store.ts',
         'messaging/outbox.ts',
-        'platform/migrate.ts',
+        'platform/database/migrate.ts',
         'services/order/migrations/001-initial.ts',
         'tools/audit.ts',
         'services/order/routes.test.ts',

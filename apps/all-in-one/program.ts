@@ -9,7 +9,7 @@ import {
 import { TOPICS } from '../../messaging/topics.ts'
 import { type Log, systemRuntime } from '../../platform/async/runtime.ts'
 import { networksOf } from '../../platform/config-formats.ts'
-import type { Database } from '../../platform/database.ts'
+import type { Database } from '../../platform/database/database.ts'
 import { createHttpClient, tracedCalls } from '../../platform/http-client.ts'
 import type { HttpServer } from '../../platform/http-server.ts'
 import { openPglite } from '../../platform/pglite.ts'

@@ -1,5 +1,5 @@
 import type { BusMessage } from '../../messaging/bus.ts'
-import type { Queryable } from '../../platform/database.ts'
+import type { Queryable } from '../../platform/database/database.ts'
 
 /** The books of a deployment: the database of each service, and what is known beside them. */
 export interface Books {

@@ -5,7 +5,7 @@ import {
   outboxDepth,
   unansweredKeys,
 } from '../../messaging/outstanding.ts'
-import type { Queryable } from '../../platform/database.ts'
+import type { Queryable } from '../../platform/database/database.ts'
 import { type Books, type Findings, MAX_VIOLATIONS_EACH } from './findings.ts'
 import { requestedDeposits, watchedOrders, watchedVoids } from './store.ts'
 

@@ -1,6 +1,6 @@
 import type { EventName, Reason } from '../../contracts/events.ts'
 import type { InteractionStyle } from '../../contracts/style.ts'
-import type { Queryable } from '../../platform/database.ts'
+import type { Queryable } from '../../platform/database/database.ts'
 
 /**
  * What the audit reads. No statement touches the schemas of two services, which may be in different

@@ -3,7 +3,7 @@ import { type InteractionStyle, STYLE_OF_UNLABELED_EVENTS } from '../../contract
 import { createIdempotency } from '../../messaging/idempotency.ts'
 import { createOutbox } from '../../messaging/outbox.ts'
 import type { Runtime } from '../../platform/async/runtime.ts'
-import { type Database, transact } from '../../platform/database.ts'
+import { type Database, transact } from '../../platform/database/database.ts'
 import { applyCommands } from '../../services/billing/commands.ts'
 import type { Command } from '../../services/billing/ledger.ts'
 import { findPayments, lockAccounts } from '../../services/billing/store.ts'

@@ -1,4 +1,4 @@
-import type { Database } from '../../platform/database.ts'
+import type { Database } from '../../platform/database/database.ts'
 
 /**
  * What can differ between three databases of which one went back in time. `restored` names the one

@@ -1,6 +1,6 @@
 import type { Reason } from '../../contracts/events.ts'
 import type { InteractionStyle } from '../../contracts/style.ts'
-import type { Queryable } from '../../platform/database.ts'
+import type { Queryable } from '../../platform/database/database.ts'
 import type { Order as AuditedOrder } from '../audit/store.ts'
 
 /**

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
-import { DatabaseError } from '../database.ts'
+import { DatabaseError } from '../database/database.ts'
 import { type CoalesceOptions, coalesce, inTurn, shared } from './coalesce.ts'
 import { until } from './until.ts'
 

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
 import { createOutbox, LANES } from '../../messaging/outbox.ts'
-import { migrate } from '../../platform/migrate.ts'
+import { migrate } from '../../platform/database/migrate.ts'
 import { openTestDatabase } from '../../tests/backends.ts'
 import { askForDeposits } from './ask-again.ts'
 import { SCHEMA } from './migrations/001-initial.ts'

@@ -12,7 +12,7 @@ import {
   type StoredRequest,
 } from '../../messaging/idempotency.ts'
 import type { Outbox, OutboxMessage } from '../../messaging/outbox.ts'
-import { DatabaseError, type Queryable } from '../../platform/database.ts'
+import { DatabaseError, type Queryable } from '../../platform/database/database.ts'
 import {
   type Account,
   type Command,

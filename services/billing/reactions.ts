@@ -3,7 +3,7 @@ import { toMinor } from '../../contracts/money.ts'
 import { STYLE_OF_UNLABELED_EVENTS } from '../../contracts/style.ts'
 import { traceOf } from '../../contracts/trace-context.ts'
 import type { Handled } from '../../messaging/consumer.ts'
-import type { Queryable } from '../../platform/database.ts'
+import type { Queryable } from '../../platform/database/database.ts'
 import { type Applied, applyCommands, type CommandContext } from './commands.ts'
 import type { Command } from './ledger.ts'
 

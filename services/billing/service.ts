@@ -15,9 +15,9 @@ import {
 } from '../../messaging/service.ts'
 import { type Caller, coalesce } from '../../platform/async/coalesce.ts'
 import { periodically } from '../../platform/async/periodically.ts'
-import { type Queryable, transact } from '../../platform/database.ts'
-import { createDatabaseClock } from '../../platform/database-clock.ts'
-import { migrate } from '../../platform/migrate.ts'
+import { createDatabaseClock } from '../../platform/database/clock.ts'
+import { type Queryable, transact } from '../../platform/database/database.ts'
+import { migrate } from '../../platform/database/migrate.ts'
 import { inCommitSpans, noTracing } from '../../platform/tracing.ts'
 import { startAskingAgain } from './ask-again.ts'
 import {

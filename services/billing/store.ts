@@ -1,5 +1,5 @@
 import type { Page } from '../../contracts/http.ts'
-import type { Queryable } from '../../platform/database.ts'
+import type { Queryable } from '../../platform/database/database.ts'
 import type { Account, Deposit, Payment, Transfer } from './ledger.ts'
 
 /** The SQL of billing: statements over whole batches, in the schema `billing`. */

@@ -1,6 +1,6 @@
 import type { PaymentEvent, Received } from '../../contracts/events.ts'
 import type { Handled } from '../../messaging/consumer.ts'
-import type { Queryable } from '../../platform/database.ts'
+import type { Queryable } from '../../platform/database/database.ts'
 import { type CommandContext, type Told, writeMessages } from './commands.ts'
 import { toNotice } from './message.ts'
 

@@ -1,5 +1,5 @@
 import type { Page } from '../../contracts/http.ts'
-import type { Queryable } from '../../platform/database.ts'
+import type { Queryable } from '../../platform/database/database.ts'
 
 /** The SQL of notification: statements over whole batches, in the schema `notification`. */
 export interface NewMessage {

@@ -11,7 +11,7 @@ import {
   type StoredAnswer,
 } from '../../messaging/idempotency.ts'
 import type { Outbox, OutboxMessage } from '../../messaging/outbox.ts'
-import type { Queryable } from '../../platform/database.ts'
+import type { Queryable } from '../../platform/database/database.ts'
 import { answerOf, decide, type Order, type OrderCommand, type OrderState } from './order.ts'
 import { route } from './routing.ts'
 import {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { after, describe, test } from 'node:test'
 import { systemRuntime } from '../../platform/async/runtime.ts'
-import { migrate } from '../../platform/migrate.ts'
+import { migrate } from '../../platform/database/migrate.ts'
 import { createLog } from '../../platform/telemetry.ts'
 import { openTestDatabase } from '../../tests/backends.ts'
 import { SCHEMA } from './migrations/001-initial.ts'

@@ -1,7 +1,7 @@
 import type { ServiceParts } from '../../messaging/service.ts'
-import { createTeller } from '../../messaging/tell-peers.ts'
 import { inTurn } from '../../platform/async/coalesce.ts'
 import { createWaiters, type Waiter } from '../../platform/async/waiters.ts'
+import { createTeller } from '../../platform/database/tell-peers.ts'
 import { findOrders, type StoredOrder } from './store.ts'
 
 /** Requests that wait for what becomes of an order, whichever instance of the service settles it. */

@@ -16,9 +16,9 @@ import {
   type ServiceParts,
 } from '../../messaging/service.ts'
 import { type Caller, coalesce, shared } from '../../platform/async/coalesce.ts'
-import type { Queryable } from '../../platform/database.ts'
-import { createDatabaseClock } from '../../platform/database-clock.ts'
-import { migrate } from '../../platform/migrate.ts'
+import { createDatabaseClock } from '../../platform/database/clock.ts'
+import type { Queryable } from '../../platform/database/database.ts'
+import { migrate } from '../../platform/database/migrate.ts'
 import { startAskingAgain } from './ask-again.ts'
 import { billingCalls } from './billing-calls.ts'
 import {

@@ -2,7 +2,7 @@ import type { Reason } from '../../contracts/events.ts'
 import type { Page } from '../../contracts/http.ts'
 import { FLOWS, type InteractionStyle, STYLES } from '../../contracts/style.ts'
 import type { TraceContext } from '../../contracts/trace-context.ts'
-import type { Queryable } from '../../platform/database.ts'
+import type { Queryable } from '../../platform/database/database.ts'
 import type { Order, OrderState } from './order.ts'
 
 /** The SQL of order: statements over whole batches, in the schema `orders`. */

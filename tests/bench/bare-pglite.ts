@@ -1,5 +1,5 @@
 import { systemRuntime } from '../../platform/async/runtime.ts'
-import { migrate } from '../../platform/migrate.ts'
+import { migrate } from '../../platform/database/migrate.ts'
 import { openPglite } from '../../platform/pglite.ts'
 import { MIGRATIONS as BILLING } from '../../services/billing/migrations/all-migrations.ts'
 import { MIGRATIONS as NOTIFICATION } from '../../services/notification/migrations/all-migrations.ts'

@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process'
 import { existsSync, readdirSync } from 'node:fs'
 import { delimiter, join } from 'node:path'
-import { BY_INDEX } from '../../platform/database.ts'
+import { BY_INDEX } from '../../platform/database/database.ts'
 import { locksAccount, type Recording, type Role, roleOf } from './recording.ts'
 
 /**

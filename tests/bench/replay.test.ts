@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { systemRuntime } from '../../platform/async/runtime.ts'
-import { migrate } from '../../platform/migrate.ts'
+import { migrate } from '../../platform/database/migrate.ts'
 import { openPglite } from '../../platform/pglite.ts'
 import { MIGRATIONS as BILLING } from '../../services/billing/migrations/all-migrations.ts'
 import { MIGRATIONS as NOTIFICATION } from '../../services/notification/migrations/all-migrations.ts'

@@ -113,7 +113,7 @@ test('the boundaries are those of the code', TIMEOUT, () => {
     'messaging/relay-to-broker.ts send send',
     'messaging/consumer.ts startConsumer commit commit',
     'messaging/settlement.ts createSettlement attempt transaction',
-    'messaging/tell-peers.ts createTeller tell notify',
+    'platform/database/tell-peers.ts createTeller tell notify',
   ]) {
     assert.ok(names.includes(name), name)
   }

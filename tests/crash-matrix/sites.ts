@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs'
 import { dirname, join, relative } from 'node:path'
 import ts from 'typescript'
 import type { Bus, Subscription } from '../../messaging/bus.ts'
-import type { Database, Queryable } from '../../platform/database.ts'
+import type { Database, Queryable } from '../../platform/database/database.ts'
 import { root } from '../../tools/repository-files.ts'
 import { SERVICES, type ServiceName } from '../simulation/lives.ts'
 

@@ -69,7 +69,7 @@ export const CLOCK_MUTANTS: readonly Mutant[] = [
     breaks: 'The server does not end the session of a process that is frozen in a transaction.',
     edits: [
       {
-        file: 'platform/database.ts',
+        file: 'platform/database/database.ts',
         find: 'idle_in_transaction_session_timeout: 10_000',
         replace: 'idle_in_transaction_session_timeout: 0',
       },

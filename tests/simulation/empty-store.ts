@@ -1,7 +1,7 @@
 import { PGlite } from '@electric-sql/pglite'
 import { LANES } from '../../messaging/outbox.ts'
 import type { ServiceParts } from '../../messaging/service.ts'
-import { DatabaseError, type Queryable } from '../../platform/database.ts'
+import { DatabaseError, type Queryable } from '../../platform/database/database.ts'
 import { pgliteClock } from '../../platform/pglite-clock.ts'
 import { freshCluster } from '../../platform/pglite-cluster.ts'
 import { createSession, type Session } from '../../platform/pglite-session.ts'

@@ -1,5 +1,5 @@
 import type { BusMessage } from '../../messaging/bus.ts'
-import type { Queryable } from '../../platform/database.ts'
+import type { Queryable } from '../../platform/database/database.ts'
 import type { Finding } from './books.ts'
 import type { Broker, LostMessage } from './broker.ts'
 import type { Chance } from './chance.ts'

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { after, before, beforeEach, describe, test } from 'node:test'
-import type { Database, Queryable } from '../../platform/database.ts'
+import type { Database, Queryable } from '../../platform/database/database.ts'
 import { createChances } from './chance.ts'
 import { openEmptyStore, type Store } from './empty-store.ts'
 import { createFaults } from './faults.ts'

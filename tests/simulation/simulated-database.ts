@@ -4,7 +4,7 @@ import {
   type Queryable,
   rolledBack,
   SESSION_LIMITS,
-} from '../../platform/database.ts'
+} from '../../platform/database/database.ts'
 import type { Session } from '../../platform/pglite-session.ts'
 import { type Life, laterIn, never } from './lives.ts'
 import type { Mishap } from './mishaps.ts'

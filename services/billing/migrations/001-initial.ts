@@ -1,7 +1,7 @@
 import { deadLetterTable } from '../../../messaging/dead-letters.ts'
 import { idempotencyTable } from '../../../messaging/idempotency.ts'
 import { outboxTables } from '../../../messaging/outbox.ts'
-import type { Migration } from '../../../platform/migrate.ts'
+import type { Migration } from '../../../platform/database/migrate.ts'
 
 export const SCHEMA = 'billing'
 

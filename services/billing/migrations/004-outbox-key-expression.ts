@@ -1,5 +1,5 @@
 import { outboxKeyExpression } from '../../../messaging/outbox.ts'
-import type { Migration } from '../../../platform/migrate.ts'
+import type { Migration } from '../../../platform/database/migrate.ts'
 import { SCHEMA } from './001-initial.ts'
 
 export const outboxKeyExpressionIndex: Migration = {

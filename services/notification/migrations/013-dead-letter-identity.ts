@@ -1,6 +1,6 @@
 import { deadLetterIdentity } from '../../../messaging/dead-letters.ts'
 import { topicIncarnationTable } from '../../../messaging/incarnations.ts'
-import type { Migration } from '../../../platform/migrate.ts'
+import type { Migration } from '../../../platform/database/migrate.ts'
 import { SCHEMA } from './001-initial.ts'
 
 export const deadLetterIdentityIndex: Migration = {

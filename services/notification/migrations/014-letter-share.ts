@@ -1,4 +1,4 @@
-import type { Migration } from '../../../platform/migrate.ts'
+import type { Migration } from '../../../platform/database/migrate.ts'
 
 /** How many letters an address had in an hour. */
 export const letterShare: Migration = {

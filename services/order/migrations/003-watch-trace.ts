@@ -1,4 +1,4 @@
-import type { Migration } from '../../../platform/migrate.ts'
+import type { Migration } from '../../../platform/database/migrate.ts'
 
 /** An order that is asked for again, or canceled at its deadline, continues the trace that it began. */
 export const watchTrace: Migration = {

@@ -1,4 +1,4 @@
-import type { Migration } from '../../../platform/migrate.ts'
+import type { Migration } from '../../../platform/database/migrate.ts'
 
 /**
  * Canceled orders of `events` whose void billing has not confirmed: the topic may have lost it, so it

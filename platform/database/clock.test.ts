@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { createDatabaseClock } from './clock.ts'
 import type { Queryable } from './database.ts'
-import { createDatabaseClock } from './database-clock.ts'
 
 test('follows the database, however the clock of the process is set or jumps', async () => {
   const hour = 3_600_000

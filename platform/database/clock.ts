@@ -1,4 +1,4 @@
-import type { Runtime } from './async/runtime.ts'
+import type { Runtime } from '../async/runtime.ts'
 import { DatabaseError, type Queryable } from './database.ts'
 
 /**

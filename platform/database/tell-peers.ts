@@ -1,5 +1,5 @@
-import type { Log, Runtime } from '../platform/async/runtime.ts'
-import type { Database } from '../platform/database.ts'
+import type { Log, Runtime } from '../async/runtime.ts'
+import type { Database } from './database.ts'
 
 export interface TellOptions {
   readonly database: Database
