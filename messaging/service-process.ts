@@ -14,7 +14,7 @@ import {
   sendJson,
   sendProblem,
 } from '../platform/plain-answers.ts'
-import { openPostgres } from '../platform/postgres.ts'
+import { openPostgres } from '../platform/postgres/postgres.ts'
 import { runProcess } from '../platform/process.ts'
 import { pathOf } from '../platform/request-target.ts'
 import { createLog, createTelemetry } from '../platform/telemetry.ts'

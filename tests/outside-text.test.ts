@@ -13,7 +13,7 @@ import { lowerUuids } from '../contracts/uuid.ts'
 import { requestId } from '../platform/http-hooks.ts'
 import { isLoopback } from '../platform/http-server.ts'
 import { parseJsonBody } from '../platform/http-validation.ts'
-import { encodeValue } from '../platform/pg-values.ts'
+import { encodeValue } from '../platform/postgres/values.ts'
 import { redact } from '../platform/redact.ts'
 import { pathOf, pathWithoutQuery, withoutPrefix } from '../platform/request-target.ts'
 import { fromText } from '../platform/schema-text.ts'
@@ -151,7 +151,7 @@ const PARSERS: Readonly<Record<string, Parser>> = {
   },
   'text on its way to the database': {
     read: (text) => encodeValue([text]),
-    patterns: ['platform/pg-values.ts /["\\\\]/'],
+    patterns: ['platform/postgres/values.ts /["\\\\]/'],
   },
 }
 
@@ -171,12 +171,13 @@ const INSIDE: Readonly<Record<string, string>> = {
   'messaging/service-process.ts /[^\\w.-]/g': 'the name and the address of this host',
   'platform/http-doc-operations.ts ^[0-9]+$': 'a document',
   'platform/database/database.ts /^(22|23|54)/': 'an SQLSTATE',
-  'platform/postgres.ts': 'an SQLSTATE',
+  'platform/postgres/postgres.ts': 'an SQLSTATE',
   'platform/database/migrate.ts /^[a-z_][a-z0-9_]*$/': 'a migration',
   'platform/database/migrate.ts /\\$(migration|statements)\\$/': 'a migration',
-  'platform/pg-values.ts /"((?:[^"\\\\]|\\\\.)*)"|[^,{}"]+/gsu': 'an array that the database wrote',
-  'platform/pg-values.ts /\\\\(.)/gsu': 'an array that the database wrote',
-  'platform/pg-values.ts /[+-]\\d\\d$/': 'a time that the database wrote',
+  'platform/postgres/values.ts /"((?:[^"\\\\]|\\\\.)*)"|[^,{}"]+/gsu':
+    'an array that the database wrote',
+  'platform/postgres/values.ts /\\\\(.)/gsu': 'an array that the database wrote',
+  'platform/postgres/values.ts /[+-]\\d\\d$/': 'a time that the database wrote',
   'platform/pglite-cluster.ts /\\0.*$/s': 'a tar that PGlite wrote',
   'services/notification/mailer.ts /[^\\w.-]/g': 'a Message-ID of ours',
   'apps/audit/announcements.ts /^(.+)\\/(DEPOSIT_ACCEPTED)$/s': 'an event id in our tables',

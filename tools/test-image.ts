@@ -3,7 +3,7 @@ import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:f
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { until } from '../platform/async/until.ts'
-import { openPostgres } from '../platform/postgres.ts'
+import { openPostgres } from '../platform/postgres/postgres.ts'
 import { assertCleanBooks } from '../tests/e2e/books.ts'
 import { createClient } from '../tests/e2e/client.ts'
 import { assertSettled, beginBurst, PATIENT } from '../tests/e2e/order-burst.ts'

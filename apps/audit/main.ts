@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { type Database, databaseTime } from '../../platform/database/database.ts'
 import { openPglite } from '../../platform/pglite.ts'
-import { openPostgres } from '../../platform/postgres.ts'
+import { openPostgres } from '../../platform/postgres/postgres.ts'
 import { environment } from '../../platform/process.ts'
 import {
   type Books,

@@ -53,7 +53,7 @@ function startPeer(t: TestContext, url: string, accountId: string) {
     ...process.env,
     URL: url,
     ACCOUNT: accountId,
-    POSTGRES_MODULE: new URL('../../platform/postgres.ts', import.meta.url).href,
+    POSTGRES_MODULE: new URL('../../platform/postgres/postgres.ts', import.meta.url).href,
   }
   const args = ['--input-type=module', '--eval', PEER]
   const peer = spawn(process.execPath, args, { env, stdio: ['pipe', 'pipe', 'inherit'] })

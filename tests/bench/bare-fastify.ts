@@ -1,6 +1,6 @@
 import fastify from 'fastify'
 import { systemRuntime } from '../../platform/async/runtime.ts'
-import { openPostgres } from '../../platform/postgres.ts'
+import { openPostgres } from '../../platform/postgres/postgres.ts'
 import { answerTasks } from './measured-process.ts'
 import { recordOrder } from './recording.ts'
 import { newOrder, replay } from './replay.ts'

@@ -1,7 +1,7 @@
 import { once } from 'node:events'
 import { Consumer, compatibilityPartitioner, ProduceAcks, Producer } from '@platformatic/kafka'
 import { systemRuntime } from '../../platform/async/runtime.ts'
-import { openPostgres } from '../../platform/postgres.ts'
+import { openPostgres } from '../../platform/postgres/postgres.ts'
 import { accountId } from './books.ts'
 import { answerTasks } from './measured-process.ts'
 import { openSpan, type Quietest, type Span, type Timed } from './quiet-seconds.ts'

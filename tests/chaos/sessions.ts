@@ -1,4 +1,4 @@
-import { openPostgres } from '../../platform/postgres.ts'
+import { openPostgres } from '../../platform/postgres/postgres.ts'
 import type { Stack } from '../../tools/stack.ts'
 import type { ServiceName } from '../../tools/stack-options.ts'
 import { sessionName } from '../../tools/stack-services.ts'

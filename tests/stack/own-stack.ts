@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { join } from 'node:path'
 import type { Violation } from '../../apps/audit/findings.ts'
-import { openPostgres } from '../../platform/postgres.ts'
+import { openPostgres } from '../../platform/postgres/postgres.ts'
 import type { Restartable } from '../../tools/restartable.ts'
 import type { Stack } from '../../tools/stack.ts'
 import type { StackOptions } from '../../tools/stack-options.ts'

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { until } from '../../platform/async/until.ts'
-import { openPostgres } from '../../platform/postgres.ts'
+import { openPostgres } from '../../platform/postgres/postgres.ts'
 import { replicasReady } from '../../tools/stack-services.ts'
 import { orderOf } from './customers.ts'
 import { insist } from './errands.ts'

@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
 import { describe, type TestContext, test } from 'node:test'
 import { setImmediate } from 'node:timers/promises'
-import { until } from './async/until.ts'
+import { until } from '../async/until.ts'
 import { openPostgres, type PostgresOptions } from './postgres.ts'
 
 const url = process.env.TEST_DATABASE_URL

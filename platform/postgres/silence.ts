@@ -1,5 +1,5 @@
 import { Client, DatabaseError as ServerError } from 'pg'
-import { DatabaseError } from './database/database.ts'
+import { DatabaseError } from '../database/database.ts'
 
 /**
  * Tells a server that is silent (frozen, or cut off without a word) from one that is slow with a

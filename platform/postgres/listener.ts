@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Client } from 'pg'
-import { backoffMs } from './async/runtime.ts'
+import { backoffMs } from '../async/runtime.ts'
 
 /** Notifications of PostgreSQL, over a connection of their own that is made anew when it breaks. */
 export interface Listener {

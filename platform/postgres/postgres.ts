@@ -7,11 +7,11 @@ import {
   type Queryable,
   rolledBack,
   SESSION_LIMITS,
-} from './database/database.ts'
-import { createStatements, type Statements } from './postgres-batch.ts'
-import { createListener, KEEP_ALIVE } from './postgres-listener.ts'
-import { type Silence, watchSilence } from './postgres-silence.ts'
-import type { Telemetry } from './telemetry.ts'
+} from '../database/database.ts'
+import type { Telemetry } from '../telemetry.ts'
+import { createStatements, type Statements } from './batch.ts'
+import { createListener, KEEP_ALIVE } from './listener.ts'
+import { type Silence, watchSilence } from './silence.ts'
 
 export interface PostgresOptions {
   readonly url: string

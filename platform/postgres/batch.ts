@@ -1,6 +1,6 @@
 import type { FieldDef, PoolClient, Submittable, Connection as Wire } from 'pg'
-import { type DatabaseError, failedWithIt } from './database/database.ts'
-import { decoderOf, encodeValue } from './pg-values.ts'
+import { type DatabaseError, failedWithIt } from '../database/database.ts'
+import { decoderOf, encodeValue } from './values.ts'
 
 /**
  * Statements that are begun in the same turn of the event loop go to the server in one piece and are
