@@ -3,7 +3,7 @@ import { test } from 'node:test'
 import { DatabaseError } from './database/database.ts'
 import { HttpUnreachable } from './http-client.ts'
 import { measuredCalls, measuredDatabase } from './measured.ts'
-import { openPglite } from './pglite.ts'
+import { openPglite } from './pglite/pglite.ts'
 import type { Telemetry } from './telemetry.ts'
 
 /** What was observed, as one line each, without the times. */

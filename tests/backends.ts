@@ -4,7 +4,7 @@ import { createEmbeddedBus, type EmbeddedBus } from '../messaging/embedded-bus.t
 import { createKafkaBus } from '../messaging/kafka-bus.ts'
 import { type Runtime, systemRuntime } from '../platform/async/runtime.ts'
 import type { Database } from '../platform/database/database.ts'
-import { openPglite } from '../platform/pglite.ts'
+import { openPglite } from '../platform/pglite/pglite.ts'
 import { openPostgres } from '../platform/postgres/postgres.ts'
 import { createLog } from '../platform/telemetry.ts'
 import { databaseUrl } from '../tools/postgres.ts'

@@ -178,7 +178,7 @@ const INSIDE: Readonly<Record<string, string>> = {
     'an array that the database wrote',
   'platform/postgres/values.ts /\\\\(.)/gsu': 'an array that the database wrote',
   'platform/postgres/values.ts /[+-]\\d\\d$/': 'a time that the database wrote',
-  'platform/pglite-cluster.ts /\\0.*$/s': 'a tar that PGlite wrote',
+  'platform/pglite/cluster.ts /\\0.*$/s': 'a tar that PGlite wrote',
   'services/notification/mailer.ts /[^\\w.-]/g': 'a Message-ID of ours',
   'apps/audit/announcements.ts /^(.+)\\/(DEPOSIT_ACCEPTED)$/s': 'an event id in our tables',
   'apps/audit/announcements.ts `^(${ID})/(ORDER_PAID|PAYMENT_FAIL|PAYMENT_REFUNDED)$`':

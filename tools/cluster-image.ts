@@ -2,7 +2,7 @@ import { globSync, rmSync, writeFileSync } from 'node:fs'
 import { join, relative } from 'node:path'
 import { brotliCompressSync, constants } from 'node:zlib'
 import { PGlite } from '@electric-sql/pglite'
-import { clusterImagePath } from '../platform/pglite-cluster.ts'
+import { clusterImagePath } from '../platform/pglite/cluster.ts'
 import { root } from './repository-files.ts'
 
 /**

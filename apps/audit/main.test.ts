@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
-import { openPglite } from '../../platform/pglite.ts'
+import { openPglite } from '../../platform/pglite/pglite.ts'
 import { assertCleanBooks } from '../../tests/e2e/books.ts'
 import { startProgram, temporaryFolder } from '../../tests/e2e/program.ts'
 

@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { type Database, databaseTime } from '../../platform/database/database.ts'
-import { openPglite } from '../../platform/pglite.ts'
+import { openPglite } from '../../platform/pglite/pglite.ts'
 import { openPostgres } from '../../platform/postgres/postgres.ts'
 import { environment } from '../../platform/process.ts'
 import {

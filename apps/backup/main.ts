@@ -2,8 +2,8 @@ import { constants, existsSync } from 'node:fs'
 import { cp, mkdir, rename, rm, writeFile } from 'node:fs/promises'
 import { basename, join, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
-import { FolderInUse, lockFolder } from '../../platform/folder-lock.ts'
-import { flushTree } from '../../platform/pglite-flush.ts'
+import { flushTree } from '../../platform/pglite/flush.ts'
+import { FolderInUse, lockFolder } from '../../platform/pglite/folder-lock.ts'
 import { environment } from '../../platform/process.ts'
 import {
   assertDataFolder,

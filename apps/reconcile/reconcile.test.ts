@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { after, describe, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { systemRuntime } from '../../platform/async/runtime.ts'
-import { openPglite } from '../../platform/pglite.ts'
+import { openPglite } from '../../platform/pglite/pglite.ts'
 import { assertCleanBooks } from '../../tests/e2e/books.ts'
 import { type RunningProgram, startProgram, temporaryFolder } from '../../tests/e2e/program.ts'
 import {

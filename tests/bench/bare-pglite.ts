@@ -1,6 +1,6 @@
 import { systemRuntime } from '../../platform/async/runtime.ts'
 import { migrate } from '../../platform/database/migrate.ts'
-import { openPglite } from '../../platform/pglite.ts'
+import { openPglite } from '../../platform/pglite/pglite.ts'
 import { MIGRATIONS as BILLING } from '../../services/billing/migrations/all-migrations.ts'
 import { MIGRATIONS as NOTIFICATION } from '../../services/notification/migrations/all-migrations.ts'
 import { MIGRATIONS as ORDERS } from '../../services/order/migrations/all-migrations.ts'

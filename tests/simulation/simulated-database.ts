@@ -5,7 +5,7 @@ import {
   rolledBack,
   SESSION_LIMITS,
 } from '../../platform/database/database.ts'
-import type { Session } from '../../platform/pglite-session.ts'
+import type { Session } from '../../platform/pglite/session.ts'
 import { type Life, laterIn, never } from './lives.ts'
 import type { Mishap } from './mishaps.ts'
 import type { Scheduler } from './scheduler.ts'

@@ -1,4 +1,4 @@
-import type { Session } from '../../platform/pglite-session.ts'
+import type { Session } from '../../platform/pglite/session.ts'
 import { takeImage } from './database-image.ts'
 import { openEmptyStore, type Store } from './empty-store.ts'
 import { type Run, simulate } from './run.ts'

@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { describe, type TestContext, test } from 'node:test'
-import { describeDatabase } from './database/database.conformance.ts'
+import { describeDatabase } from '../database/database.conformance.ts'
 import { openPglite } from './pglite.ts'
 
 describeDatabase('PGlite', () => openPglite())

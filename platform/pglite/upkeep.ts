@@ -1,4 +1,4 @@
-import type { Session } from './pglite-session.ts'
+import type { Session } from './session.ts'
 
 /** Replaying this much log after a crash takes about a second. */
 const checkpointAfterBytes = 32n * 1024n * 1024n

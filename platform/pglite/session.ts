@@ -1,7 +1,7 @@
 import type { PGlite } from '@electric-sql/pglite'
-import { DatabaseError, kindOf } from './database/database.ts'
-import { type Answer, type Column, createRequests, readAnswer } from './pglite-wire.ts'
-import { decoderOf, encodeValue } from './postgres/values.ts'
+import { DatabaseError, kindOf } from '../database/database.ts'
+import { decoderOf, encodeValue } from '../postgres/values.ts'
+import { type Answer, type Column, createRequests, readAnswer } from './wire.ts'
 
 /** What a statement gave: its rows, and its command tag, such as `COMMIT` or `UPDATE 3`. */
 interface Outcome {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { PGlite } from '@electric-sql/pglite'
-import { freshCluster } from './pglite-cluster.ts'
+import { freshCluster } from './cluster.ts'
 
 /** What initdb decides, and how much it puts into the catalogs. */
 const DECISIONS = `

@@ -7,13 +7,13 @@ import {
   DatabaseError,
   type Queryable,
   rolledBack,
-} from './database/database.ts'
+} from '../database/database.ts'
+import { pgliteClock } from './clock.ts'
+import { ensureCluster, freshCluster } from './cluster.ts'
+import { FlushingFiles, flushingParams, flushTree } from './flush.ts'
 import { lockFolder } from './folder-lock.ts'
-import { pgliteClock } from './pglite-clock.ts'
-import { ensureCluster, freshCluster } from './pglite-cluster.ts'
-import { FlushingFiles, flushingParams, flushTree } from './pglite-flush.ts'
-import { createSession, type Session } from './pglite-session.ts'
-import { upkeep } from './pglite-upkeep.ts'
+import { createSession, type Session } from './session.ts'
+import { upkeep } from './upkeep.ts'
 
 export interface PgliteOptions {
   /** Where the data live, created if missing; without it they live in memory. */

@@ -44,7 +44,7 @@ export async function freshCluster(): Promise<Uint8Array<ArrayBuffer>> {
 export function clusterImagePath(): string {
   const packageFile = new URL('../package.json', import.meta.resolve('@electric-sql/pglite'))
   const { version } = JSON.parse(readFileSync(packageFile, 'utf8'))
-  return fileURLToPath(new URL(`./pglite-cluster-${version}.tar.br`, import.meta.url))
+  return fileURLToPath(new URL(`./cluster-${version}.tar.br`, import.meta.url))
 }
 
 /** Files with their bytes and folders without, from a tar of plain names under 100 bytes. */
