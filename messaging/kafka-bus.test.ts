@@ -4,7 +4,7 @@ import { once } from 'node:events'
 import { test } from 'node:test'
 import { Admin, Producer } from '@platformatic/kafka'
 import { systemRuntime } from '../platform/async/runtime.ts'
-import { createLog } from '../platform/telemetry.ts'
+import { createLog } from '../platform/telemetry/telemetry.ts'
 import { makeTopics } from '../tools/topics.ts'
 import { busConformance, message, numbered, receive, textOf } from './bus.conformance.ts'
 import type { Bus, TopicSpec } from './bus.ts'
@@ -277,7 +277,7 @@ function startMember({ at, topic, group }: Scene, place = ''): ChildProcess {
   const program = `
     const { createKafkaBus } = await import(${url('./kafka-bus.ts')})
     const { systemRuntime } = await import(${url('../platform/async/runtime.ts')})
-    const { createLog } = await import(${url('../platform/telemetry.ts')})
+    const { createLog } = await import(${url('../platform/telemetry/telemetry.ts')})
     const { once } = await import('node:events')
     const [at, topic, group, place] = process.argv.slice(1)
     const log = createLog('silent', 'member')

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { traceContextOf } from '../contracts/trace-context.ts'
-import type { Span, SpanStart, Tracer } from '../platform/tracing.ts'
+import type { Span, SpanStart, Tracer } from '../platform/telemetry/tracing.ts'
 import { beginProcess, beginSend, tracedLetters } from './message-spans.ts'
 import type { Delivery, OutboxRow } from './outbox.ts'
 

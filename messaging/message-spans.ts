@@ -1,6 +1,6 @@
 import type { Received } from '../contracts/events.ts'
 import { type TraceContext, traceContextOf } from '../contracts/trace-context.ts'
-import { beginShared, type SpanStart, type Tracer } from '../platform/tracing.ts'
+import { beginShared, type SpanStart, type Tracer } from '../platform/telemetry/tracing.ts'
 import type { BusMessage } from './bus.ts'
 import type { Delivery, OutboxRow } from './outbox.ts'
 

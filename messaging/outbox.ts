@@ -1,7 +1,7 @@
 import type { OutboxPage } from '../contracts/http.ts'
 import type { Queryable } from '../platform/database/database.ts'
 import type { IndexBuild } from '../platform/database/migrate.ts'
-import { redact } from '../platform/redact.ts'
+import { redact } from '../platform/telemetry/redact.ts'
 import { pollStatements } from './outbox-polls.ts'
 
 /**

@@ -3,8 +3,8 @@ import { after, describe, test } from 'node:test'
 import { systemRuntime } from '../platform/async/runtime.ts'
 import { type Database, DatabaseError } from '../platform/database/database.ts'
 import { migrate } from '../platform/database/migrate.ts'
-import { createLog } from '../platform/telemetry.ts'
-import type { Tracer } from '../platform/tracing.ts'
+import { createLog } from '../platform/telemetry/telemetry.ts'
+import type { Tracer } from '../platform/telemetry/tracing.ts'
 import { openTestDatabase } from '../tests/backends.ts'
 import {
   countDeadLetters,

@@ -1,7 +1,7 @@
 import type { UnknownEvent } from '../contracts/events.ts'
 import type { Log, Runtime } from '../platform/async/runtime.ts'
 import { type Database, partOf, type Queryable, transact } from '../platform/database/database.ts'
-import { noTracing, type Tracer } from '../platform/tracing.ts'
+import { noTracing, type Tracer } from '../platform/telemetry/tracing.ts'
 import {
   DEAD_LETTER_HEADER,
   type DeadLetter,

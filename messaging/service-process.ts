@@ -17,8 +17,8 @@ import {
 import { openPostgres } from '../platform/postgres/postgres.ts'
 import { runProcess } from '../platform/process.ts'
 import { pathOf } from '../platform/request-target.ts'
-import { createLog, createTelemetry } from '../platform/telemetry.ts'
-import { openTracer, tracingConfig } from '../platform/tracing-start.ts'
+import { createLog, createTelemetry } from '../platform/telemetry/telemetry.ts'
+import { openTracer, tracingConfig } from '../platform/telemetry/tracing-start.ts'
 import { createKafkaBus } from './kafka-bus.ts'
 import { measured, type Service, type ServiceParts } from './service.ts'
 

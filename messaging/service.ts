@@ -16,8 +16,8 @@ import {
   type HttpServerOptions,
 } from '../platform/http-server.ts'
 import { measuredCalls, measuredDatabase } from '../platform/measured.ts'
-import type { Telemetry } from '../platform/telemetry.ts'
-import { inCommitSpans, noTracing, type Tracer } from '../platform/tracing.ts'
+import type { Telemetry } from '../platform/telemetry/telemetry.ts'
+import { inCommitSpans, noTracing, type Tracer } from '../platform/telemetry/tracing.ts'
 import type { Bus } from './bus.ts'
 import type { ConsumerOptions } from './consumer.ts'
 import { deadLetterReadingRoutes, deadLetterRoutes } from './dead-letter-routes.ts'

@@ -8,8 +8,8 @@ import {
   partOf,
   type Queryable,
 } from '../platform/database/database.ts'
-import type { Telemetry } from '../platform/telemetry.ts'
-import { noTracing, type Tracer } from '../platform/tracing.ts'
+import type { Telemetry } from '../platform/telemetry/telemetry.ts'
+import { noTracing, type Tracer } from '../platform/telemetry/tracing.ts'
 import type { Batch, BusMessage } from './bus.ts'
 import { type NewDeadLetter, setAside } from './dead-letters.ts'
 import { createIncarnations, type IdentifiedMessage } from './incarnations.ts'

@@ -7,7 +7,7 @@ import { systemRuntime } from './async/runtime.ts'
 import { until } from './async/until.ts'
 import { openFrontDoor } from './front-door.ts'
 import { createHttpServer } from './http-server.ts'
-import { createLog, createTelemetry } from './telemetry.ts'
+import { createLog, createTelemetry } from './telemetry/telemetry.ts'
 
 const BODY = '{}'
 

@@ -6,7 +6,7 @@ import { TIMEOUT_HEADER } from './http-client.ts'
 import { requestId } from './http-hooks.ts'
 import { PROBLEM_TYPE } from './http-problems.ts'
 import type { HttpServer } from './http-validation.ts'
-import type { Telemetry } from './telemetry.ts'
+import type { Telemetry } from './telemetry/telemetry.ts'
 import { createWorkload, type Work, type Workload } from './workload.ts'
 
 declare module 'fastify' {

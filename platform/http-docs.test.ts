@@ -5,7 +5,7 @@ import addFormats from 'ajv-formats'
 import Type from 'typebox'
 import { systemRuntime } from './async/runtime.ts'
 import { createHttpServer } from './http-server.ts'
-import { createLog, createTelemetry } from './telemetry.ts'
+import { createLog, createTelemetry } from './telemetry/telemetry.ts'
 
 const PREFIX = '/otusapp/gur-ok'
 const State = Type.Union([Type.Literal('ON'), Type.Literal('OFF')], { $id: 'State' })

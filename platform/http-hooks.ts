@@ -4,8 +4,8 @@ import { type TraceContext, traceContextOf, traceIds } from '../contracts/trace-
 import type { HttpServer } from './http-validation.ts'
 import { pathWithoutQuery } from './request-target.ts'
 import type { PlainSchema } from './schema-text.ts'
-import type { Telemetry } from './telemetry.ts'
-import type { Span, SpanStart, Tracer } from './tracing.ts'
+import type { Telemetry } from './telemetry/telemetry.ts'
+import type { Span, SpanStart, Tracer } from './telemetry/tracing.ts'
 
 declare module 'fastify' {
   interface FastifyRequest {

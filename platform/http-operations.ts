@@ -3,7 +3,7 @@ import Type from 'typebox'
 import { cached, shared } from './async/coalesce.ts'
 import type { Log, Runtime } from './async/runtime.ts'
 import type { HttpServer } from './http-validation.ts'
-import type { Telemetry } from './telemetry.ts'
+import type { Telemetry } from './telemetry/telemetry.ts'
 
 export interface OperationsOptions {
   readonly service: string

@@ -9,7 +9,7 @@ import {
   problemBody,
 } from '../contracts/problems.ts'
 import { DatabaseError } from './database/database.ts'
-import { redact } from './redact.ts'
+import { redact } from './telemetry/redact.ts'
 
 export const PROBLEM_TYPE = 'application/problem+json'
 

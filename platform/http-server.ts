@@ -13,8 +13,8 @@ import { addOperations } from './http-operations.ts'
 import { sendProblem } from './http-problems.ts'
 import { compileValidator, type HttpServer, parseJsonBody } from './http-validation.ts'
 import { withoutPrefix } from './request-target.ts'
-import type { Telemetry } from './telemetry.ts'
-import { noTracing, type Tracer } from './tracing.ts'
+import type { Telemetry } from './telemetry/telemetry.ts'
+import { noTracing, type Tracer } from './telemetry/tracing.ts'
 
 export interface HttpServerOptions {
   /** The first part of every path of the service. */

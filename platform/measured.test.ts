@@ -4,7 +4,7 @@ import { DatabaseError } from './database/database.ts'
 import { HttpUnreachable } from './http-client.ts'
 import { measuredCalls, measuredDatabase } from './measured.ts'
 import { openPglite } from './pglite/pglite.ts'
-import type { Telemetry } from './telemetry.ts'
+import type { Telemetry } from './telemetry/telemetry.ts'
 
 /** What was observed, as one line each, without the times. */
 function observed() {

@@ -12,7 +12,7 @@ const sourceOf = (start: string, options = '{}') => `
   import Type from '${import.meta.resolve('typebox')}'
   import { readConfig } from '${new URL('./config.ts', import.meta.url)}'
   import { runProcess } from '${new URL('./process.ts', import.meta.url)}'
-  import { createLog, createTelemetry } from '${new URL('./telemetry.ts', import.meta.url)}'
+  import { createLog, createTelemetry } from '${new URL('./telemetry/telemetry.ts', import.meta.url)}'
   const log = createLog('info', 'order')
   const busy = setInterval(() => {}, 1000)
   await runProcess('order', ${start}, ${options})`

@@ -6,7 +6,7 @@ import { type Runtime, systemRuntime } from '../platform/async/runtime.ts'
 import type { Database } from '../platform/database/database.ts'
 import { openPglite } from '../platform/pglite/pglite.ts'
 import { openPostgres } from '../platform/postgres/postgres.ts'
-import { createLog } from '../platform/telemetry.ts'
+import { createLog } from '../platform/telemetry/telemetry.ts'
 import { databaseUrl } from '../tools/postgres.ts'
 import { makeTopics } from '../tools/topics.ts'
 

@@ -14,9 +14,9 @@ import { requestId } from '../platform/http-hooks.ts'
 import { isLoopback } from '../platform/http-server.ts'
 import { parseJsonBody } from '../platform/http-validation.ts'
 import { encodeValue } from '../platform/postgres/values.ts'
-import { redact } from '../platform/redact.ts'
 import { pathOf, pathWithoutQuery, withoutPrefix } from '../platform/request-target.ts'
 import { fromText } from '../platform/schema-text.ts'
+import { redact } from '../platform/telemetry/redact.ts'
 import { waitOf } from '../services/order/routes.ts'
 import { repositoryFiles, root } from '../tools/repository-files.ts'
 import { nodesOf } from '../tools/tidy-syntax.ts'
@@ -147,7 +147,7 @@ const PARSERS: Readonly<Record<string, Parser>> = {
   'a log line': {
     read: redact,
     openings: ['://', 'http://u:', '://a@'],
-    patterns: ['platform/redact.ts /[\\s"\'/?#\\\\]|$/'],
+    patterns: ['platform/telemetry/redact.ts /[\\s"\'/?#\\\\]|$/'],
   },
   'text on its way to the database': {
     read: (text) => encodeValue([text]),
@@ -160,10 +160,11 @@ const INSIDE: Readonly<Record<string, string>> = {
   'platform/config-formats.ts /^[\\w.~-]+$/': 'the environment',
   'platform/config-formats.ts /^\\d{1,3}$/': 'the environment',
   'platform/config-formats.ts /\\s/': 'the environment',
-  'platform/redact.ts /PASSWORD|PASSWD|SECRET|TOKEN|API_?KEY|HEADERS$/': 'the environment',
-  'platform/redact.ts /[,=\\s]+/': 'the environment',
-  'platform/redact.ts /[/@#?%:]/': 'the environment',
-  'platform/redact.ts /[?&]password=([^&#]*)/gi': 'the environment',
+  'platform/telemetry/redact.ts /PASSWORD|PASSWD|SECRET|TOKEN|API_?KEY|HEADERS$/':
+    'the environment',
+  'platform/telemetry/redact.ts /[,=\\s]+/': 'the environment',
+  'platform/telemetry/redact.ts /[/@#?%:]/': 'the environment',
+  'platform/telemetry/redact.ts /[?&]password=([^&#]*)/gi': 'the environment',
   'services/order/config.ts ^(?!0+(\\.0{1,2})?$)[0-9]{1,6}(\\.[0-9]{1,2})?$': 'the environment',
   'contracts/asyncapi.ts EVENT_ID.source': 'a document: the pattern itself is in the table',
   'contracts/http.ts `^${UP_TO_16_DIGITS}(${BELOW_ONE}|${ONE_AND_MORE}|${THE_LARGEST})$`':

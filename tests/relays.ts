@@ -16,7 +16,7 @@ import {
 } from '../messaging/outbox.ts'
 import { type Relay, type RelayOptions, startRelay } from '../messaging/relay.ts'
 import { migrate } from '../platform/database/migrate.ts'
-import { createLog, createTelemetry } from '../platform/telemetry.ts'
+import { createLog, createTelemetry } from '../platform/telemetry/telemetry.ts'
 import { openTestDatabase } from './backends.ts'
 import { createClock, until } from './harness.ts'
 

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { existsSync, readFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { describe, test } from 'node:test'
-import { METRICS } from '../platform/telemetry.ts'
+import { METRICS } from '../platform/telemetry/telemetry.ts'
 import { fillIn, generatedDocuments } from './docs.ts'
 import { repositoryFiles, root } from './repository-files.ts'
 

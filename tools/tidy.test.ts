@@ -195,7 +195,7 @@ describe('tidy on the core', () => {
         1,
         true,
       )
-      quiet('platform/telemetry.ts', text)
+      quiet('platform/telemetry/telemetry.ts', text)
     }
   })
 

@@ -1,6 +1,6 @@
 import Type, { type Static } from 'typebox'
 import { httpConfig, logLevel } from '../../platform/config.ts'
-import { tracingConfig } from '../../platform/tracing-start.ts'
+import { tracingConfig } from '../../platform/telemetry/tracing-start.ts'
 import { billingConfig } from '../../services/billing/config.ts'
 import { notificationConfig } from '../../services/notification/config.ts'
 import { orderConfig } from '../../services/order/config.ts'

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { createClock, until } from '../../tests/harness.ts'
-import { createLog } from '../telemetry.ts'
+import { createLog } from '../telemetry/telemetry.ts'
 import { periodically } from './periodically.ts'
 
 const log = createLog('silent', 'test')

@@ -5,7 +5,7 @@ import { describe, type TestContext, test } from 'node:test'
 import { describeDatabase } from '../database/database.conformance.ts'
 import { type Queryable, transact } from '../database/database.ts'
 import { migrate } from '../database/migrate.ts'
-import { createTelemetry } from '../telemetry.ts'
+import { createTelemetry } from '../telemetry/telemetry.ts'
 import { openPostgres, type PostgresOptions } from './postgres.ts'
 
 const url = process.env.TEST_DATABASE_URL

@@ -8,7 +8,7 @@ import {
   rolledBack,
   SESSION_LIMITS,
 } from '../database/database.ts'
-import type { Telemetry } from '../telemetry.ts'
+import type { Telemetry } from '../telemetry/telemetry.ts'
 import { createStatements, type Statements } from './batch.ts'
 import { createListener, KEEP_ALIVE } from './listener.ts'
 import { type Silence, watchSilence } from './silence.ts'

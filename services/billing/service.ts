@@ -18,7 +18,7 @@ import { periodically } from '../../platform/async/periodically.ts'
 import { createDatabaseClock } from '../../platform/database/clock.ts'
 import { type Queryable, transact } from '../../platform/database/database.ts'
 import { migrate } from '../../platform/database/migrate.ts'
-import { inCommitSpans, noTracing } from '../../platform/tracing.ts'
+import { inCommitSpans, noTracing } from '../../platform/telemetry/tracing.ts'
 import { startAskingAgain } from './ask-again.ts'
 import {
   type Addressed,

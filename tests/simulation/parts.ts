@@ -1,7 +1,7 @@
 import type { Bus } from '../../messaging/bus.ts'
 import type { ServiceParts } from '../../messaging/service.ts'
 import { type Runtime, uuidV7 } from '../../platform/async/runtime.ts'
-import type { Telemetry } from '../../platform/telemetry.ts'
+import type { Telemetry } from '../../platform/telemetry/telemetry.ts'
 import type { Chance } from './chance.ts'
 import { type Life, laterIn, never } from './lives.ts'
 import type { Scheduler } from './scheduler.ts'

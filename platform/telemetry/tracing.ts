@@ -1,4 +1,4 @@
-import { type TraceContext, traceOf } from '../contracts/trace-context.ts'
+import { type TraceContext, traceOf } from '../../contracts/trace-context.ts'
 
 /**
  * Traces, as the services see them. The context is handed on explicitly, in the headers of calls and

@@ -333,7 +333,7 @@ async function inTime<T>(read: () => T | Promise<T>): Promise<T | undefined> {
 const SECRET_HEADERS = ['authorization', 'proxy-authorization', 'cookie', 'set-cookie']
 
 /**
- * JSON lines on standard output (platform/log-output.ts), or into `destination`. Headers that carry
+ * JSON lines on standard output (platform/telemetry/log-output.ts), or into `destination`. Headers that carry
  * credentials are masked wherever headers are logged: as `headers`, or in a request or answer; secrets,
  * wherever they are.
  */

@@ -14,8 +14,8 @@ import {
   trace,
 } from '@opentelemetry/api'
 import { core, NodeSDK, type tracing } from '@opentelemetry/sdk-node'
-import type { TraceContext } from '../contracts/trace-context.ts'
-import type { Log } from './async/runtime.ts'
+import type { TraceContext } from '../../contracts/trace-context.ts'
+import type { Log } from '../async/runtime.ts'
 import type { OpenTracer, Span, SpanStart } from './tracing.ts'
 
 export interface OpenTelemetryOptions {
