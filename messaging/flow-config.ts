@@ -1,6 +1,6 @@
 import Type from 'typebox'
 import { DEFAULT_STYLE, styleSchema } from '../contracts/style.ts'
-import { durationMs } from '../platform/config.ts'
+import { durationMs } from '../platform/process/config.ts'
 
 /** Configuration that the services of the flow share. */
 export const styleConfig = {

@@ -11,7 +11,7 @@ import Type, { type Static, type TSchema } from 'typebox'
 import { Compile, type Validator } from 'typebox/compile'
 import { Fault } from '../contracts/problems.ts'
 import { lowerUuids } from '../contracts/uuid.ts'
-import { expectedText, fromText, type PlainSchema } from './schema-text.ts'
+import { expectedText, fromText, type PlainSchema } from './process/schema-text.ts'
 
 interface TypeBoxProvider extends FastifyTypeProvider {
   validator: this['schema'] extends TSchema ? Static<this['schema']> : unknown

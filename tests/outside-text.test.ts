@@ -14,8 +14,8 @@ import { requestId } from '../platform/http-hooks.ts'
 import { isLoopback } from '../platform/http-server.ts'
 import { parseJsonBody } from '../platform/http-validation.ts'
 import { encodeValue } from '../platform/postgres/values.ts'
+import { fromText } from '../platform/process/schema-text.ts'
 import { pathOf, pathWithoutQuery, withoutPrefix } from '../platform/request-target.ts'
-import { fromText } from '../platform/schema-text.ts'
 import { redact } from '../platform/telemetry/redact.ts'
 import { waitOf } from '../services/order/routes.ts'
 import { repositoryFiles, root } from '../tools/repository-files.ts'
@@ -107,7 +107,7 @@ const PARSERS: Readonly<Record<string, Parser>> = {
   'a number in a query': {
     read: (text) => fromText({ type: 'integer' }, text),
     openings: ['-', '1.', '-1'],
-    patterns: ['platform/schema-text.ts /^-?(?=(?:\\.?\\d){1,15}$)\\d+(?:\\.\\d+)?$/'],
+    patterns: ['platform/process/schema-text.ts /^-?(?=(?:\\.?\\d){1,15}$)\\d+(?:\\.\\d+)?$/'],
   },
   'x-interaction-style': {
     read: (text) => {
@@ -157,9 +157,9 @@ const PARSERS: Readonly<Record<string, Parser>> = {
 
 /** Regular expressions, or files of them, that see no text from outside, each with the origin of its text. */
 const INSIDE: Readonly<Record<string, string>> = {
-  'platform/config-formats.ts /^[\\w.~-]+$/': 'the environment',
-  'platform/config-formats.ts /^\\d{1,3}$/': 'the environment',
-  'platform/config-formats.ts /\\s/': 'the environment',
+  'platform/process/config-formats.ts /^[\\w.~-]+$/': 'the environment',
+  'platform/process/config-formats.ts /^\\d{1,3}$/': 'the environment',
+  'platform/process/config-formats.ts /\\s/': 'the environment',
   'platform/telemetry/redact.ts /PASSWORD|PASSWD|SECRET|TOKEN|API_?KEY|HEADERS$/':
     'the environment',
   'platform/telemetry/redact.ts /[,=\\s]+/': 'the environment',

@@ -1,7 +1,7 @@
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { Admin } from '@platformatic/kafka'
-import { runProcess } from '../platform/process.ts'
+import { runProcess } from '../platform/process/process.ts'
 import {
   containerName,
   type Docker,

@@ -5,7 +5,7 @@ import { asyncApiDocument } from '../contracts/asyncapi.ts'
 import { asyncApiPage } from '../contracts/asyncapi-page.ts'
 import { problemBody } from '../contracts/problems.ts'
 import { until } from '../platform/async/until.ts'
-import { prefixOf } from '../platform/config.ts'
+import { prefixOf } from '../platform/process/config.ts'
 import { type KeptProcess, lastLines, startKept } from './kept-process.ts'
 import { root } from './repository-files.ts'
 

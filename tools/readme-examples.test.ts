@@ -7,7 +7,7 @@ import { test } from 'node:test'
 import { allInOneConfig } from '../apps/all-in-one/config.ts'
 import { startAllInOne } from '../apps/all-in-one/program.ts'
 import { systemRuntime } from '../platform/async/runtime.ts'
-import { readConfig } from '../platform/config.ts'
+import { readConfig } from '../platform/process/config.ts'
 import { curlBlocksIn, PAGES, readPage } from './docs-pages.ts'
 
 /**

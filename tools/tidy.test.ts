@@ -61,9 +61,9 @@ export function later(runtime: Runtime, ms: number) {
       'const { env } = process',
     ]
     for (const text of reads) {
-      says('platform/config.ts', text, /process\.env/)
+      says('platform/process/config.ts', text, /process\.env/)
       for (const path of [
-        'platform/process.ts',
+        'platform/process/process.ts',
         'tools/a.ts',
         'tests/e2e/a.ts',
         'platform/a.test.ts',
@@ -71,7 +71,7 @@ export function later(runtime: Runtime, ms: number) {
         quiet(path, text)
       }
     }
-    quiet('platform/config.ts', 'f(config.env, vite.env)\n// process.env\n"process.env"')
+    quiet('platform/process/config.ts', 'f(config.env, vite.env)\n// process.env\n"process.env"')
   })
 })
 
@@ -244,7 +244,7 @@ new Date(0)
       'contracts/money.test.ts',
       'messaging/kafka-bus.ts',
       'messaging/bus.conformance.ts',
-      'platform/process.ts',
+      'platform/process/process.ts',
       'services/order/main.ts',
       'services/order/service.ts',
       'apps/demo/main.ts',

@@ -7,7 +7,7 @@ import {
 import type { TopicSpec } from '../messaging/bus.ts'
 import { isKafkaError } from '../messaging/kafka-faults.ts'
 import { TOPICS } from '../messaging/topics.ts'
-import { environment } from '../platform/process.ts'
+import { environment } from '../platform/process/process.ts'
 
 export interface TopicSettings {
   /** Instead of each topic's own number. */

@@ -1,5 +1,5 @@
 import Type, { type Static } from 'typebox'
-import { httpConfig, logLevel } from '../../platform/config.ts'
+import { httpConfig, logLevel } from '../../platform/process/config.ts'
 import { tracingConfig } from '../../platform/telemetry/tracing-start.ts'
 import { billingConfig } from '../../services/billing/config.ts'
 import { notificationConfig } from '../../services/notification/config.ts'

@@ -1,5 +1,4 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import { allowedHostsOf, prefixOf } from '../../platform/config.ts'
 import { type FrontDoor, type Inside, openFrontDoor } from '../../platform/front-door.ts'
 import { isLoopback } from '../../platform/http-server.ts'
 import {
@@ -9,6 +8,7 @@ import {
   sendJson,
   sendProblem,
 } from '../../platform/plain-answers.ts'
+import { allowedHostsOf, prefixOf } from '../../platform/process/config.ts'
 import { pathOf } from '../../platform/request-target.ts'
 import type { AllInOneConfig } from './config.ts'
 import { isSwitchName, type Lab, type SwitchName } from './lab.ts'

@@ -1,7 +1,7 @@
 import { join, relative } from 'node:path'
 import { STYLES } from '../../contracts/style.ts'
-import { readConfig } from '../../platform/config.ts'
-import { runProcess } from '../../platform/process.ts'
+import { readConfig } from '../../platform/process/config.ts'
+import { runProcess } from '../../platform/process/process.ts'
 import { type AllInOneConfig, allInOneConfig } from './config.ts'
 import { type Program, startAllInOne } from './program.ts'
 

@@ -4,7 +4,7 @@ import { parseArgs } from 'node:util'
 import { type Database, databaseTime } from '../../platform/database/database.ts'
 import { openPglite } from '../../platform/pglite/pglite.ts'
 import { openPostgres } from '../../platform/postgres/postgres.ts'
-import { environment } from '../../platform/process.ts'
+import { environment } from '../../platform/process/process.ts'
 import {
   type Books,
   type Checked,

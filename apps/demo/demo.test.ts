@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
-import { readConfig } from '../../platform/config.ts'
+import { readConfig } from '../../platform/process/config.ts'
 import { allInOneConfig } from '../all-in-one/config.ts'
 import { startAllInOne } from '../all-in-one/program.ts'
 

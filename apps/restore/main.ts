@@ -4,7 +4,7 @@ import { join, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import { flushTree } from '../../platform/pglite/flush.ts'
 import { lockFolder } from '../../platform/pglite/folder-lock.ts'
-import { environment } from '../../platform/process.ts'
+import { environment } from '../../platform/process/process.ts'
 import { MANIFEST, STATE, UsageError, verifyBackup } from '../backup/data-folder.ts'
 
 const HELP = `

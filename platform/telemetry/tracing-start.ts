@@ -1,6 +1,6 @@
 import Type, { type Static } from 'typebox'
 import type { Log } from '../async/runtime.ts'
-import { httpUrl } from '../config-formats.ts'
+import { httpUrl } from '../process/config-formats.ts'
 import { noTracing, type OpenTracer } from './tracing.ts'
 
 /**

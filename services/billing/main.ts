@@ -1,7 +1,7 @@
 import Type from 'typebox'
 import { processConfig, runService } from '../../messaging/service-process.ts'
-import { httpConfig } from '../../platform/config.ts'
-import { httpUrl } from '../../platform/config-formats.ts'
+import { httpConfig } from '../../platform/process/config.ts'
+import { httpUrl } from '../../platform/process/config-formats.ts'
 import { billingConfig } from './config.ts'
 import { createBillingService } from './service.ts'
 

@@ -1,5 +1,5 @@
 import Type, { type Static } from 'typebox'
-import { smtpUrl } from '../../platform/config-formats.ts'
+import { smtpUrl } from '../../platform/process/config-formats.ts'
 
 /** What notification needs to know; the process adds addresses and limits of the platform. */
 export const notificationConfig = {

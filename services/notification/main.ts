@@ -1,6 +1,6 @@
 import Type from 'typebox'
 import { processConfig, runService } from '../../messaging/service-process.ts'
-import { httpConfig } from '../../platform/config.ts'
+import { httpConfig } from '../../platform/process/config.ts'
 import { notificationConfig } from './config.ts'
 import { createNotificationService } from './service.ts'
 

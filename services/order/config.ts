@@ -1,6 +1,6 @@
 import Type, { type Static } from 'typebox'
 import { styleConfig } from '../../messaging/flow-config.ts'
-import { durationMs } from '../../platform/config.ts'
+import { durationMs } from '../../platform/process/config.ts'
 
 /** What order needs to know; the process adds addresses and limits of the platform. */
 export const orderConfig = {

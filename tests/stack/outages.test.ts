@@ -34,7 +34,7 @@ const ANSWER_LIMIT_MS = 15_000
 const SILENCE_KNOWN_MS = 8_000
 const REFUSAL_LIMIT_MS = 2_000
 const MEMORY_GROWTH_LIMIT_MB = 128
-/** A process ends by its own limit after 20 s, with another exit code; see platform/process.ts. */
+/** A process ends by its own limit after 20 s, with another exit code; see platform/process/process.ts. */
 const DRAIN_LIMIT_MS = 20_000
 const READY_LIMIT_MS = 60_000
 const SETTLE_LIMIT_MS = 60_000

@@ -1,9 +1,9 @@
 import { setFlagsFromString } from 'node:v8'
-import type { Log } from './async/runtime.ts'
+import type { Log } from '../async/runtime.ts'
+import { SchemaTooNewError } from '../database/migrate.ts'
+import { redact, registerSecrets } from '../telemetry/redact.ts'
+import { createLog } from '../telemetry/telemetry.ts'
 import { ConfigError, type Environment } from './config.ts'
-import { SchemaTooNewError } from './database/migrate.ts'
-import { redact, registerSecrets } from './telemetry/redact.ts'
-import { createLog } from './telemetry/telemetry.ts'
 
 /**
  * The only place that reads the process's environment. A `.env` file in the working folder adds to it and overrides

@@ -1,8 +1,8 @@
 import Type, { type Static, type TObject, type TSchema } from 'typebox'
 import { Value } from 'typebox/value'
+import { registerSecret } from '../telemetry/redact.ts'
 import { hostList, itemsOf, networkList, pathPrefix } from './config-formats.ts'
 import { expectedText, fromText, type PlainSchema } from './schema-text.ts'
-import { registerSecret } from './telemetry/redact.ts'
 
 /**
  * Configuration is one TypeBox object schema per program. Its keys are the names of environment

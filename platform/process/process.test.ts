@@ -12,7 +12,7 @@ const sourceOf = (start: string, options = '{}') => `
   import Type from '${import.meta.resolve('typebox')}'
   import { readConfig } from '${new URL('./config.ts', import.meta.url)}'
   import { runProcess } from '${new URL('./process.ts', import.meta.url)}'
-  import { createLog, createTelemetry } from '${new URL('./telemetry/telemetry.ts', import.meta.url)}'
+  import { createLog, createTelemetry } from '${new URL('../telemetry/telemetry.ts', import.meta.url)}'
   const log = createLog('info', 'order')
   const busy = setInterval(() => {}, 1000)
   await runProcess('order', ${start}, ${options})`
@@ -217,7 +217,7 @@ test('says that .env cannot be read, and ends with 1', async (t) => {
 
 test('a schema of a newer version is said in one sentence, closes the program and ends it with 2', async (t) => {
   const start = `async () => {
-    const { SchemaTooNewError } = await import('${new URL('./database/migrate.ts', import.meta.url)}')
+    const { SchemaTooNewError } = await import('${new URL('../database/migrate.ts', import.meta.url)}')
     setTimeout(() => Promise.reject(new SchemaTooNewError('orders', 18, 6)))
     return { close: async () => console.log('closed') }
   }`
