@@ -1,4 +1,4 @@
-import type { HttpClient } from '../platform/http-client.ts'
+import type { HttpClient } from '../platform/http/client.ts'
 import { type Delivery, isFinalRefusal, type OutboxRow, tryWithinMs } from './outbox.ts'
 
 /** Where notification takes an announcement by HTTP; the body is the event's, the key is its id. */

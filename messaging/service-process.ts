@@ -4,7 +4,8 @@ import Type, { type Static, type TObject } from 'typebox'
 import { backoffMs, type Log, systemRuntime } from '../platform/async/runtime.ts'
 import { DatabaseError } from '../platform/database/database.ts'
 import { type FrontDoor, type Inside, openFrontDoor } from '../platform/front-door.ts'
-import { createHttpClient, tracedCalls } from '../platform/http-client.ts'
+import { createHttpClient, tracedCalls } from '../platform/http/client.ts'
+import { pathOf } from '../platform/http/request-target.ts'
 import {
   allows,
   READ_ONLY,
@@ -16,7 +17,6 @@ import { openPostgres } from '../platform/postgres/postgres.ts'
 import { allowedHostsOf, httpConfig, prefixOf, readConfig } from '../platform/process/config.ts'
 import { brokerList, itemsOf, networksOf, postgresUrl } from '../platform/process/config-formats.ts'
 import { runProcess } from '../platform/process/process.ts'
-import { pathOf } from '../platform/request-target.ts'
 import { createLog, createTelemetry } from '../platform/telemetry/telemetry.ts'
 import { openTracer, tracingConfig } from '../platform/telemetry/tracing-start.ts'
 import { createKafkaBus } from './kafka-bus.ts'

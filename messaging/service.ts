@@ -9,12 +9,12 @@ import {
   type Queryable,
   transact,
 } from '../platform/database/database.ts'
-import type { HttpClient } from '../platform/http-client.ts'
+import type { HttpClient } from '../platform/http/client.ts'
 import {
   createHttpServer,
   type HttpServer,
   type HttpServerOptions,
-} from '../platform/http-server.ts'
+} from '../platform/http/server.ts'
 import { measuredCalls, measuredDatabase } from '../platform/measured.ts'
 import type { Telemetry } from '../platform/telemetry/telemetry.ts'
 import { inCommitSpans, noTracing, type Tracer } from '../platform/telemetry/tracing.ts'

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { DatabaseError } from './database/database.ts'
-import { HttpUnreachable } from './http-client.ts'
+import { HttpUnreachable } from './http/client.ts'
 import { measuredCalls, measuredDatabase } from './measured.ts'
 import { openPglite } from './pglite/pglite.ts'
 import type { Telemetry } from './telemetry/telemetry.ts'

@@ -1,5 +1,5 @@
 import { type Database, DatabaseError } from './database/database.ts'
-import type { HttpClient } from './http-client.ts'
+import type { HttpClient } from './http/client.ts'
 import type { Telemetry } from './telemetry/telemetry.ts'
 
 type Observe = Pick<Telemetry, 'observe'>

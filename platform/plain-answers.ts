@@ -7,8 +7,8 @@ import {
   type ProblemDetails,
   problemBody,
 } from '../contracts/problems.ts'
-import { requestId } from './http-hooks.ts'
-import { PROBLEM_TYPE, RETRY_AFTER_SECONDS } from './http-problems.ts'
+import { requestId } from './http/hooks.ts'
+import { PROBLEM_TYPE, RETRY_AFTER_SECONDS } from './http/problems.ts'
 import { redact } from './telemetry/redact.ts'
 
 /** Answers of the front door itself, to requests that reach no service. */

@@ -5,7 +5,7 @@ import type { Bus, BusMessage } from '../messaging/bus.ts'
 import { measured, type Service } from '../messaging/service.ts'
 import { TOPICS } from '../messaging/topics.ts'
 import { type Runtime, systemRuntime } from '../platform/async/runtime.ts'
-import { createHttpClient } from '../platform/http-client.ts'
+import { createHttpClient } from '../platform/http/client.ts'
 import { createLog, createTelemetry } from '../platform/telemetry/telemetry.ts'
 import { openTestBroker, openTestDatabase, type TestDatabase } from './backends.ts'
 

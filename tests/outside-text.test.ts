@@ -10,12 +10,12 @@ import { parseAmount } from '../contracts/money.ts'
 import { requestedStyle } from '../contracts/style.ts'
 import { traceContextOf } from '../contracts/trace-context.ts'
 import { lowerUuids } from '../contracts/uuid.ts'
-import { requestId } from '../platform/http-hooks.ts'
-import { isLoopback } from '../platform/http-server.ts'
-import { parseJsonBody } from '../platform/http-validation.ts'
+import { requestId } from '../platform/http/hooks.ts'
+import { pathOf, pathWithoutQuery, withoutPrefix } from '../platform/http/request-target.ts'
+import { isLoopback } from '../platform/http/server.ts'
+import { parseJsonBody } from '../platform/http/validation.ts'
 import { encodeValue } from '../platform/postgres/values.ts'
 import { fromText } from '../platform/process/schema-text.ts'
-import { pathOf, pathWithoutQuery, withoutPrefix } from '../platform/request-target.ts'
 import { redact } from '../platform/telemetry/redact.ts'
 import { waitOf } from '../services/order/routes.ts'
 import { repositoryFiles, root } from '../tools/repository-files.ts'
@@ -49,7 +49,7 @@ const PARSERS: Readonly<Record<string, Parser>> = {
   'the path without its query': {
     read: pathWithoutQuery,
     openings: ['/orders', '/orders?'],
-    patterns: ['platform/request-target.ts /[?#]/'],
+    patterns: ['platform/http/request-target.ts /[?#]/'],
   },
   'the target without the prefix': {
     read: (text) => withoutPrefix(text, BASE_PATH),
@@ -74,12 +74,12 @@ const PARSERS: Readonly<Record<string, Parser>> = {
   },
   'x-request-id': {
     read: requestId,
-    patterns: ['platform/http-hooks.ts /^[\\w.-]{1,128}$/'],
+    patterns: ['platform/http/hooks.ts /^[\\w.-]{1,128}$/'],
   },
   'the address of a caller': {
     read: (remoteAddress) => isLoopback({ socket: { remoteAddress }, headers: {} }),
     openings: ['127.', '127.0.0.', '::ffff:127.'],
-    patterns: ['platform/http-server.ts /^(::1|(::ffff:)?127\\.\\d+\\.\\d+\\.\\d+)$/'],
+    patterns: ['platform/http/server.ts /^(::1|(::ffff:)?127\\.\\d+\\.\\d+\\.\\d+)$/'],
   },
   'an email address': {
     read: (text) => email.Check({ email: text }),
@@ -170,7 +170,7 @@ const INSIDE: Readonly<Record<string, string>> = {
   'contracts/http.ts `^${UP_TO_16_DIGITS}(${BELOW_ONE}|${ONE_AND_MORE}|${THE_LARGEST})$`':
     'a document: the service reads amounts with the parser in the table',
   'messaging/service-process.ts /[^\\w.-]/g': 'the name and the address of this host',
-  'platform/http-doc-operations.ts ^[0-9]+$': 'a document',
+  'platform/http/doc-operations.ts ^[0-9]+$': 'a document',
   'platform/database/database.ts /^(22|23|54)/': 'an SQLSTATE',
   'platform/postgres/postgres.ts': 'an SQLSTATE',
   'platform/database/migrate.ts /^[a-z_][a-z0-9_]*$/': 'a migration',

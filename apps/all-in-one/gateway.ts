@@ -1,6 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { type FrontDoor, type Inside, openFrontDoor } from '../../platform/front-door.ts'
-import { isLoopback } from '../../platform/http-server.ts'
+import { pathOf } from '../../platform/http/request-target.ts'
+import { isLoopback } from '../../platform/http/server.ts'
 import {
   allows,
   READ_ONLY,
@@ -9,7 +10,6 @@ import {
   sendProblem,
 } from '../../platform/plain-answers.ts'
 import { allowedHostsOf, prefixOf } from '../../platform/process/config.ts'
-import { pathOf } from '../../platform/request-target.ts'
 import type { AllInOneConfig } from './config.ts'
 import { isSwitchName, type Lab, type SwitchName } from './lab.ts'
 

@@ -1,5 +1,5 @@
 import { type Delivery, isFinalRefusal, type OutboxRow } from '../../messaging/outbox.ts'
-import type { HttpClient } from '../../platform/http-client.ts'
+import type { HttpClient } from '../../platform/http/client.ts'
 
 /** Calls out, in `http`: outbox rows that tell order of a refund. */
 export interface OrderCallsOptions {

@@ -23,7 +23,7 @@ import { flowOf, type InteractionStyle, requestedStyle } from '../../contracts/s
 import type { TraceContext } from '../../contracts/trace-context.ts'
 import { keyedRequest, type StoredAnswer, sendStored } from '../../messaging/idempotency.ts'
 import type { Caller } from '../../platform/async/coalesce.ts'
-import type { HttpServer } from '../../platform/http-server.ts'
+import type { HttpServer } from '../../platform/http/server.ts'
 import type { Addressed } from './commands.ts'
 import type { StoredAccount, StoredPayment, StoredTransfer } from './store.ts'
 

@@ -15,7 +15,7 @@ import { parseAmount } from '../../contracts/money.ts'
 import { Fault } from '../../contracts/problems.ts'
 import { DEFAULT_STYLE, requestedStyle } from '../../contracts/style.ts'
 import type { Caller } from '../../platform/async/coalesce.ts'
-import type { HttpServer } from '../../platform/http-server.ts'
+import type { HttpServer } from '../../platform/http/server.ts'
 import { isAbout, type Notice, toNotice } from './message.ts'
 import type { NewMessage, StoredMessage } from './store.ts'
 

@@ -8,7 +8,7 @@ import {
   tryWithinMs,
 } from '../../messaging/outbox.ts'
 import type { Log } from '../../platform/async/runtime.ts'
-import type { HttpAnswer, HttpClient } from '../../platform/http-client.ts'
+import type { HttpAnswer, HttpClient } from '../../platform/http/client.ts'
 import type { OrderCommand } from './order.ts'
 import { PAY_PATH } from './routing.ts'
 

@@ -5,7 +5,7 @@ import {
   type WaitingOrderView,
   WaitingPage,
 } from '../../contracts/http.ts'
-import type { HttpServer } from '../../platform/http-server.ts'
+import type { HttpServer } from '../../platform/http/server.ts'
 import type { WaitingFilter, WaitingOrder } from './store.ts'
 
 /** HTTP in, for operators: the orders that wait for billing. */

@@ -1,4 +1,4 @@
-import { createHttpClient, type HttpCall, type HttpClient } from '../../platform/http-client.ts'
+import { createHttpClient, type HttpCall, type HttpClient } from '../../platform/http/client.ts'
 import { createChances } from '../simulation/chance.ts'
 import {
   type Attempt,

@@ -33,7 +33,7 @@ export const UNCROSSED: readonly Uncrossed[] = [
     reason: 'only the audit asks for the time in this way',
   },
   {
-    name: 'platform/http-client.ts tracedCalls call',
+    name: 'platform/http/client.ts tracedCalls call',
     reason: 'passes on a call whose place is a boundary itself; nothing is traced here',
   },
   {

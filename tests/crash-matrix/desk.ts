@@ -1,4 +1,4 @@
-import { HttpUnreachable } from '../../platform/http-client.ts'
+import { HttpUnreachable } from '../../platform/http/client.ts'
 import type { Call } from '../simulation/network.ts'
 import { openAccount, order, type Stage, untilFinal } from './stage.ts'
 

@@ -1,5 +1,5 @@
 import { type InteractionStyle, STYLES } from '../../contracts/style.ts'
-import { HttpUnreachable } from '../../platform/http-client.ts'
+import { HttpUnreachable } from '../../platform/http/client.ts'
 import type { Chance, Chances } from './chance.ts'
 import type { Call, Client } from './network.ts'
 import type { Scheduler } from './scheduler.ts'

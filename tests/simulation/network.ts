@@ -1,5 +1,5 @@
-import { type HttpAnswer, type HttpCall, HttpUnreachable } from '../../platform/http-client.ts'
-import type { HttpServer } from '../../platform/http-server.ts'
+import { type HttpAnswer, type HttpCall, HttpUnreachable } from '../../platform/http/client.ts'
+import type { HttpServer } from '../../platform/http/server.ts'
 import type { Chances } from './chance.ts'
 import type { Faults } from './faults.ts'
 import { type Life, laterIn, never, type ServiceName } from './lives.ts'

@@ -1,6 +1,6 @@
-import { Fault } from '../contracts/problems.ts'
-import type { HttpServer } from './http-validation.ts'
+import { Fault } from '../../contracts/problems.ts'
 import { pathOf } from './request-target.ts'
+import type { HttpServer } from './validation.ts'
 
 /**
  * Answers 405 with `Allow` where the path has routes, but none for the method. Call it before routes

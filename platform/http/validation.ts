@@ -9,9 +9,9 @@ import type {
 import type { FastifyRouteSchemaDef } from 'fastify/types/schema.js'
 import Type, { type Static, type TSchema } from 'typebox'
 import { Compile, type Validator } from 'typebox/compile'
-import { Fault } from '../contracts/problems.ts'
-import { lowerUuids } from '../contracts/uuid.ts'
-import { expectedText, fromText, type PlainSchema } from './process/schema-text.ts'
+import { Fault } from '../../contracts/problems.ts'
+import { lowerUuids } from '../../contracts/uuid.ts'
+import { expectedText, fromText, type PlainSchema } from '../process/schema-text.ts'
 
 interface TypeBoxProvider extends FastifyTypeProvider {
   validator: this['schema'] extends TSchema ? Static<this['schema']> : unknown

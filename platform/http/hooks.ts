@@ -1,11 +1,11 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import { Fault } from '../contracts/problems.ts'
-import { type TraceContext, traceContextOf, traceIds } from '../contracts/trace-context.ts'
-import type { HttpServer } from './http-validation.ts'
-import type { PlainSchema } from './process/schema-text.ts'
+import { Fault } from '../../contracts/problems.ts'
+import { type TraceContext, traceContextOf, traceIds } from '../../contracts/trace-context.ts'
+import type { PlainSchema } from '../process/schema-text.ts'
+import type { Telemetry } from '../telemetry/telemetry.ts'
+import type { Span, SpanStart, Tracer } from '../telemetry/tracing.ts'
 import { pathWithoutQuery } from './request-target.ts'
-import type { Telemetry } from './telemetry/telemetry.ts'
-import type { Span, SpanStart, Tracer } from './telemetry/tracing.ts'
+import type { HttpServer } from './validation.ts'
 
 declare module 'fastify' {
   interface FastifyRequest {

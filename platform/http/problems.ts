@@ -7,9 +7,9 @@ import {
   type ProblemCode,
   type ProblemDetails,
   problemBody,
-} from '../contracts/problems.ts'
-import { DatabaseError } from './database/database.ts'
-import { redact } from './telemetry/redact.ts'
+} from '../../contracts/problems.ts'
+import { DatabaseError } from '../database/database.ts'
+import { redact } from '../telemetry/redact.ts'
 
 export const PROBLEM_TYPE = 'application/problem+json'
 

@@ -2,11 +2,11 @@ import helmet from '@fastify/helmet'
 import swagger from '@fastify/swagger'
 import swaggerUi from '@fastify/swagger-ui'
 import type { FastifyInstance, FastifySchema } from 'fastify'
-import { completeOperation, type Operation, SHARED_COMPONENTS } from './http-doc-operations.ts'
-import { DATA_HEADERS } from './http-hooks.ts'
-import { Problem } from './http-problems.ts'
-import type { HttpServer } from './http-validation.ts'
+import { completeOperation, type Operation, SHARED_COMPONENTS } from './doc-operations.ts'
+import { DATA_HEADERS } from './hooks.ts'
+import { Problem } from './problems.ts'
 import { pathWithoutQuery } from './request-target.ts'
+import type { HttpServer } from './validation.ts'
 
 export interface DocsOptions {
   readonly service: string

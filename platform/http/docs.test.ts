@@ -3,9 +3,9 @@ import { type TestContext, test } from 'node:test'
 import Ajv2020 from 'ajv/dist/2020.js'
 import addFormats from 'ajv-formats'
 import Type from 'typebox'
-import { systemRuntime } from './async/runtime.ts'
-import { createHttpServer } from './http-server.ts'
-import { createLog, createTelemetry } from './telemetry/telemetry.ts'
+import { systemRuntime } from '../async/runtime.ts'
+import { createLog, createTelemetry } from '../telemetry/telemetry.ts'
+import { createHttpServer } from './server.ts'
 
 const PREFIX = '/otusapp/gur-ok'
 const State = Type.Union([Type.Literal('ON'), Type.Literal('OFF')], { $id: 'State' })

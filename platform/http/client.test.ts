@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import { createServer, type RequestListener } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { type TestContext, test } from 'node:test'
-import { createHttpClient, HttpUnreachable } from './http-client.ts'
+import { createHttpClient, HttpUnreachable } from './client.ts'
 
 async function serve(t: TestContext, listener: RequestListener) {
   const server = createServer(listener).listen(0, '127.0.0.1')

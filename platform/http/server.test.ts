@@ -9,13 +9,13 @@ import { setImmediate } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import type { InjectOptions } from 'fastify'
 import Type from 'typebox'
-import { Fault, PROBLEMS, type ProblemCode } from '../contracts/problems.ts'
-import { systemRuntime } from './async/runtime.ts'
-import { DatabaseError } from './database/database.ts'
-import { createHttpServer, type HttpServerOptions, isLoopback } from './http-server.ts'
-import { networksOf } from './process/config-formats.ts'
-import { createLog, createTelemetry } from './telemetry/telemetry.ts'
-import { noTracing, type SpanStart, type Tracer } from './telemetry/tracing.ts'
+import { Fault, PROBLEMS, type ProblemCode } from '../../contracts/problems.ts'
+import { systemRuntime } from '../async/runtime.ts'
+import { DatabaseError } from '../database/database.ts'
+import { networksOf } from '../process/config-formats.ts'
+import { createLog, createTelemetry } from '../telemetry/telemetry.ts'
+import { noTracing, type SpanStart, type Tracer } from '../telemetry/tracing.ts'
+import { createHttpServer, type HttpServerOptions, isLoopback } from './server.ts'
 
 const UUID = '0190a0a0-0000-7000-8000-00000000000a'
 const PREFIX = '/otusapp/gur-ok'
@@ -221,7 +221,7 @@ test('faults become their problems, and only the unforeseen ones are logged with
     logged.map(({ err }) => err.message),
     ['the secret of the house', 'no such column'],
   )
-  assert.match(logged[0]!.err.stack ?? '', /http-server\.test\.ts/)
+  assert.match(logged[0]!.err.stack ?? '', /http\/server\.test\.ts/)
 })
 
 test('a handler that takes too long is answered for', async (t) => {

@@ -1,20 +1,20 @@
 import { type BlockList, isIP } from 'node:net'
 import rateLimit from '@fastify/rate-limit'
 import { type FastifyBaseLogger, type FastifyRequest, fastify, LogController } from 'fastify'
-import { Fault } from '../contracts/problems.ts'
+import { Fault } from '../../contracts/problems.ts'
+import type { Log, Runtime } from '../async/runtime.ts'
+import { prefixOf } from '../process/config.ts'
+import { networksOf } from '../process/config-formats.ts'
+import type { Telemetry } from '../telemetry/telemetry.ts'
+import { noTracing, type Tracer } from '../telemetry/tracing.ts'
 import { addAdmission } from './admission.ts'
-import type { Log, Runtime } from './async/runtime.ts'
-import { addDocs } from './http-docs.ts'
-import { addRequestHooks, requestId } from './http-hooks.ts'
-import { addMethodChecks } from './http-methods.ts'
-import { addOperations } from './http-operations.ts'
-import { sendProblem } from './http-problems.ts'
-import { compileValidator, type HttpServer, parseJsonBody } from './http-validation.ts'
-import { prefixOf } from './process/config.ts'
-import { networksOf } from './process/config-formats.ts'
+import { addDocs } from './docs.ts'
+import { addRequestHooks, requestId } from './hooks.ts'
+import { addMethodChecks } from './methods.ts'
+import { addOperations } from './operations.ts'
+import { sendProblem } from './problems.ts'
 import { withoutPrefix } from './request-target.ts'
-import type { Telemetry } from './telemetry/telemetry.ts'
-import { noTracing, type Tracer } from './telemetry/tracing.ts'
+import { compileValidator, type HttpServer, parseJsonBody } from './validation.ts'
 
 export interface HttpServerOptions {
   /** The first part of every path of the service. */
@@ -37,7 +37,7 @@ export interface HttpServerOptions {
   readonly runtime: Runtime
 }
 
-export type { HttpServer } from './http-validation.ts'
+export type { HttpServer } from './validation.ts'
 
 const MAX_PARAM_CHARACTERS = 128
 const MAX_RATE_LIMITED_ADDRESSES = 10_000

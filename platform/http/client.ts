@@ -1,6 +1,6 @@
 import { Agent, request } from 'undici'
-import { traceContextOf } from '../contracts/trace-context.ts'
-import type { Tracer } from './telemetry/tracing.ts'
+import { traceContextOf } from '../../contracts/trace-context.ts'
+import type { Tracer } from '../telemetry/tracing.ts'
 
 /** One HTTP call. The URL is absolute; the body is text whose content type the headers name. */
 export interface HttpCall {

@@ -1,9 +1,9 @@
 import type { FastifyRequest } from 'fastify'
 import Type from 'typebox'
-import { cached, shared } from './async/coalesce.ts'
-import type { Log, Runtime } from './async/runtime.ts'
-import type { HttpServer } from './http-validation.ts'
-import type { Telemetry } from './telemetry/telemetry.ts'
+import { cached, shared } from '../async/coalesce.ts'
+import type { Log, Runtime } from '../async/runtime.ts'
+import type { Telemetry } from '../telemetry/telemetry.ts'
+import type { HttpServer } from './validation.ts'
 
 export interface OperationsOptions {
   readonly service: string

@@ -1,7 +1,7 @@
 import type { FastifySchema } from 'fastify'
 import Type from 'typebox'
-import { PROBLEMS, type ProblemCode } from '../contracts/problems.ts'
-import { PROBLEM_TYPE } from './http-problems.ts'
+import { PROBLEMS, type ProblemCode } from '../../contracts/problems.ts'
+import { PROBLEM_TYPE } from './problems.ts'
 
 declare module 'fastify' {
   interface FastifySchema {
