@@ -3,8 +3,8 @@ import { readFile } from 'node:fs/promises'
 import { describe, test } from 'node:test'
 import { Ajv } from 'ajv'
 import addFormats from 'ajv-formats'
+import { asyncApiPage } from '../platform/front-door/asyncapi-page.ts'
 import { asyncApiDocument } from './asyncapi.ts'
-import { asyncApiPage } from './asyncapi-page.ts'
 import { decodeEvent, EVENTS } from './events.ts'
 
 // As a reader gets it: through JSON, without anything that TypeBox keeps beside the schema.

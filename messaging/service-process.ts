@@ -3,16 +3,16 @@ import { hostname } from 'node:os'
 import Type, { type Static, type TObject } from 'typebox'
 import { backoffMs, type Log, systemRuntime } from '../platform/async/runtime.ts'
 import { DatabaseError } from '../platform/database/database.ts'
-import { type FrontDoor, type Inside, openFrontDoor } from '../platform/front-door.ts'
-import { createHttpClient, tracedCalls } from '../platform/http/client.ts'
-import { pathOf } from '../platform/http/request-target.ts'
+import { type FrontDoor, type Inside, openFrontDoor } from '../platform/front-door/front-door.ts'
 import {
   allows,
   READ_ONLY,
   sendAsyncApi,
   sendJson,
   sendProblem,
-} from '../platform/plain-answers.ts'
+} from '../platform/front-door/plain-answers.ts'
+import { createHttpClient, tracedCalls } from '../platform/http/client.ts'
+import { pathOf } from '../platform/http/request-target.ts'
 import { openPostgres } from '../platform/postgres/postgres.ts'
 import { allowedHostsOf, httpConfig, prefixOf, readConfig } from '../platform/process/config.ts'
 import { brokerList, itemsOf, networksOf, postgresUrl } from '../platform/process/config-formats.ts'

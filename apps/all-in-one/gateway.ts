@@ -1,14 +1,14 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import { type FrontDoor, type Inside, openFrontDoor } from '../../platform/front-door.ts'
-import { pathOf } from '../../platform/http/request-target.ts'
-import { isLoopback } from '../../platform/http/server.ts'
+import { type FrontDoor, type Inside, openFrontDoor } from '../../platform/front-door/front-door.ts'
 import {
   allows,
   READ_ONLY,
   sendAsyncApi,
   sendJson,
   sendProblem,
-} from '../../platform/plain-answers.ts'
+} from '../../platform/front-door/plain-answers.ts'
+import { pathOf } from '../../platform/http/request-target.ts'
+import { isLoopback } from '../../platform/http/server.ts'
 import { allowedHostsOf, prefixOf } from '../../platform/process/config.ts'
 import type { AllInOneConfig } from './config.ts'
 import { isSwitchName, type Lab, type SwitchName } from './lab.ts'

@@ -5,7 +5,7 @@ import { type TestContext, test } from 'node:test'
 import type { FastifyRequest } from 'fastify'
 import { systemRuntime } from '../async/runtime.ts'
 import { until } from '../async/until.ts'
-import { openFrontDoor } from '../front-door.ts'
+import { openFrontDoor } from '../front-door/front-door.ts'
 import { createLog, createTelemetry } from '../telemetry/telemetry.ts'
 import { createHttpServer } from './server.ts'
 

@@ -4,7 +4,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import { type AddressInfo, connect, type Socket } from 'node:net'
 import { type TestContext, test } from 'node:test'
 import { setTimeout as pause } from 'node:timers/promises'
-import { createHttpListener } from './http-listener.ts'
+import { createHttpListener } from './listener.ts'
 
 const GET = 'GET / HTTP/1.1\r\nhost: here\r\n\r\n'
 const MEBIBYTE = 1_048_576

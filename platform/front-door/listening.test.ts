@@ -4,7 +4,7 @@ import { createServer } from 'node:http'
 import { connect } from 'node:net'
 import { type TestContext, test } from 'node:test'
 import { setImmediate } from 'node:timers/promises'
-import { until } from './async/until.ts'
+import { until } from '../async/until.ts'
 import { listenOn } from './listening.ts'
 
 async function serve(t: TestContext) {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { connect } from 'node:net'
 import { type TestContext, test } from 'node:test'
-import { PROBLEMS, type ProblemCode } from '../contracts/problems.ts'
+import { PROBLEMS, type ProblemCode } from '../../contracts/problems.ts'
 import { type FrontDoorOptions, openFrontDoor } from './front-door.ts'
 import { sendJson } from './plain-answers.ts'
 

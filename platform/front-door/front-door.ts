@@ -1,6 +1,6 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import type { HttpServer } from './http/server.ts'
-import { createHttpListener } from './http-listener.ts'
+import type { HttpServer } from '../http/server.ts'
+import { createHttpListener } from './listener.ts'
 import { listenOn } from './listening.ts'
 import { sendProblem } from './plain-answers.ts'
 import { refusalOf } from './request-guard.ts'

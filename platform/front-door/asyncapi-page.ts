@@ -1,4 +1,4 @@
-import { type AsyncApiMessage, asyncApiDocument } from './asyncapi.ts'
+import { type AsyncApiMessage, asyncApiDocument } from '../../contracts/asyncapi.ts'
 
 /**
  * A static page of the AsyncAPI document: complete in itself, without scripts, following the

@@ -1,15 +1,15 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import { asyncApiDocument } from '../contracts/asyncapi.ts'
-import { asyncApiPage } from '../contracts/asyncapi-page.ts'
+import { asyncApiDocument } from '../../contracts/asyncapi.ts'
 import {
   PROBLEMS,
   type ProblemCode,
   type ProblemDetails,
   problemBody,
-} from '../contracts/problems.ts'
-import { requestId } from './http/hooks.ts'
-import { PROBLEM_TYPE, RETRY_AFTER_SECONDS } from './http/problems.ts'
-import { redact } from './telemetry/redact.ts'
+} from '../../contracts/problems.ts'
+import { requestId } from '../http/hooks.ts'
+import { PROBLEM_TYPE, RETRY_AFTER_SECONDS } from '../http/problems.ts'
+import { redact } from '../telemetry/redact.ts'
+import { asyncApiPage } from './asyncapi-page.ts'
 
 /** Answers of the front door itself, to requests that reach no service. */
 

@@ -1,6 +1,6 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
-import type { ProblemCode } from '../contracts/problems.ts'
+import type { ProblemCode } from '../../contracts/problems.ts'
 import { rawProblem, sendProblem } from './plain-answers.ts'
 
 export interface HttpListenerOptions {

@@ -1,6 +1,6 @@
 import type { IncomingMessage } from 'node:http'
-import type { ProblemCode } from '../contracts/problems.ts'
-import { pathWithoutQuery } from './http/request-target.ts'
+import type { ProblemCode } from '../../contracts/problems.ts'
+import { pathWithoutQuery } from '../http/request-target.ts'
 
 /** Checks that every request passes before anything else looks at it. */
 
