@@ -19,7 +19,7 @@ import { brokerList, itemsOf, networksOf, postgresUrl } from '../platform/proces
 import { runProcess } from '../platform/process/process.ts'
 import { createLog, createTelemetry } from '../platform/telemetry/telemetry.ts'
 import { openTracer, tracingConfig } from '../platform/telemetry/tracing-start.ts'
-import { createKafkaBus } from './kafka-bus.ts'
+import { createKafkaBus } from './kafka/bus.ts'
 import { measured, type Service, type ServiceParts } from './service.ts'
 
 /** What a service needs that is a process of its own, on Kafka and PostgreSQL. */

@@ -242,7 +242,7 @@ new Date(0)
     }
     for (const path of [
       'contracts/money.test.ts',
-      'messaging/kafka-bus.ts',
+      'messaging/kafka/bus.ts',
       'messaging/bus.conformance.ts',
       'platform/process/process.ts',
       'services/order/main.ts',

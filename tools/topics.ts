@@ -5,7 +5,7 @@ import {
   IncrementalAlterConfigOperationTypes,
 } from '@platformatic/kafka'
 import type { TopicSpec } from '../messaging/bus.ts'
-import { isKafkaError } from '../messaging/kafka-faults.ts'
+import { isKafkaError } from '../messaging/kafka/faults.ts'
 import { TOPICS } from '../messaging/topics.ts'
 import { environment } from '../platform/process/process.ts'
 

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { join } from 'node:path'
 import { type Switch, switchable } from '../../apps/all-in-one/lab.ts'
-import { createKafkaBus } from '../../messaging/kafka-bus.ts'
+import { createKafkaBus } from '../../messaging/kafka/bus.ts'
 import { systemRuntime } from '../../platform/async/runtime.ts'
 import { until } from '../../platform/async/until.ts'
 import { openPostgres } from '../../platform/postgres/postgres.ts'

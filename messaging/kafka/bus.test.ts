@@ -3,12 +3,12 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { test } from 'node:test'
 import { Admin, Producer } from '@platformatic/kafka'
-import { systemRuntime } from '../platform/async/runtime.ts'
-import { createLog } from '../platform/telemetry/telemetry.ts'
-import { makeTopics } from '../tools/topics.ts'
-import { busConformance, message, numbered, receive, textOf } from './bus.conformance.ts'
-import type { Bus, TopicSpec } from './bus.ts'
-import { createKafkaBus } from './kafka-bus.ts'
+import { systemRuntime } from '../../platform/async/runtime.ts'
+import { createLog } from '../../platform/telemetry/telemetry.ts'
+import { makeTopics } from '../../tools/topics.ts'
+import { busConformance, message, numbered, receive, textOf } from '../bus.conformance.ts'
+import type { Bus, TopicSpec } from '../bus.ts'
+import { createKafkaBus } from './bus.ts'
 
 const brokers = process.env.TEST_KAFKA_BROKERS
 const WITHOUT = 'skipped, because TEST_KAFKA_BROKERS names no broker'
@@ -275,9 +275,9 @@ async function withBuses(
 function startMember({ at, topic, group }: Scene, place = ''): ChildProcess {
   const url = (path: string) => JSON.stringify(new URL(path, import.meta.url).href)
   const program = `
-    const { createKafkaBus } = await import(${url('./kafka-bus.ts')})
-    const { systemRuntime } = await import(${url('../platform/async/runtime.ts')})
-    const { createLog } = await import(${url('../platform/telemetry/telemetry.ts')})
+    const { createKafkaBus } = await import(${url('./bus.ts')})
+    const { systemRuntime } = await import(${url('../../platform/async/runtime.ts')})
+    const { createLog } = await import(${url('../../platform/telemetry/telemetry.ts')})
     const { once } = await import('node:events')
     const [at, topic, group, place] = process.argv.slice(1)
     const log = createLog('silent', 'member')

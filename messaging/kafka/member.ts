@@ -1,11 +1,11 @@
 import { ConnectionPool, Consumer, type ConsumerGroupJoinPayload } from '@platformatic/kafka'
-import { inTurn } from '../platform/async/coalesce.ts'
-import { type Log, type Runtime, WOKEN } from '../platform/async/runtime.ts'
-import type { Batch, PartitionLag } from './bus.ts'
-import { isKafkaError, isUnavailable, needsRejoin, within } from './kafka-faults.ts'
-import { createFetcher } from './kafka-fetcher.ts'
-import { lagOf } from './kafka-lag.ts'
-import { type Committable, createPartitions, type Partitions } from './kafka-partitions.ts'
+import { inTurn } from '../../platform/async/coalesce.ts'
+import { type Log, type Runtime, WOKEN } from '../../platform/async/runtime.ts'
+import type { Batch, PartitionLag } from '../bus.ts'
+import { isKafkaError, isUnavailable, needsRejoin, within } from './faults.ts'
+import { createFetcher } from './fetcher.ts'
+import { lagOf } from './lag.ts'
+import { type Committable, createPartitions, type Partitions } from './partitions.ts'
 
 /**
  * One membership of a consumer group, from joining to leaving. The client keeps it alive and follows

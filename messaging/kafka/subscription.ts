@@ -1,5 +1,5 @@
-import type { Subscription } from './bus.ts'
-import { createMember, type Member, type MemberOptions } from './kafka-member.ts'
+import type { Subscription } from '../bus.ts'
+import { createMember, type Member, type MemberOptions } from './member.ts'
 
 /** A subscription that outlives its memberships: when one is over, the next take begins another. */
 export interface KafkaSubscription extends Subscription {

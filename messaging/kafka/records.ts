@@ -1,5 +1,5 @@
 import type { Consumer, MessageToProduce, RecordsBatch } from '@platformatic/kafka'
-import type { BusMessage, OutgoingMessage } from './bus.ts'
+import type { BusMessage, OutgoingMessage } from '../bus.ts'
 
 /** A message as it goes to the client, with about the bytes that it takes in a request. */
 export interface Encoded {

@@ -1,8 +1,8 @@
 import { Admin } from '@platformatic/kafka'
-import type { Log, Runtime } from '../platform/async/runtime.ts'
-import type { Bus } from './bus.ts'
-import { createKafkaSubscription, type KafkaSubscription } from './kafka-consumer.ts'
-import { createKafkaProducer } from './kafka-producer.ts'
+import type { Log, Runtime } from '../../platform/async/runtime.ts'
+import type { Bus } from '../bus.ts'
+import { createKafkaProducer } from './producer.ts'
+import { createKafkaSubscription, type KafkaSubscription } from './subscription.ts'
 
 export interface KafkaBusOptions {
   /** `host:port` of some brokers; they name the others. */

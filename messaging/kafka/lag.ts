@@ -1,6 +1,6 @@
 import { type Consumer, ListOffsetTimestamps } from '@platformatic/kafka'
-import type { PartitionLag } from './bus.ts'
-import type { Partitions } from './kafka-partitions.ts'
+import type { PartitionLag } from '../bus.ts'
+import type { Partitions } from './partitions.ts'
 
 /**
  * The broker is asked where the partitions end: what the last fetch said of it is old wherever a

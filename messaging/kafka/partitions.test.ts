@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import type { BusMessage } from './bus.ts'
-import { createPartitions, type Partitions } from './kafka-partitions.ts'
+import type { BusMessage } from '../bus.ts'
+import { createPartitions, type Partitions } from './partitions.ts'
 
 const messages = (count: number): BusMessage[] =>
   Array.from({ length: count }, (_, n) => ({

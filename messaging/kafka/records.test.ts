@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import type { OutgoingMessage } from './bus.ts'
-import { chunksOf, decode, encode } from './kafka-records.ts'
+import type { OutgoingMessage } from '../bus.ts'
+import { chunksOf, decode, encode } from './records.ts'
 
 type Answer = Parameters<typeof decode>[2]
 type Batch = NonNullable<Answer['records']>[number]

@@ -1,9 +1,9 @@
 import { compatibilityPartitioner, ProduceAcks, Producer } from '@platformatic/kafka'
-import { coalesce } from '../platform/async/coalesce.ts'
-import type { Log, Runtime } from '../platform/async/runtime.ts'
-import type { OutgoingMessage } from './bus.ts'
-import { isKafkaError, isUnavailable, within } from './kafka-faults.ts'
-import { chunksOf, type Encoded, encode } from './kafka-records.ts'
+import { coalesce } from '../../platform/async/coalesce.ts'
+import type { Log, Runtime } from '../../platform/async/runtime.ts'
+import type { OutgoingMessage } from '../bus.ts'
+import { isKafkaError, isUnavailable, within } from './faults.ts'
+import { chunksOf, type Encoded, encode } from './records.ts'
 
 /** The sending half of the bus. */
 export interface KafkaProducer {

@@ -1,5 +1,5 @@
 import type { GroupAssignment } from '@platformatic/kafka'
-import type { Batch, BusMessage } from './bus.ts'
+import type { Batch, BusMessage } from '../bus.ts'
 
 /** A partition that a member of a group owns. */
 export interface OwnedPartition {

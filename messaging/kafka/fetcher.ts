@@ -4,10 +4,10 @@ import {
   type Consumer,
   ListOffsetTimestamps,
 } from '@platformatic/kafka'
-import type { Log } from '../platform/async/runtime.ts'
-import { isKafkaError } from './kafka-faults.ts'
-import type { OwnedPartition, Partitions } from './kafka-partitions.ts'
-import { decode, type FetchResponse } from './kafka-records.ts'
+import type { Log } from '../../platform/async/runtime.ts'
+import { isKafkaError } from './faults.ts'
+import type { OwnedPartition, Partitions } from './partitions.ts'
+import { decode, type FetchResponse } from './records.ts'
 
 /** Fills the idle partitions of a member from the log. */
 export interface Fetcher {

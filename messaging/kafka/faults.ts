@@ -1,5 +1,5 @@
 import { findErrorBy } from '@platformatic/kafka'
-import type { Runtime } from '../platform/async/runtime.ts'
+import type { Runtime } from '../../platform/async/runtime.ts'
 
 /** True if Kafka answered with one of these errors, as its protocol names them. */
 export function isKafkaError(error: unknown, ...ids: readonly string[]): boolean {
