@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { until } from '../platform/async/until.ts'
 import type { Batch, Bus, BusMessage, OutgoingMessage, Subscription, TopicSpec } from './bus.ts'
-import { partitionOf } from './partitioner.ts'
+import { partitionOf } from './embedded/partitioner.ts'
 
 const REBALANCE_LIMIT_MS = 40_000
 

@@ -2,7 +2,7 @@
  * The broker as the services see it. A topic is a set of partitions; a partition is a log whose
  * records have rising offsets; records of one key share a partition and so keep their order. A
  * consumer group shares out the partitions among its members and remembers, per partition, the
- * offset up to which it is done. Two implementations: `embedded-bus.ts` and Apache Kafka.
+ * offset up to which it is done. Two implementations: `embedded/bus.ts` and Apache Kafka.
  */
 export interface OutgoingMessage {
   readonly topic: string

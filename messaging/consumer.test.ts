@@ -16,8 +16,8 @@ import {
   deadLetterReplayColumns,
   deadLetterTable,
 } from './dead-letters.ts'
+import { partitionOf } from './embedded/partitioner.ts'
 import { type IdentifiedMessage, topicIncarnationTable } from './incarnations.ts'
-import { partitionOf } from './partitioner.ts'
 
 const database = await openTestDatabase()
 after(() => database.close())

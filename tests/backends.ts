@@ -1,6 +1,6 @@
 import { Admin } from '@platformatic/kafka'
 import type { Batch, Bus, Subscription, TopicSpec } from '../messaging/bus.ts'
-import { createEmbeddedBus, type EmbeddedBus } from '../messaging/embedded-bus.ts'
+import { createEmbeddedBus, type EmbeddedBus } from '../messaging/embedded/bus.ts'
 import { createKafkaBus } from '../messaging/kafka/bus.ts'
 import { type Runtime, systemRuntime } from '../platform/async/runtime.ts'
 import type { Database } from '../platform/database/database.ts'

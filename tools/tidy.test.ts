@@ -232,7 +232,7 @@ new Date(0)
     for (const path of [
       'contracts/money.ts',
       'messaging/relay.ts',
-      'messaging/embedded-bus.ts',
+      'messaging/embedded/bus.ts',
       'platform/async/runtime.ts',
       'services/order/routes.ts',
       'services/billing/ledger.ts',

@@ -1,5 +1,5 @@
 import { join, resolve } from 'node:path'
-import { createEmbeddedBus } from '../../messaging/embedded-bus.ts'
+import { createEmbeddedBus } from '../../messaging/embedded/bus.ts'
 import {
   createStoppedServer,
   measured,

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { allInOneConfig } from '../../apps/all-in-one/config.ts'
 import type { InteractionStyle } from '../../contracts/style.ts'
-import { createEmbeddedBus } from '../../messaging/embedded-bus.ts'
+import { createEmbeddedBus } from '../../messaging/embedded/bus.ts'
 import type { Service, ServiceParts } from '../../messaging/service.ts'
 import { TOPICS } from '../../messaging/topics.ts'
 import { type Runtime, systemRuntime } from '../../platform/async/runtime.ts'

@@ -5,7 +5,7 @@ import type {
   PartitionLag,
   TopicSpec,
 } from '../../messaging/bus.ts'
-import { partitionOf } from '../../messaging/partitioner.ts'
+import { partitionOf } from '../../messaging/embedded/partitioner.ts'
 
 /**
  * A broker in memory, with the semantics of Kafka as far as `messaging/bus.ts` asks for them, that

@@ -1,21 +1,10 @@
-import { coalesce } from '../platform/async/coalesce.ts'
-import type { Log, Runtime } from '../platform/async/runtime.ts'
-import type { Database } from '../platform/database/database.ts'
-import { migrate } from '../platform/database/migrate.ts'
-import type { Bus, OutgoingMessage, Subscription, TopicSpec } from './bus.ts'
-import {
-  type Group,
-  type LogEnd,
-  openSubscription,
-  placeKey,
-  wakeMembers,
-} from './embedded-group.ts'
-import {
-  createLog,
-  type EmbeddedLog,
-  embeddedBusMigrations,
-  type Position,
-} from './embedded-log.ts'
+import { coalesce } from '../../platform/async/coalesce.ts'
+import type { Log, Runtime } from '../../platform/async/runtime.ts'
+import type { Database } from '../../platform/database/database.ts'
+import { migrate } from '../../platform/database/migrate.ts'
+import type { Bus, OutgoingMessage, Subscription, TopicSpec } from '../bus.ts'
+import { type Group, type LogEnd, openSubscription, placeKey, wakeMembers } from './group.ts'
+import { createLog, type EmbeddedLog, embeddedBusMigrations, type Position } from './log.ts'
 import { partitionOf } from './partitioner.ts'
 
 /** The bus in the embedded database: a durable log, and groups whose members are in this process. */

@@ -1,6 +1,6 @@
-import type { Queryable } from '../platform/database/database.ts'
-import type { Migration } from '../platform/database/migrate.ts'
-import type { BusMessage, OutgoingMessage, TopicSpec } from './bus.ts'
+import type { Queryable } from '../../platform/database/database.ts'
+import type { Migration } from '../../platform/database/migrate.ts'
+import type { BusMessage, OutgoingMessage, TopicSpec } from '../bus.ts'
 
 /**
  * The tables and statements of the embedded bus. One process owns the database and PGlite answers

@@ -3,12 +3,12 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
-import { systemRuntime } from '../platform/async/runtime.ts'
-import type { Database } from '../platform/database/database.ts'
-import { openPglite } from '../platform/pglite/pglite.ts'
-import { busConformance, message, numbered, receive, textOf } from './bus.conformance.ts'
-import type { TopicSpec } from './bus.ts'
-import { createEmbeddedBus, type EmbeddedBusOptions } from './embedded-bus.ts'
+import { systemRuntime } from '../../platform/async/runtime.ts'
+import type { Database } from '../../platform/database/database.ts'
+import { openPglite } from '../../platform/pglite/pglite.ts'
+import { busConformance, message, numbered, receive, textOf } from '../bus.conformance.ts'
+import type { TopicSpec } from '../bus.ts'
+import { createEmbeddedBus, type EmbeddedBusOptions } from './bus.ts'
 
 /** How far the database's clock is ahead of the machine's. */
 let aheadMs = 0

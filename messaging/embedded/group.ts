@@ -1,5 +1,5 @@
-import type { Batch, Subscription } from './bus.ts'
-import type { EmbeddedLog, Position } from './embedded-log.ts'
+import type { Batch, Subscription } from '../bus.ts'
+import type { EmbeddedLog, Position } from './log.ts'
 
 /**
  * Consumer groups of the embedded bus. Who is a member lives in memory, because the process that has
