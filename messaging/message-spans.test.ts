@@ -3,7 +3,7 @@ import { test } from 'node:test'
 import { traceContextOf } from '../contracts/trace-context.ts'
 import type { Span, SpanStart, Tracer } from '../platform/telemetry/tracing.ts'
 import { beginProcess, beginSend, tracedLetters } from './message-spans.ts'
-import type { Delivery, OutboxRow } from './outbox.ts'
+import type { Delivery, OutboxRow } from './outbox/outbox.ts'
 
 const traceparent = '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01'
 const spanId = (number: number) => `00-4bf92f3577b34da6a3ce929d0e0e4736-000000000000000${number}-01`

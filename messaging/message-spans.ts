@@ -2,7 +2,7 @@ import type { Received } from '../contracts/events.ts'
 import { type TraceContext, traceContextOf } from '../contracts/trace-context.ts'
 import { beginShared, type SpanStart, type Tracer } from '../platform/telemetry/tracing.ts'
 import type { BusMessage } from './bus.ts'
-import type { Delivery, OutboxRow } from './outbox.ts'
+import type { Delivery, OutboxRow } from './outbox/outbox.ts'
 
 /**
  * The spans of messages, by OpenTelemetry's conventions for messaging: `send TOPIC` where a message

@@ -1,5 +1,5 @@
 import type { Queryable } from '../platform/database/database.ts'
-import type { Carrier } from './outbox.ts'
+import type { Carrier } from './outbox/outbox.ts'
 
 /**
  * What the tables of messaging still hold, for whoever audits them: outbox, relay, dead letters and

@@ -18,7 +18,7 @@ import {
   listDeadLetters,
   setAside,
 } from './dead-letters.ts'
-import { createOutbox, outboxTables } from './outbox.ts'
+import { createOutbox, outboxTables } from './outbox/outbox.ts'
 import { createReplay, type ReplayOptions } from './replay.ts'
 
 const database = await openTestDatabase()

@@ -10,8 +10,8 @@ import {
   removeDeadLetter,
 } from './dead-letters.ts'
 import { beginProcess } from './message-spans.ts'
-import type { Carrier, Outbox, OutboxMessage } from './outbox.ts'
-import type { Relay } from './relay.ts'
+import type { Carrier, Outbox, OutboxMessage } from './outbox/outbox.ts'
+import type { Relay } from './outbox/relay.ts'
 import { type Decode, type Handle, type Refusal, readMessage, refusalOf } from './settlement.ts'
 
 /**

@@ -22,7 +22,7 @@ import type { Bus } from './bus.ts'
 import type { ConsumerOptions } from './consumer.ts'
 import { deadLetterReadingRoutes, deadLetterRoutes } from './dead-letter-routes.ts'
 import { countDeadLetters, expireDeadLetters } from './dead-letters.ts'
-import { outboxRoutes } from './outbox-routes.ts'
+import { outboxRoutes } from './outbox/routes.ts'
 import { createReplay, type ReplayOptions } from './replay.ts'
 
 /** What every service is made of; which implementations, it cannot tell. */

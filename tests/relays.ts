@@ -13,8 +13,8 @@ import {
   outboxKeyExpression,
   outboxTables,
   relayMemberPlace,
-} from '../messaging/outbox.ts'
-import { type Relay, type RelayOptions, startRelay } from '../messaging/relay.ts'
+} from '../messaging/outbox/outbox.ts'
+import { type Relay, type RelayOptions, startRelay } from '../messaging/outbox/relay.ts'
 import { migrate } from '../platform/database/migrate.ts'
 import { createLog, createTelemetry } from '../platform/telemetry/telemetry.ts'
 import { openTestDatabase } from './backends.ts'

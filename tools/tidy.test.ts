@@ -123,7 +123,7 @@ describe('tidy on SQL', () => {
       says('services/order/routes.ts', `f(${text})`, /has SQL/)
       for (const path of [
         'services/order/store.ts',
-        'messaging/outbox.ts',
+        'messaging/outbox/outbox.ts',
         'platform/database/migrate.ts',
         'services/order/migrations/001-initial.ts',
         'tools/audit.ts',
@@ -189,7 +189,7 @@ describe('tidy on the core', () => {
     }
     for (const [name, text] of Object.entries(impure)) {
       says(
-        'messaging/relay.ts',
+        'messaging/outbox/relay.ts',
         text,
         new RegExp(`^names ${name.replace(/[()]/g, '\\$&')}:`),
         1,
@@ -205,7 +205,7 @@ interface A { process(): void; fetch: () => void }
 function f(process) { return process() }
 new Date(0)
 `
-    quiet('messaging/relay.ts', text, true)
+    quiet('messaging/outbox/relay.ts', text, true)
   })
 
   test('lets systemRuntime be made of the real ones', () => {
@@ -217,11 +217,11 @@ new Date(0)
 
   test('wants types imported apart from values, which the import rules cannot tell apart', () => {
     for (const text of ["import { type A } from 'x'", "import a, { type A } from './x.ts'"]) {
-      says('messaging/relay.ts', text, /an `import type` of their own/, 1, true)
+      says('messaging/outbox/relay.ts', text, /an `import type` of their own/, 1, true)
     }
-    quiet('messaging/relay.ts', "import Type, { type Static } from 'typebox'", true)
+    quiet('messaging/outbox/relay.ts', "import Type, { type Static } from 'typebox'", true)
     quiet(
-      'messaging/relay.ts',
+      'messaging/outbox/relay.ts',
       "import { a, type A } from './x.ts'\nimport type { B } from 'y'",
       true,
     )
@@ -231,7 +231,7 @@ new Date(0)
     const isCore = coreMatcher(readFileSync(`${root}.dependency-cruiser.json`, 'utf8'))
     for (const path of [
       'contracts/money.ts',
-      'messaging/relay.ts',
+      'messaging/outbox/relay.ts',
       'messaging/embedded/bus.ts',
       'platform/async/runtime.ts',
       'services/order/routes.ts',

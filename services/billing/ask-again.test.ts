@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
-import { createOutbox, LANES } from '../../messaging/outbox.ts'
+import { createOutbox, LANES } from '../../messaging/outbox/outbox.ts'
 import { migrate } from '../../platform/database/migrate.ts'
 import { openTestDatabase } from '../../tests/backends.ts'
 import { askForDeposits } from './ask-again.ts'

@@ -1,4 +1,4 @@
-import type { Outbox } from '../../messaging/outbox.ts'
+import type { Outbox } from '../../messaging/outbox/outbox.ts'
 import type { ServiceParts } from '../../messaging/service.ts'
 import { periodically } from '../../platform/async/periodically.ts'
 import type { DatabaseClock } from '../../platform/database/clock.ts'

@@ -11,7 +11,7 @@ import {
   type StoredAnswer,
   type StoredRequest,
 } from '../../messaging/idempotency.ts'
-import type { Outbox, OutboxMessage } from '../../messaging/outbox.ts'
+import type { Outbox, OutboxMessage } from '../../messaging/outbox/outbox.ts'
 import { DatabaseError, type Queryable } from '../../platform/database/database.ts'
 import {
   type Account,

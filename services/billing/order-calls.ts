@@ -1,4 +1,4 @@
-import { type Delivery, isFinalRefusal, type OutboxRow } from '../../messaging/outbox.ts'
+import { type Delivery, isFinalRefusal, type OutboxRow } from '../../messaging/outbox/outbox.ts'
 import type { HttpClient } from '../../platform/http/client.ts'
 
 /** Calls out, in `http`: outbox rows that tell order of a refund. */

@@ -9,7 +9,7 @@ import { flowOf, publishesResults } from '../../contracts/style.ts'
 import { type TraceContext, traceOf } from '../../contracts/trace-context.ts'
 import { callMessage, eventMessage } from '../../messaging/flow-messages.ts'
 import { NOTIFY_PATH } from '../../messaging/notification-calls.ts'
-import type { OutboxMessage } from '../../messaging/outbox.ts'
+import type { OutboxMessage } from '../../messaging/outbox/outbox.ts'
 import type { Account, Announcement, Deposit, Payment } from './ledger.ts'
 
 /**

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import { createIdempotency } from '../../messaging/idempotency.ts'
-import { createOutbox } from '../../messaging/outbox.ts'
+import { createOutbox } from '../../messaging/outbox/outbox.ts'
 import { partOf, type Queryable } from '../../platform/database/database.ts'
 import { LOOK_MS, startBilling } from '../../tests/billing-service.ts'
 import { until } from '../../tests/harness.ts'

@@ -4,8 +4,8 @@ import { traceOf } from '../../contracts/trace-context.ts'
 import { startConsumer } from '../../messaging/consumer.ts'
 import { createIdempotency, type StoredAnswer } from '../../messaging/idempotency.ts'
 import { NOTIFY_PATH, notificationCalls } from '../../messaging/notification-calls.ts'
-import { createOutbox, type OutboxRow } from '../../messaging/outbox.ts'
-import { startRelay, type Watch } from '../../messaging/relay.ts'
+import { createOutbox, type OutboxRow } from '../../messaging/outbox/outbox.ts'
+import { startRelay, type Watch } from '../../messaging/outbox/relay.ts'
 import {
   createServiceServer,
   type Reader,

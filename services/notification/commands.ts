@@ -1,5 +1,5 @@
 import { traceOf } from '../../contracts/trace-context.ts'
-import type { Outbox, OutboxMessage } from '../../messaging/outbox.ts'
+import type { Outbox, OutboxMessage } from '../../messaging/outbox/outbox.ts'
 import type { Queryable } from '../../platform/database/database.ts'
 import { isAbout, type Notice, ownId, SUBJECTS, textOf } from './message.ts'
 import {

@@ -15,7 +15,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, describe, test } from 'node:test'
 import { SMTPServer, type SMTPServerOptions } from 'smtp-server'
-import type { OutboxRow } from '../../messaging/outbox.ts'
+import type { OutboxRow } from '../../messaging/outbox/outbox.ts'
 import type { Log } from '../../platform/async/runtime.ts'
 import { createMailer } from './mailer.ts'
 

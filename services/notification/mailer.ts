@@ -2,7 +2,7 @@ import { access, mkdir, open, rename, rm } from 'node:fs/promises'
 import { dirname, join, resolve } from 'node:path'
 import { createTransport } from 'nodemailer'
 import MailComposer from 'nodemailer/lib/mail-composer/index.js'
-import type { Delivery, OutboxRow } from '../../messaging/outbox.ts'
+import type { Delivery, OutboxRow } from '../../messaging/outbox/outbox.ts'
 import { createOutage } from '../../platform/async/outage.ts'
 import type { Log } from '../../platform/async/runtime.ts'
 

@@ -3,8 +3,8 @@ import { traceOf } from '../../contracts/trace-context.ts'
 import { startConsumer } from '../../messaging/consumer.ts'
 import { removeLettersOf } from '../../messaging/dead-letters.ts'
 import { tracedLetters } from '../../messaging/message-spans.ts'
-import { createOutbox } from '../../messaging/outbox.ts'
-import { startRelay } from '../../messaging/relay.ts'
+import { createOutbox } from '../../messaging/outbox/outbox.ts'
+import { startRelay } from '../../messaging/outbox/relay.ts'
 import {
   createServiceServer,
   inBatches,

@@ -1,5 +1,5 @@
 import type { Idempotency } from '../../messaging/idempotency.ts'
-import type { Outbox } from '../../messaging/outbox.ts'
+import type { Outbox } from '../../messaging/outbox/outbox.ts'
 import { periodically } from '../../platform/async/periodically.ts'
 import type { Log, Runtime } from '../../platform/async/runtime.ts'
 import type { DatabaseClock } from '../../platform/database/clock.ts'

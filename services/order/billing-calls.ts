@@ -6,7 +6,7 @@ import {
   isFinalRefusal,
   type OutboxRow,
   tryWithinMs,
-} from '../../messaging/outbox.ts'
+} from '../../messaging/outbox/outbox.ts'
 import type { Log } from '../../platform/async/runtime.ts'
 import type { HttpAnswer, HttpClient } from '../../platform/http/client.ts'
 import type { OrderCommand } from './order.ts'

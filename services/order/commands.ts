@@ -10,7 +10,7 @@ import {
   repeat,
   type StoredAnswer,
 } from '../../messaging/idempotency.ts'
-import type { Outbox, OutboxMessage } from '../../messaging/outbox.ts'
+import type { Outbox, OutboxMessage } from '../../messaging/outbox/outbox.ts'
 import type { Queryable } from '../../platform/database/database.ts'
 import { answerOf, decide, type Order, type OrderCommand, type OrderState } from './order.ts'
 import { route } from './routing.ts'

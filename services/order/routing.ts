@@ -4,7 +4,7 @@ import { flowOf } from '../../contracts/style.ts'
 import type { TraceContext } from '../../contracts/trace-context.ts'
 import { callMessage, eventMessage } from '../../messaging/flow-messages.ts'
 import { NOTIFY_PATH } from '../../messaging/notification-calls.ts'
-import type { OutboxMessage } from '../../messaging/outbox.ts'
+import type { OutboxMessage } from '../../messaging/outbox/outbox.ts'
 import type { Order, OrderEffect } from './order.ts'
 
 /**

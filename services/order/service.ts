@@ -5,8 +5,8 @@ import { STYLES } from '../../contracts/style.ts'
 import { startConsumer } from '../../messaging/consumer.ts'
 import { createIdempotency } from '../../messaging/idempotency.ts'
 import { NOTIFY_PATH, notificationCalls } from '../../messaging/notification-calls.ts'
-import { createOutbox, type OutboxRow } from '../../messaging/outbox.ts'
-import { startRelay } from '../../messaging/relay.ts'
+import { createOutbox, type OutboxRow } from '../../messaging/outbox/outbox.ts'
+import { startRelay } from '../../messaging/outbox/relay.ts'
 import {
   createServiceServer,
   inBatches,

@@ -22,7 +22,7 @@ test('frames of one name under one caller are one, and nothing is idle', () => {
   assert.equal(root.totalUs, 1_000)
   assert.deepEqual(
     root.children.map(({ name, totalUs }) => [name, totalUs]),
-    [['run (messaging/relay.ts)', 1_000]],
+    [['run (messaging/outbox/relay.ts)', 1_000]],
   )
   assert.deepEqual(
     root.children[0]!.children.map(({ name, totalUs }) => [name, totalUs]),

@@ -1,7 +1,7 @@
 import { pathToFileURL } from 'node:url'
 import { getCallSites } from 'node:util'
 import type { Subscription } from '../../messaging/bus.ts'
-import type { Deliver } from '../../messaging/relay-calls.ts'
+import type { Deliver } from '../../messaging/outbox/relay-calls.ts'
 import type { ServiceParts } from '../../messaging/service.ts'
 import type { Database, Queryable } from '../../platform/database/database.ts'
 import type { Telemetry } from '../../platform/telemetry/telemetry.ts'

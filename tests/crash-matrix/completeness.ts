@@ -38,7 +38,7 @@ export const UNCROSSED: readonly Uncrossed[] = [
   },
   {
     services: ['order', 'billing'],
-    name: 'messaging/outbox.ts createOutbox forget',
+    name: 'messaging/outbox/outbox.ts createOutbox forget',
     reason: 'only notification forgets an account',
   },
   {
@@ -47,27 +47,27 @@ export const UNCROSSED: readonly Uncrossed[] = [
     reason: 'only notification forgets an account',
   },
   {
-    name: 'messaging/lanes.ts holdLanes close',
+    name: 'messaging/outbox/lanes.ts holdLanes close',
     reason: 'belongs to an orderly end; whoever dies before it has not ended in order',
   },
   {
     services: ['order', 'billing'],
-    name: 'messaging/relay-calls.ts attempt letter',
+    name: 'messaging/outbox/relay-calls.ts attempt letter',
     reason: 'only notification writes letters; the calls of the others are boundaries themselves',
   },
   {
     services: ['notification'],
-    name: 'messaging/relay-to-broker.ts send send',
+    name: 'messaging/outbox/relay-to-broker.ts send send',
     reason: 'notification sends nothing to the broker',
   },
   {
     services: ['notification'],
-    name: 'messaging/outbox.ts createOutbox takeForBroker',
+    name: 'messaging/outbox/outbox.ts createOutbox takeForBroker',
     reason: 'notification sends nothing to the broker',
   },
   {
     services: ['order', 'notification'],
-    name: 'messaging/outbox.ts createOutbox untried',
+    name: 'messaging/outbox/outbox.ts createOutbox untried',
     reason: 'only billing waits for the first try of a call',
   },
   {

@@ -110,7 +110,7 @@ test('the boundaries are those of the code', TIMEOUT, () => {
   for (const name of [
     'services/order/store.ts insertOrders query',
     'services/order/billing-calls.ts billingCalls post call',
-    'messaging/relay-to-broker.ts send send',
+    'messaging/outbox/relay-to-broker.ts send send',
     'messaging/consumer.ts startConsumer commit commit',
     'messaging/settlement.ts createSettlement attempt transaction',
     'platform/database/tell-peers.ts createTeller tell notify',

@@ -58,7 +58,7 @@ function compare(a: readonly (number | string)[], b: readonly (number | string)[
   return at < 0 ? 0 : a[at]! < b[at]! ? -1 : 1
 }
 
-/** `messaging/outbox.ts createOutbox enqueue query 2` is `outbox enqueue 2`. */
+/** `messaging/outbox/outbox.ts createOutbox enqueue query 2` is `outbox enqueue 2`. */
 function nameOfPlace(name: string): string {
   const [file = '', ...rest] = name.split(' ')
   const own = rest.filter((word) => !/^create|^start/.test(word) && !(word in KINDS))

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { after, describe, test } from 'node:test'
 import type { DeadLetterView } from '../../contracts/http.ts'
-import { createOutbox } from '../../messaging/outbox.ts'
+import { createOutbox } from '../../messaging/outbox/outbox.ts'
 import { assertCleanBooks } from './books.ts'
 import { eventually, FRESH, type Problem } from './client.ts'
 import { startProgram } from './program.ts'

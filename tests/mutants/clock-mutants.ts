@@ -1,7 +1,7 @@
 import type { Mutant } from './mutant.ts'
 
 /** Bugs that show when clocks are wrong, processes freeze or topics are recreated. */
-const LANES = 'messaging/lanes.ts'
+const LANES = 'messaging/outbox/lanes.ts'
 
 export const CLOCK_MUTANTS: readonly Mutant[] = [
   {

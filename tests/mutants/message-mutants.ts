@@ -1,13 +1,13 @@
 import type { Mutant } from './mutant.ts'
 
 /** Bugs in what carries messages: outbox, relay, consumer; and in notification. */
-const OUTBOX = 'messaging/outbox.ts'
-const POLLS = 'messaging/outbox-polls.ts'
-const RELAY = 'messaging/relay-to-broker.ts'
-const CALLS = 'messaging/relay-calls.ts'
+const OUTBOX = 'messaging/outbox/outbox.ts'
+const POLLS = 'messaging/outbox/polls.ts'
+const RELAY = 'messaging/outbox/relay-to-broker.ts'
+const CALLS = 'messaging/outbox/relay-calls.ts'
 const CONSUMER = 'messaging/consumer.ts'
 const SETTLEMENT = 'messaging/settlement.ts'
-const LANES = 'messaging/lanes.ts'
+const LANES = 'messaging/outbox/lanes.ts'
 const COMMANDS = 'services/notification/commands.ts'
 const STORE = 'services/notification/store.ts'
 

@@ -1,5 +1,5 @@
 import type { InteractionStyle } from '../../contracts/style.ts'
-import type { Deliver } from '../../messaging/relay-calls.ts'
+import type { Deliver } from '../../messaging/outbox/relay-calls.ts'
 import type { Service, ServiceParts } from '../../messaging/service.ts'
 import { createBillingService } from '../../services/billing/service.ts'
 import { createNotificationService } from '../../services/notification/service.ts'

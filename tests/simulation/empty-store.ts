@@ -1,5 +1,5 @@
 import { PGlite } from '@electric-sql/pglite'
-import { LANES } from '../../messaging/outbox.ts'
+import { LANES } from '../../messaging/outbox/outbox.ts'
 import type { ServiceParts } from '../../messaging/service.ts'
 import { DatabaseError, type Queryable } from '../../platform/database/database.ts'
 import { pgliteClock } from '../../platform/pglite/clock.ts'

@@ -1,5 +1,5 @@
 import type { Letter } from '../../apps/audit/findings.ts'
-import type { Deliver } from '../../messaging/relay-calls.ts'
+import type { Deliver } from '../../messaging/outbox/relay-calls.ts'
 import type { Life } from './lives.ts'
 import type { Steps } from './steps.ts'
 import type { Story } from './story.ts'

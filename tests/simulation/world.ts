@@ -1,6 +1,6 @@
 import type { InteractionStyle } from '../../contracts/style.ts'
 import type { BusMessage, OutgoingMessage } from '../../messaging/bus.ts'
-import type { Deliver } from '../../messaging/relay-calls.ts'
+import type { Deliver } from '../../messaging/outbox/relay-calls.ts'
 import type { ServiceParts } from '../../messaging/service.ts'
 import { TOPICS } from '../../messaging/topics.ts'
 import { createBroker, type LostMessage } from './broker.ts'

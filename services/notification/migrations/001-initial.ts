@@ -1,5 +1,5 @@
 import { deadLetterTable } from '../../../messaging/dead-letters.ts'
-import { outboxTables } from '../../../messaging/outbox.ts'
+import { outboxTables } from '../../../messaging/outbox/outbox.ts'
 import type { Migration } from '../../../platform/database/migrate.ts'
 
 export const SCHEMA = 'notification'

@@ -1,6 +1,6 @@
 import { deadLetterTable } from '../../../messaging/dead-letters.ts'
 import { idempotencyTable } from '../../../messaging/idempotency.ts'
-import { outboxTables } from '../../../messaging/outbox.ts'
+import { outboxTables } from '../../../messaging/outbox/outbox.ts'
 import type { Migration } from '../../../platform/database/migrate.ts'
 
 export const SCHEMA = 'orders'

@@ -1,4 +1,4 @@
-import { outboxKeyIndex } from '../../../messaging/outbox.ts'
+import { outboxKeyIndex } from '../../../messaging/outbox/outbox.ts'
 import type { Migration } from '../../../platform/database/migrate.ts'
 import { SCHEMA } from './001-initial.ts'
 

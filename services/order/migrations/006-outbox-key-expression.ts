@@ -1,4 +1,4 @@
-import { outboxKeyExpression } from '../../../messaging/outbox.ts'
+import { outboxKeyExpression } from '../../../messaging/outbox/outbox.ts'
 import type { Migration } from '../../../platform/database/migrate.ts'
 import { SCHEMA } from './001-initial.ts'
 

@@ -1,4 +1,4 @@
-import { relayMemberPlace } from '../../../messaging/outbox.ts'
+import { relayMemberPlace } from '../../../messaging/outbox/outbox.ts'
 import type { Migration } from '../../../platform/database/migrate.ts'
 import { SCHEMA } from './001-initial.ts'
 

@@ -1,7 +1,7 @@
 import Type from 'typebox'
-import { NEXT_CURSOR_HEADER, OutboxEntry, OutboxPage } from '../contracts/http.ts'
-import type { Database } from '../platform/database/database.ts'
-import type { HttpServer } from '../platform/http/server.ts'
+import { NEXT_CURSOR_HEADER, OutboxEntry, OutboxPage } from '../../contracts/http.ts'
+import type { Database } from '../../platform/database/database.ts'
+import type { HttpServer } from '../../platform/http/server.ts'
 import { listOutbox } from './outbox.ts'
 
 /** HTTP in, for operators: what a service still has to deliver. Bodies and headers are not shown. */

@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
-import type { OutboxPage } from '../contracts/http.ts'
-import { createTelemetry } from '../platform/telemetry/telemetry.ts'
-import { until } from '../tests/harness.ts'
-import { message, openRelays, receiver } from '../tests/relays.ts'
-import { DEAD_LETTER_HEADER } from './dead-letters.ts'
+import type { OutboxPage } from '../../contracts/http.ts'
+import { createTelemetry } from '../../platform/telemetry/telemetry.ts'
+import { until } from '../../tests/harness.ts'
+import { message, openRelays, receiver } from '../../tests/relays.ts'
+import { DEAD_LETTER_HEADER } from '../dead-letters.ts'
 import {
   createOutbox,
   type Delivery,

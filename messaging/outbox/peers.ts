@@ -1,6 +1,6 @@
-import type { Log, Runtime } from '../platform/async/runtime.ts'
-import type { Database } from '../platform/database/database.ts'
-import { createTeller } from '../platform/database/tell-peers.ts'
+import type { Log, Runtime } from '../../platform/async/runtime.ts'
+import type { Database } from '../../platform/database/database.ts'
+import { createTeller } from '../../platform/database/tell-peers.ts'
 
 /**
  * How the relays of a service's instances wake each other: a commit in one process may write rows of

@@ -1,6 +1,6 @@
-import { shared } from '../platform/async/coalesce.ts'
-import type { Database } from '../platform/database/database.ts'
-import type { Telemetry } from '../platform/telemetry/telemetry.ts'
+import { shared } from '../../platform/async/coalesce.ts'
+import type { Database } from '../../platform/database/database.ts'
+import type { Telemetry } from '../../platform/telemetry/telemetry.ts'
 import type { Carrier, Outbox } from './outbox.ts'
 
 /**

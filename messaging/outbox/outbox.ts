@@ -1,8 +1,8 @@
-import type { OutboxPage } from '../contracts/http.ts'
-import type { Queryable } from '../platform/database/database.ts'
-import type { IndexBuild } from '../platform/database/migrate.ts'
-import { redact } from '../platform/telemetry/redact.ts'
-import { pollStatements } from './outbox-polls.ts'
+import type { OutboxPage } from '../../contracts/http.ts'
+import type { Queryable } from '../../platform/database/database.ts'
+import type { IndexBuild } from '../../platform/database/migrate.ts'
+import { redact } from '../../platform/telemetry/redact.ts'
+import { pollStatements } from './polls.ts'
 
 /**
  * The outbox: every message that a state change causes is a row here, written in the transaction of

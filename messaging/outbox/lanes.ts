@@ -1,5 +1,5 @@
-import type { Log, Runtime } from '../platform/async/runtime.ts'
-import type { Database } from '../platform/database/database.ts'
+import type { Log, Runtime } from '../../platform/async/runtime.ts'
+import type { Database } from '../../platform/database/database.ts'
 import { LANES } from './outbox.ts'
 
 /**

@@ -1,11 +1,11 @@
-import { backoffMs, type Log, type Runtime, WOKEN } from '../platform/async/runtime.ts'
-import { createSignal } from '../platform/async/signal.ts'
-import type { Database } from '../platform/database/database.ts'
-import type { Telemetry } from '../platform/telemetry/telemetry.ts'
-import { noTracing, type Tracer } from '../platform/telemetry/tracing.ts'
-import type { Bus } from './bus.ts'
+import { backoffMs, type Log, type Runtime, WOKEN } from '../../platform/async/runtime.ts'
+import { createSignal } from '../../platform/async/signal.ts'
+import type { Database } from '../../platform/database/database.ts'
+import type { Telemetry } from '../../platform/telemetry/telemetry.ts'
+import { noTracing, type Tracer } from '../../platform/telemetry/tracing.ts'
+import type { Bus } from '../bus.ts'
+import { beginSend } from '../message-spans.ts'
 import type { Lanes } from './lanes.ts'
-import { beginSend } from './message-spans.ts'
 import { laneOf, type NewRow, type Outbox, type OutboxRow } from './outbox.ts'
 
 /**
