@@ -3,6 +3,13 @@ import type { Log, Runtime } from '../platform/async/runtime.ts'
 import { type Database, partOf, type Queryable, transact } from '../platform/database/database.ts'
 import { noTracing, type Tracer } from '../platform/telemetry/tracing.ts'
 import {
+  type Decode,
+  type Handle,
+  type Refusal,
+  readMessage,
+  refusalOf,
+} from './consumer/settlement.ts'
+import {
   DEAD_LETTER_HEADER,
   type DeadLetter,
   explainDeadLetter,
@@ -12,7 +19,6 @@ import {
 import { beginProcess } from './message-spans.ts'
 import type { Carrier, Outbox, OutboxMessage } from './outbox/outbox.ts'
 import type { Relay } from './outbox/relay.ts'
-import { type Decode, type Handle, type Refusal, readMessage, refusalOf } from './settlement.ts'
 
 /**
  * Handles a dead letter again, in the service that set it aside and nowhere else: what the consumer

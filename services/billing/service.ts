@@ -1,7 +1,7 @@
 import { type BillingEvent, decodeEvent } from '../../contracts/events.ts'
 import { Fault } from '../../contracts/problems.ts'
 import { traceOf } from '../../contracts/trace-context.ts'
-import { startConsumer } from '../../messaging/consumer.ts'
+import { startConsumer } from '../../messaging/consumer/consumer.ts'
 import { createIdempotency, type StoredAnswer } from '../../messaging/idempotency.ts'
 import { NOTIFY_PATH, notificationCalls } from '../../messaging/notification-calls.ts'
 import { createOutbox, type OutboxRow } from '../../messaging/outbox/outbox.ts'

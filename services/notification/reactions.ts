@@ -1,5 +1,5 @@
 import type { PaymentEvent, Received } from '../../contracts/events.ts'
-import type { Handled } from '../../messaging/consumer.ts'
+import type { Handled } from '../../messaging/consumer/consumer.ts'
 import type { Queryable } from '../../platform/database/database.ts'
 import { type CommandContext, type Told, writeMessages } from './commands.ts'
 import { toNotice } from './message.ts'

@@ -1,6 +1,6 @@
 import type { EventMeta, PaymentEvent, Received } from '../../contracts/events.ts'
 import { traceOf } from '../../contracts/trace-context.ts'
-import type { Handled } from '../../messaging/consumer.ts'
+import type { Handled } from '../../messaging/consumer/consumer.ts'
 import type { Queryable } from '../../platform/database/database.ts'
 import { type AddressedCommand, type Applied, type CommandContext, workOff } from './commands.ts'
 import type { OrderCommand } from './order.ts'

@@ -1,7 +1,7 @@
 import { Consumer, compatibilityPartitioner, ProduceAcks, Producer } from '@platformatic/kafka'
 import { decodeEvent, eventHeaders, type PaymentEvent } from '../../contracts/events.ts'
 import type { Bus, OutgoingMessage } from '../../messaging/bus.ts'
-import { startConsumer } from '../../messaging/consumer.ts'
+import { startConsumer } from '../../messaging/consumer/consumer.ts'
 import { createKafkaBus } from '../../messaging/kafka/bus.ts'
 import { encode } from '../../messaging/kafka/records.ts'
 import { createOutbox } from '../../messaging/outbox/outbox.ts'

@@ -111,8 +111,8 @@ test('the boundaries are those of the code', TIMEOUT, () => {
     'services/order/store.ts insertOrders query',
     'services/order/billing-calls.ts billingCalls post call',
     'messaging/outbox/relay-to-broker.ts send send',
-    'messaging/consumer.ts startConsumer commit commit',
-    'messaging/settlement.ts createSettlement attempt transaction',
+    'messaging/consumer/consumer.ts startConsumer commit commit',
+    'messaging/consumer/settlement.ts createSettlement attempt transaction',
     'platform/database/tell-peers.ts createTeller tell notify',
   ]) {
     assert.ok(names.includes(name), name)

@@ -1,19 +1,19 @@
-import type { Received, UnknownEvent } from '../contracts/events.ts'
-import { traceContextOf, traceIds } from '../contracts/trace-context.ts'
-import { createOutage } from '../platform/async/outage.ts'
-import { backoffMs, type Log, type Runtime } from '../platform/async/runtime.ts'
+import type { Received, UnknownEvent } from '../../contracts/events.ts'
+import { traceContextOf, traceIds } from '../../contracts/trace-context.ts'
+import { createOutage } from '../../platform/async/outage.ts'
+import { backoffMs, type Log, type Runtime } from '../../platform/async/runtime.ts'
 import {
   type Database,
   DatabaseError,
   partOf,
   type Queryable,
-} from '../platform/database/database.ts'
-import type { Telemetry } from '../platform/telemetry/telemetry.ts'
-import { noTracing, type Tracer } from '../platform/telemetry/tracing.ts'
-import type { Batch, BusMessage } from './bus.ts'
-import { type NewDeadLetter, setAside } from './dead-letters.ts'
+} from '../../platform/database/database.ts'
+import type { Telemetry } from '../../platform/telemetry/telemetry.ts'
+import { noTracing, type Tracer } from '../../platform/telemetry/tracing.ts'
+import type { Batch, BusMessage } from '../bus.ts'
+import { type NewDeadLetter, setAside } from '../dead-letters.ts'
+import { beginProcess } from '../message-spans.ts'
 import { createIncarnations, type IdentifiedMessage } from './incarnations.ts'
-import { beginProcess } from './message-spans.ts'
 
 /**
  * Brings a run of messages into the database: in one transaction where that works, else in parts,

@@ -1,5 +1,5 @@
-import type { Queryable } from '../platform/database/database.ts'
-import type { Batch, BusMessage } from './bus.ts'
+import type { Queryable } from '../../platform/database/database.ts'
+import type { Batch, BusMessage } from '../bus.ts'
 
 /**
  * Tells apart topics of one name. A topic that is deleted and recreated starts over at offset 0, so

@@ -1,22 +1,22 @@
 // Long because one scene, of a bus, a schema and a handler, serves every promise of a consumer.
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
-import type { Received, UnknownEvent } from '../contracts/events.ts'
-import { type Log, systemRuntime } from '../platform/async/runtime.ts'
-import { type Database, DatabaseError, type Queryable } from '../platform/database/database.ts'
-import { migrate } from '../platform/database/migrate.ts'
-import { openTestBroker, openTestDatabase } from '../tests/backends.ts'
-import { createClock, until } from '../tests/harness.ts'
-import { message, textOf } from './bus.conformance.ts'
-import type { Bus } from './bus.ts'
-import { type ConsumerOptions, startConsumer } from './consumer.ts'
+import type { Received, UnknownEvent } from '../../contracts/events.ts'
+import { type Log, systemRuntime } from '../../platform/async/runtime.ts'
+import { type Database, DatabaseError, type Queryable } from '../../platform/database/database.ts'
+import { migrate } from '../../platform/database/migrate.ts'
+import { openTestBroker, openTestDatabase } from '../../tests/backends.ts'
+import { createClock, until } from '../../tests/harness.ts'
+import { message, textOf } from '../bus.conformance.ts'
+import type { Bus } from '../bus.ts'
 import {
   countDeadLetters,
   deadLetterIdentity,
   deadLetterReplayColumns,
   deadLetterTable,
-} from './dead-letters.ts'
-import { partitionOf } from './embedded/partitioner.ts'
+} from '../dead-letters.ts'
+import { partitionOf } from '../embedded/partitioner.ts'
+import { type ConsumerOptions, startConsumer } from './consumer.ts'
 import { type IdentifiedMessage, topicIncarnationTable } from './incarnations.ts'
 
 const database = await openTestDatabase()
