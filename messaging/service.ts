@@ -20,10 +20,10 @@ import type { Telemetry } from '../platform/telemetry/telemetry.ts'
 import { inCommitSpans, noTracing, type Tracer } from '../platform/telemetry/tracing.ts'
 import type { Bus } from './bus.ts'
 import type { ConsumerOptions } from './consumer/consumer.ts'
-import { deadLetterReadingRoutes, deadLetterRoutes } from './dead-letter-routes.ts'
-import { countDeadLetters, expireDeadLetters } from './dead-letters.ts'
+import { countDeadLetters, expireDeadLetters } from './dead-letters/dead-letters.ts'
+import { createReplay, type ReplayOptions } from './dead-letters/replay.ts'
+import { deadLetterReadingRoutes, deadLetterRoutes } from './dead-letters/routes.ts'
 import { outboxRoutes } from './outbox/routes.ts'
-import { createReplay, type ReplayOptions } from './replay.ts'
 
 /** What every service is made of; which implementations, it cannot tell. */
 export interface ServiceParts {

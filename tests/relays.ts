@@ -3,7 +3,7 @@ import {
   deadLetterIdentity,
   deadLetterReplayColumns,
   deadLetterTable,
-} from '../messaging/dead-letters.ts'
+} from '../messaging/dead-letters/dead-letters.ts'
 import {
   type Carrier,
   createOutbox,

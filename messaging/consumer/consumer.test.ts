@@ -14,7 +14,7 @@ import {
   deadLetterIdentity,
   deadLetterReplayColumns,
   deadLetterTable,
-} from '../dead-letters.ts'
+} from '../dead-letters/dead-letters.ts'
 import { partitionOf } from '../embedded/partitioner.ts'
 import { type ConsumerOptions, startConsumer } from './consumer.ts'
 import { type IdentifiedMessage, topicIncarnationTable } from './incarnations.ts'

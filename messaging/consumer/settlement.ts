@@ -11,7 +11,7 @@ import {
 import type { Telemetry } from '../../platform/telemetry/telemetry.ts'
 import { noTracing, type Tracer } from '../../platform/telemetry/tracing.ts'
 import type { Batch, BusMessage } from '../bus.ts'
-import { type NewDeadLetter, setAside } from '../dead-letters.ts'
+import { type NewDeadLetter, setAside } from '../dead-letters/dead-letters.ts'
 import { beginProcess } from '../message-spans.ts'
 import { createIncarnations, type IdentifiedMessage } from './incarnations.ts'
 

@@ -3,7 +3,7 @@ import { backoffMs, type Log, type Runtime } from '../../platform/async/runtime.
 import { createSignal } from '../../platform/async/signal.ts'
 import type { Database } from '../../platform/database/database.ts'
 import type { Telemetry } from '../../platform/telemetry/telemetry.ts'
-import { DEAD_LETTER_HEADER, setAside } from '../dead-letters.ts'
+import { DEAD_LETTER_HEADER, setAside } from '../dead-letters/dead-letters.ts'
 import type { Lanes } from './lanes.ts'
 import {
   type Delivery,

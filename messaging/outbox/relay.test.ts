@@ -4,7 +4,7 @@ import type { OutboxPage } from '../../contracts/http.ts'
 import { createTelemetry } from '../../platform/telemetry/telemetry.ts'
 import { until } from '../../tests/harness.ts'
 import { message, openRelays, receiver } from '../../tests/relays.ts'
-import { DEAD_LETTER_HEADER } from '../dead-letters.ts'
+import { DEAD_LETTER_HEADER } from '../dead-letters/dead-letters.ts'
 import {
   createOutbox,
   type Delivery,

@@ -1,7 +1,7 @@
 import { decodeEvent, type PaymentEvent } from '../../contracts/events.ts'
 import { traceOf } from '../../contracts/trace-context.ts'
 import { startConsumer } from '../../messaging/consumer/consumer.ts'
-import { removeLettersOf } from '../../messaging/dead-letters.ts'
+import { removeLettersOf } from '../../messaging/dead-letters/dead-letters.ts'
 import { tracedLetters } from '../../messaging/message-spans.ts'
 import { createOutbox } from '../../messaging/outbox/outbox.ts'
 import { startRelay } from '../../messaging/outbox/relay.ts'

@@ -43,7 +43,7 @@ export const UNCROSSED: readonly Uncrossed[] = [
   },
   {
     services: ['order', 'billing'],
-    name: 'messaging/dead-letters.ts removeLettersOf',
+    name: 'messaging/dead-letters/dead-letters.ts removeLettersOf',
     reason: 'only notification forgets an account',
   },
   {

@@ -9,7 +9,7 @@ export const CLOCK_MUTANTS: readonly Mutant[] = [
     breaks: 'A message that is set aside is taken for one that was at its position before.',
     edits: [
       {
-        file: 'messaging/dead-letters.ts',
+        file: 'messaging/dead-letters/dead-letters.ts',
         find: `(topic, partition, "offset", incarnation,
     md5(coalesce(key, '') || headers), coalesce(md5(value), ''))`,
         replace: '(topic, partition, "offset")',

@@ -1,4 +1,4 @@
-import { deadLetterTable } from '../../../messaging/dead-letters.ts'
+import { deadLetterTable } from '../../../messaging/dead-letters/dead-letters.ts'
 import { outboxTables } from '../../../messaging/outbox/outbox.ts'
 import type { Migration } from '../../../platform/database/migrate.ts'
 

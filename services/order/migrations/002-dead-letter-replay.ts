@@ -1,4 +1,4 @@
-import { deadLetterReplayColumns } from '../../../messaging/dead-letters.ts'
+import { deadLetterReplayColumns } from '../../../messaging/dead-letters/dead-letters.ts'
 import type { Migration } from '../../../platform/database/migrate.ts'
 import { SCHEMA } from './001-initial.ts'
 

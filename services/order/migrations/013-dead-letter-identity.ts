@@ -1,5 +1,5 @@
 import { topicIncarnationTable } from '../../../messaging/consumer/incarnations.ts'
-import { deadLetterIdentity } from '../../../messaging/dead-letters.ts'
+import { deadLetterIdentity } from '../../../messaging/dead-letters/dead-letters.ts'
 import type { Migration } from '../../../platform/database/migrate.ts'
 import { SCHEMA } from './001-initial.ts'
 

@@ -7,11 +7,11 @@ import {
   NEXT_CURSOR_HEADER,
   Page,
   Replay as ReplaySchema,
-} from '../contracts/http.ts'
-import { Fault } from '../contracts/problems.ts'
-import type { Log } from '../platform/async/runtime.ts'
-import type { Database } from '../platform/database/database.ts'
-import type { HttpServer } from '../platform/http/server.ts'
+} from '../../contracts/http.ts'
+import { Fault } from '../../contracts/problems.ts'
+import type { Log } from '../../platform/async/runtime.ts'
+import type { Database } from '../../platform/database/database.ts'
+import type { HttpServer } from '../../platform/http/server.ts'
 import {
   type DeadLetter,
   findDeadLetter,

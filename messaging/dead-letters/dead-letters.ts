@@ -1,6 +1,6 @@
-import type { Page } from '../contracts/http.ts'
-import type { Queryable } from '../platform/database/database.ts'
-import { redact } from '../platform/telemetry/redact.ts'
+import type { Page } from '../../contracts/http.ts'
+import type { Queryable } from '../../platform/database/database.ts'
+import { redact } from '../../platform/telemetry/redact.ts'
 
 /**
  * Messages that can never succeed, stored whole beside the reason, in the schema of the service that

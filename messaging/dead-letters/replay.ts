@@ -1,14 +1,22 @@
-import type { UnknownEvent } from '../contracts/events.ts'
-import type { Log, Runtime } from '../platform/async/runtime.ts'
-import { type Database, partOf, type Queryable, transact } from '../platform/database/database.ts'
-import { noTracing, type Tracer } from '../platform/telemetry/tracing.ts'
+import type { UnknownEvent } from '../../contracts/events.ts'
+import type { Log, Runtime } from '../../platform/async/runtime.ts'
+import {
+  type Database,
+  partOf,
+  type Queryable,
+  transact,
+} from '../../platform/database/database.ts'
+import { noTracing, type Tracer } from '../../platform/telemetry/tracing.ts'
 import {
   type Decode,
   type Handle,
   type Refusal,
   readMessage,
   refusalOf,
-} from './consumer/settlement.ts'
+} from '../consumer/settlement.ts'
+import { beginProcess } from '../message-spans.ts'
+import type { Carrier, Outbox, OutboxMessage } from '../outbox/outbox.ts'
+import type { Relay } from '../outbox/relay.ts'
 import {
   DEAD_LETTER_HEADER,
   type DeadLetter,
@@ -16,9 +24,6 @@ import {
   lockDeadLetter,
   removeDeadLetter,
 } from './dead-letters.ts'
-import { beginProcess } from './message-spans.ts'
-import type { Carrier, Outbox, OutboxMessage } from './outbox/outbox.ts'
-import type { Relay } from './outbox/relay.ts'
 
 /**
  * Handles a dead letter again, in the service that set it aside and nowhere else: what the consumer

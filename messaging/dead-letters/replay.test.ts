@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict'
 import { after, describe, test } from 'node:test'
-import { systemRuntime } from '../platform/async/runtime.ts'
-import { type Database, DatabaseError } from '../platform/database/database.ts'
-import { migrate } from '../platform/database/migrate.ts'
-import { createLog } from '../platform/telemetry/telemetry.ts'
-import type { Tracer } from '../platform/telemetry/tracing.ts'
-import { openTestDatabase } from '../tests/backends.ts'
+import { systemRuntime } from '../../platform/async/runtime.ts'
+import { type Database, DatabaseError } from '../../platform/database/database.ts'
+import { migrate } from '../../platform/database/migrate.ts'
+import { createLog } from '../../platform/telemetry/telemetry.ts'
+import type { Tracer } from '../../platform/telemetry/tracing.ts'
+import { openTestDatabase } from '../../tests/backends.ts'
+import { createOutbox, outboxTables } from '../outbox/outbox.ts'
 import {
   countDeadLetters,
   DEAD_LETTER_HEADER,
@@ -18,7 +19,6 @@ import {
   listDeadLetters,
   setAside,
 } from './dead-letters.ts'
-import { createOutbox, outboxTables } from './outbox/outbox.ts'
 import { createReplay, type ReplayOptions } from './replay.ts'
 
 const database = await openTestDatabase()
