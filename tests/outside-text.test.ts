@@ -169,7 +169,7 @@ const INSIDE: Readonly<Record<string, string>> = {
   'contracts/asyncapi.ts EVENT_ID.source': 'a document: the pattern itself is in the table',
   'contracts/http.ts `^${UP_TO_16_DIGITS}(${BELOW_ONE}|${ONE_AND_MORE}|${THE_LARGEST})$`':
     'a document: the service reads amounts with the parser in the table',
-  'messaging/service-process.ts /[^\\w.-]/g': 'the name and the address of this host',
+  'chassis/service-process.ts /[^\\w.-]/g': 'the name and the address of this host',
   'platform/http/doc-operations.ts ^[0-9]+$': 'a document',
   'platform/database/database.ts /^(22|23|54)/': 'an SQLSTATE',
   'platform/postgres/postgres.ts': 'an SQLSTATE',

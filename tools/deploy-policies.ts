@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs'
 import Type from 'typebox'
-import { processConfig } from '../messaging/service-process.ts'
+import { processConfig } from '../chassis/service-process.ts'
 import { ConfigError, readConfig } from '../platform/process/config.ts'
 import { CLOSE_DEADLINE_MS } from '../platform/process/process.ts'
 import { billingConfig } from '../services/billing/config.ts'

@@ -1,11 +1,11 @@
 import { join, resolve } from 'node:path'
-import { createEmbeddedBus } from '../../messaging/embedded/bus.ts'
 import {
   createStoppedServer,
   measured,
   type Service,
   type ServiceParts,
-} from '../../messaging/service.ts'
+} from '../../chassis/service.ts'
+import { createEmbeddedBus } from '../../messaging/embedded/bus.ts'
 import { TOPICS } from '../../messaging/topics.ts'
 import { type Log, systemRuntime } from '../../platform/async/runtime.ts'
 import type { Database } from '../../platform/database/database.ts'

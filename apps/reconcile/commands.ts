@@ -1,6 +1,6 @@
+import { createIdempotency } from '../../chassis/idempotency.ts'
 import { toUnits } from '../../contracts/money.ts'
 import { type InteractionStyle, STYLE_OF_UNLABELED_EVENTS } from '../../contracts/style.ts'
-import { createIdempotency } from '../../messaging/idempotency.ts'
 import { createOutbox } from '../../messaging/outbox/outbox.ts'
 import type { Runtime } from '../../platform/async/runtime.ts'
 import { type Database, transact } from '../../platform/database/database.ts'

@@ -1,5 +1,5 @@
+import type { ServiceParts } from '../../chassis/service.ts'
 import type { Outbox } from '../../messaging/outbox/outbox.ts'
-import type { ServiceParts } from '../../messaging/service.ts'
 import { periodically } from '../../platform/async/periodically.ts'
 import type { DatabaseClock } from '../../platform/database/clock.ts'
 import { type Database, type Queryable, transact } from '../../platform/database/database.ts'

@@ -1,5 +1,3 @@
-import { toUnits } from '../../contracts/money.ts'
-import { type TraceContext, traceOf } from '../../contracts/trace-context.ts'
 import {
   type Idempotency,
   type KeyedRequest,
@@ -10,7 +8,9 @@ import {
   repeat,
   type StoredAnswer,
   type StoredRequest,
-} from '../../messaging/idempotency.ts'
+} from '../../chassis/idempotency.ts'
+import { toUnits } from '../../contracts/money.ts'
+import { type TraceContext, traceOf } from '../../contracts/trace-context.ts'
 import type { Outbox, OutboxMessage } from '../../messaging/outbox/outbox.ts'
 import { DatabaseError, type Queryable } from '../../platform/database/database.ts'
 import {

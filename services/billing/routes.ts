@@ -1,4 +1,5 @@
 import Type from 'typebox'
+import { keyedRequest, type StoredAnswer, sendStored } from '../../chassis/idempotency.ts'
 import { parseDeadline } from '../../contracts/deadline.ts'
 import {
   Account as AccountSchema,
@@ -21,7 +22,6 @@ import { parseAmount, toUnits } from '../../contracts/money.ts'
 import { Fault } from '../../contracts/problems.ts'
 import { flowOf, type InteractionStyle, requestedStyle } from '../../contracts/style.ts'
 import type { TraceContext } from '../../contracts/trace-context.ts'
-import { keyedRequest, type StoredAnswer, sendStored } from '../../messaging/idempotency.ts'
 import type { Caller } from '../../platform/async/coalesce.ts'
 import type { HttpServer } from '../../platform/http/server.ts'
 import type { Addressed } from './commands.ts'

@@ -1,3 +1,5 @@
+import { callMessage, eventMessage } from '../../chassis/flow-messages.ts'
+import { NOTIFY_PATH } from '../../chassis/notification-calls.ts'
 import {
   type BalanceChanged,
   type EventMeta,
@@ -7,8 +9,6 @@ import {
 import { toUnits } from '../../contracts/money.ts'
 import { flowOf, publishesResults } from '../../contracts/style.ts'
 import { type TraceContext, traceOf } from '../../contracts/trace-context.ts'
-import { callMessage, eventMessage } from '../../messaging/flow-messages.ts'
-import { NOTIFY_PATH } from '../../messaging/notification-calls.ts'
 import type { OutboxMessage } from '../../messaging/outbox/outbox.ts'
 import type { Account, Announcement, Deposit, Payment } from './ledger.ts'
 

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
-import { createIdempotency } from '../../messaging/idempotency.ts'
+import { createIdempotency } from '../../chassis/idempotency.ts'
 import { createOutbox } from '../../messaging/outbox/outbox.ts'
 import { partOf, type Queryable } from '../../platform/database/database.ts'
 import { LOOK_MS, startBilling } from '../../tests/billing-service.ts'

@@ -1,18 +1,18 @@
-import { type BillingEvent, decodeEvent } from '../../contracts/events.ts'
-import { Fault } from '../../contracts/problems.ts'
-import { traceOf } from '../../contracts/trace-context.ts'
-import { startConsumer } from '../../messaging/consumer/consumer.ts'
-import { createIdempotency, type StoredAnswer } from '../../messaging/idempotency.ts'
-import { NOTIFY_PATH, notificationCalls } from '../../messaging/notification-calls.ts'
-import { createOutbox, type OutboxRow } from '../../messaging/outbox/outbox.ts'
-import { startRelay, type Watch } from '../../messaging/outbox/relay.ts'
+import { createIdempotency, type StoredAnswer } from '../../chassis/idempotency.ts'
+import { NOTIFY_PATH, notificationCalls } from '../../chassis/notification-calls.ts'
 import {
   createServiceServer,
   type Reader,
   requestBatches,
   type Service,
   type ServiceParts,
-} from '../../messaging/service.ts'
+} from '../../chassis/service.ts'
+import { type BillingEvent, decodeEvent } from '../../contracts/events.ts'
+import { Fault } from '../../contracts/problems.ts'
+import { traceOf } from '../../contracts/trace-context.ts'
+import { startConsumer } from '../../messaging/consumer/consumer.ts'
+import { createOutbox, type OutboxRow } from '../../messaging/outbox/outbox.ts'
+import { startRelay, type Watch } from '../../messaging/outbox/relay.ts'
 import { type Caller, coalesce } from '../../platform/async/coalesce.ts'
 import { periodically } from '../../platform/async/periodically.ts'
 import { createDatabaseClock } from '../../platform/database/clock.ts'

@@ -1,3 +1,10 @@
+import {
+  createServiceServer,
+  inBatches,
+  type Reader,
+  type Service,
+  type ServiceParts,
+} from '../../chassis/service.ts'
 import { decodeEvent, type PaymentEvent } from '../../contracts/events.ts'
 import { traceOf } from '../../contracts/trace-context.ts'
 import { startConsumer } from '../../messaging/consumer/consumer.ts'
@@ -5,13 +12,6 @@ import { removeLettersOf } from '../../messaging/dead-letters/dead-letters.ts'
 import { tracedLetters } from '../../messaging/message-spans.ts'
 import { createOutbox } from '../../messaging/outbox/outbox.ts'
 import { startRelay } from '../../messaging/outbox/relay.ts'
-import {
-  createServiceServer,
-  inBatches,
-  type Reader,
-  type Service,
-  type ServiceParts,
-} from '../../messaging/service.ts'
 import { periodically } from '../../platform/async/periodically.ts'
 import type { Log } from '../../platform/async/runtime.ts'
 import { type Queryable, transact } from '../../platform/database/database.ts'

@@ -1,4 +1,4 @@
-import type { Idempotency } from '../../messaging/idempotency.ts'
+import type { Idempotency } from '../../chassis/idempotency.ts'
 import type { Outbox } from '../../messaging/outbox/outbox.ts'
 import { periodically } from '../../platform/async/periodically.ts'
 import type { Log, Runtime } from '../../platform/async/runtime.ts'

@@ -1,5 +1,3 @@
-import { flowOf } from '../../contracts/style.ts'
-import type { TraceContext } from '../../contracts/trace-context.ts'
 import {
   type Idempotency,
   type KeyedRequest,
@@ -9,7 +7,9 @@ import {
   type Repetition,
   repeat,
   type StoredAnswer,
-} from '../../messaging/idempotency.ts'
+} from '../../chassis/idempotency.ts'
+import { flowOf } from '../../contracts/style.ts'
+import type { TraceContext } from '../../contracts/trace-context.ts'
 import type { Outbox, OutboxMessage } from '../../messaging/outbox/outbox.ts'
 import type { Queryable } from '../../platform/database/database.ts'
 import { answerOf, decide, type Order, type OrderCommand, type OrderState } from './order.ts'

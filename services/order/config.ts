@@ -1,5 +1,5 @@
 import Type, { type Static } from 'typebox'
-import { styleConfig } from '../../messaging/flow-config.ts'
+import { styleConfig } from '../../chassis/flow-config.ts'
 import { durationMs } from '../../platform/process/config.ts'
 
 /** What order needs to know; the process adds addresses and limits of the platform. */

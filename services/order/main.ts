@@ -1,5 +1,5 @@
 import Type from 'typebox'
-import { processConfig, runService } from '../../messaging/service-process.ts'
+import { processConfig, runService } from '../../chassis/service-process.ts'
 import { httpConfig } from '../../platform/process/config.ts'
 import { httpUrl } from '../../platform/process/config-formats.ts'
 import { orderConfig } from './config.ts'

@@ -1,4 +1,4 @@
-import type { ServiceParts } from '../../messaging/service.ts'
+import type { ServiceParts } from '../../chassis/service.ts'
 import { inTurn } from '../../platform/async/coalesce.ts'
 import { createWaiters, type Waiter } from '../../platform/async/waiters.ts'
 import { createTeller } from '../../platform/database/tell-peers.ts'

@@ -1,9 +1,9 @@
+import { callMessage, eventMessage } from '../../chassis/flow-messages.ts'
+import { NOTIFY_PATH } from '../../chassis/notification-calls.ts'
 import type { Reason } from '../../contracts/events.ts'
 import { toUnits } from '../../contracts/money.ts'
 import { flowOf } from '../../contracts/style.ts'
 import type { TraceContext } from '../../contracts/trace-context.ts'
-import { callMessage, eventMessage } from '../../messaging/flow-messages.ts'
-import { NOTIFY_PATH } from '../../messaging/notification-calls.ts'
 import type { OutboxMessage } from '../../messaging/outbox/outbox.ts'
 import type { Order, OrderEffect } from './order.ts'
 

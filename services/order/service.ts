@@ -1,12 +1,5 @@
-import { decodeEvent, type PaymentEvent } from '../../contracts/events.ts'
-import type { Page } from '../../contracts/http.ts'
-import { parseAmount } from '../../contracts/money.ts'
-import { STYLES } from '../../contracts/style.ts'
-import { startConsumer } from '../../messaging/consumer/consumer.ts'
-import { createIdempotency } from '../../messaging/idempotency.ts'
-import { NOTIFY_PATH, notificationCalls } from '../../messaging/notification-calls.ts'
-import { createOutbox, type OutboxRow } from '../../messaging/outbox/outbox.ts'
-import { startRelay } from '../../messaging/outbox/relay.ts'
+import { createIdempotency } from '../../chassis/idempotency.ts'
+import { NOTIFY_PATH, notificationCalls } from '../../chassis/notification-calls.ts'
 import {
   createServiceServer,
   inBatches,
@@ -14,7 +7,14 @@ import {
   requestBatches,
   type Service,
   type ServiceParts,
-} from '../../messaging/service.ts'
+} from '../../chassis/service.ts'
+import { decodeEvent, type PaymentEvent } from '../../contracts/events.ts'
+import type { Page } from '../../contracts/http.ts'
+import { parseAmount } from '../../contracts/money.ts'
+import { STYLES } from '../../contracts/style.ts'
+import { startConsumer } from '../../messaging/consumer/consumer.ts'
+import { createOutbox, type OutboxRow } from '../../messaging/outbox/outbox.ts'
+import { startRelay } from '../../messaging/outbox/relay.ts'
 import { type Caller, coalesce, shared } from '../../platform/async/coalesce.ts'
 import { createDatabaseClock } from '../../platform/database/clock.ts'
 import type { Queryable } from '../../platform/database/database.ts'

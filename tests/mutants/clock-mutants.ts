@@ -136,7 +136,7 @@ export const CLOCK_MUTANTS: readonly Mutant[] = [
     breaks: 'An Idempotency-Key expires by the clock of a process, not by that of the database.',
     edits: [
       {
-        file: 'messaging/idempotency.ts',
+        file: 'chassis/idempotency.ts',
         find: "where created < now() - $1::bigint * interval '1 ms'",
         replace: 'where created < to_timestamp($1::bigint / 1000.0)',
       },

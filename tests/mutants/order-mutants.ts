@@ -282,7 +282,7 @@ export const ORDER_MUTANTS: readonly Mutant[] = [
     breaks: "A customer's Idempotency-Key is taken for the same key of another customer.",
     edits: [
       {
-        file: 'messaging/idempotency.ts',
+        file: 'chassis/idempotency.ts',
         find: "return String((request.startsWith('POST void') ? orderId : (profileId ?? accountId)) ?? '')",
         replace: "return ''",
       },
@@ -294,7 +294,7 @@ export const ORDER_MUTANTS: readonly Mutant[] = [
     breaks: 'Another request under the same Idempotency-Key is given the answer of the first.',
     edits: [
       {
-        file: 'messaging/idempotency.ts',
+        file: 'chassis/idempotency.ts',
         find: 'if (!isSame(request, keyed.request))',
         replace: 'if (false)',
       },

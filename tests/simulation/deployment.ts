@@ -1,6 +1,6 @@
+import type { Service, ServiceParts } from '../../chassis/service.ts'
 import type { InteractionStyle } from '../../contracts/style.ts'
 import type { Deliver } from '../../messaging/outbox/relay-calls.ts'
-import type { Service, ServiceParts } from '../../messaging/service.ts'
 import { createBillingService } from '../../services/billing/service.ts'
 import { createNotificationService } from '../../services/notification/service.ts'
 import { createOrderService } from '../../services/order/service.ts'

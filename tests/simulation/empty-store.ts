@@ -1,6 +1,6 @@
 import { PGlite } from '@electric-sql/pglite'
+import type { ServiceParts } from '../../chassis/service.ts'
 import { LANES } from '../../messaging/outbox/outbox.ts'
-import type { ServiceParts } from '../../messaging/service.ts'
 import { DatabaseError, type Queryable } from '../../platform/database/database.ts'
 import { pgliteClock } from '../../platform/pglite/clock.ts'
 import { freshCluster } from '../../platform/pglite/cluster.ts'

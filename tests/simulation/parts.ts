@@ -1,5 +1,5 @@
+import type { ServiceParts } from '../../chassis/service.ts'
 import type { Bus } from '../../messaging/bus.ts'
-import type { ServiceParts } from '../../messaging/service.ts'
 import { type Runtime, uuidV7 } from '../../platform/async/runtime.ts'
 import type { Telemetry } from '../../platform/telemetry/telemetry.ts'
 import type { Chance } from './chance.ts'

@@ -1,7 +1,7 @@
+import type { ServiceParts } from '../../chassis/service.ts'
 import type { InteractionStyle } from '../../contracts/style.ts'
 import type { BusMessage, OutgoingMessage } from '../../messaging/bus.ts'
 import type { Deliver } from '../../messaging/outbox/relay-calls.ts'
-import type { ServiceParts } from '../../messaging/service.ts'
 import { TOPICS } from '../../messaging/topics.ts'
 import { createBroker, type LostMessage } from './broker.ts'
 import { connectToBroker } from './broker-connections.ts'

@@ -1,5 +1,5 @@
+import { idempotencyTable } from '../../../chassis/idempotency.ts'
 import { deadLetterTable } from '../../../messaging/dead-letters/dead-letters.ts'
-import { idempotencyTable } from '../../../messaging/idempotency.ts'
 import { outboxTables } from '../../../messaging/outbox/outbox.ts'
 import type { Migration } from '../../../platform/database/migrate.ts'
 

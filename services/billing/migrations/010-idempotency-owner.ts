@@ -1,4 +1,4 @@
-import { idempotencyOwnerColumn } from '../../../messaging/idempotency.ts'
+import { idempotencyOwnerColumn } from '../../../chassis/idempotency.ts'
 import type { Migration } from '../../../platform/database/migrate.ts'
 import { SCHEMA } from './001-initial.ts'
 

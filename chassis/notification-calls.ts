@@ -1,5 +1,10 @@
+import {
+  type Delivery,
+  isFinalRefusal,
+  type OutboxRow,
+  tryWithinMs,
+} from '../messaging/outbox/outbox.ts'
 import type { HttpClient } from '../platform/http/client.ts'
-import { type Delivery, isFinalRefusal, type OutboxRow, tryWithinMs } from './outbox/outbox.ts'
 
 /** Where notification takes an announcement by HTTP; the body is the event's, the key is its id. */
 export const NOTIFY_PATH = '/notification/'

@@ -2,7 +2,7 @@ import { DEADLINE_HEADER, deadlineHeader } from '../contracts/deadline.ts'
 import { EVENTS, type Event, type EventMeta, eventHeaders } from '../contracts/events.ts'
 import { STYLE_HEADER } from '../contracts/style.ts'
 import { traceOf } from '../contracts/trace-context.ts'
-import type { OutboxMessage } from './outbox/outbox.ts'
+import type { OutboxMessage } from '../messaging/outbox/outbox.ts'
 
 /**
  * The messages that services send each other, as rows for the outbox. Types and topics come from the

@@ -1,5 +1,11 @@
 import { Fault } from '../contracts/problems.ts'
 import type { TraceContext } from '../contracts/trace-context.ts'
+import type { Bus } from '../messaging/bus.ts'
+import type { ConsumerOptions } from '../messaging/consumer/consumer.ts'
+import { countDeadLetters, expireDeadLetters } from '../messaging/dead-letters/dead-letters.ts'
+import { createReplay, type ReplayOptions } from '../messaging/dead-letters/replay.ts'
+import { deadLetterReadingRoutes, deadLetterRoutes } from '../messaging/dead-letters/routes.ts'
+import { outboxRoutes } from '../messaging/outbox/routes.ts'
 import { type Caller, cached, coalesce } from '../platform/async/coalesce.ts'
 import { periodically } from '../platform/async/periodically.ts'
 import type { Log, Runtime } from '../platform/async/runtime.ts'
@@ -15,15 +21,9 @@ import {
   type HttpServer,
   type HttpServerOptions,
 } from '../platform/http/server.ts'
-import { measuredCalls, measuredDatabase } from '../platform/measured.ts'
 import type { Telemetry } from '../platform/telemetry/telemetry.ts'
 import { inCommitSpans, noTracing, type Tracer } from '../platform/telemetry/tracing.ts'
-import type { Bus } from './bus.ts'
-import type { ConsumerOptions } from './consumer/consumer.ts'
-import { countDeadLetters, expireDeadLetters } from './dead-letters/dead-letters.ts'
-import { createReplay, type ReplayOptions } from './dead-letters/replay.ts'
-import { deadLetterReadingRoutes, deadLetterRoutes } from './dead-letters/routes.ts'
-import { outboxRoutes } from './outbox/routes.ts'
+import { measuredCalls, measuredDatabase } from './measured.ts'
 
 /** What every service is made of; which implementations, it cannot tell. */
 export interface ServiceParts {

@@ -1,6 +1,6 @@
-import { type Database, DatabaseError } from './database/database.ts'
-import type { HttpClient } from './http/client.ts'
-import type { Telemetry } from './telemetry/telemetry.ts'
+import { type Database, DatabaseError } from '../platform/database/database.ts'
+import type { HttpClient } from '../platform/http/client.ts'
+import type { Telemetry } from '../platform/telemetry/telemetry.ts'
 
 type Observe = Pick<Telemetry, 'observe'>
 

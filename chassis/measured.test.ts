@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { DatabaseError } from './database/database.ts'
-import { HttpUnreachable } from './http/client.ts'
+import { DatabaseError } from '../platform/database/database.ts'
+import { HttpUnreachable } from '../platform/http/client.ts'
+import { openPglite } from '../platform/pglite/pglite.ts'
+import type { Telemetry } from '../platform/telemetry/telemetry.ts'
 import { measuredCalls, measuredDatabase } from './measured.ts'
-import { openPglite } from './pglite/pglite.ts'
-import type { Telemetry } from './telemetry/telemetry.ts'
 
 /** What was observed, as one line each, without the times. */
 function observed() {

@@ -1,6 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { hostname } from 'node:os'
 import Type, { type Static, type TObject } from 'typebox'
+import { createKafkaBus } from '../messaging/kafka/bus.ts'
 import { backoffMs, type Log, systemRuntime } from '../platform/async/runtime.ts'
 import { DatabaseError } from '../platform/database/database.ts'
 import { type FrontDoor, type Inside, openFrontDoor } from '../platform/front-door/front-door.ts'
@@ -19,7 +20,6 @@ import { brokerList, itemsOf, networksOf, postgresUrl } from '../platform/proces
 import { runProcess } from '../platform/process/process.ts'
 import { createLog, createTelemetry } from '../platform/telemetry/telemetry.ts'
 import { openTracer, tracingConfig } from '../platform/telemetry/tracing-start.ts'
-import { createKafkaBus } from './kafka/bus.ts'
 import { measured, type Service, type ServiceParts } from './service.ts'
 
 /** What a service needs that is a process of its own, on Kafka and PostgreSQL. */
