@@ -1,4 +1,5 @@
 import { Admin } from '@platformatic/kafka'
+import { makeTopics } from '../apps/topics/main.ts'
 import type { Batch, Bus, Subscription, TopicSpec } from '../messaging/bus.ts'
 import { createEmbeddedBus, type EmbeddedBus } from '../messaging/embedded/bus.ts'
 import { createKafkaBus } from '../messaging/kafka/bus.ts'
@@ -8,7 +9,6 @@ import { openPglite } from '../platform/pglite/pglite.ts'
 import { openPostgres } from '../platform/postgres/postgres.ts'
 import { createLog } from '../platform/telemetry/telemetry.ts'
 import { databaseUrl } from '../tools/postgres.ts'
-import { makeTopics } from '../tools/topics.ts'
 
 /**
  * What component tests run on, decided here alone: PostgreSQL where TEST_DATABASE_URL names a

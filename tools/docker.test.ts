@@ -5,6 +5,7 @@ import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, describe, test } from 'node:test'
+import { makeTopics } from '../apps/topics/main.ts'
 import { until } from '../platform/async/until.ts'
 import {
   containerName,
@@ -20,7 +21,6 @@ import { KAFKA_IMAGE, startKafka } from './kafka.ts'
 import { freePorts } from './ports.ts'
 import { IMAGE_MAJOR, makeDatabases, startPostgres } from './postgres.ts'
 import { root } from './repository-files.ts'
-import { makeTopics } from './topics.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'trifold-docker-'))
 // PostgreSQL may run as another user than ours.

@@ -1,5 +1,6 @@
 import { existsSync, mkdirSync, renameSync, rmSync } from 'node:fs'
 import { join, relative, resolve } from 'node:path'
+import { makeTopics } from '../apps/topics/main.ts'
 import { TOPICS } from '../messaging/topics.ts'
 import { until } from '../platform/async/until.ts'
 import { lockFolder } from '../platform/pglite/folder-lock.ts'
@@ -27,7 +28,6 @@ import {
   startReplicas,
   stopReplicas,
 } from './stack-services.ts'
-import { makeTopics } from './topics.ts'
 
 /** Kafka, PostgreSQL, nginx, and the services as processes of their own. */
 export interface Stack {

@@ -1,4 +1,4 @@
-import { makeTopics } from '../../tools/topics.ts'
+import { makeTopics } from '../../apps/topics/main.ts'
 import type { BenchStack } from './bench-stack.ts'
 import { inDatabase } from './books.ts'
 import type { ComponentResult, ComponentTask } from './component-run.ts'

@@ -1,4 +1,4 @@
-import { makeTopics } from '../../tools/topics.ts'
+import { makeTopics } from '../../apps/topics/main.ts'
 import type { BenchStack } from './bench-stack.ts'
 import { openBooks } from './books.ts'
 import type { Bench, Contest, Pace, Run } from './contest.ts'

@@ -131,7 +131,7 @@ test('services start before all that they need, wait for it, and work when it co
   const limits = { limitMs: LIMIT_MS, signal: AbortSignal.timeout(LIMIT_MS) }
   for (const { url, service } of replicas) await until(() => isReady(url, service), limits)
   await assertStillPending(rich, placed.get('events')!)
-  const topics = spawnSync(process.execPath, [join(root, 'tools', 'topics.ts')], {
+  const topics = spawnSync(process.execPath, [join(root, 'apps', 'topics', 'main.ts')], {
     env: { ...process.env, KAFKA_BROKERS: brokers },
     encoding: 'utf8',
   })

@@ -4,10 +4,10 @@ import {
   ConfigResourceTypes,
   IncrementalAlterConfigOperationTypes,
 } from '@platformatic/kafka'
-import type { TopicSpec } from '../messaging/bus.ts'
-import { isKafkaError } from '../messaging/kafka/faults.ts'
-import { TOPICS } from '../messaging/topics.ts'
-import { environment } from '../platform/process/process.ts'
+import type { TopicSpec } from '../../messaging/bus.ts'
+import { isKafkaError } from '../../messaging/kafka/faults.ts'
+import { TOPICS } from '../../messaging/topics.ts'
+import { environment } from '../../platform/process/process.ts'
 
 export interface TopicSettings {
   /** Instead of each topic's own number. */
