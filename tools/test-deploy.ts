@@ -341,7 +341,7 @@ async function flow(renderings: Readonly<Record<string, readonly Manifest[]>>): 
       const environment = [`STYLE=${style}`, ...at]
       findings.push(...(await said('env', [...environment, process.execPath, FLOW], style)))
       const port = new URL(url).port
-      const liveness = join(root, 'tools', 'liveness.ts')
+      const liveness = join(root, 'apps', 'liveness', 'main.ts')
       findings.push(
         ...(await said('env', [`PORT=${port}`, process.execPath, liveness], 'liveness')),
       )

@@ -94,7 +94,7 @@ async function build({ docker, baseImage }: Engine): Promise<string> {
   const [image] = JSON.parse(await docker(['image', 'inspect', IMAGE]))
   const { User, Labels, Healthcheck, StopSignal } = image.Config
   assert.deepEqual([User, StopSignal], ['1000:1000', 'SIGTERM'])
-  assert.deepEqual(Healthcheck.Test, ['CMD', 'node', 'tools/liveness.ts'])
+  assert.deepEqual(Healthcheck.Test, ['CMD', 'node', 'apps/liveness/main.ts'])
   for (const label of ['title', 'description', 'licenses', 'version', 'revision']) {
     assert.ok(Labels[`org.opencontainers.image.${label}`], `it has no label ${label}`)
   }
