@@ -1,7 +1,7 @@
+import type { Profile } from '../../instruments/simulation/profiles.ts'
 import type { Chances } from './chance.ts'
 import type { Life } from './lives.ts'
 import type { Mishap, Step, StepKind, Trouble } from './mishaps.ts'
-import type { Profile } from './profiles.ts'
 
 /**
  * Decides what goes wrong. Each decision has a name that is the same in every run of a seed, so that

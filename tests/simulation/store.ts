@@ -1,7 +1,7 @@
+import { type Run, simulate } from '../../instruments/simulation/run.ts'
 import type { Session } from '../../platform/pglite/session.ts'
 import { takeImage } from './database-image.ts'
 import { openEmptyStore, type Store } from './empty-store.ts'
-import { type Run, simulate } from './run.ts'
 import { START_MS } from './scheduler.ts'
 
 /**

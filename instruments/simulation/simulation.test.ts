@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
 import { STYLES } from '../../contracts/style.ts'
-import type { Store } from './empty-store.ts'
+import type { Store } from '../../tests/simulation/empty-store.ts'
+import { openStore } from '../../tests/simulation/store.ts'
 import { type Run, simulate } from './run.ts'
-import { openStore } from './store.ts'
 
 /** A bounded part of what `npm run simulate` does without end. */
 const SEEDS_PER_STYLE = 12

@@ -1,4 +1,4 @@
-import type { Store } from './empty-store.ts'
+import type { Store } from '../../tests/simulation/empty-store.ts'
 import { type Run, type RunResult, simulate } from './run.ts'
 
 /**

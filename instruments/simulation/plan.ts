@@ -1,4 +1,4 @@
-import type { Chance } from './chance.ts'
+import type { Chance } from '../../tests/simulation/chance.ts'
 import type { PlannedKind, Profile } from './profiles.ts'
 
 /** Something that goes wrong at a time, whatever the processes do then. */

@@ -5,7 +5,7 @@ import { promisify } from 'node:util'
 
 test('a command that fails prints the error with all its causes and exits with 2', async () => {
   const program = `
-    import { runCommand } from './tests/simulation/command.ts'
+    import { runCommand } from './instruments/simulation/command.ts'
     await runCommand('tool', 'help', () => ({}), async () => {
       throw new Error('seed 7 cannot be run', { cause: new Error('the disk is full') })
     })`
