@@ -1,4 +1,4 @@
-import type { Arrow, Column } from '../../tests/simulation/story.ts'
+import type { Arrow, Column } from './world/story.ts'
 
 const COLUMNS: readonly Column[] = ['customer', 'order', 'billing', 'notification', 'broker']
 const WIDTH = 20

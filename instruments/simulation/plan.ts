@@ -1,5 +1,5 @@
-import type { Chance } from '../../tests/simulation/chance.ts'
 import type { PlannedKind, Profile } from './profiles.ts'
+import type { Chance } from './world/chance.ts'
 
 /** Something that goes wrong at a time, whatever the processes do then. */
 export interface Planned {

@@ -1,5 +1,5 @@
-import type { ClockQuality } from '../../tests/simulation/clocks.ts'
 import type { Mishap, Trouble } from '../../tests/simulation/mishaps.ts'
+import type { ClockQuality } from './world/clocks.ts'
 
 /** What may go wrong in a run, and how often. */
 export interface Profile {

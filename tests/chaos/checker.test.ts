@@ -6,11 +6,16 @@ import { after, describe, test } from 'node:test'
 import type { Letter } from '../../apps/audit/findings.ts'
 import { lettersIn } from '../../apps/audit/maildir.ts'
 import type { InteractionStyle } from '../../contracts/style.ts'
+import {
+  type Attempt,
+  addressOf,
+  type Deed,
+  type Wish,
+} from '../../instruments/simulation/world/customers.ts'
 import type { Queryable } from '../../platform/database/database.ts'
 import { eventually } from '../e2e/client.ts'
 import { startProgram } from '../e2e/program.ts'
 import { wholeLog } from '../e2e/whole-log.ts'
-import { type Attempt, addressOf, type Deed, type Wish } from '../simulation/customers.ts'
 import { check } from './checker.ts'
 import { startCustomers } from './customers.ts'
 import { SETTINGS } from './fragile-stack.ts'

@@ -1,5 +1,4 @@
-import { createHttpClient, type HttpCall, type HttpClient } from '../../platform/http/client.ts'
-import { createChances } from '../simulation/chance.ts'
+import { createChances } from '../../instruments/simulation/world/chance.ts'
 import {
   type Attempt,
   createMarks,
@@ -8,7 +7,8 @@ import {
   tryOnce,
   type Visit,
   visit,
-} from '../simulation/customers.ts'
+} from '../../instruments/simulation/world/customers.ts'
+import { createHttpClient, type HttpCall, type HttpClient } from '../../platform/http/client.ts'
 
 /** The customers of the simulation, over real HTTP and in real time, one coming after the other. */
 export interface Customers {

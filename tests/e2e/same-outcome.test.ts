@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
 import { type InteractionStyle, STYLES } from '../../contracts/style.ts'
-import { type Chance, createChances } from '../simulation/chance.ts'
+import { type Chance, createChances } from '../../instruments/simulation/world/chance.ts'
 import { assertCleanBooks } from './books.ts'
 import { eventually, UNIT_PRICE } from './client.ts'
 import { startProgram } from './program.ts'

@@ -1,12 +1,12 @@
+import type { Chance, Chances } from '../../instruments/simulation/world/chance.ts'
+import { type Life, laterIn, type ServiceName } from '../../instruments/simulation/world/lives.ts'
+import type { Scheduler } from '../../instruments/simulation/world/scheduler.ts'
+import type { Steps } from '../../instruments/simulation/world/steps.ts'
+import type { Story } from '../../instruments/simulation/world/story.ts'
 import type { Bus, BusMessage, OutgoingMessage } from '../../messaging/bus.ts'
 import type { Broker, Member, Share } from './broker.ts'
-import type { Chance, Chances } from './chance.ts'
 import type { Faults } from './faults.ts'
-import { type Life, laterIn, type ServiceName } from './lives.ts'
-import type { Scheduler } from './scheduler.ts'
 import { createSimulatedBus } from './simulated-bus.ts'
-import type { Steps } from './steps.ts'
-import type { Story } from './story.ts'
 
 export interface BrokerOptions {
   readonly scheduler: Scheduler

@@ -1,6 +1,6 @@
+import { createLife } from '../../instruments/simulation/world/lives.ts'
 import { busConformance } from '../../messaging/bus.conformance.ts'
 import { createBroker } from './broker.ts'
-import { createLife } from './lives.ts'
 import { createSimulatedBus } from './simulated-bus.ts'
 
 /** The simulated broker is one, where nothing goes wrong: the same suite as for the real ones. */

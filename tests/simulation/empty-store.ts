@@ -1,15 +1,15 @@
 import { PGlite } from '@electric-sql/pglite'
 import type { ServiceParts } from '../../chassis/service.ts'
+import { createService } from '../../instruments/simulation/world/deployment.ts'
+import { never, SERVICES, type ServiceName } from '../../instruments/simulation/world/lives.ts'
+import { inertParts } from '../../instruments/simulation/world/parts.ts'
+import { START_MS } from '../../instruments/simulation/world/scheduler.ts'
 import { LANES } from '../../messaging/outbox/outbox.ts'
 import { DatabaseError, type Queryable } from '../../platform/database/database.ts'
 import { pgliteClock } from '../../platform/pglite/clock.ts'
 import { freshCluster } from '../../platform/pglite/cluster.ts'
 import { createSession, type Session } from '../../platform/pglite/session.ts'
 import { DATABASE_TRIGGERS } from './database-triggers.ts'
-import { createService } from './deployment.ts'
-import { never, SERVICES, type ServiceName } from './lives.ts'
-import { inertParts } from './parts.ts'
-import { START_MS } from './scheduler.ts'
 
 /** The database that all runs of a worker share. */
 export interface Store {

@@ -1,6 +1,6 @@
 import type { Profile } from '../../instruments/simulation/profiles.ts'
-import type { Chances } from './chance.ts'
-import type { Life } from './lives.ts'
+import type { Chances } from '../../instruments/simulation/world/chance.ts'
+import type { Life } from '../../instruments/simulation/world/lives.ts'
 import type { Mishap, Step, StepKind, Trouble } from './mishaps.ts'
 
 /**

@@ -1,16 +1,20 @@
 import assert from 'node:assert/strict'
 import { after, before, beforeEach, describe, test } from 'node:test'
 import { PROFILES } from '../../instruments/simulation/profiles.ts'
+import { createChances } from '../../instruments/simulation/world/chance.ts'
+import { createLife, type Life } from '../../instruments/simulation/world/lives.ts'
+import {
+  createScheduler,
+  type Scheduler,
+  START_MS,
+} from '../../instruments/simulation/world/scheduler.ts'
+import { createSteps } from '../../instruments/simulation/world/steps.ts'
+import { createStory } from '../../instruments/simulation/world/story.ts'
 import type { Database, Queryable } from '../../platform/database/database.ts'
-import { createChances } from './chance.ts'
 import { openEmptyStore, type Store } from './empty-store.ts'
 import { createFaults } from './faults.ts'
 import { createFreezer, type Freezer } from './freezes.ts'
-import { createLife, type Life } from './lives.ts'
-import { createScheduler, type Scheduler, START_MS } from './scheduler.ts'
 import { createDatabases, type SimulatedDatabases } from './simulated-database.ts'
-import { createSteps } from './steps.ts'
-import { createStory } from './story.ts'
 
 let store: Store
 let scheduler: Scheduler

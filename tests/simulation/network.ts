@@ -1,11 +1,16 @@
+import type { Chances } from '../../instruments/simulation/world/chance.ts'
+import {
+  type Life,
+  laterIn,
+  never,
+  type ServiceName,
+} from '../../instruments/simulation/world/lives.ts'
+import type { Scheduler } from '../../instruments/simulation/world/scheduler.ts'
+import type { Story } from '../../instruments/simulation/world/story.ts'
 import { type HttpAnswer, type HttpCall, HttpUnreachable } from '../../platform/http/client.ts'
 import type { HttpServer } from '../../platform/http/server.ts'
-import type { Chances } from './chance.ts'
 import type { Faults } from './faults.ts'
-import { type Life, laterIn, never, type ServiceName } from './lives.ts'
 import type { Trouble } from './mishaps.ts'
-import type { Scheduler } from './scheduler.ts'
-import type { Story } from './story.ts'
 
 /** A call of a service or a customer, who may put things too. */
 export interface Call extends Omit<HttpCall, 'method' | 'target'> {

@@ -1,5 +1,5 @@
+import type { Settings } from '../../instruments/simulation/world/deployment.ts'
 import type { Add, Books } from './books.ts'
-import type { Settings } from './deployment.ts'
 
 export interface Times {
   readonly settings: Pick<Settings, 'orderDeadlineMs' | 'askAgainAfterMs'>

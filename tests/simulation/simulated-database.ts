@@ -1,3 +1,6 @@
+import { type Life, laterIn, never } from '../../instruments/simulation/world/lives.ts'
+import type { Scheduler } from '../../instruments/simulation/world/scheduler.ts'
+import type { Gate, Steps } from '../../instruments/simulation/world/steps.ts'
 import {
   type Database,
   DatabaseError,
@@ -6,10 +9,7 @@ import {
   SESSION_LIMITS,
 } from '../../platform/database/database.ts'
 import type { Session } from '../../platform/pglite/session.ts'
-import { type Life, laterIn, never } from './lives.ts'
 import type { Mishap } from './mishaps.ts'
-import type { Scheduler } from './scheduler.ts'
-import type { Gate, Steps } from './steps.ts'
 
 /**
  * One PGlite under the processes of all services, with the interleavings of a server. A transaction

@@ -1,8 +1,8 @@
 import { type Run, simulate } from '../../instruments/simulation/run.ts'
+import { START_MS } from '../../instruments/simulation/world/scheduler.ts'
 import type { Session } from '../../platform/pglite/session.ts'
 import { takeImage } from './database-image.ts'
 import { openEmptyStore, type Store } from './empty-store.ts'
-import { START_MS } from './scheduler.ts'
 
 /**
  * The database as the runs use it: empty, but warm. Between runs it is put back to an image in which

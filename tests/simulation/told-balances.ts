@@ -1,7 +1,7 @@
 import { flowOf, type InteractionStyle } from '../../contracts/style.ts'
-import { isReadable } from './answers.ts'
+import { isReadable } from '../../instruments/simulation/world/answers.ts'
+import { type Deed, isFinal } from '../../instruments/simulation/world/customers.ts'
 import type { Add, Books } from './books.ts'
-import { type Deed, isFinal } from './customers.ts'
 
 /**
  * Every balance that a customer was told is explained by the account's ledger. A look shows the

@@ -1,4 +1,4 @@
-import type { ServiceParts } from '../../chassis/service.ts'
+import type { ServiceParts } from '../../../chassis/service.ts'
 import type { Chances } from './chance.ts'
 import { type Clock, type ClockQuality, drawClock } from './clocks.ts'
 import { createService, type Deployment } from './deployment.ts'

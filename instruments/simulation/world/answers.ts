@@ -1,7 +1,7 @@
 import Type from 'typebox'
 import { Compile } from 'typebox/compile'
-import { Account, Contact, Id, Order, Voided } from '../../contracts/http.ts'
-import { Problem } from '../../platform/http/problems.ts'
+import { Account, Contact, Id, Order, Voided } from '../../../contracts/http.ts'
+import { Problem } from '../../../platform/http/problems.ts'
 import type { Attempt, Wish } from './customers.ts'
 
 const id = Compile(Id)

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
+import type { Mishap, Step } from '../../../tests/simulation/mishaps.ts'
 import type { Life } from './lives.ts'
-import type { Mishap, Step } from './mishaps.ts'
 import { START_MS } from './scheduler.ts'
 
 export type Column = 'customer' | 'order' | 'billing' | 'notification' | 'broker'

@@ -1,7 +1,7 @@
+import type { Faults } from '../../../tests/simulation/faults.ts'
+import type { Mishap, Step, StepKind } from '../../../tests/simulation/mishaps.ts'
 import type { Chance, Chances } from './chance.ts'
-import type { Faults } from './faults.ts'
 import { type Life, laterIn, never } from './lives.ts'
-import type { Mishap, Step, StepKind } from './mishaps.ts'
 import type { Scheduler } from './scheduler.ts'
 import type { Story } from './story.ts'
 

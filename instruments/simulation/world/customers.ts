@@ -1,7 +1,7 @@
-import { type InteractionStyle, STYLES } from '../../contracts/style.ts'
-import { HttpUnreachable } from '../../platform/http/client.ts'
+import { type InteractionStyle, STYLES } from '../../../contracts/style.ts'
+import { HttpUnreachable } from '../../../platform/http/client.ts'
+import type { Call, Client } from '../../../tests/simulation/network.ts'
 import type { Chance, Chances } from './chance.ts'
-import type { Call, Client } from './network.ts'
 import type { Scheduler } from './scheduler.ts'
 
 /**

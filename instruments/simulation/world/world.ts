@@ -1,33 +1,36 @@
-import type { ServiceParts } from '../../chassis/service.ts'
-import type { InteractionStyle } from '../../contracts/style.ts'
-import type { Planned } from '../../instruments/simulation/plan.ts'
-import type { Profile } from '../../instruments/simulation/profiles.ts'
-import type { BusMessage, OutgoingMessage } from '../../messaging/bus.ts'
-import type { Deliver } from '../../messaging/outbox/relay-calls.ts'
-import { TOPICS } from '../../messaging/topics.ts'
-import { createBroker, type LostMessage } from './broker.ts'
-import { connectToBroker } from './broker-connections.ts'
-import { type Chances, createChances } from './chance.ts'
-import { type Deployment, drawDeployment, type Settings } from './deployment.ts'
-import type { Store } from './empty-store.ts'
-import { createFaults, type Faults } from './faults.ts'
+import type { ServiceParts } from '../../../chassis/service.ts'
+import type { InteractionStyle } from '../../../contracts/style.ts'
+import type { BusMessage, OutgoingMessage } from '../../../messaging/bus.ts'
+import type { Deliver } from '../../../messaging/outbox/relay-calls.ts'
+import { TOPICS } from '../../../messaging/topics.ts'
+import { createBroker, type LostMessage } from '../../../tests/simulation/broker.ts'
+import { connectToBroker } from '../../../tests/simulation/broker-connections.ts'
+import type { Store } from '../../../tests/simulation/empty-store.ts'
+import { createFaults, type Faults } from '../../../tests/simulation/faults.ts'
 import {
   createForeignProgram,
   type ForeignMessage,
   type ForeignProgram,
-} from './foreign-messages.ts'
-import { createFreezer } from './freezes.ts'
+} from '../../../tests/simulation/foreign-messages.ts'
+import { createFreezer } from '../../../tests/simulation/freezes.ts'
+import { createMailbox, type Mailbox } from '../../../tests/simulation/mailbox.ts'
+import type { StepKind } from '../../../tests/simulation/mishaps.ts'
+import { type Client, createNetwork } from '../../../tests/simulation/network.ts'
+import {
+  createDatabases,
+  type SimulatedDatabases,
+} from '../../../tests/simulation/simulated-database.ts'
+import { strike } from '../../../tests/simulation/strikes.ts'
+import type { Planned } from '../plan.ts'
+import type { Profile } from '../profiles.ts'
+import { type Chances, createChances } from './chance.ts'
+import { type Deployment, drawDeployment, type Settings } from './deployment.ts'
 import { createLife, type Life, SERVICES, type ServiceName } from './lives.ts'
-import { createMailbox, type Mailbox } from './mailbox.ts'
-import type { StepKind } from './mishaps.ts'
-import { type Client, createNetwork } from './network.ts'
 import { inertParts, runtimeOf } from './parts.ts'
 import { type Processes, startProcesses } from './processes.ts'
 import { createScheduler, type Scheduler } from './scheduler.ts'
-import { createDatabases, type SimulatedDatabases } from './simulated-database.ts'
 import { createSteps } from './steps.ts'
 import { createStory, type Story } from './story.ts'
-import { strike } from './strikes.ts'
 
 /**
  * The simulated world: processes of the three services on one database, one broker and one network,
