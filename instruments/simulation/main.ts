@@ -1,7 +1,6 @@
 import { availableParallelism } from 'node:os'
 import { relative } from 'node:path'
 import { STYLES } from '../../contracts/style.ts'
-import { openStore } from '../../tests/simulation/store.ts'
 import { recordResult } from '../../tools/results.ts'
 import { FLAG, readArguments, runCommand, TEXT, UsageError } from './command.ts'
 import { diagramOf } from './diagram.ts'
@@ -9,6 +8,7 @@ import { minimise } from './minimise.ts'
 import { isProfileName, PROFILES, type ProfileName } from './profiles.ts'
 import { createTally } from './report.ts'
 import { type Run, type RunResult, simulate } from './run.ts'
+import { openStore } from './servers/store.ts'
 import { type Found, type SeedStyle, simulateAll } from './workers.ts'
 
 /**

@@ -1,5 +1,5 @@
-import type { Store } from '../../tests/simulation/empty-store.ts'
 import { type Run, type RunResult, simulate } from './run.ts'
+import type { Store } from './servers/empty-store.ts'
 
 /**
  * Looks for the least faults with which a seed still violates something: it leaves out halves of

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
 import { STYLES } from '../../contracts/style.ts'
-import type { Store } from '../../tests/simulation/empty-store.ts'
-import { openStore } from '../../tests/simulation/store.ts'
 import { type Run, simulate } from './run.ts'
+import type { Store } from './servers/empty-store.ts'
+import { openStore } from './servers/store.ts'
 
 /** A bounded part of what `npm run simulate` does without end. */
 const SEEDS_PER_STYLE = 12

@@ -1,7 +1,7 @@
 import { parentPort, workerData } from 'node:worker_threads'
-import { openEmptyStore } from '../../tests/simulation/empty-store.ts'
-import { openStore } from '../../tests/simulation/store.ts'
 import { simulate } from './run.ts'
+import { openEmptyStore } from './servers/empty-store.ts'
+import { openStore } from './servers/store.ts'
 import type { Asked, Found } from './workers.ts'
 
 /**

@@ -10,9 +10,9 @@ import {
   UsageError,
 } from '../../instruments/simulation/command.ts'
 import { diagramOf } from '../../instruments/simulation/diagram.ts'
+import { openStore } from '../../instruments/simulation/servers/store.ts'
 import { root } from '../../tools/repository-files.ts'
 import { recordResult } from '../../tools/results.ts'
-import { openStore } from '../simulation/store.ts'
 import { gaps, UNCROSSED } from './completeness.ts'
 import { allCells, type Crash, crashAll, nameOf } from './matrix.ts'
 import { type Cell, type CrashRun, runCell } from './run.ts'

@@ -1,6 +1,6 @@
 import { basename, dirname } from 'node:path/posix'
+import type { LostMessage } from '../../instruments/simulation/servers/broker.ts'
 import type { Finding } from './books.ts'
-import type { LostMessage } from './broker.ts'
 import { HEARD } from './heard-outcomes.ts'
 
 /**

@@ -1,6 +1,11 @@
 import assert from 'node:assert/strict'
 import { after, before, beforeEach, describe, test } from 'node:test'
 import { PROFILES } from '../../instruments/simulation/profiles.ts'
+import { openEmptyStore, type Store } from '../../instruments/simulation/servers/empty-store.ts'
+import {
+  createDatabases,
+  type SimulatedDatabases,
+} from '../../instruments/simulation/servers/simulated-database.ts'
 import { createChances } from '../../instruments/simulation/world/chance.ts'
 import { createLife, type Life } from '../../instruments/simulation/world/lives.ts'
 import {
@@ -11,10 +16,8 @@ import {
 import { createSteps } from '../../instruments/simulation/world/steps.ts'
 import { createStory } from '../../instruments/simulation/world/story.ts'
 import type { Database, Queryable } from '../../platform/database/database.ts'
-import { openEmptyStore, type Store } from './empty-store.ts'
 import { createFaults } from './faults.ts'
 import { createFreezer, type Freezer } from './freezes.ts'
-import { createDatabases, type SimulatedDatabases } from './simulated-database.ts'
 
 let store: Store
 let scheduler: Scheduler

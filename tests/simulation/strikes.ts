@@ -1,14 +1,14 @@
 import type { Planned } from '../../instruments/simulation/plan.ts'
 import type { PlannedKind } from '../../instruments/simulation/profiles.ts'
+import type { Broker, LostMessage } from '../../instruments/simulation/servers/broker.ts'
+import type { SimulatedDatabases } from '../../instruments/simulation/servers/simulated-database.ts'
 import type { Chance } from '../../instruments/simulation/world/chance.ts'
 import { drawOffsetMs } from '../../instruments/simulation/world/clocks.ts'
 import { type Life, SERVICES } from '../../instruments/simulation/world/lives.ts'
 import type { Processes } from '../../instruments/simulation/world/processes.ts'
 import type { Scheduler } from '../../instruments/simulation/world/scheduler.ts'
 import type { Story } from '../../instruments/simulation/world/story.ts'
-import type { Broker, LostMessage } from './broker.ts'
 import type { ForeignProgram } from './foreign-messages.ts'
-import type { SimulatedDatabases } from './simulated-database.ts'
 
 export interface StrikeOptions {
   readonly scheduler: Scheduler

@@ -1,6 +1,6 @@
 import { type InteractionStyle, STYLES } from '../../../contracts/style.ts'
 import { HttpUnreachable } from '../../../platform/http/client.ts'
-import type { Call, Client } from '../../../tests/simulation/network.ts'
+import type { Call, Client } from '../servers/network.ts'
 import type { Chance, Chances } from './chance.ts'
 import type { Scheduler } from './scheduler.ts'
 

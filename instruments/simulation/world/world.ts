@@ -3,9 +3,6 @@ import type { InteractionStyle } from '../../../contracts/style.ts'
 import type { BusMessage, OutgoingMessage } from '../../../messaging/bus.ts'
 import type { Deliver } from '../../../messaging/outbox/relay-calls.ts'
 import { TOPICS } from '../../../messaging/topics.ts'
-import { createBroker, type LostMessage } from '../../../tests/simulation/broker.ts'
-import { connectToBroker } from '../../../tests/simulation/broker-connections.ts'
-import type { Store } from '../../../tests/simulation/empty-store.ts'
 import { createFaults, type Faults } from '../../../tests/simulation/faults.ts'
 import {
   createForeignProgram,
@@ -13,16 +10,16 @@ import {
   type ForeignProgram,
 } from '../../../tests/simulation/foreign-messages.ts'
 import { createFreezer } from '../../../tests/simulation/freezes.ts'
-import { createMailbox, type Mailbox } from '../../../tests/simulation/mailbox.ts'
 import type { StepKind } from '../../../tests/simulation/mishaps.ts'
-import { type Client, createNetwork } from '../../../tests/simulation/network.ts'
-import {
-  createDatabases,
-  type SimulatedDatabases,
-} from '../../../tests/simulation/simulated-database.ts'
 import { strike } from '../../../tests/simulation/strikes.ts'
 import type { Planned } from '../plan.ts'
 import type { Profile } from '../profiles.ts'
+import { createBroker, type LostMessage } from '../servers/broker.ts'
+import { connectToBroker } from '../servers/broker-connections.ts'
+import type { Store } from '../servers/empty-store.ts'
+import { createMailbox, type Mailbox } from '../servers/mailbox.ts'
+import { type Client, createNetwork } from '../servers/network.ts'
+import { createDatabases, type SimulatedDatabases } from '../servers/simulated-database.ts'
 import { type Chances, createChances } from './chance.ts'
 import { type Deployment, drawDeployment, type Settings } from './deployment.ts'
 import { createLife, type Life, SERVICES, type ServiceName } from './lives.ts'

@@ -1,6 +1,6 @@
-import type { Life } from '../../instruments/simulation/world/lives.ts'
-import type { Steps } from '../../instruments/simulation/world/steps.ts'
-import type { Batch, Bus, OutgoingMessage, Subscription } from '../../messaging/bus.ts'
+import type { Batch, Bus, OutgoingMessage, Subscription } from '../../../messaging/bus.ts'
+import type { Life } from '../world/lives.ts'
+import type { Steps } from '../world/steps.ts'
 import type { Broker, Member, Share } from './broker.ts'
 
 /** The broker as one life of a process sees it: every call to it is a step. */

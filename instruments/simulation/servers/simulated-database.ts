@@ -1,15 +1,15 @@
-import { type Life, laterIn, never } from '../../instruments/simulation/world/lives.ts'
-import type { Scheduler } from '../../instruments/simulation/world/scheduler.ts'
-import type { Gate, Steps } from '../../instruments/simulation/world/steps.ts'
 import {
   type Database,
   DatabaseError,
   type Queryable,
   rolledBack,
   SESSION_LIMITS,
-} from '../../platform/database/database.ts'
-import type { Session } from '../../platform/pglite/session.ts'
-import type { Mishap } from './mishaps.ts'
+} from '../../../platform/database/database.ts'
+import type { Session } from '../../../platform/pglite/session.ts'
+import type { Mishap } from '../../../tests/simulation/mishaps.ts'
+import { type Life, laterIn, never } from '../world/lives.ts'
+import type { Scheduler } from '../world/scheduler.ts'
+import type { Gate, Steps } from '../world/steps.ts'
 
 /**
  * One PGlite under the processes of all services, with the interleavings of a server. A transaction

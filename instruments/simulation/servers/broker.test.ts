@@ -1,5 +1,5 @@
-import { createLife } from '../../instruments/simulation/world/lives.ts'
-import { busConformance } from '../../messaging/bus.conformance.ts'
+import { busConformance } from '../../../messaging/bus.conformance.ts'
+import { createLife } from '../world/lives.ts'
 import { createBroker } from './broker.ts'
 import { createSimulatedBus } from './simulated-bus.ts'
 

@@ -4,8 +4,8 @@ import type {
   OutgoingMessage,
   PartitionLag,
   TopicSpec,
-} from '../../messaging/bus.ts'
-import { partitionOf } from '../../messaging/embedded/partitioner.ts'
+} from '../../../messaging/bus.ts'
+import { partitionOf } from '../../../messaging/embedded/partitioner.ts'
 
 /**
  * A broker in memory, with the semantics of Kafka as far as `messaging/bus.ts` asks for them, that

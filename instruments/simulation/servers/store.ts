@@ -1,6 +1,6 @@
-import { type Run, simulate } from '../../instruments/simulation/run.ts'
-import { START_MS } from '../../instruments/simulation/world/scheduler.ts'
-import type { Session } from '../../platform/pglite/session.ts'
+import type { Session } from '../../../platform/pglite/session.ts'
+import { type Run, simulate } from '../run.ts'
+import { START_MS } from '../world/scheduler.ts'
 import { takeImage } from './database-image.ts'
 import { openEmptyStore, type Store } from './empty-store.ts'
 

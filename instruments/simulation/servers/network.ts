@@ -1,16 +1,11 @@
-import type { Chances } from '../../instruments/simulation/world/chance.ts'
-import {
-  type Life,
-  laterIn,
-  never,
-  type ServiceName,
-} from '../../instruments/simulation/world/lives.ts'
-import type { Scheduler } from '../../instruments/simulation/world/scheduler.ts'
-import type { Story } from '../../instruments/simulation/world/story.ts'
-import { type HttpAnswer, type HttpCall, HttpUnreachable } from '../../platform/http/client.ts'
-import type { HttpServer } from '../../platform/http/server.ts'
-import type { Faults } from './faults.ts'
-import type { Trouble } from './mishaps.ts'
+import { type HttpAnswer, type HttpCall, HttpUnreachable } from '../../../platform/http/client.ts'
+import type { HttpServer } from '../../../platform/http/server.ts'
+import type { Faults } from '../../../tests/simulation/faults.ts'
+import type { Trouble } from '../../../tests/simulation/mishaps.ts'
+import type { Chances } from '../world/chance.ts'
+import { type Life, laterIn, never, type ServiceName } from '../world/lives.ts'
+import type { Scheduler } from '../world/scheduler.ts'
+import type { Story } from '../world/story.ts'
 
 /** A call of a service or a customer, who may put things too. */
 export interface Call extends Omit<HttpCall, 'method' | 'target'> {

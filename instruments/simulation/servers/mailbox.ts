@@ -1,8 +1,8 @@
-import type { Letter } from '../../apps/audit/findings.ts'
-import type { Life } from '../../instruments/simulation/world/lives.ts'
-import type { Steps } from '../../instruments/simulation/world/steps.ts'
-import type { Story } from '../../instruments/simulation/world/story.ts'
-import type { Deliver } from '../../messaging/outbox/relay-calls.ts'
+import type { Letter } from '../../../apps/audit/findings.ts'
+import type { Deliver } from '../../../messaging/outbox/relay-calls.ts'
+import type { Life } from '../world/lives.ts'
+import type { Steps } from '../world/steps.ts'
+import type { Story } from '../world/story.ts'
 
 /**
  * Where letters go: as in a Maildir a letter's name follows from its Message-ID, so that the same

@@ -1,11 +1,11 @@
-import type { Chance, Chances } from '../../instruments/simulation/world/chance.ts'
-import { type Life, laterIn, type ServiceName } from '../../instruments/simulation/world/lives.ts'
-import type { Scheduler } from '../../instruments/simulation/world/scheduler.ts'
-import type { Steps } from '../../instruments/simulation/world/steps.ts'
-import type { Story } from '../../instruments/simulation/world/story.ts'
-import type { Bus, BusMessage, OutgoingMessage } from '../../messaging/bus.ts'
+import type { Bus, BusMessage, OutgoingMessage } from '../../../messaging/bus.ts'
+import type { Faults } from '../../../tests/simulation/faults.ts'
+import type { Chance, Chances } from '../world/chance.ts'
+import { type Life, laterIn, type ServiceName } from '../world/lives.ts'
+import type { Scheduler } from '../world/scheduler.ts'
+import type { Steps } from '../world/steps.ts'
+import type { Story } from '../world/story.ts'
 import type { Broker, Member, Share } from './broker.ts'
-import type { Faults } from './faults.ts'
 import { createSimulatedBus } from './simulated-bus.ts'
 
 export interface BrokerOptions {
