@@ -1,4 +1,4 @@
-import type { Mishap, Trouble } from '../../tests/simulation/mishaps.ts'
+import type { Mishap, Trouble } from './faults/mishaps.ts'
 import type { ClockQuality } from './world/clocks.ts'
 
 /** What may go wrong in a run, and how often. */

@@ -1,5 +1,5 @@
 import type { Bus, BusMessage, OutgoingMessage } from '../../../messaging/bus.ts'
-import type { Faults } from '../../../tests/simulation/faults.ts'
+import type { Faults } from '../faults/faults.ts'
 import type { Chance, Chances } from '../world/chance.ts'
 import { type Life, laterIn, type ServiceName } from '../world/lives.ts'
 import type { Scheduler } from '../world/scheduler.ts'

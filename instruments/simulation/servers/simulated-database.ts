@@ -6,7 +6,7 @@ import {
   SESSION_LIMITS,
 } from '../../../platform/database/database.ts'
 import type { Session } from '../../../platform/pglite/session.ts'
-import type { Mishap } from '../../../tests/simulation/mishaps.ts'
+import type { Mishap } from '../faults/mishaps.ts'
 import { type Life, laterIn, never } from '../world/lives.ts'
 import type { Scheduler } from '../world/scheduler.ts'
 import type { Gate, Steps } from '../world/steps.ts'

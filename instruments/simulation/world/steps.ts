@@ -1,5 +1,5 @@
-import type { Faults } from '../../../tests/simulation/faults.ts'
-import type { Mishap, Step, StepKind } from '../../../tests/simulation/mishaps.ts'
+import type { Faults } from '../faults/faults.ts'
+import type { Mishap, Step, StepKind } from '../faults/mishaps.ts'
 import type { Chance, Chances } from './chance.ts'
 import { type Life, laterIn, never } from './lives.ts'
 import type { Scheduler } from './scheduler.ts'

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import type { Mishap, Step } from '../../../tests/simulation/mishaps.ts'
+import type { Mishap, Step } from '../faults/mishaps.ts'
 import type { Life } from './lives.ts'
 import { START_MS } from './scheduler.ts'
 

@@ -3,15 +3,15 @@ import type { InteractionStyle } from '../../../contracts/style.ts'
 import type { BusMessage, OutgoingMessage } from '../../../messaging/bus.ts'
 import type { Deliver } from '../../../messaging/outbox/relay-calls.ts'
 import { TOPICS } from '../../../messaging/topics.ts'
-import { createFaults, type Faults } from '../../../tests/simulation/faults.ts'
+import { createFaults, type Faults } from '../faults/faults.ts'
 import {
   createForeignProgram,
   type ForeignMessage,
   type ForeignProgram,
-} from '../../../tests/simulation/foreign-messages.ts'
-import { createFreezer } from '../../../tests/simulation/freezes.ts'
-import type { StepKind } from '../../../tests/simulation/mishaps.ts'
-import { strike } from '../../../tests/simulation/strikes.ts'
+} from '../faults/foreign-messages.ts'
+import { createFreezer } from '../faults/freezes.ts'
+import type { StepKind } from '../faults/mishaps.ts'
+import { strike } from '../faults/strikes.ts'
 import type { Planned } from '../plan.ts'
 import type { Profile } from '../profiles.ts'
 import { createBroker, type LostMessage } from '../servers/broker.ts'

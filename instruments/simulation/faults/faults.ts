@@ -1,6 +1,6 @@
-import type { Profile } from '../../instruments/simulation/profiles.ts'
-import type { Chances } from '../../instruments/simulation/world/chance.ts'
-import type { Life } from '../../instruments/simulation/world/lives.ts'
+import type { Profile } from '../profiles.ts'
+import type { Chances } from '../world/chance.ts'
+import type { Life } from '../world/lives.ts'
 import type { Mishap, Step, StepKind, Trouble } from './mishaps.ts'
 
 /**

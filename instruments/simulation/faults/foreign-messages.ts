@@ -1,8 +1,8 @@
-import type { Broker, LostMessage } from '../../instruments/simulation/servers/broker.ts'
-import type { Chance } from '../../instruments/simulation/world/chance.ts'
-import type { BusMessage } from '../../messaging/bus.ts'
-import type { Queryable } from '../../platform/database/database.ts'
-import type { Finding } from './books.ts'
+import type { BusMessage } from '../../../messaging/bus.ts'
+import type { Queryable } from '../../../platform/database/database.ts'
+import type { Finding } from '../../../tests/simulation/books.ts'
+import type { Broker, LostMessage } from '../servers/broker.ts'
+import type { Chance } from '../world/chance.ts'
 
 /**
  * A program that is not ours and writes to our topics, without the headers of ours. Its deposits are as good

@@ -1,21 +1,14 @@
 import assert from 'node:assert/strict'
 import { after, before, beforeEach, describe, test } from 'node:test'
-import { PROFILES } from '../../instruments/simulation/profiles.ts'
-import { openEmptyStore, type Store } from '../../instruments/simulation/servers/empty-store.ts'
-import {
-  createDatabases,
-  type SimulatedDatabases,
-} from '../../instruments/simulation/servers/simulated-database.ts'
-import { createChances } from '../../instruments/simulation/world/chance.ts'
-import { createLife, type Life } from '../../instruments/simulation/world/lives.ts'
-import {
-  createScheduler,
-  type Scheduler,
-  START_MS,
-} from '../../instruments/simulation/world/scheduler.ts'
-import { createSteps } from '../../instruments/simulation/world/steps.ts'
-import { createStory } from '../../instruments/simulation/world/story.ts'
-import type { Database, Queryable } from '../../platform/database/database.ts'
+import type { Database, Queryable } from '../../../platform/database/database.ts'
+import { PROFILES } from '../profiles.ts'
+import { openEmptyStore, type Store } from '../servers/empty-store.ts'
+import { createDatabases, type SimulatedDatabases } from '../servers/simulated-database.ts'
+import { createChances } from '../world/chance.ts'
+import { createLife, type Life } from '../world/lives.ts'
+import { createScheduler, type Scheduler, START_MS } from '../world/scheduler.ts'
+import { createSteps } from '../world/steps.ts'
+import { createStory } from '../world/story.ts'
 import { createFaults } from './faults.ts'
 import { createFreezer, type Freezer } from './freezes.ts'
 

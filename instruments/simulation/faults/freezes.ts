@@ -1,6 +1,6 @@
-import type { Life, ServiceName } from '../../instruments/simulation/world/lives.ts'
-import type { Scheduler } from '../../instruments/simulation/world/scheduler.ts'
-import type { Story } from '../../instruments/simulation/world/story.ts'
+import type { Life, ServiceName } from '../world/lives.ts'
+import type { Scheduler } from '../world/scheduler.ts'
+import type { Story } from '../world/story.ts'
 
 /** Stops processes as SIGSTOP does, and lets them run on as SIGCONT does. */
 export interface Freezer {
