@@ -1,5 +1,5 @@
+import type { Books, Finding } from '../../instruments/simulation/checks/books.ts'
 import type { Deed } from '../../instruments/simulation/world/customers.ts'
-import type { Books, Finding } from '../simulation/books.ts'
 import type { Struck } from './faults.ts'
 
 /** What is known of a run. All times are epoch milliseconds. */

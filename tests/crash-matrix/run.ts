@@ -1,4 +1,5 @@
 import type { InteractionStyle } from '../../contracts/style.ts'
+import { type Finding, readBooks } from '../../instruments/simulation/checks/books.ts'
 import { PROFILES } from '../../instruments/simulation/profiles.ts'
 import { check, LONGEST_FAULTS_MS, settle } from '../../instruments/simulation/run.ts'
 import type { Store } from '../../instruments/simulation/servers/empty-store.ts'
@@ -6,7 +7,6 @@ import type { Deployment } from '../../instruments/simulation/world/deployment.t
 import { START_MS } from '../../instruments/simulation/world/scheduler.ts'
 import type { Arrow } from '../../instruments/simulation/world/story.ts'
 import { createWorld, type Planted } from '../../instruments/simulation/world/world.ts'
-import { type Finding, readBooks } from '../simulation/books.ts'
 import { type Crossing, createBoundaries } from './boundaries.ts'
 import { endsOf, SCENARIOS, type Scenario, type ScenarioName, wrongEnds } from './scenarios.ts'
 import { createStage } from './stage.ts'

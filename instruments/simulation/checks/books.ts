@@ -1,5 +1,5 @@
-import type { InteractionStyle } from '../../contracts/style.ts'
-import type { Queryable } from '../../platform/database/database.ts'
+import type { InteractionStyle } from '../../../contracts/style.ts'
+import type { Queryable } from '../../../platform/database/database.ts'
 
 /** What a check found wrong: an invariant of the audit, or `history`. */
 export interface Finding {

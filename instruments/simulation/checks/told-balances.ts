@@ -1,6 +1,6 @@
-import { flowOf, type InteractionStyle } from '../../contracts/style.ts'
-import { isReadable } from '../../instruments/simulation/world/answers.ts'
-import { type Deed, isFinal } from '../../instruments/simulation/world/customers.ts'
+import { flowOf, type InteractionStyle } from '../../../contracts/style.ts'
+import { isReadable } from '../world/answers.ts'
+import { type Deed, isFinal } from '../world/customers.ts'
 import type { Add, Books } from './books.ts'
 
 /**

@@ -1,5 +1,5 @@
 import { basename, dirname } from 'node:path/posix'
-import type { LostMessage } from '../../instruments/simulation/servers/broker.ts'
+import type { LostMessage } from '../servers/broker.ts'
 import type { Finding } from './books.ts'
 import { HEARD } from './heard-outcomes.ts'
 

@@ -1,4 +1,4 @@
-import type { Settings } from '../../instruments/simulation/world/deployment.ts'
+import type { Settings } from '../world/deployment.ts'
 import type { Add, Books } from './books.ts'
 
 export interface Times {

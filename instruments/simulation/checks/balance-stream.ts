@@ -1,5 +1,5 @@
-import type { BalanceChanged } from '../../contracts/events.ts'
-import type { BusMessage } from '../../messaging/bus.ts'
+import type { BalanceChanged } from '../../../contracts/events.ts'
+import type { BusMessage } from '../../../messaging/bus.ts'
 import type { Books, Finding } from './books.ts'
 
 /**

@@ -1,13 +1,7 @@
-import type { Letter } from '../../apps/audit/findings.ts'
-import { flowOf } from '../../contracts/style.ts'
-import { isReadable } from '../../instruments/simulation/world/answers.ts'
-import {
-  type Attempt,
-  addressOf,
-  type Deed,
-  isFinal,
-  type Wish,
-} from '../../instruments/simulation/world/customers.ts'
+import type { Letter } from '../../../apps/audit/findings.ts'
+import { flowOf } from '../../../contracts/style.ts'
+import { isReadable } from '../world/answers.ts'
+import { type Attempt, addressOf, type Deed, isFinal, type Wish } from '../world/customers.ts'
 import type { Add, Books, Finding } from './books.ts'
 import { CLOCK_ERROR_MS, checkPunctuality, type Times } from './punctuality.ts'
 import { checkBalances } from './told-balances.ts'
