@@ -1,5 +1,5 @@
-import type { Call } from '../../instruments/simulation/servers/network.ts'
 import { HttpUnreachable } from '../../platform/http/client.ts'
+import type { Call } from '../simulation/servers/network.ts'
 import { openAccount, order, type Stage, untilFinal } from './stage.ts'
 
 /**

@@ -1,5 +1,5 @@
 import { parentPort } from 'node:worker_threads'
-import { openStore } from '../../instruments/simulation/servers/store.ts'
+import { openStore } from '../simulation/servers/store.ts'
 import { type CrashResult, type CrashRun, runCell } from './run.ts'
 
 /** A thread of the crash matrix: it runs what it is asked to, one run after the other. */

@@ -2,17 +2,11 @@ import { mkdirSync, writeFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
 import { STYLES } from '../../contracts/style.ts'
-import {
-  FLAG,
-  readArguments,
-  runCommand,
-  TEXT,
-  UsageError,
-} from '../../instruments/simulation/command.ts'
-import { diagramOf } from '../../instruments/simulation/diagram.ts'
-import { openStore } from '../../instruments/simulation/servers/store.ts'
 import { root } from '../../tools/repository-files.ts'
 import { recordResult } from '../../tools/results.ts'
+import { FLAG, readArguments, runCommand, TEXT, UsageError } from '../simulation/command.ts'
+import { diagramOf } from '../simulation/diagram.ts'
+import { openStore } from '../simulation/servers/store.ts'
 import { gaps, UNCROSSED } from './completeness.ts'
 import { allCells, type Crash, crashAll, nameOf } from './matrix.ts'
 import { type Cell, type CrashRun, runCell } from './run.ts'

@@ -1,10 +1,10 @@
 import { readFileSync } from 'node:fs'
 import { dirname, join, relative } from 'node:path'
 import ts from 'typescript'
-import { SERVICES, type ServiceName } from '../../instruments/simulation/world/lives.ts'
 import type { Bus, Subscription } from '../../messaging/bus.ts'
 import type { Database, Queryable } from '../../platform/database/database.ts'
 import { root } from '../../tools/repository-files.ts'
+import { SERVICES, type ServiceName } from '../simulation/world/lives.ts'
 
 /**
  * The places where the code of a service does something to the world outside its memory, read from

@@ -1,8 +1,8 @@
 import type { InteractionStyle } from '../../contracts/style.ts'
-import { type Deed, insist, type Wish } from '../../instruments/simulation/world/customers.ts'
-import { SERVICES, type ServiceName } from '../../instruments/simulation/world/lives.ts'
-import { START_MS } from '../../instruments/simulation/world/scheduler.ts'
-import type { World } from '../../instruments/simulation/world/world.ts'
+import { type Deed, insist, type Wish } from '../simulation/world/customers.ts'
+import { SERVICES, type ServiceName } from '../simulation/world/lives.ts'
+import { START_MS } from '../simulation/world/scheduler.ts'
+import type { World } from '../simulation/world/world.ts'
 
 /** What a scenario acts with. */
 export interface Stage {

@@ -1,6 +1,6 @@
 import { isDeepStrictEqual } from 'node:util'
 import { STYLES } from '../../contracts/style.ts'
-import { openThreads, type Threads } from '../../instruments/simulation/workers.ts'
+import { openThreads, type Threads } from '../simulation/workers.ts'
 import type { Crossing } from './boundaries.ts'
 import type { Cell, CrashRun } from './run.ts'
 import { SCENARIOS, type ScenarioName } from './scenarios.ts'

@@ -1,5 +1,5 @@
 import { type Flow, flowOf, type InteractionStyle } from '../../contracts/style.ts'
-import type { Books } from '../../instruments/simulation/checks/books.ts'
+import type { Books } from '../simulation/checks/books.ts'
 import { tendTheDesk } from './desk.ts'
 import { openAccount, order, type Stage, untilFinal } from './stage.ts'
 

@@ -1,4 +1,4 @@
-import { SERVICES, type ServiceName } from '../../instruments/simulation/world/lives.ts'
+import { SERVICES, type ServiceName } from '../simulation/world/lives.ts'
 import type { Crossing } from './boundaries.ts'
 import type { Site, Sites } from './sites.ts'
 

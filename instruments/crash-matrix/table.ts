@@ -1,6 +1,6 @@
 import type { InteractionStyle } from '../../contracts/style.ts'
 import { STYLES } from '../../contracts/style.ts'
-import { SERVICES } from '../../instruments/simulation/world/lives.ts'
+import { SERVICES } from '../simulation/world/lives.ts'
 import type { Crash } from './matrix.ts'
 import { SCENARIOS, type ScenarioName } from './scenarios.ts'
 import type { SeamMember, Sites } from './sites.ts'

@@ -1,13 +1,13 @@
 import { pathToFileURL } from 'node:url'
 import { getCallSites } from 'node:util'
 import type { ServiceParts } from '../../chassis/service.ts'
-import { never, type ServiceName } from '../../instruments/simulation/world/lives.ts'
-import type { MortalLife, Planted } from '../../instruments/simulation/world/world.ts'
 import type { Subscription } from '../../messaging/bus.ts'
 import type { Deliver } from '../../messaging/outbox/relay-calls.ts'
 import type { Database, Queryable } from '../../platform/database/database.ts'
 import type { Telemetry } from '../../platform/telemetry/telemetry.ts'
 import { root } from '../../tools/repository-files.ts'
+import { never, type ServiceName } from '../simulation/world/lives.ts'
+import type { MortalLife, Planted } from '../simulation/world/world.ts'
 import type { SeamMember } from './sites.ts'
 
 /**
