@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { InteractionStyle } from '../contracts/style.ts'
-import { plant } from './mutants/plant.ts'
+import { plant } from '../instruments/mutants/plant.ts'
 
 /**
  * A new style is one row of the table: with a fourth row and no other change, the outcome suite holds in

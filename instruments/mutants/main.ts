@@ -1,13 +1,7 @@
 import { availableParallelism } from 'node:os'
-import {
-  FLAG,
-  readArguments,
-  runCommand,
-  TEXT,
-  UsageError,
-} from '../../instruments/simulation/command.ts'
-import type { Asked } from '../../instruments/simulation/workers.ts'
 import { recordResult } from '../../tools/results.ts'
+import { FLAG, readArguments, runCommand, TEXT, UsageError } from '../simulation/command.ts'
+import type { Asked } from '../simulation/workers.ts'
 import { MUTANTS } from './all-mutants.ts'
 import { type Hunted, hunt, runUnchanged, STYLES_IN_TURN } from './hunt.ts'
 import type { Mutant } from './mutant.ts'

@@ -1,5 +1,5 @@
 import { STYLES } from '../../contracts/style.ts'
-import { type Asked, type Found, openThread } from '../../instruments/simulation/workers.ts'
+import { type Asked, type Found, openThread } from '../simulation/workers.ts'
 import type { Mutant } from './mutant.ts'
 import type { Edit } from './plant.ts'
 

@@ -1,5 +1,5 @@
-import type { ProfileName } from '../../instruments/simulation/profiles.ts'
-import type { Run } from '../../instruments/simulation/run.ts'
+import type { ProfileName } from '../simulation/profiles.ts'
+import type { Run } from '../simulation/run.ts'
 import type { Edit } from './plant.ts'
 
 /** A bug that is planted in the product, for the simulator to find. */
