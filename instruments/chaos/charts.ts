@@ -1,6 +1,6 @@
-import type { Struck } from './faults.ts'
+import type { Struck } from '../../tests/chaos/faults.ts'
+import { TARGETS } from '../../tests/chaos/schedule.ts'
 import type { Report } from './figures.ts'
-import { TARGETS } from './schedule.ts'
 
 /** The three pictures of a report, one above the other on the same axis of time; as SVG. */
 

@@ -1,15 +1,15 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Finding } from '../../instruments/simulation/checks/books.ts'
+import { letHappen, type Struck } from '../../tests/chaos/faults.ts'
+import { type FragileStack, SETTINGS } from '../../tests/chaos/fragile-stack.ts'
+import { drawSchedule } from '../../tests/chaos/schedule.ts'
 import { replicasReady } from '../../tools/stack-services.ts'
+import type { Finding } from '../simulation/checks/books.ts'
 import { check, openForChecks, type Verdict } from './checker.ts'
 import { type Customers, type CustomersOptions, startCustomers } from './customers.ts'
-import { letHappen, type Struck } from './faults.ts'
 import { figuresOf, type Report } from './figures.ts'
-import { type FragileStack, SETTINGS } from './fragile-stack.ts'
 import { type History, openHistory, readHistory } from './history.ts'
-import { drawSchedule } from './schedule.ts'
 
 export interface RunOptions extends Pick<CustomersOptions, 'seed' | 'style'> {
   readonly minutes: number

@@ -6,19 +6,14 @@ import { after, describe, test } from 'node:test'
 import type { Letter } from '../../apps/audit/findings.ts'
 import { lettersIn } from '../../apps/audit/maildir.ts'
 import type { InteractionStyle } from '../../contracts/style.ts'
-import {
-  type Attempt,
-  addressOf,
-  type Deed,
-  type Wish,
-} from '../../instruments/simulation/world/customers.ts'
 import type { Queryable } from '../../platform/database/database.ts'
-import { eventually } from '../e2e/client.ts'
-import { startProgram } from '../e2e/program.ts'
-import { wholeLog } from '../e2e/whole-log.ts'
+import { SETTINGS } from '../../tests/chaos/fragile-stack.ts'
+import { eventually } from '../../tests/e2e/client.ts'
+import { startProgram } from '../../tests/e2e/program.ts'
+import { wholeLog } from '../../tests/e2e/whole-log.ts'
+import { type Attempt, addressOf, type Deed, type Wish } from '../simulation/world/customers.ts'
 import { check } from './checker.ts'
 import { startCustomers } from './customers.ts'
-import { SETTINGS } from './fragile-stack.ts'
 import { openHistory, readHistory } from './history.ts'
 
 const trifold = await startProgram()

@@ -1,6 +1,6 @@
-import type { Books, Finding } from '../../instruments/simulation/checks/books.ts'
-import type { Deed } from '../../instruments/simulation/world/customers.ts'
-import type { Struck } from './faults.ts'
+import type { Struck } from '../../tests/chaos/faults.ts'
+import type { Books, Finding } from '../simulation/checks/books.ts'
+import type { Deed } from '../simulation/world/customers.ts'
 
 /** What is known of a run. All times are epoch milliseconds. */
 export interface Report extends Figures {

@@ -1,6 +1,6 @@
 import { createWriteStream } from 'node:fs'
 import { readFile } from 'node:fs/promises'
-import type { Attempt, Deed } from '../../instruments/simulation/world/customers.ts'
+import type { Attempt, Deed } from '../simulation/world/customers.ts'
 
 /** A file with one line of JSON for each attempt, in the sequence in which they ended. */
 export interface History {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
-import type { Books } from '../../instruments/simulation/checks/books.ts'
-import type { Deed } from '../../instruments/simulation/world/customers.ts'
+import type { Books } from '../simulation/checks/books.ts'
+import type { Deed } from '../simulation/world/customers.ts'
 import { figuresOf, type Report } from './figures.ts'
 import { reportPage } from './report.ts'
 

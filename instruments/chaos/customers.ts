@@ -1,4 +1,5 @@
-import { createChances } from '../../instruments/simulation/world/chance.ts'
+import { createHttpClient, type HttpCall, type HttpClient } from '../../platform/http/client.ts'
+import { createChances } from '../simulation/world/chance.ts'
 import {
   type Attempt,
   createMarks,
@@ -7,8 +8,7 @@ import {
   tryOnce,
   type Visit,
   visit,
-} from '../../instruments/simulation/world/customers.ts'
-import { createHttpClient, type HttpCall, type HttpClient } from '../../platform/http/client.ts'
+} from '../simulation/world/customers.ts'
 
 /** The customers of the simulation, over real HTTP and in real time, one coming after the other. */
 export interface Customers {
