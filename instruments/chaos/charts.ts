@@ -1,5 +1,5 @@
-import type { Struck } from '../../tests/chaos/faults.ts'
-import { TARGETS } from '../../tests/chaos/schedule.ts'
+import type { Struck } from './faults/faults.ts'
+import { TARGETS } from './faults/schedule.ts'
 import type { Report } from './figures.ts'
 
 /** The three pictures of a report, one above the other on the same axis of time; as SVG. */

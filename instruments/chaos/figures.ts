@@ -1,6 +1,6 @@
-import type { Struck } from '../../tests/chaos/faults.ts'
 import type { Books, Finding } from '../simulation/checks/books.ts'
 import type { Deed } from '../simulation/world/customers.ts'
+import type { Struck } from './faults/faults.ts'
 
 /** What is known of a run. All times are epoch milliseconds. */
 export interface Report extends Figures {

@@ -1,4 +1,4 @@
-import { type Chance, createChances } from '../../instruments/simulation/world/chance.ts'
+import { type Chance, createChances } from '../../simulation/world/chance.ts'
 import type { Toxic, ToxicKind } from './proxy.ts'
 
 /** The ways through the network that have a proxy of ours on them. */

@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { until } from '../../platform/async/until.ts'
+import { until } from '../../../platform/async/until.ts'
 import type { FragileStack } from './fragile-stack.ts'
 import { type Fault, nameOf, type Planned, type ReplicaTarget, type Target } from './schedule.ts'
 import type { SmallDisk } from './small-disk.ts'

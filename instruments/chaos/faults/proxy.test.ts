@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import { connect, createServer, type Socket } from 'node:net'
 import { after, beforeEach, describe, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { until } from '../../platform/async/until.ts'
+import { until } from '../../../platform/async/until.ts'
 import { startProxy, type Toxic } from './proxy.ts'
 
 /** A server that says back what it hears, and keeps it. */
