@@ -3,7 +3,7 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { wakeUpsOf } from '../../tests/bench/processes.ts'
+import { wakeUpsOf } from '../../instruments/bench/processes.ts'
 import { until } from '../async/until.ts'
 import { createLog, createTelemetry, METRICS } from './telemetry.ts'
 

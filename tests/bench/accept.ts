@@ -1,9 +1,9 @@
+import type { BenchStack } from '../../instruments/bench/bench-stack.ts'
+import { accountIds, openBooks } from '../../instruments/bench/books.ts'
+import type { Bench, Contest, Pace, Run } from '../../instruments/bench/contest.ts'
+import { startMeasured } from '../../instruments/bench/measured-process.ts'
 import type { BareAppTask } from './bare-fastify.ts'
-import type { BenchStack } from './bench-stack.ts'
-import { accountIds, openBooks } from './books.ts'
-import type { Bench, Contest, Pace, Run } from './contest.ts'
 import type { Load, LoadResult } from './load.ts'
-import { startMeasured } from './measured-process.ts'
 
 const CONNECTIONS = 64
 const ACCOUNTS = 1_000

@@ -1,11 +1,11 @@
+import { accountIds } from '../../instruments/bench/books.ts'
+import { answerTasks } from '../../instruments/bench/measured-process.ts'
 import { systemRuntime } from '../../platform/async/runtime.ts'
 import { migrate } from '../../platform/database/migrate.ts'
 import { openPglite } from '../../platform/pglite/pglite.ts'
 import { MIGRATIONS as BILLING } from '../../services/billing/migrations/all-migrations.ts'
 import { MIGRATIONS as NOTIFICATION } from '../../services/notification/migrations/all-migrations.ts'
 import { MIGRATIONS as ORDERS } from '../../services/order/migrations/all-migrations.ts'
-import { accountIds } from './books.ts'
-import { answerTasks } from './measured-process.ts'
 import { recordOrder } from './recording.ts'
 import { newOrder, replay } from './replay.ts'
 

@@ -1,5 +1,7 @@
 import { Consumer, compatibilityPartitioner, ProduceAcks, Producer } from '@platformatic/kafka'
 import { decodeEvent, eventHeaders, type PaymentEvent } from '../../contracts/events.ts'
+import { accountId } from '../../instruments/bench/books.ts'
+import { answerTasks } from '../../instruments/bench/measured-process.ts'
 import type { Bus, OutgoingMessage } from '../../messaging/bus.ts'
 import { startConsumer } from '../../messaging/consumer/consumer.ts'
 import { createKafkaBus } from '../../messaging/kafka/bus.ts'
@@ -10,8 +12,6 @@ import { systemRuntime } from '../../platform/async/runtime.ts'
 import { openPostgres } from '../../platform/postgres/postgres.ts'
 import { createLog, createTelemetry } from '../../platform/telemetry/telemetry.ts'
 import { tellCustomers } from '../../services/notification/reactions.ts'
-import { accountId } from './books.ts'
-import { answerTasks } from './measured-process.ts'
 
 /**
  * One part of a service, alone in this process, and the bare client of Kafka doing the same without a

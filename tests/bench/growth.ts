@@ -1,12 +1,12 @@
 import { escapeIdentifier } from 'pg'
 import { STYLES } from '../../contracts/style.ts'
+import type { BenchStack } from '../../instruments/bench/bench-stack.ts'
+import { inDatabase } from '../../instruments/bench/books.ts'
+import type { Bench, Contest, Pace, Run } from '../../instruments/bench/contest.ts'
+import { accountSql } from '../../instruments/bench/pgbench.ts'
 import { databaseUrl } from '../../tools/postgres.ts'
 import { SERVICES } from '../../tools/stack-options.ts'
-import type { BenchStack } from './bench-stack.ts'
-import { inDatabase } from './books.ts'
-import type { Bench, Contest, Pace, Run } from './contest.ts'
 import { type Flow, flowOf, openShop } from './flow.ts'
-import { accountSql } from './pgbench.ts'
 import { PRICE_MINOR } from './recording.ts'
 
 /**

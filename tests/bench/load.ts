@@ -1,6 +1,6 @@
 import { createConnection, type Socket } from 'node:net'
+import { answerTasks } from '../../instruments/bench/measured-process.ts'
 import { wholeAnswer } from './connections.ts'
-import { answerTasks } from './measured-process.ts'
 
 /**
  * Customers, as a process of their own: so many connections, each with its next POST /orders as soon as

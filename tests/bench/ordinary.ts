@@ -1,14 +1,25 @@
 import { rmSync } from 'node:fs'
 import { join } from 'node:path'
 import type { InteractionStyle } from '../../contracts/style.ts'
+import type { BenchStack } from '../../instruments/bench/bench-stack.ts'
+import {
+  accountIds,
+  assertBooks,
+  markBooks,
+  openBooks,
+  settled,
+} from '../../instruments/bench/books.ts'
+import {
+  inShort,
+  type Pace,
+  type Survey,
+  type SurveyTable,
+} from '../../instruments/bench/contest.ts'
+import { startMeasured } from '../../instruments/bench/measured-process.ts'
+import { usageOf } from '../../instruments/bench/processes.ts'
 import { startStackIn } from '../e2e/stack-program.ts'
-import type { BenchStack } from './bench-stack.ts'
-import { accountIds, assertBooks, markBooks, openBooks, settled } from './books.ts'
-import { inShort, type Pace, type Survey, type SurveyTable } from './contest.ts'
 import { SETTLE_LIMIT_MS } from './flow.ts'
 import type { Load, LoadResult } from './load.ts'
-import { startMeasured } from './measured-process.ts'
-import { usageOf } from './processes.ts'
 
 /**
  * What an order costs on `npm run stack` as it comes: nginx in front of the services and between them, the

@@ -1,6 +1,6 @@
+import { usageOf } from '../../instruments/bench/processes.ts'
+import { percentile } from '../../instruments/bench/statistics.ts'
 import { ownConnections, sharedConnections } from './overload-clients.ts'
-import { usageOf } from './processes.ts'
-import { percentile } from './statistics.ts'
 
 /**
  * Clients that come at a given rate whether earlier ones were served or not, each with the same patience.

@@ -1,13 +1,18 @@
 import { rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { flowOf, type InteractionStyle, STYLES } from '../../contracts/style.ts'
+import type { BenchStack } from '../../instruments/bench/bench-stack.ts'
+import { accountIds, openBooks } from '../../instruments/bench/books.ts'
+import {
+  inShort,
+  type Pace,
+  type Survey,
+  type SurveyTable,
+} from '../../instruments/bench/contest.ts'
+import { startMeasured } from '../../instruments/bench/measured-process.ts'
 import { SERVICES } from '../../tools/stack-options.ts'
 import { createClient } from '../e2e/client.ts'
-import type { BenchStack } from './bench-stack.ts'
-import { accountIds, openBooks } from './books.ts'
-import { inShort, type Pace, type Survey, type SurveyTable } from './contest.ts'
 import { startProgram } from './embedded.ts'
-import { startMeasured } from './measured-process.ts'
 import type { OverloadLoad, PhaseResult } from './overload-load.ts'
 
 /**

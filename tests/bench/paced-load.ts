@@ -1,8 +1,13 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { InteractionStyle } from '../../contracts/style.ts'
+import { answerTasks } from '../../instruments/bench/measured-process.ts'
+import {
+  openSpan,
+  type Quietest,
+  type Span,
+  type Timed,
+} from '../../instruments/bench/quiet-seconds.ts'
 import { openConnections } from './connections.ts'
-import { answerTasks } from './measured-process.ts'
-import { openSpan, type Quietest, type Span, type Timed } from './quiet-seconds.ts'
 
 /**
  * Customers who come at a steady rate, whether those before them are served or not, order

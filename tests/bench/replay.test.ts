@@ -1,12 +1,12 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { accountId } from '../../instruments/bench/books.ts'
 import { systemRuntime } from '../../platform/async/runtime.ts'
 import { migrate } from '../../platform/database/migrate.ts'
 import { openPglite } from '../../platform/pglite/pglite.ts'
 import { MIGRATIONS as BILLING } from '../../services/billing/migrations/all-migrations.ts'
 import { MIGRATIONS as NOTIFICATION } from '../../services/notification/migrations/all-migrations.ts'
 import { MIGRATIONS as ORDERS } from '../../services/order/migrations/all-migrations.ts'
-import { accountId } from './books.ts'
 import { recordOrder } from './recording.ts'
 import { newOrder, replay } from './replay.ts'
 

@@ -2,14 +2,19 @@ import { existsSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { STYLES } from '../../contracts/style.ts'
+import type { BenchStack } from '../../instruments/bench/bench-stack.ts'
+import { inDatabase } from '../../instruments/bench/books.ts'
+import {
+  inShort,
+  type Pace,
+  type Survey,
+  type SurveyTable,
+} from '../../instruments/bench/contest.ts'
+import { usageOf, wakeUpsOf } from '../../instruments/bench/processes.ts'
 import { root } from '../../tools/repository-files.ts'
 import { SERVICES } from '../../tools/stack-options.ts'
-import type { BenchStack } from './bench-stack.ts'
-import { inDatabase } from './books.ts'
-import { inShort, type Pace, type Survey, type SurveyTable } from './contest.ts'
 import { startProgram } from './embedded.ts'
 import { flowOf, openShop } from './flow.ts'
-import { usageOf, wakeUpsOf } from './processes.ts'
 
 export const IDLE: Survey = { name: 'idle', run: surveyIdle }
 export const FOOTPRINT: Survey = { name: 'footprint', run: surveyFootprint }

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
+import { openBenchStack } from '../../instruments/bench/bench-stack.ts'
+import { markBooks } from '../../instruments/bench/books.ts'
 import { SERVICES } from '../../tools/stack-options.ts'
 import { ACCEPT } from '../bench/accept.ts'
-import { openBenchStack } from '../bench/bench-stack.ts'
-import { markBooks } from '../bench/books.ts'
 import { EVENTS, openShop } from '../bench/flow.ts'
 import { temporaryFolder } from '../e2e/program.ts'
 

@@ -2,10 +2,21 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { cpus, totalmem } from 'node:os'
 import { join } from 'node:path'
 import { inspect, parseArgs } from 'node:util'
+import { ACCEPT } from '../../tests/bench/accept.ts'
+import { COMPONENT_BENCHES } from '../../tests/bench/components.ts'
+import { EMBEDDED } from '../../tests/bench/embedded.ts'
+import { FLOW_BENCHES } from '../../tests/bench/flow.ts'
+import { GROWTH_BENCHES } from '../../tests/bench/growth.ts'
+import { LEAK } from '../../tests/bench/leak.ts'
+import { MEMORY } from '../../tests/bench/memory.ts'
+import { ORDINARY } from '../../tests/bench/ordinary.ts'
+import { OUTAGE_BENCHES } from '../../tests/bench/outages.ts'
+import { OVERLOAD } from '../../tests/bench/overload.ts'
+import { RESTART } from '../../tests/bench/restart.ts'
+import { SETTLE } from '../../tests/bench/settle.ts'
+import { FOOTPRINT, IDLE } from '../../tests/bench/surveys.ts'
 import { root } from '../../tools/repository-files.ts'
-import { ACCEPT } from './accept.ts'
 import { openBenchStack } from './bench-stack.ts'
-import { COMPONENT_BENCHES } from './components.ts'
 import {
   alternate,
   type Bench,
@@ -15,14 +26,6 @@ import {
   type Survey,
   type SurveyTable,
 } from './contest.ts'
-import { EMBEDDED } from './embedded.ts'
-import { FLOW_BENCHES } from './flow.ts'
-import { GROWTH_BENCHES } from './growth.ts'
-import { LEAK } from './leak.ts'
-import { MEMORY } from './memory.ts'
-import { ORDINARY } from './ordinary.ts'
-import { OUTAGE_BENCHES } from './outages.ts'
-import { OVERLOAD } from './overload.ts'
 import {
   costLines,
   inColumns,
@@ -32,9 +35,6 @@ import {
   tableOf,
   withSection,
 } from './report.ts'
-import { RESTART } from './restart.ts'
-import { SETTLE } from './settle.ts'
-import { FOOTPRINT, IDLE } from './surveys.ts'
 
 const BENCHES: readonly Bench[] = [
   ...FLOW_BENCHES,

@@ -15,7 +15,9 @@ export interface MeasuredProcess<Task, Result> {
 export async function startMeasured<Task extends object, Result>(
   file: string,
 ): Promise<MeasuredProcess<Task, Result>> {
-  const child = fork(join(root, 'tests', 'bench', file), { serialization: 'advanced' })
+  const child = fork(join(root, 'instruments', 'bench', 'programs', file), {
+    serialization: 'advanced',
+  })
   const ended = new Promise<void>((resolve) => child.once('exit', () => resolve()))
   return {
     pid: child.pid!,

@@ -24,7 +24,7 @@ export interface Frame {
 }
 
 const USAGE =
-  'Usage: node tests/bench/flame-graph.ts PROFILE.cpuprofile PICTURE.svg --title TITLE [--from S] [--until S]\n'
+  'Usage: node instruments/bench/flame-graph.ts PROFILE.cpuprofile PICTURE.svg --title TITLE [--from S] [--until S]\n'
 /** What is narrower than this part of the whole is left out. */
 const LEAST_PART = 0.002
 const WIDTH = 1200

@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { until } from '../../platform/async/until.ts'
-import type { Load, LoadResult } from './load.ts'
+import type { Load, LoadResult } from '../../tests/bench/load.ts'
 import { startMeasured } from './measured-process.ts'
 
 const IDLE_LOAD: Load = {
