@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Client } from 'pg'
-import { PRICE_MINOR } from '../../tests/bench/recording.ts'
 import type { ServiceName } from '../../tools/stack-options.ts'
 import { accountSql } from './pgbench.ts'
+import { PRICE_MINOR } from './programs/recording.ts'
 
 /** What is in the databases before a round, and what has to be in them after it. */
 type Urls = Readonly<Record<ServiceName, string>>

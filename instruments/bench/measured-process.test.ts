@@ -7,8 +7,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { until } from '../../platform/async/until.ts'
-import type { Load, LoadResult } from '../../tests/bench/load.ts'
 import { startMeasured } from './measured-process.ts'
+import type { Load, LoadResult } from './programs/load.ts'
 
 const IDLE_LOAD: Load = {
   ...{ url: 'http://127.0.0.1:1', style: 'events', connections: 0 },

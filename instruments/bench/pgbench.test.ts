@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { STYLES } from '../../contracts/style.ts'
-import { type Recording, recordOrder } from '../../tests/bench/recording.ts'
 import { parsePgbench, pgbenchScript } from './pgbench.ts'
+import { type Recording, recordOrder } from './programs/recording.ts'
 
 const OUTPUT = `pgbench (15.14 (Debian 15.14-0+deb12u1))
 transaction type: /tmp/flow.sql

@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process'
 import { existsSync, readdirSync } from 'node:fs'
 import { delimiter, join } from 'node:path'
 import { BY_INDEX } from '../../platform/database/database.ts'
-import { locksAccount, type Recording, type Role, roleOf } from '../../tests/bench/recording.ts'
+import { locksAccount, type Recording, type Role, roleOf } from './programs/recording.ts'
 
 /**
  * The reference of the flow: pgbench, PostgreSQL's own benchmark, with the statements of the services, and

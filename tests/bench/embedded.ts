@@ -6,6 +6,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { BenchStack, NodeSettings } from '../../instruments/bench/bench-stack.ts'
 import type { Bench, Contest, Pace, Run } from '../../instruments/bench/contest.ts'
 import { startMeasured } from '../../instruments/bench/measured-process.ts'
+import type { BarePgliteTask } from '../../instruments/bench/programs/bare-pglite.ts'
+import type { Load, LoadResult } from '../../instruments/bench/programs/load.ts'
 import { until } from '../../platform/async/until.ts'
 import { lastLines, startKept } from '../../tools/kept-process.ts'
 import { freePorts } from '../../tools/ports.ts'
@@ -13,8 +15,6 @@ import { root } from '../../tools/repository-files.ts'
 import { isReady } from '../../tools/stack-services.ts'
 import { valuesOf } from '../e2e/books.ts'
 import { createClient } from '../e2e/client.ts'
-import type { BarePgliteTask } from './bare-pglite.ts'
-import type { Load, LoadResult } from './load.ts'
 
 const CONNECTIONS = 256
 const ACCOUNTS = 100

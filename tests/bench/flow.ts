@@ -14,9 +14,9 @@ import type { Bench, Contest, Costs, Pace, Run } from '../../instruments/bench/c
 import { startMeasured } from '../../instruments/bench/measured-process.ts'
 import { pgbenchScript, runPgbench } from '../../instruments/bench/pgbench.ts'
 import { type Usage, usageOf } from '../../instruments/bench/processes.ts'
+import type { Load, LoadResult } from '../../instruments/bench/programs/load.ts'
+import { recordOrder } from '../../instruments/bench/programs/recording.ts'
 import { SERVICES } from '../../tools/stack-options.ts'
-import type { Load, LoadResult } from './load.ts'
-import { recordOrder } from './recording.ts'
 
 /** The whole flow of orders against pgbench with the same statements, one order to a commit. */
 export interface Flow {

@@ -4,10 +4,10 @@ import type { BenchStack } from '../../instruments/bench/bench-stack.ts'
 import { inDatabase } from '../../instruments/bench/books.ts'
 import type { Bench, Contest, Pace, Run } from '../../instruments/bench/contest.ts'
 import { accountSql } from '../../instruments/bench/pgbench.ts'
+import { PRICE_MINOR } from '../../instruments/bench/programs/recording.ts'
 import { databaseUrl } from '../../tools/postgres.ts'
 import { SERVICES } from '../../tools/stack-options.ts'
 import { type Flow, flowOf, openShop } from './flow.ts'
-import { PRICE_MINOR } from './recording.ts'
 
 /**
  * The same databases twice: with a million settled orders, and empty. They swap names between the runs,

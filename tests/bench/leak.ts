@@ -10,10 +10,10 @@ import {
 } from '../../instruments/bench/contest.ts'
 import { startMeasured } from '../../instruments/bench/measured-process.ts'
 import { usageOf } from '../../instruments/bench/processes.ts'
+import type { PacedLoad, PacedResult } from '../../instruments/bench/programs/paced-load.ts'
 import { spreadOf } from '../../instruments/bench/statistics.ts'
 import { SERVICES } from '../../tools/stack-options.ts'
 import { EVENTS, openShop } from './flow.ts'
-import type { PacedLoad, PacedResult } from './paced-load.ts'
 
 /**
  * Half of what `http` can take, for half an hour, the styles in turn: memory of the processes, and the

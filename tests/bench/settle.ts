@@ -3,11 +3,11 @@ import type { BenchStack } from '../../instruments/bench/bench-stack.ts'
 import { openBooks } from '../../instruments/bench/books.ts'
 import type { Bench, Contest, Pace, Run } from '../../instruments/bench/contest.ts'
 import { startMeasured } from '../../instruments/bench/measured-process.ts'
+import type { WayTask } from '../../instruments/bench/programs/way-alone.ts'
 import { type Quietest, quietCosts, quietSpan } from '../../instruments/bench/quiet-seconds.ts'
 import { percentile } from '../../instruments/bench/statistics.ts'
 import { EVENTS } from './flow.ts'
 import { openSteady } from './steady.ts'
-import type { WayTask } from './way-alone.ts'
 
 const TOPIC = 'bench-way'
 /**

@@ -2,8 +2,8 @@ import type { BenchStack } from '../../instruments/bench/bench-stack.ts'
 import { accountIds } from '../../instruments/bench/books.ts'
 import type { Pace } from '../../instruments/bench/contest.ts'
 import { startMeasured } from '../../instruments/bench/measured-process.ts'
+import type { PacedLoad, PacedResult } from '../../instruments/bench/programs/paced-load.ts'
 import { EVENTS, openShop } from './flow.ts'
-import type { PacedLoad, PacedResult } from './paced-load.ts'
 
 /** Of what the services can take, so that an order hardly ever waits for another one. */
 const SHARE_OF_SATURATION = 0.1

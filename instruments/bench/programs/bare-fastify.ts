@@ -1,7 +1,7 @@
 import fastify from 'fastify'
-import { answerTasks } from '../../instruments/bench/measured-process.ts'
-import { systemRuntime } from '../../platform/async/runtime.ts'
-import { openPostgres } from '../../platform/postgres/postgres.ts'
+import { systemRuntime } from '../../../platform/async/runtime.ts'
+import { openPostgres } from '../../../platform/postgres/postgres.ts'
+import { answerTasks } from '../measured-process.ts'
 import { recordOrder } from './recording.ts'
 import { newOrder, replay } from './replay.ts'
 

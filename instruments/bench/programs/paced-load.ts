@@ -1,12 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { InteractionStyle } from '../../contracts/style.ts'
-import { answerTasks } from '../../instruments/bench/measured-process.ts'
-import {
-  openSpan,
-  type Quietest,
-  type Span,
-  type Timed,
-} from '../../instruments/bench/quiet-seconds.ts'
+import type { InteractionStyle } from '../../../contracts/style.ts'
+import { answerTasks } from '../measured-process.ts'
+import { openSpan, type Quietest, type Span, type Timed } from '../quiet-seconds.ts'
 import { openConnections } from './connections.ts'
 
 /**

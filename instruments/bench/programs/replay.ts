@@ -1,4 +1,4 @@
-import type { Queryable } from '../../platform/database/database.ts'
+import type { Queryable } from '../../../platform/database/database.ts'
 import { locksAccount, PRICE_MINOR, type Recording, roleOf, type Statement } from './recording.ts'
 
 /** Runs recorded transactions again, each time for another order. */

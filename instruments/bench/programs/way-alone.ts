@@ -1,15 +1,10 @@
 import { once } from 'node:events'
 import { Consumer, compatibilityPartitioner, ProduceAcks, Producer } from '@platformatic/kafka'
-import { accountId } from '../../instruments/bench/books.ts'
-import { answerTasks } from '../../instruments/bench/measured-process.ts'
-import {
-  openSpan,
-  type Quietest,
-  type Span,
-  type Timed,
-} from '../../instruments/bench/quiet-seconds.ts'
-import { systemRuntime } from '../../platform/async/runtime.ts'
-import { openPostgres } from '../../platform/postgres/postgres.ts'
+import { systemRuntime } from '../../../platform/async/runtime.ts'
+import { openPostgres } from '../../../platform/postgres/postgres.ts'
+import { accountId } from '../books.ts'
+import { answerTasks } from '../measured-process.ts'
+import { openSpan, type Quietest, type Span, type Timed } from '../quiet-seconds.ts'
 import { type Recording, recordOrder } from './recording.ts'
 import { newOrder, replay } from './replay.ts'
 

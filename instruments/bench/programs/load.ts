@@ -1,5 +1,5 @@
 import { createConnection, type Socket } from 'node:net'
-import { answerTasks } from '../../instruments/bench/measured-process.ts'
+import { answerTasks } from '../measured-process.ts'
 import { wholeAnswer } from './connections.ts'
 
 /**

@@ -1,5 +1,5 @@
-import { usageOf } from '../../instruments/bench/processes.ts'
-import { percentile } from '../../instruments/bench/statistics.ts'
+import { usageOf } from '../processes.ts'
+import { percentile } from '../statistics.ts'
 import { ownConnections, sharedConnections } from './overload-clients.ts'
 
 /**
