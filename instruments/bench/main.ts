@@ -2,18 +2,10 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { cpus, totalmem } from 'node:os'
 import { join } from 'node:path'
 import { inspect, parseArgs } from 'node:util'
-import { ACCEPT } from '../../tests/bench/accept.ts'
-import { COMPONENT_BENCHES } from '../../tests/bench/components.ts'
-import { EMBEDDED } from '../../tests/bench/embedded.ts'
-import { FLOW_BENCHES } from '../../tests/bench/flow.ts'
-import { GROWTH_BENCHES } from '../../tests/bench/growth.ts'
 import { LEAK } from '../../tests/bench/leak.ts'
 import { MEMORY } from '../../tests/bench/memory.ts'
 import { ORDINARY } from '../../tests/bench/ordinary.ts'
-import { OUTAGE_BENCHES } from '../../tests/bench/outages.ts'
 import { OVERLOAD } from '../../tests/bench/overload.ts'
-import { RESTART } from '../../tests/bench/restart.ts'
-import { SETTLE } from '../../tests/bench/settle.ts'
 import { FOOTPRINT, IDLE } from '../../tests/bench/surveys.ts'
 import { root } from '../../tools/repository-files.ts'
 import { openBenchStack } from './bench-stack.ts'
@@ -35,6 +27,14 @@ import {
   tableOf,
   withSection,
 } from './report.ts'
+import { ACCEPT } from './rows/accept.ts'
+import { COMPONENT_BENCHES } from './rows/components.ts'
+import { EMBEDDED } from './rows/embedded.ts'
+import { FLOW_BENCHES } from './rows/flow.ts'
+import { GROWTH_BENCHES } from './rows/growth.ts'
+import { OUTAGE_BENCHES } from './rows/outages.ts'
+import { RESTART } from './rows/restart.ts'
+import { SETTLE } from './rows/settle.ts'
 
 const BENCHES: readonly Bench[] = [
   ...FLOW_BENCHES,

@@ -11,9 +11,9 @@ import {
 import { startMeasured } from '../../instruments/bench/measured-process.ts'
 import { usageOf } from '../../instruments/bench/processes.ts'
 import type { PacedLoad, PacedResult } from '../../instruments/bench/programs/paced-load.ts'
+import { EVENTS, openShop } from '../../instruments/bench/rows/flow.ts'
 import { spreadOf } from '../../instruments/bench/statistics.ts'
 import { SERVICES } from '../../tools/stack-options.ts'
-import { EVENTS, openShop } from './flow.ts'
 
 /**
  * Half of what `http` can take, for half an hour, the styles in turn: memory of the processes, and the

@@ -12,10 +12,10 @@ import { startMeasured } from '../../instruments/bench/measured-process.ts'
 import { usageOf } from '../../instruments/bench/processes.ts'
 import type { Load, LoadResult } from '../../instruments/bench/programs/load.ts'
 import type { PacedLoad, PacedResult } from '../../instruments/bench/programs/paced-load.ts'
+import { startProgram } from '../../instruments/bench/rows/embedded.ts'
 import { percentile } from '../../instruments/bench/statistics.ts'
 import { SERVICES } from '../../tools/stack-options.ts'
 import { createClient } from '../e2e/client.ts'
-import { startProgram } from './embedded.ts'
 
 /**
  * Memory of the processes after many orders, and how long orders then take to settle, by what Node.js is

@@ -18,8 +18,8 @@ import {
 import { startMeasured } from '../../instruments/bench/measured-process.ts'
 import { usageOf } from '../../instruments/bench/processes.ts'
 import type { Load, LoadResult } from '../../instruments/bench/programs/load.ts'
+import { SETTLE_LIMIT_MS } from '../../instruments/bench/rows/flow.ts'
 import { startStackIn } from '../e2e/stack-program.ts'
-import { SETTLE_LIMIT_MS } from './flow.ts'
 
 /**
  * What an order costs on `npm run stack` as it comes: nginx in front of the services and between them, the

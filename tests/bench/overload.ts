@@ -11,9 +11,9 @@ import {
 } from '../../instruments/bench/contest.ts'
 import { startMeasured } from '../../instruments/bench/measured-process.ts'
 import type { OverloadLoad, PhaseResult } from '../../instruments/bench/programs/overload-load.ts'
+import { startProgram } from '../../instruments/bench/rows/embedded.ts'
 import { SERVICES } from '../../tools/stack-options.ts'
 import { createClient } from '../e2e/client.ts'
-import { startProgram } from './embedded.ts'
 
 /**
  * Clients with two seconds of patience at once, twice and four times what can be served, then at half of it.

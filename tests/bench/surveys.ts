@@ -11,10 +11,10 @@ import {
   type SurveyTable,
 } from '../../instruments/bench/contest.ts'
 import { usageOf, wakeUpsOf } from '../../instruments/bench/processes.ts'
+import { startProgram } from '../../instruments/bench/rows/embedded.ts'
+import { flowOf, openShop } from '../../instruments/bench/rows/flow.ts'
 import { root } from '../../tools/repository-files.ts'
 import { SERVICES } from '../../tools/stack-options.ts'
-import { startProgram } from './embedded.ts'
-import { flowOf, openShop } from './flow.ts'
 
 export const IDLE: Survey = { name: 'idle', run: surveyIdle }
 export const FOOTPRINT: Survey = { name: 'footprint', run: surveyFootprint }

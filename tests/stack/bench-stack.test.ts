@@ -2,9 +2,9 @@ import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
 import { openBenchStack } from '../../instruments/bench/bench-stack.ts'
 import { markBooks } from '../../instruments/bench/books.ts'
+import { ACCEPT } from '../../instruments/bench/rows/accept.ts'
+import { EVENTS, openShop } from '../../instruments/bench/rows/flow.ts'
 import { SERVICES } from '../../tools/stack-options.ts'
-import { ACCEPT } from '../bench/accept.ts'
-import { EVENTS, openShop } from '../bench/flow.ts'
 import { temporaryFolder } from '../e2e/program.ts'
 
 /** What one contest of the benchmark leaves behind must not end up in the books of the next one. */

@@ -1,8 +1,8 @@
-import type { BenchStack } from '../../instruments/bench/bench-stack.ts'
-import { accountIds } from '../../instruments/bench/books.ts'
-import type { Pace } from '../../instruments/bench/contest.ts'
-import { startMeasured } from '../../instruments/bench/measured-process.ts'
-import type { PacedLoad, PacedResult } from '../../instruments/bench/programs/paced-load.ts'
+import type { BenchStack } from '../bench-stack.ts'
+import { accountIds } from '../books.ts'
+import type { Pace } from '../contest.ts'
+import { startMeasured } from '../measured-process.ts'
+import type { PacedLoad, PacedResult } from '../programs/paced-load.ts'
 import { EVENTS, openShop } from './flow.ts'
 
 /** Of what the services can take, so that an order hardly ever waits for another one. */

@@ -1,22 +1,16 @@
 import assert from 'node:assert/strict'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { FLOWS, type InteractionStyle } from '../../contracts/style.ts'
-import type { BenchStack } from '../../instruments/bench/bench-stack.ts'
-import {
-  accountIds,
-  assertBooks,
-  markBooks,
-  openBooks,
-  settled,
-} from '../../instruments/bench/books.ts'
-import type { Bench, Contest, Costs, Pace, Run } from '../../instruments/bench/contest.ts'
-import { startMeasured } from '../../instruments/bench/measured-process.ts'
-import { pgbenchScript, runPgbench } from '../../instruments/bench/pgbench.ts'
-import { type Usage, usageOf } from '../../instruments/bench/processes.ts'
-import type { Load, LoadResult } from '../../instruments/bench/programs/load.ts'
-import { recordOrder } from '../../instruments/bench/programs/recording.ts'
-import { SERVICES } from '../../tools/stack-options.ts'
+import { FLOWS, type InteractionStyle } from '../../../contracts/style.ts'
+import { SERVICES } from '../../../tools/stack-options.ts'
+import type { BenchStack } from '../bench-stack.ts'
+import { accountIds, assertBooks, markBooks, openBooks, settled } from '../books.ts'
+import type { Bench, Contest, Costs, Pace, Run } from '../contest.ts'
+import { startMeasured } from '../measured-process.ts'
+import { pgbenchScript, runPgbench } from '../pgbench.ts'
+import { type Usage, usageOf } from '../processes.ts'
+import type { Load, LoadResult } from '../programs/load.ts'
+import { recordOrder } from '../programs/recording.ts'
 
 /** The whole flow of orders against pgbench with the same statements, one order to a commit. */
 export interface Flow {

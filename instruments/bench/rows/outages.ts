@@ -1,8 +1,8 @@
-import type { BenchStack } from '../../instruments/bench/bench-stack.ts'
-import { assertBooks, markBooks, settled, settledUntil } from '../../instruments/bench/books.ts'
-import type { Bench, Contest, Pace, Run } from '../../instruments/bench/contest.ts'
-import { quietCosts, quietSpan } from '../../instruments/bench/quiet-seconds.ts'
-import { percentile } from '../../instruments/bench/statistics.ts'
+import type { BenchStack } from '../bench-stack.ts'
+import { assertBooks, markBooks, settled, settledUntil } from '../books.ts'
+import type { Bench, Contest, Pace, Run } from '../contest.ts'
+import { quietCosts, quietSpan } from '../quiet-seconds.ts'
+import { percentile } from '../statistics.ts'
 import { EVENTS, openShop, SETTLE_LIMIT_MS } from './flow.ts'
 import { openSteady } from './steady.ts'
 

@@ -1,7 +1,7 @@
-import type { BenchStack } from '../../instruments/bench/bench-stack.ts'
-import { assertBooks, markBooks, settled } from '../../instruments/bench/books.ts'
-import type { Bench, Contest } from '../../instruments/bench/contest.ts'
-import { SERVICES } from '../../tools/stack-options.ts'
+import { SERVICES } from '../../../tools/stack-options.ts'
+import type { BenchStack } from '../bench-stack.ts'
+import { assertBooks, markBooks, settled } from '../books.ts'
+import type { Bench, Contest } from '../contest.ts'
 import { EVENTS, openShop, SETTLE_LIMIT_MS } from './flow.ts'
 
 /** What customers wait for after the only billing was killed: beyond its restart, nothing that only time ends. */

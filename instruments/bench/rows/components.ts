@@ -1,12 +1,9 @@
-import { makeTopics } from '../../apps/topics/main.ts'
-import type { BenchStack } from '../../instruments/bench/bench-stack.ts'
-import { inDatabase } from '../../instruments/bench/books.ts'
-import type { Bench, Contest, Pace } from '../../instruments/bench/contest.ts'
-import { startMeasured } from '../../instruments/bench/measured-process.ts'
-import type {
-  ComponentResult,
-  ComponentTask,
-} from '../../instruments/bench/programs/component-run.ts'
+import { makeTopics } from '../../../apps/topics/main.ts'
+import type { BenchStack } from '../bench-stack.ts'
+import { inDatabase } from '../books.ts'
+import type { Bench, Contest, Pace } from '../contest.ts'
+import { startMeasured } from '../measured-process.ts'
+import type { ComponentResult, ComponentTask } from '../programs/component-run.ts'
 
 /** The two ends of the broker: the relay that empties an outbox, and the consumer that fills tables. */
 export const COMPONENT_BENCHES: readonly Bench[] = [

@@ -1,9 +1,9 @@
-import type { BenchStack } from '../../instruments/bench/bench-stack.ts'
-import { accountIds, openBooks } from '../../instruments/bench/books.ts'
-import type { Bench, Contest, Pace, Run } from '../../instruments/bench/contest.ts'
-import { startMeasured } from '../../instruments/bench/measured-process.ts'
-import type { BareAppTask } from '../../instruments/bench/programs/bare-fastify.ts'
-import type { Load, LoadResult } from '../../instruments/bench/programs/load.ts'
+import type { BenchStack } from '../bench-stack.ts'
+import { accountIds, openBooks } from '../books.ts'
+import type { Bench, Contest, Pace, Run } from '../contest.ts'
+import { startMeasured } from '../measured-process.ts'
+import type { BareAppTask } from '../programs/bare-fastify.ts'
+import type { Load, LoadResult } from '../programs/load.ts'
 
 const CONNECTIONS = 64
 const ACCOUNTS = 1_000
