@@ -2,11 +2,6 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { cpus, totalmem } from 'node:os'
 import { join } from 'node:path'
 import { inspect, parseArgs } from 'node:util'
-import { LEAK } from '../../tests/bench/leak.ts'
-import { MEMORY } from '../../tests/bench/memory.ts'
-import { ORDINARY } from '../../tests/bench/ordinary.ts'
-import { OVERLOAD } from '../../tests/bench/overload.ts'
-import { FOOTPRINT, IDLE } from '../../tests/bench/surveys.ts'
 import { root } from '../../tools/repository-files.ts'
 import { openBenchStack } from './bench-stack.ts'
 import {
@@ -35,6 +30,11 @@ import { GROWTH_BENCHES } from './rows/growth.ts'
 import { OUTAGE_BENCHES } from './rows/outages.ts'
 import { RESTART } from './rows/restart.ts'
 import { SETTLE } from './rows/settle.ts'
+import { LEAK } from './surveys/leak.ts'
+import { MEMORY } from './surveys/memory.ts'
+import { ORDINARY } from './surveys/ordinary.ts'
+import { OVERLOAD } from './surveys/overload.ts'
+import { FOOTPRINT, IDLE } from './surveys/surveys.ts'
 
 const BENCHES: readonly Bench[] = [
   ...FLOW_BENCHES,

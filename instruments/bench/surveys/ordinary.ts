@@ -1,25 +1,14 @@
 import { rmSync } from 'node:fs'
 import { join } from 'node:path'
-import type { InteractionStyle } from '../../contracts/style.ts'
-import type { BenchStack } from '../../instruments/bench/bench-stack.ts'
-import {
-  accountIds,
-  assertBooks,
-  markBooks,
-  openBooks,
-  settled,
-} from '../../instruments/bench/books.ts'
-import {
-  inShort,
-  type Pace,
-  type Survey,
-  type SurveyTable,
-} from '../../instruments/bench/contest.ts'
-import { startMeasured } from '../../instruments/bench/measured-process.ts'
-import { usageOf } from '../../instruments/bench/processes.ts'
-import type { Load, LoadResult } from '../../instruments/bench/programs/load.ts'
-import { SETTLE_LIMIT_MS } from '../../instruments/bench/rows/flow.ts'
-import { startStackIn } from '../e2e/stack-program.ts'
+import type { InteractionStyle } from '../../../contracts/style.ts'
+import { startStackIn } from '../../../tests/e2e/stack-program.ts'
+import type { BenchStack } from '../bench-stack.ts'
+import { accountIds, assertBooks, markBooks, openBooks, settled } from '../books.ts'
+import { inShort, type Pace, type Survey, type SurveyTable } from '../contest.ts'
+import { startMeasured } from '../measured-process.ts'
+import { usageOf } from '../processes.ts'
+import type { Load, LoadResult } from '../programs/load.ts'
+import { SETTLE_LIMIT_MS } from '../rows/flow.ts'
 
 /**
  * What an order costs on `npm run stack` as it comes: nginx in front of the services and between them, the

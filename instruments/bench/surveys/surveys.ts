@@ -1,20 +1,15 @@
 import { existsSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { STYLES } from '../../contracts/style.ts'
-import type { BenchStack } from '../../instruments/bench/bench-stack.ts'
-import { inDatabase } from '../../instruments/bench/books.ts'
-import {
-  inShort,
-  type Pace,
-  type Survey,
-  type SurveyTable,
-} from '../../instruments/bench/contest.ts'
-import { usageOf, wakeUpsOf } from '../../instruments/bench/processes.ts'
-import { startProgram } from '../../instruments/bench/rows/embedded.ts'
-import { flowOf, openShop } from '../../instruments/bench/rows/flow.ts'
-import { root } from '../../tools/repository-files.ts'
-import { SERVICES } from '../../tools/stack-options.ts'
+import { STYLES } from '../../../contracts/style.ts'
+import { root } from '../../../tools/repository-files.ts'
+import { SERVICES } from '../../../tools/stack-options.ts'
+import type { BenchStack } from '../bench-stack.ts'
+import { inDatabase } from '../books.ts'
+import { inShort, type Pace, type Survey, type SurveyTable } from '../contest.ts'
+import { usageOf, wakeUpsOf } from '../processes.ts'
+import { startProgram } from '../rows/embedded.ts'
+import { flowOf, openShop } from '../rows/flow.ts'
 
 export const IDLE: Survey = { name: 'idle', run: surveyIdle }
 export const FOOTPRINT: Survey = { name: 'footprint', run: surveyFootprint }

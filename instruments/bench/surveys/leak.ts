@@ -1,19 +1,14 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { STYLES } from '../../contracts/style.ts'
-import type { BenchStack } from '../../instruments/bench/bench-stack.ts'
-import { accountIds, inDatabase } from '../../instruments/bench/books.ts'
-import {
-  inShort,
-  type Pace,
-  type Survey,
-  type SurveyTable,
-} from '../../instruments/bench/contest.ts'
-import { startMeasured } from '../../instruments/bench/measured-process.ts'
-import { usageOf } from '../../instruments/bench/processes.ts'
-import type { PacedLoad, PacedResult } from '../../instruments/bench/programs/paced-load.ts'
-import { EVENTS, openShop } from '../../instruments/bench/rows/flow.ts'
-import { spreadOf } from '../../instruments/bench/statistics.ts'
-import { SERVICES } from '../../tools/stack-options.ts'
+import { STYLES } from '../../../contracts/style.ts'
+import { SERVICES } from '../../../tools/stack-options.ts'
+import type { BenchStack } from '../bench-stack.ts'
+import { accountIds, inDatabase } from '../books.ts'
+import { inShort, type Pace, type Survey, type SurveyTable } from '../contest.ts'
+import { startMeasured } from '../measured-process.ts'
+import { usageOf } from '../processes.ts'
+import type { PacedLoad, PacedResult } from '../programs/paced-load.ts'
+import { EVENTS, openShop } from '../rows/flow.ts'
+import { spreadOf } from '../statistics.ts'
 
 /**
  * Half of what `http` can take, for half an hour, the styles in turn: memory of the processes, and the

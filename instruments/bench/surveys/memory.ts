@@ -1,21 +1,16 @@
 import { rmSync } from 'node:fs'
 import { join } from 'node:path'
-import type { BenchStack, NodeSettings } from '../../instruments/bench/bench-stack.ts'
-import { accountIds, openBooks } from '../../instruments/bench/books.ts'
-import {
-  inShort,
-  type Pace,
-  type Survey,
-  type SurveyTable,
-} from '../../instruments/bench/contest.ts'
-import { startMeasured } from '../../instruments/bench/measured-process.ts'
-import { usageOf } from '../../instruments/bench/processes.ts'
-import type { Load, LoadResult } from '../../instruments/bench/programs/load.ts'
-import type { PacedLoad, PacedResult } from '../../instruments/bench/programs/paced-load.ts'
-import { startProgram } from '../../instruments/bench/rows/embedded.ts'
-import { percentile } from '../../instruments/bench/statistics.ts'
-import { SERVICES } from '../../tools/stack-options.ts'
-import { createClient } from '../e2e/client.ts'
+import { createClient } from '../../../tests/e2e/client.ts'
+import { SERVICES } from '../../../tools/stack-options.ts'
+import type { BenchStack, NodeSettings } from '../bench-stack.ts'
+import { accountIds, openBooks } from '../books.ts'
+import { inShort, type Pace, type Survey, type SurveyTable } from '../contest.ts'
+import { startMeasured } from '../measured-process.ts'
+import { usageOf } from '../processes.ts'
+import type { Load, LoadResult } from '../programs/load.ts'
+import type { PacedLoad, PacedResult } from '../programs/paced-load.ts'
+import { startProgram } from '../rows/embedded.ts'
+import { percentile } from '../statistics.ts'
 
 /**
  * Memory of the processes after many orders, and how long orders then take to settle, by what Node.js is

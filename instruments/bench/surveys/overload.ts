@@ -1,19 +1,14 @@
 import { rmSync } from 'node:fs'
 import { join } from 'node:path'
-import { flowOf, type InteractionStyle, STYLES } from '../../contracts/style.ts'
-import type { BenchStack } from '../../instruments/bench/bench-stack.ts'
-import { accountIds, openBooks } from '../../instruments/bench/books.ts'
-import {
-  inShort,
-  type Pace,
-  type Survey,
-  type SurveyTable,
-} from '../../instruments/bench/contest.ts'
-import { startMeasured } from '../../instruments/bench/measured-process.ts'
-import type { OverloadLoad, PhaseResult } from '../../instruments/bench/programs/overload-load.ts'
-import { startProgram } from '../../instruments/bench/rows/embedded.ts'
-import { SERVICES } from '../../tools/stack-options.ts'
-import { createClient } from '../e2e/client.ts'
+import { flowOf, type InteractionStyle, STYLES } from '../../../contracts/style.ts'
+import { createClient } from '../../../tests/e2e/client.ts'
+import { SERVICES } from '../../../tools/stack-options.ts'
+import type { BenchStack } from '../bench-stack.ts'
+import { accountIds, openBooks } from '../books.ts'
+import { inShort, type Pace, type Survey, type SurveyTable } from '../contest.ts'
+import { startMeasured } from '../measured-process.ts'
+import type { OverloadLoad, PhaseResult } from '../programs/overload-load.ts'
+import { startProgram } from '../rows/embedded.ts'
 
 /**
  * Clients with two seconds of patience at once, twice and four times what can be served, then at half of it.
