@@ -2,8 +2,8 @@ import assert from 'node:assert/strict'
 import { after, describe, test } from 'node:test'
 import type { Queryable } from '../platform/database/database.ts'
 import { migrate } from '../platform/database/migrate.ts'
-import { openTestDatabase } from '../tests/backends.ts'
-import { createClock } from '../tests/harness.ts'
+import { openTestDatabase } from '../tests/support/backends.ts'
+import { createClock } from '../tests/support/harness.ts'
 import {
   createIdempotency,
   idempotencyOwnerColumn,

@@ -14,8 +14,8 @@ import {
   tradeBefore,
   type View,
   viewOf,
-} from '../../tests/restored-traffic.ts'
-import { keepSchema, putSchemaBack } from '../../tests/schema-snapshot.ts'
+} from '../../tests/support/restored-traffic.ts'
+import { keepSchema, putSchemaBack } from '../../tests/support/schema-snapshot.ts'
 import { type Difference, type Result, SERVICES, type Service } from './differences.ts'
 import { type ReconcileOptions, reconcile } from './reconcile.ts'
 

@@ -5,7 +5,7 @@ import { type Database, DatabaseError } from '../../platform/database/database.t
 import { migrate } from '../../platform/database/migrate.ts'
 import { createLog } from '../../platform/telemetry/telemetry.ts'
 import type { Tracer } from '../../platform/telemetry/tracing.ts'
-import { openTestDatabase } from '../../tests/backends.ts'
+import { openTestDatabase } from '../../tests/support/backends.ts'
 import { createOutbox, outboxTables } from '../outbox/outbox.ts'
 import {
   countDeadLetters,

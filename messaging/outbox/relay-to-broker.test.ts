@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import { type Database, DatabaseError } from '../../platform/database/database.ts'
-import { openTestBroker } from '../../tests/backends.ts'
-import { readTopics, until } from '../../tests/harness.ts'
-import { message, openRelays } from '../../tests/relays.ts'
+import { openTestBroker } from '../../tests/support/backends.ts'
+import { readTopics, until } from '../../tests/support/harness.ts'
+import { message, openRelays } from '../../tests/support/relays.ts'
 import type { Bus } from '../bus.ts'
 
 const { database, setUp, settle } = await openRelays()

@@ -2,8 +2,8 @@ import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import type { OutboxPage } from '../../contracts/http.ts'
 import { createTelemetry } from '../../platform/telemetry/telemetry.ts'
-import { until } from '../../tests/harness.ts'
-import { message, openRelays, receiver } from '../../tests/relays.ts'
+import { until } from '../../tests/support/harness.ts'
+import { message, openRelays, receiver } from '../../tests/support/relays.ts'
 import { DEAD_LETTER_HEADER } from '../dead-letters/dead-letters.ts'
 import {
   createOutbox,

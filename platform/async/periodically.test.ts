@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { createClock, until } from '../../tests/harness.ts'
+import { createClock, until } from '../../tests/support/harness.ts'
 import { createLog } from '../telemetry/telemetry.ts'
 import { periodically } from './periodically.ts'
 

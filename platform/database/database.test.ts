@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
-import { openTestDatabase } from '../../tests/backends.ts'
-import { createClock } from '../../tests/harness.ts'
+import { openTestDatabase } from '../../tests/support/backends.ts'
+import { createClock } from '../../tests/support/harness.ts'
 import {
   type Database,
   DatabaseError,

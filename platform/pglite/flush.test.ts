@@ -3,7 +3,7 @@ import { existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
-import { watchFlushes } from '../../tests/unflushed-writes.ts'
+import { watchFlushes } from '../../tests/support/unflushed-writes.ts'
 import { openPglite } from './pglite.ts'
 
 /** The watch needs no real disk, and where files are in memory, the thousands of flushes of a start cost nothing. */

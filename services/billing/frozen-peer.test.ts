@@ -3,7 +3,7 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { createInterface } from 'node:readline'
 import { type TestContext, test } from 'node:test'
-import { startBilling } from '../../tests/billing-service.ts'
+import { startBilling } from '../../tests/support/billing-service.ts'
 import { databaseUrl } from '../../tools/postgres.ts'
 
 const serverUrl = process.env.TEST_DATABASE_URL

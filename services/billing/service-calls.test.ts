@@ -3,8 +3,8 @@ import { describe, test } from 'node:test'
 import { createIdempotency } from '../../chassis/idempotency.ts'
 import { createOutbox } from '../../messaging/outbox/outbox.ts'
 import { partOf, type Queryable } from '../../platform/database/database.ts'
-import { LOOK_MS, startBilling } from '../../tests/billing-service.ts'
-import { until } from '../../tests/harness.ts'
+import { LOOK_MS, startBilling } from '../../tests/support/billing-service.ts'
+import { until } from '../../tests/support/harness.ts'
 import { type Addressed, applyCommands } from './commands.ts'
 
 const { database, clock, call, others, loses, on, told, passed, openAccount, ...of } =

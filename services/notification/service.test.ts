@@ -4,7 +4,7 @@ import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, describe, test } from 'node:test'
-import { caller, openParts, sendBare, until } from '../../tests/harness.ts'
+import { caller, openParts, sendBare, until } from '../../tests/support/harness.ts'
 import { createNotificationService } from './service.ts'
 import { expireTexts } from './store.ts'
 

@@ -2,8 +2,8 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import type { InteractionStyle } from '../../contracts/style.ts'
-import { type FakeAnswer, sendBare, until } from '../../tests/harness.ts'
-import { LOOK_MS, ORDER_DEADLINE_MS, startOrder } from '../../tests/order-service.ts'
+import { type FakeAnswer, sendBare, until } from '../../tests/support/harness.ts'
+import { LOOK_MS, ORDER_DEADLINE_MS, startOrder } from '../../tests/support/order-service.ts'
 
 const { bus, database, clock, billing, notification, wire, call } = await startOrder(
   { status: 200, body: 'paid' },

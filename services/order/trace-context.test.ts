@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { InteractionStyle } from '../../contracts/style.ts'
-import { until } from '../../tests/harness.ts'
-import { LOOK_MS, ORDER_DEADLINE_MS, startOrder } from '../../tests/order-service.ts'
+import { until } from '../../tests/support/harness.ts'
+import { LOOK_MS, ORDER_DEADLINE_MS, startOrder } from '../../tests/support/order-service.ts'
 
 const { clock, billing, wire, call } = await startOrder('cut', ['billing', 'payment'])
 

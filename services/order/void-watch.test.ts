@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { InteractionStyle } from '../../contracts/style.ts'
-import { sendBare, until } from '../../tests/harness.ts'
-import { LOOK_MS, startOrder, VOID_ATTEMPTS } from '../../tests/order-service.ts'
+import { sendBare, until } from '../../tests/support/harness.ts'
+import { LOOK_MS, startOrder, VOID_ATTEMPTS } from '../../tests/support/order-service.ts'
 
 const { bus, database, clock, billing, wire, call, metricsText } = await startOrder(
   { status: 200, body: 'paid' },

@@ -8,7 +8,7 @@ import { openPostgres } from '../../platform/postgres/postgres.ts'
 import { assertCleanBooks } from '../e2e/books.ts'
 import { temporaryFolder } from '../e2e/program.ts'
 import { startOnStack } from '../e2e/stack-program.ts'
-import { type Customer, tradeAfter, tradeBefore, viewOf } from '../restored-traffic.ts'
+import { type Customer, tradeAfter, tradeBefore, viewOf } from '../support/restored-traffic.ts'
 
 const run = promisify(execFile)
 const { folder, remove } = await temporaryFolder()

@@ -12,7 +12,7 @@ import { createLog, createTelemetry } from '../../../platform/telemetry/telemetr
 import { createBillingService } from '../../../services/billing/service.ts'
 import { createNotificationService } from '../../../services/notification/service.ts'
 import { createOrderService } from '../../../services/order/service.ts'
-import { until } from '../../../tests/harness.ts'
+import { until } from '../../../tests/support/harness.ts'
 
 /**
  * What the services write for one order, taken from the services themselves, so that a reference that

@@ -1,6 +1,6 @@
 import { after } from 'node:test'
-import type { Bus } from '../messaging/bus.ts'
-import { createBillingService } from '../services/billing/service.ts'
+import type { Bus } from '../../messaging/bus.ts'
+import { createBillingService } from '../../services/billing/service.ts'
 import { caller, openParts, readTopics, sendBare, startFakeService, until } from './harness.ts'
 
 /** Billing looks once a second for deposits that did not come back. */

@@ -3,7 +3,7 @@ import {
   deadLetterIdentity,
   deadLetterReplayColumns,
   deadLetterTable,
-} from '../messaging/dead-letters/dead-letters.ts'
+} from '../../messaging/dead-letters/dead-letters.ts'
 import {
   type Carrier,
   createOutbox,
@@ -13,10 +13,10 @@ import {
   outboxKeyExpression,
   outboxTables,
   relayMemberPlace,
-} from '../messaging/outbox/outbox.ts'
-import { type Relay, type RelayOptions, startRelay } from '../messaging/outbox/relay.ts'
-import { migrate } from '../platform/database/migrate.ts'
-import { createLog, createTelemetry } from '../platform/telemetry/telemetry.ts'
+} from '../../messaging/outbox/outbox.ts'
+import { type Relay, type RelayOptions, startRelay } from '../../messaging/outbox/relay.ts'
+import { migrate } from '../../platform/database/migrate.ts'
+import { createLog, createTelemetry } from '../../platform/telemetry/telemetry.ts'
 import { openTestDatabase } from './backends.ts'
 import { createClock, until } from './harness.ts'
 

@@ -1,6 +1,6 @@
 import { after } from 'node:test'
-import type { OrderConfig } from '../services/order/config.ts'
-import { createOrderService } from '../services/order/service.ts'
+import type { OrderConfig } from '../../services/order/config.ts'
+import { createOrderService } from '../../services/order/service.ts'
 import { caller, type FakeAnswer, openParts, readTopics, startFakeService } from './harness.ts'
 
 /** Order looks once a second for what waits for long. */

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
-import { type InteractionStyle, STYLES } from '../contracts/style.ts'
-import { eventually, UNIT_PRICE } from './e2e/client.ts'
-import type { RunningProgram } from './e2e/program.ts'
+import { type InteractionStyle, STYLES } from '../../contracts/style.ts'
+import { eventually, UNIT_PRICE } from '../e2e/client.ts'
+import type { RunningProgram } from '../e2e/program.ts'
 
 /** The customers of a rehearsal: in each style one from before the backup, and one from after it. */
 export interface Customer {

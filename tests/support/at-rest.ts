@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Admin } from '@platformatic/kafka'
-import { TOPICS } from '../messaging/topics.ts'
-import type { Queryable } from '../platform/database/database.ts'
+import { TOPICS } from '../../messaging/topics.ts'
+import type { Queryable } from '../../platform/database/database.ts'
 
 /** The services' databases and broker, as an instrument that waits for the end of all work sees them. */
 export interface Workplace {

@@ -1,4 +1,4 @@
-import type { Database } from '../platform/database/database.ts'
+import type { Database } from '../../platform/database/database.ts'
 
 /**
  * The rows of one schema as they are now, kept in the same database, so that a test can take one

@@ -1,12 +1,12 @@
 import assert from 'node:assert/strict'
 import { createServer, type IncomingHttpHeaders, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { measured, type Service } from '../chassis/service.ts'
-import type { Bus, BusMessage } from '../messaging/bus.ts'
-import { TOPICS } from '../messaging/topics.ts'
-import { type Runtime, systemRuntime } from '../platform/async/runtime.ts'
-import { createHttpClient } from '../platform/http/client.ts'
-import { createLog, createTelemetry } from '../platform/telemetry/telemetry.ts'
+import { measured, type Service } from '../../chassis/service.ts'
+import type { Bus, BusMessage } from '../../messaging/bus.ts'
+import { TOPICS } from '../../messaging/topics.ts'
+import { type Runtime, systemRuntime } from '../../platform/async/runtime.ts'
+import { createHttpClient } from '../../platform/http/client.ts'
+import { createLog, createTelemetry } from '../../platform/telemetry/telemetry.ts'
 import { openTestBroker, openTestDatabase, type TestDatabase } from './backends.ts'
 
 /**
