@@ -18,8 +18,8 @@ import { encodeValue } from '../platform/postgres/values.ts'
 import { fromText } from '../platform/process/schema-text.ts'
 import { redact } from '../platform/telemetry/redact.ts'
 import { waitOf } from '../services/order/routes.ts'
+import { nodesOf } from '../tools/check/tidy-syntax.ts'
 import { repositoryFiles, root } from '../tools/repository-files.ts'
-import { nodesOf } from '../tools/tidy-syntax.ts'
 
 const SIZE = 16_384
 const LIMIT_MS = 1

@@ -1,11 +1,6 @@
 import { chmodSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join, normalize } from 'node:path'
-import { startKafka } from './kafka.ts'
-import { startKept } from './kept-process.ts'
-import { freePorts } from './ports.ts'
-import { databaseUrl, makeDatabases, startPostgres } from './postgres.ts'
-import { root } from './repository-files.ts'
 import {
   nothingChosen,
   runnerArguments,
@@ -13,7 +8,12 @@ import {
   type TestWords,
   testFiles,
   testWords,
-} from './run-tests.ts'
+} from './check/run-tests.ts'
+import { startKafka } from './kafka.ts'
+import { startKept } from './kept-process.ts'
+import { freePorts } from './ports.ts'
+import { databaseUrl, makeDatabases, startPostgres } from './postgres.ts'
+import { root } from './repository-files.ts'
 
 interface Suite {
   readonly name: string

@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process'
 import { availableParallelism } from 'node:os'
-import { repositoryFiles, root } from './repository-files.ts'
+import { repositoryFiles, root } from '../repository-files.ts'
 
 /** Words pick test files by their path; what begins with a dash goes to Node's own test runner. */
 export interface TestWords {

@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { root } from './repository-files.ts'
+import { root } from '../repository-files.ts'
 
 /** By the paths of their JavaScript, so that each runs on this Node.js, on every system. */
 const CHECKS: readonly (readonly string[])[] = [
@@ -12,7 +12,7 @@ const CHECKS: readonly (readonly string[])[] = [
     ...['contracts', 'platform', 'messaging', 'services', 'apps', 'tools', 'tests'],
   ],
   ['node_modules/knip/bin/knip.js'],
-  ['tools/tidy.ts'],
+  ['tools/check/tidy.ts'],
 ]
 
 // The first failure ends the run, because the later checks often only repeat it.

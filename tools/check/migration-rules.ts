@@ -1,4 +1,4 @@
-import type { Migration } from '../platform/database/migrate.ts'
+import type { Migration } from '../../platform/database/migrate.ts'
 
 interface Rule {
   readonly forbids: RegExp

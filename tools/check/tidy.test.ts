@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { describe, test } from 'node:test'
-import { root } from './repository-files.ts'
+import { root } from '../repository-files.ts'
 import { coreMatcher, findings } from './tidy.ts'
 
 describe('tidy', () => {
@@ -248,7 +248,7 @@ new Date(0)
       'services/order/main.ts',
       'services/order/service.ts',
       'apps/demo/main.ts',
-      'tools/tidy.ts',
+      'tools/check/tidy.ts',
     ]) {
       assert.ok(!isCore(path), path)
     }

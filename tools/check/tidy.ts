@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs'
 import ts from 'typescript'
-import { repositoryFiles, root } from './repository-files.ts'
+import { repositoryFiles, root } from '../repository-files.ts'
 import { impureNames, mixedTypeImports } from './tidy-core.ts'
 import {
   comparedStyles,

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
-import type { Migration } from '../platform/database/migrate.ts'
-import * as billing from '../services/billing/migrations/all-migrations.ts'
-import * as notification from '../services/notification/migrations/all-migrations.ts'
-import * as order from '../services/order/migrations/all-migrations.ts'
+import type { Migration } from '../../platform/database/migrate.ts'
+import * as billing from '../../services/billing/migrations/all-migrations.ts'
+import * as notification from '../../services/notification/migrations/all-migrations.ts'
+import * as order from '../../services/order/migrations/all-migrations.ts'
 import { brokenRules } from './migration-rules.ts'
 
 const broken = (sql: string) => brokenRules({ id: 99, name: 'tried', sql })

@@ -1,5 +1,5 @@
 import ts from 'typescript'
-import { isStyle } from '../contracts/style.ts'
+import { isStyle } from '../../contracts/style.ts'
 
 /** Something that breaks the house style: where (`line` counts from 1), and what to do about it. */
 export interface Finding {

@@ -5,8 +5,8 @@ import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node
 import { tmpdir } from 'node:os'
 import { delimiter, join } from 'node:path'
 import { parseArgs, promisify } from 'node:util'
-import { until } from '../platform/async/until.ts'
-import { root } from './repository-files.ts'
+import { until } from '../../platform/async/until.ts'
+import { root } from '../repository-files.ts'
 
 interface Cell {
   readonly name: string
@@ -36,7 +36,7 @@ npm test runs in ${FULLY_TESTED} only, a few unit tests in the others. Linux onl
 const LIMIT_MS = { npmCi: 300_000, ready: 60_000, stop: 10_000, tests: 1_800_000 }
 const LAST_LINES = 40
 /** Those that start Node.js and npm themselves. */
-const SHORT_TESTS = ['run', 'unit', 'tools/launch', 'platform/process', 'folder-lock']
+const SHORT_TESTS = ['run', 'unit', 'tools/launch', 'platform/process/process', 'folder-lock']
 /** Of a shell whose command died of the signal. */
 const EXIT_CODES = { SIGINT: 130, SIGTERM: 143 } as const
 
