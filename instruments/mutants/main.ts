@@ -1,5 +1,5 @@
 import { availableParallelism } from 'node:os'
-import { recordResult } from '../../tools/results.ts'
+import { recordResult } from '../../tools/docs/results.ts'
 import { FLAG, readArguments, runCommand, TEXT, UsageError } from '../simulation/command.ts'
 import type { Asked } from '../simulation/workers.ts'
 import { MUTANTS } from './all-mutants.ts'

@@ -1,5 +1,5 @@
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
-import { fillIn } from '../../tools/docs.ts'
+import { fillIn } from '../../tools/docs/docs.ts'
 import { root } from '../../tools/repository-files.ts'
 import { MUTANTS } from './all-mutants.ts'
 import type { Hunted } from './hunt.ts'

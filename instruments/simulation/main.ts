@@ -1,7 +1,7 @@
 import { availableParallelism } from 'node:os'
 import { relative } from 'node:path'
 import { STYLES } from '../../contracts/style.ts'
-import { recordResult } from '../../tools/results.ts'
+import { recordResult } from '../../tools/docs/results.ts'
 import { FLAG, readArguments, runCommand, TEXT, UsageError } from './command.ts'
 import { diagramOf } from './diagram.ts'
 import { minimise } from './minimise.ts'

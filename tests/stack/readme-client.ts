@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
-import { curlBlocksIn } from '../../tools/docs-pages.ts'
+import { curlBlocksIn } from '../../tools/docs/pages.ts'
 
 /** The curl lines of the pages for users, as calls of a typed client. */
 

@@ -2,9 +2,9 @@ import assert from 'node:assert/strict'
 import { existsSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { describe, test } from 'node:test'
-import { PAGES, pathOf, readPage } from './docs-pages.ts'
-import { RUSSIAN } from './docs-russian.ts'
-import { root } from './repository-files.ts'
+import { root } from '../repository-files.ts'
+import { PAGES, pathOf, readPage } from './pages.ts'
+import { RUSSIAN } from './russian.ts'
 
 /** A page for users is one document in two languages: whatever is not prose is the same in both. */
 const FENCE = /^```.*?^```$/gms

@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process'
 import { text } from 'node:stream/consumers'
-import { root } from './repository-files.ts'
+import { root } from '../repository-files.ts'
 
 /** What newman said of the acceptance collection, without what differs from run to run. */
 export interface NewmanFolder {

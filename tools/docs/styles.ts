@@ -1,5 +1,5 @@
-import { FLOWS, type Flow, STYLES } from '../contracts/style.ts'
-import { code, type Say, table } from './docs-tables.ts'
+import { FLOWS, type Flow, STYLES } from '../../contracts/style.ts'
+import { code, type Say, table } from './tables.ts'
 
 /** What a customer sees in each style, from the properties of the style alone. */
 export function stylesTable(say: Say): string {

@@ -3,9 +3,9 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import { instrumentsTable } from './docs-instruments.ts'
-import { RUSSIAN } from './docs-russian.ts'
+import { instrumentsTable } from './instruments.ts'
 import { readResults, recordResult } from './results.ts'
+import { RUSSIAN } from './russian.ts'
 
 test('a recorded run replaces the entry of its instrument, and shows in the table with its date', async () => {
   const folder = await mkdtemp(join(tmpdir(), 'trifold-results-'))

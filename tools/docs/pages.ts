@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs'
-import { repositoryFiles, root } from './repository-files.ts'
+import { repositoryFiles, root } from '../repository-files.ts'
 
 /**
  * The pages for users, each in two languages: `README` stands for `README.md` and `README.ru.md`. A page

@@ -2,9 +2,9 @@ import assert from 'node:assert/strict'
 import { existsSync, readFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { describe, test } from 'node:test'
-import { METRICS } from '../platform/telemetry/telemetry.ts'
+import { METRICS } from '../../platform/telemetry/telemetry.ts'
+import { repositoryFiles, root } from '../repository-files.ts'
 import { fillIn, generatedDocuments } from './docs.ts'
-import { repositoryFiles, root } from './repository-files.ts'
 
 const read = (path: string) => readFileSync(root + path, 'utf8')
 const files = repositoryFiles()

@@ -4,11 +4,11 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import { allInOneConfig } from '../apps/all-in-one/config.ts'
-import { startAllInOne } from '../apps/all-in-one/program.ts'
-import { systemRuntime } from '../platform/async/runtime.ts'
-import { readConfig } from '../platform/process/config.ts'
-import { curlBlocksIn, PAGES, readPage } from './docs-pages.ts'
+import { allInOneConfig } from '../../apps/all-in-one/config.ts'
+import { startAllInOne } from '../../apps/all-in-one/program.ts'
+import { systemRuntime } from '../../platform/async/runtime.ts'
+import { readConfig } from '../../platform/process/config.ts'
+import { curlBlocksIn, PAGES, readPage } from './pages.ts'
 
 /**
  * The curl lines of each page for users, run in their order by one shell against a fresh program. Lines that

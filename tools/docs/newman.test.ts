@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { readNewman } from './docs-newman.ts'
+import { readNewman } from './newman.ts'
 
 /** What newman prints, of a request that was repeated so many times. */
 function printed(id: string, times: number): string {

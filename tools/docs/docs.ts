@@ -1,17 +1,19 @@
 import { readFileSync } from 'node:fs'
 import { mkdir, readFile, writeFile } from 'node:fs/promises'
 import { dirname } from 'node:path'
-import { STYLES } from '../contracts/style.ts'
-import type { Client } from '../tests/e2e/client.ts'
-import { instrumentsTable } from './docs-instruments.ts'
-import { type NewmanFolder, newmanReport, runNewman } from './docs-newman.ts'
-import { overviewPicture } from './docs-overview.ts'
-import { LANGUAGES, type Language, pathOf } from './docs-pages.ts'
-import { type Recording, recordScenes, type Scene } from './docs-recording.ts'
-import { RUSSIAN } from './docs-russian.ts'
-import { sequencePicture } from './docs-sequence.ts'
-import { structureOf, structurePicture } from './docs-structure.ts'
-import { stylesTable } from './docs-styles.ts'
+import { STYLES } from '../../contracts/style.ts'
+import type { Client } from '../../tests/e2e/client.ts'
+import { overviewPicture } from '../docs-overview.ts'
+import { type Recording, recordScenes, type Scene } from '../docs-recording.ts'
+import { sequencePicture } from '../docs-sequence.ts'
+import { structureOf, structurePicture } from '../docs-structure.ts'
+import { root } from '../repository-files.ts'
+import { instrumentsTable } from './instruments.ts'
+import { type NewmanFolder, newmanReport, runNewman } from './newman.ts'
+import { LANGUAGES, type Language, pathOf } from './pages.ts'
+import { readResults } from './results.ts'
+import { RUSSIAN } from './russian.ts'
+import { stylesTable } from './styles.ts'
 import {
   callsTable,
   configurationTables,
@@ -24,9 +26,7 @@ import {
   resultsTable,
   type Say,
   topicsTable,
-} from './docs-tables.ts'
-import { root } from './repository-files.ts'
-import { readResults } from './results.ts'
+} from './tables.ts'
 
 /**
  * Writes what the documents have from the code and from a program that runs: tables, pictures, results.

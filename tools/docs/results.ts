@@ -1,5 +1,5 @@
 import { readFileSync, writeFileSync } from 'node:fs'
-import { root } from './repository-files.ts'
+import { root } from '../repository-files.ts'
 
 /**
  * What the long runs of the instruments last came to, committed as `docs/results.json`. An instrument writes its own

@@ -1,6 +1,6 @@
-import type { Language } from './docs-pages.ts'
-import { type Say, table } from './docs-tables.ts'
+import type { Language } from './pages.ts'
 import type { Results } from './results.ts'
+import { type Say, table } from './tables.ts'
 
 /** The table of the guarantees page that says what each instrument tries, and what its last recorded run came to. */
 export function instrumentsTable(
