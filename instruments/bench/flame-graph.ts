@@ -1,6 +1,6 @@
 import { readFileSync, writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
-import { escaped, svg } from '../../tools/docs-svg.ts'
+import { escaped, svg } from '../../tools/docs/pictures/svg.ts'
 
 /** Draws a CPU profile of Node (`node --cpu-prof`) as a flame graph: width is time, above is who called. */
 export interface CpuProfile {

@@ -9,9 +9,9 @@ import { tracingConfig } from '../../platform/telemetry/tracing-start.ts'
 import { billingConfig } from '../../services/billing/config.ts'
 import { notificationConfig } from '../../services/notification/config.ts'
 import { orderConfig } from '../../services/order/config.ts'
-import type { Structure } from '../docs-structure.ts'
 import type { NewmanFolder } from './newman.ts'
 import type { Language } from './pages.ts'
+import type { Structure } from './pictures/structure.ts'
 
 /**
  * The tables of the documents, as Markdown, each made from the code that it is about. `say` puts what

@@ -1,5 +1,5 @@
-import type { Span } from '../tests/e2e/trace-collector.ts'
-import { messageId, type Recording, type Service } from './docs-recording.ts'
+import type { Span } from '../../../tests/e2e/trace-collector.ts'
+import { messageId, type Recording, type Service } from './recording.ts'
 
 /**
  * The spans of a recording as the steps of a picture. What follows from something comes after it; what

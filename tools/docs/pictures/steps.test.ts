@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
-import type { Span } from '../tests/e2e/trace-collector.ts'
-import type { Recording } from './docs-recording.ts'
-import { sequencePicture } from './docs-sequence.ts'
-import { stepsOf } from './docs-steps.ts'
-import { structureOf, structurePicture } from './docs-structure.ts'
+import type { Span } from '../../../tests/e2e/trace-collector.ts'
+import type { Recording } from './recording.ts'
+import { sequencePicture } from './sequence.ts'
+import { stepsOf } from './steps.ts'
+import { structureOf, structurePicture } from './structure.ts'
 
 const ACCOUNT = '11111111-1111-4111-8111-111111111111'
 

@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict'
-import { flowOf, type InteractionStyle, STYLES } from '../contracts/style.ts'
-import { TOPICS } from '../messaging/topics.ts'
-import { valuesOf } from '../tests/e2e/books.ts'
-import { type Client, eventually, FRESH } from '../tests/e2e/client.ts'
-import { type ProgramApart, startApart } from '../tests/e2e/program.ts'
-import { type Span, startTraceCollector } from '../tests/e2e/trace-collector.ts'
-import { readTopics, until, type WireMessage } from '../tests/support/harness.ts'
+import { flowOf, type InteractionStyle, STYLES } from '../../../contracts/style.ts'
+import { TOPICS } from '../../../messaging/topics.ts'
+import { valuesOf } from '../../../tests/e2e/books.ts'
+import { type Client, eventually, FRESH } from '../../../tests/e2e/client.ts'
+import { type ProgramApart, startApart } from '../../../tests/e2e/program.ts'
+import { type Span, startTraceCollector } from '../../../tests/e2e/trace-collector.ts'
+import { readTopics, until, type WireMessage } from '../../../tests/support/harness.ts'
 
 /**
  * What really goes between the services, for the pictures: the program runs as a process, a customer

@@ -1,6 +1,6 @@
-import type { Recording, Service } from './docs-recording.ts'
-import { type Party, type Step, stepsOf } from './docs-steps.ts'
-import { arrow, box, svg, type Tone, words } from './docs-svg.ts'
+import type { Recording, Service } from './recording.ts'
+import { type Party, type Step, stepsOf } from './steps.ts'
+import { arrow, box, svg, type Tone, words } from './svg.ts'
 
 /** Draws what happened in a scene from the top down, a lane for each who took part. */
 type Lane = Party | 'broker' | 'mailbox'

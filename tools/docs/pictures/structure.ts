@@ -1,7 +1,7 @@
-import type { Span } from '../tests/e2e/trace-collector.ts'
-import { messageId, type Recording, type Service } from './docs-recording.ts'
-import { callLabel, isCall, isCommit, isLetter, serviceOf, targetOf } from './docs-steps.ts'
-import { arrow, box, codeWidth, svg, words } from './docs-svg.ts'
+import type { Span } from '../../../tests/e2e/trace-collector.ts'
+import { messageId, type Recording, type Service } from './recording.ts'
+import { callLabel, isCall, isCommit, isLetter, serviceOf, targetOf } from './steps.ts'
+import { arrow, box, codeWidth, svg, words } from './svg.ts'
 
 /**
  * Draws who speaks with whom in a style: all that its recordings have, and nothing else. What they

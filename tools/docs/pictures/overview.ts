@@ -1,5 +1,5 @@
-import { type Flow, flowOf, type InteractionStyle, STYLES } from '../contracts/style.ts'
-import { arrow, box, codeWidth, svg, words } from './docs-svg.ts'
+import { type Flow, flowOf, type InteractionStyle, STYLES } from '../../../contracts/style.ts'
+import { arrow, box, codeWidth, svg, words } from './svg.ts'
 
 /** Draws all styles on one page: which steps of an order are calls and which are events. */
 export function overviewPicture(): string {
