@@ -11,8 +11,8 @@ import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { until } from '../platform/async/until.ts'
 import { cacheFolder, lastLine, type NoTool, tryCommand } from './deploy-tools.ts'
-import { findDocker } from './docker.ts'
-import { lastLines, startKept } from './kept-process.ts'
+import { findDocker } from './servers/docker.ts'
+import { lastLines, startKept } from './servers/kept-process.ts'
 
 /** A Docker daemon, whose containers share our network. */
 export interface Engine {

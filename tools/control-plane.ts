@@ -4,9 +4,9 @@ import { join } from 'node:path'
 import { Agent, request } from 'undici'
 import { until } from '../platform/async/until.ts'
 import type { ControlPlanePrograms } from './deploy-tools.ts'
-import { type KeptProcess, lastLines, startKept } from './kept-process.ts'
-import { freePorts } from './ports.ts'
 import { root } from './repository-files.ts'
+import { type KeptProcess, lastLines, startKept } from './servers/kept-process.ts'
+import { freePorts } from './servers/ports.ts'
 
 /** What its controllers do, they do; its nodes only say that pods run. */
 export interface ControlPlane {

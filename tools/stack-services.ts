@@ -1,8 +1,8 @@
 import { join } from 'node:path'
 import { until } from '../platform/async/until.ts'
-import { lastLines, startKept } from './kept-process.ts'
 import { root } from './repository-files.ts'
-import { type Restartable, restartable } from './restartable.ts'
+import { lastLines, startKept } from './servers/kept-process.ts'
+import { type Restartable, restartable } from './servers/restartable.ts'
 import { SERVICES, type ServiceName } from './stack-options.ts'
 
 /** One process of a service. */

@@ -14,9 +14,9 @@ import {
   probePaths,
 } from './deploy-policies.ts'
 import { findHelm, findKubeScore, findPythonTool, type Tool, tryCommand } from './deploy-tools.ts'
-import { KAFKA_IMAGE } from './kafka.ts'
-import { IMAGE_MAJOR as POSTGRES_MAJOR } from './postgres.ts'
 import { repositoryFiles, root } from './repository-files.ts'
+import { KAFKA_IMAGE } from './servers/kafka.ts'
+import { IMAGE_MAJOR as POSTGRES_MAJOR } from './servers/postgres.ts'
 import { testImage } from './test-image.ts'
 
 /**

@@ -9,11 +9,11 @@ import { createClient } from '../tests/e2e/client.ts'
 import { assertSettled, beginBurst, PATIENT } from '../tests/e2e/order-burst.ts'
 import { type Engine, startEngine } from './container-engine.ts'
 import { findPythonTool, tryCommand } from './deploy-tools.ts'
-import { startKafka } from './kafka.ts'
-import { startNginx } from './nginx.ts'
-import { freePorts } from './ports.ts'
-import { databaseUrl, makeDatabases, startPostgres } from './postgres.ts'
 import { root } from './repository-files.ts'
+import { startKafka } from './servers/kafka.ts'
+import { startNginx } from './servers/nginx.ts'
+import { freePorts } from './servers/ports.ts'
+import { databaseUrl, makeDatabases, startPostgres } from './servers/postgres.ts'
 
 /** One thing that is done with the image. */
 export interface ImageStep {

@@ -9,11 +9,11 @@ import {
   testFiles,
   testWords,
 } from './check/run-tests.ts'
-import { startKafka } from './kafka.ts'
-import { startKept } from './kept-process.ts'
-import { freePorts } from './ports.ts'
-import { databaseUrl, makeDatabases, startPostgres } from './postgres.ts'
 import { root } from './repository-files.ts'
+import { startKafka } from './servers/kafka.ts'
+import { startKept } from './servers/kept-process.ts'
+import { freePorts } from './servers/ports.ts'
+import { databaseUrl, makeDatabases, startPostgres } from './servers/postgres.ts'
 
 interface Suite {
   readonly name: string

@@ -4,7 +4,7 @@ import { once } from 'node:events'
 import { createInterface } from 'node:readline'
 import { type TestContext, test } from 'node:test'
 import { startBilling } from '../../tests/support/billing-service.ts'
-import { databaseUrl } from '../../tools/postgres.ts'
+import { databaseUrl } from '../../tools/servers/postgres.ts'
 
 const serverUrl = process.env.TEST_DATABASE_URL
 const skip = serverUrl ? false : 'TEST_DATABASE_URL names no server, and PGlite has one process'

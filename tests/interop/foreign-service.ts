@@ -6,9 +6,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import type { Readable, Writable } from 'node:stream'
-import { compileJava, findJava } from '../../tools/java.ts'
-import { kafkaLibraries } from '../../tools/kafka.ts'
 import { root } from '../../tools/repository-files.ts'
+import { compileJava, findJava } from '../../tools/servers/java.ts'
+import { kafkaLibraries } from '../../tools/servers/kafka.ts'
 
 /** The part of another program that the Java program takes; see `java/ForeignService.java`. */
 export type ForeignRole = 'billing' | 'original-billing' | 'order' | 'notification' | 'observer'

@@ -6,9 +6,9 @@ import { after, test } from 'node:test'
 import { promisify } from 'node:util'
 import { until } from '../../platform/async/until.ts'
 import { openPostgres } from '../../platform/postgres/postgres.ts'
-import { freePorts } from '../../tools/ports.ts'
-import { databaseUrl, makeDatabases, startPostgres } from '../../tools/postgres.ts'
 import { root } from '../../tools/repository-files.ts'
+import { freePorts } from '../../tools/servers/ports.ts'
+import { databaseUrl, makeDatabases, startPostgres } from '../../tools/servers/postgres.ts'
 import { temporaryFolder } from '../e2e/program.ts'
 
 /** Runs the commands of docs/operations.md as they stand there, on folders and ports of the test's own. */

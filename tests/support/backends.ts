@@ -8,7 +8,7 @@ import type { Database } from '../../platform/database/database.ts'
 import { openPglite } from '../../platform/pglite/pglite.ts'
 import { openPostgres } from '../../platform/postgres/postgres.ts'
 import { createLog } from '../../platform/telemetry/telemetry.ts'
-import { databaseUrl } from '../../tools/postgres.ts'
+import { databaseUrl } from '../../tools/servers/postgres.ts'
 
 /**
  * What component tests run on, decided here alone: PostgreSQL where TEST_DATABASE_URL names a

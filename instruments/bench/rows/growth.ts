@@ -1,6 +1,6 @@
 import { escapeIdentifier } from 'pg'
 import { STYLES } from '../../../contracts/style.ts'
-import { databaseUrl } from '../../../tools/postgres.ts'
+import { databaseUrl } from '../../../tools/servers/postgres.ts'
 import { SERVICES } from '../../../tools/stack-options.ts'
 import type { BenchStack } from '../bench-stack.ts'
 import { inDatabase } from '../books.ts'

@@ -5,8 +5,9 @@ import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, describe, test } from 'node:test'
-import { makeTopics } from '../apps/topics/main.ts'
-import { until } from '../platform/async/until.ts'
+import { makeTopics } from '../../apps/topics/main.ts'
+import { until } from '../../platform/async/until.ts'
+import { root } from '../repository-files.ts'
 import {
   containerName,
   type Docker,
@@ -20,7 +21,6 @@ import {
 import { KAFKA_IMAGE, startKafka } from './kafka.ts'
 import { freePorts } from './ports.ts'
 import { IMAGE_MAJOR, makeDatabases, startPostgres } from './postgres.ts'
-import { root } from './repository-files.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'trifold-docker-'))
 // PostgreSQL may run as another user than ours.
@@ -216,8 +216,8 @@ test(named('Kafka in a container keeps its topics when it is killed'), { skip },
 
 /** Starts PostgreSQL in a container, and freezes it when it is told to. */
 const STARTER = `
-import { findDocker } from './tools/docker.ts'
-import { startPostgres } from './tools/postgres.ts'
+import { findDocker } from './tools/servers/docker.ts'
+import { startPostgres } from './tools/servers/postgres.ts'
 const [folder, port, freeze] = process.argv.slice(1)
 const options = { folder, port: Number(port), maxConnections: 20, logFile: folder + '.log' }
 const { server } = await startPostgres({ ...options, docker: await findDocker() })

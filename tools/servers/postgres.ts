@@ -13,7 +13,7 @@ import {
 } from 'node:fs'
 import { delimiter, join, resolve } from 'node:path'
 import { Client, escapeIdentifier, escapeLiteral } from 'pg'
-import { until } from '../platform/async/until.ts'
+import { until } from '../../platform/async/until.ts'
 import {
   containerName,
   type Docker,

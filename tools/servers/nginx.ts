@@ -1,13 +1,13 @@
 import { spawnSync } from 'node:child_process'
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { asyncApiDocument } from '../contracts/asyncapi.ts'
-import { problemBody } from '../contracts/problems.ts'
-import { until } from '../platform/async/until.ts'
-import { asyncApiPage } from '../platform/front-door/asyncapi-page.ts'
-import { prefixOf } from '../platform/process/config.ts'
+import { asyncApiDocument } from '../../contracts/asyncapi.ts'
+import { problemBody } from '../../contracts/problems.ts'
+import { until } from '../../platform/async/until.ts'
+import { asyncApiPage } from '../../platform/front-door/asyncapi-page.ts'
+import { prefixOf } from '../../platform/process/config.ts'
+import { root } from '../repository-files.ts'
 import { type KeptProcess, lastLines, startKept } from './kept-process.ts'
-import { root } from './repository-files.ts'
 
 export interface Gateway {
   readonly url: string

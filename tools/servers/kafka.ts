@@ -1,7 +1,8 @@
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { Admin } from '@platformatic/kafka'
-import { runProcess } from '../platform/process/process.ts'
+import { runProcess } from '../../platform/process/process.ts'
+import { root } from '../repository-files.ts'
 import {
   containerName,
   type Docker,
@@ -15,7 +16,6 @@ import { findJava } from './java.ts'
 import { type KeptProcess, lastLines, startKept } from './kept-process.ts'
 import { downloadJars } from './maven.ts'
 import { freePorts } from './ports.ts'
-import { root } from './repository-files.ts'
 import { type Restartable, restartable, type SignalAll } from './restartable.ts'
 
 export interface Kafka {
@@ -160,7 +160,7 @@ export async function kafkaLibraries(say: (line: string) => void): Promise<strin
 
 /** Paths in a Maven repository with their SHA-256: `kafka_2.13` with all that it needs to run. */
 function archives(): Record<string, string> {
-  const text = readFileSync(join(root, 'tools', 'kafka-jars.json'), 'utf8')
+  const text = readFileSync(join(root, 'tools', 'servers', 'kafka-jars.json'), 'utf8')
   return JSON.parse(text) as Record<string, string>
 }
 

@@ -2,8 +2,8 @@ import { execFile, spawnSync } from 'node:child_process'
 import { readdir } from 'node:fs/promises'
 import { basename, delimiter, join } from 'node:path'
 import { promisify } from 'node:util'
+import { root } from '../repository-files.ts'
 import { downloadJars } from './maven.ts'
-import { root } from './repository-files.ts'
 
 const LEAST_JAVA = 17
 /** A path in a Maven repository, and its SHA-256. It runs on Java 17. */

@@ -2,8 +2,8 @@ import { globSync, rmSync, writeFileSync } from 'node:fs'
 import { join, relative } from 'node:path'
 import { brotliCompressSync, constants } from 'node:zlib'
 import { PGlite } from '@electric-sql/pglite'
-import { clusterImagePath } from '../platform/pglite/cluster.ts'
-import { root } from './repository-files.ts'
+import { clusterImagePath } from '../../platform/pglite/cluster.ts'
+import { root } from '../repository-files.ts'
 
 /**
  * Runs initdb in the PGlite that is installed and writes the cluster image that first starts load.
@@ -27,6 +27,6 @@ const image = brotliCompressSync(tar, {
     [constants.BROTLI_PARAM_LGWIN]: constants.BROTLI_MAX_WINDOW_BITS,
   },
 })
-for (const old of globSync(join(root, 'platform', 'pglite-cluster-*.tar.br'))) rmSync(old)
+for (const old of globSync(join(root, 'platform', 'pglite', 'cluster-*.tar.br'))) rmSync(old)
 writeFileSync(clusterImagePath(), image)
 console.log(`${relative(root, clusterImagePath())} is written: ${image.length} bytes`)
