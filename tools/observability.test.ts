@@ -8,8 +8,8 @@ import { collectDefaultMetrics, Registry } from 'prom-client'
 import { parse as parseYaml } from 'yaml'
 import { METRICS } from '../platform/telemetry/telemetry.ts'
 import { root } from './repository-files.ts'
-import { SERVICES } from './stack-options.ts'
-import { PATHS } from './stack-services.ts'
+import { SERVICES } from './stack/options.ts'
+import { PATHS } from './stack/services.ts'
 
 /** Holds dashboard, alert rules and scrape configuration to the metrics that the services report. */
 

@@ -18,8 +18,8 @@ import { type KeptProcess, lastLines, startKept } from '../../tools/servers/kept
 import { freePorts } from '../../tools/servers/ports.ts'
 import { databaseUrl, makeDatabases, startPostgres } from '../../tools/servers/postgres.ts'
 import type { Restartable } from '../../tools/servers/restartable.ts'
-import { SERVICES, type ServiceName } from '../../tools/stack-options.ts'
-import { isReady, replicaEnvironment } from '../../tools/stack-services.ts'
+import { SERVICES, type ServiceName } from '../../tools/stack/options.ts'
+import { isReady, replicaEnvironment } from '../../tools/stack/services.ts'
 import { inDatabase, openBooks } from './books.ts'
 
 /**

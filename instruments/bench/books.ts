@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Client } from 'pg'
-import type { ServiceName } from '../../tools/stack-options.ts'
+import type { ServiceName } from '../../tools/stack/options.ts'
 import { accountSql } from './pgbench.ts'
 import { PRICE_MINOR } from './programs/recording.ts'
 

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { replicasReady } from '../../tools/stack-services.ts'
+import { replicasReady } from '../../tools/stack/services.ts'
 import type { Finding } from '../simulation/checks/books.ts'
 import { check, openForChecks, type Verdict } from './checker.ts'
 import { type Customers, type CustomersOptions, startCustomers } from './customers.ts'

@@ -4,7 +4,7 @@ import { openBenchStack } from '../../instruments/bench/bench-stack.ts'
 import { markBooks } from '../../instruments/bench/books.ts'
 import { ACCEPT } from '../../instruments/bench/rows/accept.ts'
 import { EVENTS, openShop } from '../../instruments/bench/rows/flow.ts'
-import { SERVICES } from '../../tools/stack-options.ts'
+import { SERVICES } from '../../tools/stack/options.ts'
 import { temporaryFolder } from '../e2e/program.ts'
 
 /** What one contest of the benchmark leaves behind must not end up in the books of the next one. */

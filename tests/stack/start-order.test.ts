@@ -10,7 +10,7 @@ import { startKafka } from '../../tools/servers/kafka.ts'
 import { startNginx } from '../../tools/servers/nginx.ts'
 import { freePorts } from '../../tools/servers/ports.ts'
 import { databaseUrl, makeDatabases, startPostgres } from '../../tools/servers/postgres.ts'
-import { isReady, type Replica, startReplicas, stopReplicas } from '../../tools/stack-services.ts'
+import { isReady, type Replica, startReplicas, stopReplicas } from '../../tools/stack/services.ts'
 import {
   type Answer,
   type Client,

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Replica } from '../../tools/stack-services.ts'
+import type { Replica } from '../../tools/stack/services.ts'
 import { askReplica, metricOf, type Seen } from './own-stack.ts'
 
 /** What every replica says of itself while something is away. */

@@ -1,7 +1,7 @@
 import { escapeIdentifier } from 'pg'
 import { STYLES } from '../../../contracts/style.ts'
 import { databaseUrl } from '../../../tools/servers/postgres.ts'
-import { SERVICES } from '../../../tools/stack-options.ts'
+import { SERVICES } from '../../../tools/stack/options.ts'
 import type { BenchStack } from '../bench-stack.ts'
 import { inDatabase } from '../books.ts'
 import type { Bench, Contest, Pace, Run } from '../contest.ts'

@@ -1,4 +1,4 @@
-import { SERVICES } from '../../../tools/stack-options.ts'
+import { SERVICES } from '../../../tools/stack/options.ts'
 import type { BenchStack } from '../bench-stack.ts'
 import { assertBooks, markBooks, settled } from '../books.ts'
 import type { Bench, Contest } from '../contest.ts'

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { STYLES } from '../../../contracts/style.ts'
-import { SERVICES } from '../../../tools/stack-options.ts'
+import { SERVICES } from '../../../tools/stack/options.ts'
 import type { BenchStack } from '../bench-stack.ts'
 import { accountIds, inDatabase } from '../books.ts'
 import { inShort, type Pace, type Survey, type SurveyTable } from '../contest.ts'

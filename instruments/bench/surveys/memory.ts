@@ -1,7 +1,7 @@
 import { rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { createClient } from '../../../tests/e2e/client.ts'
-import { SERVICES } from '../../../tools/stack-options.ts'
+import { SERVICES } from '../../../tools/stack/options.ts'
 import type { BenchStack, NodeSettings } from '../bench-stack.ts'
 import { accountIds, openBooks } from '../books.ts'
 import { inShort, type Pace, type Survey, type SurveyTable } from '../contest.ts'

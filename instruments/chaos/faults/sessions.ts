@@ -1,7 +1,7 @@
 import { openPostgres } from '../../../platform/postgres/postgres.ts'
-import type { Stack } from '../../../tools/stack.ts'
-import type { ServiceName } from '../../../tools/stack-options.ts'
-import { sessionName } from '../../../tools/stack-services.ts'
+import type { ServiceName } from '../../../tools/stack/options.ts'
+import { sessionName } from '../../../tools/stack/services.ts'
+import type { Stack } from '../../../tools/stack/stack.ts'
 import type { ReplicaTarget } from './schedule.ts'
 
 /** What PostgreSQL knows about the replicas. Asked directly, not through the proxies. */

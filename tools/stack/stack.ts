@@ -1,24 +1,18 @@
 import { existsSync, mkdirSync, renameSync, rmSync } from 'node:fs'
 import { join, relative, resolve } from 'node:path'
-import { makeTopics } from '../apps/topics/main.ts'
-import { TOPICS } from '../messaging/topics.ts'
-import { until } from '../platform/async/until.ts'
-import { lockFolder } from '../platform/pglite/folder-lock.ts'
-import { runProcess } from '../platform/process/process.ts'
-import { root } from './repository-files.ts'
-import { type Docker, findDocker } from './servers/docker.ts'
-import { type KafkaDoor, startKafka } from './servers/kafka.ts'
-import { startNginx } from './servers/nginx.ts'
-import { freePorts, isFree } from './servers/ports.ts'
-import { databaseUrl, makeDatabases, startPostgres } from './servers/postgres.ts'
-import type { Restartable } from './servers/restartable.ts'
-import {
-  SERVICES,
-  type ServiceName,
-  type StackOptions,
-  stackOptions,
-  USAGE,
-} from './stack-options.ts'
+import { makeTopics } from '../../apps/topics/main.ts'
+import { TOPICS } from '../../messaging/topics.ts'
+import { until } from '../../platform/async/until.ts'
+import { lockFolder } from '../../platform/pglite/folder-lock.ts'
+import { runProcess } from '../../platform/process/process.ts'
+import { root } from '../repository-files.ts'
+import { type Docker, findDocker } from '../servers/docker.ts'
+import { type KafkaDoor, startKafka } from '../servers/kafka.ts'
+import { startNginx } from '../servers/nginx.ts'
+import { freePorts, isFree } from '../servers/ports.ts'
+import { databaseUrl, makeDatabases, startPostgres } from '../servers/postgres.ts'
+import type { Restartable } from '../servers/restartable.ts'
+import { SERVICES, type ServiceName, type StackOptions, stackOptions, USAGE } from './options.ts'
 import {
   type CheckoutOf,
   isReady,
@@ -27,7 +21,7 @@ import {
   type Surroundings,
   startReplicas,
   stopReplicas,
-} from './stack-services.ts'
+} from './services.ts'
 
 /** Kafka, PostgreSQL, nginx, and the services as processes of their own. */
 export interface Stack {

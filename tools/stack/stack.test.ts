@@ -2,12 +2,12 @@ import assert from 'node:assert/strict'
 import { createServer } from 'node:net'
 import { describe, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { until } from '../platform/async/until.ts'
-import { nginxConfiguration } from './servers/nginx.ts'
-import { freePorts, isFree } from './servers/ports.ts'
-import { databaseUrl } from './servers/postgres.ts'
-import { stackOptions } from './stack-options.ts'
-import { replicaEnvironment } from './stack-services.ts'
+import { until } from '../../platform/async/until.ts'
+import { nginxConfiguration } from '../servers/nginx.ts'
+import { freePorts, isFree } from '../servers/ports.ts'
+import { databaseUrl } from '../servers/postgres.ts'
+import { stackOptions } from './options.ts'
+import { replicaEnvironment } from './services.ts'
 
 describe('the options of the stack', () => {
   test('are one replica of each service and port 8080 unless told', () => {

@@ -8,12 +8,12 @@ import {
   type TestWords,
   testFiles,
   testWords,
-} from './check/run-tests.ts'
-import { root } from './repository-files.ts'
-import { startKafka } from './servers/kafka.ts'
-import { startKept } from './servers/kept-process.ts'
-import { freePorts } from './servers/ports.ts'
-import { databaseUrl, makeDatabases, startPostgres } from './servers/postgres.ts'
+} from '../check/run-tests.ts'
+import { root } from '../repository-files.ts'
+import { startKafka } from '../servers/kafka.ts'
+import { startKept } from '../servers/kept-process.ts'
+import { freePorts } from '../servers/ports.ts'
+import { databaseUrl, makeDatabases, startPostgres } from '../servers/postgres.ts'
 
 interface Suite {
   readonly name: string

@@ -1,9 +1,9 @@
 import { join } from 'node:path'
-import { until } from '../platform/async/until.ts'
-import { root } from './repository-files.ts'
-import { lastLines, startKept } from './servers/kept-process.ts'
-import { type Restartable, restartable } from './servers/restartable.ts'
-import { SERVICES, type ServiceName } from './stack-options.ts'
+import { until } from '../../platform/async/until.ts'
+import { root } from '../repository-files.ts'
+import { lastLines, startKept } from '../servers/kept-process.ts'
+import { type Restartable, restartable } from '../servers/restartable.ts'
+import { SERVICES, type ServiceName } from './options.ts'
 
 /** One process of a service. */
 export interface Replica {
