@@ -6,10 +6,10 @@ import { describe, test } from 'node:test'
 import { parser } from '@prometheus-io/lezer-promql'
 import { collectDefaultMetrics, Registry } from 'prom-client'
 import { parse as parseYaml } from 'yaml'
-import { METRICS } from '../platform/telemetry/telemetry.ts'
-import { root } from './repository-files.ts'
-import { SERVICES } from './stack/options.ts'
-import { PATHS } from './stack/services.ts'
+import { METRICS } from '../../platform/telemetry/telemetry.ts'
+import { root } from '../repository-files.ts'
+import { SERVICES } from '../stack/options.ts'
+import { PATHS } from '../stack/services.ts'
 
 /** Holds dashboard, alert rules and scrape configuration to the metrics that the services report. */
 

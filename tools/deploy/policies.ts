@@ -1,12 +1,12 @@
 import { readFileSync } from 'node:fs'
 import Type from 'typebox'
-import { processConfig } from '../chassis/service-process.ts'
-import { ConfigError, readConfig } from '../platform/process/config.ts'
-import { CLOSE_DEADLINE_MS } from '../platform/process/process.ts'
-import { billingConfig } from '../services/billing/config.ts'
-import { notificationConfig } from '../services/notification/config.ts'
-import { orderConfig } from '../services/order/config.ts'
-import { root } from './repository-files.ts'
+import { processConfig } from '../../chassis/service-process.ts'
+import { ConfigError, readConfig } from '../../platform/process/config.ts'
+import { CLOSE_DEADLINE_MS } from '../../platform/process/process.ts'
+import { billingConfig } from '../../services/billing/config.ts'
+import { notificationConfig } from '../../services/notification/config.ts'
+import { orderConfig } from '../../services/order/config.ts'
+import { root } from '../repository-files.ts'
 
 type Labels = Readonly<Record<string, string>>
 

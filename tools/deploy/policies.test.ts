@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
-import { isPinned, type Manifest, policyFindings } from './deploy-policies.ts'
+import { isPinned, type Manifest, policyFindings } from './policies.ts'
 
 const ENVIRONMENT = {
   PORT: '8000',

@@ -9,10 +9,10 @@ import {
 } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
-import { until } from '../platform/async/until.ts'
+import { until } from '../../platform/async/until.ts'
+import { findDocker } from '../servers/docker.ts'
+import { lastLines, startKept } from '../servers/kept-process.ts'
 import { cacheFolder, lastLine, type NoTool, tryCommand } from './deploy-tools.ts'
-import { findDocker } from './servers/docker.ts'
-import { lastLines, startKept } from './servers/kept-process.ts'
 
 /** A Docker daemon, whose containers share our network. */
 export interface Engine {

@@ -4,19 +4,19 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { parse, parseAllDocuments } from 'yaml'
-import { STYLES } from '../contracts/style.ts'
-import { startProgram } from '../tests/e2e/program.ts'
+import { STYLES } from '../../contracts/style.ts'
+import { startProgram } from '../../tests/e2e/program.ts'
+import { repositoryFiles, root } from '../repository-files.ts'
+import { KAFKA_IMAGE } from '../servers/kafka.ts'
+import { IMAGE_MAJOR as POSTGRES_MAJOR } from '../servers/postgres.ts'
+import { findHelm, findKubeScore, findPythonTool, type Tool, tryCommand } from './deploy-tools.ts'
 import {
   environmentFindings,
   isPinned,
   type Manifest,
   policyFindings,
   probePaths,
-} from './deploy-policies.ts'
-import { findHelm, findKubeScore, findPythonTool, type Tool, tryCommand } from './deploy-tools.ts'
-import { repositoryFiles, root } from './repository-files.ts'
-import { KAFKA_IMAGE } from './servers/kafka.ts'
-import { IMAGE_MAJOR as POSTGRES_MAJOR } from './servers/postgres.ts'
+} from './policies.ts'
 import { testImage } from './test-image.ts'
 
 /**
@@ -241,7 +241,7 @@ function vendoredCharts(): string[] {
   const common = JSON.stringify(below('deploy/helm/common/'))
   return CHARTS.filter(
     (chart) => JSON.stringify(below(`deploy/helm/${chart}/charts/common/`)) !== common,
-  ).map((chart) => `${chart} is behind: node tools/test-deploy.ts --vendor`)
+  ).map((chart) => `${chart} is behind: node tools/deploy/test-deploy.ts --vendor`)
 }
 
 function valueSchemas(): string[] {

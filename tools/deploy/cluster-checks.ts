@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { until } from '../platform/async/until.ts'
+import { until } from '../../platform/async/until.ts'
 import type { KubernetesApi } from './control-plane.ts'
 
 /** What is to run in a namespace: pods by the name of who owns them. */

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict'
 import { cpSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { until } from '../platform/async/until.ts'
+import { until } from '../../platform/async/until.ts'
+import { root } from '../repository-files.ts'
 import {
   assertRunning,
   claimsIn,
@@ -21,7 +22,6 @@ import {
   type Workloads,
 } from './cluster-checks.ts'
 import type { ControlPlane, KubernetesApi } from './control-plane.ts'
-import { root } from './repository-files.ts'
 
 export const NAMESPACE = 'arch-gur'
 const OTHER = 'arch-gur-other'

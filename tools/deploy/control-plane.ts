@@ -2,11 +2,11 @@ import { generateKeyPairSync, randomBytes } from 'node:crypto'
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Agent, request } from 'undici'
-import { until } from '../platform/async/until.ts'
+import { until } from '../../platform/async/until.ts'
+import { root } from '../repository-files.ts'
+import { type KeptProcess, lastLines, startKept } from '../servers/kept-process.ts'
+import { freePorts } from '../servers/ports.ts'
 import type { ControlPlanePrograms } from './deploy-tools.ts'
-import { root } from './repository-files.ts'
-import { type KeptProcess, lastLines, startKept } from './servers/kept-process.ts'
-import { freePorts } from './servers/ports.ts'
 
 /** What its controllers do, they do; its nodes only say that pods run. */
 export interface ControlPlane {
@@ -103,7 +103,7 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
     })
     await start(kwok, 'kwok', {
       kubeconfig,
-      config: join(root, 'tools', 'fake-nodes.yaml'),
+      config: join(root, 'tools', 'deploy', 'fake-nodes.yaml'),
       'manage-all-nodes': 'true',
       // Nodes of which nothing is heard are taken for dead.
       'node-lease-duration-seconds': '40',
