@@ -1,36 +1,51 @@
-import { setTimeout as sleep } from 'node:timers/promises'
+import { systemRuntime } from './runtime.ts'
 
 export interface UntilOptions {
-  readonly limitMs: number
-  /** Resolves with an exit code when what is waited for can no longer come. */
+  /** Milliseconds until the wait fails. The default outlasts a broker that reassigns a dead member's partitions. */
+  readonly limitMs?: number
+  /** Names the condition in the error. */
+  readonly what?: string
+  /** The exit code of a process without which the condition cannot come true. */
   readonly ended?: Promise<number>
   /** Ends the wait with its reason. */
   readonly signal?: AbortSignal
 }
 
-const PAUSE_MS = 50
+type Found<Value> = Value | undefined | false | null
 
-/** Asks until the answer is true. Rejects past the limit, with the last thing that was thrown. */
-export async function until(
-  asked: () => Promise<boolean>,
-  { limitMs, ended, signal }: UntilOptions,
-): Promise<void> {
+const DEFAULT_LIMIT_MS = 30_000
+const FIRST_PAUSE_MS = 5
+const LONGEST_PAUSE_MS = 50
+
+/**
+ * Polls until `find` returns something other than false, null and undefined, and returns it. A poll that throws
+ * counts as one that found nothing. Rejects after `limitMs`, with the error of the last poll as the cause.
+ */
+export async function until<Value>(
+  find: () => Found<Value> | Promise<Found<Value>>,
+  { limitMs = DEFAULT_LIMIT_MS, what = 'the condition', ended, signal }: UntilOptions = {},
+): Promise<Value> {
   let exitCode: number | undefined
   ended?.then((code) => {
     exitCode = code
   })
-  const deadline = performance.now() + limitMs
+  const deadline = systemRuntime.monotonic() + limitMs
+  let pauseMs = FIRST_PAUSE_MS
   let last: unknown
   do {
     signal?.throwIfAborted()
-    if (exitCode !== undefined) throw new Error(`it ended with code ${exitCode}`)
-    const isSo = await asked().catch((error) => {
+    if (exitCode !== undefined) throw new Error(`the process ended with code ${exitCode}`)
+    try {
+      last = undefined
+      const found = await find()
+      if (found !== undefined && found !== false && found !== null) return found
+    } catch (error) {
       last = error
-      return false
-    })
-    if (isSo) return
-    await sleep(PAUSE_MS)
-  } while (performance.now() < deadline)
+    }
+    await systemRuntime.sleep(pauseMs)
+    pauseMs = Math.min(2 * pauseMs, LONGEST_PAUSE_MS)
+  } while (systemRuntime.monotonic() < deadline)
   const reason = last instanceof Error ? `: ${last.message}` : ''
-  throw new Error(`it did not answer within ${limitMs / 1000} s${reason}`, { cause: last })
+  const error = `${what} did not come true within ${limitMs / 1000} s${reason}: ${find}`
+  throw new Error(error, { cause: last })
 }

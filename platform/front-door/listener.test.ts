@@ -3,12 +3,12 @@ import { once } from 'node:events'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { type AddressInfo, connect, type Socket } from 'node:net'
 import { type TestContext, test } from 'node:test'
-import { setTimeout as pause } from 'node:timers/promises'
+import { until } from '../async/until.ts'
 import { createHttpListener } from './listener.ts'
 
 const GET = 'GET / HTTP/1.1\r\nhost: here\r\n\r\n'
 const MEBIBYTE = 1_048_576
-const SOON_MS = 8_000
+const SOON = { limitMs: 8_000 }
 
 interface Limits {
   readonly requestTimeoutMs?: number
@@ -58,14 +58,6 @@ async function listen(
   }
 }
 
-async function until(isSo: () => boolean | Promise<boolean>): Promise<void> {
-  const deadline = performance.now() + SOON_MS
-  while (!(await isSo())) {
-    assert.ok(performance.now() < deadline, 'the condition did not come true in time')
-    await pause(20)
-  }
-}
-
 /** All that arrives until the server ends its side. */
 async function textOf(client: Socket): Promise<string> {
   let text = ''
@@ -86,7 +78,7 @@ test('reclaims connections that send nothing, half a header, half a body or garb
       'no HTTP\r\n\r\n',
     ].map(client),
   )
-  await until(async () => (await connections()) === 0)
+  await until(async () => (await connections()) === 0, SOON)
   for (const one of kept) assert.equal(one.writable, true)
 })
 
@@ -113,8 +105,7 @@ test('cuts off a client that does not read its answer', async (t) => {
     void response.end('x'.repeat(20 * MEBIBYTE))
   const { client, connections, done } = await listen(t, answer, { requestTimeoutMs: 500 })
   await client(GET.repeat(3))
-  await until(async () => (await connections()) === 0)
-  assert.equal(done(), 3)
+  await until(async () => (await connections()) === 0 && done() === 3, SOON)
 })
 
 test('holds a bounded amount of unread answers', async (t) => {
@@ -123,7 +114,7 @@ test('holds a bounded amount of unread answers', async (t) => {
   const { client, connections } = await listen(t, answer)
   await client(GET)
   await client(GET)
-  await until(async () => (await connections()) === 1)
+  await until(async () => (await connections()) === 1, SOON)
 })
 
 test('while it drains, clients that do not read or send hold it up for seconds only', async (t) => {
@@ -132,9 +123,9 @@ test('while it drains, clients that do not read or send hold it up for seconds o
   const { client, listener, connections, done } = await listen(t, answer)
   await client(GET.repeat(3))
   await client('POST / HTTP/1.1\r\nhost: here\r\ncontent-length: 10\r\n\r\n12345')
-  await until(async () => (await connections()) === 2)
+  await until(async () => (await connections()) === 2, SOON)
   listener.drain()
-  await until(() => done() === 4)
+  await until(() => done() === 4, SOON)
   await listener.close()
 })
 
@@ -155,14 +146,14 @@ test('refuses more than a few requests in flight on one connection', async (t) =
   const waiting: ServerResponse[] = []
   const { client } = await listen(t, (_request, response) => void waiting.push(response))
   const socket = await client(GET.repeat(40))
-  await until(() => waiting.length === 32)
+  await until(() => waiting.length === 32, SOON)
   for (const response of waiting) response.end('ok')
   let text = ''
   socket.on('data', (chunk) => {
     text += chunk
   })
   const count = (status: number) => text.split(`HTTP/1.1 ${status} `).length - 1
-  await until(() => count(200) + count(429) === 40)
+  await until(() => count(200) + count(429) === 40, SOON)
   assert.deepEqual([count(200), count(429)], [32, 8])
   assert.equal(waiting.length, 32)
 })
@@ -173,7 +164,7 @@ test('answers connections beyond its limit with 429, and lets idle ones go for n
   for (const idle of [await client(GET), await client(GET)]) await once(idle, 'data')
   const text = await textOf(await client(GET))
   assert.match(text, /^HTTP\/1\.1 429 .*retry-after: 1.*TOO_MANY_REQUESTS/s)
-  await until(async () => (await connections()) === 0)
+  await until(async () => (await connections()) === 0, SOON)
   const [answered] = await once(await client(GET), 'data')
   assert.match(String(answered), /^HTTP\/1\.1 200 /)
 })

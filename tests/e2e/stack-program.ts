@@ -99,7 +99,7 @@ const ready = (stack: Stack, { service, server }: Replica) =>
 function switchOf(stack: Stack, replica: Replica): Switch {
   const { server } = replica
   return switchOfRunning(server, {
-    begun: () => ready(stack, replica),
+    begun: async () => void (await ready(stack, replica)),
     end: async () => void (await stopWell(replica)),
   })
 }

@@ -60,7 +60,7 @@ async function call(): Promise<Caller> {
   return {
     ...{ socket, text: () => text, end: () => end },
     says: (words) => void socket.write(words),
-    hears: (words) => until(async () => text === words, { limitMs: LIMIT_MS }),
+    hears: async (words) => void (await until(async () => text === words, { limitMs: LIMIT_MS })),
   }
 }
 
