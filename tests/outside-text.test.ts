@@ -191,7 +191,7 @@ const INSIDE: Readonly<Record<string, string>> = {
 }
 
 /** Tools of an operator: they read their command line, the operating system and the operator's own program. */
-const READS_NOTHING_HOSTILE = /^apps\/(demo|backup|restore|reconcile)\//
+const READS_NOTHING_HOSTILE = /^apps\/(demo|backup|restore|reconcile|topics)\//
 
 const UNITS = [...'/ \t0a1.,;:-=@"\\[{(%?#&+'].concat(
   'é',
@@ -246,7 +246,7 @@ test('every regular expression is in the table or on the list of those that see 
 })
 
 function isProduct(path: string): boolean {
-  const isCode = /^(contracts|platform|messaging|services|apps)\/.*\.ts$/.test(path)
+  const isCode = /^(contracts|platform|messaging|chassis|services|apps)\/.*\.ts$/.test(path)
   return isCode && !/\.(test|conformance)\.ts$/.test(path) && !READS_NOTHING_HOSTILE.test(path)
 }
 

@@ -8,9 +8,9 @@ const profile: CpuProfile = {
   nodes: [
     { id: 1, callFrame: frame('(root)'), children: [2, 3, 5] },
     { id: 2, callFrame: frame('(idle)') },
-    { id: 3, callFrame: frame('run', 'file:///a/messaging/relay.ts'), children: [4] },
+    { id: 3, callFrame: frame('run', 'file:///a/messaging/outbox/relay.ts'), children: [4] },
     { id: 4, callFrame: frame('query', 'file:///a/node_modules/pg/lib/client.js') },
-    { id: 5, callFrame: frame('run', 'file:///a/messaging/relay.ts'), children: [6] },
+    { id: 5, callFrame: frame('run', 'file:///a/messaging/outbox/relay.ts'), children: [6] },
     { id: 6, callFrame: frame('<b>', 'file:///a/node_modules/@x/y/z.js') },
   ],
   samples: [3, 2, 4, 6, 4],
@@ -22,7 +22,7 @@ test('frames of one name under one caller are one, and nothing is idle', () => {
   assert.equal(root.totalUs, 1_000)
   assert.deepEqual(
     root.children.map(({ name, totalUs }) => [name, totalUs]),
-    [['run (messaging/outbox/relay.ts)', 1_000]],
+    [['run (outbox/relay.ts)', 1_000]],
   )
   assert.deepEqual(
     root.children[0]!.children.map(({ name, totalUs }) => [name, totalUs]),

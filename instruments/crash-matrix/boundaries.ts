@@ -215,4 +215,4 @@ function workOfCaller(): string | undefined {
 const ROOT = pathToFileURL(root).href
 const IS_WORK = /\/services\/\w+\/(?!service\.ts)[\w-]+\.ts$/
 const isOfCode = (scriptName: string) =>
-  scriptName.startsWith(ROOT) && !scriptName.includes('/tests/')
+  scriptName.startsWith(ROOT) && !/\/(tests|instruments)\//.test(scriptName)

@@ -9,7 +9,8 @@ const CHECKS: readonly (readonly string[])[] = [
   [
     'node_modules/dependency-cruiser/bin/dependency-cruiser.mjs',
     ...['--config', '.dependency-cruiser.json'],
-    ...['contracts', 'platform', 'messaging', 'services', 'apps', 'tools', 'tests'],
+    ...['contracts', 'platform', 'messaging', 'chassis', 'services', 'apps'],
+    ...['tools', 'tests', 'instruments'],
   ],
   ['node_modules/knip/bin/knip.js'],
   ['tools/check/tidy.ts'],

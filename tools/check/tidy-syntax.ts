@@ -121,9 +121,15 @@ function leftOut(call: ts.CallExpression): string | undefined {
   return undefined
 }
 
-/** The environment is read once, in one file, so that the configuration's schema is the truth. */
+/**
+ * Where the environment is read: by the process, whose configuration schema is the only description of it, and by the
+ * container's health check, which runs every few seconds and must not load the platform.
+ */
+const READS_ENVIRONMENT = new Set(['platform/process/process.ts', 'apps/liveness/main.ts'])
+
+/** Reads of the environment that bypass the configuration's schema. */
 export function environmentReads(source: ts.SourceFile): Finding[] {
-  if (source.fileName === 'platform/process/process.ts' || isTool(source.fileName)) return []
+  if (READS_ENVIRONMENT.has(source.fileName) || isTool(source.fileName)) return []
   return [...nodesOf(source)].flatMap((node) =>
     readsEnvironment(node)
       ? [
@@ -186,7 +192,7 @@ const STATEMENT = new RegExp(
 /** SQL is for the files that are about it, where one sees every statement on a table. */
 export function sqlOutOfPlace(source: ts.SourceFile): Finding[] {
   const path = source.fileName
-  const atHome = /(^|\/)store\.ts$|^(messaging|platform)\/|\/migrations\//.test(path)
+  const atHome = /(^|\/)store\.ts$|^(platform|messaging|chassis)\/|\/migrations\//.test(path)
   if (atHome || isTool(path)) return []
   return [...nodesOf(source)].flatMap((node) => {
     const text = ts.isTemplateExpression(node) ? node.getText().slice(1) : literalText(node)
@@ -194,7 +200,7 @@ export function sqlOutOfPlace(source: ts.SourceFile): Finding[] {
     // As keywords are written: all lower or all upper; a Sentence begins otherwise.
     const asKeyword = keyword === keyword.toLowerCase() || keyword === keyword.toUpperCase()
     if (!asKeyword || !STATEMENT.test(text.toLowerCase())) return []
-    const message = `has SQL (${keyword} ...): it belongs in store.ts, messaging or migrations`
+    const message = `has SQL (${keyword} ...): it belongs in store.ts, migrations, platform, messaging or chassis`
     return [{ line: lineOf(node), message }]
   })
 }
@@ -204,7 +210,7 @@ function literalText(node: ts.Node): string {
 }
 
 function isTestPath(path: string): boolean {
-  return TEST_FILE.test(path) || path.startsWith('tests/')
+  return TEST_FILE.test(path) || /^(tests|instruments)\//.test(path)
 }
 
 /** Tests and tools start and inspect everything, so they may know everything. */

@@ -64,8 +64,10 @@ export function later(runtime: Runtime, ms: number) {
       says('platform/process/config.ts', text, /process\.env/)
       for (const path of [
         'platform/process/process.ts',
+        'apps/liveness/main.ts',
         'tools/a.ts',
         'tests/e2e/a.ts',
+        'instruments/chaos/a.ts',
         'platform/a.test.ts',
       ]) {
         quiet(path, text)
@@ -124,6 +126,7 @@ describe('tidy on SQL', () => {
       for (const path of [
         'services/order/store.ts',
         'messaging/outbox/outbox.ts',
+        'chassis/idempotency.ts',
         'platform/database/migrate.ts',
         'services/order/migrations/001-initial.ts',
         'tools/audit.ts',
@@ -234,6 +237,9 @@ new Date(0)
       'messaging/outbox/relay.ts',
       'messaging/embedded/bus.ts',
       'platform/async/runtime.ts',
+      'platform/database/migrate.ts',
+      'platform/telemetry/redact.ts',
+      'chassis/idempotency.ts',
       'services/order/routes.ts',
       'services/billing/ledger.ts',
       'services/billing/migrations/001-initial.ts',
@@ -245,6 +251,8 @@ new Date(0)
       'messaging/kafka/bus.ts',
       'messaging/bus.conformance.ts',
       'platform/process/process.ts',
+      'platform/telemetry/telemetry.ts',
+      'chassis/service-process.ts',
       'services/order/main.ts',
       'services/order/service.ts',
       'apps/demo/main.ts',

@@ -29,7 +29,7 @@ interface Suite {
 const SUITES: readonly Suite[] = [
   {
     name: 'components and conformance',
-    files: (path) => !path.startsWith('tests/') && usesServers(path),
+    files: (path) => !/^(tests|instruments)\//.test(path) && usesServers(path),
     concurrency: 3,
     environment: {},
     servers: true,
