@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict'
 import { after, describe, test } from 'node:test'
 import fc from 'fast-check'
+import { until } from '../../platform/async/until.ts'
 import { type Database, DatabaseError } from '../../platform/database/database.ts'
 import { migrate } from '../../platform/database/migrate.ts'
 import { createLog } from '../../platform/telemetry/telemetry.ts'
 import { openTestDatabase } from '../../tests/support/backends.ts'
-import { createClock, until } from '../../tests/support/harness.ts'
+import { createClock } from '../../tests/support/harness.ts'
 import { holdLanes, type LanesOptions, share } from './lanes.ts'
 import { LANES, outboxTables, relayMemberPlace } from './outbox.ts'
 

@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
+import { until } from '../../platform/async/until.ts'
 import { type Database, DatabaseError } from '../../platform/database/database.ts'
 import { openTestBroker } from '../../tests/support/backends.ts'
-import { readTopics, until } from '../../tests/support/harness.ts'
+import { readTopics } from '../../tests/support/harness.ts'
 import { message, openRelays } from '../../tests/support/relays.ts'
 import type { Bus } from '../bus.ts'
 

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import type { OutboxPage } from '../../contracts/http.ts'
+import { until } from '../../platform/async/until.ts'
 import { createTelemetry } from '../../platform/telemetry/telemetry.ts'
-import { until } from '../../tests/support/harness.ts'
 import { message, openRelays, receiver } from '../../tests/support/relays.ts'
 import { DEAD_LETTER_HEADER } from '../dead-letters/dead-letters.ts'
 import {
@@ -259,10 +259,13 @@ describe('two relays of one service', () => {
          where holder is not null group by holder`,
       )
     const shared = (counts: string) =>
-      until(async () => {
-        clock.moveOn(2_000)
-        return (await holders()).map(({ lanes }) => lanes).join() === counts
-      }, `lanes shared as ${counts}`)
+      until(
+        async () => {
+          clock.moveOn(2_000)
+          return (await holders()).map(({ lanes }) => lanes).join() === counts
+        },
+        { what: `lanes shared as ${counts}` },
+      )
 
     const staying = start({ call: first.call, soleProcess: false })
     await shared('8')
@@ -299,10 +302,13 @@ describe('two relays of one service', () => {
       isTried = true
     })
     const sent = clock.runtime.now()
-    await until(async () => {
-      clock.moveOn(5)
-      return isTried
-    }, 'the news of the call by the other relay')
+    await until(
+      async () => {
+        clock.moveOn(5)
+        return isTried
+      },
+      { what: 'the news of the call by the other relay' },
+    )
     await tried
     assert.ok(second.tries.includes('far'))
     assert.ok(clock.runtime.now() < sent + 500)

@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { createClock, until } from '../../tests/support/harness.ts'
+import { createClock } from '../../tests/support/harness.ts'
 import { createLog } from '../telemetry/telemetry.ts'
 import { periodically } from './periodically.ts'
+import { until } from './until.ts'
 
 const log = createLog('silent', 'test')
 

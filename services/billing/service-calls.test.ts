@@ -2,9 +2,9 @@ import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import { createIdempotency } from '../../chassis/idempotency.ts'
 import { createOutbox } from '../../messaging/outbox/outbox.ts'
+import { until } from '../../platform/async/until.ts'
 import { partOf, type Queryable } from '../../platform/database/database.ts'
 import { LOOK_MS, startBilling } from '../../tests/support/billing-service.ts'
-import { until } from '../../tests/support/harness.ts'
 import { type Addressed, applyCommands } from './commands.ts'
 
 const { database, clock, call, others, loses, on, told, passed, openAccount, ...of } =

@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import { decodeEvent, eventHeaders } from '../../contracts/events.ts'
+import { until } from '../../platform/async/until.ts'
 import { startBilling } from '../../tests/support/billing-service.ts'
-import { sendBare, until } from '../../tests/support/harness.ts'
+import { sendBare } from '../../tests/support/harness.ts'
 
 const { bus, call, wire, on, told, passed, setAside, deadLetters, openAccount, ...of } =
   await startBilling()

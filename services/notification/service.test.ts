@@ -4,7 +4,8 @@ import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, describe, test } from 'node:test'
-import { caller, openParts, sendBare, until } from '../../tests/support/harness.ts'
+import { until } from '../../platform/async/until.ts'
+import { caller, openParts, sendBare } from '../../tests/support/harness.ts'
 import { createNotificationService } from './service.ts'
 import { expireTexts } from './store.ts'
 
@@ -37,10 +38,13 @@ const messagesOf = async (accountId: string, query = ''): Promise<Message[]> =>
   (await call('GET', `/notification/account/${accountId}${query}`)).body
 /** The account's messages, once there are so many. */
 const told = (accountId: string, count = 1) =>
-  until(async () => {
-    const messages = await messagesOf(accountId, '?limit=500')
-    return messages.length >= count && messages
-  }, `${count} messages for ${accountId}`)
+  until(
+    async () => {
+      const messages = await messagesOf(accountId, '?limit=500')
+      return messages.length >= count && messages
+    },
+    { what: `${count} messages for ${accountId}` },
+  )
 /** Waits until notification has passed everything that was sent before for an account. */
 async function passed(accountId: string): Promise<void> {
   const orderId = newId()

@@ -2,7 +2,8 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import type { InteractionStyle } from '../../contracts/style.ts'
-import { type FakeAnswer, sendBare, until } from '../../tests/support/harness.ts'
+import { until } from '../../platform/async/until.ts'
+import { type FakeAnswer, sendBare } from '../../tests/support/harness.ts'
 import { LOOK_MS, ORDER_DEADLINE_MS, startOrder } from '../../tests/support/order-service.ts'
 
 const { bus, database, clock, billing, notification, wire, call } = await startOrder(
@@ -24,7 +25,9 @@ const read = async (orderId: string, accountId: string) =>
 const remove = (orderId: string, accountId: string) =>
   call('DELETE', `/orders/${orderId}?profileId=${accountId}`)
 const isSettled = (orderId: string, accountId: string, state: string) =>
-  until(async () => (await read(orderId, accountId)).state === state, `${orderId} ${state}`)
+  until(async () => (await read(orderId, accountId)).state === state, {
+    what: `${orderId} ${state}`,
+  })
 
 /** Bodies on the wire about an account, as one line each. */
 const said = (accountId: string) =>

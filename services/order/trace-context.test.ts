@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { InteractionStyle } from '../../contracts/style.ts'
-import { until } from '../../tests/support/harness.ts'
+import { until } from '../../platform/async/until.ts'
 import { LOOK_MS, ORDER_DEADLINE_MS, startOrder } from '../../tests/support/order-service.ts'
 
 const { clock, billing, wire, call } = await startOrder('cut', ['billing', 'payment'])

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { InteractionStyle } from '../../contracts/style.ts'
-import { sendBare, until } from '../../tests/support/harness.ts'
+import { until } from '../../platform/async/until.ts'
+import { sendBare } from '../../tests/support/harness.ts'
 import { LOOK_MS, startOrder, VOID_ATTEMPTS } from '../../tests/support/order-service.ts'
 
 const { bus, database, clock, billing, wire, call, metricsText } = await startOrder(
@@ -44,7 +45,7 @@ for (const outcome of outcomes) {
     assert.deepEqual([...new Set(voids)], ['ORDER_CANCELED'], 'it does not ask to be paid again')
     assert.equal(await isWatched(orderId), true)
     await sendBare(bus, 'payment', { ...outcome, orderId, accountId })
-    await until(async () => !(await isWatched(orderId)), 'the end of the watch')
+    await until(async () => !(await isWatched(orderId)), { what: 'the end of the watch' })
     const { body: order } = await call('GET', `/orders/${orderId}?profileId=${accountId}`)
     assert.deepEqual([order.state, order.reason], ['CANCELED', 'DELETED'])
   })

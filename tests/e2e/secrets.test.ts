@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, describe, test } from 'node:test'
 import { SMTPServer } from 'smtp-server'
-import { until } from '../support/harness.ts'
+import { until } from '../../platform/async/until.ts'
 
 // The half after the special character is what a broken URL leaves behind as host or path.
 const CANARY = /canary|Y2FuYX/i

@@ -1,7 +1,8 @@
 import { after } from 'node:test'
 import type { Bus } from '../../messaging/bus.ts'
+import { until } from '../../platform/async/until.ts'
 import { createBillingService } from '../../services/billing/service.ts'
-import { caller, openParts, readTopics, sendBare, startFakeService, until } from './harness.ts'
+import { caller, openParts, readTopics, sendBare, startFakeService } from './harness.ts'
 
 /** Billing looks once a second for deposits that did not come back. */
 export const LOOK_MS = 1_000
@@ -56,10 +57,13 @@ function observe({ bus, database, call, wire }: World) {
 
   /** The last event of a name about an account, once there are so many of them. */
   const told = (accountId: string, event: string, count = 1) =>
-    until(() => {
-      const found = on('payment', accountId).filter(({ body }) => body.event === event)
-      return found.length >= count && found.at(-1)
-    }, `${event} for ${accountId}`)
+    until(
+      () => {
+        const found = on('payment', accountId).filter(({ body }) => body.event === event)
+        return found.length >= count && found.at(-1)
+      },
+      { what: `${event} for ${accountId}` },
+    )
 
   const deadLetters = (accountId: string) =>
     database.query<{ reason: string; code: string; value: Uint8Array }>(
@@ -72,7 +76,7 @@ function observe({ bus, database, call, wire }: World) {
     told,
     deadLetters,
     setAside: async (accountId: string) => {
-      await until(async () => (await deadLetters(accountId)).length > 0, 'a dead letter')
+      await until(async () => (await deadLetters(accountId)).length > 0, { what: 'a dead letter' })
       return (await deadLetters(accountId))[0]!
     },
     balanceOf: async (accountId: string) =>

@@ -1,4 +1,3 @@
-import assert from 'node:assert/strict'
 import { createServer, type IncomingHttpHeaders, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { measured, type Service } from '../../chassis/service.ts'
@@ -87,22 +86,6 @@ export function createClock(options: ClockOptions = {}) {
 
 /** The largest that a timer takes. */
 const LONGEST_SLEEP_MS = 2 ** 31 - 1
-
-/** Longer than a broker takes to give away the partitions of a member that died. */
-const UNTIL_LIMIT_MS = 30_000
-
-/** Waits until something is there, looking again and again; fails after half a minute. */
-export async function until<T>(
-  find: () => T | undefined | false | null | Promise<T | undefined | false | null>,
-  what = 'the condition',
-): Promise<T> {
-  for (const deadline = Date.now() + UNTIL_LIMIT_MS; ; ) {
-    const found = await find()
-    if (found !== undefined && found !== false && found !== null) return found
-    assert.ok(Date.now() < deadline, `${what} did not come true: ${find}`)
-    await systemRuntime.sleep(5)
-  }
-}
 
 export interface WireMessage {
   readonly topic: string

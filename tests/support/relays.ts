@@ -15,10 +15,11 @@ import {
   relayMemberPlace,
 } from '../../messaging/outbox/outbox.ts'
 import { type Relay, type RelayOptions, startRelay } from '../../messaging/outbox/relay.ts'
+import { until } from '../../platform/async/until.ts'
 import { migrate } from '../../platform/database/migrate.ts'
 import { createLog, createTelemetry } from '../../platform/telemetry/telemetry.ts'
 import { openTestDatabase } from './backends.ts'
-import { createClock, until } from './harness.ts'
+import { createClock } from './harness.ts'
 
 /** The database of a test file that has relays; each test has its own schemas in it. */
 export async function openRelays() {
@@ -69,7 +70,8 @@ export async function openRelays() {
       database.query<{ event_id: string; attempts: number; due: Date; last_error: string | null }>(
         `select event_id, attempts, due, last_error from ${schema}.outbox order by id`,
       )
-    const isEmpty = () => until(async () => (await waiting()).length === 0, 'the empty outbox')
+    const isEmpty = () =>
+      until(async () => (await waiting()).length === 0, { what: 'the empty outbox' })
     return { schema, clock, start, commit, put, waiting, isEmpty }
   }
 

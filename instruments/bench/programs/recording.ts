@@ -5,6 +5,7 @@ import type { InteractionStyle } from '../../../contracts/style.ts'
 import { createEmbeddedBus } from '../../../messaging/embedded/bus.ts'
 import { TOPICS } from '../../../messaging/topics.ts'
 import { type Runtime, systemRuntime } from '../../../platform/async/runtime.ts'
+import { until } from '../../../platform/async/until.ts'
 import type { Database, Queryable } from '../../../platform/database/database.ts'
 import { openPglite } from '../../../platform/pglite/pglite.ts'
 import { readConfig } from '../../../platform/process/config.ts'
@@ -12,7 +13,6 @@ import { createLog, createTelemetry } from '../../../platform/telemetry/telemetr
 import { createBillingService } from '../../../services/billing/service.ts'
 import { createNotificationService } from '../../../services/notification/service.ts'
 import { createOrderService } from '../../../services/order/service.ts'
-import { until } from '../../../tests/support/harness.ts'
 
 /**
  * What the services write for one order, taken from the services themselves, so that a reference that
@@ -65,11 +65,14 @@ export async function recordOrder(style: InteractionStyle): Promise<Recording> {
     seen.length = 0
     const path = `/orders?profileId=${account}`
     const order = await ask(services.order, path, { productQuantity: 1 }, style)
-    await until(async () => {
-      const messages = await database.query('select from notification.message')
-      const approved = await database.query(`select from orders.orders where state = 'APPROVED'`)
-      return messages.length === 1 && approved.length === 1
-    }, 'the recorded order')
+    await until(
+      async () => {
+        const messages = await database.query('select from notification.message')
+        const approved = await database.query(`select from orders.orders where state = 'APPROVED'`)
+        return messages.length === 1 && approved.length === 1
+      },
+      { what: 'the recorded order' },
+    )
     const transactions = seen.filter((one) => mentions(one, order) && one.some(isWriting))
     assert.equal(transactions.length, 4, 'an order is four transactions')
     return { transactions, ids: [...ids], account }

@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict'
 import { flowOf, type InteractionStyle, STYLES } from '../../../contracts/style.ts'
 import { TOPICS } from '../../../messaging/topics.ts'
+import { until } from '../../../platform/async/until.ts'
 import { valuesOf } from '../../../tests/e2e/books.ts'
 import { type Client, eventually, FRESH } from '../../../tests/e2e/client.ts'
 import { type ProgramApart, startApart } from '../../../tests/e2e/program.ts'
 import { type Span, startTraceCollector } from '../../../tests/e2e/trace-collector.ts'
-import { readTopics, until, type WireMessage } from '../../../tests/support/harness.ts'
+import { readTopics, type WireMessage } from '../../../tests/support/harness.ts'
 
 /**
  * What really goes between the services, for the pictures: the program runs as a process, a customer
@@ -159,7 +160,7 @@ async function readMessages(program: ProgramApart, spans: readonly Span[]): Prom
     const sent = spans.filter(({ kind }) => kind === 'producer')
     return await until(
       () => sent.every((span) => findMessage(topics.messages, span)) && topics.messages,
-      'that the topics hold what was sent',
+      { what: 'that the topics hold what was sent' },
     )
   } finally {
     await topics.close()
