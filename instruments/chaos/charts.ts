@@ -169,3 +169,28 @@ const px = (value: number) => String(Math.round(value * 10) / 10)
 export function escapeText(text: string): string {
   return text.replace(/[&<>"]/g, (character) => `&#${character.charCodeAt(0)};`)
 }
+
+/** The colors and classes of the pictures, in light and in dark. */
+export const CHART_STYLE = `:root {
+  color-scheme: light dark;
+  --page: light-dark(#f6f7f9, #12151b); --card: light-dark(#ffffff, #1a1f27);
+  --text: light-dark(#1b2330, #e6e9ef); --soft: light-dark(#5d6878, #98a2b3);
+  --grid: light-dark(#e3e7ed, #2a313c); --quiet: light-dark(#e4f3ea, #16291f);
+  --killed: light-dark(#d64545, #e5645f); --frozen: light-dark(#3b78c9, #5b96e6);
+  --network: light-dark(#c77d0a, #d99a2b); --full: light-dark(#7d52b8, #a37be0);
+  --clock: light-dark(#0f8a8a, #35b5b5);
+  --ok: light-dark(#1f8a55, #45c184); --median: light-dark(#1f8a55, #45c184);
+  --tail: light-dark(#3b78c9, #6ea6f0);
+}
+svg text { font: 11.5px system-ui, sans-serif; dominant-baseline: central; fill: var(--soft); }
+svg .label { text-anchor: end; fill: var(--text); }
+svg .tick { text-anchor: middle; }
+svg .in { fill: #fff; font-size: 10.5px; font-weight: 600; pointer-events: none; }
+.grid { stroke: var(--grid); } .quiet { fill: var(--quiet); }
+.killed { fill: var(--killed); } .frozen { fill: var(--frozen); }
+.network { fill: var(--network); } .full { fill: var(--full); }
+.clock { fill: var(--clock); }
+.lost { fill: var(--killed); } .settled { fill: var(--ok); }
+path { fill: none; stroke-width: 1.8; stroke-linejoin: round; }
+.median { stroke: var(--median); }
+.tail { stroke: var(--tail); }`

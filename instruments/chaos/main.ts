@@ -7,6 +7,7 @@ import { recordResult } from '../../tools/docs/results.ts'
 import { root } from '../../tools/repository-files.ts'
 import { createChances } from '../simulation/world/chance.ts'
 import { type FragileStack, startFragileStack } from './faults/fragile-stack.ts'
+import { chaosPicture } from './picture.ts'
 import { reportPage } from './report.ts'
 import { runChaos } from './run.ts'
 
@@ -38,7 +39,8 @@ checked against databases, topics and letters.
   --minutes N   how long faults happen (5)
   --style S     ${STYLES.join(', ')}, or mixed: each request its own (mixed)
   --seed N      of faults and customers; drawn and printed unless told
-  --record      puts the result and its date into docs/results.json, for npm run docs
+  --record      writes the result and its date to docs/results.json, for npm run docs, and the charts to
+                docs/pictures/chaos.svg
   --help        this text
 
 Writes a page, its figures and the history of all requests to reports/. Exit code: 0 all that must be true
@@ -105,6 +107,7 @@ async function chaos(options: Options, stopped: AbortSignal, say: Say): Promise<
     const { findings } = report
     if (isRecorded) {
       recordResult('chaos', { minutes, style, violations: findings.length }, begun)
+      writeFileSync(join(root, 'docs', 'pictures', 'chaos.svg'), chaosPicture(report))
     }
     if (findings.length > 0) keepLogs(folder, reports)
     for (const { invariant, subject, sentence } of findings.slice(0, MAX_LINES)) {

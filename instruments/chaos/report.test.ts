@@ -3,6 +3,7 @@ import { describe, test } from 'node:test'
 import type { Books } from '../simulation/checks/books.ts'
 import type { Deed } from '../simulation/world/customers.ts'
 import { figuresOf, type Report } from './figures.ts'
+import { chaosPicture } from './picture.ts'
 import { reportPage } from './report.ts'
 
 const START_MS = 1_000_000
@@ -98,4 +99,12 @@ describe('the page', () => {
     assert.match(page, /order &#60;1&#62;/)
     assert.ok(!page.includes('<1>'))
   })
+})
+
+test('the picture for the documents has all charts, says what was run, and needs no other file', () => {
+  const picture = chaosPicture({ ...report, findings: [] })
+  assert.equal(picture.match(/<svg /g)?.length, 4)
+  assert.match(picture, /all three styles\. Seed 7, .+ UTC\. Violations: 0\./)
+  assert.match(picture, /freeze in transaction, from 0\.0 s/)
+  assert.doesNotMatch(picture, /src=|href=|@import|undefined|NaN/)
 })

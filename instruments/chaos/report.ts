@@ -1,5 +1,12 @@
 import { INVARIANTS } from '../../apps/audit/findings.ts'
-import { escapeText, faultsChart, LEGEND, latencyChart, settledChart } from './charts.ts'
+import {
+  CHART_STYLE,
+  escapeText,
+  faultsChart,
+  LEGEND,
+  latencyChart,
+  settledChart,
+} from './charts.ts'
 import type { Report } from './figures.ts'
 
 /** A page of one file: the verdict above, then the pictures, then what was looked at. */
@@ -62,7 +69,8 @@ function sessionsOf({ endedSessions, faults }: Report): string {
   return `PostgreSQL ended ${number(endedSessions)} sessions that were idle in a transaction.`
 }
 
-function sentenceOf({ faults, minutes, style, seed, startedMs }: Report): string {
+/** What was run, in a sentence. */
+export function sentenceOf({ faults, minutes, style, seed, startedMs }: Report): string {
   const when = new Date(startedMs).toISOString().slice(0, 16).replace('T', ' ')
   const styles = style === 'mixed' ? 'all three styles' : `the style ${style}`
   return `${faults.length} faults in ${minutes === 1 ? 'a minute' : `${minutes} minutes`} on Apache Kafka, PostgreSQL, nginx and two of each service, with customers in ${styles}. Seed ${seed}, ${when} UTC.`
@@ -137,17 +145,7 @@ const duration = (ms: number) =>
   ms < 1_000 ? `${Math.round(ms)} ms` : `${(ms / 1_000).toFixed(1)} s`
 
 const STYLE = `
-:root {
-  color-scheme: light dark;
-  --page: light-dark(#f6f7f9, #12151b); --card: light-dark(#ffffff, #1a1f27);
-  --text: light-dark(#1b2330, #e6e9ef); --soft: light-dark(#5d6878, #98a2b3);
-  --grid: light-dark(#e3e7ed, #2a313c); --quiet: light-dark(#e4f3ea, #16291f);
-  --killed: light-dark(#d64545, #e5645f); --frozen: light-dark(#3b78c9, #5b96e6);
-  --network: light-dark(#c77d0a, #d99a2b); --full: light-dark(#7d52b8, #a37be0);
-  --clock: light-dark(#0f8a8a, #35b5b5);
-  --ok: light-dark(#1f8a55, #45c184); --median: light-dark(#1f8a55, #45c184);
-  --tail: light-dark(#3b78c9, #6ea6f0);
-}
+${CHART_STYLE}
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--page); color: var(--text); font: 15px/1.5 system-ui, sans-serif; }
 main { max-width: 1180px; margin: 0 auto; padding: 28px 20px 40px; }
@@ -167,18 +165,9 @@ section { padding: 14px 16px 8px; margin-bottom: 12px; }
 .legend { font-weight: 400; color: var(--soft); font-size: 13px; margin-left: 10px; }
 .legend i { display: inline-block; width: 11px; height: 11px; border-radius: 3px; margin: 0 5px 0 10px; vertical-align: -1px; }
 svg { display: block; width: 100%; height: auto; }
-svg text { font: 11.5px system-ui, sans-serif; dominant-baseline: central; fill: var(--soft); }
-svg .label { text-anchor: end; fill: var(--text); }
-svg .tick { text-anchor: middle; }
-svg .in { fill: #fff; font-size: 10.5px; font-weight: 600; pointer-events: none; }
-.grid { stroke: var(--grid); } .quiet { fill: var(--quiet); }
-.killed { fill: var(--killed); background: var(--killed); } .frozen { fill: var(--frozen); background: var(--frozen); }
-.network { fill: var(--network); background: var(--network); } .full { fill: var(--full); background: var(--full); }
-.clock { fill: var(--clock); background: var(--clock); }
-.lost { fill: var(--killed); background: var(--killed); } .settled { fill: var(--ok); }
-path { fill: none; stroke-width: 1.8; stroke-linejoin: round; }
-.median { stroke: var(--median); } i.median { background: var(--median); }
-.tail { stroke: var(--tail); } i.tail { background: var(--tail); }
+.killed { background: var(--killed); } .frozen { background: var(--frozen); } .clock { background: var(--clock); }
+.network { background: var(--network); } .full { background: var(--full); } .lost { background: var(--killed); }
+i.median { background: var(--median); } i.tail { background: var(--tail); }
 table { border-collapse: collapse; width: 100%; font-size: 13.5px; }
 th, td { text-align: left; padding: 5px 14px 5px 0; vertical-align: top; border-top: 1px solid var(--grid); }
 tr:first-child > * { border-top: 0; }

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
-import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { parse, parseAllDocuments } from 'yaml'
 import { STYLES } from '../../contracts/style.ts'
@@ -123,7 +123,10 @@ if (options.vendor) {
   for (const chart of CHARTS) {
     const target = join(helmFolder, chart, 'charts', 'common')
     rmSync(target, { recursive: true, force: true })
-    cpSync(join(helmFolder, 'common'), target, { recursive: true })
+    for (const [path, text] of Object.entries(vendoredCommon())) {
+      mkdirSync(dirname(join(target, path)), { recursive: true })
+      writeFileSync(join(target, path), text)
+    }
   }
 }
 
@@ -141,7 +144,7 @@ async function everythingElse(): Promise<void> {
   const renderings: Record<string, readonly Manifest[]> = {}
   await step('the base image has the Node of package.json', baseImage)
   await step('Kafka and PostgreSQL are of one version everywhere', async () => serverImages())
-  await step('the charts carry the common chart as it is', async () => vendoredCharts())
+  await step('the charts carry the current common chart', async () => vendoredCharts())
   await step('the schemas of the services agree', async () => valueSchemas())
   await withTool('the Dockerfile (hadolint)', findPythonTool('hadolint'), (hadolint) =>
     said(hadolint, [join(root, 'deploy', 'Dockerfile')]),
@@ -230,18 +233,29 @@ function serverImages(): string[] {
   return findings
 }
 
+/** The files below a folder of the repository, by their paths in it. */
+function filesBelow(folder: string): Record<string, string> {
+  const own = repositoryFiles().filter((file) => file.startsWith(folder))
+  return Object.fromEntries(
+    own.map((file) => [file.slice(folder.length), readFileSync(root + file, 'utf8')]),
+  )
+}
+
+/** What each chart carries of the common chart. */
+function vendoredCommon(): Record<string, string> {
+  const note = 'A copy of deploy/helm/common, made by npm run test:deploy -- --vendor. Do not edit.'
+  const marked = Object.entries(filesBelow('deploy/helm/common/')).map(([path, text]) => {
+    const first = path.endsWith('.tpl') ? `{{- /* ${note} */ -}}` : `# ${note}`
+    return [path, `${first}\n${text}`]
+  })
+  return Object.fromEntries(marked)
+}
+
 function vendoredCharts(): string[] {
-  const files = repositoryFiles()
-  const below = (path: string) => {
-    const own = files.filter((file) => file.startsWith(path))
-    return Object.fromEntries(
-      own.map((file) => [file.slice(path.length), readFileSync(root + file, 'utf8')]),
-    )
-  }
-  const common = JSON.stringify(below('deploy/helm/common/'))
+  const expected = JSON.stringify(vendoredCommon())
   return CHARTS.filter(
-    (chart) => JSON.stringify(below(`deploy/helm/${chart}/charts/common/`)) !== common,
-  ).map((chart) => `${chart} is behind: node tools/deploy/test-deploy.ts --vendor`)
+    (chart) => JSON.stringify(filesBelow(`deploy/helm/${chart}/charts/common/`)) !== expected,
+  ).map((chart) => `${chart} is behind: npm run test:deploy -- --vendor`)
 }
 
 function valueSchemas(): string[] {

@@ -27,20 +27,20 @@ export function instrumentsTable(
 }
 
 const SIMULATE =
-  'any order of events; calls and messages lost, late, doubled; crashes, frozen processes, outages, a lost log'
+  'events in any order; calls and records lost, delayed or duplicated; crashes, frozen processes, outages, a lost log'
 const SIMULATED =
-  '{date}: {seeds} seeds in each of {styles} styles, {violations} violations; the same seed is the same run, to the byte'
+  '{date}: {seeds} seeds in each of {styles} styles, {violations} violations; the same seed repeats the same run, byte for byte'
 const CRASH_MATRIX =
-  'a crash before, during and after each boundary in the code, read from the code itself; one that is left out fails the run'
+  'a crash before, during and after each call to a database, broker, service or mailbox; the calls are read from the code, and a call without a crash fails the run'
 const CRASHED =
-  '{date}: {crashes} crashes, each time a scenario reaches a boundary, with one and with two processes of each service, {violations} violations'
-const MUTANTS = 'whether the simulator would notice planted bugs'
+  '{date}: {crashes} crashes, one each time a scenario makes such a call, with one and with two processes of each service, {violations} violations'
+const MUTANTS = 'whether the simulator notices planted bugs'
 const HUNTED =
-  '{date}: {found} of {planted} planted bugs found, most in the first seeds; each is in [mutants.md](mutants.md)'
+  '{date}: {found} of {planted} planted bugs found, most of them with the first seeds; [mutants.md](mutants.md) lists them'
 const CHAOS =
-  'two of each service on Kafka and PostgreSQL behind proxies that delay, cut and reset; kills, frozen servers, processes frozen inside transactions, wrong clocks, a full disk'
+  'two of each service on Kafka and PostgreSQL, behind proxies that delay, cut and reset connections; killed and frozen processes and servers, processes frozen inside transactions, wrong clocks, a full disk'
 const CHAOTIC = '{date}: {minutes} minutes in style {style}, {violations} violations'
 const TEST_STACK =
-  "servers killed and frozen for minutes, replicas killed under load, all of Kafka's data deleted, all groups set back to the start, the same work in each style"
+  "servers killed and frozen for minutes, replicas killed under load, all of Kafka's data deleted, all groups reset to the start, the same work in each style"
 const TESTED =
-  'all of it at each change, servers away for 20 seconds; with `OUTAGE_SECONDS=full` for minutes'
+  'on each change, with servers down for 20 seconds; with `OUTAGE_SECONDS=full`, for minutes'

@@ -181,23 +181,23 @@ export const RUSSIAN: Readonly<Record<string, string>> = {
   instrument: 'чем',
   'what it tries': 'что пробуется',
   'last recorded run': 'последний записанный прогон',
-  'any order of events; calls and messages lost, late, doubled; crashes, frozen processes, outages, a lost log':
-    'любой порядок событий; потерянные, поздние и удвоенные вызовы и сообщения; падения, замершие процессы, отключения, потерянный журнал',
-  '{date}: {seeds} seeds in each of {styles} styles, {violations} violations; the same seed is the same run, to the byte':
-    '{date}: по {seeds} зёрен в каждом из {styles} стилей, нарушений: {violations}; одно зерно — один и тот же прогон, до байта',
-  'a crash before, during and after each boundary in the code, read from the code itself; one that is left out fails the run':
-    'падение до, во время и после каждой границы, какая есть в коде (список берётся из самого кода); пропущенная граница — провал',
-  '{date}: {crashes} crashes, each time a scenario reaches a boundary, with one and with two processes of each service, {violations} violations':
-    '{date}: {crashes} падений — каждый раз, когда сценарий приходит к границе, с одним и с двумя процессами каждого сервиса, — нарушений: {violations}',
-  'whether the simulator would notice planted bugs': 'заметит ли имитация внесённые ошибки',
-  '{date}: {found} of {planted} planted bugs found, most in the first seeds; each is in [mutants.md](mutants.md)':
-    '{date}: найдено {found} из {planted} внесённых ошибок, большинство с первых зёрен; по каждой — в [mutants.md](mutants.md)',
-  'two of each service on Kafka and PostgreSQL behind proxies that delay, cut and reset; kills, frozen servers, processes frozen inside transactions, wrong clocks, a full disk':
-    'по два экземпляра каждого сервиса на Kafka и PostgreSQL за прокси, которые задерживают, рвут и сбрасывают соединения; убитые и замершие серверы, процессы, замершие посреди транзакции, неверные часы, полный диск',
+  'events in any order; calls and records lost, delayed or duplicated; crashes, frozen processes, outages, a lost log':
+    'любой порядок событий; вызовы и сообщения теряются, запаздывают и дублируются; падения и зависания процессов, отказы серверов, потерянный журнал',
+  '{date}: {seeds} seeds in each of {styles} styles, {violations} violations; the same seed repeats the same run, byte for byte':
+    '{date}: по {seeds} прогонов в каждом из {styles} стилей, нарушений: {violations}; один и тот же seed даёт тот же прогон, байт в байт',
+  'a crash before, during and after each call to a database, broker, service or mailbox; the calls are read from the code, and a call without a crash fails the run':
+    'падение до, во время и после каждого обращения к базе, брокеру, сервису и почте; обращения берутся из самого кода, и пропустить хотя бы одно — значит провалить прогон',
+  '{date}: {crashes} crashes, one each time a scenario makes such a call, with one and with two processes of each service, {violations} violations':
+    '{date}: {crashes} падений, по одному на каждое такое обращение в сценарии, с одним и с двумя процессами каждого сервиса; нарушений: {violations}',
+  'whether the simulator notices planted bugs': 'заметит ли симулятор намеренно внесённые ошибки',
+  '{date}: {found} of {planted} planted bugs found, most of them with the first seeds; [mutants.md](mutants.md) lists them':
+    '{date}: найдено {found} из {planted} внесённых ошибок, большинство — в первых же прогонах; список — в [mutants.md](mutants.md)',
+  'two of each service on Kafka and PostgreSQL, behind proxies that delay, cut and reset connections; killed and frozen processes and servers, processes frozen inside transactions, wrong clocks, a full disk':
+    'по два экземпляра каждого сервиса на Kafka и PostgreSQL, за прокси, которые задерживают, рвут и сбрасывают соединения; убитые и зависшие процессы и серверы, зависания посреди транзакции, неверные часы, полный диск',
   '{date}: {minutes} minutes in style {style}, {violations} violations':
     '{date}: {minutes} минут в стиле {style}, нарушений: {violations}',
-  "servers killed and frozen for minutes, replicas killed under load, all of Kafka's data deleted, all groups set back to the start, the same work in each style":
-    'серверы, убитые и замершие на минуты; экземпляры, убитые под нагрузкой; удалённые данные Kafka; группы, отведённые к началу; одна работа в каждом стиле',
-  'all of it at each change, servers away for 20 seconds; with `OUTAGE_SECONDS=full` for minutes':
-    'всё это при каждом изменении, без сервера по 20 секунд; с `OUTAGE_SECONDS=full` — минуты',
+  "servers killed and frozen for minutes, replicas killed under load, all of Kafka's data deleted, all groups reset to the start, the same work in each style":
+    'серверы останавливаются и зависают на минуты, экземпляры гибнут под нагрузкой, все данные Kafka удаляются, все группы возвращаются к началу, одна и та же работа в каждом стиле',
+  'on each change, with servers down for 20 seconds; with `OUTAGE_SECONDS=full`, for minutes':
+    'при каждом изменении, серверы недоступны по 20 секунд; с `OUTAGE_SECONDS=full` — минутами',
 }

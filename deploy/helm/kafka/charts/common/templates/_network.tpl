@@ -1,3 +1,4 @@
+{{- /* A copy of deploy/helm/common, made by npm run test:deploy -- --vendor. Do not edit. */ -}}
 {{- define "trifold.ingress" -}}
 {{- $root := .root -}}
 {{- $name := include "trifold.fullname" $root -}}

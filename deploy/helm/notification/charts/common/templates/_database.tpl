@@ -1,3 +1,4 @@
+{{- /* A copy of deploy/helm/common, made by npm run test:deploy -- --vendor. Do not edit. */ -}}
 {{/* A small PostgreSQL of a service's own, on a volume that outlives the release. */}}
 {{- define "trifold.database" -}}
 {{- $root := .root -}}

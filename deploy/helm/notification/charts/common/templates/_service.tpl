@@ -1,3 +1,4 @@
+{{- /* A copy of deploy/helm/common, made by npm run test:deploy -- --vendor. Do not edit. */ -}}
 {{/*
 Everything of one service. The argument is a dict: root (the chart's context), path (the first part of
 the service's paths), main (its program), calls (variables with the URLs of other services: name to URL),
