@@ -137,7 +137,7 @@ export const WaitingOrder = Type.Object(
     waitsFor: Type.Union([Type.Literal('payment'), Type.Literal('void')], {
       description: 'what billing has not answered',
     }),
-    attempts: Type.Integer({ description: 'how often billing was asked again' }),
+    attempts: Type.Integer({ description: 'how many times a resend was due' }),
     nextAttempt: Time,
     deadline: Type.Union([Time, Type.Null()], {
       description: 'when a PENDING order is canceled; null for one that waits for its void',

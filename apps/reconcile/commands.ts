@@ -22,7 +22,7 @@ export interface CommandOptions {
   readonly databases: Readonly<Record<Service, Database>>
   readonly runtime: Pick<Runtime, 'now' | 'uuid'>
   /** When order asks billing to confirm a void, and cancels a pending order. */
-  readonly askAfterMs: number
+  readonly resendAfterMs: number
   readonly deadlineMs: number
   readonly lettersPerHour: number
 }
@@ -92,8 +92,8 @@ export function createCommands(options: CommandOptions) {
       }),
 
     async moveOrder(command: AddressedCommand): Promise<string | undefined> {
-      const { askAfterMs, deadlineMs } = options
-      const context = { ...inOrders, now: runtime.now(), askAfterMs, deadlineMs }
+      const { resendAfterMs, deadlineMs } = options
+      const context = { ...inOrders, now: runtime.now(), resendAfterMs, deadlineMs }
       const work = { placements: [], commands: [command] }
       const { applied } = await transact(orders, (tx) => workOff(tx, context, work))
       if (applied[0] === 'not theirs') return `another account paid: ${command.profileId}`

@@ -70,7 +70,7 @@ async function main(args: readonly string[]): Promise<number> {
       ...databases,
       ...options,
       runtime: systemRuntime,
-      askAfterMs: config.ASK_AGAIN_AFTER_MS,
+      resendAfterMs: config.RESEND_AFTER_MS,
       deadlineMs: config.ORDER_DEADLINE_MS,
       lettersPerHour: config.LETTERS_PER_HOUR,
       report(difference, result) {

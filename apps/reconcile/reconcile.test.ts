@@ -193,7 +193,7 @@ async function compare(data: string, options: Partial<ReconcileOptions> = {}) {
       bus: database,
     },
     ...{ runtime: systemRuntime, since: null, apply: false },
-    ...{ askAfterMs: 5_000, deadlineMs: 900_000, lettersPerHour: 10 },
+    ...{ resendAfterMs: 5_000, deadlineMs: 900_000, lettersPerHour: 10 },
     report: (difference, { kind: result }) => differences.push({ ...difference, result }),
     ...options,
   }).finally(() => database.close())

@@ -100,6 +100,6 @@ function deploymentOf({ style, instances }: Cell): Deployment {
   return {
     instances,
     isSoleProcess: instances === 1,
-    settings: { style, orderDeadlineMs: 60_000, callTimeoutMs: 500, askAgainAfterMs: 500 },
+    settings: { style, orderDeadlineMs: 60_000, callTimeoutMs: 500, resendAfterMs: 500 },
   }
 }

@@ -95,9 +95,9 @@ export const CLOCK_MUTANTS: readonly Mutant[] = [
     breaks: 'An order passes its deadline by the clock of the process that checks it.',
     edits: [
       {
-        file: 'services/order/ask-again.ts',
-        find: 'overdueOrders(database, await databaseClock(database), LOOK_LIMIT)',
-        replace: 'overdueOrders(database, runtime.now(), LOOK_LIMIT)',
+        file: 'services/order/resends.ts',
+        find: 'overdueOrders(database, await databaseClock(database), POLL_LIMIT)',
+        replace: 'overdueOrders(database, runtime.now(), POLL_LIMIT)',
       },
     ],
     seeds: 30,
@@ -141,7 +141,7 @@ export const CLOCK_MUTANTS: readonly Mutant[] = [
         replace: 'where created < to_timestamp($1::bigint / 1000.0)',
       },
       {
-        file: 'services/order/ask-again.ts',
+        file: 'services/order/resends.ts',
         find: 'idempotency.expire(database, config.IDEMPOTENCY_KEY_TTL_MS)',
         replace: 'idempotency.expire(database, runtime.now() - config.IDEMPOTENCY_KEY_TTL_MS)',
       },

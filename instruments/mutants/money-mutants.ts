@@ -185,11 +185,11 @@ export const MONEY_MUTANTS: readonly Mutant[] = [
     styles: ['http'],
   },
   {
-    name: 'deposits not asked for again',
-    breaks: 'A deposit whose request was lost with the log is not requested again.',
+    name: 'deposits not resent',
+    breaks: 'A deposit request that was lost with the log is not resent.',
     edits: [
       {
-        file: 'services/billing/ask-again.ts',
+        file: 'services/billing/resends.ts',
         find: 'await outbox.enqueue(tx, messages)',
         replace: '',
       },

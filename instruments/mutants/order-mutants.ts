@@ -1,10 +1,10 @@
 import type { Mutant } from './mutant.ts'
 
-/** Bugs in order: its rules, its calls to billing, and its asking again. */
+/** Bugs in order: its rules, its calls to billing, and its resends. */
 const COMMANDS = 'services/order/commands.ts'
 const ORDER = 'services/order/order.ts'
 const CALLS = 'services/order/billing-calls.ts'
-const ASKING = 'services/order/ask-again.ts'
+const RESENDS = 'services/order/resends.ts'
 const ROUTES = 'services/order/routes.ts'
 
 export const ORDER_MUTANTS: readonly Mutant[] = [
@@ -131,10 +131,10 @@ export const ORDER_MUTANTS: readonly Mutant[] = [
     breaks: 'A canceled order whose void is not confirmed asks for its payment, too.',
     edits: [
       {
-        file: ASKING,
-        find: "...canceled.filter(isSent).map(again('voidPayment')),",
+        file: RESENDS,
+        find: "...canceled.filter(isResent).map(messageFor('voidPayment')),",
         replace:
-          "...canceled.filter(isSent).flatMap((one) => [again('voidPayment')(one), again('requestPayment')(one)]),",
+          "...canceled.filter(isResent).flatMap((one) => [messageFor('voidPayment')(one), messageFor('requestPayment')(one)]),",
       },
     ],
     seeds: 10,
@@ -185,9 +185,9 @@ export const ORDER_MUTANTS: readonly Mutant[] = [
     styles: ['http', 'hybrid'],
   },
   {
-    name: 'no asking again',
-    breaks: 'A PENDING order waits for its deadline and never asks billing again.',
-    edits: [{ file: ASKING, find: '    await ask()\n', replace: '' }],
+    name: 'no resends',
+    breaks: 'A PENDING order waits for its deadline, and its request is never resent.',
+    edits: [{ file: RESENDS, find: '    await resendDue()\n', replace: '' }],
     seeds: 30,
     styles: ['events'],
     profile: 'lost-log',
@@ -195,7 +195,7 @@ export const ORDER_MUTANTS: readonly Mutant[] = [
   {
     name: 'no deadline',
     breaks: 'An order is PENDING for as long as nothing is heard of it.',
-    edits: [{ file: ASKING, find: '    await cancelOverdue()\n', replace: '' }],
+    edits: [{ file: RESENDS, find: '    await cancelOverdue()\n', replace: '' }],
     seeds: 30,
     styles: ['events'],
     profile: 'broker',

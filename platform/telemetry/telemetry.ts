@@ -48,7 +48,7 @@ export const METRICS = {
   },
   trifold_asked_again_total: {
     type: 'counter',
-    help: 'Requests to billing, of orders and deposits, that were sent once more.',
+    help: 'Requests to billing, for orders and deposits, that were resent.',
     labels: ['style'],
   },
   trifold_request_batch_size: {

@@ -2,13 +2,14 @@ import Type, { type Static } from 'typebox'
 import { styleConfig } from '../../chassis/flow-config.ts'
 import { durationMs } from '../../platform/process/config.ts'
 
-/** What billing needs to know; the process adds addresses and limits of the platform. */
+/** Billing's own settings; the process adds the addresses of other services and the platform's limits. */
 export const billingConfig = {
   ...styleConfig,
-  DEPOSIT_ASK_AGAIN_AFTER_MS: durationMs({
+  DEPOSIT_RESEND_AFTER_MS: durationMs({
     default: 5_000,
     minimum: 100,
-    description: 'how long a DEPOSIT_REQUEST may be out before it is sent again; doubles each time',
+    description:
+      'how long after a DEPOSIT_REQUEST it is resent if it is not booked; doubles each time',
   }),
 } as const
 

@@ -4,7 +4,7 @@ import { createIdempotency } from '../../chassis/idempotency.ts'
 import { createOutbox } from '../../messaging/outbox/outbox.ts'
 import { until } from '../../platform/async/until.ts'
 import { partOf, type Queryable } from '../../platform/database/database.ts'
-import { LOOK_MS, startBilling } from '../../tests/support/billing-service.ts'
+import { POLL_MS, startBilling } from '../../tests/support/billing-service.ts'
 import { type Addressed, applyCommands } from './commands.ts'
 
 const { database, clock, call, others, loses, on, told, passed, openAccount, ...of } =
@@ -42,7 +42,7 @@ describe('a deposit', () => {
     }
     assert.equal((await call('POST', `/billing/account/${accountId}?amount=7`)).body, 7)
     await until(() => {
-      clock.moveOn(LOOK_MS)
+      clock.moveOn(POLL_MS)
       return on('payment', accountId).length > 0
     })
     assert.equal(lost.length, 2)
@@ -88,7 +88,7 @@ describe('in http', () => {
       others.answerWith({ status: 200, body: 'an id' })
       const rows = () => database.query('select from billing.outbox where key = $1', [accountId])
       await until(async () => {
-        clock.moveOn(LOOK_MS)
+        clock.moveOn(POLL_MS)
         return (await rows()).length === 0
       })
       const keys = aboutOrder(orderId).map(({ headers }) => headers['idempotency-key'])
@@ -112,13 +112,13 @@ describe('in http', () => {
       await call('POST', `/billing/payments/${orderId}/void`, inStyle('http'))
       const deletes = () => aboutOrder(orderId).filter(({ method }) => method === 'DELETE')
       await until(() => {
-        clock.moveOn(LOOK_MS)
+        clock.moveOn(POLL_MS)
         return deletes().length >= (isGiven ? 1 : 3)
       })
       others.answerWith({ status: 200, body: 'an id' })
       const rows = () => database.query('select from billing.outbox where key = $1', [orderId])
       await until(async () => {
-        clock.moveOn(LOOK_MS)
+        clock.moveOn(POLL_MS)
         return (await rows()).length === 0
       })
       if (isGiven) assert.equal(deletes().length, 1)

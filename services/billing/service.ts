@@ -19,7 +19,6 @@ import { createDatabaseClock } from '../../platform/database/clock.ts'
 import { type Queryable, transact } from '../../platform/database/database.ts'
 import { migrate } from '../../platform/database/migrate.ts'
 import { inCommitSpans, noTracing } from '../../platform/telemetry/tracing.ts'
-import { startAskingAgain } from './ask-again.ts'
 import {
   type Addressed,
   type Applied,
@@ -32,6 +31,7 @@ import { SCHEMA } from './migrations/001-initial.ts'
 import { COMPATIBLE_FROM, MIGRATIONS } from './migrations/all-migrations.ts'
 import { orderCalls } from './order-calls.ts'
 import { settleRequests } from './reactions.ts'
+import { startResends } from './resends.ts'
 import { billingRoutes } from './routes.ts'
 import { findAccount, findPayments, listTransfers } from './store.ts'
 
@@ -135,7 +135,7 @@ export async function createBillingService(
       settleRequests(tx, { ...(await context(tx)), newId: runtime.uuid }, events, announce),
   }
   const consumer = startConsumer(reader)
-  const asking = startAskingAgain({ ...parts, databaseClock, config, outbox, wake: relay.wake })
+  const resends = startResends({ ...parts, databaseClock, config, outbox, wake: relay.wake })
   const expiring = periodically(60_000, runtime, log, () =>
     idempotency.expire(database, config.IDEMPOTENCY_KEY_TTL_MS),
   )
@@ -156,7 +156,7 @@ export async function createBillingService(
     app,
     async close() {
       await app.close()
-      await Promise.all([asking.close(), expiring.close(), consumer.close()])
+      await Promise.all([resends.close(), expiring.close(), consumer.close()])
       await relay.close()
     },
   }

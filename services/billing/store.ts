@@ -229,11 +229,11 @@ export async function isAnyRequested(db: Queryable): Promise<boolean> {
  * orders, one whose last request still waits in the outbox is only put off, and each is found by its
  * id, however the statement was planned.
  */
-export function takeDepositsToAsk(
+export function takeDepositsToResend(
   tx: Queryable,
   now: number,
-  askAfterMs: number,
-  maxAskAfterMs: number,
+  resendAfterMs: number,
+  maxResendAfterMs: number,
   limit: number,
 ): Promise<Deposit[]> {
   return tx.query<Deposit>(
@@ -251,6 +251,6 @@ export function takeDepositsToAsk(
        select (select created from billing.outbox where carrier = 'broker' order by id limit 1) as oldest)
      select ${DEPOSIT} from billing.deposit join due using (id), waiting
      where id = any(array(select id from due)) and (oldest is null or requested < oldest)`,
-    [new Date(now), askAfterMs, maxAskAfterMs, limit],
+    [new Date(now), resendAfterMs, maxResendAfterMs, limit],
   )
 }

@@ -33,7 +33,7 @@ export interface CommandContext {
   readonly idempotency: Idempotency
   /** By the database's clock, in epoch milliseconds. */
   readonly now: number
-  readonly askAfterMs: number
+  readonly resendAfterMs: number
   readonly deadlineMs: number
 }
 
@@ -90,11 +90,11 @@ export async function workOff(
   const placing = place(placements, known, at)
   const moving = move(commands, orders, at)
   const { now } = at
-  const times = { now, askAt: now + at.askAfterMs, deadline: now + at.deadlineMs }
+  const times = { now, resendAt: now + at.resendAfterMs, deadline: now + at.deadlineMs }
   const written = Promise.all([
     insertOrders(tx, placing.orders, times),
     changeOrders(tx, moving.changes, now),
-    watchVoids(tx, moving.voids, times.askAt),
+    watchVoids(tx, moving.voids, times.resendAt),
     confirmVoids(tx, moving.confirmed),
     at.outbox.enqueue(tx, [...placing.messages, ...moving.messages]),
     at.idempotency.remember(tx, placing.answers),

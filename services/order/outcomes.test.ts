@@ -30,7 +30,7 @@ async function place(): Promise<string> {
     ...{ id, profileId: crypto.randomUUID(), productQuantity: 1, priceMinor: 6500n },
     ...{ style: 'http', state: 'PENDING', reason: null, idempotencyKey: null },
   }
-  await insertOrders(database, [order], { now, askAt: now, deadline: now })
+  await insertOrders(database, [order], { now, resendAt: now, deadline: now })
   return id
 }
 

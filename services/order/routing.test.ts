@@ -106,7 +106,7 @@ test('an order continues in the default style if only a later version knows its 
   assert.deepEqual([unknown.carrier, unknown.destination], ['broker', 'billing'])
 })
 
-test('what is asked again is the same message, and has no trace where none is known', () => {
+test('a resent request is the same message, without a trace if none is known', () => {
   for (const style of ['http', 'hybrid', 'events'] as const) {
     const first = route('requestPayment', order(style), null, now, { traceparent })
     const again = route('requestPayment', order(style), null, now + 5_000)

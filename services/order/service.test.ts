@@ -4,7 +4,7 @@ import { describe, test } from 'node:test'
 import type { InteractionStyle } from '../../contracts/style.ts'
 import { until } from '../../platform/async/until.ts'
 import { type FakeAnswer, sendBare } from '../../tests/support/harness.ts'
-import { LOOK_MS, ORDER_DEADLINE_MS, startOrder } from '../../tests/support/order-service.ts'
+import { ORDER_DEADLINE_MS, POLL_MS, startOrder } from '../../tests/support/order-service.ts'
 
 const { bus, database, clock, billing, notification, wire, call } = await startOrder(
   { status: 200, body: 'paid' },
@@ -182,7 +182,7 @@ describe('in events an order', () => {
     await until(() => said(accountId).length === 1)
     for (const wanted of [2, 3]) {
       await until(() => {
-        clock.moveOn(LOOK_MS)
+        clock.moveOn(POLL_MS)
         return said(accountId).length >= wanted
       })
     }
@@ -201,7 +201,7 @@ describe('in events an order', () => {
     assert.equal((await read(orderId, accountId)).state, 'PENDING')
     clock.moveOn(10_000)
     await until(async () => {
-      clock.moveOn(LOOK_MS)
+      clock.moveOn(POLL_MS)
       return (await read(orderId, accountId)).state === 'CANCELED'
     })
     assert.equal((await read(orderId, accountId)).reason, 'DEADLINE_PASSED')
@@ -325,14 +325,14 @@ for (const style of ['http', 'hybrid'] as const) {
       const { orderId } = (await place(accountId, style)).body
       for (const wanted of [1, 2, 3]) {
         await until(() => {
-          clock.moveOn(LOOK_MS)
+          clock.moveOn(POLL_MS)
           return voidsOf(orderId).length >= wanted
         })
       }
       billing.answerWith(VOIDED)
       const rows = () => database.query('select from orders.outbox where key = $1', [orderId])
       await until(async () => {
-        clock.moveOn(LOOK_MS)
+        clock.moveOn(POLL_MS)
         return (await rows()).length === 0
       })
     })
@@ -350,14 +350,14 @@ for (const style of ['http', 'hybrid'] as const) {
         const placing = place(accountId, style)
         await until(() => billing.about(accountId).length > 0)
         await until(() => {
-          clock.moveOn(LOOK_MS)
+          clock.moveOn(POLL_MS)
           return billing.about(accountId).length > 1
         })
         const [order] = (await call('GET', `/orders?profileId=${accountId}`)).body
         assert.equal(order.state, 'PENDING')
         billing.answerWith({ status: 200, body: 'p' })
         await until(async () => {
-          clock.moveOn(LOOK_MS)
+          clock.moveOn(POLL_MS)
           return (await read(order.id, accountId)).state === 'APPROVED'
         })
         const { status, body } = await placing
@@ -378,7 +378,7 @@ for (const style of ['http', 'hybrid'] as const) {
       const before = payments()
       billing.answerWith(VOIDED)
       await until(() => {
-        clock.moveOn(LOOK_MS)
+        clock.moveOn(POLL_MS)
         return voidsOf(order.id).length > 0
       })
       assert.equal(payments(), before)
@@ -484,7 +484,8 @@ describe('an Idempotency-Key', () => {
       'select id from orders.orders where profile_id = $1',
       [accountId],
     )
-    // Another instance settled it and told who asked again; he gave the order back. No signal came.
+    // As if another instance had settled the order and its notification had been lost: the outcome is
+    // stored under the key, and the money is back.
     await database.query(
       `update orders.idempotency set status = 201, body = to_json($2::text)::text where key = $1`,
       [key, order!.id],

@@ -19,7 +19,6 @@ import { type Caller, coalesce, shared } from '../../platform/async/coalesce.ts'
 import { createDatabaseClock } from '../../platform/database/clock.ts'
 import type { Queryable } from '../../platform/database/database.ts'
 import { migrate } from '../../platform/database/migrate.ts'
-import { startAskingAgain } from './ask-again.ts'
 import { billingCalls } from './billing-calls.ts'
 import {
   type AddressedCommand,
@@ -38,6 +37,7 @@ import { operatorRoutes } from './operator-routes.ts'
 import type { OrderState } from './order.ts'
 import { createOutcomes } from './outcomes.ts'
 import { settleOrders } from './reactions.ts'
+import { startResends } from './resends.ts'
 import { orderRoutes } from './routes.ts'
 import {
   countPending,
@@ -69,7 +69,7 @@ export async function createOrderService(
   const databaseClock = createDatabaseClock(runtime)
   const context = async (tx: Queryable): Promise<CommandContext> => ({
     ...{ outbox, idempotency, now: await databaseClock(tx) },
-    ...{ askAfterMs: config.ASK_AGAIN_AFTER_MS, deadlineMs: config.ORDER_DEADLINE_MS },
+    ...{ resendAfterMs: config.RESEND_AFTER_MS, deadlineMs: config.ORDER_DEADLINE_MS },
   })
 
   // New orders and what moves others on share transactions: apart they would take twice as many.
@@ -111,7 +111,7 @@ export async function createOrderService(
     handle: async (tx, events) => settleOrders(tx, await context(tx), events, announce),
   }
   const consumer = startConsumer(reader)
-  const asking = startAskingAgain({
+  const resends = startResends({
     ...{ ...parts, databaseClock, config, outbox, idempotency, apply },
     wake: relay.wake,
   })
@@ -138,7 +138,7 @@ export async function createOrderService(
     app,
     async close() {
       await app.close()
-      await asking.close()
+      await resends.close()
       await consumer.close()
       await relay.close()
       outcomes.close()

@@ -17,7 +17,7 @@ async function placed(): Promise<string> {
   const [id, profileId] = [crypto.randomUUID(), crypto.randomUUID()]
   const rest = { productQuantity: 1, priceMinor: 6500n, reason: null, idempotencyKey: null }
   const order = { ...rest, id, profileId, style: 'events', state: 'PENDING' } as const
-  await insertOrders(database, [order], { now, askAt: now, deadline: now })
+  await insertOrders(database, [order], { now, resendAt: now, deadline: now })
   return id
 }
 

@@ -49,7 +49,7 @@ const byId = (rows: readonly OrderRow[]) => new Map(rows.map((row) => [row.id, t
 export async function insertOrders(
   tx: Queryable,
   orders: readonly (Order & TraceContext)[],
-  times: { readonly now: number; readonly askAt: number; readonly deadline: number },
+  times: { readonly now: number; readonly resendAt: number; readonly deadline: number },
 ): Promise<void> {
   if (orders.length === 0) return
   await tx.query(
@@ -70,7 +70,7 @@ export async function insertOrders(
       orders.map((order) => order.style),
       orders.map((order) => order.idempotencyKey),
       new Date(times.now),
-      new Date(times.askAt),
+      new Date(times.resendAt),
       new Date(times.deadline),
       orders.map(({ traceparent }) => traceparent ?? null),
       orders.map(({ tracestate }) => tracestate ?? null),
@@ -194,7 +194,7 @@ export async function overdueOrders(
 export async function watchVoids(
   tx: Queryable,
   voids: readonly { readonly orderId: string; readonly trace: TraceContext }[],
-  askAt: number,
+  resendAt: number,
 ): Promise<void> {
   if (voids.length === 0) return
   await tx.query(
@@ -204,7 +204,7 @@ export async function watchVoids(
      on conflict do nothing`,
     [
       voids.map(({ orderId }) => orderId),
-      new Date(askAt),
+      new Date(resendAt),
       voids.map(({ trace }) => trace.traceparent ?? null),
       voids.map(({ trace }) => trace.tracestate ?? null),
     ],
@@ -218,7 +218,7 @@ export async function confirmVoids(tx: Queryable, orderIds: readonly string[]): 
 }
 
 /** How often billing is asked, with intervals that double from `afterMs` to `maxAfterMs`. */
-export interface AskSchedule {
+export interface ResendSchedule {
   readonly afterMs: number
   readonly maxAfterMs: number
   /** A void that is not confirmed after so many attempts is stuck, and asked for once an hour. */
@@ -227,7 +227,7 @@ export interface AskSchedule {
   readonly limit: number
 }
 
-export interface OrderToAsk {
+export interface OrderToResend {
   readonly order: StoredOrder
   readonly trace: TraceContext
   /** How often the order's turn has come, this time included. */
@@ -247,17 +247,17 @@ export interface OrderToAsk {
  * tables were small, this read them from end to end, or once for each order that was due, and after an
  * outage the locks that it held meanwhile kept orders from being settled, for a minute.
  */
-export async function takeOrdersToAsk(
+export async function takeOrdersToResend(
   tx: Queryable,
   now: number,
-  { afterMs, maxAfterMs, stuckAfter, limit }: AskSchedule,
+  { afterMs, maxAfterMs, stuckAfter, limit }: ResendSchedule,
   state: 'PENDING' | 'CANCELED' = 'PENDING',
-): Promise<OrderToAsk[]> {
+): Promise<OrderToResend[]> {
   const maxAttempts = state === 'CANCELED' ? stuckAfter : MAX_INTEGER
   const params = [new Date(now), afterMs, maxAfterMs, limit, state, maxAttempts, PAID_BY_CALL]
   const rows = await tx.query<
     OrderRow & WatchedTrace & { attempts: number; is_in_outbox: boolean; deadline: Date | null }
-  >(TAKE_TO_ASK[state], params)
+  >(TAKE_TO_RESEND[state], params)
   return rows.map((row) => ({
     order: toOrder(row),
     trace: toTrace(row),
@@ -275,7 +275,7 @@ const intervalMs = (turns: string) =>
   `case when ${turns} + 1 >= $6::integer then 3600000
     else least($3::float8, $2::float8 * power(2, least(${turns}, 20))) end`
 
-const takeToAsk = (watch: 'orders.watch' | 'orders.void_watch', deadline: string) => `
+const takeToResend = (watch: 'orders.watch' | 'orders.void_watch', deadline: string) => `
 with due as (
   select order_id, traceparent, tracestate, asked + 1 as attempts, ${deadline} as deadline,
     ask_at - (${intervalMs('greatest(asked - 1, 0)')}) * interval '1 millisecond' as requested
@@ -295,9 +295,9 @@ select ${COLUMNS}, traceparent, tracestate, attempts, deadline, exists (
 from orders.orders o join due on id = order_id
 where id = any(array(select order_id from due)) and state = $5`
 
-const TAKE_TO_ASK = {
-  PENDING: takeToAsk('orders.watch', 'deadline'),
-  CANCELED: takeToAsk('orders.void_watch', 'null::timestamptz'),
+const TAKE_TO_RESEND = {
+  PENDING: takeToResend('orders.watch', 'deadline'),
+  CANCELED: takeToResend('orders.void_watch', 'null::timestamptz'),
 }
 
 /** An order that waits for billing, as operators see it. */

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { InteractionStyle } from '../../contracts/style.ts'
 import { until } from '../../platform/async/until.ts'
-import { LOOK_MS, ORDER_DEADLINE_MS, startOrder } from '../../tests/support/order-service.ts'
+import { ORDER_DEADLINE_MS, POLL_MS, startOrder } from '../../tests/support/order-service.ts'
 
 const { clock, billing, wire, call } = await startOrder('cut', ['billing', 'payment'])
 
@@ -33,7 +33,7 @@ for (const [whose, headers] of [
     const accountId = crypto.randomUUID()
     await place(accountId, 'events', headers)
     await until(() => {
-      clock.moveOn(LOOK_MS)
+      clock.moveOn(POLL_MS)
       return named(accountId, 'ORDER_CREATED').length >= 3
     })
     clock.moveOn(ORDER_DEADLINE_MS)

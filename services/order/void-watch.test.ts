@@ -3,7 +3,7 @@ import { test } from 'node:test'
 import type { InteractionStyle } from '../../contracts/style.ts'
 import { until } from '../../platform/async/until.ts'
 import { sendBare } from '../../tests/support/harness.ts'
-import { LOOK_MS, startOrder, VOID_ATTEMPTS } from '../../tests/support/order-service.ts'
+import { POLL_MS, startOrder, VOID_ATTEMPTS } from '../../tests/support/order-service.ts'
 
 const { bus, database, clock, billing, wire, call, metricsText } = await startOrder(
   { status: 200, body: 'paid' },
@@ -37,7 +37,7 @@ for (const outcome of outcomes) {
   test(`a void by event is asked for again until billing says ${outcome.event}`, async () => {
     const { accountId, orderId } = await placeAndDelete('events')
     await until(() => {
-      clock.moveOn(LOOK_MS)
+      clock.moveOn(POLL_MS)
       return said(accountId).length >= 4
     })
     const [first, ...voids] = said(accountId)
@@ -72,7 +72,7 @@ test('a void by call is watched until billing answers it', async () => {
   assert.equal(await isWatched(orderId), true)
   billing.answerWith({ status: 200, body: { orderId, state: 'REFUNDED' } })
   await until(async () => {
-    clock.moveOn(LOOK_MS)
+    clock.moveOn(POLL_MS)
     return !(await isWatched(orderId))
   })
 })
@@ -87,7 +87,7 @@ test('an order whose void is not confirmed is listed as stuck, and then asked ab
   assert.deepEqual([waiting.state, waiting.stuck, waiting.deadline], ['CANCELED', false, null])
   assert.equal(await listed('waitsFor=payment'), undefined)
   const stuck = await until(async () => {
-    clock.moveOn(LOOK_MS)
+    clock.moveOn(POLL_MS)
     return await listed('stuck=true')
   })
   assert.deepEqual([stuck.profileId, stuck.waitsFor], [accountId, 'void'])

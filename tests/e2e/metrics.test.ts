@@ -5,7 +5,7 @@ import { eventually, FRESH } from './client.ts'
 import { startProgram } from './program.ts'
 import { ON_STACK } from './world.ts'
 
-const program = await startProgram({ ASK_AGAIN_AFTER_MS: '100' })
+const program = await startProgram({ RESEND_AFTER_MS: '100' })
 after(() => program.close())
 
 type Path = 'orders' | 'billing' | 'notification'
@@ -71,7 +71,7 @@ test('each service knows its dependencies and how far its group is behind', asyn
   }
 })
 
-test('an order that nobody settles shows as pending, and as asked again', async () => {
+test('an order without an outcome is counted as pending and as resent', async () => {
   const account = await program.fundedAccount(100)
   await program.lab.billing.stop()
   const { body: id } = await program.order(account)

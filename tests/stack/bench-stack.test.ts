@@ -18,7 +18,7 @@ after(async () => {
 
 const PACE = { seconds: 1, rounds: 1, quick: true }
 /** Orders that are still pending would be asked for again within the test. */
-const IMPATIENT = { ASK_AGAIN_AFTER_MS: '100' }
+const IMPATIENT = { RESEND_AFTER_MS: '100' }
 
 test('orders that one contest leaves pending are gone before the next one', async () => {
   const contest = await ACCEPT.open(stack, PACE)

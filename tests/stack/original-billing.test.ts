@@ -11,24 +11,24 @@ import { askReplica, metricOf, startOwnStack } from './own-stack.ts'
  * Deleting a paid order while billing is a program that charges for every ORDER_CREATED and does not know
  * ORDER_CANCELED, as the original Java services did.
  */
-const ASK_AGAIN_AFTER_MS = 2_000
+const RESEND_AFTER_MS = 2_000
 const VOID_ATTEMPTS = 2
 const DEPOSIT = 10 * UNIT_PRICE
 
 const foreign = await compileForeignPrograms()
 after(() => foreign.remove())
 
-for (const { askAgain, cancellations, does } of [
-  { askAgain: true, cancellations: 1 + VOID_ATTEMPTS, does: 'repeats only the cancellation' },
-  { askAgain: false, cancellations: 1, does: 'repeats nothing' },
+for (const { resend, cancellations, does } of [
+  { resend: true, cancellations: 1 + VOID_ATTEMPTS, does: 'repeats only the cancellation' },
+  { resend: false, cancellations: 1, does: 'repeats nothing' },
 ]) {
-  const name = `with ASK_AGAIN=${askAgain}, a deleted order ${does}, and is reported as stuck`
+  const name = `with RESEND=${resend}, a deleted order ${does}, and is reported as stuck`
   test(name, { timeout: 180_000 }, async (t) => {
     const stack = await startOwnStack(
       { order: 1, billing: 0, notification: 1 },
       {
-        ASK_AGAIN: String(askAgain),
-        ASK_AGAIN_AFTER_MS: String(ASK_AGAIN_AFTER_MS),
+        RESEND: String(resend),
+        RESEND_AFTER_MS: String(RESEND_AFTER_MS),
         VOID_ATTEMPTS: String(VOID_ATTEMPTS),
       },
     )

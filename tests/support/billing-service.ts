@@ -4,8 +4,8 @@ import { until } from '../../platform/async/until.ts'
 import { createBillingService } from '../../services/billing/service.ts'
 import { caller, openParts, readTopics, sendBare, startFakeService } from './harness.ts'
 
-/** Billing looks once a second for deposits that did not come back. */
-export const LOOK_MS = 1_000
+/** Milliseconds between billing's polls for deposits to resend. */
+export const POLL_MS = 1_000
 
 /** Billing alone, for one test file: around it a bus, and one stand-in for order and notification. */
 export async function startBilling() {
@@ -25,7 +25,7 @@ export async function startBilling() {
       ALLOW_STYLE_OVERRIDE: true,
       CALL_TIMEOUT_MS: 300,
       IDEMPOTENCY_KEY_TTL_MS: 86_400_000,
-      DEPOSIT_ASK_AGAIN_AFTER_MS: 100,
+      DEPOSIT_RESEND_AFTER_MS: 100,
       NOTIFICATION_URL: others.url,
       ORDER_URL: others.url,
     },

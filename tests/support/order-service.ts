@@ -3,9 +3,9 @@ import type { OrderConfig } from '../../services/order/config.ts'
 import { createOrderService } from '../../services/order/service.ts'
 import { caller, type FakeAnswer, openParts, readTopics, startFakeService } from './harness.ts'
 
-/** Order looks once a second for what waits for long. */
-export const LOOK_MS = 1_000
-const ASK_AGAIN_AFTER_MS = 100
+/** Milliseconds between order's polls for resends that are due. */
+export const POLL_MS = 1_000
+const RESEND_AFTER_MS = 100
 export const VOID_ATTEMPTS = 4
 export const ORDER_DEADLINE_MS = 600_000
 
@@ -27,9 +27,9 @@ export async function startOrder(
     CALL_TIMEOUT_MS: 300,
     IDEMPOTENCY_KEY_TTL_MS: 86_400_000,
     UNIT_PRICE: '65',
-    ASK_AGAIN: true,
+    RESEND: true,
     VOID_ATTEMPTS,
-    ASK_AGAIN_AFTER_MS,
+    RESEND_AFTER_MS,
     ORDER_DEADLINE_MS,
     ...settings,
     BILLING_URL: billing.url,

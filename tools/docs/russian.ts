@@ -152,16 +152,16 @@ export const RUSSIAN: Readonly<Record<string, string>> = {
     'Сколько хранятся Idempotency-Key и его ответ.',
   'What one unit of the product costs, in units of money.':
     'Сколько стоит единица товара, в денежных единицах.',
-  'How long an order is PENDING before billing is asked again; doubles each time.':
-    'Сколько заказ остаётся в PENDING, прежде чем billing спросят снова; каждый раз удваивается.',
-  'Whether requests that billing has not answered are repeated; false for a billing that does not deduplicate by order.':
-    'Повторять ли запросы, на которые billing не ответил; false — для billing, который не узнаёт повторов по заказу.',
-  'How often billing is asked to confirm a void before the order counts as stuck; after that it is asked once an hour.':
-    'Сколько раз просить billing подтвердить аннулирование, прежде чем заказ считается застрявшим; потом его просят раз в час.',
+  'How long after a request to billing it is resent if there is no outcome; doubles each time.':
+    'Через сколько запрос к billing отправляется повторно, если исхода нет; каждый раз удваивается.',
+  'Whether requests without an outcome are resent to billing; false for a billing that does not deduplicate by order.':
+    'Отправлять ли повторно запросы к billing, у которых нет исхода; false — для billing, который не распознаёт повторы по заказу.',
+  'How many times a void is resent before the order counts as stuck; after that it is resent once an hour.':
+    'Сколько раз повторять аннулирование, прежде чем заказ считается застрявшим; потом оно повторяется раз в час.',
   'How long an order may be PENDING before it is canceled and its payment voided.':
     'Сколько заказ может оставаться в PENDING, прежде чем его отменят, а платёж аннулируют.',
-  'How long a DEPOSIT_REQUEST may be out before it is sent again; doubles each time.':
-    'Сколько ждать исхода DEPOSIT_REQUEST, прежде чем отправить его снова; каждый раз удваивается.',
+  'How long after a DEPOSIT_REQUEST it is resent if it is not booked; doubles each time.':
+    'Через сколько DEPOSIT_REQUEST отправляется повторно, если пополнение не проведено; каждый раз удваивается.',
   'The sender of letters.': 'Отправитель писем.',
   'The most letters that an address gets in an hour; what is beyond it can be read over HTTP only. 0 sets no limit.':
     'Сколько писем в час получает один адрес; остальное можно прочесть только по HTTP. 0 — без ограничения.',

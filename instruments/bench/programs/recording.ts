@@ -44,7 +44,7 @@ export const PRICE_MINOR = 6_500n
 
 /** Nothing is asked for again while a slow machine records. */
 const SETTINGS = {
-  ...readConfig(allInOneConfig, { ASK_AGAIN_AFTER_MS: '60000' }),
+  ...readConfig(allInOneConfig, { RESEND_AFTER_MS: '60000' }),
   ...{ BILLING_URL: '', NOTIFICATION_URL: '', ORDER_URL: '' },
 }
 

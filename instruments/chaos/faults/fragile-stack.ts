@@ -47,7 +47,7 @@ const PORT_OFFSET = 1_200
  * pass its deadline; from the last fault to rest it then takes seconds, and not minutes.
  */
 export const SETTINGS = {
-  askAgainAfterMs: 1_000,
+  resendAfterMs: 1_000,
   orderDeadlineMs: 45_000,
 } as const
 
@@ -77,8 +77,8 @@ export async function startFragileStack(options: FragileStackOptions): Promise<F
       portOffset: PORT_OFFSET,
       environment: {
         INTERACTION_STYLE: style,
-        ASK_AGAIN_AFTER_MS: String(SETTINGS.askAgainAfterMs),
-        DEPOSIT_ASK_AGAIN_AFTER_MS: String(SETTINGS.askAgainAfterMs),
+        RESEND_AFTER_MS: String(SETTINGS.resendAfterMs),
+        DEPOSIT_RESEND_AFTER_MS: String(SETTINGS.resendAfterMs),
         ORDER_DEADLINE_MS: String(SETTINGS.orderDeadlineMs),
       },
       environmentOf({ service, number }) {

@@ -2,7 +2,7 @@ import type { Settings } from '../world/deployment.ts'
 import type { Add, Books } from './books.ts'
 
 export interface Times {
-  readonly settings: Pick<Settings, 'orderDeadlineMs' | 'askAgainAfterMs'>
+  readonly settings: Pick<Settings, 'orderDeadlineMs' | 'resendAfterMs'>
   /** When faults stopped. */
   readonly healedMs: number
   /** The names of the faults that happened. */
@@ -24,7 +24,7 @@ const KEEPS_AWAY = /^(crash|freeze|hang|service away|database away|rivals)/
  */
 export function checkPunctuality(books: Books, times: Times, add: Add): void {
   const { settings, healedMs, faults } = times
-  const { orderDeadlineMs, askAgainAfterMs } = settings
+  const { orderDeadlineMs, resendAfterMs } = settings
   const payments = new Map(books.payments.map((payment) => [payment.orderId, payment]))
   const isOrderDisturbed = faults.some((name) => KEEPS_AWAY.test(name))
   for (const { id, state, reason, created, updated } of books.orders) {
@@ -44,7 +44,7 @@ export function checkPunctuality(books: Books, times: Times, add: Add): void {
       add(`order ${id}`, `was paid ${lateMs} ms after its deadline`, 'I4')
     // The intervals double, so the next time to ask is no farther away than the order is old.
     const ageMs = Math.max(0, healedMs - createdMs)
-    const askedMs = 2 * (ageMs + askAgainAfterMs) + OUTCOME_MS
+    const askedMs = 2 * (ageMs + resendAfterMs) + OUTCOME_MS
     if (reason === 'DEADLINE_PASSED' && orderDeadlineMs > askedMs) {
       add(`order ${id}`, 'passed its deadline although billing could be asked', 'I4')
     }

@@ -12,7 +12,7 @@ export interface Settings {
   readonly style: InteractionStyle
   readonly orderDeadlineMs: number
   readonly callTimeoutMs: number
-  readonly askAgainAfterMs: number
+  readonly resendAfterMs: number
 }
 
 /** How often and how the services of a run are there. */
@@ -28,7 +28,7 @@ const DEFAULTS: Settings = {
   style: 'events',
   orderDeadlineMs: 20_000,
   callTimeoutMs: 500,
-  askAgainAfterMs: 500,
+  resendAfterMs: 500,
 }
 
 /** One process of each service, or two. */
@@ -48,7 +48,7 @@ function drawSettings(style: InteractionStyle | 'mixed', chance: Chance): Settin
     style: style === 'mixed' ? 'events' : style,
     orderDeadlineMs: chance.pick([2_000, 6_000, 20_000, 60_000, 60_000]),
     callTimeoutMs: chance.pick([300, 500, 1_000]),
-    askAgainAfterMs: chance.pick([300, 500, 2_000]),
+    resendAfterMs: chance.pick([300, 500, 2_000]),
   }
 }
 
@@ -76,15 +76,15 @@ export function createService(
       return createOrderService(parts, {
         ...shared,
         UNIT_PRICE: '65',
-        ASK_AGAIN: true,
+        RESEND: true,
         VOID_ATTEMPTS: 10,
-        ASK_AGAIN_AFTER_MS: settings.askAgainAfterMs,
+        RESEND_AFTER_MS: settings.resendAfterMs,
         ORDER_DEADLINE_MS: settings.orderDeadlineMs,
       })
     case 'billing':
       return createBillingService(parts, {
         ...shared,
-        DEPOSIT_ASK_AGAIN_AFTER_MS: settings.askAgainAfterMs,
+        DEPOSIT_RESEND_AFTER_MS: settings.resendAfterMs,
       })
     case 'notification': {
       const config = {

@@ -1,6 +1,6 @@
 import type { Migration } from '../../../platform/database/migrate.ts'
 
-/** An order that is asked for again, or canceled at its deadline, continues the trace that it began. */
+/** A resend and a cancellation at the deadline continue the trace of the request that placed the order. */
 export const watchTrace: Migration = {
   id: 3,
   name: 'watch trace',

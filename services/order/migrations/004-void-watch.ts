@@ -1,8 +1,8 @@
 import type { Migration } from '../../../platform/database/migrate.ts'
 
 /**
- * Canceled orders of `events` whose void billing has not confirmed: the topic may have lost it, so it
- * is asked for again, as payments are.
+ * Canceled orders whose void billing has not confirmed. The void is resent, as payment requests are,
+ * because a topic or a call may have lost it.
  */
 export const voidWatch: Migration = {
   id: 4,

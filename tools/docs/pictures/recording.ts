@@ -33,8 +33,8 @@ const LAB = { 'x-trifold-lab': 'true' }
 /** On a busy machine nothing is given up or asked for again: that would be another story. */
 const PATIENT = {
   CALL_TIMEOUT_MS: '30000',
-  ASK_AGAIN_AFTER_MS: '600000',
-  DEPOSIT_ASK_AGAIN_AFTER_MS: '600000',
+  RESEND_AFTER_MS: '600000',
+  DEPOSIT_RESEND_AFTER_MS: '600000',
 }
 const CUSTOMER_SPAN = '00f067aa0ba902b7'
 const PATHS = ['orders', 'billing', 'notification']

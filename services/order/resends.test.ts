@@ -5,16 +5,16 @@ import { until } from '../../platform/async/until.ts'
 import type { Queryable } from '../../platform/database/database.ts'
 import { migrate } from '../../platform/database/migrate.ts'
 import { openTestDatabase } from '../../tests/support/backends.ts'
-import { LOOK_MS, startOrder, VOID_ATTEMPTS } from '../../tests/support/order-service.ts'
+import { POLL_MS, startOrder, VOID_ATTEMPTS } from '../../tests/support/order-service.ts'
 import { SCHEMA } from './migrations/001-initial.ts'
 import { MIGRATIONS } from './migrations/all-migrations.ts'
 import type { Order } from './order.ts'
 import { route } from './routing.ts'
-import { type AskSchedule, insertOrders, takeOrdersToAsk } from './store.ts'
+import { insertOrders, type ResendSchedule, takeOrdersToResend } from './store.ts'
 
-const ASK_AFTER_MS = 5_000
-const SCHEDULE: AskSchedule = {
-  afterMs: ASK_AFTER_MS,
+const RESEND_AFTER_MS = 5_000
+const SCHEDULE: ResendSchedule = {
+  afterMs: RESEND_AFTER_MS,
   maxAfterMs: 60_000,
   stuckAfter: 10,
   limit: 10,
@@ -37,7 +37,7 @@ const newOrder = (): Order => ({
   idempotencyKey: null,
 })
 const place = (tx: Queryable, orders: number, now: number) => {
-  const times = { now, askAt: now + ASK_AFTER_MS, deadline: now + 900_000 }
+  const times = { now, resendAt: now + RESEND_AFTER_MS, deadline: now + 900_000 }
   return insertOrders(tx, Array.from({ length: orders }, newOrder), times)
 }
 
@@ -49,7 +49,7 @@ test('an order is not asked for again while its last request still waits in the 
   const lookAfter = async (waitMs: number) => {
     now += waitMs
     return await database.transaction(async (tx) => {
-      const due = await takeOrdersToAsk(tx, now, SCHEDULE)
+      const due = await takeOrdersToResend(tx, now, SCHEDULE)
       const asked = due.filter(({ isInOutbox }) => !isInOutbox)
       const messages = asked.map((one) => route('requestPayment', one.order, null, now))
       await outbox.enqueue(tx, messages)
@@ -64,7 +64,7 @@ test('an order is not asked for again while its last request still waits in the 
   }
 
   // Its first request was delivered and is lost; the second one meets a broker that is away.
-  assert.equal(await lookAfter(ASK_AFTER_MS - 1), 0)
+  assert.equal(await lookAfter(RESEND_AFTER_MS - 1), 0)
   assert.equal(await lookAfter(1), 1)
   for (let minutes = 0; minutes < 5; minutes += 1) assert.equal(await lookAfter(60_000), 0)
   assert.equal(await deliverAll(), 1)
@@ -75,7 +75,7 @@ test('an order is not asked for again while its last request still waits in the 
 test('of many orders that wait only those that are due are read, planned when there were few', async () => {
   const now = Date.now()
   const limit = 20
-  const take = (tx: Queryable, at: number) => takeOrdersToAsk(tx, at, { ...SCHEDULE, limit })
+  const take = (tx: Queryable, at: number) => takeOrdersToResend(tx, at, { ...SCHEDULE, limit })
   const readOf = async (tx: Queryable) => {
     const [row] = await tx.query<{ rows: bigint }>(
       `select pg_stat_get_xact_tuples_fetched('orders.orders_pkey'::regclass)
@@ -88,21 +88,21 @@ test('of many orders that wait only those that are due are read, planned when th
     for (let tries = 0; tries < 10; tries += 1) await take(tx, now)
     await place(tx, 2_000, now)
     const before = await readOf(tx)
-    assert.equal((await take(tx, now + ASK_AFTER_MS)).length, limit)
+    assert.equal((await take(tx, now + RESEND_AFTER_MS)).length, limit)
     assert.equal((await readOf(tx)) - before, 2n * BigInt(limit))
   })
 })
 
-test('with ASK_AGAIN=false nothing is repeated, and attempts are counted all the same', async () => {
+test('with RESEND=false nothing is repeated, and attempts are counted all the same', async () => {
   const { clock, wire, call } = await startOrder({ status: 200, body: 'paid' }, ['billing'], {
-    ASK_AGAIN: false,
+    RESEND: false,
   })
   const accountId = crypto.randomUUID()
   const place = async (): Promise<string> =>
     (await call('POST', `/orders?profileId=${accountId}`, { body: { productQuantity: 1 } })).body
   const attemptsReach = (orderId: string, attempts: number) =>
     until(async () => {
-      clock.moveOn(LOOK_MS)
+      clock.moveOn(POLL_MS)
       const { body } = await call('GET', '/orders/pending')
       const order = body.find(({ id }: { id: string }) => id === orderId)
       return order.attempts >= attempts && order

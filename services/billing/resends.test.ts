@@ -3,12 +3,12 @@ import { after, test } from 'node:test'
 import { createOutbox, LANES } from '../../messaging/outbox/outbox.ts'
 import { migrate } from '../../platform/database/migrate.ts'
 import { openTestDatabase } from '../../tests/support/backends.ts'
-import { askForDeposits } from './ask-again.ts'
 import { SCHEMA } from './migrations/001-initial.ts'
 import { MIGRATIONS } from './migrations/all-migrations.ts'
+import { resendDeposits } from './resends.ts'
 import { writeChanges } from './store.ts'
 
-const ASK_AFTER_MS = 5_000
+const RESEND_AFTER_MS = 5_000
 const ALL_LANES = Array.from({ length: LANES }, (_, lane) => lane)
 
 const database = await openTestDatabase()
@@ -37,11 +37,11 @@ test('a deposit is not sent again while its last request still waits in the outb
     ALLOW_STYLE_OVERRIDE: true,
     CALL_TIMEOUT_MS: 5_000,
     IDEMPOTENCY_KEY_TTL_MS: 86_400_000,
-    DEPOSIT_ASK_AGAIN_AFTER_MS: ASK_AFTER_MS,
+    DEPOSIT_RESEND_AFTER_MS: RESEND_AFTER_MS,
   } as const
   const askAfter = async (waitMs: number) => {
     now += waitMs
-    return (await askForDeposits(database, outbox, now, config)).deposits.length
+    return (await resendDeposits(database, outbox, now, config)).deposits.length
   }
   const deliverAll = async () => {
     const rows = await outbox.takeForBroker(database, [], [], ALL_LANES, 10)
@@ -51,7 +51,7 @@ test('a deposit is not sent again while its last request still waits in the outb
   }
 
   // Its first request was delivered and is lost; the second one meets a broker that is away.
-  assert.equal(await askAfter(ASK_AFTER_MS - 1), 0)
+  assert.equal(await askAfter(RESEND_AFTER_MS - 1), 0)
   assert.equal(await askAfter(1), 1)
   for (let minutes = 0; minutes < 5; minutes += 1) assert.equal(await askAfter(60_000), 0)
   assert.equal(await deliverAll(), 1)

@@ -6,48 +6,48 @@ import { type Database, type Queryable, transact } from '../../platform/database
 import type { BillingConfig } from './config.ts'
 import type { Deposit } from './ledger.ts'
 import { requestDeposit } from './routing.ts'
-import { isAnyRequested, takeDepositsToAsk } from './store.ts'
+import { isAnyRequested, takeDepositsToResend } from './store.ts'
 
-export type AskAgainOptions = Pick<ServiceParts, 'database' | 'runtime' | 'log' | 'telemetry'> & {
+export type ResendOptions = Pick<ServiceParts, 'database' | 'runtime' | 'log' | 'telemetry'> & {
   readonly databaseClock: DatabaseClock
   readonly outbox: Outbox
   readonly config: BillingConfig
   readonly wake: (committed: Queryable) => void
 }
 
-/** How often it looks while there are deposits that were requested. */
-const LOOK_MS = 1_000
+/** Milliseconds between polls while any requested deposit is not booked. */
+const POLL_MS = 1_000
 const LIMIT = 500
-const MAX_ASK_AFTER_MS = 60_000
+const MAX_RESEND_AFTER_MS = 60_000
 
-export function startAskingAgain(options: AskAgainOptions): { close(): Promise<void> } {
+export function startResends(options: ResendOptions): { close(): Promise<void> } {
   const { database, databaseClock, outbox, runtime, log, telemetry, config, wake } = options
-  // What is requested from now on is due no sooner than that.
-  const calmMs = Math.max(LOOK_MS, config.DEPOSIT_ASK_AGAIN_AFTER_MS)
+  // While no deposit is requested: one that is requested later is not due sooner than this.
+  const idlePollMs = Math.max(POLL_MS, config.DEPOSIT_RESEND_AFTER_MS)
 
-  return periodically(LOOK_MS, runtime, log, async () => {
-    if (!(await isAnyRequested(database))) return calmMs
+  return periodically(POLL_MS, runtime, log, async () => {
+    if (!(await isAnyRequested(database))) return idlePollMs
     const now = await databaseClock(database)
-    const { deposits, tx } = await askForDeposits(database, outbox, now, config)
+    const { deposits, tx } = await resendDeposits(database, outbox, now, config)
     for (const { style } of deposits) telemetry.count('trifold_asked_again_total', { style })
     wake(tx)
   })
 }
 
 /**
- * Resends the requests of deposits that were promised to customers and are not booked yet, under the
- * same ids, so that not even losing the whole log loses money that a customer was promised. Returns
- * these deposits and the committed transaction.
+ * Resends, under the same ids, the requests of deposits that customers were promised and that are not
+ * booked yet. So not even the loss of the whole log loses promised money. Returns these deposits and the
+ * committed transaction.
  */
-export function askForDeposits(
+export function resendDeposits(
   database: Database,
   outbox: Outbox,
   now: number,
   config: BillingConfig,
 ): Promise<{ readonly deposits: readonly Deposit[]; readonly tx: Queryable }> {
   return transact(database, async (tx) => {
-    const { DEPOSIT_ASK_AGAIN_AFTER_MS: askAfterMs } = config
-    const deposits = await takeDepositsToAsk(tx, now, askAfterMs, MAX_ASK_AFTER_MS, LIMIT)
+    const { DEPOSIT_RESEND_AFTER_MS: resendAfterMs } = config
+    const deposits = await takeDepositsToResend(tx, now, resendAfterMs, MAX_RESEND_AFTER_MS, LIMIT)
     const messages = deposits.map((deposit) => requestDeposit(deposit, { now }))
     await outbox.enqueue(tx, messages)
     return { deposits, tx }
