@@ -11,7 +11,7 @@ import {
   keyedRequest,
   keysOf,
   lookUp,
-  repeat,
+  repeatResult,
   sendStored,
 } from './idempotency.ts'
 
@@ -25,8 +25,8 @@ const idempotency = createIdempotency('keys')
 const clock = createClock({ frozen: true, database })
 const created = { status: 201, body: '"an id"' }
 
-const remember = (key: string, answer: typeof created | null, request = 'POST /orders') =>
-  database.transaction((tx) => idempotency.remember(tx, [{ key, owner: '', request, answer }]))
+const remember = (key: string, response: typeof created | null, request = 'POST /orders') =>
+  database.transaction((tx) => idempotency.remember(tx, [{ key, owner: '', request, response }]))
 const find = async (key: string) => (await idempotency.find(database, [key])).get(key)
 
 describe('a stored key', () => {
@@ -36,9 +36,9 @@ describe('a stored key', () => {
     const found = await idempotency.find(database, ['a1', 'a2', 'a3'])
     assert.deepEqual([...found.keys()].sort(), ['a1', 'a2'])
     assert.deepEqual(found.get('a1'), {
-      ...{ key: 'a1', owner: '', request: 'POST /orders', answer: created },
+      ...{ key: 'a1', owner: '', request: 'POST /orders', response: created },
     })
-    assert.equal(found.get('a2')?.answer, null)
+    assert.equal(found.get('a2')?.response, null)
   })
 
   test('that is stored again is a conflict, whatever is stored with it, and stays as it is', async () => {
@@ -47,11 +47,11 @@ describe('a stored key', () => {
     const both = database.transaction((tx) =>
       idempotency.remember(
         tx,
-        ['b2', 'b1'].map((key) => ({ key, owner: '', request: 'other {}', answer: null })),
+        ['b2', 'b1'].map((key) => ({ key, owner: '', request: 'other {}', response: null })),
       ),
     )
     await assert.rejects(both, { kind: 'conflict' })
-    assert.deepEqual((await find('b1'))?.answer, created)
+    assert.deepEqual((await find('b1'))?.response, created)
     assert.equal(await find('b2'), undefined)
   })
 
@@ -59,12 +59,12 @@ describe('a stored key', () => {
     await remember('c1', null)
     const refused = { status: 402, body: '{"code":"NOT_ENOUGH_MONEY"}' }
     await idempotency.complete(database, [{ key: 'c1', ...refused }])
-    assert.deepEqual((await find('c1'))?.answer, refused)
+    assert.deepEqual((await find('c1'))?.response, refused)
     await idempotency.complete(database, [
       { key: 'c1', ...created },
       { key: 'unknown', ...created },
     ])
-    assert.deepEqual((await find('c1'))?.answer, refused)
+    assert.deepEqual((await find('c1'))?.response, refused)
     assert.equal(await find('unknown'), undefined)
   })
 
@@ -81,7 +81,7 @@ describe('a stored key', () => {
 
   test('is forgotten in batches, however many there are', async () => {
     const keys = Array.from({ length: 4_100 }, (_, n) => ({
-      ...{ key: `many-${n}`, owner: '', request: 'r {}', answer: created },
+      ...{ key: `many-${n}`, owner: '', request: 'r {}', response: created },
     }))
     await database.transaction((tx) => idempotency.remember(tx, keys))
     clock.moveOn(2_000)
@@ -100,7 +100,7 @@ describe('a stored key', () => {
 
   test('is not stored when its transaction fails', async () => {
     const failed = database.transaction(async (tx) => {
-      await idempotency.remember(tx, [{ key: 'e1', owner: '', request: 'r {}', answer: created }])
+      await idempotency.remember(tx, [{ key: 'e1', owner: '', request: 'r {}', response: created }])
       throw new Error('after all not')
     })
     await assert.rejects(failed, /after all not/)
@@ -131,23 +131,23 @@ describe('a repeated request', () => {
 
   test('gets the stored answer', () => {
     const { request } = first
-    assert.deepEqual(repeat(first, { request, answer: created }), {
-      ...{ kind: 'repeated', answer: created },
+    assert.deepEqual(repeatResult(first, { request, response: created }), {
+      ...{ kind: 'repeated', response: created },
     })
   })
 
-  const code = (stored: Parameters<typeof repeat>[1]) => {
-    const repetition = repeat(first, stored)
+  const code = (stored: Parameters<typeof repeatResult>[1]) => {
+    const repetition = repeatResult(first, stored)
     return repetition.kind === 'refused' ? repetition.fault.code : undefined
   }
 
   test('is refused while the first one runs', () => {
-    assert.equal(code({ request: first.request, answer: null }), 'IDEMPOTENCY_KEY_IN_PROGRESS')
+    assert.equal(code({ request: first.request, response: null }), 'IDEMPOTENCY_KEY_IN_PROGRESS')
   })
 
   test('is refused with other content, answered or not', () => {
-    for (const answer of [null, created]) {
-      assert.equal(code({ request: 'another {}', answer }), 'IDEMPOTENCY_KEY_REUSED')
+    for (const response of [null, created]) {
+      assert.equal(code({ request: 'another {}', response }), 'IDEMPOTENCY_KEY_REUSED')
     }
   })
 })
@@ -159,13 +159,13 @@ describe('the owner of a key', () => {
 
   test('is the only one who gets its answer: another has the same key for itself', async () => {
     const [anna, boris] = [of('anna', 'shared'), of('boris', 'shared')]
-    await idempotency.remember(database, [{ ...anna, answer: created }])
+    await idempotency.remember(database, [{ ...anna, response: created }])
     const found = lookUp(await find(boris), boris)
     assert.equal(found.stored, undefined)
     const refused = { status: 402, body: '{}' }
-    await idempotency.remember(database, [{ ...found.keyed, answer: refused }])
-    assert.deepEqual(lookUp(await find(boris), boris).stored?.answer, refused)
-    assert.deepEqual(lookUp(await find(anna), anna).stored?.answer, created)
+    await idempotency.remember(database, [{ ...found.keyed, response: refused }])
+    assert.deepEqual(lookUp(await find(boris), boris).stored?.response, refused)
+    assert.deepEqual(lookUp(await find(anna), anna).stored?.response, created)
   })
 
   test('is read from the request where the previous version stored it', async () => {
@@ -175,7 +175,7 @@ describe('the owner of a key', () => {
        values ($1, $2, 201, '"an id"', now())`,
       [anna.key, anna.request],
     )
-    assert.deepEqual(lookUp(await find(anna), anna).stored?.answer, created)
+    assert.deepEqual(lookUp(await find(anna), anna).stored?.response, created)
     assert.equal(lookUp(await find(boris), boris).stored, undefined)
   })
 })
@@ -184,13 +184,16 @@ test('an amount that is written differently is the same request', () => {
   const deposit = (amount: string) => keyedRequest('k', 'POST deposit', { accountId: 'a', amount })!
   for (const amount of ['1', '1.0', '1.00']) {
     const { request } = deposit(amount)
-    assert.equal(repeat(deposit('1.0'), { request, answer: created }).kind, 'repeated')
+    assert.equal(repeatResult(deposit('1.0'), { request, response: created }).kind, 'repeated')
   }
-  assert.equal(repeat(deposit('1'), { ...deposit('1.01'), answer: created }).kind, 'refused')
+  assert.equal(
+    repeatResult(deposit('1'), { ...deposit('1.01'), response: created }).kind,
+    'refused',
+  )
 })
 
 test('a stored answer is sent byte by byte', () => {
-  const send = (answer: { status: number; body: string }) => {
+  const send = (response: { status: number; body: string }) => {
     const said: Record<string, unknown> = {}
     sendStored(
       {
@@ -198,7 +201,7 @@ test('a stored answer is sent byte by byte', () => {
         type: (name) => (said.type = name),
         send: (body) => (said.body = body),
       },
-      answer,
+      response,
     )
     return said
   }

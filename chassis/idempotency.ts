@@ -25,10 +25,10 @@ export interface KeyedRequest {
 }
 
 export interface StoredRequest extends KeyedRequest {
-  readonly answer: StoredAnswer | null
+  readonly response: StoredResponse | null
 }
 
-export interface StoredAnswer {
+export interface StoredResponse {
   readonly status: number
   /** JSON. */
   readonly body: string
@@ -38,7 +38,10 @@ export interface StoredAnswer {
  * A problem as an answer that can be stored. Only final problems qualify: a stored answer is sent
  * again for as long as its key is kept, so it must not invite the caller to retry.
  */
-export function problemAnswer(code: FinalProblemCode, details: ProblemDetails = {}): StoredAnswer {
+export function problemResponse(
+  code: FinalProblemCode,
+  details: ProblemDetails = {},
+): StoredResponse {
   return { status: PROBLEMS[code].status, body: JSON.stringify(problemBody(code, details)) }
 }
 
@@ -145,8 +148,8 @@ select count(*)::integer as deleted from gone`
       }>(find, [keys])
       return new Map(
         rows.map(({ key, owner, request, status, body }) => {
-          const answer = status === null ? null : { status, body: body ?? 'null' }
-          return [key, { key, owner: owner ?? ownerOf(request), request, answer }]
+          const response = status === null ? null : { status, body: body ?? 'null' }
+          return [key, { key, owner: owner ?? ownerOf(request), request, response }]
         }),
       )
     },
@@ -158,8 +161,8 @@ select count(*)::integer as deleted from gone`
       await tx.query(insert, [
         entries.map(({ key }) => key),
         entries.map(({ request }) => request),
-        entries.map(({ answer }) => answer?.status ?? null),
-        entries.map(({ answer }) => answer?.body ?? null),
+        entries.map(({ response }) => response?.status ?? null),
+        entries.map(({ response }) => response?.body ?? null),
         entries.map(({ owner }) => owner),
       ])
     },
@@ -167,13 +170,13 @@ select count(*)::integer as deleted from gone`
     /** Stores the answers of keys whose outcome was open. */
     async complete(
       tx: Queryable,
-      answers: readonly (StoredAnswer & { readonly key: string })[],
+      responses: readonly (StoredResponse & { readonly key: string })[],
     ): Promise<void> {
-      if (answers.length === 0) return
+      if (responses.length === 0) return
       await tx.query(complete, [
-        answers.map(({ key }) => key),
-        answers.map(({ status }) => status),
-        answers.map(({ body }) => body),
+        responses.map(({ key }) => key),
+        responses.map(({ status }) => status),
+        responses.map(({ body }) => body),
       ])
     },
 
@@ -188,20 +191,20 @@ select count(*)::integer as deleted from gone`
 }
 
 /** What a request is told whose key was stored before: the first answer, or why there is none. */
-export type Repetition =
-  | { readonly kind: 'repeated'; readonly answer: StoredAnswer }
+export type RepeatResult =
+  | { readonly kind: 'repeated'; readonly response: StoredResponse }
   | { readonly kind: 'refused'; readonly fault: Fault }
 
-export function repeat(
+export function repeatResult(
   keyed: KeyedRequest,
-  stored: { readonly request: string; readonly answer: StoredAnswer | null },
-): Repetition {
-  const { request, answer } = stored
+  stored: { readonly request: string; readonly response: StoredResponse | null },
+): RepeatResult {
+  const { request, response } = stored
   if (!isSame(request, keyed.request)) {
     return { kind: 'refused', fault: new Fault('IDEMPOTENCY_KEY_REUSED') }
   }
-  if (answer === null) return { kind: 'refused', fault: new Fault('IDEMPOTENCY_KEY_IN_PROGRESS') }
-  return { kind: 'repeated', answer }
+  if (response === null) return { kind: 'refused', fault: new Fault('IDEMPOTENCY_KEY_IN_PROGRESS') }
+  return { kind: 'repeated', response }
 }
 
 /** Whether two requests ask for the same; an amount can be written in several ways. */
@@ -217,8 +220,8 @@ function canonical(request: string): string {
 }
 
 /** Sends a stored answer as it was; what an HTTP reply must be able to do is spelled out here. */
-export function sendStored<Reply extends RawReply>(reply: Reply, answer: StoredAnswer): Reply {
-  const { status, body } = answer
+export function sendStored<Reply extends RawReply>(reply: Reply, response: StoredResponse): Reply {
+  const { status, body } = response
   reply.code(status)
   if (status < 400) {
     reply.type('application/json; charset=utf-8')

@@ -1,8 +1,8 @@
 import {
+  attemptTimeoutMs,
   type Delivery,
-  isFinalRefusal,
+  isFinalRejection,
   type OutboxRow,
-  tryWithinMs,
 } from '../messaging/outbox/outbox.ts'
 import type { HttpClient } from '../platform/http/client.ts'
 
@@ -22,11 +22,11 @@ export function notificationCalls({ http, notificationUrl, timeoutMs }: Notifica
     const url = `${notificationUrl}${destination}`
     try {
       const call = { target: 'notification', method: 'POST', url, headers, body } as const
-      const { status, body: said } = await http(call, tryWithinMs(row, timeoutMs))
+      const { status, body: said } = await http(call, attemptTimeoutMs(row, timeoutMs))
       if (status < 300 && isJson(said)) return { kind: 'done' }
       const error = `${destination} answered ${status}`
       // An earlier version of notification does not know a new event; the next one will.
-      const isFinal = isFinalRefusal(status) && status !== 409 && !isUnknownEvent(status, said)
+      const isFinal = isFinalRejection(status) && status !== 409 && !isUnknownEvent(status, said)
       return isFinal ? { kind: 'poison', reason: `${error}: ${said}` } : { kind: 'retry', error }
     } catch (error) {
       return { kind: 'retry', error: `${destination} gave no answer: ${(error as Error).message}` }

@@ -19,7 +19,7 @@ export function outboxDepth(db: Queryable, schema: string): Promise<OutboxDepth[
 }
 
 /** Which of these events wait in the outbox. */
-export async function outboxed(
+export async function findInOutbox(
   db: Queryable,
   schema: string,
   eventIds: readonly string[],
@@ -32,7 +32,11 @@ export async function outboxed(
 }
 
 /** Leases of relays that ended before this time and were never taken over. */
-export async function deadLeases(db: Queryable, schema: string, before: number): Promise<bigint> {
+export async function expiredLeases(
+  db: Queryable,
+  schema: string,
+  before: number,
+): Promise<bigint> {
   const [row] = await db.query<{ leases: bigint }>(
     `select count(*) as leases from ${schema}.relay_member where until < $1`,
     [new Date(before)],
@@ -40,7 +44,7 @@ export async function deadLeases(db: Queryable, schema: string, before: number):
   return row!.leases
 }
 
-export interface DeadLetterAt {
+export interface DeadLetterSummary {
   readonly topic: string
   readonly partition: number
   readonly offset: bigint
@@ -48,11 +52,11 @@ export interface DeadLetterAt {
   readonly reason: string
 }
 
-export function deadLettersAt(
+export function oldestDeadLetters(
   db: Queryable,
   schema: string,
   limit: number,
-): Promise<DeadLetterAt[]> {
+): Promise<DeadLetterSummary[]> {
   return db.query(
     `select topic, partition, "offset", code, reason from ${schema}.dead_letter
      order by created limit $1`,
@@ -90,7 +94,7 @@ export function backlogs(bus: Queryable): Promise<Backlog[]> {
 }
 
 /** Which of these events of a topic are in the log and still ahead of this group. */
-export async function ahead(
+export async function findUnread(
   bus: Queryable,
   topic: string,
   group: string,

@@ -1,5 +1,5 @@
 import { flowOf, type InteractionStyle } from '../../contracts/style.ts'
-import { ahead, outboxed } from '../../messaging/outstanding.ts'
+import { findInOutbox, findUnread } from '../../messaging/outstanding.ts'
 import { type Books, type Findings, type Letter, MAX_VIOLATIONS_EACH } from './findings.ts'
 import { LOWEST_ID, PAGE_ROWS, pagesOf } from './pages.ts'
 import {
@@ -94,8 +94,8 @@ export async function auditMissing(
   let missing = announced
   await without(told)
   if (!settled) {
-    await without((ids) => outboxed(books[schema], schema, ids))
-    if (bus) await without((ids) => ahead(bus, 'payment', 'notification', ids))
+    await without((ids) => findInOutbox(books[schema], schema, ids))
+    if (bus) await without((ids) => findUnread(bus, 'payment', 'notification', ids))
     // Without the bus, an event may still be in the log. A call leaves the outbox only when it was taken.
     else missing = missing.filter(({ style }) => flowOf(style).announcement === 'call')
     await without(told)

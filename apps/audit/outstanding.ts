@@ -1,7 +1,7 @@
 import {
   backlogs,
-  deadLeases,
-  deadLettersAt,
+  expiredLeases,
+  oldestDeadLetters,
   outboxDepth,
   unansweredKeys,
 } from '../../messaging/outstanding.ts'
@@ -51,9 +51,9 @@ async function auditSchema(
     const sentence = `still holds ${rows} rows for ${carrier}, the oldest of ${oldest.toISOString()}`
     findings.add('I9', `outbox of ${schema}`, sentence)
   }
-  const leases = await deadLeases(db, schema, now - DEAD_LEASE_MS)
+  const leases = await expiredLeases(db, schema, now - DEAD_LEASE_MS)
   if (leases > 0n) findings.add('I9', `relay of ${schema}`, `has ${leases} leases of the dead`)
-  for (const letter of await deadLettersAt(db, schema, MAX_VIOLATIONS_EACH)) {
+  for (const letter of await oldestDeadLetters(db, schema, MAX_VIOLATIONS_EACH)) {
     const { topic, partition, offset, code, reason } = letter
     const subject = `dead letter ${topic}/${partition}/${offset}`
     findings.add('I9', subject, `was set aside by ${schema}, ${code}: ${reason}`)

@@ -1,5 +1,5 @@
 import type { Reason } from '../../contracts/events.ts'
-import { ahead, outboxed } from '../../messaging/outstanding.ts'
+import { findInOutbox, findUnread } from '../../messaging/outstanding.ts'
 import { findPayments } from '../../services/billing/store.ts'
 import type { Notice } from '../../services/notification/message.ts'
 import { findByEvents } from '../../services/notification/store.ts'
@@ -108,9 +108,9 @@ async function reportMissing(
   // In the direction of the flow, so that an event that moves on meanwhile is seen in one of the places.
   for (const find of [
     async (ids: string[]) => (await findByEvents(notification, ids)).keys(),
-    (ids: string[]) => outboxed(billing, 'billing', ids),
-    (ids: string[]) => outboxed(orders, 'orders', ids),
-    async (ids: string[]) => (bus ? ahead(bus, 'payment', 'notification', ids) : []),
+    (ids: string[]) => findInOutbox(billing, 'billing', ids),
+    (ids: string[]) => findInOutbox(orders, 'orders', ids),
+    async (ids: string[]) => (bus ? findUnread(bus, 'payment', 'notification', ids) : []),
     async (ids: string[]) => (await findByEvents(notification, ids)).keys(),
   ]) {
     if (missing.size > 0) missing = missing.difference(new Set(await find([...missing])))

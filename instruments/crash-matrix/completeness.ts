@@ -67,7 +67,7 @@ export const UNCROSSED: readonly Uncrossed[] = [
   },
   {
     services: ['order', 'notification'],
-    name: 'messaging/outbox/outbox.ts createOutbox untried',
+    name: 'messaging/outbox/outbox.ts createOutbox unattempted',
     reason: 'only billing waits for the first try of a call',
   },
   {

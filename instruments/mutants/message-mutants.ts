@@ -192,7 +192,11 @@ export const MESSAGE_MUTANTS: readonly Mutant[] = [
     name: 'poison swallowed',
     breaks: 'A message that can never succeed is passed over, and not set aside.',
     edits: [
-      { file: SETTLEMENT, find: 'stored = await setAside(tx, schema, letters)', replace: '' },
+      {
+        file: SETTLEMENT,
+        find: 'stored = await storeDeadLetters(tx, schema, letters)',
+        replace: '',
+      },
     ],
     seeds: 10,
     profile: 'recreated',

@@ -11,7 +11,7 @@ import {
 import type { Telemetry } from '../../platform/telemetry/telemetry.ts'
 import { noTracing, type Tracer } from '../../platform/telemetry/tracing.ts'
 import type { Batch, BusMessage } from '../bus.ts'
-import { type NewDeadLetter, setAside } from '../dead-letters/dead-letters.ts'
+import { type NewDeadLetter, storeDeadLetters } from '../dead-letters/dead-letters.ts'
 import { beginProcess } from '../message-spans.ts'
 import { createIncarnations, type IdentifiedMessage } from './incarnations.ts'
 
@@ -95,7 +95,7 @@ export function createSettlement<Body>(options: SettlementOptions<Body>) {
         const its = events.length < run.length ? partOf(tx) : tx
         handled = (events.length > 0 && (await options.handle(its, events))) || undefined
         letters = lettersOf(run, handled?.poison)
-        stored = await setAside(tx, schema, letters)
+        stored = await storeDeadLetters(tx, schema, letters)
       })
     } catch (error) {
       spans.end({ error })

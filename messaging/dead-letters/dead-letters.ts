@@ -85,7 +85,7 @@ alter table ${schema}.dead_letter drop constraint dead_letter_topic_partition_of
  * Stores letters; one that is stored already, from an earlier delivery, stays as it is. Returns the
  * ids of those that are new.
  */
-export async function setAside(
+export async function storeDeadLetters(
   tx: Queryable,
   schema: string,
   letters: readonly NewDeadLetter[],

@@ -17,7 +17,7 @@ import {
   expireDeadLetters,
   findDeadLetter,
   listDeadLetters,
-  setAside,
+  storeDeadLetters,
 } from './dead-letters.ts'
 import { createReplay, type ReplayOptions } from './replay.ts'
 
@@ -72,7 +72,7 @@ async function setUp(given: Partial<ReplayOptions<string>> = {}) {
         incarnation: '',
       }
       const cause = { code: 'UNREADABLE', reason: 'at first', created: new Date() }
-      await setAside(database, schema, [{ ...origin, ...content, ...cause, ...letter }])
+      await storeDeadLetters(database, schema, [{ ...origin, ...content, ...cause, ...letter }])
       return id
     },
     words: () => database.query(`select id, text from ${schema}.word order by id`),

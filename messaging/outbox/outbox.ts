@@ -48,12 +48,12 @@ export type Delivery =
  * Whether an answer says that the request itself can never succeed. Everything else may be a door
  * that is closed or a gateway that points elsewhere, and is tried again.
  */
-export function isFinalRefusal(status: number): boolean {
+export function isFinalRejection(status: number): boolean {
   return [400, 409, 410, 413, 415, 422].includes(status)
 }
 
 /** How long a try may take: no longer than the request that waits for it, if one still does. */
-export function tryWithinMs({ waiting }: OutboxRow, timeoutMs: number): number {
+export function attemptTimeoutMs({ waiting }: OutboxRow, timeoutMs: number): number {
   const remainingMs = waiting?.remainingMs() ?? 0
   return remainingMs > 0 ? Math.min(timeoutMs, remainingMs) : timeoutMs
 }
@@ -202,7 +202,7 @@ where carrier = 'broker' and lane = any($3::smallint[])
   and id not in (select unnest($1::bigint[] || $2::bigint[])) and ${withoutFlush}
 order by id limit $4`
   const polls = pollStatements(schema, withoutFlush)
-  const untried = `
+  const unattempted = `
 select id from ${schema}.outbox
 where carrier = 'http' and id = any($1::bigint[]) and attempts = 0`
   const forget = `delete from ${schema}.outbox where (carrier || ':' || key) = ($1 || ':' || $2)`
@@ -298,8 +298,8 @@ from ${schema}.outbox group by carrier`
     },
 
     /** Those of these calls that nobody has tried yet. */
-    async untried(db: Queryable, ids: readonly bigint[]): Promise<Set<bigint>> {
-      const rows = await db.query<{ id: bigint }>(untried, [ids])
+    async unattempted(db: Queryable, ids: readonly bigint[]): Promise<Set<bigint>> {
+      const rows = await db.query<{ id: bigint }>(unattempted, [ids])
       return new Set(rows.map((row) => row.id))
     },
 

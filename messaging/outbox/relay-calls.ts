@@ -3,7 +3,7 @@ import { backoffMs, type Log, type Runtime } from '../../platform/async/runtime.
 import { createSignal } from '../../platform/async/signal.ts'
 import type { Database } from '../../platform/database/database.ts'
 import type { Telemetry } from '../../platform/telemetry/telemetry.ts'
-import { DEAD_LETTER_HEADER, setAside } from '../dead-letters/dead-letters.ts'
+import { DEAD_LETTER_HEADER, storeDeadLetters } from '../dead-letters/dead-letters.ts'
 import type { Lanes } from './lanes.ts'
 import {
   type Delivery,
@@ -181,7 +181,7 @@ async function attempt(
   try {
     const delivery = await deliver(row)
     if (delivery.kind === 'poison') {
-      await setAside(at.database, at.schema, [
+      await storeDeadLetters(at.database, at.schema, [
         {
           id: row.headers[DEAD_LETTER_HEADER] ?? at.runtime.uuid(),
           source: 'outbox',

@@ -223,7 +223,7 @@ describe('a watch', () => {
     const relay = start({ call })
     const watch = relay.watch(['a1', 'b1'])
     await put([message('a1', 'a'), message('b1', 'b')])
-    await watch.tried(60_000)
+    await watch.attempted(60_000)
   })
 
   test('ends without one after its limit', async (t) => {
@@ -234,9 +234,9 @@ describe('a watch', () => {
     const watch = relay.watch(['a1'])
     await put([message('a1', 'a')])
     await until(() => tries.length === 1)
-    const tried = watch.tried(1_000)
+    const attempted = watch.attempted(1_000)
     clock.moveOn(1_000)
-    await tried
+    await attempted
     answers.clear()
   })
 
@@ -245,7 +245,7 @@ describe('a watch', () => {
     const relay = start({ call: receiver().call })
     const watch = relay.watch(['never'])
     watch.cancel()
-    await watch.tried(60_000)
+    await watch.attempted(60_000)
   })
 })
 
@@ -298,7 +298,7 @@ describe('two relays of one service', () => {
     })
     staying.wake(committed)
     let isTried = false
-    const tried = watch.tried(500).then(() => {
+    const attempted = watch.attempted(500).then(() => {
       isTried = true
     })
     const sent = clock.runtime.now()
@@ -309,7 +309,7 @@ describe('two relays of one service', () => {
       },
       { what: 'the news of the call by the other relay' },
     )
-    await tried
+    await attempted
     assert.ok(second.tries.includes('far'))
     assert.ok(clock.runtime.now() < sent + 500)
 

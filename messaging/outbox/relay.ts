@@ -29,7 +29,7 @@ export interface Relay {
 
 export interface Watch {
   /** Resolves when each row was tried once, delivered or not, or after so many milliseconds. */
-  tried(limitMs: number): Promise<void>
+  attempted(limitMs: number): Promise<void>
   /** Forgets the watch: its transaction failed. */
   cancel(): void
 }
@@ -148,13 +148,14 @@ function watchTries({ runtime, outbox, database, log }: RelayOptions) {
     const waiting = [...committed]
     if (waiting.length === 0) return
     outbox
-      .untried(
+      .unattempted(
         database,
         waiting.map(([, id]) => id),
       )
       .then(
-        (untried) => {
-          for (const [eventId, id] of waiting) if (!untried.has(id)) tries.resolve(eventId, true)
+        (unattempted) => {
+          for (const [eventId, id] of waiting)
+            if (!unattempted.has(id)) tries.resolve(eventId, true)
         },
         (err) => log.debug({ err }, 'the tries of others could not be looked for'),
       )
@@ -181,7 +182,7 @@ function watchTries({ runtime, outbox, database, log }: RelayOptions) {
           forget(eventIds)
           for (const waiter of waiters) waiter.cancel()
         },
-        async tried(limitMs) {
+        async attempted(limitMs) {
           // Another instance may have made the try, and told of it, before this one listened.
           if (hasPeers()) look()
           await Promise.all(waiters.map((waiter) => waiter.within(limitMs)))

@@ -3,11 +3,11 @@ import {
   type KeyedRequest,
   keysOf,
   lookUp,
-  problemAnswer,
-  type Repetition,
-  repeat,
-  type StoredAnswer,
+  problemResponse,
+  type RepeatResult,
+  repeatResult,
   type StoredRequest,
+  type StoredResponse,
 } from '../../chassis/idempotency.ts'
 import { toUnits } from '../../contracts/money.ts'
 import { type TraceContext, traceOf } from '../../contracts/trace-context.ts'
@@ -53,7 +53,7 @@ export type Applied =
       /** The payment that this command settled or refunded; a repetition does neither. */
       readonly moved: Payment | undefined
     }
-  | Repetition
+  | RepeatResult
 
 export async function applyCommands(
   tx: Queryable,
@@ -68,11 +68,11 @@ export async function applyCommands(
 
   const applied = batch.map(({ command, keyed, waiting }): Applied => {
     const found = keyed && lookUp(known, keyed)
-    if (keyed && found?.stored) return repeat(keyed, found.stored)
+    if (keyed && found?.stored) return repeatResult(keyed, found.stored)
     const { outcome, sent, moved } = books.apply(command, at.now)
     messages.push(...sent.map((message) => (waiting ? { ...message, waiting } : message)))
     if (found && outcome.kind !== 'refused') {
-      const entry = { ...found.keyed, answer: answerTo(command, outcome) }
+      const entry = { ...found.keyed, response: answerTo(command, outcome) }
       known.set(entry.key, entry)
       remembered.push(entry)
     }
@@ -180,25 +180,25 @@ const unique = (ids: readonly (string | null)[]): string[] => [
 ]
 
 /** What a command's sender is answered over HTTP. */
-export function answerTo(command: Command, outcome: Outcome): StoredAnswer {
+export function answerTo(command: Command, outcome: Outcome): StoredResponse {
   switch (outcome.kind) {
     case 'account':
       return ok(outcome.account.id)
     case 'balance':
       return ok(toUnits(outcome.balanceMinor))
     case 'refused':
-      return problemAnswer(outcome.code)
+      return problemResponse(outcome.code)
     case 'payment': {
       const { orderId, id, state, reason } = outcome.payment
       if (command.type === 'void') return ok({ orderId, state })
       const details = { orderId, reason: reason ?? 'ORDER_CANCELED' }
       if (state === 'PAID') return ok(id)
-      if (state !== 'REFUSED') return problemAnswer('PAYMENT_VOIDED', details)
-      if (reason === 'DEADLINE_PASSED') return problemAnswer('PAYMENT_VOIDED', details)
+      if (state !== 'REFUSED') return problemResponse('PAYMENT_VOIDED', details)
+      if (reason === 'DEADLINE_PASSED') return problemResponse('PAYMENT_VOIDED', details)
       const unknown = reason === 'ACCOUNT_NOT_FOUND'
-      return problemAnswer(unknown ? 'ACCOUNT_NOT_FOUND' : 'NOT_ENOUGH_MONEY', details)
+      return problemResponse(unknown ? 'ACCOUNT_NOT_FOUND' : 'NOT_ENOUGH_MONEY', details)
     }
   }
 }
 
-const ok = (body: unknown): StoredAnswer => ({ status: 200, body: JSON.stringify(body) })
+const ok = (body: unknown): StoredResponse => ({ status: 200, body: JSON.stringify(body) })

@@ -1,4 +1,4 @@
-import { type Delivery, isFinalRefusal, type OutboxRow } from '../../messaging/outbox/outbox.ts'
+import { type Delivery, isFinalRejection, type OutboxRow } from '../../messaging/outbox/outbox.ts'
 import type { HttpClient } from '../../platform/http/client.ts'
 
 /** Calls out, in `http`: outbox rows that tell order of a refund. */
@@ -19,7 +19,7 @@ export function orderCalls({ http, orderUrl, timeoutMs }: OrderCallsOptions) {
       const code = codeOf(body)
       if (status < 300 || code === 'ORDER_NOT_FOUND') return { kind: 'done' }
       const error = `${destination} answered ${status}`
-      return (isFinalRefusal(status) && status !== 409) || code === 'NOT_YOURS'
+      return (isFinalRejection(status) && status !== 409) || code === 'NOT_YOURS'
         ? { kind: 'poison', reason: `${error}: ${body}` }
         : { kind: 'retry', error }
     } catch (error) {

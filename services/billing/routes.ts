@@ -1,5 +1,5 @@
 import Type from 'typebox'
-import { keyedRequest, type StoredAnswer, sendStored } from '../../chassis/idempotency.ts'
+import { keyedRequest, type StoredResponse, sendStored } from '../../chassis/idempotency.ts'
 import { parseDeadline } from '../../contracts/deadline.ts'
 import {
   Account as AccountSchema,
@@ -36,7 +36,7 @@ export interface BillingRoutes {
   readonly settle: (
     addressed: Addressed,
     caller: Caller & { remainingMs(): number },
-  ) => Promise<StoredAnswer>
+  ) => Promise<StoredResponse>
   readonly findAccount: (id: string) => Promise<StoredAccount | undefined>
   readonly findPayment: (orderId: string) => Promise<StoredPayment | undefined>
   readonly entries: (accountId: string, page: Page) => Promise<StoredTransfer[]>

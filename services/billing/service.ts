@@ -1,4 +1,4 @@
-import { createIdempotency, type StoredAnswer } from '../../chassis/idempotency.ts'
+import { createIdempotency, type StoredResponse } from '../../chassis/idempotency.ts'
 import { NOTIFY_PATH, notificationCalls } from '../../chassis/notification-calls.ts'
 import {
   createServiceServer,
@@ -108,12 +108,12 @@ export async function createBillingService(
   async function settle(
     addressed: Addressed,
     caller: Caller & { remainingMs(): number },
-  ): Promise<StoredAnswer> {
+  ): Promise<StoredResponse> {
     const { applied, watch } = await apply({ ...addressed, waiting: caller }, caller)
     if (applied.kind === 'refused') throw applied.fault
-    if (applied.kind === 'repeated') return applied.answer
+    if (applied.kind === 'repeated') return applied.response
     const callerWaitsMs = Math.min(caller.remainingMs(), config.CALL_TIMEOUT_MS)
-    await watch?.tried(Math.max(0, Math.min(FIRST_TRY_MS, callerWaitsMs / 2)))
+    await watch?.attempted(Math.max(0, Math.min(FIRST_TRY_MS, callerWaitsMs / 2)))
     const { outcome } = applied
     if (outcome.kind === 'refused') throw new Fault(outcome.code)
     return answerTo(addressed.command, outcome)

@@ -2,10 +2,10 @@ import { isReason, type Reason } from '../../contracts/events.ts'
 import { type TraceContext, traceContextOf } from '../../contracts/trace-context.ts'
 import { isUuid } from '../../contracts/uuid.ts'
 import {
+  attemptTimeoutMs,
   type Delivery,
-  isFinalRefusal,
+  isFinalRejection,
   type OutboxRow,
-  tryWithinMs,
 } from '../../messaging/outbox/outbox.ts'
 import type { Log } from '../../platform/async/runtime.ts'
 import type { HttpAnswer, HttpClient } from '../../platform/http/client.ts'
@@ -35,7 +35,7 @@ export function billingCalls(options: BillingCallsOptions) {
     const url = `${billingUrl}${row.destination}`
     try {
       const call = { target: 'billing', method: 'POST', url } as const
-      const withinMs = tryWithinMs(row, timeoutMs)
+      const withinMs = attemptTimeoutMs(row, timeoutMs)
       return await http({ ...call, headers: row.headers, body: row.body }, withinMs)
     } catch (error) {
       log.warn({ err: error, row: row.eventId }, 'billing gave no answer')
@@ -66,7 +66,7 @@ export function billingCalls(options: BillingCallsOptions) {
       return { kind: 'done' }
     }
     const error = `billing answered ${answer.status}`
-    const final = isFinalRefusal(answer.status) && !isRunning(answer)
+    const final = isFinalRejection(answer.status) && !isRunning(answer)
     return final ? { kind: 'poison', reason: `${error}: ${answer.body}` } : { kind: 'retry', error }
   }
 

@@ -3,10 +3,10 @@ import {
   type KeyedRequest,
   keysOf,
   lookUp,
-  problemAnswer,
-  type Repetition,
-  repeat,
-  type StoredAnswer,
+  problemResponse,
+  type RepeatResult,
+  repeatResult,
+  type StoredResponse,
 } from '../../chassis/idempotency.ts'
 import { flowOf } from '../../contracts/style.ts'
 import type { TraceContext } from '../../contracts/trace-context.ts'
@@ -50,7 +50,7 @@ interface Waiting {
 }
 
 /** Placed, or what an earlier request with the same key was answered (or why it is refused). */
-export type Placed = { readonly kind: 'placed'; readonly order: Order } | Repetition
+export type Placed = { readonly kind: 'placed'; readonly order: Order } | RepeatResult
 
 export interface AddressedCommand {
   readonly orderId: string
@@ -116,10 +116,10 @@ function place(
   const fresh: Placement[] = []
   const placed = placements.map((placement): Placed => {
     const found = placement.keyed && lookUp(known, placement.keyed)
-    if (placement.keyed && found?.stored) return repeat(placement.keyed, found.stored)
+    if (placement.keyed && found?.stored) return repeatResult(placement.keyed, found.stored)
     const keyed = found?.keyed
     const order = { ...placement.order, idempotencyKey: keyed?.key ?? null }
-    if (keyed) known.set(keyed.key, { ...keyed, answer: firstAnswer(order) })
+    if (keyed) known.set(keyed.key, { ...keyed, response: firstAnswer(order) })
     fresh.push({ ...placement, order, keyed })
     return { kind: 'placed', order }
   })
@@ -131,13 +131,13 @@ function place(
       ...(waiting && { waiting }),
     })),
     answers: fresh.flatMap(({ keyed, order }) =>
-      keyed ? [{ ...keyed, answer: firstAnswer(order) }] : [],
+      keyed ? [{ ...keyed, response: firstAnswer(order) }] : [],
     ),
   }
 }
 
 /** The response stored under a key when its order is placed; null if it has to wait for the outcome. */
-function firstAnswer(order: Order): StoredAnswer | null {
+function firstAnswer(order: Order): StoredResponse | null {
   const respondsAtOnce = flowOf(order.style).response === 'id'
   return respondsAtOnce ? { status: 201, body: JSON.stringify(order.id) } : null
 }
@@ -187,7 +187,7 @@ function saysNothingIsHeld({ type }: OrderCommand): boolean {
 function openAnswers(
   changed: readonly StoredOrder[],
   origins: ReadonlyMap<string, StoredOrder>,
-): (StoredAnswer & { key: string })[] {
+): (StoredResponse & { key: string })[] {
   return changed.flatMap((order) =>
     order.idempotencyKey !== null && origins.get(order.id)?.state === 'PENDING'
       ? [{ key: order.idempotencyKey, ...outcomeAnswer(order) }]
@@ -196,9 +196,9 @@ function openAnswers(
 }
 
 /** The response that reports the outcome of a settled order to its customer. */
-export function outcomeAnswer(order: Order): StoredAnswer {
+export function outcomeAnswer(order: Order): StoredResponse {
   const answer = answerOf(order.reason)
   if (answer.accepted) return { status: 201, body: JSON.stringify(order.id) }
   const details = { orderId: order.id, ...(order.reason && { reason: order.reason }) }
-  return problemAnswer(answer.code, details)
+  return problemResponse(answer.code, details)
 }

@@ -1,5 +1,5 @@
 import Type from 'typebox'
-import { keyedRequest, type StoredAnswer, sendStored } from '../../chassis/idempotency.ts'
+import { keyedRequest, type StoredResponse, sendStored } from '../../chassis/idempotency.ts'
 import {
   CommandHeaders,
   Id,
@@ -47,7 +47,7 @@ export interface OrderRoutes {
   /** Whether it is known without a look that this owner's order is there, and PENDING. */
   readonly isPending: (orderId: string, profileId: string) => boolean
   /** What a request with this Idempotency-Key is answered, once that is known. */
-  readonly findAnswer: (key: string) => Promise<StoredAnswer | null | undefined>
+  readonly findAnswer: (key: string) => Promise<StoredResponse | null | undefined>
   readonly list: (
     profileId: string,
     page: { limit: number; cursor?: string },
@@ -200,13 +200,13 @@ async function placeAndSettle(
   routes: OrderRoutes,
   placement: Placement,
   caller: Caller & { remainingMs(): number },
-): Promise<StoredAnswer> {
+): Promise<StoredResponse> {
   const { order } = placement
   const respondsAtOnce = flowOf(order.style).response === 'id'
   const outcome = respondsAtOnce ? undefined : routes.awaitOutcome(order.id)
   try {
     const placed = await routes.place(placement, caller)
-    if (placed.kind === 'repeated') return placed.answer
+    if (placed.kind === 'repeated') return placed.response
     if (placed.kind === 'refused') throw placed.fault
     if (outcome === undefined) return { status: 201, body: JSON.stringify(order.id) }
     const waitMs = Math.min(routes.outcomeTimeoutMs, caller.remainingMs())
@@ -224,7 +224,7 @@ async function placeAndSettle(
  * A request that hears late may find that the order was approved, that another with the same key was told
  * so, and that the order was given back since. The key has one answer, whoever asks.
  */
-async function settledAnswer(routes: OrderRoutes, settled: StoredOrder): Promise<StoredAnswer> {
+async function settledAnswer(routes: OrderRoutes, settled: StoredOrder): Promise<StoredResponse> {
   const { idempotencyKey: key, reason } = settled
   const mayBeGivenBack = reason === 'DELETED' || reason === 'REFUNDED'
   const told = key !== null && mayBeGivenBack ? await routes.findAnswer(key) : undefined

@@ -124,7 +124,7 @@ export async function createOrderService(
     place,
     apply,
     ...{ awaitOutcome: outcomes.wait, isPending: outcomes.isPending },
-    findAnswer: async (key) => (await idempotency.find(database, [key])).get(key)?.answer,
+    findAnswer: async (key) => (await idempotency.find(database, [key])).get(key)?.response,
   })
   operatorRoutes(app, {
     voidAttempts: config.VOID_ATTEMPTS,
