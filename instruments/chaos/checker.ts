@@ -11,15 +11,15 @@ import { createLog } from '../../platform/telemetry/telemetry.ts'
 import { wholeLog } from '../../tests/e2e/whole-log.ts'
 import { type ServiceDatabases, untilAtRest } from '../../tests/support/at-rest.ts'
 import type { Stack } from '../../tools/stack/stack.ts'
-import { type Books, type Finding, readBooks } from '../simulation/checks/books.ts'
 import { checkHistory } from '../simulation/checks/history.ts'
 import type { Times } from '../simulation/checks/punctuality.ts'
-import { type Deed, isFinal } from '../simulation/world/customers.ts'
+import { type Finding, readTables, type Tables } from '../simulation/checks/tables.ts'
+import { isFinal, type Operation } from '../simulation/world/customers.ts'
 
 /** All that is left when a run is over. */
 export interface Evidence {
   /** As the history file has them. */
-  readonly deeds: readonly Deed[]
+  readonly operations: readonly Operation[]
   readonly databases: ServiceDatabases
   readonly topics: readonly BusMessage[]
   readonly letters: readonly Letter[]
@@ -30,31 +30,31 @@ export interface Verdict {
   readonly findings: readonly Finding[]
   /** How much was looked at: `I3 orders` and the like, with their number. */
   readonly checked: ReadonlyMap<string, number>
-  readonly books: Books
+  readonly tables: Tables
 }
 
 /**
  * Everything that must be true of a run that has come to rest: the invariants, on databases, topics and
- * letters; and what customers were told, against the books.
+ * letters; and what customers were told, against the tables.
  */
 export async function check(evidence: Evidence): Promise<Verdict> {
-  const { deeds, databases, topics, letters, times } = evidence
+  const { operations, databases, topics, letters, times } = evidence
   const checked = new Map<string, number>()
   const note = (what: string, count: number) => checked.set(what, (checked.get(what) ?? 0) + count)
-  const books = await readBooks(databases)
+  const tables = await readTables(databases)
   const violations = await audit(
     { ...databases, topics, letters, now: Date.now(), settled: true },
     (invariant, count, what) => note(`${invariant} ${what}`, count),
   )
-  const findings: Finding[] = [...violations, ...checkHistory(deeds, books, letters, times)]
-  note('history requests', deeds.length)
+  const findings: Finding[] = [...violations, ...checkHistory(operations, tables, letters, times)]
+  note('history requests', operations.length)
   // A key without an answer is a customer who was left alone with his question.
-  for (const { wish, key, attempts } of deeds) {
+  for (const { intent, key, attempts } of operations) {
     if (key === undefined || attempts.some(isFinal)) continue
     const sentence = `was asked ${attempts.length} times and never answered for good`
-    findings.push({ invariant: 'I4', subject: `${wish.kind} ${key}`, sentence })
+    findings.push({ invariant: 'I4', subject: `${intent.kind} ${key}`, sentence })
   }
-  return { findings, checked, books }
+  return { findings, checked, tables }
 }
 
 export interface OpenedStack {

@@ -2,32 +2,32 @@ import { createHttpClient, type HttpCall, type HttpClient } from '../../platform
 import { createChances } from '../simulation/world/chance.ts'
 import {
   type Attempt,
-  createMarks,
-  type Deed,
+  type CustomerContext,
+  createUniqueValues,
   isFinal,
-  tryOnce,
-  type Visit,
-  visit,
+  makeAttempt,
+  type Operation,
+  runCustomer,
 } from '../simulation/world/customers.ts'
 
 /** The customers of the simulation, over real HTTP and in real time, one coming after the other. */
 export interface Customers {
-  readonly deeds: readonly Deed[]
+  readonly operations: readonly Operation[]
   /** Nobody else comes; resolves when those who are there have done what they came for. */
   stop(): Promise<void>
   /**
    * Each request that has an Idempotency-Key is sent again until it has an answer for good. Resolves with
    * those that had none in time.
    */
-  insist(limitMs: number): Promise<readonly Deed[]>
+  insist(limitMs: number): Promise<readonly Operation[]>
   close(): Promise<void>
 }
 
 export interface CustomersOptions {
   readonly url: string
   readonly seed: number
-  readonly style: Visit['style']
-  readonly onAttempt: (deed: Deed, attempt: Attempt) => void
+  readonly style: CustomerContext['style']
+  readonly onAttempt: (operation: Operation, attempt: Attempt) => void
 }
 
 const ARRIVALS_EACH_SECOND = 3
@@ -42,19 +42,19 @@ export function startCustomers(options: CustomersOptions): Customers {
   const { url, seed, style, onAttempt } = options
   const chances = createChances(seed)
   const client = createHttpClient()
-  const deeds: Deed[] = []
-  const known: Visit['known'] = []
+  const operations: Operation[] = []
+  const known: CustomerContext['known'] = []
   const there = new Set<Promise<void>>()
   let count = 0
 
-  function customer(name: string): Visit {
+  function customer(name: string): CustomerContext {
     return {
-      ...{ chances, style, onAttempt, patience: PATIENCE, deeds, known, name },
+      ...{ chances, style, onAttempt, patience: PATIENCE, operations, known, name },
       http: callsTo(url, client.call),
       scheduler,
       chance: chances(name),
       // Only what one account does must be told apart by its amounts.
-      marks: createMarks(chances(`marks of ${name}`)),
+      unique: createUniqueValues(chances(`marks of ${name}`)),
       accountKeys: { count: 0 },
     }
   }
@@ -64,13 +64,13 @@ export function startCustomers(options: CustomersOptions): Customers {
     next = setTimeout(arrive, gapMs)
     if (there.size >= MOST_AT_ONCE) return
     count += 1
-    const visiting = visit(customer(`c${count}`)).finally(() => there.delete(visiting))
+    const visiting = runCustomer(customer(`c${count}`)).finally(() => there.delete(visiting))
     there.add(visiting)
   }
 
   let next = setTimeout(arrive, 0)
   return {
-    deeds,
+    operations,
     async stop() {
       clearTimeout(next)
       await Promise.all(there)
@@ -78,13 +78,15 @@ export function startCustomers(options: CustomersOptions): Customers {
     async insist(limitMs) {
       const at = customer('insistent')
       const deadline = performance.now() + limitMs
-      const rest = deeds.filter((deed) => deed.key !== undefined && !deed.attempts.some(isFinal))
-      const open: Deed[] = []
+      const rest = operations.filter(
+        (operation) => operation.key !== undefined && !operation.attempts.some(isFinal),
+      )
+      const open: Operation[] = []
       const ask = async () => {
-        for (let deed = rest.pop(); deed !== undefined; deed = rest.pop()) {
-          while (!isFinal(await tryOnce(at, deed))) {
+        for (let operation = rest.pop(); operation !== undefined; operation = rest.pop()) {
+          while (!isFinal(await makeAttempt(at, operation))) {
             if (performance.now() > deadline) {
-              open.push(deed)
+              open.push(operation)
               break
             }
             await new Promise((resolve) => setTimeout(resolve, AGAIN_MS))
@@ -98,7 +100,7 @@ export function startCustomers(options: CustomersOptions): Customers {
   }
 }
 
-const scheduler: Visit['scheduler'] = {
+const scheduler: CustomerContext['scheduler'] = {
   now: () => Date.now(),
   after(delayMs, happen) {
     const timer = setTimeout(happen, delayMs)
@@ -107,7 +109,7 @@ const scheduler: Visit['scheduler'] = {
 }
 
 /** The way of the simulation's customers into the world: the client that services use, too. */
-function callsTo(url: string, client: HttpClient): Visit['http'] {
+function callsTo(url: string, client: HttpClient): CustomerContext['http'] {
   return async (call, timeoutMs) => {
     const path = call.url.slice(call.url.indexOf('/', 'http://'.length))
     const real = { ...call, target: 'order', url: `${url}${path}` } as HttpCall

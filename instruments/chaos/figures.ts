@@ -1,5 +1,5 @@
-import type { Books, Finding } from '../simulation/checks/books.ts'
-import type { Deed } from '../simulation/world/customers.ts'
+import type { Finding, Tables } from '../simulation/checks/tables.ts'
+import type { Operation } from '../simulation/world/customers.ts'
 import type { Struck } from './faults/faults.ts'
 
 /** What is known of a run. All times are epoch milliseconds. */
@@ -49,11 +49,11 @@ export interface Second {
 }
 
 export function figuresOf(
-  deeds: readonly Deed[],
-  { orders, entries, messages }: Books,
+  operations: readonly Operation[],
+  { orders, entries, messages }: Tables,
   { startedMs, endMs }: { readonly startedMs: number; readonly endMs: number },
 ): Figures {
-  const attempts = deeds.flatMap((deed) => deed.attempts)
+  const attempts = operations.flatMap((operation) => operation.attempts)
   const length = Math.max(1, Math.ceil((endMs - startedMs) / 1_000))
   const secondOf = (timeMs: number) => Math.floor((timeMs - startedMs) / 1_000)
   const bySecond = Map.groupBy(attempts, ({ sentMs }) => secondOf(sentMs))
@@ -78,7 +78,7 @@ export function figuresOf(
     seconds,
     requests: attempts.length,
     answered: latencies.length,
-    refused: attempts.filter(({ answer }) => answer?.status === 503).length,
+    refused: attempts.filter(({ response }) => response?.status === 503).length,
     p50Ms: quantile(latencies, 0.5) ?? 0,
     p99Ms: quantile(latencies, 0.99) ?? 0,
     orders: {
@@ -90,10 +90,10 @@ export function figuresOf(
 }
 
 /** Of what was answered, the shortest first. */
-function latenciesOf(attempts: readonly Deed['attempts'][number][]): number[] {
+function latenciesOf(attempts: readonly Operation['attempts'][number][]): number[] {
   return attempts
-    .filter(({ answer }) => answer !== undefined)
-    .map(({ sentMs, answeredMs }) => answeredMs - sentMs)
+    .filter(({ response }) => response !== undefined)
+    .map(({ sentMs, doneMs }) => doneMs - sentMs)
     .sort((a, b) => a - b)
 }
 

@@ -1,27 +1,27 @@
 import { createWriteStream } from 'node:fs'
 import { readFile } from 'node:fs/promises'
-import type { Attempt, Deed } from '../simulation/world/customers.ts'
+import type { Attempt, Operation } from '../simulation/world/customers.ts'
 
 /** A file with one line of JSON for each attempt, in the sequence in which they ended. */
 export interface History {
-  note(deed: Deed, attempt: Attempt): void
+  note(operation: Operation, attempt: Attempt): void
   close(): Promise<void>
 }
 
-interface Line extends Omit<Deed, 'attempts'>, Attempt {
-  /** The same number: the same wish, tried again. */
-  readonly deed: number
+interface Line extends Omit<Operation, 'attempts'>, Attempt {
+  /** The same number: the same intent, tried again. */
+  readonly operation: number
 }
 
 export function openHistory(file: string): History {
   const out = createWriteStream(file)
-  const numbers = new Map<Deed, number>()
+  const numbers = new Map<Operation, number>()
   return {
-    note(deed, attempt) {
-      const number = numbers.get(deed) ?? numbers.size + 1
-      numbers.set(deed, number)
-      const { attempts: _, ...rest } = deed
-      const line: Line = { deed: number, ...rest, ...attempt }
+    note(operation, attempt) {
+      const number = numbers.get(operation) ?? numbers.size + 1
+      numbers.set(operation, number)
+      const { attempts: _, ...rest } = operation
+      const line: Line = { operation: number, ...rest, ...attempt }
       out.write(`${JSON.stringify(line)}\n`)
     },
     close: () =>
@@ -32,14 +32,14 @@ export function openHistory(file: string): History {
   }
 }
 
-export async function readHistory(file: string): Promise<Deed[]> {
-  const deeds = new Map<number, Deed>()
+export async function readHistory(file: string): Promise<Operation[]> {
+  const operations = new Map<number, Operation>()
   for (const text of (await readFile(file, 'utf8')).split('\n')) {
     if (text === '') continue
-    const { deed: number, sentMs, answeredMs, answer, ...rest } = JSON.parse(text) as Line
-    const deed = deeds.get(number) ?? { ...rest, attempts: [] }
-    deeds.set(number, deed)
-    deed.attempts.push({ sentMs, answeredMs, ...(answer && { answer }) })
+    const { operation: number, sentMs, doneMs, response, ...rest } = JSON.parse(text) as Line
+    const operation = operations.get(number) ?? { ...rest, attempts: [] }
+    operations.set(number, operation)
+    operation.attempts.push({ sentMs, doneMs, ...(response && { response }) })
   }
-  return [...deeds.values()]
+  return [...operations.values()]
 }

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
-import type { Books } from '../simulation/checks/books.ts'
-import type { Deed } from '../simulation/world/customers.ts'
+import type { Tables } from '../simulation/checks/tables.ts'
+import type { Operation } from '../simulation/world/customers.ts'
 import { figuresOf, type Report } from './figures.ts'
 import { chaosPicture } from './picture.ts'
 import { reportPage } from './report.ts'
@@ -11,13 +11,13 @@ const START_MS = 1_000_000
 /** Looks, each sent after so long and answered after so much longer, or never. */
 const looks = (...times: readonly (readonly [afterMs: number, tookMs: number | undefined])[]) =>
   times.map(
-    ([afterMs, tookMs]): Deed => ({
-      ...{ wish: { kind: 'look at orders', accountId: 'a' }, style: 'http' },
+    ([afterMs, tookMs]): Operation => ({
+      ...{ intent: { kind: 'list orders', accountId: 'a' }, style: 'http' },
       attempts: [
         {
           sentMs: START_MS + afterMs,
-          answeredMs: START_MS + afterMs + (tookMs ?? 9_000),
-          ...(tookMs !== undefined && { answer: { status: 200, body: [] } }),
+          doneMs: START_MS + afterMs + (tookMs ?? 9_000),
+          ...(tookMs !== undefined && { response: { status: 200, body: [] } }),
         },
       ],
     }),
@@ -36,14 +36,14 @@ const orderAt = (afterMs: number, state: 'APPROVED' | 'CANCELED' | 'PENDING') =>
   ...{ created: new Date(START_MS), updated: new Date(START_MS + afterMs) },
 })
 
-const books: Books = {
+const tables: Tables = {
   ...{ accounts: [], entries: [], deposits: [], payments: [], messages: [] },
   orders: [orderAt(100, 'APPROVED'), orderAt(900, 'CANCELED'), orderAt(2_500, 'APPROVED')],
 }
 
 const times = { startedMs: START_MS, endMs: START_MS + 3_000 }
-const deeds = looks([0, 10], [100, 30], [200, 20], [2_000, undefined])
-const figures = figuresOf(deeds, books, times)
+const operations = looks([0, 10], [100, 30], [200, 20], [2_000, undefined])
+const figures = figuresOf(operations, tables, times)
 
 const at = { detail: '', beganMs: START_MS, endedMs: START_MS + 500 }
 const report: Report = {
@@ -70,8 +70,8 @@ describe('figures', () => {
   })
 
   test('do not count as settled what is pending', () => {
-    const pending = { ...books, orders: [orderAt(100, 'PENDING')] }
-    const { seconds, orders } = figuresOf(deeds, pending, times)
+    const pending = { ...tables, orders: [orderAt(100, 'PENDING')] }
+    const { seconds, orders } = figuresOf(operations, pending, times)
     assert.equal(
       seconds.reduce((sum, { settled }) => sum + settled, 0),
       0,

@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { replicasReady } from '../../tools/stack/services.ts'
-import type { Finding } from '../simulation/checks/books.ts'
+import type { Finding } from '../simulation/checks/tables.ts'
 import { check, openForChecks, type Verdict } from './checker.ts'
 import { type Customers, type CustomersOptions, startCustomers } from './customers.ts'
 import { letHappen, type Struck } from './faults/faults.ts'
@@ -44,7 +44,11 @@ export async function runChaos(options: RunOptions): Promise<Report | undefined>
   say('faults are over; the last customers leave')
   const quiet = await settle(options, customers, history)
   say('checks history, databases, topics and letters')
-  const { findings, checked, books, deeds } = await checkAll(options, healedMs, faults.length > 0)
+  const { findings, checked, tables, operations } = await checkAll(
+    options,
+    healedMs,
+    faults.length > 0,
+  )
   return {
     ...{ seed, style, minutes, startedMs, healedMs, faults, restMs: quiet.restMs },
     withoutDisk: typeof fragile.disk === 'string' ? fragile.disk : undefined,
@@ -52,7 +56,7 @@ export async function runChaos(options: RunOptions): Promise<Report | undefined>
     endedSessions: countInLog(fragile, 'idle-in-transaction timeout'),
     findings: [...ends(), ...violationsOf(faults), ...quiet.findings, ...findings],
     checked: Object.fromEntries(checked),
-    ...figuresOf(deeds, books, { startedMs, endMs: quiet.restMs }),
+    ...figuresOf(operations, tables, { startedMs, endMs: quiet.restMs }),
   }
 }
 
@@ -93,13 +97,13 @@ async function checkAll(
   { fragile: { stack }, historyFile }: RunOptions,
   healedMs: number,
   wasHurt: boolean,
-): Promise<Verdict & Pick<Parameters<typeof check>[0], 'deeds'>> {
+): Promise<Verdict & Pick<Parameters<typeof check>[0], 'operations'>> {
   const opened = await openForChecks(stack)
   try {
-    const deeds = await readHistory(historyFile)
+    const operations = await readHistory(historyFile)
     // As the check of the history knows it: what keeps order from looking is not held against its time.
     const times = { settings: SETTINGS, healedMs, faults: wasHurt ? ['crash'] : [] }
-    return { ...(await check({ ...(await opened.evidence()), deeds, times })), deeds }
+    return { ...(await check({ ...(await opened.evidence()), operations, times })), operations }
   } finally {
     await opened.close()
   }

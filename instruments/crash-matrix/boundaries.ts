@@ -14,7 +14,7 @@ import type { SeamMember } from './sites.ts'
  * Where a process may die: before what it does to the world outside its memory is done, and after,
  * before it hears of it. A call goes on when its caller dies meanwhile, which is a third way.
  */
-export type Phase = 'before' | 'under way' | 'after'
+export type Phase = 'before' | 'in flight' | 'after'
 
 /** One time that a process came to a boundary. */
 export interface Crossing {
@@ -100,7 +100,7 @@ async function cross<T>(options: CrossOptions, work: () => Promise<T>): Promise<
   const ends = (phase: Phase) => dies(life, boundary, phase)
   if (ends('before')) return never()
   const answer = work()
-  if (member === 'call' && ends('under way')) return never()
+  if (member === 'call' && ends('in flight')) return never()
   try {
     const result = await answer
     return ends('after') ? await never<T>() : result

@@ -51,7 +51,7 @@ test('an order in events is paid once, wherever a process dies', TIMEOUT, async 
 
 test('a deleted order in http costs nothing, though its caller dies twice', TIMEOUT, async () => {
   const { crossings } = await runCell(store, HTTP)
-  for (const phase of ['before', 'under way', 'after']) {
+  for (const phase of ['before', 'in flight', 'after']) {
     const crashAt = crossings.findIndex(isAt('order', phase, 'call'))
     const { deaths, violations } = await runCell(store, { ...HTTP, crashAt, twice: true })
     assert.deepEqual(violations, [])

@@ -8,12 +8,12 @@ import { openAccount, order, type Stage, untilFinal } from './stage.ts'
  * that is asked for twice here has another effect the second time, so whoever is not answered asks
  * again.
  */
-export async function tendTheDesk(at: Stage): Promise<void> {
+export async function runDesk(at: Stage): Promise<void> {
   const accountId = await openAccount(at, DEPOSIT_MINOR)
   await at.takeAway('notification', 700)
-  await at.wish({ kind: 'deposit', accountId, amountMinor: DEPOSIT_MINOR + 1 })
+  await at.perform({ kind: 'deposit', accountId, amountMinor: DEPOSIT_MINOR + 1 })
   const deleted = await order(at, accountId, 1)
-  await at.wish({ kind: 'delete', accountId, orderId: deleted })
+  await at.perform({ kind: 'delete', accountId, orderId: deleted })
   await loseTheBroker(at)
   const paid = await order(at, accountId, 2)
   await untilFinal(at, accountId, paid)
@@ -21,7 +21,7 @@ export async function tendTheDesk(at: Stage): Promise<void> {
   await look(at, accountId, paid)
   await keepContacts(at)
   await probe(at)
-  await tendDeadLetters(at, { orderId: deleted, accountId })
+  await handleDeadLetters(at, { orderId: deleted, accountId })
   await ask(at, 'DELETE', '/notification/')
 }
 
@@ -40,14 +40,14 @@ async function loseTheBroker({ world, wait }: Stage): Promise<void> {
 }
 
 async function payByRest(at: Stage, accountId: string): Promise<void> {
-  const paymentId = await at.wish({ kind: 'pay', accountId, amountMinor: 301 })
+  const paymentId = await at.perform({ kind: 'pay', accountId, amountMinor: 301 })
   if (typeof paymentId !== 'string') throw new Error('a payment was refused')
-  await at.wish({ kind: 'void', accountId, orderId: paymentId })
+  await at.perform({ kind: 'void', accountId, orderId: paymentId })
 }
 
 async function look(at: Stage, accountId: string, orderId: string): Promise<void> {
-  await at.wish({ kind: 'look at orders', accountId })
-  await at.wish({ kind: 'pry', accountId: STRANGER, orderId })
+  await at.perform({ kind: 'list orders', accountId })
+  await at.perform({ kind: 'pry', accountId: STRANGER, orderId })
   await ask(at, 'GET', `/billing/account/${accountId}/entries`)
   await ask(at, 'GET', `/billing/payments/${orderId}`)
   await ask(at, 'GET', '/orders/pending')
@@ -76,7 +76,7 @@ async function probe(at: Stage): Promise<void> {
 }
 
 /** A body that names no event becomes a dead letter in every service that reads the topic; an operator handles each. */
-async function tendDeadLetters(at: Stage, canceled: object): Promise<void> {
+async function handleDeadLetters(at: Stage, canceled: object): Promise<void> {
   const value = new TextEncoder().encode('{"event":null}')
   at.world.publish(
     ['billing', 'payment'].map((topic) => ({ topic, key: STRANGER, value, headers: {} })),
@@ -88,15 +88,15 @@ async function tendDeadLetters(at: Stage, canceled: object): Promise<void> {
     await ask(at, 'GET', one)
     await ask(at, 'POST', `${one}/replay`)
     // What billing knows already changes nothing when it is handled once more.
-    const mended = { body: { event: 'ORDER_CANCELED', ...canceled } }
-    if (name === 'billing') await ask(at, 'POST', `${one}/replay`, mended)
+    const repaired = { body: { event: 'ORDER_CANCELED', ...canceled } }
+    if (name === 'billing') await ask(at, 'POST', `${one}/replay`, repaired)
     else await ask(at, 'DELETE', one)
   }
-  await removeWhatCameBack(at)
+  await removeRepeatedLetters(at)
 }
 
 /** Whoever dies between setting a message aside and committing its offset does it again. */
-async function removeWhatCameBack(at: Stage): Promise<void> {
+async function removeRepeatedLetters(at: Stage): Promise<void> {
   await at.wait(RESTARTED_MS)
   for (const name of NAMES) {
     const letters = (await ask(at, 'GET', `/${name}/dead-letters`)) as { id: string }[]

@@ -51,7 +51,7 @@ const MAX_TOLD = 10
 await runCommand('crash-matrix', HELP, readOptions, main)
 
 async function main(options: Options): Promise<number> {
-  return options.single ? tell(options.single) : sweep(options)
+  return options.single ? printRun(options.single) : sweep(options)
 }
 
 interface Options {
@@ -104,7 +104,7 @@ function readOptions(args: readonly string[]): Options | undefined {
     isTwice,
     isRecorded,
     workers: count('workers', values.workers ?? String(availableParallelism()), 1),
-    single: isSingle ? { ...cells[0]!, crashAt, twice: isTwice, isTold: trace } : undefined,
+    single: isSingle ? { ...cells[0]!, crashAt, twice: isTwice, isTraced: trace } : undefined,
   }
 }
 
@@ -115,11 +115,11 @@ function count(name: string, text: string, least: number): number {
 }
 
 /** One run, as a diagram where it is asked for. */
-async function tell(run: CrashRun): Promise<number> {
+async function printRun(run: CrashRun): Promise<number> {
   const store = await openStore()
   const { violations, ends, arrows, deaths } = await runCell(store, run)
   await store.close()
-  if (run.isTold) process.stdout.write(`${diagramOf(arrows)}\n`)
+  if (run.isTraced) process.stdout.write(`${diagramOf(arrows)}\n`)
   const what = violations.length === 0 ? 'nothing is violated' : 'violated:'
   const ended = ends.join(', ') || 'none'
   process.stdout.write(`${nameOf(run)}: ${deaths} deaths, orders: ${ended}; ${what}\n`)
@@ -137,8 +137,8 @@ async function sweep(options: Options): Promise<number> {
   const { cells, isWhole, isRecorded } = options
   const sites = readSites()
   const begun = new Date()
-  const begunMs = performance.now()
-  const seconds = () => Math.round((performance.now() - begunMs) / 1000)
+  const startedMs = performance.now()
+  const seconds = () => Math.round((performance.now() - startedMs) / 1000)
   const crashes: Crash[] = []
   let planned = 0
   let harmful = 0

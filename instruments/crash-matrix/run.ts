@@ -1,5 +1,5 @@
 import type { InteractionStyle } from '../../contracts/style.ts'
-import { type Finding, readBooks } from '../simulation/checks/books.ts'
+import { type Finding, readTables } from '../simulation/checks/tables.ts'
 import { PROFILES } from '../simulation/profiles.ts'
 import { check, LONGEST_FAULTS_MS, settle } from '../simulation/run.ts'
 import type { Store } from '../simulation/servers/empty-store.ts'
@@ -23,7 +23,7 @@ export interface CrashRun extends Cell {
   readonly crashAt?: number | undefined
   /** Whether the process dies once more when it comes to that boundary again. */
   readonly twice?: boolean | undefined
-  readonly isTold?: boolean | undefined
+  readonly isTraced?: boolean | undefined
 }
 
 export interface CrashResult {
@@ -48,7 +48,7 @@ export async function runCell(
   run: CrashRun,
   bug: NonNullable<Planted['parts']> = (_, parts) => parts,
 ): Promise<CrashResult> {
-  const { style, isTold } = run
+  const { style, isTraced } = run
   const scenario: Scenario = SCENARIOS[run.scenario]
   await store.reset()
   const boundaries = createBoundaries({ ...run, failingLetters: scenario.failingLetters })
@@ -58,7 +58,7 @@ export async function runCell(
       boundaries.planted.parts(service, bug(service, parts, life), life),
   }
   const world = createWorld({
-    ...{ seed: SEED, style, store, isTold, profile: PROFILES.calm },
+    ...{ seed: SEED, style, store, isTraced, profile: PROFILES.calm },
     ...{ planted, deployment: deploymentOf(run) },
   })
   const { scheduler } = world
@@ -82,15 +82,15 @@ export async function runCell(
   world.heal()
   const healedMs = scheduler.now()
   await settle(world)
-  violations.push(...(await check(world, stage.deeds, healedMs)))
+  violations.push(...(await check(world, stage.operations, healedMs)))
   const { direct } = world.databases
-  const books = await readBooks({ orders: direct, billing: direct, notification: direct })
-  for (const sentence of wrongEnds(scenario, style, books)) wrong(run.scenario, sentence)
+  const tables = await readTables({ orders: direct, billing: direct, notification: direct })
+  for (const sentence of wrongEnds(scenario, style, tables)) wrong(run.scenario, sentence)
   return {
     crossings: boundaries.crossings,
     deaths: boundaries.deaths(),
     violations,
-    ends: endsOf(books),
+    ends: endsOf(tables),
     arrows: world.story.arrows(),
     fingerprint: world.story.fingerprint(),
   }

@@ -1,6 +1,6 @@
 import { type Flow, flowOf, type InteractionStyle } from '../../contracts/style.ts'
-import type { Books } from '../simulation/checks/books.ts'
-import { tendTheDesk } from './desk.ts'
+import type { Tables } from '../simulation/checks/tables.ts'
+import { runDesk } from './desk.ts'
 import { openAccount, order, type Stage, untilFinal } from './stage.ts'
 
 /**
@@ -43,7 +43,7 @@ export const SCENARIOS = {
       const accountId = await openAccount(at, DEPOSIT_MINOR)
       const orderId = await order(at, accountId, 2)
       await untilFinal(at, accountId, orderId)
-      await at.wishAgain('order')
+      await at.repeat('order')
     },
     orders: { call: [[APPROVED, GIVEN_UP]], event: [[APPROVED]] },
     balanceMinor: (states) => BigInt(DEPOSIT_MINOR) - priceOf(states, [2]),
@@ -54,7 +54,7 @@ export const SCENARIOS = {
       const accountId = await openAccount(at)
       const orderId = await order(at, accountId, 3)
       await untilFinal(at, accountId, orderId)
-      await at.wishAgain('order')
+      await at.repeat('order')
     },
     orders: { call: [[REFUSED, GIVEN_UP]], event: [[REFUSED]] },
     balanceMinor: () => 0n,
@@ -76,10 +76,10 @@ export const SCENARIOS = {
     async act(at) {
       const accountId = await openAccount(at, DEPOSIT_MINOR)
       const first = await order(at, accountId, 1)
-      await at.wish({ kind: 'delete', accountId, orderId: first })
+      await at.perform({ kind: 'delete', accountId, orderId: first })
       const second = await order(at, accountId, 2)
       await untilFinal(at, accountId, second)
-      await at.wish({ kind: 'delete', accountId, orderId: second })
+      await at.perform({ kind: 'delete', accountId, orderId: second })
     },
     orders: {
       call: [
@@ -94,8 +94,8 @@ export const SCENARIOS = {
     title: 'two deposits, one of them asked for twice',
     async act(at) {
       const accountId = await openAccount(at, DEPOSIT_MINOR)
-      await at.wish({ kind: 'deposit', accountId, amountMinor: DEPOSIT_MINOR + 1 })
-      await at.wishAgain('deposit')
+      await at.perform({ kind: 'deposit', accountId, amountMinor: DEPOSIT_MINOR + 1 })
+      await at.repeat('deposit')
     },
     orders: { call: [], event: [] },
     balanceMinor: () => BigInt(2 * DEPOSIT_MINOR + 1),
@@ -103,7 +103,7 @@ export const SCENARIOS = {
   desk: {
     title:
       'everything else that is asked of the services: lists, contacts, dead letters, readiness',
-    act: tendTheDesk,
+    act: runDesk,
     failingLetters: 1,
     orders: {
       call: [
@@ -121,19 +121,19 @@ export type ScenarioName = keyof typeof SCENARIOS
 export const isScenarioName = (name: string): name is ScenarioName => Object.hasOwn(SCENARIOS, name)
 
 /** `APPROVED`, `CANCELED DELETED`: how each order ended, the oldest first. */
-export const endsOf = ({ orders }: Books): string[] =>
+export const endsOf = ({ orders }: Tables): string[] =>
   orders
     .toSorted((a, b) => a.created.getTime() - b.created.getTime())
     .map(({ state, reason }) => (reason === null ? state : `${state} ${reason}`))
 
 /** What came of a scenario that was not to come of it. */
-export function wrongEnds(scenario: Scenario, style: InteractionStyle, books: Books): string[] {
-  const ends = endsOf(books)
+export function wrongEnds(scenario: Scenario, style: InteractionStyle, tables: Tables): string[] {
+  const ends = endsOf(tables)
   const allowed = scenario.orders[flowOf(style).payment]
-  const balance = books.entries.at(-1)?.balanceAfterMinor ?? 0n
+  const balance = tables.entries.at(-1)?.balanceAfterMinor ?? 0n
   const expected = scenario.balanceMinor(ends)
   return [
-    ...(books.accounts.length === 1 ? [] : [`there are ${books.accounts.length} accounts`]),
+    ...(tables.accounts.length === 1 ? [] : [`there are ${tables.accounts.length} accounts`]),
     ...(ends.length === allowed.length ? [] : [`there are ${ends.length} orders`]),
     ...ends.flatMap((end, index) =>
       allowed[index]?.includes(end) === false ? [`order ${index + 1} ended ${end}`] : [],

@@ -48,7 +48,7 @@ export function rowsOf(crashes: readonly Crash[], sites: Sites): Row[] {
     (SERVICES as readonly string[]).indexOf(service),
     KIND_ORDER.indexOf(kind),
     name,
-    ['before', 'under way', 'after'].indexOf(phase),
+    ['before', 'in flight', 'after'].indexOf(phase),
   ]
   return rows.sort((a, b) => compare(place(a), place(b)))
 }

@@ -1,15 +1,15 @@
 import { STYLES } from '../../contracts/style.ts'
-import { type Asked, type Found, openThread } from '../simulation/workers.ts'
+import { openThread, type SeedResult, type SeedRun } from '../simulation/workers.ts'
 import type { Mutant } from './mutant.ts'
 import type { Edit } from './plant.ts'
 
 /** What became of a mutant: the first run that was violated, or none within its seeds. */
-export interface Hunted {
+export interface HuntResult {
   readonly mutant: Mutant
-  readonly found?: Found
+  readonly found?: SeedResult
   /** How many seeds were tried, the last one in every style or until it was found. */
   readonly seeds: number
-  readonly runs: readonly Asked[]
+  readonly runs: readonly SeedRun[]
   readonly durationMs: number
 }
 
@@ -20,11 +20,11 @@ export const STYLES_IN_TURN = ['mixed', ...STYLES.toReversed()] as const
 const RUN_LIMIT_MS = 300_000
 
 /** Runs seed after seed in a thread of its own, whose services have the bug, until it is found. */
-export async function hunt(mutant: Mutant, limit: number): Promise<Hunted> {
+export async function hunt(mutant: Mutant, limit: number): Promise<HuntResult> {
   const begun = performance.now()
   const { edits, profile, styles = STYLES_IN_TURN } = mutant
   const thread = openPlanted(edits)
-  const runs: Asked[] = []
+  const runs: SeedRun[] = []
   const ended = (seeds: number) => ({ mutant, seeds, runs, durationMs: performance.now() - begun })
   try {
     for (let seed = 1; seed <= limit; seed += 1) {
@@ -44,7 +44,7 @@ export async function hunt(mutant: Mutant, limit: number): Promise<Hunted> {
 }
 
 /** Does these runs with the services as they are; yields those that are violated. */
-export async function* runUnchanged(runs: Iterable<Asked>): AsyncGenerator<Found> {
+export async function* runUnchanged(runs: Iterable<SeedRun>): AsyncGenerator<SeedResult> {
   const thread = openPlanted([])
   try {
     for (const run of runs) {
@@ -58,10 +58,13 @@ export async function* runUnchanged(runs: Iterable<Asked>): AsyncGenerator<Found
 
 function openPlanted(edits: readonly Edit[]) {
   const about = { edits, isBrief: true }
-  const { ask, close } = openThread<Asked, Found>(new URL('./worker.ts', import.meta.url), about)
+  const { ask, close } = openThread<SeedRun, SeedResult>(
+    new URL('./worker.ts', import.meta.url),
+    about,
+  )
   return {
     close,
-    async run(asked: Asked): Promise<Found> {
+    async run(asked: SeedRun): Promise<SeedResult> {
       const late = Promise.withResolvers<never>()
       const about = `seed ${asked.seed}, ${asked.style}`
       const giveUp = () => late.reject(new Error(`${about}: has no end`))

@@ -1,9 +1,9 @@
 import { availableParallelism } from 'node:os'
 import { recordResult } from '../../tools/docs/results.ts'
 import { FLAG, readArguments, runCommand, TEXT, UsageError } from '../simulation/command.ts'
-import type { Asked } from '../simulation/workers.ts'
+import type { SeedRun } from '../simulation/workers.ts'
 import { MUTANTS } from './all-mutants.ts'
-import { type Hunted, hunt, runUnchanged, STYLES_IN_TURN } from './hunt.ts'
+import { type HuntResult, hunt, runUnchanged, STYLES_IN_TURN } from './hunt.ts'
 import type { Mutant } from './mutant.ts'
 import { keepReport, lineOf, writeTable } from './report.ts'
 
@@ -44,8 +44,8 @@ await runCommand('mutants', HELP, readOptions, main)
 async function main(options: Options): Promise<number> {
   const { mutants, seeds, workers } = options
   const begun = new Date()
-  const begunMs = performance.now()
-  const hunted: Hunted[] = []
+  const startedMs = performance.now()
+  const hunted: HuntResult[] = []
   await inLanes(workers, mutants, async (mutant) => {
     const result = await hunt(mutant, Math.min(seeds, mutant.seeds))
     hunted.push(result)
@@ -54,7 +54,7 @@ async function main(options: Options): Promise<number> {
   const runs = distinct(hunted.flatMap((result) => result.runs))
   const violated = await checkUnchanged(runs, workers)
   const survivors = hunted.filter(({ found }) => found === undefined)
-  const seconds = Math.round((performance.now() - begunMs) / 1000)
+  const seconds = Math.round((performance.now() - startedMs) / 1000)
   keepReport(hunted)
   if (options.isWritten || options.isRecorded) writeTable()
   if (options.isRecorded) {
@@ -107,7 +107,7 @@ function readOptions(args: readonly string[]): Options | undefined {
 }
 
 /** How many of the runs are violated without a mutant: what is found there proves nothing. */
-async function checkUnchanged(runs: readonly Asked[], workers: number): Promise<number> {
+async function checkUnchanged(runs: readonly SeedRun[], workers: number): Promise<number> {
   let violated = 0
   const queue = runs.values()
   const lanes = Array.from({ length: Math.min(workers, runs.length) }, () => queue)
@@ -123,7 +123,7 @@ async function checkUnchanged(runs: readonly Asked[], workers: number): Promise<
   return violated
 }
 
-function distinct(runs: readonly Asked[]): Asked[] {
+function distinct(runs: readonly SeedRun[]): SeedRun[] {
   return [...new Map(runs.map((run) => [Object.values(run).join(), run])).values()]
 }
 

@@ -2,7 +2,7 @@ import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { fillIn } from '../../tools/docs/docs.ts'
 import { root } from '../../tools/repository-files.ts'
 import { MUTANTS } from './all-mutants.ts'
-import type { Hunted } from './hunt.ts'
+import type { HuntResult } from './hunt.ts'
 
 /** What `reports/mutants.json` says of one mutant. */
 interface Entry {
@@ -20,7 +20,7 @@ interface Entry {
 
 const REPORT = `${root}reports/mutants.json`
 
-export function lineOf({ mutant, found, seeds, runs, durationMs }: Hunted): string {
+export function lineOf({ mutant, found, seeds, runs, durationMs }: HuntResult): string {
   const seconds = (durationMs / 1000).toFixed(1)
   const how = `${seeds} of ${mutant.seeds} seeds, ${runs.length} runs, ${seconds} s`
   if (found === undefined) return `SURVIVED ${mutant.name} (${how})`
@@ -28,7 +28,7 @@ export function lineOf({ mutant, found, seeds, runs, durationMs }: Hunted): stri
 }
 
 /** Puts these results in the place of what the report had of the same mutants. */
-export function keepReport(hunted: readonly Hunted[]): void {
+export function keepReport(hunted: readonly HuntResult[]): void {
   const entries = new Map(readReport().map((entry) => [entry.name, entry]))
   for (const one of hunted) entries.set(one.mutant.name, entryOf(one))
   const kept = MUTANTS.flatMap(({ name }) => entries.get(name) ?? [])
@@ -47,7 +47,7 @@ function readReport(): Entry[] {
   return existsSync(REPORT) ? (JSON.parse(readFileSync(REPORT, 'utf8')) as Entry[]) : []
 }
 
-function entryOf({ mutant, found, seeds, runs, durationMs }: Hunted): Entry {
+function entryOf({ mutant, found, seeds, runs, durationMs }: HuntResult): Entry {
   const { name, breaks, edits, seeds: limit } = mutant
   const files = [...new Set(edits.map(({ file }) => file))]
   const tried = { seeds, runs: runs.length, durationMs: Math.round(durationMs) }
@@ -60,7 +60,7 @@ function entryOf({ mutant, found, seeds, runs, durationMs }: Hunted): Entry {
 const ID = /[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}/g
 
 /** The first thing that was wrong, without the ids that differ from seed to seed. */
-function findingOf({ violations }: NonNullable<Hunted['found']>): string {
+function findingOf({ violations }: NonNullable<HuntResult['found']>): string {
   const { invariant, subject, sentence } = violations[0]!
   const text = `${invariant}: ${subject} ${sentence}`.replace(ID, '…')
   return text.length > 140 ? `${text.slice(0, 139)}…` : text

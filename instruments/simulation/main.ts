@@ -4,12 +4,12 @@ import { STYLES } from '../../contracts/style.ts'
 import { recordResult } from '../../tools/docs/results.ts'
 import { FLAG, readArguments, runCommand, TEXT, UsageError } from './command.ts'
 import { diagramOf } from './diagram.ts'
-import { minimise } from './minimise.ts'
+import { minimize } from './minimize.ts'
 import { isProfileName, PROFILES, type ProfileName } from './profiles.ts'
 import { createTally } from './report.ts'
 import { type Run, type RunResult, simulate } from './run.ts'
 import { openStore } from './servers/store.ts'
-import { type Found, type SeedStyle, simulateAll } from './workers.ts'
+import { type SeedResult, type SeedStyle, simulateAll } from './workers.ts'
 
 /**
  * The deterministic simulator: the real services, in one process, under a clock, a chance, a network,
@@ -31,7 +31,7 @@ import { type Found, type SeedStyle, simulateAll } from './workers.ts'
  * delete, void, look, pry, and ask again under their Idempotency-Keys, or others' by mistake.
  *
  * Then faults stop, and within 120 simulated seconds everything must be final: the invariants of the
- * audit, and the history of what customers were told (`history.ts`), against the books. Who had no
+ * audit, and the history of what customers were told (`history.ts`), against the tables. Who had no
  * answer asks again then, and must have one. How much of what could go wrong is seen by that,
  * `npm run mutants` measures.
  *
@@ -64,7 +64,7 @@ const ALL_STYLES = [...STYLES, 'mixed'] as const
 await runCommand('simulate', HELP, readOptions, main)
 
 async function main(options: Options): Promise<number> {
-  return options.isTold ? tell(options) : sweep(options)
+  return options.isTraced ? printRun(options) : sweep(options)
 }
 
 interface Options {
@@ -74,7 +74,7 @@ interface Options {
   readonly profile: ProfileName | undefined
   readonly minutes: number
   readonly workers: number
-  readonly isTold: boolean
+  readonly isTraced: boolean
   readonly isRecorded: boolean
 }
 
@@ -110,15 +110,15 @@ function readOptions(args: readonly string[]): Options | undefined {
     profile,
     minutes: number('minutes', Number.POSITIVE_INFINITY),
     workers: number('workers', availableParallelism()),
-    isTold: trace,
+    isTraced: trace,
     isRecorded: record,
   }
 }
 
 /** One seed, as a diagram. */
-async function tell({ from, styles, profile }: Options): Promise<number> {
+async function printRun({ from, styles, profile }: Options): Promise<number> {
   const store = await openStore()
-  const result = await simulate(store, { seed: from, style: styles[0]!, profile, isTold: true })
+  const result = await simulate(store, { seed: from, style: styles[0]!, profile, isTraced: true })
   await store.close()
   process.stdout.write(`${diagramOf(result.arrows)}\n${summaryOf(result)}`)
   return result.violations.length === 0 ? 0 : 1
@@ -159,9 +159,9 @@ async function sweep(options: Options): Promise<number> {
   return first ? 1 : 0
 }
 
-async function explain({ seed, style, profile }: Found): Promise<void> {
+async function explain({ seed, style, profile }: SeedResult): Promise<void> {
   const store = await openStore()
-  const { result, kept } = await minimise(store, { seed, style, profile })
+  const { result, kept } = await minimize(store, { seed, style, profile })
   await store.close()
   process.stdout.write(
     `\nseed ${seed}, ${style}, with the least faults that still violate:\n${summaryOf(result)}` +

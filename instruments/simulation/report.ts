@@ -1,13 +1,13 @@
 import { mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { ProfileName } from './profiles.ts'
-import type { Found, SeedStyle } from './workers.ts'
+import type { SeedResult, SeedStyle } from './workers.ts'
 
 /** What came of many runs, for whoever was not there: `reports/simulation.json`. */
 export interface Tally {
-  add(found: Found): void
+  add(found: SeedResult): void
   /** Runs whose invariants or history were violated. */
-  readonly violated: readonly Found[]
+  readonly violated: readonly SeedResult[]
   /** How far it is, and how fast. */
   line(): string
   /** Writes what is known by now; returns where. */
@@ -28,7 +28,7 @@ export function createTally(options: TallyOptions): Tally {
   const startedMs = performance.now()
   const runs: Record<string, number> = Object.fromEntries(options.styles.map((one) => [one, 0]))
   const profiles: Partial<Record<ProfileName, number>> = {}
-  const violated: Found[] = []
+  const violated: SeedResult[] = []
   const sums = { runs: 0, events: 0, actions: 0, simulatedMs: 0 }
   const seconds = () => (performance.now() - startedMs) / 1000
   const perSecond = () => Number((sums.runs / seconds()).toFixed(2))

@@ -1,17 +1,17 @@
 import { audit } from '../../apps/audit/invariants.ts'
 import type { InteractionStyle } from '../../contracts/style.ts'
 import { checkBalanceStream } from './checks/balance-stream.ts'
-import { type Books, type Finding, readBooks } from './checks/books.ts'
 import { isExcused } from './checks/excuses.ts'
 import { checkHeardOutcomes } from './checks/heard-outcomes.ts'
 import { checkHistory } from './checks/history.ts'
+import { type Finding, readTables, type Tables } from './checks/tables.ts'
 import { checkForeign } from './faults/foreign-messages.ts'
 import { drawPlan, PLAN_MS, type Planned } from './plan.ts'
 import { PROFILES, type ProfileName, profileOf } from './profiles.ts'
 import { checkTriggers } from './servers/database-triggers.ts'
 import type { Store } from './servers/empty-store.ts'
 import { createChances } from './world/chance.ts'
-import { type Deed, isFinal, mayRepeat, startCustomers } from './world/customers.ts'
+import { isFinal, mayRepeat, type Operation, startCustomers } from './world/customers.ts'
 import { START_MS } from './world/scheduler.ts'
 import type { Arrow } from './world/story.ts'
 import { createWorld, type Planted, type World } from './world/world.ts'
@@ -24,7 +24,7 @@ export interface Run {
   readonly profile?: ProfileName | undefined
   /** Names of faults that are left out. */
   readonly without?: ReadonlySet<string> | undefined
-  readonly isTold?: boolean | undefined
+  readonly isTraced?: boolean | undefined
   readonly planted?: Planted | undefined
   /** How often the event loop turns after every event, instead of where it is needed. */
   readonly turns?: number | undefined
@@ -48,7 +48,7 @@ export interface RunResult {
 export const LONGEST_FAULTS_MS = 120_000
 /** The promise: so long after faults and requests have stopped, everything is final. */
 export const SETTLE_MS = 120_000
-const LOOK_MS = 250
+const POLL_MS = 250
 const ROUNDS_OF_ASKING = 3
 
 export async function simulate(store: Store, run: Run): Promise<RunResult> {
@@ -78,16 +78,16 @@ export async function simulate(store: Store, run: Run): Promise<RunResult> {
   if (world.thaw()) await settle(world)
   // The same request again now has its answer, and what it may do then settles as well: that may be its
   // first effect, which waits longer than a customer asks where it falls to the lane of a dead instance.
-  for (let rounds = 0; rounds < ROUNDS_OF_ASKING && customers.askAgain() > 0; rounds += 1) {
+  for (let rounds = 0; rounds < ROUNDS_OF_ASKING && customers.repeatUnanswered() > 0; rounds += 1) {
     await scheduler.runUntil(scheduler.now() + SETTLE_MS, customers.areDone)
     await settle(world)
   }
-  violations.push(...(await check(world, customers.deeds, healedMs)))
+  violations.push(...(await check(world, customers.operations, healedMs)))
   return {
     ...{ profile, violations, faults: faults.happened(), arrows: story.arrows() },
     fingerprint: story.fingerprint(),
     events: scheduler.happened(),
-    actions: customers.deeds.length,
+    actions: customers.operations.length,
     durationMs: Math.round(scheduler.now() - START_MS),
   }
 }
@@ -104,7 +104,7 @@ export async function settle(world: World): Promise<void> {
   const { scheduler } = world
   let calmLooks = 0
   for (const endMs = scheduler.now() + SETTLE_MS; calmLooks < 2 && scheduler.now() < endMs; ) {
-    await scheduler.runUntil(scheduler.now() + LOOK_MS)
+    await scheduler.runUntil(scheduler.now() + POLL_MS)
     calmLooks = world.isRead() && (await isSettled(world)) ? calmLooks + 1 : 0
   }
 }
@@ -121,18 +121,18 @@ async function isSettled({ databases }: World): Promise<boolean> {
 
 export async function check(
   world: World,
-  deeds: readonly Deed[],
+  operations: readonly Operation[],
   healedMs: number,
 ): Promise<Finding[]> {
   const { databases, scheduler, mailbox, lost } = world
   const { direct } = databases
   const everything = { orders: direct, billing: direct, notification: direct }
-  const books = await readBooks(everything)
+  const tables = await readTables(everything)
   const foreign = await checkForeign(direct, world.foreign, lost)
   const times = { settings: world.settings, healedMs, faults: world.faults.happened() }
-  // What the books say is part of what two runs must have in common.
+  // What the tables say is part of what two runs must have in common.
   world.story.note(
-    JSON.stringify(books, (_, value) => (typeof value === 'bigint' ? `${value}` : value)),
+    JSON.stringify(tables, (_, value) => (typeof value === 'bigint' ? `${value}` : value)),
   )
   const found: Finding[] = [
     ...(await audit({
@@ -142,11 +142,11 @@ export async function check(
       settled: true,
     })),
     ...foreign.found,
-    ...checkHistory(deeds, withoutForeign(books, world), mailbox.letters(), times),
-    ...checkBalanceStream(world.balanceStream(), books),
+    ...checkHistory(operations, withoutForeign(tables, world), mailbox.letters(), times),
+    ...checkBalanceStream(world.balanceStream(), tables),
     ...(await checkTriggers(direct)),
-    ...checkHeardOutcomes(books),
-    ...deeds.flatMap(unanswered),
+    ...checkHeardOutcomes(tables),
+    ...operations.flatMap(unanswered),
   ]
   if (!world.isRead()) {
     found.push({ invariant: 'I9', subject: 'the log', sentence: 'is not read to its end' })
@@ -157,16 +157,16 @@ export async function check(
 }
 
 /** No customer asked for the deposits of a foreign program. */
-function withoutForeign(books: Books, { foreign }: World): Books {
+function withoutForeign(tables: Tables, { foreign }: World): Tables {
   const amounts = new Set(foreign.map(({ value }) => BigInt(value) * 100n))
-  return { ...books, deposits: books.deposits.filter((one) => !amounts.has(one.amountMinor)) }
+  return { ...tables, deposits: tables.deposits.filter((one) => !amounts.has(one.amountMinor)) }
 }
 
 /** Faults are over and all is settled: who asks once more has an answer. */
-function unanswered(deed: Deed): Finding[] {
-  const { wish, key, attempts } = deed
-  if (!mayRepeat(deed) || attempts.some(isFinal)) return []
-  const last = attempts.at(-1)?.answer?.status ?? 'silence'
+function unanswered(operation: Operation): Finding[] {
+  const { intent, key, attempts } = operation
+  if (!mayRepeat(operation) || attempts.some(isFinal)) return []
+  const last = attempts.at(-1)?.response?.status ?? 'silence'
   const sentence = `has no answer in the end but ${last}`
-  return [{ invariant: 'I4', subject: `${wish.kind} ${key ?? ''}`, sentence }]
+  return [{ invariant: 'I4', subject: `${intent.kind} ${key ?? ''}`, sentence }]
 }

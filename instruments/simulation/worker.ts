@@ -2,7 +2,7 @@ import { parentPort, workerData } from 'node:worker_threads'
 import { simulate } from './run.ts'
 import { openEmptyStore } from './servers/empty-store.ts'
 import { openStore } from './servers/store.ts'
-import type { Asked, Found } from './workers.ts'
+import type { SeedResult, SeedRun } from './workers.ts'
 
 /**
  * A thread of the simulator: it runs what it is asked to, one seed after the other. One that is for a
@@ -11,10 +11,10 @@ import type { Asked, Found } from './workers.ts'
 const isBrief = (workerData as { isBrief?: boolean } | undefined)?.isBrief
 const store = isBrief ? openEmptyStore() : openStore()
 
-parentPort!.on('message', async ({ seed, style, profile }: Asked) => {
+parentPort!.on('message', async ({ seed, style, profile }: SeedRun) => {
   const result = await simulate(await store, { seed, style, profile })
   const { violations, events, actions, durationMs } = result
-  const found: Found = {
+  const found: SeedResult = {
     ...{ seed, style, profile: result.profile, violations, events, actions, durationMs },
   }
   parentPort!.postMessage(found)

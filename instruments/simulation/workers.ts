@@ -8,7 +8,7 @@ export interface SeedStyle {
   readonly style: Run['style']
 }
 
-export type Found = SeedStyle &
+export type SeedResult = SeedStyle &
   Pick<RunResult, 'profile' | 'violations' | 'events' | 'actions' | 'durationMs'>
 
 export interface SimulateAllOptions {
@@ -16,22 +16,22 @@ export interface SimulateAllOptions {
   readonly workers: number
   readonly profile?: ProfileName | undefined
   readonly limitMs: number
-  readonly onDone: (found: Found) => void
+  readonly onDone: (found: SeedResult) => void
 }
 
 /** What a thread is asked, one run at a time. */
-export type Asked = SeedStyle & { readonly profile?: ProfileName | undefined }
+export type SeedRun = SeedStyle & { readonly profile?: ProfileName | undefined }
 
 /** Rejects when a thread fails: a run that throws is a fault of the simulator. */
 export async function simulateAll(options: SimulateAllOptions): Promise<void> {
   const { runs, workers, profile, limitMs, onDone } = options
   const endMs = performance.now() + limitMs
-  function* asked(): Generator<Asked> {
+  function* asked(): Generator<SeedRun> {
     for (let next = runs.next(); !next.done && performance.now() < endMs; next = runs.next()) {
       yield { ...next.value, profile }
     }
   }
-  const threads = openThreads<Asked, Found>(new URL('./worker.ts', import.meta.url), workers)
+  const threads = openThreads<SeedRun, SeedResult>(new URL('./worker.ts', import.meta.url), workers)
   try {
     await threads.ask(asked(), (_, found) => onDone(found))
   } finally {

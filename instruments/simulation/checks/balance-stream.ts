@@ -1,18 +1,18 @@
 import type { BalanceChanged } from '../../../contracts/events.ts'
 import type { BusMessage } from '../../../messaging/bus.ts'
-import type { Books, Finding } from './books.ts'
+import type { Finding, Tables } from './tables.ts'
 
 /**
  * The topic `balance`, from its first message on: each balance is the one that the ledger had at that
  * version, versions rise but for repetitions, and the last is the ledger's last.
  */
-export function checkBalanceStream(stream: readonly BusMessage[], books: Books): Finding[] {
+export function checkBalanceStream(stream: readonly BusMessage[], tables: Tables): Finding[] {
   const found: Finding[] = []
   const add = (id: string, sentence: string, invariant: string) =>
     found.push({ invariant, subject: `account ${id}`, sentence })
   const said = Map.groupBy(stream.map(bodyOf), ({ accountId }) => accountId)
-  for (const { id } of books.accounts) {
-    const ledger = books.entries.filter(({ accountId }) => accountId === id)
+  for (const { id } of tables.accounts) {
+    const ledger = tables.entries.filter(({ accountId }) => accountId === id)
     const balances = new Map(ledger.map((one) => [one.version, one.balanceAfterMinor]))
     balances.set(0, 0n)
     const seen = new Set<number>()

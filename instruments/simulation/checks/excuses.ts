@@ -1,7 +1,7 @@
 import { basename, dirname } from 'node:path/posix'
 import type { LostMessage } from '../servers/broker.ts'
-import type { Finding } from './books.ts'
 import { HEARD } from './heard-outcomes.ts'
+import type { Finding } from './tables.ts'
 
 /**
  * What is lost with messages that were not read, in a lost log or a recreated topic. Money and orders must

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import type { Books } from './books.ts'
 import { checkHeardOutcomes } from './heard-outcomes.ts'
+import type { Tables } from './tables.ts'
 
 const [orderId, profileId, stranger] = ['order', 'customer', 'stranger']
 
@@ -10,13 +10,13 @@ function found(
   events: string[],
   accountId = profileId,
 ) {
-  const order = { id: orderId, profileId, state } as Books['orders'][number]
+  const order = { id: orderId, profileId, state } as Tables['orders'][number]
   const messages = events.map((event, index) => {
     const eventId = `${orderId}/${event}`
     return { id: `${index}`, accountId, event, eventId, created: new Date(index) }
   })
-  const books = { orders: [order], messages } as unknown as Books
-  return checkHeardOutcomes(books).map(({ sentence }) => sentence)
+  const tables = { orders: [order], messages } as unknown as Tables
+  return checkHeardOutcomes(tables).map(({ sentence }) => sentence)
 }
 
 test('a customer hears the outcome of an order last, and what led to it before', () => {

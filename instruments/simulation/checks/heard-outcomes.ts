@@ -1,10 +1,10 @@
-import type { Books, Finding } from './books.ts'
+import type { Finding, Tables } from './tables.ts'
 
 /**
  * Every customer hears the final outcome of every order, and hears it last: that it was paid, that it failed,
  * or that its payment was refunded. Nobody reads of a refund before the payment, or of a failure after it.
  */
-export function checkHeardOutcomes({ orders, messages }: Books): Finding[] {
+export function checkHeardOutcomes({ orders, messages }: Tables): Finding[] {
   const heard = Map.groupBy(messages, ({ eventId }) => eventId.slice(0, eventId.lastIndexOf('/')))
   return orders.flatMap(({ id, profileId, state }) => {
     const events = (heard.get(id) ?? [])

@@ -1,32 +1,38 @@
 import type { Letter } from '../../../apps/audit/findings.ts'
 import { flowOf } from '../../../contracts/style.ts'
-import { isReadable } from '../world/answers.ts'
-import { type Attempt, addressOf, type Deed, isFinal, type Wish } from '../world/customers.ts'
-import type { Add, Books, Finding } from './books.ts'
+import {
+  type Attempt,
+  addressOf,
+  type Intent,
+  isFinal,
+  type Operation,
+} from '../world/customers.ts'
+import { isReadable } from '../world/responses.ts'
 import { CLOCK_ERROR_MS, checkPunctuality, type Times } from './punctuality.ts'
-import { checkBalances } from './told-balances.ts'
+import { checkBalances } from './reported-balances.ts'
+import type { Add, Finding, Tables } from './tables.ts'
 
 /**
- * What customers were told, against the books: every acknowledged request has its effect, every
+ * What customers were told, against the tables: every acknowledged request has its effect, every
  * effect has a request, and the same request, repeated, was answered the same.
  */
 export function checkHistory(
-  deeds: readonly Deed[],
-  books: Books,
+  operations: readonly Operation[],
+  tables: Tables,
   letters: readonly Letter[],
   times: Times,
 ): Finding[] {
   const found: Finding[] = []
   const add = (subject: string, sentence: string, invariant = 'history') =>
     found.push({ invariant, subject, sentence })
-  for (const deed of deeds) {
-    checkAnswers(deed, add)
-    checkEffect(deed, books, add)
+  for (const operation of operations) {
+    checkAnswers(operation, add)
+    checkEffect(operation, tables, add)
   }
-  checkCauses(deeds, books, add)
-  checkBalances(deeds, books, add)
-  checkLetters(deeds, books, letters, add)
-  checkPunctuality(books, times, add)
+  checkCauses(operations, tables, add)
+  checkBalances(operations, tables, add)
+  checkLetters(operations, tables, letters, add)
+  checkPunctuality(tables, times, add)
   return found
 }
 
@@ -38,29 +44,33 @@ interface Told {
   readonly body: unknown
 }
 
-const finals = ({ wish, attempts }: Deed): Told[] =>
+const finals = ({ intent, attempts }: Operation): Told[] =>
   attempts.flatMap((attempt) => {
-    const { answer } = attempt
-    return isFinal(attempt) && answer && isReadable(wish, answer) ? [answer] : []
+    const { response } = attempt
+    return isFinal(attempt) && response && isReadable(intent, response) ? [response] : []
   })
 
-const nameOf = ({ wish, key }: Deed) => `${wish.kind}${key === undefined ? '' : ` ${key}`}`
+const nameOf = ({ intent, key }: Operation) => `${intent.kind}${key === undefined ? '' : ` ${key}`}`
 
 /** The same key has one answer, for ever; and nobody is told of faults of our own making. */
-function checkAnswers(deed: Deed, add: Add): void {
-  const answers = finals(deed)
-  if (deed.key !== undefined) {
+function checkAnswers(operation: Operation, add: Add): void {
+  const answers = finals(operation)
+  if (operation.key !== undefined) {
     const texts = new Set(answers.map(({ status, body }) => `${status} ${withoutInstance(body)}`))
-    if (texts.size > 1) add(nameOf(deed), `was answered differently: ${[...texts].join(' / ')}`)
+    if (texts.size > 1)
+      add(nameOf(operation), `was answered differently: ${[...texts].join(' / ')}`)
   }
-  for (const attempt of deed.attempts) {
-    const { answer } = attempt
-    if (answer === undefined) continue
-    const is = `was answered ${answer.status} ${JSON.stringify(answer.body)}`
-    const isExpected = !isFinal(attempt) || EXPECTED[deed.wish.kind].includes(answer.status)
-    if (answer.status === 500 || !isExpected) add(nameOf(deed), is)
-    else if (isFinal(attempt) && isRetryable(answer.body)) add(nameOf(deed), `${is}, for good`)
-    else if (!isReadable(deed.wish, answer)) add(nameOf(deed), `${is}, which nobody can read`)
+  for (const attempt of operation.attempts) {
+    const { response } = attempt
+    if (response === undefined) continue
+    const is = `was answered ${response.status} ${JSON.stringify(response.body)}`
+    const isExpected =
+      !isFinal(attempt) || EXPECTED[operation.intent.kind].includes(response.status)
+    if (response.status === 500 || !isExpected) add(nameOf(operation), is)
+    else if (isFinal(attempt) && isRetryable(response.body))
+      add(nameOf(operation), `${is}, for good`)
+    else if (!isReadable(operation.intent, response))
+      add(nameOf(operation), `${is}, which nobody can read`)
   }
 }
 
@@ -75,7 +85,7 @@ function withoutInstance(body: unknown): string {
   return JSON.stringify(rest)
 }
 
-const EXPECTED: Readonly<Record<Wish['kind'], readonly number[]>> = {
+const EXPECTED: Readonly<Record<Intent['kind'], readonly number[]>> = {
   open: [200],
   deposit: [200],
   order: [201, 402, 404, 409, 503],
@@ -83,144 +93,149 @@ const EXPECTED: Readonly<Record<Wish['kind'], readonly number[]>> = {
   pay: [200, 402],
   void: [200],
   contact: [200],
-  'look at balance': [200],
-  'look at order': [200],
-  'look at orders': [200],
+  'read balance': [200],
+  'read order': [200],
+  'list orders': [200],
   pry: [403],
   'reuse a key': [422],
 }
 
-function checkEffect(deed: Deed, books: Books, add: Add): void {
-  const { wish } = deed
-  for (const told of finals(deed)) {
-    switch (wish.kind) {
+function checkEffect(operation: Operation, tables: Tables, add: Add): void {
+  const { intent } = operation
+  for (const told of finals(operation)) {
+    switch (intent.kind) {
       case 'open':
-        if (!books.accounts.some(({ id }) => id === told.body)) {
-          add(nameOf(deed), `was acknowledged, but there is no account ${told.body}`)
+        if (!tables.accounts.some(({ id }) => id === told.body)) {
+          add(nameOf(operation), `was acknowledged, but there is no account ${told.body}`)
         }
         break
       case 'deposit':
-        if (told.status === 200 && creditsOf(wish, books) === 0) {
-          add(nameOf(deed), `of ${wish.amountMinor} was acknowledged and is not on its account`)
+        if (told.status === 200 && creditsOf(intent, tables) === 0) {
+          add(
+            nameOf(operation),
+            `of ${intent.amountMinor} was acknowledged and is not on its account`,
+          )
         }
         break
       case 'order':
-        checkOrder(deed, told, wish, books, add)
+        checkOrder(operation, told, intent, tables, add)
         break
       case 'pay':
-        checkPayment(deed, told, wish, books, add)
+        checkPayment(operation, told, intent, tables, add)
         break
       case 'delete': {
-        const order = books.orders.find(({ id }) => id === wish.orderId)
+        const order = tables.orders.find(({ id }) => id === intent.orderId)
         if (order?.state !== 'CANCELED')
-          add(nameOf(deed), `left order ${wish.orderId} ${order?.state}`)
+          add(nameOf(operation), `left order ${intent.orderId} ${order?.state}`)
         break
       }
       case 'void': {
         const { state } = told.body as { state?: string }
-        const payment = books.payments.find(({ orderId }) => orderId === wish.orderId)
+        const payment = tables.payments.find(({ orderId }) => orderId === intent.orderId)
         if (told.status === 200 && payment?.state !== state) {
-          add(nameOf(deed), `was answered ${state}, but the payment is ${payment?.state}`)
+          add(nameOf(operation), `was answered ${state}, but the payment is ${payment?.state}`)
         }
         break
       }
-      case 'look at order':
-        checkView(deed, told, wish, books, add)
+      case 'read order':
+        checkView(operation, told, intent, tables, add)
         break
       default:
     }
   }
 }
 
-const creditsOf = (wish: { accountId: string; amountMinor: number }, { entries }: Books) =>
+const creditsOf = (intent: { accountId: string; amountMinor: number }, { entries }: Tables) =>
   entries.filter(
     ({ kind, accountId, amountMinor }) =>
       kind === 'DEPOSIT' &&
-      accountId === wish.accountId &&
-      amountMinor === BigInt(wish.amountMinor),
+      accountId === intent.accountId &&
+      amountMinor === BigInt(intent.amountMinor),
   ).length
 
 function checkOrder(
-  deed: Deed,
+  operation: Operation,
   { status, body }: Told,
-  wish: Wish & { kind: 'order' },
-  books: Books,
+  intent: Intent & { kind: 'order' },
+  tables: Tables,
   add: Add,
 ): void {
   const { code, orderId } = (body ?? {}) as { code?: string; orderId?: string }
   const id = status === 201 ? body : orderId
-  const order = books.orders.find((one) => one.id === id)
+  const order = tables.orders.find((one) => one.id === id)
   if (order === undefined)
-    return add(nameOf(deed), `was answered ${status}; no order ${id} is known`)
+    return add(nameOf(operation), `was answered ${status}; no order ${id} is known`)
   const { state, reason, created } = order
-  const earliestMs = Math.min(...deed.attempts.map(({ sentMs }) => sentMs)) - CLOCK_ERROR_MS
-  const latestMs = Math.max(...deed.attempts.map(({ answeredMs }) => answeredMs)) + CLOCK_ERROR_MS
+  const earliestMs = Math.min(...operation.attempts.map(({ sentMs }) => sentMs)) - CLOCK_ERROR_MS
+  const latestMs = Math.max(...operation.attempts.map(({ doneMs }) => doneMs)) + CLOCK_ERROR_MS
   if (created.getTime() < earliestMs || created.getTime() > latestMs) {
     const asked = `${new Date(earliestMs).toISOString()} and ${new Date(latestMs).toISOString()}`
-    add(nameOf(deed), `was created at ${created.toISOString()}, not between ${asked}`)
+    add(nameOf(operation), `was created at ${created.toISOString()}, not between ${asked}`)
   }
   const is = `${state} ${reason ?? ''}`
-  if (order.quantity !== wish.quantity) add(nameOf(deed), `is known with ${order.quantity} pieces`)
-  if (order.priceMinor !== UNIT_PRICE_MINOR * BigInt(wish.quantity)) {
-    add(nameOf(deed), `of ${wish.quantity} pieces costs ${order.priceMinor}`)
+  if (order.quantity !== intent.quantity)
+    add(nameOf(operation), `is known with ${order.quantity} pieces`)
+  if (order.priceMinor !== UNIT_PRICE_MINOR * BigInt(intent.quantity)) {
+    add(nameOf(operation), `of ${intent.quantity} pieces costs ${order.priceMinor}`)
   }
   if (status === 201 && flowOf(order.style).response === 'outcome') {
-    const isGivenBack = state === 'CANCELED' && ['DELETED', 'REFUNDED'].includes(reason ?? '')
-    if (state !== 'APPROVED' && !isGivenBack) add(nameOf(deed), `was answered 201 and is ${is}`)
+    const isReversed = state === 'CANCELED' && ['DELETED', 'REFUNDED'].includes(reason ?? '')
+    if (state !== 'APPROVED' && !isReversed) add(nameOf(operation), `was answered 201 and is ${is}`)
   }
-  if (status !== 201 && state !== 'CANCELED') add(nameOf(deed), `was answered ${code} and is ${is}`)
+  if (status !== 201 && state !== 'CANCELED')
+    add(nameOf(operation), `was answered ${code} and is ${is}`)
 }
 
 function checkPayment(
-  deed: Deed,
+  operation: Operation,
   { status, body }: Told,
-  wish: Wish & { kind: 'pay' },
-  books: Books,
+  intent: Intent & { kind: 'pay' },
+  tables: Tables,
   add: Add,
 ): void {
   const { orderId } = (body ?? {}) as { orderId?: string }
-  const payment = books.payments.find(({ id }) => id === (status === 200 ? body : orderId))
+  const payment = tables.payments.find(({ id }) => id === (status === 200 ? body : orderId))
   const isRight =
-    payment?.accountId === wish.accountId && payment.amountMinor === BigInt(wish.amountMinor)
-  if (!isRight) return add(nameOf(deed), `was answered ${status}; its payment is not known`)
+    payment?.accountId === intent.accountId && payment.amountMinor === BigInt(intent.amountMinor)
+  if (!isRight) return add(nameOf(operation), `was answered ${status}; its payment is not known`)
   const states = status === 200 ? ['PAID', 'REFUNDED'] : ['REFUSED']
   if (!states.includes(payment.state))
-    add(nameOf(deed), `was answered ${status} and is ${payment.state}`)
+    add(nameOf(operation), `was answered ${status} and is ${payment.state}`)
 }
 
 /** A customer who saw an outcome sees no other later, but that the order was given back. */
 function checkView(
-  deed: Deed,
+  operation: Operation,
   { body }: Told,
-  wish: Wish & { kind: 'look at order' },
-  books: Books,
+  intent: Intent & { kind: 'read order' },
+  tables: Tables,
   add: Add,
 ): void {
   const seen = (body as { state?: string }).state
-  const order = books.orders.find(({ id }) => id === wish.orderId)
+  const order = tables.orders.find(({ id }) => id === intent.orderId)
   if (seen === 'PENDING' || seen === order?.state) return
-  const isGivenBack = ['DELETED', 'REFUNDED'].includes(order?.reason ?? '')
-  if (seen === 'APPROVED' && isGivenBack) return
+  const isReversed = ['DELETED', 'REFUNDED'].includes(order?.reason ?? '')
+  if (seen === 'APPROVED' && isReversed) return
   add(
-    nameOf(deed),
-    `showed order ${wish.orderId} as ${seen}, it is ${order?.state} ${order?.reason}`,
+    nameOf(operation),
+    `showed order ${intent.orderId} as ${seen}, it is ${order?.state} ${order?.reason}`,
   )
 }
 
 /** At most one effect for a key, or for each time that a request without one was sent. */
-function checkCauses(deeds: readonly Deed[], books: Books, add: Add): void {
+function checkCauses(operations: readonly Operation[], tables: Tables, add: Add): void {
   const limits = new Map<string, number>()
-  for (const { wish, key, attempts } of deeds) {
-    const what = effectOf(wish)
+  for (const { intent, key, attempts } of operations) {
+    const what = effectOf(intent)
     const most = key === undefined ? 2 * attempts.length : 1
     if (what !== undefined) limits.set(what, (limits.get(what) ?? 0) + most)
   }
-  const orderIds = new Set(books.orders.map(({ id }) => id))
+  const orderIds = new Set(tables.orders.map(({ id }) => id))
   const effects = [
-    ...books.accounts.map(() => 'open'),
-    ...books.deposits.map((deposit) => moneyOf('deposit', deposit)),
-    ...books.orders.map(({ quantity, profileId }) => piecesOf(quantity, profileId)),
-    ...books.payments
+    ...tables.accounts.map(() => 'open'),
+    ...tables.deposits.map((deposit) => moneyOf('deposit', deposit)),
+    ...tables.orders.map(({ quantity, profileId }) => piecesOf(quantity, profileId)),
+    ...tables.payments
       .filter(({ orderId }) => !orderIds.has(orderId))
       .map((payment) => moneyOf('pay', payment)),
   ]
@@ -230,11 +245,13 @@ function checkCauses(deeds: readonly Deed[], books: Books, add: Add): void {
   }
 }
 
-/** What a wish may bring about: effects are traced back to wishes by their account and amount. */
-function effectOf(wish: Wish): string | undefined {
-  if (wish.kind === 'open') return 'open'
-  if (wish.kind === 'order') return piecesOf(wish.quantity, wish.accountId)
-  return wish.kind === 'deposit' || wish.kind === 'pay' ? moneyOf(wish.kind, wish) : undefined
+/** What a intent may bring about: effects are traced back to intents by their account and amount. */
+function effectOf(intent: Intent): string | undefined {
+  if (intent.kind === 'open') return 'open'
+  if (intent.kind === 'order') return piecesOf(intent.quantity, intent.accountId)
+  return intent.kind === 'deposit' || intent.kind === 'pay'
+    ? moneyOf(intent.kind, intent)
+    : undefined
 }
 
 const piecesOf = (quantity: number, accountId: string) => `order of ${quantity} for ${accountId}`
@@ -245,8 +262,8 @@ const moneyOf = (
 
 /** Who gave an address before is written to, once for each message. */
 function checkLetters(
-  deeds: readonly Deed[],
-  { messages }: Books,
+  operations: readonly Operation[],
+  { messages }: Tables,
   letters: readonly Letter[],
   add: Add,
 ): void {
@@ -259,10 +276,10 @@ function checkLetters(
       add(`letter ${messageId}`, `of ${of.accountId} went to ${recipient}`, 'I8')
     }
   }
-  for (const { wish, attempts } of deeds) {
-    if (wish.kind !== 'contact') continue
-    const { accountId } = wish
-    const since = attempts.find(isAnswered)?.answeredMs ?? Number.POSITIVE_INFINITY
+  for (const { intent, attempts } of operations) {
+    if (intent.kind !== 'contact') continue
+    const { accountId } = intent
+    const since = attempts.find(isAnswered)?.doneMs ?? Number.POSITIVE_INFINITY
     for (const { id } of messages.filter(
       (message) => message.accountId === accountId && message.created.getTime() > since + CLOCKS_MS,
     )) {
@@ -271,7 +288,7 @@ function checkLetters(
   }
 }
 
-const isAnswered = ({ answer }: Attempt) => answer?.status === 200
+const isAnswered = ({ response }: Attempt) => response?.status === 200
 
 /** The clocks of two processes may differ by so much. */
 const CLOCKS_MS = 2_000

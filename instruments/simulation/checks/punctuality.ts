@@ -1,5 +1,5 @@
 import type { Settings } from '../world/deployment.ts'
-import type { Add, Books } from './books.ts'
+import type { Add, Tables } from './tables.ts'
 
 export interface Times {
   readonly settings: Pick<Settings, 'orderDeadlineMs' | 'resendAfterMs'>
@@ -22,16 +22,16 @@ const KEEPS_AWAY = /^(crash|freeze|hang|service away|database away|rivals)/
  * What is repaired is repaired in time: an order is canceled at its deadline and not later; and once
  * faults have stopped, asking again brings its outcome, rather than the deadline its end.
  */
-export function checkPunctuality(books: Books, times: Times, add: Add): void {
+export function checkPunctuality(tables: Tables, times: Times, add: Add): void {
   const { settings, healedMs, faults } = times
   const { orderDeadlineMs, resendAfterMs } = settings
-  const payments = new Map(books.payments.map((payment) => [payment.orderId, payment]))
+  const payments = new Map(tables.payments.map((payment) => [payment.orderId, payment]))
   const isOrderDisturbed = faults.some((name) => KEEPS_AWAY.test(name))
-  for (const { id, state, reason, created, updated } of books.orders) {
+  for (const { id, state, reason, created, updated } of tables.orders) {
     const createdMs = created.getTime()
     const lastedMs = updated.getTime() - createdMs
-    const isGivenBack = reason === 'DELETED' || reason === 'REFUNDED'
-    if (!isOrderDisturbed && !isGivenBack && lastedMs > orderDeadlineMs + LOOKS_MS) {
+    const isReversed = reason === 'DELETED' || reason === 'REFUNDED'
+    if (!isOrderDisturbed && !isReversed && lastedMs > orderDeadlineMs + LOOKS_MS) {
       add(`order ${id}`, `was settled after ${lastedMs} ms, as ${state} ${reason ?? ''}`, 'I4')
     }
     if (reason === 'DEADLINE_PASSED' && lastedMs < orderDeadlineMs - CLOCK_ERROR_MS) {

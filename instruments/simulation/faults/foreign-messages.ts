@@ -1,6 +1,6 @@
 import type { BusMessage } from '../../../messaging/bus.ts'
 import type { Queryable } from '../../../platform/database/database.ts'
-import type { Finding } from '../checks/books.ts'
+import type { Finding } from '../checks/tables.ts'
 import type { Broker, LostMessage } from '../servers/broker.ts'
 import type { Chance } from '../world/chance.ts'
 

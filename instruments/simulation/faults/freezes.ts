@@ -21,18 +21,18 @@ export function createFreezer({ scheduler, story, onFreeze }: FreezerOptions): F
 
   function thaw(life: Life): void {
     if (!frozen.delete(life) || !life.alive) return
-    tell(life, 'runs on')
+    record(life, 'runs on')
     life.thaw()
   }
 
-  function tell({ service, name }: Life, what: string): void {
-    story.tell(service as ServiceName, service as ServiceName, `${name} ${what}`)
+  function record({ service, name }: Life, what: string): void {
+    story.record(service as ServiceName, service as ServiceName, `${name} ${what}`)
   }
 
   return {
     async freeze(life, durationMs) {
       if (!life.alive || life.frozen) return
-      tell(life, `freezes for ${Math.round(durationMs)} ms`)
+      record(life, `freezes for ${Math.round(durationMs)} ms`)
       life.freeze()
       frozen.add(life)
       scheduler.after(durationMs, () => thaw(life))

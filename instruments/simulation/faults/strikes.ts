@@ -45,20 +45,20 @@ export async function strike(at: StrikeOptions, planned: Planned): Promise<void>
       return
     case 'clock jump': {
       const byMs = drawOffsetMs(at.chance)
-      story.tell(slot.service, slot.service, `the clock of ${slot.name} jumps by ${byMs} ms`)
+      story.record(slot.service, slot.service, `the clock of ${slot.name} jumps by ${byMs} ms`)
       slot.clock.jump(byMs)
       return
     }
     case 'service away':
-      story.tell(service, service, `${service} is away ${lasts}`)
+      story.record(service, service, `${service} is away ${lasts}`)
       await processes.keepAway(service, untilMs)
       return
     case 'database away':
-      story.tell(service, service, `the database of ${service} is away ${lasts}`)
+      story.record(service, service, `the database of ${service} is away ${lasts}`)
       databases.away = { untilMs, services: new Set([service]) }
       return
     case 'rivals':
-      story.tell(service, service, `transactions of ${service} lose ${lasts}`)
+      story.record(service, service, `transactions of ${service} lose ${lasts}`)
       databases.losing = { untilMs, services: new Set([service]) }
       return
     case 'broker away':
@@ -83,43 +83,43 @@ function strikeBroker(at: StrikeOptions, planned: Planned & { kind: BrokerKind }
   const { kind, durationMs, draw } = planned
   const groups = broker.groups()
   const group = groups[Math.floor(draw * groups.length)]
-  const tell = (text: string) => story.tell('broker', 'broker', text)
+  const record = (text: string) => story.record('broker', 'broker', text)
   switch (kind) {
     case 'broker away':
-      tell(`away for ${Math.round(durationMs)} ms`)
+      record(`away for ${Math.round(durationMs)} ms`)
       broker.awayUntilMs = scheduler.now() + durationMs
       return broker.wake()
     case 'broker slow':
-      tell(`slow for ${Math.round(durationMs)} ms`)
+      record(`slow for ${Math.round(durationMs)} ms`)
       broker.slowUntilMs = scheduler.now() + durationMs
       return
     case 'rebalance':
-      tell(`${group} is rebalanced`)
+      record(`${group} is rebalanced`)
       if (group) broker.rebalance(group, chance.shuffled)
       return
     case 'rewind':
-      tell(`${group} goes back`)
+      record(`${group} goes back`)
       if (group) broker.rewind(group, 1 + chance.integer(5))
       return
     case 'replay of the log':
-      tell('all groups go back to the start')
+      record('all groups go back to the start')
       for (const one of groups) broker.rewind(one, Number.MAX_SAFE_INTEGER)
       return
     case 'loss of the log':
-      tell('the log is lost')
+      record('the log is lost')
       return at.onLost(broker.recreate())
     case 'topic recreated':
       return recreate(at, draw)
     case 'foreign message':
-      tell('a foreign message comes')
+      record('a foreign message comes')
       return at.foreign.prepare()
   }
 }
 
 const READ_TOPICS = ['billing', 'payment'] as const
-const LOOK_MS = 20
+const POLL_MS = 20
 /** An operator who waits until a topic is read waits no longer than that. */
-const MAX_LOOKS = 500
+const MAX_POLLS = 500
 
 /** Recreates a topic: at once, or as soon as everything in it was read. */
 function recreate(
@@ -129,10 +129,10 @@ function recreate(
   const topic = READ_TOPICS[Math.floor(draw * READ_TOPICS.length)]!
   const waits = chance.happens(0.5)
   const look = (looks: number): void => {
-    if (waits && looks < MAX_LOOKS && !broker.isTopicRead(topic)) {
-      return void scheduler.after(LOOK_MS, () => look(looks + 1))
+    if (waits && looks < MAX_POLLS && !broker.isTopicRead(topic)) {
+      return void scheduler.after(POLL_MS, () => look(looks + 1))
     }
-    story.tell('broker', 'broker', `topic ${topic} is recreated`)
+    story.record('broker', 'broker', `topic ${topic} is recreated`)
     onLost(broker.recreate([topic]))
     foreign.repeat([topic])
   }

@@ -24,15 +24,15 @@ const LONGEST_DELAY_MS = 4_000
 /** The connections of lives to the broker, and what goes wrong on the way. */
 export function connectToBroker(options: BrokerOptions) {
   const { scheduler, chances, faults, story, steps, broker } = options
-  let copiesOnTheWay = 0
+  let copiesInFlight = 0
   const members = new Map<Life, readonly Member[]>()
   const noticeMs = (chance: Chance) => chance.next() ** 2 * SLOWEST_NOTICE_MS
 
   function copyLater(message: OutgoingMessage, delayMs: number): void {
-    copiesOnTheWay += 1
+    copiesInFlight += 1
     scheduler.after(delayMs, () => {
-      copiesOnTheWay -= 1
-      story.tell('broker', 'broker', `once more: ${tellMessage(message)}`)
+      copiesInFlight -= 1
+      story.record('broker', 'broker', `once more: ${describeMessage(message)}`)
       broker.append([message])
     })
   }
@@ -61,14 +61,14 @@ export function connectToBroker(options: BrokerOptions) {
       },
       onSent(messages) {
         for (const message of messages) {
-          story.tell(service, 'broker', tellMessage(message))
+          story.record(service, 'broker', describeMessage(message))
           const isDoubled = faults.happens('message doubled', message.topic)
           if (isDoubled) copyLater(message, chance.next() * LONGEST_DELAY_MS)
         }
       },
       onTaken(batches) {
         for (const message of batches.flatMap((batch) => batch.messages)) {
-          story.tell('broker', service, tellMessage(message))
+          story.record('broker', service, describeMessage(message))
         }
       },
     })
@@ -78,18 +78,18 @@ export function connectToBroker(options: BrokerOptions) {
   function freeze(life: Life): void {
     const chance = chances(`luck of ${life.name}`)
     for (const member of members.get(life) ?? []) {
-      const callOff = scheduler.after(noticeMs(chance), () => member.expel())
+      const cancel = scheduler.after(noticeMs(chance), () => member.expel())
       life.onThaw(() => {
-        callOff()
+        cancel()
         laterIn(life, scheduler, noticeMs(chance), () => member.rejoin())
       })
     }
   }
 
-  return { busOf, freeze, areDelivered: () => copiesOnTheWay === 0 }
+  return { busOf, freeze, areDelivered: () => copiesInFlight === 0 }
 }
 
-function tellMessage({ topic, value }: Pick<BusMessage, 'topic' | 'value'>): string {
+function describeMessage({ topic, value }: Pick<BusMessage, 'topic' | 'value'>): string {
   const text = new TextDecoder().decode(value ?? undefined)
   if (!text.startsWith('{')) return `${topic}: ${text}`
   const body = JSON.parse(text)

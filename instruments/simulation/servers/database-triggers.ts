@@ -1,5 +1,5 @@
 import type { Queryable } from '../../../platform/database/database.ts'
-import type { Finding } from '../checks/books.ts'
+import type { Finding } from '../checks/tables.ts'
 
 /**
  * Watches what the services write, where only the database can tell what came first: a request that was sent

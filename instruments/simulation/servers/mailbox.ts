@@ -21,7 +21,7 @@ export function createMailbox(): Mailbox {
       return async ({ destination, headers, eventId }) => {
         const messageId = headers['message-id'] ?? `<${eventId}@trifold>`
         const keep = () => {
-          story.tell('notification', 'customer', `letter ${messageId.slice(-15)}`)
+          story.record('notification', 'customer', `letter ${messageId.slice(-15)}`)
           letters.set(`${messageId} ${destination}`, { messageId, recipient: destination })
         }
         const fault = (mishap: string) => new Error(`the folder of letters failed (${mishap})`)

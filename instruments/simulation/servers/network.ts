@@ -99,37 +99,41 @@ export function createNetwork({ scheduler, faults, chances, story }: NetworkOpti
         const settle = (finish: () => void) => {
           if (over || !from.alive) return
           over = true
-          callOff()
+          cancel()
           finish()
         }
         const fail = (why: string) =>
           settle(() => {
-            story.tell(service, from.service, `${why}: ${what}`)
+            story.record(service, from.service, `${why}: ${what}`)
             reject(new HttpUnreachable(`${what}: ${why}`, undefined))
           })
-        const callOff = laterIn(from, scheduler, timeoutMs, () => fail('no answer in time'))
+        const cancel = laterIn(from, scheduler, timeoutMs, () => fail('no answer in time'))
 
         const travelMs = (slow: Trouble) =>
           0.2 + luck.next() * 2 + (has(slow) ? luck.next() * SLOW_MS : 0)
         const returned = (answer?: HttpAnswer) => {
           const lost = answer !== undefined && has('answer lost')
-          if (lost) story.tell(service, service, `the answer is lost: ${what}`)
+          if (lost) story.record(service, service, `the answer is lost: ${what}`)
           if (lost) return
           laterIn(from, scheduler, travelMs('answer slow'), () => {
             if (answer === undefined) return fail('the connection broke')
             settle(() => {
-              story.tell(service, from.service, `${answer.status} ${answer.body.slice(0, 60)}`)
+              story.record(service, from.service, `${answer.status} ${answer.body.slice(0, 60)}`)
               resolve(answer)
             })
           })
         }
-        story.tell(from.service, service, `${what}${call.body ? ` ${call.body.slice(0, 60)}` : ''}`)
-        if (has('call lost')) return story.tell(from.service, service, `lost: ${what}`)
+        story.record(
+          from.service,
+          service,
+          `${what}${call.body ? ` ${call.body.slice(0, 60)}` : ''}`,
+        )
+        if (has('call lost')) return story.record(from.service, service, `lost: ${what}`)
         // Once it is on its way it does not matter any more whether the caller lives.
         scheduler.after(travelMs('call slow'), () => serve(service, call, returned))
         if (!has('call twice')) return
         scheduler.after(travelMs('call slow') + luck.next() * 200, () => {
-          story.tell(from.service, service, `once more: ${what}`)
+          story.record(from.service, service, `once more: ${what}`)
           serve(service, call, returned)
         })
       })

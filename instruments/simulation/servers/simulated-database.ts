@@ -31,7 +31,7 @@ export interface SimulatedDatabases {
   abandon(life: Life): Promise<void>
   /** Call when a process was frozen for this many milliseconds; its transaction may lose its session. */
   freeze(life: Life, durationMs: number): Promise<void>
-  /** Past faults and time, for whoever looks at the books from outside. */
+  /** Past faults and time, for whoever looks at the tables from outside. */
   readonly direct: Queryable
   /** Until this time statements of these services fail: their database is away. */
   away: Spell
@@ -158,12 +158,12 @@ export function createDatabases(options: DatabasesOptions): SimulatedDatabases {
         script: (text) => transaction(async (tx) => void (await tx.query(text))),
         build: never,
         notify(channel) {
-          const tell = () => {
+          const signal = () => {
             assertThere(life)
             if (options.losesSignal(channel)) return
             for (const listener of listeners.get(channel) ?? []) listener()
           }
-          return steps.perform(life, { kind: 'signal', label: channel }, tell, faultOf)
+          return steps.perform(life, { kind: 'signal', label: channel }, signal, faultOf)
         },
         listen(channel, onNotify) {
           const hear = () => void laterIn(life, scheduler, 1, onNotify)

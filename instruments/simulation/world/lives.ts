@@ -66,18 +66,18 @@ export function createLife(
 
 /** Runs at a later time, unless the life is over by then, and not while it is frozen. */
 export function laterIn(life: Life, scheduler: Scheduler, delayMs: number, run: () => unknown) {
-  let callOff = () => {}
+  let cancel = () => {}
   const begin = (afterMs: number) => {
-    callOff = scheduler.after(afterMs, attempt)
+    cancel = scheduler.after(afterMs, attempt)
   }
   const attempt = (): unknown => {
     if (!life.alive) return undefined
     if (!life.frozen) return run()
-    callOff = life.onThaw(() => begin(0))
+    cancel = life.onThaw(() => begin(0))
     return undefined
   }
   begin(delayMs)
-  return () => callOff()
+  return () => cancel()
 }
 
 /** What a dead process waits for. */

@@ -50,11 +50,11 @@ export function runtimeOf(life: Life, scheduler: Scheduler, chance: Chance): Run
       return new Promise((resolve) => {
         if (signal?.aborted) return resolve()
         const finish = () => {
-          callOff()
+          cancel()
           signal?.removeEventListener('abort', finish)
           resolve()
         }
-        const callOff = laterIn(life, scheduler, durationMs, finish)
+        const cancel = laterIn(life, scheduler, durationMs, finish)
         signal?.addEventListener('abort', finish)
       })
     },

@@ -76,7 +76,7 @@ export function startProcesses(options: ProcessesOptions): Processes {
     ])
     if (started === undefined || !life.alive) return
     options.onStart(life, started.app)
-    story.tell(slot.service, slot.service, `${slot.name} runs`)
+    story.record(slot.service, slot.service, `${slot.name} runs`)
   }
 
   async function crash(life: Life, downMs?: number): Promise<void> {
@@ -86,7 +86,7 @@ export function startProcesses(options: ProcessesOptions): Processes {
   }
 
   function end(life: Life): void {
-    story.tell(life.service as ServiceName, life.service as ServiceName, `${life.name} dies`)
+    story.record(life.service as ServiceName, life.service as ServiceName, `${life.name} dies`)
     life.end()
   }
 

@@ -13,7 +13,7 @@ export interface Scheduler {
   now(): number
   /** Lets something happen after so many milliseconds; returns what calls it off. */
   after(delayMs: number, happen: () => unknown): () => void
-  /** Marks a request as inside a service until what it returns is called. */
+  /** UniqueValues a request as inside a service until what it returns is called. */
   enter(): () => void
   /** Runs events until the time has come, or before the first one after which `isOver`. */
   runUntil(timeMs: number, isOver?: () => boolean): Promise<void>

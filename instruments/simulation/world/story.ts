@@ -18,28 +18,28 @@ export interface Arrow {
  */
 export interface Story {
   step(life: Life, step: Step, mishap: Mishap | undefined): void
-  tell(from: Column, to: Column, text: string): void
+  record(from: Column, to: Column, text: string): void
   /** Adds to the fingerprint only. */
   note(text: string): void
   fingerprint(): string
   arrows(): readonly Arrow[]
 }
 
-export function createStory(now: () => number, isTold: boolean): Story {
+export function createStory(now: () => number, isTraced: boolean): Story {
   const hash = createHash('sha256')
   const arrows: Arrow[] = []
-  const tell = (from: Column, to: Column, text: string) => {
+  const record = (from: Column, to: Column, text: string) => {
     hash.update(`${now()} ${from} ${to} ${text}\n`)
-    if (isTold) arrows.push({ timeMs: now() - START_MS, from, to, text })
+    if (isTraced) arrows.push({ timeMs: now() - START_MS, from, to, text })
   }
   return {
     step(life, { kind, label }, mishap) {
       hash.update(`${now()} ${life.name} ${kind} ${label} ${mishap ?? ''}\n`)
       if (mishap && life.service !== 'customer') {
-        tell(life.service, life.service, `${life.name}: ${mishap}: ${kind} ${label}`)
+        record(life.service, life.service, `${life.name}: ${mishap}: ${kind} ${label}`)
       }
     },
-    tell,
+    record,
     note: (text) => void hash.update(`${text}\n`),
     fingerprint: () => hash.copy().digest('hex'),
     arrows: () => arrows,

@@ -82,7 +82,7 @@ export interface WorldOptions {
   readonly profile: Profile
   readonly store: Store
   readonly without?: ReadonlySet<string> | undefined
-  readonly isTold?: boolean | undefined
+  readonly isTraced?: boolean | undefined
   readonly planted?: Planted | undefined
   readonly turns?: number | undefined
   /** Drawn from the seed where it is not given. */
@@ -96,7 +96,7 @@ export function createWorld(options: WorldOptions): World {
   const chances = createChances(seed)
   const scheduler = createScheduler({ ...(options.turns && { turns: options.turns }) })
   store.useClock(scheduler.now)
-  const story = createStory(scheduler.now, options.isTold ?? false)
+  const story = createStory(scheduler.now, options.isTraced ?? false)
   const faults = createFaults({ chances, profile, ...(without && { without }) })
   const crash = (life: Life) => processes.crash(life)
   const isSlow = (kind: StepKind) => IS_OF_BROKER.has(kind) && broker.isSlow()
@@ -129,7 +129,7 @@ export function createWorld(options: WorldOptions): World {
     service: life.service as ServiceName,
     isAlive: () => life.alive,
     crash(why) {
-      story.tell(life.service as ServiceName, life.service as ServiceName, why)
+      story.record(life.service as ServiceName, life.service as ServiceName, why)
       processes.kill(life)
     },
   })

@@ -5,7 +5,7 @@ import type { Store } from './servers/empty-store.ts'
  * Looks for the least faults with which a seed still violates something: it leaves out halves of
  * them, then quarters, and so on to single ones, as long as the run stays violated (delta debugging).
  */
-export async function minimise(
+export async function minimize(
   store: Store,
   run: Run,
   maxRuns = 300,

@@ -2,13 +2,13 @@ import Type from 'typebox'
 import { Compile } from 'typebox/compile'
 import { Account, Contact, Id, Order, Voided } from '../../../contracts/http.ts'
 import { Problem } from '../../../platform/http/problems.ts'
-import type { Attempt, Wish } from './customers.ts'
+import type { Attempt, Intent } from './customers.ts'
 
 const id = Compile(Id)
 const order = Compile(Order)
 const problem = Compile(Problem)
 
-/** What a customer reads from an answer that grants the wish: strictly what the contract says. */
+/** What a customer reads from an answer that grants the intent: strictly what the contract says. */
 const GRANTED = {
   open: id,
   deposit: Compile(Type.Number()),
@@ -17,14 +17,14 @@ const GRANTED = {
   pay: id,
   void: Compile(Voided),
   contact: Compile(Contact),
-  'look at balance': Compile(Account),
-  'look at order': order,
-  'look at orders': Compile(Type.Array(Order)),
+  'read balance': Compile(Account),
+  'read order': order,
+  'list orders': Compile(Type.Array(Order)),
   pry: order,
   'reuse a key': Compile(Type.Never()),
-} satisfies Record<Wish['kind'], unknown>
+} satisfies Record<Intent['kind'], unknown>
 
 /** Whether a strict program could read the answer: what was asked for, or a problem. */
-export function isReadable({ kind }: Wish, { status, body }: NonNullable<Attempt['answer']>) {
+export function isReadable({ kind }: Intent, { status, body }: NonNullable<Attempt['response']>) {
   return (status < 300 ? GRANTED[kind] : problem).Check(body)
 }

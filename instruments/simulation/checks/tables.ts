@@ -12,7 +12,7 @@ export interface Finding {
 export type Add = (subject: string, sentence: string, invariant?: string) => void
 
 /** What the databases hold at the end of a run. */
-export interface Books {
+export interface Tables {
   readonly accounts: readonly { id: string }[]
   readonly entries: readonly {
     accountId: string
@@ -51,11 +51,11 @@ export interface Books {
 }
 
 /** The schemas may be in one database, or each in one of its own. */
-export async function readBooks(databases: {
+export async function readTables(databases: {
   readonly orders: Queryable
   readonly billing: Queryable
   readonly notification: Queryable
-}): Promise<Books> {
+}): Promise<Tables> {
   const { orders, billing, notification } = databases
   return {
     accounts: await billing.query('select id from billing.account'),

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { sumsOf } from './told-balances.ts'
+import { sumsOf } from './reported-balances.ts'
 
 const has = (sums: bigint, sum: number) => ((sums >> BigInt(sum)) & 1n) === 1n
 
