@@ -7,7 +7,7 @@ import { asyncApiPage } from '../platform/front-door/asyncapi-page.ts'
 import { asyncApiDocument } from './asyncapi.ts'
 import { decodeEvent, EVENTS } from './events.ts'
 
-// As a reader gets it: through JSON, without anything that TypeBox keeps beside the schema.
+// The document as a reader gets it, through JSON, without the hidden members that TypeBox adds to schemas.
 const document = JSON.parse(JSON.stringify(asyncApiDocument())) as ReturnType<
   typeof asyncApiDocument
 >
@@ -18,12 +18,15 @@ describe('the AsyncAPI document', () => {
   test('is valid AsyncAPI 3.0.0', async () => {
     const address = import.meta.resolve('@asyncapi/specs/schemas/3.0.0.json')
     const specification = JSON.parse(await readFile(new URL(address), 'utf8'))
-    // The specification's schema brings its own copy of draft-07, under the id of Ajv's.
+    // The specification's schema includes a copy of draft-07 with the same id as Ajv's own.
     const bare = new Ajv({ strict: false, allErrors: true, meta: false, validateSchema: false })
     addFormats.default(bare)
     const validate = bare.compile(specification)
     assert.ok(validate(document), bare.errorsText(validate.errors))
-    assert.ok(!validate({ ...document, channels: { billing: { messages: 1 } } }), 'it does refuse')
+    assert.ok(
+      !validate({ ...document, channels: { billing: { messages: 1 } } }),
+      'an invalid document was accepted',
+    )
   })
 
   test('has every event on its topic and the balance stream', () => {
@@ -34,13 +37,13 @@ describe('the AsyncAPI document', () => {
     assert.deepEqual(onTopics.sort(), [...expected, 'balance/BALANCE_CHANGED'].sort())
   })
 
-  test('has no reference that leads nowhere', () => {
+  test('has no dangling reference', () => {
     for (const reference of references(document)) {
       assert.ok(resolve(reference), `${reference} does not exist`)
     }
   })
 
-  test('says who sends and who reads what', () => {
+  test('lists what each service sends and receives', () => {
     const flows = Object.entries(document.operations).map(([id, { action, channel, messages }]) => [
       id,
       action,
@@ -62,7 +65,7 @@ describe('the AsyncAPI document', () => {
   })
 
   for (const message of Object.values(document.components.messages)) {
-    test(`gives an example of ${message.name} that fits its schemas and its reader`, () => {
+    test(`has an example of ${message.name} that matches its schemas and can be read`, () => {
       const validPayload = ajv.compile(message.payload)
       const validHeaders = ajv.compile(document.components.schemas.Headers)
       assert.ok(message.examples.length > 0)
@@ -96,11 +99,11 @@ describe('the AsyncAPI page', () => {
     }
   })
 
-  test('loads nothing and runs nothing', () => {
+  test('loads no resources and runs no scripts', () => {
     assert.doesNotMatch(page, /<script|<link|<img|@import|url\(|https?:|\son\w+=/i)
   })
 
-  test('escapes what it is given', () => {
+  test('escapes the address of the JSON document', () => {
     assert.ok(page.includes('href="asyncapi.json?a=&quot;b&quot;&amp;c"'))
   })
 })

@@ -20,7 +20,7 @@ interface Ref {
   readonly $ref: string
 }
 
-/** What the AsyncAPI document says of one kind of message. */
+/** What the AsyncAPI document says about one kind of message. */
 export interface AsyncApiMessage {
   readonly name: MessageName
   readonly title: string
@@ -40,7 +40,7 @@ export interface AsyncApiOperation {
   readonly messages: readonly Ref[]
 }
 
-/** The AsyncAPI 3.0.0 document of all three services, derived from the table of events. */
+/** The AsyncAPI 3.0.0 document of all three services, derived from the table `EVENTS`. */
 export function asyncApiDocument() {
   return {
     asyncapi: '3.0.0',
@@ -49,13 +49,13 @@ export function asyncApiDocument() {
       version: '1.0.0',
       description:
         'What order, billing and notification say to each other through the broker. A body has ' +
-        'exactly the fields of its schema; everything else travels in headers, all of them ' +
-        'optional for a reader. A message without ce_id is identified as topic/partition/offset.',
+        'exactly the fields of its schema; everything else travels in headers. Readers must accept ' +
+        'messages without headers. A message without ce_id is identified by topic/partition/offset.',
       license: { name: 'MIT' },
     },
     defaultContentType: 'application/json',
     channels: Object.fromEntries(TOPICS.map((topic) => [topic, channelOf(topic)])),
-    operations: Object.fromEntries(FLOWS.map((flow) => [operationId(flow), operationOf(flow)])),
+    operations: Object.fromEntries(OPERATIONS.map((one) => [operationId(one), describe(one)])),
     components: {
       messages: Object.fromEntries(MESSAGES.map((name) => [name, messageOf(name)])),
       schemas: { Headers: HEADERS },
@@ -68,12 +68,13 @@ const EVENT_NAMES = Object.keys(EVENTS) as EventName[]
 const MESSAGES: readonly MessageName[] = [...EVENT_NAMES, 'BALANCE_CHANGED']
 
 const TOPIC_SUMMARIES: Record<Topic, string> = {
-  billing: 'What billing is asked to do.',
-  payment: 'What became of the money.',
-  balance: 'The newest balance of every account; compacted, so it may be read as a table.',
+  billing: 'Requests to billing.',
+  payment: 'The results of payments, refunds and deposits.',
+  balance:
+    'The latest balance of every account. The topic is compacted, so it can be read as a table.',
 }
 
-interface Flow {
+interface Operation {
   readonly service: Service
   readonly action: Action
   readonly topic: Topic
@@ -81,27 +82,27 @@ interface Flow {
   readonly summary: string
 }
 
-const FLOWS: readonly Flow[] = [
+const OPERATIONS: readonly Operation[] = [
   {
     service: 'order',
     action: 'send',
     topic: 'billing',
     messages: sentBy('order', 'billing'),
-    summary: 'Order asks for a payment, or takes that back.',
+    summary: 'Order requests a payment, or cancels it.',
   },
   {
     service: 'order',
     action: 'send',
     topic: 'payment',
     messages: ['PAYMENT_FAIL'],
-    summary: 'In hybrid only, when billing cannot be reached, so that the customer hears of it.',
+    summary: 'Order announces that it canceled an order itself.',
   },
   {
     service: 'order',
     action: 'receive',
     topic: 'payment',
     messages: onTopic('payment'),
-    summary: 'Order settles its pending orders.',
+    summary: 'Order decides the outcome of its pending orders.',
   },
   {
     service: 'billing',
@@ -115,7 +116,7 @@ const FLOWS: readonly Flow[] = [
     action: 'send',
     topic: 'payment',
     messages: sentBy('billing', 'payment'),
-    summary: 'Billing announces every outcome.',
+    summary: 'Billing announces every result.',
   },
   {
     service: 'billing',
@@ -136,7 +137,7 @@ const FLOWS: readonly Flow[] = [
     action: 'receive',
     topic: 'payment',
     messages: onTopic('payment'),
-    summary: 'Notification writes to the customer.',
+    summary: 'Notification writes a notice to the customer.',
   },
 ]
 
@@ -148,17 +149,18 @@ function sentBy(service: Service, topic: Topic): EventName[] {
   return onTopic(topic).filter((name) => EVENTS[name].from === service)
 }
 
-function operationId({ service, action, topic }: Flow): string {
+function operationId({ service, action, topic }: Operation): string {
   return `${service}-${action === 'send' ? 'sends' : 'receives'}-${topic}`
 }
 
-function operationOf(flow: Flow): AsyncApiOperation {
+function describe(operation: Operation): AsyncApiOperation {
+  const { action, summary, topic, messages } = operation
   return {
-    action: flow.action,
-    title: operationId(flow).replaceAll('-', ' '),
-    summary: flow.summary,
-    channel: { $ref: `#/channels/${flow.topic}` },
-    messages: flow.messages.map((name) => ({ $ref: `#/channels/${flow.topic}/messages/${name}` })),
+    action,
+    title: operationId(operation).replaceAll('-', ' '),
+    summary,
+    channel: { $ref: `#/channels/${topic}` },
+    messages: messages.map((name) => ({ $ref: `#/channels/${topic}/messages/${name}` })),
   }
 }
 
@@ -203,7 +205,7 @@ function messageOf(name: MessageName): AsyncApiMessage {
 const ACCOUNT_KEY = {
   type: 'string',
   format: 'uuid',
-  description: 'The accountId, so that the messages about one account keep their order.',
+  description: 'The accountId. Messages about one account stay in order.',
 }
 
 const HEADERS = {
@@ -212,7 +214,8 @@ const HEADERS = {
     ce_id: {
       type: 'string',
       pattern: EVENT_ID.source,
-      description: 'The same id is the same message again.',
+      description:
+        'Identifies the message: a message with an id that was seen before is a redelivery.',
     },
     ce_type: { type: 'string', enum: MESSAGES },
     ce_source: { type: 'string', format: 'uri-reference' },
@@ -227,7 +230,10 @@ const HEADERS = {
       enum: Object.keys(REASONS),
       description: 'Why a payment failed or an order was canceled.',
     },
-    'x-amount': { type: 'string', description: 'What ORDER_PAID took, in units, like 199.50.' },
+    'x-amount': {
+      type: 'string',
+      description: 'The amount that an ORDER_PAID took, in units, such as 199.50.',
+    },
   },
 } as const
 

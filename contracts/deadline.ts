@@ -1,9 +1,9 @@
-/** The header that carries an order's payment deadline, by order's database: RFC 3339, in UTC. */
+/** The header with the payment deadline of an order, by the clock of order's database: RFC 3339, in UTC. */
 export const DEADLINE_HEADER = 'x-deadline'
 
 export const deadlineHeader = (deadlineMs: number): string => new Date(deadlineMs).toISOString()
 
-/** Epoch milliseconds; undefined where there is no deadline, or none that can be read. */
+/** Returns epoch milliseconds, or undefined if the header is missing or is not a valid time. */
 export function parseDeadline(header: string | undefined): number | undefined {
   if (header === undefined || !RFC_3339.test(header)) return undefined
   const deadlineMs = Date.parse(header)

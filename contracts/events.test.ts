@@ -19,7 +19,7 @@ const names = Object.keys(EVENTS) as EventName[]
 const orderId = '01997a4e-5c80-7f21-a2b3-c4d5e6f70819'
 const accountId = '01997a4e-3b52-7d10-8e6f-6a1c2b3d4e5f'
 
-// The published contract, written out: strict readers refuse any other set of fields.
+// The published contract, written out, because strict readers reject any other set of fields.
 const FIELDS: Record<EventName, readonly string[]> = {
   ORDER_CREATED: ['event', 'orderId', 'accountId', 'price'],
   DEPOSIT_REQUEST: ['event', 'accountId', 'value'],
@@ -47,7 +47,7 @@ describe('the events', () => {
     assert.deepEqual(decode('billing', text), { body, meta: { id: 'billing/3/42' } })
   })
 
-  test('are read back whole, with what travels beside them', () => {
+  test('are read back with all of their fields and headers', () => {
     fc.assert(
       fc.property(anyEvent, anyMeta, (body, meta) => {
         const headers = eventHeaders(body.event, 'billing', 1_768_469_400_000, meta)
@@ -57,14 +57,14 @@ describe('the events', () => {
     )
   })
 
-  test('say when order sent them itself', () => {
+  test('show when order sent them', () => {
     const headers = eventHeaders('PAYMENT_FAIL', 'order', 1_768_469_400_000, { id: 'an-id' })
     const read = decode('payment', JSON.stringify(bodyOf('PAYMENT_FAIL')), headers)
     assert.ok(typeof read === 'object' && 'meta' in read)
     assert.deepEqual(read.meta, { id: 'an-id', isFromOrder: true })
   })
 
-  test('are read without headers, their position being their identity', () => {
+  test('are identified by their position if they have no headers', () => {
     for (const name of names) {
       const { topic } = EVENTS[name]
       const expected = { body: bodyOf(name), meta: { id: `${topic}/3/42` } }
@@ -73,7 +73,7 @@ describe('the events', () => {
     }
   })
 
-  test('are read with the incarnation of a recreated topic in their identity', () => {
+  test('are identified by position and incarnation on a recreated topic', () => {
     const value = new TextEncoder().encode(JSON.stringify(bodyOf('ORDER_PAID')))
     const at = { topic: 'payment', partition: 3, offset: 42n, value }
     for (const [incarnation, headers, id] of [
@@ -86,13 +86,13 @@ describe('the events', () => {
     }
   })
 
-  test('are read with headers of no meaning to us, which are left out', () => {
+  test('are read without the headers that have no known meaning', () => {
     const headers = { 'x-interaction-style': 'constructor', 'x-reason': 'toString', other: '1' }
     const read = decode('payment', JSON.stringify(bodyOf('PAYMENT_FAIL')), headers)
     assert.deepEqual(read, { body: bodyOf('PAYMENT_FAIL'), meta: { id: 'payment/3/42' } })
   })
 
-  test('have their upper-case UUIDs lowered', () => {
+  test('are read with UUIDs in lower case', () => {
     const read = decode(
       'payment',
       JSON.stringify({ ...bodyOf('ORDER_PAID'), orderId: orderId.toUpperCase() }),
@@ -101,9 +101,9 @@ describe('the events', () => {
   })
 })
 
-describe('a message that can never be read', () => {
+describe('a message that can never succeed', () => {
   for (const name of names) {
-    test(`is ${name} with a field missing, or on another topic`, () => {
+    test(`is ${name} without one of its fields, or on another topic`, () => {
       const { topic } = EVENTS[name]
       for (const field of FIELDS[name].slice(1)) {
         const { [field]: _, ...rest } = bodyOf(name) as unknown as Record<string, unknown>
@@ -115,7 +115,7 @@ describe('a message that can never be read', () => {
     })
   }
 
-  test('has a field of the wrong kind', () => {
+  test('has a field of the wrong type', () => {
     const paid = bodyOf('ORDER_PAID')
     for (const orderId of [
       null,
@@ -150,14 +150,14 @@ describe('a message that can never be read', () => {
     assert.match(String(decode('billing', '['.repeat(60_000))), /^the body is not JSON: /)
   })
 
-  test('names no event', () => {
+  test('does not name an event', () => {
     const nameless = [null, 1, true, 'x', [], {}, { event: 1 }, { event: ['ORDER_PAID'] }]
     for (const body of [...nameless, { event: '' }, { event: 'X'.repeat(101) }]) {
       assert.equal(poison('payment', body), 'the body names no event')
     }
   })
 
-  test('is larger than any event, and takes no time to reject', () => {
+  test('is larger than any event and is rejected without being parsed', () => {
     const fields = Array.from({ length: 60_000 }, (_, n) => [`field${n}`, n])
     const body = { ...bodyOf('ORDER_PAID'), ...Object.fromEntries(fields) }
     const text = JSON.stringify(body)
@@ -166,7 +166,7 @@ describe('a message that can never be read', () => {
     assert.ok(fastestMs(() => decode('payment', text)) < 10)
   })
 
-  test('takes little time to reject at the largest size that is read', () => {
+  test('is rejected within 10 ms even at the largest size that is parsed', () => {
     const full = (start: string, piece: string, end: string) =>
       start + piece.repeat((65_536 - start.length - end.length) / piece.length) + end
     const paid = '{"event":"ORDER_PAID","accountId":1'
@@ -188,7 +188,7 @@ describe('a message that can never be read', () => {
     }
   })
 
-  test('is answered with a sentence, whatever the bytes', () => {
+  test('gets a sentence as its reason, whatever its bytes are', () => {
     fc.assert(
       fc.property(fc.oneof(fc.uint8Array(), fc.json().map(encode)), (value) => {
         assert.equal(typeof read('payment', value), 'string')
@@ -197,8 +197,8 @@ describe('a message that can never be read', () => {
   })
 })
 
-describe('what a newer writer sends', () => {
-  test('is read without the fields that this version does not know, which are named', () => {
+describe('a message from a newer version', () => {
+  test('is read without the unknown fields, and their names are returned', () => {
     for (const name of names) {
       const { topic } = EVENTS[name]
       const body = { ...bodyOf(name), extra: { a: [1] }, note: 'x' }
@@ -211,7 +211,7 @@ describe('what a newer writer sends', () => {
     }
   })
 
-  test('is an unknown event, whatever else its body and its headers say', () => {
+  test('is an unknown event, whatever its other fields and headers are', () => {
     const body = { event: 'ORDER_SHIPPED', orderId: 17 }
     const read = decode('payment', JSON.stringify(body), { ce_id: 'two words' })
     assert.deepEqual(read, { unknownEvent: 'ORDER_SHIPPED' })
@@ -223,7 +223,7 @@ describe('what a newer writer sends', () => {
 })
 
 describe('isReason', () => {
-  test('knows the reasons and nothing that every object has', () => {
+  test('accepts the reasons, and no property that every object has', () => {
     assert.ok(Object.keys(REASONS).every(isReason))
     for (const other of ['constructor', '__proto__', '', undefined, null, 1]) {
       assert.equal(isReason(other), false)
@@ -278,7 +278,7 @@ function poison(topic: string, body: unknown): string {
   return read as string
 }
 
-/** The fastest of some runs, in milliseconds: what the work itself takes, without the machine's noise. */
+/** The time of the fastest of ten runs in milliseconds, which excludes the noise of the machine. */
 function fastestMs(work: () => unknown): number {
   const times = Array.from({ length: 10 }, () => {
     const start = performance.now()

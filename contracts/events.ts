@@ -7,10 +7,10 @@ import { type TraceContext, traceContextOf, traceOf } from './trace-context.ts'
 import { lowerUuids } from './uuid.ts'
 
 /**
- * The events: topics, JSON bodies and headers. Bodies are a published contract with strict readers,
- * so we write exactly the fields below, and everything else travels in headers (CloudEvents 1.0,
- * Kafka binary binding). We read more loosely: during a rolling upgrade, events and fields of the
- * next version arrive before their reader does. Source: the design's event contract.
+ * The events: topics, JSON bodies and headers. Bodies are a published contract, and other readers may
+ * reject unknown fields. So we write exactly the fields below, and everything else travels in headers
+ * (CloudEvents 1.0, Kafka binary binding). Our own readers are more tolerant: during a rolling upgrade,
+ * events and fields of the next version arrive at instances of the current one.
  */
 const Uuid = Type.String({ format: 'uuid' })
 const Money = Type.Number({ description: 'a positive amount with at most two decimals' })
@@ -22,7 +22,7 @@ export const EVENTS = {
   ORDER_CREATED: {
     topic: 'billing',
     from: 'order',
-    summary: 'An order waits for its payment.',
+    summary: 'An order is awaiting payment.',
     schema: Type.Object(
       { event: Type.Literal('ORDER_CREATED'), orderId: Uuid, accountId: Uuid, price: Money },
       closed,
@@ -31,7 +31,7 @@ export const EVENTS = {
   DEPOSIT_REQUEST: {
     topic: 'billing',
     from: 'billing',
-    summary: 'Money is to be put on an account.',
+    summary: 'A deposit to an account was requested.',
     schema: Type.Object(
       { event: Type.Literal('DEPOSIT_REQUEST'), accountId: Uuid, value: Money },
       closed,
@@ -40,7 +40,7 @@ export const EVENTS = {
   ORDER_CANCELED: {
     topic: 'billing',
     from: 'order',
-    summary: 'An order is off: its payment is to be voided or refunded.',
+    summary: 'An order was canceled: its payment has to be voided or refunded.',
     schema: Type.Object(
       { event: Type.Literal('ORDER_CANCELED'), orderId: Uuid, accountId: Uuid },
       closed,
@@ -49,7 +49,7 @@ export const EVENTS = {
   ORDER_PAID: {
     topic: 'payment',
     from: 'billing',
-    summary: 'The order is paid.',
+    summary: 'An order was paid.',
     schema: Type.Object(
       { event: Type.Literal('ORDER_PAID'), orderId: Uuid, accountId: Uuid },
       closed,
@@ -59,7 +59,7 @@ export const EVENTS = {
     topic: 'payment',
     from: 'billing',
     summary:
-      'The order is not paid; the header x-reason says why. Order sends it for an order that it cancels.',
+      'An order was not paid; the header x-reason says why. Order sends this event for an order that it cancels.',
     schema: Type.Object(
       { event: Type.Literal('PAYMENT_FAIL'), orderId: Uuid, accountId: Uuid },
       closed,
@@ -68,7 +68,7 @@ export const EVENTS = {
   DEPOSIT_ACCEPTED: {
     topic: 'payment',
     from: 'billing',
-    summary: 'The money is on the account.',
+    summary: 'The money of a deposit is in the account.',
     schema: Type.Object(
       { event: Type.Literal('DEPOSIT_ACCEPTED'), accountId: Uuid, value: Money },
       closed,
@@ -77,7 +77,7 @@ export const EVENTS = {
   PAYMENT_REFUNDED: {
     topic: 'payment',
     from: 'billing',
-    summary: 'The money of a paid order is back on the account.',
+    summary: 'The payment of an order was refunded to the account.',
     schema: Type.Object(
       { event: Type.Literal('PAYMENT_REFUNDED'), orderId: Uuid, accountId: Uuid, value: Money },
       closed,
@@ -106,16 +106,16 @@ export type BillingEvent = EventOf<'ORDER_CREATED' | 'DEPOSIT_REQUEST' | 'ORDER_
 export type PaymentEvent = Exclude<Event, BillingEvent>
 export type BalanceChanged = Static<typeof BALANCE_CHANGED>
 
-/** Why a payment failed or an order was canceled; travels in the header `x-reason`. */
+/** Why a payment failed or an order was canceled. The header `x-reason` carries the key. */
 export const REASONS = {
-  NOT_ENOUGH_MONEY: 'the account has not enough money',
+  NOT_ENOUGH_MONEY: 'the account does not have enough money',
   ACCOUNT_NOT_FOUND: 'there is no such account',
   ORDER_CANCELED: 'the order was canceled before its payment',
   BILLING_UNREACHABLE: 'billing could not be reached',
-  DEADLINE_PASSED: 'no outcome was known before the deadline',
+  DEADLINE_PASSED: 'the outcome was still unknown at the deadline',
   DELETED: 'the customer deleted the order',
   REFUNDED: 'the payment was refunded',
-  PAYMENT_MISMATCH: 'another payment was made for the order',
+  PAYMENT_MISMATCH: 'the order already has a different payment',
 } as const
 export type Reason = keyof typeof REASONS
 
@@ -123,21 +123,21 @@ export function isReason(text: unknown): text is Reason {
   return typeof text === 'string' && Object.hasOwn(REASONS, text)
 }
 
-/** What travels beside a body, in headers. */
+/** What the headers of an event carry. */
 export interface EventMeta extends TraceContext {
-  /** Unique for ever: a message with the same id is the same message again. */
+  /** Unique forever: a message with an id that was seen before is a redelivery. */
   readonly id: string
   readonly style?: InteractionStyle
   readonly reason?: Reason
-  /** Order announced it itself, so it says nothing about what billing has done. */
+  /** Present if order announced the event, which then says nothing about what billing has done. */
   readonly isFromOrder?: true
-  /** What ORDER_PAID took, in minor units; travels in the header `x-amount`, in units. */
+  /** The amount that an ORDER_PAID took, in minor units. The header `x-amount` has it in units. */
   readonly amountMinor?: bigint
-  /** Of ORDER_CREATED: billing refuses a payment that comes later. Epoch milliseconds. */
+  /** For ORDER_CREATED, in epoch milliseconds: billing refuses a payment request that it gets later than this. */
   readonly deadlineMs?: number
 }
 
-/** CloudEvents headers of the Kafka binary binding, and ours. `time` is in epoch milliseconds. */
+/** The CloudEvents headers of the Kafka binary binding, and our own. `time` is in epoch milliseconds. */
 export function eventHeaders(
   type: string,
   source: string,
@@ -159,7 +159,7 @@ export function eventHeaders(
   }
 }
 
-/** An event as a consumer gets it: the known fields of its body, its identity and its companions. */
+/** An event as a consumer gets it: the known fields of its body, and what its headers say. */
 export interface Received<Body> {
   readonly body: Body
   readonly meta: EventMeta
@@ -184,15 +184,15 @@ const readers = new Map(
 )
 
 /**
- * Reads one message of a topic. Returns the event; an unknown event, which is to be skipped; or the
- * sentence that says why the message is poison, that is, why no retry can succeed. Without `ce_id`,
- * the position of the message is its identity, with the incarnation of a topic that was recreated.
+ * Reads one message of a topic. Returns the event, or an unknown event, which the consumer has to skip,
+ * or a sentence that says why no retry can succeed. If the message has no `ce_id`, its position
+ * identifies it, together with the incarnation if the topic was recreated.
  */
 export function decodeEvent<Body extends Event>(message: {
   readonly topic: string
   readonly partition: number
   readonly offset: bigint
-  /** Tells topics of one name apart; absent in the first one. */
+  /** Distinguishes a recreated topic from earlier ones of its name; absent for the first of them. */
   readonly incarnation?: string
   readonly value: Uint8Array | null
   readonly headers: Readonly<Record<string, string>>
@@ -238,7 +238,7 @@ export function decodeEvent<Body extends Event>(message: {
   }
 }
 
-/** Ids become unique keys, which databases bound, and in `http` headers, which are ASCII. */
+/** Ids become unique keys, whose length databases limit, and values of HTTP headers, which are ASCII. */
 export const EVENT_ID = /^[\x21-\x7e]{1,200}$/
 
 function positionOf({ topic, partition, offset, incarnation }: Position): string {
@@ -256,7 +256,7 @@ function knownFields(parsed: Record<string, unknown>, fields: readonly string[])
   return { body, unknownFields }
 }
 
-/** The first problem only: collecting all of them takes time that a hostile body decides. */
+/** Returns the first problem only, because a hostile body decides how long collecting all of them takes. */
 function problemOf(validator: Validator, body: Record<string, unknown>) {
   if (!validator.Check(body)) return validator.Errors(body)[0]
   for (const field of ['price', 'value']) {

@@ -5,19 +5,19 @@ import type { ProblemCode } from './problems.ts'
 import { STYLES, styleSchema } from './style.ts'
 
 /**
- * The HTTP shapes, each declared once: routes validate with them, types derive from them, OpenAPI
- * shows them. Amounts and balances are in units; times are ISO 8601 in UTC with milliseconds.
+ * The HTTP shapes, each declared once: routes validate with them, types are derived from them, and
+ * OpenAPI shows them. Amounts and balances are in units; times are ISO 8601 in UTC with milliseconds.
  *
- * Some rules are checked past the schema, because their errors have a code or a message of their own.
- * `documentedAs` is the schema that OpenAPI shows in place of such a loose one.
+ * Some rules are checked after the schema, because their errors need a code or a message of their own.
+ * Such a schema is looser than the rule, and `documentedAs` is the exact schema that OpenAPI shows.
  */
 const closed = { additionalProperties: false } as const
 
 const Uuid = Type.String({ format: 'uuid' })
 const Time = Type.String({ format: 'date-time' })
 const Amount = Type.Number({ description: 'a positive amount with at most two decimals' })
-/** An amount in a request body. JSON numbers are read by `parseAmount`. */
-const GivenAmount = Type.Number({
+/** An amount in a request body. `parseAmount` checks the rest of the rule. */
+const RequestedAmount = Type.Number({
   documentedAs: {
     type: 'number',
     exclusiveMinimum: 0,
@@ -36,22 +36,22 @@ const ReasonName = literals<Reason>(Object.keys(REASONS) as Reason[])
 export const Id = Type.String({ format: 'uuid', description: 'an id, as a JSON string' })
 export const IdParams = Type.Object({ id: Uuid })
 
-/** Pages: `limit` rows after the `cursor` that the last page's `x-next-cursor` header gave. */
+/** One page: `limit` rows after the `cursor`, which is the `x-next-cursor` header of the page before. */
 export const Page = Type.Object({
   limit: Type.Integer({ minimum: 1, maximum: 500, default: 100 }),
-  // It is compared with a bigint, and any 18 digits fit into one.
+  // SQL compares it with a bigint, which holds any 18 digits.
   cursor: Type.Optional(Type.String({ pattern: '^[0-9]{1,18}$' })),
 })
 export type Page = Static<typeof Page>
 export const NEXT_CURSOR_HEADER = 'x-next-cursor'
 
-/** Headers of calls that change something. */
+/** Headers of requests that change something. */
 export const CommandHeaders = Type.Object({
   'idempotency-key': Type.Optional(
     Type.String({
       minLength: 1,
       maxLength: 255,
-      description: 'repeats of a request with the same key get the answer of the first one',
+      description: 'a request repeated with the same key gets the response to the first one',
     }),
   ),
   'x-interaction-style': Type.Optional(
@@ -62,24 +62,24 @@ export const CommandHeaders = Type.Object({
     }),
   ),
   'x-reason': Type.Optional(
-    Type.String({ maxLength: 40, description: 'why a payment failed; used by notification only' }),
+    Type.String({ maxLength: 40, description: 'why a payment failed; only notification reads it' }),
   ),
   'x-deadline': Type.Optional(
     Type.String({
       maxLength: 40,
-      description: 'of a payment: when its order expires (RFC 3339, UTC)',
+      description: 'for a payment: when its order expires (RFC 3339, UTC)',
     }),
   ),
 })
 export type CommandHeaders = Static<typeof CommandHeaders>
 
-/** Problems of commands that store their answer under an Idempotency-Key. */
+/** Problems of commands that store their response under an Idempotency-Key. */
 export const KEYED_PROBLEMS = [
   'IDEMPOTENCY_KEY_IN_PROGRESS',
   'IDEMPOTENCY_KEY_REUSED',
 ] as const satisfies readonly ProblemCode[]
 
-/** Problems of commands whose style the deployment may fix. */
+/** Problems of commands that may name a style. */
 export const STYLE_PROBLEMS = [
   'UNKNOWN_STYLE',
   'STYLE_OVERRIDE_FORBIDDEN',
@@ -99,7 +99,7 @@ export const Order = Type.Object(
   {
     id: Uuid,
     profileId: Uuid,
-    orderNumber: Type.Integer({ description: 'counts up over all orders' }),
+    orderNumber: Type.Integer({ description: 'counts all orders of all profiles' }),
     productQuantity: Type.Integer(),
     state: Type.Union([
       Type.Literal('PENDING'),
@@ -108,7 +108,7 @@ export const Order = Type.Object(
     ]),
     price: Amount,
     style: StyleName,
-    reason: Type.Union([ReasonName, Type.Null()], { description: 'why it was canceled' }),
+    reason: Type.Union([ReasonName, Type.Null()], { description: 'why the order was canceled' }),
     created: Time,
     updated: Time,
   },
@@ -121,12 +121,12 @@ export const WaitingPage = Type.Object({
   cursor: Type.Optional(Uuid),
   waitsFor: Type.Optional(Type.Union([Type.Literal('payment'), Type.Literal('void')])),
   stuck: Type.Optional(
-    Type.Boolean({ description: 'true: only orders whose void billing does not confirm' }),
+    Type.Boolean({ description: 'true: only orders whose void billing has not confirmed' }),
   ),
 })
 export type WaitingPage = Static<typeof WaitingPage>
 
-/** An order that waits for billing, for operators. */
+/** An order that is waiting for billing, as operators see it. */
 export const WaitingOrder = Type.Object(
   {
     id: Uuid,
@@ -135,14 +135,17 @@ export const WaitingOrder = Type.Object(
     style: StyleName,
     reason: Order.properties.reason,
     waitsFor: Type.Union([Type.Literal('payment'), Type.Literal('void')], {
-      description: 'what billing has not answered',
+      description: 'what billing has not confirmed yet',
     }),
     attempts: Type.Integer({ description: 'how many times a resend was due' }),
     nextAttempt: Time,
     deadline: Type.Union([Time, Type.Null()], {
-      description: 'when a PENDING order is canceled; null for one that waits for its void',
+      description:
+        'when a PENDING order will be canceled; null for an order that is waiting for its void',
     }),
-    stuck: Type.Boolean({ description: 'whether it was asked about VOID_ATTEMPTS times in vain' }),
+    stuck: Type.Boolean({
+      description: 'whether billing has not confirmed the void after VOID_ATTEMPTS attempts',
+    }),
     created: Time,
   },
   closed,
@@ -179,7 +182,7 @@ export const Deposit = Type.Object({
 })
 
 export const Pay = Type.Object(
-  { accountId: Uuid, amount: GivenAmount, orderId: Type.Optional(Uuid) },
+  { accountId: Uuid, amount: RequestedAmount, orderId: Type.Optional(Uuid) },
   closed,
 )
 
@@ -209,23 +212,28 @@ export type PaymentView = Static<typeof Payment>
 
 export const Voided = Type.Object(
   { orderId: Uuid, state: Payment.properties.state },
-  { ...closed, description: 'VOIDED: never paid; REFUNDED: given back; REFUSED: was not paid' },
+  {
+    ...closed,
+    description: 'VOIDED: never paid; REFUNDED: paid and refunded; REFUSED: payment refused',
+  },
 )
 
 export const Entry = Type.Object(
   {
-    version: Type.Integer({ description: 'the place in the ledger of the account, from 1' }),
+    version: Type.Integer({
+      description: 'the position in the ledger of the account, starting at 1',
+    }),
     time: Time,
     kind: Type.Union([Type.Literal('DEPOSIT'), Type.Literal('PAYMENT'), Type.Literal('REFUND')]),
     orderId: Type.Union([Uuid, Type.Null()]),
     depositId: Type.Union([Type.String(), Type.Null()]),
-    amount: Type.Number({ description: 'what it adds to the balance; a payment is negative' }),
+    amount: Type.Number({ description: 'the change of the balance; negative for a payment' }),
     balanceAfter: Balance,
   },
   closed,
 )
 
-// Notification: the body of a call is the body of the event; the rest travels in headers.
+// Notification: a call has the same body as the event; everything else travels in headers.
 
 const notices = (Object.keys(EVENTS) as EventName[]).filter(
   (name): name is PaymentEvent['event'] => EVENTS[name].topic === 'payment',
@@ -251,9 +259,9 @@ export const Notify = Type.Object(
   },
 )
 
-/** The body of a call about one event. What the event does not need is ignored. */
+/** The body of a call about one event. Fields that the event does not need are ignored. */
 function notice(event: PaymentEvent['event'], ...needed: readonly ('orderId' | 'value')[]) {
-  const value = needed.includes('value') ? GivenAmount : { type: 'number' }
+  const value = needed.includes('value') ? RequestedAmount : { type: 'number' }
   return {
     type: 'object',
     properties: { accountId: Uuid, event: { type: 'string', enum: [event] }, orderId: Uuid, value },
@@ -281,15 +289,23 @@ export const DeadLetter = Type.Object(
   {
     id: Uuid,
     source: literals(['broker', 'outbox']),
-    topic: Type.String({ description: 'of source outbox: carrier:destination' }),
+    topic: Type.String({ description: 'for source outbox: carrier:destination' }),
     partition: Type.Integer(),
-    offset: Type.String({ description: 'in the partition; of source outbox: the id of the row' }),
+    offset: Type.String({
+      description: 'the offset in the partition; for source outbox: the id of the row',
+    }),
     key: Type.Union([Type.String(), Type.Null()]),
-    body: Type.Union([Type.String(), Type.Null()], { description: 'as text where it is UTF-8' }),
-    encoding: Type.Optional(Type.Literal('base64', { description: 'of a body that is no text' })),
+    body: Type.Union([Type.String(), Type.Null()], {
+      description: 'as text if it is UTF-8, otherwise as base64',
+    }),
+    encoding: Type.Optional(
+      Type.Literal('base64', { description: 'present if the body is not text' }),
+    ),
     headers: Type.Record(Type.String(), Type.String()),
     code: Type.String(),
-    reason: Type.String({ description: 'why it was set aside, or refused when last replayed' }),
+    reason: Type.String({
+      description: 'why it became a dead letter, or why its last replay failed',
+    }),
     created: Time,
   },
   closed,
@@ -300,12 +316,13 @@ export const Replay = Type.Object(
   {
     body: Type.Optional(
       Type.Union([Type.String(), Type.Record(Type.String(), Type.Unknown())], {
-        description: 'the body to handle in place of the stored one: JSON, or text as it is',
+        description:
+          'the body to handle instead of the stored one: JSON, or text that is used as it is',
       }),
     ),
     to: Type.Optional(
       Type.Literal('current', {
-        description: 'of a letter: send it to the contact that the account has now',
+        description: 'for a letter: send it to the current contact of the account',
       }),
     ),
   },
@@ -318,19 +335,19 @@ export type Replay = Static<typeof Replay>
 export const OutboxPage = Type.Object({
   ...Page.properties,
   carrier: Type.Optional(literals(['broker', 'http', 'letter'])),
-  // PostgreSQL's text has no null character.
+  // PostgreSQL's type text does not allow the null character.
   key: Type.Optional(Type.String({ minLength: 1, maxLength: 200, pattern: '^[^\\u0000]+$' })),
 })
 export type OutboxPage = Static<typeof OutboxPage>
 
 export const OutboxEntry = Type.Object(
   {
-    id: Type.String({ description: 'rises in the order of delivery within a carrier and key' }),
+    id: Type.String({ description: 'ascends in the order of delivery within a carrier and key' }),
     carrier: literals(['broker', 'http', 'letter']),
     destination: Type.String({ description: 'a topic, the path of a call, or an address' }),
     key: Type.String(),
     eventId: Type.String(),
-    attempts: Type.Integer({ description: 'failed tries so far' }),
+    attempts: Type.Integer({ description: 'failed attempts so far' }),
     due: Time,
     lastError: Type.Union([Type.String(), Type.Null()]),
     created: Time,

@@ -25,26 +25,26 @@ describe('parseAmount', () => {
     assert.equal(parseAmount(1_000_000_000), MAX_AMOUNT_MINOR)
   })
 
-  test('refuses more than two decimals', () => {
+  test('rejects more than two decimals', () => {
     for (const value of [0.001, 1.005, '1.000', '0.010', 0.1 + 0.2, 1e-7, 5e-324]) {
       assert.equal(parseAmount(value), 'must have at most two decimals', String(value))
     }
   })
 
-  test('refuses zero and what is below it', () => {
+  test('rejects zero and negative amounts', () => {
     const values = [0, -0, '0', '0.00', -1, -0.001, '-5', '-1e-7', -Infinity, -1e21, '-Infinity']
     for (const value of values) {
       assert.equal(parseAmount(value), 'must be greater than zero', String(value))
     }
   })
 
-  test('refuses what is over the maximum', () => {
+  test('rejects amounts above the maximum', () => {
     for (const value of [1_000_000_000.01, '1000000000.01', 1e15, 1e16, 1e21, Infinity, 2 ** 53]) {
       assert.equal(parseAmount(value), 'must be at most 1000000000', String(value))
     }
   })
 
-  test('refuses what is not plain decimal text', () => {
+  test('rejects text that is not a plain decimal number', () => {
     const texts = ['1e3', '1e-3', '.5', '5.', '+5', ' 5', '5\n', '0x10', '1,5', '1_000', '٣', 'abc']
     for (const value of [NaN, 'NaN', ...texts]) {
       assert.equal(parseAmount(value), 'must be a decimal number', String(value))
@@ -52,7 +52,7 @@ describe('parseAmount', () => {
     assert.equal(typeof parseAmount(''), 'string')
   })
 
-  test('never accepts a number that it would change', () => {
+  test('never accepts a number that it cannot represent exactly', () => {
     fc.assert(
       fc.property(fc.double(), (units) => {
         const minor = parseAmount(units)
@@ -62,7 +62,7 @@ describe('parseAmount', () => {
     )
   })
 
-  test('never accepts a text that means another amount', () => {
+  test('never reads a text as a different amount', () => {
     fc.assert(
       fc.property(fc.string({ unit: fc.constantFrom(...'0123456789.-+eE ') }), (text) => {
         const minor = parseAmount(text)
@@ -82,7 +82,7 @@ describe('toUnits', () => {
     )
   })
 
-  test('keeps neighbours apart up to the largest balance', () => {
+  test('maps adjacent balances to distinct numbers up to the largest one', () => {
     fc.assert(
       fc.property(fc.bigInt({ min: 1n, max: MAX_BALANCE_MINOR }), (minor) => {
         assert.notEqual(toUnits(minor), toUnits(minor - 1n))
@@ -92,7 +92,7 @@ describe('toUnits', () => {
   })
 })
 
-/** Shortest decimal text of minor units, by integer arithmetic alone. */
+/** The shortest decimal text of minor units, computed with integers only. */
 function plain(minor: bigint): string {
   const decimals = String(minor % 100n)
     .padStart(2, '0')

@@ -6,28 +6,28 @@ import { Fault, PROBLEMS, type ProblemCode, problemBody } from './problems.ts'
 const codes = Object.keys(PROBLEMS) as ProblemCode[]
 
 describe('the table of problems', () => {
-  test('has codes in upper snake case and a title of its own for each', () => {
+  test('has codes in upper snake case, each with a unique title', () => {
     for (const code of codes) assert.match(code, /^[A-Z]+(_[A-Z]+)*$/)
     assert.equal(new Set(codes.map((code) => PROBLEMS[code].title)).size, codes.length)
   })
 
-  test('has statuses of errors only, in rising order', () => {
+  test('has only error statuses, in ascending order', () => {
     const statuses = codes.map((code) => PROBLEMS[code].status)
     for (const status of statuses) assert.ok(status >= 400 && status <= 599, String(status))
     assert.deepEqual(statuses, statuses.toSorted())
   })
 
-  test('calls retryable what is a matter of time, never what the caller must change', () => {
+  test('marks a problem retryable unless the caller has to change the request', () => {
     for (const code of codes) {
       const { status, retryable } = PROBLEMS[code]
-      // The order was canceled, and the answer is stored under the request's Idempotency-Key.
+      // The order was canceled, and the response is stored under the request's Idempotency-Key.
       if (code === 'BILLING_UNREACHABLE') assert.ok(!retryable)
       else if (status >= 500 || status === 429) assert.ok(retryable, code)
       else if (status !== 408 && status !== 409) assert.ok(!retryable, code)
     }
   })
 
-  test('is what docs/errors.md lists, no more and no less', async () => {
+  test('matches the list in docs/errors.md exactly', async () => {
     const text = await readFile(new URL('../docs/errors.md', import.meta.url), 'utf8')
     const rows = [...text.matchAll(/^\| `(\w+)` \| (\d+) \| (yes|no) \| (.+) \|$/gm)]
     const listed = rows.map(([, code, status, retryable, title]) => [
@@ -45,10 +45,10 @@ describe('the table of problems', () => {
 })
 
 describe('a problem', () => {
-  test('is an RFC 9457 body with the code, and only the details that were given', () => {
+  test('is an RFC 9457 body with the code and only the given details', () => {
     assert.deepEqual(problemBody('NOT_ENOUGH_MONEY', { orderId: 'o' }), {
       type: 'urn:trifold:problem:NOT_ENOUGH_MONEY',
-      title: 'The account has not enough money',
+      title: 'The account does not have enough money',
       status: 402,
       code: 'NOT_ENOUGH_MONEY',
       retryable: false,

@@ -1,39 +1,48 @@
 /**
- * Every error that a caller can see: one code, its HTTP status, whether the same call may succeed
- * later, and a title. The documents that list them are generated from, or tested against, this table.
+ * Every error that a caller can get: its code, its HTTP status, whether the same request may succeed
+ * later, and its title. The documents that list the errors are generated from this table or tested
+ * against it.
  */
 export const PROBLEMS = {
   VALIDATION_FAILED: {
     status: 400,
     retryable: false,
-    title: 'The request does not fit its schema',
+    title: 'The request does not match its schema',
   },
   MALFORMED_JSON: { status: 400, retryable: false, title: 'The body is not valid JSON' },
-  UNKNOWN_STYLE: { status: 400, retryable: false, title: 'No such interaction style' },
-  NOT_ENOUGH_MONEY: { status: 402, retryable: false, title: 'The account has not enough money' },
+  UNKNOWN_STYLE: { status: 400, retryable: false, title: 'Unknown interaction style' },
+  NOT_ENOUGH_MONEY: {
+    status: 402,
+    retryable: false,
+    title: 'The account does not have enough money',
+  },
   STYLE_OVERRIDE_FORBIDDEN: {
     status: 403,
     retryable: false,
-    title: 'This deployment runs one interaction style only',
+    title: 'This deployment allows only one interaction style',
   },
-  NOT_YOURS: { status: 403, retryable: false, title: 'This belongs to somebody else' },
-  LOOPBACK_ONLY: { status: 403, retryable: false, title: 'This call is answered on loopback only' },
+  NOT_YOURS: { status: 403, retryable: false, title: 'This belongs to someone else' },
+  LOOPBACK_ONLY: {
+    status: 403,
+    retryable: false,
+    title: 'This request is allowed from loopback only',
+  },
   CROSS_SITE_REQUEST: {
     status: 403,
     retryable: false,
-    title: 'A page of another site must not change anything here',
+    title: 'A page on another site may not make changes here',
   },
   ROUTE_NOT_FOUND: { status: 404, retryable: false, title: 'No such route' },
   ORDER_NOT_FOUND: { status: 404, retryable: false, title: 'No such order' },
   ACCOUNT_NOT_FOUND: { status: 404, retryable: false, title: 'No such account' },
-  PAYMENT_NOT_FOUND: { status: 404, retryable: false, title: 'No payment is known for this order' },
+  PAYMENT_NOT_FOUND: { status: 404, retryable: false, title: 'This order has no payment' },
   MESSAGE_NOT_FOUND: { status: 404, retryable: false, title: 'No such message' },
   CONTACT_NOT_FOUND: { status: 404, retryable: false, title: 'This account has no contact' },
   DEAD_LETTER_NOT_FOUND: { status: 404, retryable: false, title: 'No such dead letter' },
   METHOD_NOT_ALLOWED: {
     status: 405,
     retryable: false,
-    title: 'This path does not support the method',
+    title: 'This path does not support this method',
   },
   REQUEST_TIMEOUT: { status: 408, retryable: true, title: 'The request took too long to arrive' },
   IDEMPOTENCY_KEY_IN_PROGRESS: {
@@ -41,22 +50,26 @@ export const PROBLEMS = {
     retryable: true,
     title: 'The first request with this Idempotency-Key is still running',
   },
-  ORDER_CANCELED: { status: 409, retryable: false, title: 'The order was canceled meanwhile' },
+  ORDER_CANCELED: {
+    status: 409,
+    retryable: false,
+    title: 'The order was canceled while this request was waiting',
+  },
   PAYMENT_VOIDED: { status: 409, retryable: false, title: 'The payment of this order was voided' },
   PAYMENT_MISMATCH: {
     status: 409,
     retryable: false,
-    title: 'This order has a payment with another account or amount',
+    title: 'This order already has a payment with another account or amount',
   },
   DEPOSIT_MISMATCH: {
     status: 409,
     retryable: false,
-    title: 'This deposit is known with another account or amount',
+    title: 'This deposit was already requested with another account or amount',
   },
   REPLAY_FAILED: {
     status: 409,
     retryable: false,
-    title: 'The message was refused again and stays set aside',
+    title: 'The replay failed, and the message remains a dead letter',
   },
   BODY_TOO_LARGE: { status: 413, retryable: false, title: 'The body is too large' },
   URI_TOO_LONG: { status: 414, retryable: false, title: 'The URL is too long' },
@@ -64,12 +77,12 @@ export const PROBLEMS = {
   MISDIRECTED_REQUEST: {
     status: 421,
     retryable: false,
-    title: 'This server does not answer for that host',
+    title: 'This server does not serve that host',
   },
   IDEMPOTENCY_KEY_REUSED: {
     status: 422,
     retryable: false,
-    title: 'This Idempotency-Key was used with another request',
+    title: 'This Idempotency-Key was already used for a different request',
   },
   BALANCE_TOO_LARGE: { status: 422, retryable: false, title: 'The balance would be too large' },
   TOO_MANY_REQUESTS: { status: 429, retryable: true, title: 'Too many requests' },
@@ -80,32 +93,32 @@ export const PROBLEMS = {
     retryable: false,
     title: 'Billing could not be reached, so the order was canceled',
   },
-  DATABASE_UNAVAILABLE: { status: 503, retryable: true, title: 'The database cannot be reached' },
-  SERVICE_UNAVAILABLE: { status: 503, retryable: true, title: 'The service is not running' },
+  DATABASE_UNAVAILABLE: { status: 503, retryable: true, title: 'The database is unavailable' },
+  SERVICE_UNAVAILABLE: { status: 503, retryable: true, title: 'The service is unavailable' },
   OUTCOME_UNKNOWN: {
     status: 503,
     retryable: true,
-    title: 'The outcome is not known yet; ask for the order',
+    title: 'The outcome is not known yet; check the order later',
   },
 } as const satisfies Record<string, { status: number; retryable: boolean; title: string }>
 
 export type ProblemCode = keyof typeof PROBLEMS
 
-/** The codes that may be stored as the answer to a request: repeating the call cannot change them. */
+/** The codes that may be stored as the final response to a request, because a retry cannot change them. */
 export type FinalProblemCode = {
   [Code in ProblemCode]: (typeof PROBLEMS)[Code]['retryable'] extends false ? Code : never
 }[ProblemCode]
 
-/** Members that a problem may carry besides those of RFC 9457 and the code. */
+/** Members that a problem may have besides those of RFC 9457 and the code. */
 export interface ProblemDetails {
   readonly detail?: string
-  /** The field that was refused, as a path: `body/productQuantity`, `query/profileId`. */
+  /** The path of the invalid field, such as `body/productQuantity` or `query/profileId`. */
   readonly field?: string
   readonly orderId?: string
   readonly reason?: string
 }
 
-/** The one error class that crosses module borders on purpose; its code picks everything else. */
+/** An error meant for the caller. Its code determines the status, the title and whether to retry. */
 export class Fault extends Error {
   readonly code: ProblemCode
   readonly details: ProblemDetails
@@ -118,7 +131,7 @@ export class Fault extends Error {
   }
 }
 
-/** The body of an `application/problem+json` answer. */
+/** The body of an `application/problem+json` response. */
 export function problemBody(code: ProblemCode, details: ProblemDetails = {}) {
   const { status, title, retryable } = PROBLEMS[code]
   return { type: `urn:trifold:problem:${code}`, title, status, code, retryable, ...details }

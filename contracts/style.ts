@@ -2,9 +2,9 @@ import Type from 'typebox'
 import { Fault } from './problems.ts'
 
 /**
- * The interaction styles: how the three services work together on one customer's request. This table
- * is the only place that tells the styles apart. Everything else asks for a property, so a new style
- * is a new row.
+ * The interaction styles: how the three services work together on one customer's request. Only this
+ * table distinguishes the styles. All other code reads a property of a style, so a new style is a new
+ * row here.
  */
 export const FLOWS = {
   http: { payment: 'call', announcement: 'call', response: 'outcome', deposit: 'booked' },
@@ -15,12 +15,12 @@ export const FLOWS = {
 export interface Flow {
   /** How order asks billing to charge the customer, and to void that payment. */
   readonly payment: 'call' | 'event'
-  /** How order and billing tell notification about a result that the customer should hear of. */
+  /** How order and billing tell notification about a result that the customer has to be notified of. */
   readonly announcement: 'call' | 'event'
   /** What the response to a new order contains: its id at once, or its outcome once that is known. */
   readonly response: 'id' | 'outcome'
   /**
-   * What the balance in the response to a deposit means: the money is on the account (`booked`), or it
+   * What the balance in the response to a deposit means: the money is in the account (`booked`), or it
    * will be once billing has read its own DEPOSIT_REQUEST (`promised`).
    */
   readonly deposit: 'booked' | 'promised'
@@ -43,29 +43,30 @@ export function styleSchema(options: {
   )
 }
 
-/** The style of a deployment that configures none. */
+/** The style of a deployment that does not configure one. */
 export const DEFAULT_STYLE: InteractionStyle = 'events'
 
-/** The style of an event that names none. Its sender gets no response, so the result goes to a topic. */
+/** The style of an event without the header. Its sender gets no response, so the result goes to a topic. */
 export const STYLE_OF_UNLABELED_EVENTS: InteractionStyle = 'events'
 
 /**
- * The properties of a style. A row stored by a later version can have a style that this version does
- * not know, after a rollback for instance; it continues in the default style.
+ * The properties of a style. After a rollback, a stored row can have a style that only the later version
+ * knows; such a row continues in the default style.
  */
 export function flowOf(style: InteractionStyle): Flow {
   return FLOWS[style] ?? FLOWS[DEFAULT_STYLE]
 }
 
 /**
- * Whether billing publishes its results on the topic `payment`. Notification may read them there. Order
- * needs them if it requested the payment by event, because then there is no response that contains them.
+ * Whether billing publishes its results on the topic `payment`. Notification reads them there if results
+ * are announced by event. Order needs them if it requested the payment by event, because then it gets no
+ * response that contains them.
  */
 export function publishesResults({ payment, announcement }: Flow): boolean {
   return payment === 'event' || announcement === 'event'
 }
 
-/** The header that names the style, on HTTP requests and on messages alike. */
+/** The header that names the style, both on HTTP requests and on messages. */
 export const STYLE_HEADER = 'x-interaction-style'
 
 export function isStyle(text: unknown): text is InteractionStyle {

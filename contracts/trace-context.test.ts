@@ -5,7 +5,7 @@ import { traceContextOf, traceIds, traceOf } from './trace-context.ts'
 const traceparent = '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01'
 
 describe('the trace context of headers', () => {
-  test('is what they carry, and nothing else of them', () => {
+  test('has only traceparent and tracestate', () => {
     assert.deepEqual(traceContextOf({ traceparent, other: 'x' }), { traceparent })
     const both = { traceparent, tracestate: 'a=1,b=2' }
     assert.deepEqual(traceContextOf({ ...both, other: 'x' }), both)
@@ -13,7 +13,7 @@ describe('the trace context of headers', () => {
     assert.deepEqual(traceContextOf({ traceparent: later }), { traceparent: later })
   })
 
-  test('is empty where the traceparent is none, whatever the tracestate', () => {
+  test('is empty if the traceparent is invalid, whatever the tracestate is', () => {
     const wrong = [
       ...['', 'x', traceparent.toUpperCase(), `${traceparent}-1`, traceparent.replace(/^00/, 'ff')],
       traceparent.replace('00f067aa0ba902b7', '0'.repeat(16)),
@@ -25,14 +25,14 @@ describe('the trace context of headers', () => {
     }
   })
 
-  test('has no tracestate that is too long or is not printable', () => {
+  test('leaves out a tracestate that is too long or not printable', () => {
     for (const tracestate of ['', 'a=\n', 'a=é', 'x'.repeat(513), 7]) {
       assert.deepEqual(traceContextOf({ traceparent, tracestate }), { traceparent })
     }
   })
 })
 
-test('a trace context is taken out of what has one, with the ids for log lines', () => {
+test('traceOf picks the trace context of an object, and traceIds the ids for log lines', () => {
   const meta = { id: '1', traceparent, tracestate: 'a=1' }
   assert.deepEqual(traceOf(meta), { traceparent, tracestate: 'a=1' })
   assert.deepEqual(traceOf({ tracestate: 'a=1' }), {})

@@ -4,7 +4,7 @@ import fc from 'fast-check'
 import { lowerUuids } from './uuid.ts'
 
 describe('lowerUuids', () => {
-  test('lowers UUIDs at any depth', () => {
+  test('changes UUIDs at any depth to lower case', () => {
     fc.assert(
       fc.property(fc.uuid(), (id) => {
         const upper = id.toUpperCase()
@@ -27,7 +27,7 @@ describe('lowerUuids', () => {
     assert.deepEqual(lowerUuids(near), near)
   })
 
-  test('keeps a field named __proto__ a field, so that a closed schema can refuse it', () => {
+  test('keeps __proto__ as a field, so that a closed schema can reject it', () => {
     const input = JSON.parse('{"__proto__":{"admin":true}}')
     const output = lowerUuids(input)
     assert.deepEqual(Object.keys(output), ['__proto__'])

@@ -1,8 +1,8 @@
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i
 
 /**
- * Parsed input in which every UUID is in lower case, the form that RFC 9562 writes and the
- * database returns: so two spellings of one id are one key everywhere.
+ * Returns parsed input with every UUID in lower case, as in RFC 9562 and in what the database returns.
+ * Two spellings of an id are therefore the same key everywhere.
  */
 export function lowerUuids<T>(input: T): T {
   if (typeof input === 'string') return lowerUuid(input) as T

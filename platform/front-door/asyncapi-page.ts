@@ -1,8 +1,8 @@
 import { type AsyncApiMessage, asyncApiDocument } from '../../contracts/asyncapi.ts'
 
 /**
- * A static page of the AsyncAPI document: complete in itself, without scripts, following the
- * reader's light or dark theme. `jsonAddress` is where the document itself is served.
+ * A static page that shows the AsyncAPI document. It loads nothing, has no scripts, and follows the
+ * reader's light or dark theme. `jsonAddress` is the address of the document itself.
  */
 export function asyncApiPage(jsonAddress: string): string {
   const { info, channels, operations, components } = asyncApiDocument()
@@ -31,12 +31,12 @@ ${messages.join('\n')}</section>`
 <h1>${escapeHtml(info.title)} <small>${escapeHtml(info.version)}</small></h1>
 <p>${escapeHtml(info.description)}</p>
 <p><a href="${escapeHtml(jsonAddress)}">The AsyncAPI 3.0 document as JSON</a></p>
-<section id="flows"><h2>Who sends and reads what</h2>
-<div class="wide"><table><thead><tr><th>Flow</th><th>Messages</th><th>Why</th></tr></thead>
+<section id="operations"><h2>Operations</h2>
+<div class="wide"><table><thead><tr><th>Operation</th><th>Messages</th><th>Purpose</th></tr></thead>
 <tbody>${rows.join('\n')}</tbody></table></div></section>
 ${sections.join('\n')}
 <section id="headers"><h2>Headers</h2>
-<p>All of them are optional for a reader.</p>
+<p>Readers must accept messages without them.</p>
 ${fieldTable(components.schemas.Headers)}</section>
 </main>
 </body>
@@ -55,7 +55,7 @@ ${fieldTable(message.payload)}
 <pre>${escapeHtml(JSON.stringify(example.headers, null, 2))}</pre></details></article>`
 }
 
-/** The parts of a JSON Schema that the tables show. */
+/** The members of a JSON schema that the tables show. */
 interface FieldSchema {
   readonly type?: string
   readonly format?: string

@@ -11,15 +11,16 @@ export const RUSSIAN: Readonly<Record<string, string>> = {
   body: 'тело',
   'what it says': 'что означает',
   'nobody here': 'здесь никто',
-  'An order waits for its payment.': 'Заказ ждёт оплаты.',
-  'Money is to be put on an account.': 'Счёт надо пополнить.',
-  'An order is off: its payment is to be voided or refunded.':
+  'An order is awaiting payment.': 'Заказ ждёт оплаты.',
+  'A deposit to an account was requested.': 'Запрошено пополнение счёта.',
+  'An order was canceled: its payment has to be voided or refunded.':
     'Заказ отменён: его платёж надо аннулировать или вернуть.',
-  'The order is paid.': 'Заказ оплачен.',
-  'The order is not paid; the header x-reason says why. Order sends it for an order that it cancels.':
+  'An order was paid.': 'Заказ оплачен.',
+  'An order was not paid; the header x-reason says why. Order sends this event for an order that it cancels.':
     'Заказ не оплачен; почему — в заголовке x-reason. Для заказа, который отменил order, его отправляет order.',
-  'The money is on the account.': 'Деньги на счёте.',
-  'The money of a paid order is back on the account.': 'Деньги за оплаченный заказ снова на счёте.',
+  'The money of a deposit is in the account.': 'Деньги на счёте.',
+  'The payment of an order was refunded to the account.':
+    'Деньги за оплаченный заказ снова на счёте.',
   'The newest balance of an account. Compacted.':
     'Последний баланс счёта. Топик сжимается по ключу.',
 
