@@ -1,4 +1,4 @@
-{{/* A small PostgreSQL of a service's own, on a volume that outlives the release. */}}
+{{/* A small PostgreSQL for one service, on a volume that outlives the release. */}}
 {{- define "trifold.database" -}}
 {{- $root := .root -}}
 {{- $service := include "trifold.fullname" $root -}}
@@ -13,7 +13,8 @@ metadata:
   name: {{ $name }}
   labels: {{- include "trifold.labels" $root | nindent 4 }}
   annotations:
-    # Kept with the volume whose password it is: a release that comes again finds both.
+    # Kept, like the volume, when the release is uninstalled: the next install needs both, because the volume's
+    # PostgreSQL has this password.
     helm.sh/resource-policy: keep
 type: Opaque
 stringData:
@@ -56,7 +57,7 @@ spec:
       enableServiceLinks: false
       # The user `postgres` of the official image.
       securityContext: {{- include "trifold.podSecurity" 999 | nindent 8 }}
-      # The image's signal to stop is SIGINT: connections are ended and the data is written.
+      # The image stops on SIGINT, PostgreSQL's fast shutdown: it ends connections and writes a checkpoint.
       terminationGracePeriodSeconds: 60
       containers:
         - name: postgresql
@@ -71,7 +72,7 @@ spec:
                 secretKeyRef: { name: {{ $name }}, key: password }
           ports:
             - { name: postgresql, containerPort: 5432, protocol: TCP }
-          # By TCP: the server that only initialises listens on a socket alone.
+          # Over TCP, because during initialization the image runs a temporary server on the Unix socket only.
           startupProbe:
             exec: { command: [pg_isready, --host=127.0.0.1, --username=trifold, --dbname={{ .path }}] }
             periodSeconds: 3

@@ -23,7 +23,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
 {{- end -}}
 
-{{/* What Pod Security "restricted" asks of a pod. The argument is the numeric user. */}}
+{{/* What Pod Security "restricted" requires of a pod. The argument is the numeric user id. */}}
 {{- define "trifold.podSecurity" -}}
 runAsNonRoot: true
 runAsUser: {{ . }}
@@ -40,7 +40,7 @@ privileged: false
 capabilities: { drop: [ALL] }
 {{- end -}}
 
-{{/* Lets pods look names up. */}}
+{{/* Allows DNS queries. */}}
 {{- define "trifold.dnsEgress" -}}
 - to:
     - namespaceSelector: { matchLabels: { kubernetes.io/metadata.name: kube-system } }

@@ -1,9 +1,9 @@
-// What `helm test` runs: a customer deposits, orders, and hears of it, in the style of the deployment.
+// Run by `helm test`: a customer deposits money, places an order and reads the notices, in the deployment's style.
 import assert from 'node:assert/strict'
 import { setTimeout as pause } from 'node:timers/promises'
 
 const { STYLE, ORDER_URL, BILLING_URL, NOTIFICATION_URL } = process.env
-const PATIENCE_MS = 60_000
+const TIMEOUT_MS = 60_000
 
 async function call(method, url, body) {
   const response = await fetch(url, {
@@ -12,18 +12,18 @@ async function call(method, url, body) {
     body: body && JSON.stringify(body),
     signal: AbortSignal.timeout(20_000),
   })
-  const answer = await response.json()
-  assert.ok(response.ok, `${method} ${url} answered ${response.status}: ${JSON.stringify(answer)}`)
-  return answer
+  const result = await response.json()
+  assert.ok(response.ok, `${method} ${url} returned ${response.status}: ${JSON.stringify(result)}`)
+  return result
 }
 
-/** Asks until the answer is as it should be; events take their time. */
-async function eventually(what, ask, isSo) {
-  const deadline = performance.now() + PATIENCE_MS
+/** Polls until the result meets the condition, because events take a while to arrive. */
+async function eventually(what, poll, isMet) {
+  const deadline = performance.now() + TIMEOUT_MS
   for (;;) {
-    const answer = await ask()
-    if (isSo(answer)) return console.log(`${what}: yes`)
-    assert.ok(performance.now() < deadline, `${what}: no, but ${JSON.stringify(answer)}`)
+    const result = await poll()
+    if (isMet(result)) return console.log(`${what}: yes`)
+    assert.ok(performance.now() < deadline, `${what}: no, got ${JSON.stringify(result)}`)
     await pause(200)
   }
 }
@@ -43,7 +43,7 @@ await eventually(
 const { price } = await call('GET', orderUrl)
 await eventually('the money is taken once', () => call('GET', accountUrl), ({ balance }) => balance === 100 - price)
 await eventually(
-  'the customer was told of both',
+  'the customer has a notice about each',
   () => call('GET', `${NOTIFICATION_URL}/notification/account/${account}`),
-  (messages) => messages.map(({ event }) => event).join() === 'DEPOSIT_ACCEPTED,ORDER_PAID',
+  (notices) => notices.map(({ event }) => event).join() === 'DEPOSIT_ACCEPTED,ORDER_PAID',
 )

@@ -1,9 +1,14 @@
 {{- /* A copy of deploy/helm/common, made by npm run test:deploy -- --vendor. Do not edit. */ -}}
 {{/*
-Everything of one service. The argument is a dict: root (the chart's context), path (the first part of
-the service's paths), main (its program), calls (variables with the URLs of other services: name to URL),
-styled (whether it reads INTERACTION_STYLE), secretEnv (variables from Secrets: name to {secret, key};
-those without a secret are left out).
+All resources of one service. The argument is a dict:
+  root       the chart's context
+  path       the first segment of the service's paths
+  main       its program
+  calls      environment variables with the URLs of other services: name to URL
+  styled     whether it reads INTERACTION_STYLE
+  extraEnv   more environment variables: name to value (optional)
+  extraPaths more paths of its ingress (optional)
+  secretEnv  environment variables from Secrets: name to {secret, key}; entries without a secret are skipped
 */}}
 {{- define "trifold.service" -}}
 {{- $root := .root -}}
@@ -45,7 +50,7 @@ metadata:
   labels: {{- include "trifold.labels" $root | nindent 4 }}
 spec:
   maxUnavailable: {{ $values.podDisruptionBudget.maxUnavailable }}
-  # A pod that is not ready protects nobody, and must not keep a node from being drained.
+  # A pod that is not ready serves no requests, so it must not block the drain of a node.
   unhealthyPodEvictionPolicy: AlwaysAllow
   selector:
     matchLabels:
@@ -112,7 +117,7 @@ metadata:
   labels: {{- include "trifold.labels" $root | nindent 4 }}
 spec:
   {{- if $values.autoscaling.enabled }}
-  {{- /* A number that is left out of an update becomes 1, until the autoscaler looks again. */}}
+  {{- /* An update without `replicas` would reset it to 1 until the autoscaler's next check. */}}
   {{- with lookup "apps/v1" "Deployment" $root.Release.Namespace $name }}
   replicas: {{ max .spec.replicas $values.autoscaling.minReplicas }}
   {{- end }}
@@ -120,7 +125,7 @@ spec:
   replicas: {{ $values.replicas }}
   {{- end }}
   revisionHistoryLimit: 5
-  # The new pod serves before an old one goes.
+  # A new pod is ready before an old one is removed.
   strategy:
     type: RollingUpdate
     rollingUpdate: { maxUnavailable: 0, maxSurge: 1 }
@@ -183,7 +188,7 @@ spec:
             {{- end }}
           ports:
             - { name: http, containerPort: 8000, protocol: TCP }
-          # The process listens at once and waits for its database as long as it takes, alive.
+          # The process listens at once, and is alive while it waits for its database, however long that takes.
           startupProbe:
             httpGet: { path: /{{ .path }}/actuator/health/liveness, port: http }
             periodSeconds: 2
@@ -194,16 +199,16 @@ spec:
             periodSeconds: 10
             timeoutSeconds: 5
             failureThreshold: 3
-          # Started, migrated and not draining. Not /actuator/health/readiness, which is DOWN when broker
-          # or database are away: all pods share these, so all would leave the Service at once, and calls
-          # of style http, which need no broker, would be refused. A pod answers 503 by itself where it must.
+          # Ready means started, migrated and not draining. Not /actuator/health/readiness, which is DOWN while the
+          # broker or the database is down: all pods share these, so all would leave the Service at once, and with
+          # them the style http, which needs no broker. A pod responds with 503 by itself when it has to.
           readinessProbe:
             httpGet: { path: /{{ .path }}/health, port: http }
             periodSeconds: 3
             timeoutSeconds: 3
             failureThreshold: 2
           lifecycle:
-            # Served on while proxies learn that it goes; without a shell.
+            # The pod keeps serving until proxies have removed it. `sleep` needs no shell in the image.
             preStop:
               sleep: { seconds: {{ $values.shutdown.preStopSeconds }} }
           resources: {{- toYaml $values.resources | nindent 12 }}

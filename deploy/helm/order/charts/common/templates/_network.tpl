@@ -13,7 +13,7 @@ metadata:
   name: {{ $name }}
   labels: {{- include "trifold.labels" $root | nindent 4 }}
   annotations:
-    # Above what a service takes at most: its own limit, and a caller's `Prefer: wait` of 30 s.
+    # Longer than a service can take: its request timeout plus a caller's `Prefer: wait` of up to 30 s.
     nginx.ingress.kubernetes.io/proxy-read-timeout: '75'
     nginx.ingress.kubernetes.io/proxy-body-size: 16m
     {{- with $values.ingress.annotations }}
