@@ -9,7 +9,7 @@ import type { Command } from '../../services/billing/ledger.ts'
 import { findPayments, lockAccounts } from '../../services/billing/store.ts'
 import { writeMessages } from '../../services/notification/commands.ts'
 import type { Notice } from '../../services/notification/message.ts'
-import { type AddressedCommand, workOff } from '../../services/order/commands.ts'
+import { type AddressedCommand, applyBatch } from '../../services/order/commands.ts'
 import type { Service } from './differences.ts'
 
 /**
@@ -95,7 +95,7 @@ export function createCommands(options: CommandOptions) {
       const { resendAfterMs, deadlineMs } = options
       const context = { ...inOrders, now: runtime.now(), resendAfterMs, deadlineMs }
       const work = { placements: [], commands: [command] }
-      const { applied } = await transact(orders, (tx) => workOff(tx, context, work))
+      const { applied } = await transact(orders, (tx) => applyBatch(tx, context, work))
       if (applied[0] === 'not theirs') return `another account paid: ${command.profileId}`
       return applied[0] === 'unknown' ? 'order no longer knows it' : undefined
     },

@@ -31,7 +31,7 @@ const isAt = (service: ServiceName, phase: string, what: string) => (crossing: C
 test('an order in events is paid once, wherever a process dies', TIMEOUT, async () => {
   const { crossings } = await runCell(store, EVENTS)
   const where = [
-    isAt('order', 'after', 'workOff'),
+    isAt('order', 'after', 'applyBatch'),
     isAt('order', 'after', 'send'),
     isAt('billing', 'before', 'settleRequests'),
     isAt('billing', 'after', 'settleRequests'),
@@ -39,7 +39,7 @@ test('an order in events is paid once, wherever a process dies', TIMEOUT, async 
     isAt('notification', 'after', 'letter'),
   ]
   // The first that order works off is the order that is placed, the last is its outcome.
-  const placed = crossings.findIndex(isAt('order', 'after', 'workOff'))
+  const placed = crossings.findIndex(isAt('order', 'after', 'applyBatch'))
   for (const crashAt of [placed, ...where.map((isHere) => crossings.findLastIndex(isHere))]) {
     assert.ok(crashAt >= 0)
     const { deaths, ends, violations, ...again } = await runCell(store, { ...EVENTS, crashAt })

@@ -258,7 +258,7 @@ export const ORDER_MUTANTS: readonly Mutant[] = [
     edits: [
       {
         file: COMMANDS,
-        find: 'at.idempotency.complete(tx, moving.answers),',
+        find: 'at.idempotency.complete(tx, changing.responses),',
         replace: '',
       },
     ],

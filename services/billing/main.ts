@@ -14,11 +14,11 @@ await runService({
     ...billingConfig,
     NOTIFICATION_URL: httpUrl({
       default: 'http://127.0.0.1:8003',
-      description: 'Where notification answers.',
+      description: 'The URL of notification.',
     }),
     ORDER_URL: httpUrl({
       default: 'http://127.0.0.1:8001',
-      description: 'Where order answers.',
+      description: 'The URL of order.',
     }),
   }),
   create: createBillingService,

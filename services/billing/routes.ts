@@ -85,7 +85,7 @@ function accountRoutes(app: HttpServer, routes: BillingRoutes): void {
       schema: {
         operationId: 'deposit',
         problems: [...STYLE_PROBLEMS, ...KEYED_PROBLEMS, 'ACCOUNT_NOT_FOUND', 'BALANCE_TOO_LARGE'],
-        summary: 'Deposit; the answer is the balance that it leads to',
+        summary: 'Deposit; the response is the balance that it leads to',
         params: IdParams,
         querystring: Deposit,
         headers: CommandHeaders,
@@ -126,7 +126,7 @@ function paymentRoutes(app: HttpServer, routes: BillingRoutes): void {
       schema: {
         operationId: 'pay',
         problems: ['UNKNOWN_STYLE', ...KEYED_PROBLEMS, ...PAYMENT_PROBLEMS],
-        summary: 'Pay; without an order id the payment is its own order',
+        summary: "Pay; without an order id, the payment's own id is used as the order id",
         headers: CommandHeaders,
         body: Pay,
         response: { 200: Id },
@@ -152,7 +152,7 @@ function paymentRoutes(app: HttpServer, routes: BillingRoutes): void {
       schema: {
         operationId: 'voidPayment',
         problems: ['UNKNOWN_STYLE', ...KEYED_PROBLEMS, 'PAYMENT_MISMATCH'],
-        summary: 'Cancel or refund a payment; a void that comes first wins',
+        summary: 'Cancel or refund a payment; a void that arrives before the payment wins',
         params: OrderIdParams,
         headers: CommandHeaders,
         body: Type.Optional(Void),
@@ -240,7 +240,7 @@ function readingPayments(app: HttpServer, routes: BillingRoutes): void {
       schema: {
         operationId: 'getPayment',
         problems: ['PAYMENT_NOT_FOUND'],
-        summary: "What became of an order's payment",
+        summary: 'The payment of an order',
         params: OrderIdParams,
         response: { 200: PaymentSchema },
       },

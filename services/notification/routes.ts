@@ -46,7 +46,7 @@ function notifyingRoute(app: HttpServer, routes: NotificationRoutes): void {
       schema: {
         operationId: 'notify',
         problems: ['UNKNOWN_STYLE', 'IDEMPOTENCY_KEY_REUSED'],
-        summary: 'Tell a customer; the Idempotency-Key is the id of the event',
+        summary: 'Notify a customer; the Idempotency-Key is the id of the event',
         headers: CommandHeaders,
         body: Notify,
         response: { 200: Id },
@@ -168,7 +168,7 @@ function contactRoutes(app: HttpServer, routes: NotificationRoutes): void {
     {
       schema: {
         operationId: 'putContact',
-        summary: "Say where an account's letters go",
+        summary: "Set the address for an account's letters",
         params,
         body: Contact,
         response: { 200: Contact },
@@ -186,7 +186,7 @@ function contactRoutes(app: HttpServer, routes: NotificationRoutes): void {
       schema: {
         operationId: 'getContact',
         problems: ['CONTACT_NOT_FOUND'],
-        summary: "Where an account's letters go",
+        summary: "The address for an account's letters",
         params,
         response: { 200: Contact },
       },
@@ -203,7 +203,7 @@ function contactRoutes(app: HttpServer, routes: NotificationRoutes): void {
       schema: {
         operationId: 'deleteContact',
         problems: ['CONTACT_NOT_FOUND'],
-        summary: 'Send no letters any more',
+        summary: 'Stop sending letters',
         params,
         response: { 200: Id },
       },

@@ -13,17 +13,17 @@ import type { OrderCommand } from './order.ts'
 import { PAY_PATH } from './routing.ts'
 
 /**
- * Calls out, in `http` and `hybrid`: outbox rows that go to billing over HTTP. What billing answers
- * to a payment settles the order. An answer which proves that the call never took effect leaves the
- * row to be retried until the order's deadline; without a usable answer the order is given up, and
- * its void is retried until billing has it.
+ * Calls out, in `http` and `hybrid`: outbox rows that go to billing over HTTP. Billing's response to a
+ * payment settles the order. If the response proves that the call had no effect, the row is retried until
+ * the order's deadline. If there is no usable response, the order is canceled, and its void is retried
+ * until billing confirms it.
  */
 export interface BillingCallsOptions {
   readonly http: HttpClient
   readonly billingUrl: string
   readonly timeoutMs: number
   readonly log: Log
-  /** Commits what the answer means for the order. */
+  /** Applies the command that billing's response stands for, and commits it. */
   readonly settle: (orderId: string, command: OrderCommand, trace: TraceContext) => Promise<void>
   readonly isPending: (orderId: string) => Promise<boolean>
 }
@@ -44,15 +44,15 @@ export function billingCalls(options: BillingCallsOptions) {
   }
 
   async function pay(row: OutboxRow): Promise<Delivery> {
-    // The order may have been canceled between two tries, and its void waits behind this row.
+    // The order may have been canceled between two attempts, and its void waits behind this row.
     if (row.attempts > 0 && !(await isPending(row.key))) return { kind: 'done' }
     const answer = await post(row)
-    const command = answer && meaningOf(answer)
+    const command = answer && commandFrom(answer)
     if (answer && isRunning(answer)) {
-      return { kind: 'retry', error: 'the same payment is still running' }
+      return { kind: 'retry', error: 'billing is still processing the same payment' }
     }
     if (answer && command === undefined && hadNoEffect(answer)) {
-      return { kind: 'retry', error: `billing did not take the call: ${answer.status}` }
+      return { kind: 'retry', error: `billing rejected the call: ${answer.status}` }
     }
     await settle(row.key, command ?? { type: 'giveUpOnBilling' }, traceContextOf(row.headers))
     return { kind: 'done' }
@@ -66,16 +66,18 @@ export function billingCalls(options: BillingCallsOptions) {
       return { kind: 'done' }
     }
     const error = `billing answered ${answer.status}`
-    const final = isFinalRejection(answer.status) && !isRunning(answer)
-    return final ? { kind: 'poison', reason: `${error}: ${answer.body}` } : { kind: 'retry', error }
+    const isFinal = isFinalRejection(answer.status) && !isRunning(answer)
+    return isFinal
+      ? { kind: 'poison', reason: `${error}: ${answer.body}` }
+      : { kind: 'retry', error }
   }
 
   return (row: OutboxRow): Promise<Delivery> =>
     row.destination === PAY_PATH ? pay(row) : voidPayment(row)
 }
 
-/** What an answer to a payment says about its order; undefined where it says nothing certain. */
-function meaningOf({ status, body }: HttpAnswer): OrderCommand | undefined {
+/** The command for the order that billing's response to a payment implies; undefined if it proves nothing. */
+function commandFrom({ status, body }: HttpAnswer): OrderCommand | undefined {
   if (status < 300) return isPaymentId(body) ? { type: 'approve' } : undefined
   const { code, reason } = problemOf(body)
   if (status === 402) return { type: 'refuse', reason: reason ?? 'NOT_ENOUGH_MONEY' }
@@ -88,8 +90,8 @@ function meaningOf({ status, body }: HttpAnswer): OrderCommand | undefined {
 }
 
 /**
- * Proxies answer 200 as well; only billing answers with the id of a payment: a JSON string by the contract,
- * or the bare id, as services that are not ours may send it.
+ * A 200 alone proves nothing, because a proxy may send it. Only billing responds with the id of a payment:
+ * a JSON string by the contract, or the bare id, as a foreign billing may send it.
  */
 const isPaymentId = (body: string) => typeof parse(body) === 'string' || isUuid(body.trim())
 
@@ -97,8 +99,8 @@ const isRunning = ({ body }: HttpAnswer): boolean =>
   problemOf(body).code === 'IDEMPOTENCY_KEY_IN_PROGRESS'
 
 /**
- * Whether the call was turned away before billing acted on it: refused for its caller or its rate
- * (401, 403, 407, 429), or answered by a server that does not serve this path (3xx, 404, 405, 421).
+ * Whether the call was rejected before billing acted on it: for its caller or its rate (401, 403, 407,
+ * 429), or by a server that does not serve this path (3xx, 404, 405, 421).
  */
 function hadNoEffect({ status }: HttpAnswer): boolean {
   return (status >= 300 && status < 400) || [401, 403, 404, 405, 407, 421, 429].includes(status)
@@ -115,7 +117,7 @@ function problemOf(body: string): { code?: unknown; reason?: Reason } {
   return { code: problem?.code, ...(isReason(reason) && { reason }) }
 }
 
-/** Undefined where the text is not JSON. */
+/** Undefined if the text is not JSON. */
 function parse(body: string): unknown {
   try {
     return JSON.parse(body)

@@ -12,7 +12,7 @@ import { flowOf } from '../../contracts/style.ts'
 import type { TraceContext } from '../../contracts/trace-context.ts'
 import type { Outbox, OutboxMessage } from '../../messaging/outbox/outbox.ts'
 import type { Queryable } from '../../platform/database/database.ts'
-import { answerOf, decide, type Order, type OrderCommand, type OrderState } from './order.ts'
+import { decide, type Order, type OrderCommand, type OrderState, responseFor } from './order.ts'
 import { route } from './routing.ts'
 import {
   changeOrders,
@@ -25,8 +25,9 @@ import {
 } from './store.ts'
 
 /**
- * What order does in one transaction: orders are placed, and commands move orders on. The state change,
- * what it asks of others (outbox) and the answer to an Idempotency-Key are written together.
+ * What order does in one transaction: it places orders and applies commands to orders. The change of
+ * state, the messages that it causes (outbox) and the response under an Idempotency-Key are written
+ * together.
  */
 export interface CommandContext {
   readonly outbox: Outbox
@@ -41,7 +42,7 @@ export interface Placement {
   readonly order: Order
   readonly keyed: KeyedRequest | undefined
   readonly trace: TraceContext
-  /** The request that waits for the outcome, where the style has one. */
+  /** The request that waits for the outcome, if the style responds with the outcome. */
   readonly waiting?: Waiting
 }
 
@@ -49,37 +50,37 @@ interface Waiting {
   remainingMs(): number
 }
 
-/** Placed, or what an earlier request with the same key was answered (or why it is refused). */
+/** The placed order; for a repeated Idempotency-Key, the stored response or the reason to reject it. */
 export type Placed = { readonly kind: 'placed'; readonly order: Order } | RepeatResult
 
 export interface AddressedCommand {
   readonly orderId: string
-  /** Whose order it must be, where the sender says so. */
+  /** If present, the command applies only to an order of this profile. */
   readonly profileId?: string
   readonly command: OrderCommand
   readonly trace?: TraceContext
 }
 
-/** The order as a command left it and the state that it came from, or why it was not for it. */
+/** The order after a command and its state before it, or why the command was not applied. */
 export type Applied = (StoredOrder & { readonly from: OrderState }) | 'unknown' | 'not theirs'
 
-/** A batch, whose parts share their statements. */
-export interface Work {
+/** Placements and commands that share a transaction and its statements. */
+export interface OrderBatch {
   readonly placements: readonly Placement[]
   readonly commands: readonly AddressedCommand[]
 }
 
-/** What became of each, in the same order. */
-export interface Done {
+/** The result of each placement and each command of a batch, in the batch's order. */
+export interface OrderBatchResult {
   readonly placed: readonly Placed[]
   readonly applied: readonly Applied[]
 }
 
-export async function workOff(
+export async function applyBatch(
   tx: Queryable,
   at: CommandContext,
-  { placements, commands }: Work,
-): Promise<Done> {
+  { placements, commands }: OrderBatch,
+): Promise<OrderBatchResult> {
   const [known, orders] = await Promise.all([
     at.idempotency.find(
       tx,
@@ -88,22 +89,23 @@ export async function workOff(
     lockOrders(tx, [...new Set(commands.map(({ orderId }) => orderId))]),
   ])
   const placing = place(placements, known, at)
-  const moving = move(commands, orders, at)
+  const changing = applyAll(commands, orders, at)
   const { now } = at
   const times = { now, resendAt: now + at.resendAfterMs, deadline: now + at.deadlineMs }
   const written = Promise.all([
     insertOrders(tx, placing.orders, times),
-    changeOrders(tx, moving.changes, now),
-    watchVoids(tx, moving.voids, times.resendAt),
-    confirmVoids(tx, moving.confirmed),
-    at.outbox.enqueue(tx, [...placing.messages, ...moving.messages]),
-    at.idempotency.remember(tx, placing.answers),
-    at.idempotency.complete(tx, moving.answers),
+    changeOrders(tx, changing.changes, now),
+    watchVoids(tx, changing.voids, times.resendAt),
+    confirmVoids(tx, changing.confirmed),
+    at.outbox.enqueue(tx, [...placing.messages, ...changing.messages]),
+    at.idempotency.remember(tx, placing.responses),
+    at.idempotency.complete(tx, changing.responses),
   ])
-  // A message about somebody else's order is set aside in the same transaction.
-  if (!moving.applied.includes('not theirs')) tx.last?.()
+  // If a message named an order of another profile, its dead letter is written in this transaction after
+  // these statements, so the commit cannot be pipelined with them.
+  if (!changing.applied.includes('not theirs')) tx.last?.()
   await written
-  return { placed: placing.placed, applied: moving.applied }
+  return { placed: placing.placed, applied: changing.applied }
 }
 
 type Known = Awaited<ReturnType<Idempotency['find']>>
@@ -119,7 +121,7 @@ function place(
     if (placement.keyed && found?.stored) return repeatResult(placement.keyed, found.stored)
     const keyed = found?.keyed
     const order = { ...placement.order, idempotencyKey: keyed?.key ?? null }
-    if (keyed) known.set(keyed.key, { ...keyed, response: firstAnswer(order) })
+    if (keyed) known.set(keyed.key, { ...keyed, response: firstResponse(order) })
     fresh.push({ ...placement, order, keyed })
     return { kind: 'placed', order }
   })
@@ -130,20 +132,20 @@ function place(
       ...route('requestPayment', order, null, now, trace, now + deadlineMs),
       ...(waiting && { waiting }),
     })),
-    answers: fresh.flatMap(({ keyed, order }) =>
-      keyed ? [{ ...keyed, response: firstAnswer(order) }] : [],
+    responses: fresh.flatMap(({ keyed, order }) =>
+      keyed ? [{ ...keyed, response: firstResponse(order) }] : [],
     ),
   }
 }
 
-/** The response stored under a key when its order is placed; null if it has to wait for the outcome. */
-function firstAnswer(order: Order): StoredResponse | null {
+/** The response stored under a key when its order is placed; null if the style responds with the outcome. */
+function firstResponse(order: Order): StoredResponse | null {
   const respondsAtOnce = flowOf(order.style).response === 'id'
   return respondsAtOnce ? { status: 201, body: JSON.stringify(order.id) } : null
 }
 
-/** Decides one command after the other; several may be about one order. */
-function move(
+/** Decides the commands one after the other, because several may address the same order. */
+function applyAll(
   commands: readonly AddressedCommand[],
   orders: Map<string, StoredOrder>,
   { now }: CommandContext,
@@ -157,48 +159,48 @@ function move(
     if (order === undefined) return 'unknown'
     if (profileId !== undefined && profileId !== order.profileId) return 'not theirs'
     const { state, reason, effects } = decide(order, command)
-    const moved =
+    const changed =
       state === order.state ? order : { ...order, state, reason, updated: new Date(now) }
-    orders.set(orderId, moved)
-    for (const effect of effects) messages.push(route(effect, moved, reason, now, trace))
+    orders.set(orderId, changed)
+    for (const effect of effects) messages.push(route(effect, changed, reason, now, trace))
     if (effects.includes('voidPayment')) voids.set(orderId, trace ?? {})
-    else if (order.state === 'CANCELED' && saysNothingIsHeld(command)) confirmed.add(orderId)
-    return { ...moved, from: order.state }
+    else if (order.state === 'CANCELED' && confirmsNoMoneyHeld(command)) confirmed.add(orderId)
+    return { ...changed, from: order.state }
   })
-  const changed = [...orders.values()].filter(
+  const changedOrders = [...orders.values()].filter(
     (order) => order.state !== origins.get(order.id)?.state,
   )
   return {
     applied,
     messages,
-    changes: changed.map(({ id, state, reason }): OrderChange => ({ id, to: state, reason })),
+    changes: changedOrders.map(({ id, state, reason }): OrderChange => ({ id, to: state, reason })),
     voids: [...voids].map(([orderId, trace]) => ({ orderId, trace })),
     confirmed: [...confirmed],
-    answers: openAnswers(changed, origins),
+    responses: responsesOf(changedOrders, origins),
   }
 }
 
-/** Whether billing says that it refused, voided or refunded the order's payment: all of them final. */
-function saysNothingIsHeld({ type }: OrderCommand): boolean {
+/** Whether the command reports that billing refused, voided or refunded the payment, each of which is final. */
+function confirmsNoMoneyHeld({ type }: OrderCommand): boolean {
   return type === 'refuse' || type === 'acknowledgeRefund' || type === 'confirmVoid'
 }
 
-/** The answers that a settled outcome gives to the keys that waited for it. */
-function openAnswers(
-  changed: readonly StoredOrder[],
+/** The responses for the Idempotency-Keys of the orders that this batch settled. */
+function responsesOf(
+  changedOrders: readonly StoredOrder[],
   origins: ReadonlyMap<string, StoredOrder>,
 ): (StoredResponse & { key: string })[] {
-  return changed.flatMap((order) =>
+  return changedOrders.flatMap((order) =>
     order.idempotencyKey !== null && origins.get(order.id)?.state === 'PENDING'
-      ? [{ key: order.idempotencyKey, ...outcomeAnswer(order) }]
+      ? [{ key: order.idempotencyKey, ...outcomeResponse(order) }]
       : [],
   )
 }
 
 /** The response that reports the outcome of a settled order to its customer. */
-export function outcomeAnswer(order: Order): StoredResponse {
-  const answer = answerOf(order.reason)
-  if (answer.accepted) return { status: 201, body: JSON.stringify(order.id) }
+export function outcomeResponse(order: Order): StoredResponse {
+  const response = responseFor(order.reason)
+  if (response.accepted) return { status: 201, body: JSON.stringify(order.id) }
   const details = { orderId: order.id, ...(order.reason && { reason: order.reason }) }
-  return problemResponse(answer.code, details)
+  return problemResponse(response.code, details)
 }

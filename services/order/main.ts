@@ -14,11 +14,11 @@ await runService({
     ...orderConfig,
     BILLING_URL: httpUrl({
       default: 'http://127.0.0.1:8002',
-      description: 'Where billing answers.',
+      description: 'The URL of billing.',
     }),
     NOTIFICATION_URL: httpUrl({
       default: 'http://127.0.0.1:8003',
-      description: 'Where notification answers.',
+      description: 'The URL of notification.',
     }),
   }),
   create: createOrderService,

@@ -20,7 +20,7 @@ export function operatorRoutes(app: HttpServer, { voidAttempts, listWaiting }: O
     {
       schema: {
         operationId: 'listWaitingOrders',
-        summary: 'Orders that wait for billing, oldest first: for their payment or for their void',
+        summary: 'Orders that wait for billing to answer their payment or their void, oldest first',
         tags: ['operators'],
         querystring: WaitingPage,
         response: { 200: Type.Array(WaitingOrderSchema) },

@@ -4,13 +4,13 @@ import fc from 'fast-check'
 import { REASONS, type Reason } from '../../contracts/events.ts'
 import { STYLES } from '../../contracts/style.ts'
 import {
-  answerOf,
   decide,
   type Order,
   type OrderCommand,
   type OrderDecision,
   type OrderState,
   priceOf,
+  responseFor,
 } from './order.ts'
 
 const reasons = Object.keys(REASONS) as Reason[]
@@ -184,10 +184,10 @@ describe('whatever happens to an order', () => {
 })
 
 test('a customer learns why the order was refused or canceled', () => {
-  assert.deepEqual(answerOf(null), { accepted: true })
+  assert.deepEqual(responseFor(null), { accepted: true })
   const codes = Object.fromEntries(
     reasons.map((reason) => {
-      const answer = answerOf(reason)
+      const answer = responseFor(reason)
       return [reason, answer.accepted ? '' : answer.code]
     }),
   )

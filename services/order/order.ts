@@ -3,10 +3,10 @@ import { MAX_AMOUNT_MINOR } from '../../contracts/money.ts'
 import type { InteractionStyle } from '../../contracts/style.ts'
 
 /**
- * The rules of an order. It starts PENDING and leaves that state once; a paid order can still be
- * refunded. Whatever might have been paid for a canceled order is voided at billing, where a void
- * wins over a payment, whichever comes first. A cancellation that billing does not announce itself is
- * announced by order, so that every customer hears of it.
+ * The rules of an order. An order starts PENDING and leaves that state once; a paid order can still be
+ * refunded. When an order is canceled although billing may have taken its money, its payment is voided.
+ * At billing a void wins over the payment in whichever order they arrive. Order announces the
+ * cancellations that billing does not announce, so every customer is notified.
  */
 export interface Order {
   readonly id: string
@@ -17,27 +17,27 @@ export interface Order {
   readonly style: InteractionStyle
   readonly state: OrderState
   readonly reason: Reason | null
-  /** The Idempotency-Key whose answer waits for the outcome. */
+  /** The Idempotency-Key under which the outcome is stored as the response. */
   readonly idempotencyKey: string | null
 }
 
 export type OrderState = 'PENDING' | 'APPROVED' | 'CANCELED'
 
 export type OrderCommand =
-  /** Paid; where it is known how much, that must be the price. */
+  /** Billing took the payment. If the amount is known, it must equal the price. */
   | { readonly type: 'approve'; readonly paidMinor?: bigint }
-  /** Billing refused the payment: nothing was taken. */
+  /** Billing refused the payment and took no money. */
   | { readonly type: 'refuse'; readonly reason: Reason }
-  /** A call to billing got no answer: it may have taken the money or not. */
+  /** A call to billing got no usable response, so billing may have taken the money or not. */
   | { readonly type: 'giveUpOnBilling' }
   | { readonly type: 'passDeadline' }
   | { readonly type: 'delete' }
-  /** Billing gave the money back on its own account. */
+  /** Billing refunded the payment without a void from order. */
   | { readonly type: 'acknowledgeRefund' }
   /** Billing has processed the void of a canceled order. */
   | { readonly type: 'confirmVoid' }
 
-/** What a change asks of others; `routing.ts` says how it travels in each style. */
+/** What a decision requires of other services; `routing.ts` turns it into a call or an event. */
 export type OrderEffect = 'requestPayment' | 'voidPayment' | 'announceFailure'
 
 export interface OrderDecision {
@@ -53,7 +53,7 @@ export function decide(order: Order, command: OrderCommand): OrderDecision {
     case 'APPROVED':
       return decideApproved(command)
     case 'CANCELED':
-      // Paid although it is off: the money goes back. Everything else has had its say already.
+      // A payment that arrives after the cancellation is voided. Nothing else concerns a canceled order.
       return unchanged(order, command.type === 'approve' ? ['voidPayment'] : [])
   }
 }
@@ -80,8 +80,9 @@ function decidePending(command: OrderCommand, { priceMinor }: Order): OrderDecis
 }
 
 /**
- * Billing announces a refusal for lack of money or of an account. Any other one may concern a payment
- * of which the customer has heard nothing: a void that came first, or somebody else's payment.
+ * Billing announces a refusal for lack of money or of an account. After any other refusal it may have
+ * announced nothing to this customer, because a void arrived before the payment or because the payment
+ * under this id belongs to another account. Order then announces the failure.
  */
 function refused(reason: Reason): OrderDecision {
   switch (reason) {
@@ -126,14 +127,14 @@ const unchanged = (order: Order, effects: readonly OrderEffect[]): OrderDecision
   effects,
 })
 
-/** What an order costs, in minor units; undefined where that is more than one payment may be. */
+/** The price of an order in minor units, or undefined if it exceeds the largest payment allowed. */
 export function priceOf(productQuantity: number, unitPriceMinor: bigint): bigint | undefined {
   const priceMinor = unitPriceMinor * BigInt(productQuantity)
   return priceMinor > MAX_AMOUNT_MINOR ? undefined : priceMinor
 }
 
-/** What the customer who placed the order is told, once its outcome is known. */
-export type OrderAnswer =
+/** The response to the request that placed an order, once its outcome is known. */
+export type OrderResponse =
   | { readonly accepted: true }
   | {
       readonly accepted: false
@@ -144,7 +145,7 @@ export type OrderAnswer =
         | 'ORDER_CANCELED'
     }
 
-export function answerOf(reason: Reason | null): OrderAnswer {
+export function responseFor(reason: Reason | null): OrderResponse {
   switch (reason) {
     case null:
       return { accepted: true }

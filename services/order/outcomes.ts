@@ -4,36 +4,39 @@ import { createWaiters, type Waiter } from '../../platform/async/waiters.ts'
 import { createTeller } from '../../platform/database/tell-peers.ts'
 import { findOrders, type StoredOrder } from './store.ts'
 
-/** Requests that wait for what becomes of an order, whichever instance of the service settles it. */
+/** Requests that wait for the outcome of an order, which any instance of the service may settle. */
 export interface Outcomes {
   wait(orderId: string): Waiter<StoredOrder>
-  /** Call after the commit that placed them. */
+  /** Call after the commit that placed these orders. */
   placed(orders: readonly Pick<StoredOrder, 'id' | 'profileId'>[]): void
-  /** Whether it is this owner's and cannot have been settled unheard of: then a read would tell nothing. */
+  /**
+   * Whether the order belongs to this profile and is certainly PENDING, because only this instance could have
+   * settled it. Then the database need not be read.
+   */
   isPending(orderId: string, profileId: string): boolean
-  /** Call after the commit that settled them. */
+  /** Call after the commit that settled these orders. */
   settled(orders: readonly StoredOrder[]): void
   close(): void
 }
 
 type OutcomesParts = Pick<ServiceParts, 'database' | 'runtime' | 'log' | 'soleProcess'> & {
-  /** Whether anybody but this instance could wait. */
+  /** Whether other instances of the service are running. */
   readonly hasPeers: () => boolean
 }
 
-/** Enough for those whose outcome is about to be waited for. */
+/** The newest placed orders that `isPending` remembers; for older ones the database is read. */
 const MAX_PENDING = 10_000
 const CHANNEL = 'trifold_orders_settled'
 
 export function createOutcomes({ soleProcess, ...parts }: OutcomesParts): Outcomes {
   const { database, runtime, log, hasPeers } = parts
   const waiters = createWaiters<StoredOrder>(runtime)
-  /** Owners of the orders that were placed here and not settled here. */
+  /** The profiles of orders that this instance placed and has not settled, by order id. */
   const pending = new Map<string, string>()
   const closing = new AbortController()
   const tell = createTeller({ ...parts, channel: CHANNEL, stopped: closing.signal })
 
-  const look = inTurn(async () => {
+  const readOutcomes = inTurn(async () => {
     try {
       const waiting = waiters.keys()
       const orders = waiting.length > 0 ? await findOrders(database, waiting) : new Map()
@@ -41,11 +44,13 @@ export function createOutcomes({ soleProcess, ...parts }: OutcomesParts): Outcom
         if (order.state !== 'PENDING') waiters.resolve(order.id, order)
       }
     } catch (err) {
-      log.debug({ err }, 'outcomes could not be looked for')
+      log.debug({ err }, 'reading outcomes failed')
     }
   })
 
-  const end = soleProcess ? () => undefined : database.listen(CHANNEL, () => void look())
+  const stopListening = soleProcess
+    ? () => undefined
+    : database.listen(CHANNEL, () => void readOutcomes())
   return {
     wait: waiters.wait,
     placed(orders) {
@@ -65,7 +70,7 @@ export function createOutcomes({ soleProcess, ...parts }: OutcomesParts): Outcom
     },
     close() {
       closing.abort()
-      end()
+      stopListening()
     },
   }
 }

@@ -2,12 +2,12 @@ import type { EventMeta, PaymentEvent, Received } from '../../contracts/events.t
 import { traceOf } from '../../contracts/trace-context.ts'
 import type { Handled } from '../../messaging/consumer/consumer.ts'
 import type { Queryable } from '../../platform/database/database.ts'
-import { type AddressedCommand, type Applied, type CommandContext, workOff } from './commands.ts'
+import { type AddressedCommand, type Applied, applyBatch, type CommandContext } from './commands.ts'
 import type { OrderCommand } from './order.ts'
 
 /**
- * Events in: what billing says on the topic `payment` moves orders on. An order that we do not know
- * is none of ours: payments are made by REST, too, with ids of the caller's.
+ * Events in: billing's results on the topic `payment` settle orders. An event about an unknown order is
+ * skipped, because clients can also pay at billing directly, under order ids of their own.
  */
 export async function settleOrders(
   tx: Queryable,
@@ -20,7 +20,7 @@ export async function settleOrders(
     return command ? [{ event, command }] : []
   })
   const commands = addressed.map(({ command }) => command)
-  const { applied } = await workOff(tx, context, { placements: [], commands })
+  const { applied } = await applyBatch(tx, context, { placements: [], commands })
   const poison = new Map<Received<PaymentEvent>, string>()
   for (const [index, { event, command }] of addressed.entries()) {
     if (applied[index] !== 'not theirs') continue
@@ -30,7 +30,7 @@ export async function settleOrders(
 }
 
 function toCommand({ body, meta }: Received<PaymentEvent>): AddressedCommand | undefined {
-  // Its own cancellations come back to order by the topic, and are not billing's word on the payment.
+  // Order reads the failures that it announced itself, too. They say nothing about billing's decision.
   if (body.event === 'DEPOSIT_ACCEPTED' || meta.isFromOrder) return undefined
   return {
     orderId: body.orderId,

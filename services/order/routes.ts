@@ -21,11 +21,11 @@ import type { TraceContext } from '../../contracts/trace-context.ts'
 import type { Caller } from '../../platform/async/coalesce.ts'
 import type { HttpServer } from '../../platform/http/server.ts'
 import type { Applied, Placed, Placement } from './commands.ts'
-import { outcomeAnswer } from './commands.ts'
+import { outcomeResponse } from './commands.ts'
 import { type Order, type OrderCommand, priceOf } from './order.ts'
 import type { StoredOrder } from './store.ts'
 
-/** HTTP in: what customers ask of order. */
+/** HTTP in: the requests of customers. */
 export interface OrderRoutes {
   readonly newId: () => string
   readonly unitPriceMinor: bigint
@@ -44,25 +44,25 @@ export interface OrderRoutes {
     caller: Caller,
   ) => Promise<Applied>
   readonly find: (orderId: string) => Promise<StoredOrder | undefined>
-  /** Whether it is known without a look that this owner's order is there, and PENDING. */
+  /** Whether this profile's order is known to be PENDING without reading the database. */
   readonly isPending: (orderId: string, profileId: string) => boolean
-  /** What a request with this Idempotency-Key is answered, once that is known. */
-  readonly findAnswer: (key: string) => Promise<StoredResponse | null | undefined>
+  /** The response stored under this Idempotency-Key: null while its outcome is open, undefined if there is none. */
+  readonly findResponse: (key: string) => Promise<StoredResponse | null | undefined>
   readonly list: (
     profileId: string,
     page: { limit: number; cursor?: string },
   ) => Promise<StoredOrder[]>
-  /** Begins to wait for the order's outcome. */
+  /** Starts waiting for the order's outcome. */
   readonly awaitOutcome: (orderId: string) => {
     within: (limitMs: number) => Promise<StoredOrder | undefined>
     cancel: () => void
   }
 }
 
-/** Shorter than a process may take to stop, which waits for its requests. */
+/** Shorter than the time a process has to stop, because stopping waits for open requests. */
 const MAX_WAIT_SECONDS = 15
-/** How often a waiting read looks for an outcome whose signal was lost. */
-const LOOK_AGAIN_MS = 500
+/** Milliseconds between polls of a waiting read, in case the notification of the outcome is lost. */
+const POLL_MS = 500
 
 export function orderRoutes(app: HttpServer, routes: OrderRoutes): void {
   placingRoute(app, routes)
@@ -70,7 +70,7 @@ export function orderRoutes(app: HttpServer, routes: OrderRoutes): void {
   deletingRoute(app, routes)
 }
 
-/** Billing's answers to the payment of an order, and that there is none. */
+/** How the payment of an order can fail, including without any response of billing. */
 const PLACING_PROBLEMS = [
   'NOT_ENOUGH_MONEY',
   'ACCOUNT_NOT_FOUND',
@@ -99,7 +99,7 @@ function placingRoute(app: HttpServer, routes: OrderRoutes): void {
       const { productQuantity } = request.body
       const priceMinor = priceOf(productQuantity, routes.unitPriceMinor)
       if (priceMinor === undefined) {
-        const detail = 'so many cost more than one payment may be'
+        const detail = 'the total exceeds the largest payment allowed'
         throw new Fault('VALIDATION_FAILED', { field: 'body/productQuantity', detail })
       }
       const keyed = keyedRequest(request.headers['idempotency-key'], 'POST /orders', {
@@ -117,8 +117,7 @@ function placingRoute(app: HttpServer, routes: OrderRoutes): void {
         idempotencyKey: keyed?.key ?? null,
       }
       const placement = { order, keyed, trace: request.trace, waiting: request }
-      const answer = await placeAndSettle(routes, placement, request)
-      return sendStored(reply, answer)
+      return sendStored(reply, await placeAndSettle(routes, placement, request))
     },
   )
 }
@@ -131,7 +130,7 @@ function readingRoutes(app: HttpServer, routes: OrderRoutes): void {
         operationId: 'getOrder',
         problems: ['NOT_YOURS', 'ORDER_NOT_FOUND'],
         responseHeaders: { 'preference-applied': { type: 'string', examples: ['wait=5'] } },
-        summary: 'One order; with Prefer: wait=N once its outcome is known',
+        summary: 'One order; with Prefer: wait=N, once its outcome is known',
         params: IdParams,
         querystring: Owner,
         headers: WaitHeaders,
@@ -143,7 +142,7 @@ function readingRoutes(app: HttpServer, routes: OrderRoutes): void {
       const waitSeconds = waitOf(request.headers.prefer)
       if (waitSeconds > 0) reply.header('preference-applied', `wait=${waitSeconds}`)
       const { profileId } = request.query
-      return view(theirs(await findSettled(routes, { id, profileId }, waitSeconds), profileId))
+      return view(ownedBy(await findSettled(routes, { id, profileId }, waitSeconds), profileId))
     },
   )
 
@@ -176,7 +175,7 @@ function deletingRoute(app: HttpServer, routes: OrderRoutes): void {
       schema: {
         operationId: 'deleteOrder',
         problems: ['NOT_YOURS', 'ORDER_NOT_FOUND'],
-        summary: 'Cancel a pending order or give a paid one back',
+        summary: 'Cancel an order; if it was paid, the payment is refunded',
         params: IdParams,
         querystring: Owner,
         response: { 200: Id },
@@ -214,21 +213,22 @@ async function placeAndSettle(
     if (settled === undefined || settled.state === 'PENDING') {
       throw new Fault('OUTCOME_UNKNOWN', { orderId: order.id })
     }
-    return await settledAnswer(routes, settled)
+    return await settledResponse(routes, settled)
   } finally {
     outcome?.cancel()
   }
 }
 
 /**
- * A request that hears late may find that the order was approved, that another with the same key was told
- * so, and that the order was given back since. The key has one answer, whoever asks.
+ * A key has one response. If this request reads the outcome late, the order may have been approved,
+ * another request with the same key may have got that response, and the order may have been refunded
+ * since. The stored response then wins over the order's present state.
  */
-async function settledAnswer(routes: OrderRoutes, settled: StoredOrder): Promise<StoredResponse> {
+async function settledResponse(routes: OrderRoutes, settled: StoredOrder): Promise<StoredResponse> {
   const { idempotencyKey: key, reason } = settled
-  const mayBeGivenBack = reason === 'DELETED' || reason === 'REFUNDED'
-  const told = key !== null && mayBeGivenBack ? await routes.findAnswer(key) : undefined
-  return told ?? outcomeAnswer(settled)
+  const mayHaveBeenApproved = reason === 'DELETED' || reason === 'REFUNDED'
+  const stored = key !== null && mayHaveBeenApproved ? await routes.findResponse(key) : undefined
+  return stored ?? outcomeResponse(settled)
 }
 
 async function findSettled(
@@ -236,16 +236,16 @@ async function findSettled(
   { id, profileId }: { readonly id: string; readonly profileId: string },
   waitSeconds: number,
 ): Promise<StoredOrder | undefined> {
-  let mustLook = waitSeconds === 0 || !routes.isPending(id, profileId)
-  for (let leftMs = waitSeconds * 1000; ; leftMs -= LOOK_AGAIN_MS) {
+  let mustRead = waitSeconds === 0 || !routes.isPending(id, profileId)
+  for (let leftMs = waitSeconds * 1000; ; leftMs -= POLL_MS) {
     const outcome = routes.awaitOutcome(id)
     try {
-      if (mustLook) {
+      if (mustRead) {
         const order = await routes.find(id)
         if (order?.state !== 'PENDING' || leftMs <= 0) return order
       }
-      mustLook = true
-      const settled = await outcome.within(Math.min(leftMs, LOOK_AGAIN_MS))
+      mustRead = true
+      const settled = await outcome.within(Math.min(leftMs, POLL_MS))
       if (settled) return settled
     } finally {
       outcome.cancel()
@@ -253,13 +253,13 @@ async function findSettled(
   }
 }
 
-/** Seconds of RFC 7240's `wait`, bounded; 0 where there is none. */
+/** The seconds of RFC 7240's `wait`, at most MAX_WAIT_SECONDS; 0 without it. */
 export function waitOf(prefer: string | undefined): number {
   const seconds = /(?:^|[,;\s])wait\s*=\s*(\d{1,4})/i.exec(prefer ?? '')?.[1]
   return Math.min(Number(seconds ?? 0), MAX_WAIT_SECONDS)
 }
 
-function theirs(order: StoredOrder | undefined, profileId: string): StoredOrder {
+function ownedBy(order: StoredOrder | undefined, profileId: string): StoredOrder {
   if (order === undefined) throw new Fault('ORDER_NOT_FOUND')
   if (order.profileId !== profileId) throw new Fault('NOT_YOURS')
   return order

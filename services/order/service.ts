@@ -23,12 +23,12 @@ import { billingCalls } from './billing-calls.ts'
 import {
   type AddressedCommand,
   type Applied,
+  applyBatch,
   type CommandContext,
-  type Done,
+  type OrderBatch,
+  type OrderBatchResult,
   type Placed,
   type Placement,
-  type Work,
-  workOff,
 } from './commands.ts'
 import type { OrderConfig } from './config.ts'
 import { SCHEMA } from './migrations/001-initial.ts'
@@ -72,15 +72,15 @@ export async function createOrderService(
     ...{ resendAfterMs: config.RESEND_AFTER_MS, deadlineMs: config.ORDER_DEADLINE_MS },
   })
 
-  // New orders and what moves others on share transactions: apart they would take twice as many.
+  // New orders and state changes of existing orders share transactions; apart they would take twice as many.
   const request = inBatches<OrderRequest, OrderResult>(
     parts,
     { schema: SCHEMA, traceOf: ({ placement, command }) => (placement ?? command).trace ?? {} },
     async (tx, requests) =>
-      resultsOf(requests, await workOff(tx, await context(tx), workOf(requests))),
+      resultsOf(requests, await applyBatch(tx, await context(tx), batchOf(requests))),
     (results, tx) => {
-      outcomes.placed(results.flatMap(newOrders))
-      announce(results.flatMap(moved), tx)
+      outcomes.placed(results.flatMap(placedOrder))
+      announce(results.flatMap(appliedOf), tx)
     },
   )
   const place = async (placement: Placement, caller: Caller) =>
@@ -88,7 +88,7 @@ export async function createOrderService(
   const apply = async (command: AddressedCommand, caller?: Caller) =>
     (await request({ command }, caller)).applied as Applied
 
-  /** After a commit: whoever waits for these orders hears of them, and what they caused goes out. */
+  /** After a commit: the outbox rows are sent, and requests that wait for these orders are answered. */
   function announce(applied: readonly Applied[], committed: Queryable): void {
     relay.wake(committed)
     const settled = applied.filter(isSettled)
@@ -118,13 +118,13 @@ export async function createOrderService(
 
   const app = await createServiceServer({ ...reader, outbox, relay }, SERVER)
   orderRoutes(app, {
-    ...reading(parts),
-    ...customers(config),
+    ...reads(parts),
+    ...customerSettings(config),
     newId: runtime.uuid,
     place,
     apply,
     ...{ awaitOutcome: outcomes.wait, isPending: outcomes.isPending },
-    findAnswer: async (key) => (await idempotency.find(database, [key])).get(key)?.response,
+    findResponse: async (key) => (await idempotency.find(database, [key])).get(key)?.response,
   })
   operatorRoutes(app, {
     voidAttempts: config.VOID_ATTEMPTS,
@@ -153,15 +153,15 @@ function callsOut(
 ) {
   const common = { http, timeoutMs: config.CALL_TIMEOUT_MS }
   const notify = notificationCalls({ ...common, notificationUrl: config.NOTIFICATION_URL })
-  const askBilling = billingCalls({
+  const callBilling = billingCalls({
     ...{ ...common, log, billingUrl: config.BILLING_URL },
     settle: async (orderId, command, trace) => void (await apply({ orderId, command, trace })),
     isPending: async (id) => (await findOrders(database, [id])).get(id)?.state === 'PENDING',
   })
-  return (row: OutboxRow) => (row.destination === NOTIFY_PATH ? notify(row) : askBilling(row))
+  return (row: OutboxRow) => (row.destination === NOTIFY_PATH ? notify(row) : callBilling(row))
 }
 
-/** What a request brings into a batch, and what it takes out of it. */
+/** One request of a batch, and its result: a placement or a command. */
 type OrderRequest =
   | { readonly placement: Placement; readonly command?: never }
   | { readonly placement?: never; readonly command: AddressedCommand }
@@ -170,27 +170,30 @@ interface OrderResult {
   readonly applied?: Applied
 }
 
-const workOf = (requests: readonly OrderRequest[]): Work => ({
+const batchOf = (requests: readonly OrderRequest[]): OrderBatch => ({
   placements: requests.flatMap(({ placement }) => placement ?? []),
   commands: requests.flatMap(({ command }) => command ?? []),
 })
 
-function resultsOf(requests: readonly OrderRequest[], { placed, applied }: Done): OrderResult[] {
+function resultsOf(
+  requests: readonly OrderRequest[],
+  { placed, applied }: OrderBatchResult,
+): OrderResult[] {
   const [nextPlaced, nextApplied] = [placed.values(), applied.values()]
   return requests.map(({ placement }) =>
     placement ? { placed: nextPlaced.next().value! } : { applied: nextApplied.next().value! },
   )
 }
 
-const newOrders = ({ placed }: OrderResult) => (placed?.kind === 'placed' ? placed.order : [])
-const moved = ({ applied }: OrderResult) => applied ?? []
+const placedOrder = ({ placed }: OrderResult) => (placed?.kind === 'placed' ? placed.order : [])
+const appliedOf = ({ applied }: OrderResult) => applied ?? []
 
 function isSettled(applied: Applied): applied is Exclude<Applied, string> {
   return typeof applied !== 'string' && applied.state !== 'PENDING'
 }
 
-/** Those who look at the same time share a statement. */
-const reading = ({
+/** Concurrent reads of single orders share a statement. */
+const reads = ({
   database,
   ...parts
 }: Pick<ServiceParts, 'database' | 'telemetry' | 'runtime'>) => ({
@@ -204,12 +207,12 @@ const reading = ({
   list: (profileId: string, page: Page) => listOrders(database, profileId, page),
 })
 
-/** What the configuration says of the calls of customers. */
-const customers = (config: OrderConfig) => ({
+/** The settings for customers' requests. */
+const customerSettings = (config: OrderConfig) => ({
   unitPriceMinor: unitPrice(config.UNIT_PRICE),
   defaultStyle: config.INTERACTION_STYLE,
   allowOverride: config.ALLOW_STYLE_OVERRIDE,
-  // Longer than the call to billing, so that its failure is settled and told.
+  // Longer than the call to billing, so that its failure can be settled and becomes the response.
   outcomeTimeoutMs: config.CALL_TIMEOUT_MS + 2_000,
 })
 
@@ -221,7 +224,7 @@ function measure(order: StoredOrder, from: OrderState, { telemetry }: ServicePar
   telemetry.observe('trifold_order_settle_seconds', seconds, { style })
 }
 
-/** Orders that stay PENDING settle late or never, and so do not show in the time to settle. */
+/** Gauges of PENDING orders: orders that settle late or never do not show in the time to settle. */
 function observePending({ database, runtime, telemetry }: ServiceParts): void {
   const read = shared(() => countPending(database))
   const byStyle = (figure: (pending: PendingOrders | undefined) => number) => async () => {

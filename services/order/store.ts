@@ -45,7 +45,7 @@ const toOrder = (row: OrderRow): StoredOrder => ({
 
 const byId = (rows: readonly OrderRow[]) => new Map(rows.map((row) => [row.id, toOrder(row)]))
 
-/** New orders, all PENDING, each with its entry in the watch, which keeps the trace that it is in. */
+/** Inserts orders as PENDING, each with its row in the watch, which stores the order's trace. */
 export async function insertOrders(
   tx: Queryable,
   orders: readonly (Order & TraceContext)[],
@@ -90,7 +90,7 @@ export async function findOrders(
   return byId(rows)
 }
 
-/** Reads orders to move them on, always in the order of their ids, so that batches never wait in a circle. */
+/** Locks orders in the order of their ids, so that batches cannot deadlock. */
 export async function lockOrders(
   tx: Queryable,
   ids: readonly string[],
@@ -109,7 +109,7 @@ export interface OrderChange {
   readonly reason: Reason | null
 }
 
-/** Moves orders on that are locked; what is settled leaves the watch. */
+/** Writes the new states of locked orders, and removes these orders from the watch. */
 export async function changeOrders(
   tx: Queryable,
   changes: readonly OrderChange[],
@@ -130,7 +130,7 @@ export async function changeOrders(
   )
 }
 
-/** A profile's orders, newest first; the cursor is the last page's smallest order number. */
+/** A profile's orders, newest first; the cursor is the smallest order number of the previous page. */
 export async function listOrders(
   db: Queryable,
   profileId: string,
@@ -150,7 +150,7 @@ export interface PendingOrders {
   readonly oldest: Date
 }
 
-/** The pending orders of each style that has any. */
+/** The number and the oldest of the PENDING orders of each style that has any. */
 export function countPending(db: Queryable): Promise<PendingOrders[]> {
   return db.query(
     `select style, count(*) as orders, min(created) as oldest
@@ -158,7 +158,7 @@ export function countPending(db: Queryable): Promise<PendingOrders[]> {
   )
 }
 
-/** A trace as the watch keeps it. */
+/** The trace columns of both watch tables. */
 interface WatchedTrace {
   traceparent: string | null
   tracestate: string | null
@@ -169,7 +169,7 @@ const toTrace = ({ traceparent, tracestate }: WatchedTrace): TraceContext => ({
   ...(tracestate && { tracestate }),
 })
 
-/** Whether there is an order that may have to be asked for or canceled, now or later. */
+/** Whether any order may have to be resent or canceled, now or later. */
 export async function isAnyWatched(db: Queryable): Promise<boolean> {
   const [row] = await db.query<{ is_any: boolean }>(
     `select exists (select from orders.watch) or exists (select from orders.void_watch) as is_any`,
@@ -177,7 +177,7 @@ export async function isAnyWatched(db: Queryable): Promise<boolean> {
   return row!.is_any
 }
 
-/** Pending orders past their deadline, each with the trace that it is in. */
+/** PENDING orders past their deadline, each with its trace. */
 export async function overdueOrders(
   db: Queryable,
   now: number,
@@ -190,7 +190,7 @@ export async function overdueOrders(
   return rows.map((row) => ({ orderId: row.order_id, trace: toTrace(row) }))
 }
 
-/** Canceled orders whose void billing is to confirm; one that is watched already stays as it is. */
+/** Watches canceled orders until billing confirms their void; an order that is watched already stays unchanged. */
 export async function watchVoids(
   tx: Queryable,
   voids: readonly { readonly orderId: string; readonly trace: TraceContext }[],
@@ -211,41 +211,41 @@ export async function watchVoids(
   )
 }
 
-/** Billing holds no money for these orders, and never will. */
+/** Ends the watch of orders for which billing holds no money and never will. */
 export async function confirmVoids(tx: Queryable, orderIds: readonly string[]): Promise<void> {
   if (orderIds.length === 0) return
   await tx.query('delete from orders.void_watch where order_id = any($1::uuid[])', [orderIds])
 }
 
-/** How often billing is asked, with intervals that double from `afterMs` to `maxAfterMs`. */
+/** When requests are resent: at intervals that double from `afterMs` to `maxAfterMs`. */
 export interface ResendSchedule {
   readonly afterMs: number
   readonly maxAfterMs: number
-  /** A void that is not confirmed after so many attempts is stuck, and asked for once an hour. */
+  /** A void that is not confirmed after this number of attempts is stuck, and resent once an hour. */
   readonly stuckAfter: number
-  /** How many orders are taken at a time. */
+  /** The most orders that one statement takes. */
   readonly limit: number
 }
 
 export interface OrderToResend {
   readonly order: StoredOrder
   readonly trace: TraceContext
-  /** How often the order's turn has come, this time included. */
+  /** How many resends of the order were due, this one included. */
   readonly attempts: number
-  /** Its last request has not left yet, so another one would add nothing. */
+  /** Its last request is still in the outbox, so sending another one would add nothing. */
   readonly isInOutbox: boolean
-  /** Of a PENDING order, in epoch milliseconds. */
+  /** Epoch milliseconds; only for a PENDING order. */
   readonly deadlineMs?: number
 }
 
 /**
- * Orders whose time to ask billing again has come: PENDING ones for their payment, CANCELED ones for
- * their void. Sets their next time, later each time. Comparing with the first row of the outbox tells,
- * without reading every row, whether the last request of an order is still in there.
+ * Takes the orders whose resend is due: PENDING orders for their payment, CANCELED ones for their void. It
+ * also sets the time of each order's next resend. An order's last request is still in the outbox if the
+ * oldest outbox row is not newer than that request; this comparison reads one row instead of all.
  *
- * Each of these rows is found by its id, which an array makes sure of: planned as a join while the
- * tables were small, this read them from end to end, or once for each order that was due, and after an
- * outage the locks that it held meanwhile kept orders from being settled, for a minute.
+ * `= any(array(...))` makes the planner find each row by its id. As a plain join, planned while the tables
+ * were small, this statement read whole tables, once or for each due order. After an outage it then held
+ * its locks for so long that no order could be settled for a minute.
  */
 export async function takeOrdersToResend(
   tx: Queryable,
@@ -270,10 +270,10 @@ export async function takeOrdersToResend(
 const MAX_INTEGER = 2_147_483_647
 const PAID_BY_CALL = STYLES.filter((style) => FLOWS[style].payment === 'call')
 
-/** The milliseconds between a turn and the next, by how many turns there were before it. */
-const intervalMs = (turns: string) =>
-  `case when ${turns} + 1 >= $6::integer then 3600000
-    else least($3::float8, $2::float8 * power(2, least(${turns}, 20))) end`
+/** SQL for the milliseconds between a resend and the next one, given the number of resends before it. */
+const intervalMs = (resends: string) =>
+  `case when ${resends} + 1 >= $6::integer then 3600000
+    else least($3::float8, $2::float8 * power(2, least(${resends}, 20))) end`
 
 const takeToResend = (watch: 'orders.watch' | 'orders.void_watch', deadline: string) => `
 with due as (
@@ -300,26 +300,26 @@ const TAKE_TO_RESEND = {
   CANCELED: takeToResend('orders.void_watch', 'null::timestamptz'),
 }
 
-/** An order that waits for billing, as operators see it. */
+/** An order that waits for billing, for operators. */
 export interface WaitingOrder {
   readonly order: StoredOrder
   readonly waitsFor: 'payment' | 'void'
   readonly attempts: number
   readonly nextAttempt: Date
-  /** When it is canceled unless billing has answered; null once it is. */
+  /** When the order is canceled if it has no outcome; null if it is canceled already. */
   readonly deadline: Date | null
 }
 
 export interface WaitingFilter {
   readonly waitsFor?: 'payment' | 'void'
-  /** Only orders that billing was asked about at least so often. */
+  /** Only orders with at least this number of due resends. */
   readonly minAttempts: number
   readonly limit: number
-  /** The id of the last order of the page before. */
+  /** The id of the last order of the previous page. */
   readonly cursor?: string
 }
 
-/** Orders that wait for billing, in the order of their ids and so oldest first. */
+/** Orders that wait for billing, by id, which means oldest first. */
 export async function listWaiting(
   db: Queryable,
   { waitsFor, minAttempts, limit, cursor = LOWEST_ID }: WaitingFilter,
@@ -351,7 +351,7 @@ from (${waiting('orders.watch', 'payment', 'deadline')}
 join orders.orders on id = order_id
 order by order_id limit $2`
 
-/** How many canceled orders wait for a void that billing was asked for at least so often. */
+/** The number of canceled orders whose void was due for a resend at least `minAttempts` times. */
 export async function countStuck(db: Queryable, minAttempts: number): Promise<number> {
   const [row] = await db.query<{ orders: bigint }>(
     'select count(*) as orders from orders.void_watch where asked >= $1',

@@ -76,22 +76,22 @@ export const RUSSIAN: Readonly<Record<string, string>> = {
     'Вызовы, письма и события, которые ждут отправки, от старых к новым',
   'Place an order': 'Сделать заказ',
   "A profile's orders, newest first": 'Заказы профиля, от новых к старым',
-  'One order; with Prefer: wait=N once its outcome is known':
+  'One order; with Prefer: wait=N, once its outcome is known':
     'Один заказ; с Prefer: wait=N — когда известен исход',
-  'Cancel a pending order or give a paid one back':
-    'Отменить заказ в ожидании или вернуть деньги за оплаченный',
-  'Orders that wait for billing, oldest first: for their payment or for their void':
+  'Cancel an order; if it was paid, the payment is refunded':
+    'Отменить заказ; если он оплачен, деньги возвращаются',
+  'Orders that wait for billing to answer their payment or their void, oldest first':
     'Заказы, которые ждут billing — оплаты или аннулирования, — от старых к новым',
   'Open an account': 'Открыть счёт',
-  'Deposit; the answer is the balance that it leads to': 'Пополнить; ответ — новый баланс',
+  'Deposit; the response is the balance that it leads to': 'Пополнить; ответ — новый баланс',
   'An account': 'Счёт',
-  'Pay; without an order id the payment is its own order':
+  "Pay; without an order id, the payment's own id is used as the order id":
     'Заплатить; без номера заказа им становится идентификатор платежа',
-  'Cancel or refund a payment; a void that comes first wins':
+  'Cancel or refund a payment; a void that arrives before the payment wins':
     'Аннулировать платёж или вернуть деньги; пришедшее раньше платежа аннулирование отменяет его',
   'The ledger of an account, oldest first': 'Проводки счёта, от старых к новым',
-  "What became of an order's payment": 'Что стало с платежом за заказ',
-  'Tell a customer; the Idempotency-Key is the id of the event':
+  'The payment of an order': 'Платёж за заказ',
+  'Notify a customer; the Idempotency-Key is the id of the event':
     'Уведомить покупателя; Idempotency-Key — идентификатор события',
   'All messages, oldest first': 'Все уведомления, от старых к новым',
   'Remove all messages': 'Удалить все уведомления',
@@ -99,9 +99,9 @@ export const RUSSIAN: Readonly<Record<string, string>> = {
   "Remove an account's contact, the texts of its messages and its unsent letters":
     'Удалить контакт счёта, тексты его уведомлений и неотправленные письма',
   'One message': 'Одно уведомление',
-  "Say where an account's letters go": 'Указать, куда отправлять письма счёта',
-  "Where an account's letters go": 'Куда отправляются письма счёта',
-  'Send no letters any more': 'Больше не отправлять писем',
+  "Set the address for an account's letters": 'Указать адрес для писем счёта',
+  "The address for an account's letters": 'Адрес для писем счёта',
+  'Stop sending letters': 'Больше не отправлять писем',
 
   variable: 'переменная',
   default: 'по умолчанию',

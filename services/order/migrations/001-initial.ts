@@ -5,7 +5,7 @@ import type { Migration } from '../../../platform/database/migrate.ts'
 
 export const SCHEMA = 'orders'
 
-// fillfactor leaves room in each page, so that the one update of an order stays in its page.
+// fillfactor 50 leaves room in each page for the one update that every order gets.
 export const migrations: readonly Migration[] = [
   {
     id: 1,
