@@ -1,8 +1,8 @@
-import type { Struck } from './faults/faults.ts'
+import type { InjectedFault } from './faults/faults.ts'
 import { TARGETS } from './faults/schedule.ts'
 import type { Report } from './figures.ts'
 
-/** The three pictures of a report, one above the other on the same axis of time; as SVG. */
+/** The three charts of a report as SVG, one above the other on the same time axis. */
 
 const WIDTH = 1_120
 const LEFT = 168
@@ -12,7 +12,7 @@ const LANE = 19
 const AXIS = 26
 const TOP = 8
 
-/** What a fault does, in few enough classes to tell colours apart; the name is written in the bar. */
+/** The color class of each fault; faults that are not listed are network faults. The bar has the name of the fault. */
 const CLASSES: Readonly<Record<string, string>> = {
   kill: 'killed',
   freeze: 'frozen',
@@ -34,7 +34,7 @@ function timeScale({ startedMs, restMs }: Report): Scale {
   return (timeMs) => LEFT + ((timeMs - startedMs) / (restMs - startedMs)) * PLOT
 }
 
-/** A lane for each target that was struck. */
+/** A row for each target that had a fault. */
 export function faultsChart(report: Report): string {
   const x = timeScale(report)
   const targets = TARGETS.filter((target) => report.faults.some((fault) => fault.target === target))
@@ -48,14 +48,14 @@ export function faultsChart(report: Report): string {
   return picture('Faults over time', height, report, lanes.join('\n'))
 }
 
-function bar(fault: Struck, x: Scale, y: number, { startedMs }: Report): string {
+function bar(fault: InjectedFault, x: Scale, y: number, { startedMs }: Report): string {
   const { name, detail, beganMs, endedMs } = fault
   const from = x(beganMs)
   const width = Math.max(2, x(endedMs) - from)
   const at = `from ${seconds(beganMs - startedMs)} for ${seconds(endedMs - beganMs)}`
   const title = `<title>${escapeText([name, detail, at].filter(Boolean).join(', '))}</title>`
   const box = `<rect class="${CLASSES[name] ?? 'network'}" x="${px(from)}" y="${y + 2}" width="${px(width)}" height="${LANE - 4}" rx="3"/>`
-  // About as wide as a letter of this size.
+  // A character of this font size is about 6 px wide.
   const fits = width > name.length * 6 + 8
   const text = fits ? `<text class="in" x="${px(from + 5)}" y="${y + LANE / 2}">${name}</text>` : ''
   return `<g>${title}${box}${text}</g>`
@@ -78,9 +78,9 @@ export function latencyChart(report: Report): string {
   const unanswered = report.seconds.map(({ unanswered: count }, second) => {
     if (count === 0) return ''
     const size = 3 + 11 * (count / most)
-    return column(report, second, top - 8 - size, size, 'lost', `${count} without an answer`)
+    return column(report, second, top - 8 - size, size, 'lost', `${count} without a response`)
   })
-  const content = [...grid, label('no answer', TOP + 6), ...unanswered, ...lines].join('\n')
+  const content = [...grid, label('no response', TOP + 6), ...unanswered, ...lines].join('\n')
   return picture(
     'Latency of requests, by the second in which they were sent',
     height,
@@ -132,7 +132,7 @@ function column(
   return `<rect class="${kind}" ${box}><title>${second} s: ${title}</title></rect>`
 }
 
-/** With the axis of time below, and the quiet phase after the faults in another shade. */
+/** A chart with the time axis below it, and the quiet phase after the faults shaded. */
 function picture(title: string, height: number, report: Report, content: string): string {
   const x = timeScale(report)
   const { startedMs, healedMs, restMs } = report

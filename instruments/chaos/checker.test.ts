@@ -29,7 +29,7 @@ after(async () => {
 })
 const database = trifold.databases.orders
 
-/** Real customers of a program that nothing happens to. */
+/** Real customers of a program without faults. */
 const SHOPPING_OPERATIONS = 80
 const file = join(folder, 'history.jsonl')
 const history = openHistory(file)
@@ -68,7 +68,7 @@ await eventually(async () => {
 })
 await bus.close()
 
-/** One of each kind that chance might leave out, before all others. */
+/** Acts once for each kind of request that random customers might not make, before they come. */
 async function actOut(): Promise<Operation[]> {
   const done: Operation[] = []
   async function act<Body>(
@@ -99,12 +99,12 @@ async function actOut(): Promise<Operation[]> {
   await act({ kind: 'order', accountId, quantity: 2 }, `/orders?profileId=${accountId}`, ordering)
   const paying = { json: { accountId, amount: 3.03 } }
   await act({ kind: 'pay', accountId, amountMinor: 303 }, '/billing/account', paying)
-  const looking = { method: 'GET' }
-  await act({ kind: 'read balance', accountId }, `/billing/account/${accountId}`, looking)
+  const reading = { method: 'GET' }
+  await act({ kind: 'read balance', accountId }, `/billing/account/${accountId}`, reading)
   return done
 }
 
-/** The first operation that answers the description; the test fails where there is none. */
+/** The first operation that matches; the test fails if there is none. */
 function operationOf<Kind extends Intent['kind']>(
   kind: Kind,
   isMeant: (operation: Operation & { intent: Intent & { kind: Kind } }) => boolean = () => true,
@@ -113,47 +113,51 @@ function operationOf<Kind extends Intent['kind']>(
     typeof operationOf<Kind>
   >[]
   const operation = own.find((one) => isMeant(one))
-  assert.ok(operation, `nobody's intent was such a ${kind}`)
+  assert.ok(operation, `no customer made such a request: ${kind}`)
   return operation
 }
 
-const answerOf = ({ attempts }: Operation) => attempts.find(({ response }) => response)?.response
+const responseOf = ({ attempts }: Operation) => attempts.find(({ response }) => response)?.response
 const isStatus = (status: number) => (operation: Operation) =>
-  answerOf(operation)?.status === status
+  responseOf(operation)?.status === status
 const hasKey = ({ key }: Operation) => key !== undefined
 
 function replaced(operation: Operation, change: Partial<Operation>): Operation[] {
   return operations.map((one) => (one === operation ? { ...operation, ...change } : one))
 }
 
-function answered(operation: Operation, status: number, body: unknown): Operation[] {
+function withResponse(operation: Operation, status: number, body: unknown): Operation[] {
   const attempts = operation.attempts.map(
     (one): Attempt => ({ ...one, response: { status, body } }),
   )
   return replaced(operation, { attempts })
 }
 
-test('a history of what has happened is clean, and kept whole by its file', async () => {
+test('a true history has no violations, and its file preserves it completely', async () => {
   const lines = (some: readonly Operation[]) =>
     some.map((operation) => JSON.stringify(sorted(operation))).sort()
   assert.deepEqual(lines(operations), lines([...script, ...customers.operations]))
   assert.deepEqual(await found(operations), [])
 })
 
-/** Members in one sequence. */
+/** The operation with its members in a fixed order. */
 const sorted = ({ intent, style, key, attempts }: Operation) => ({
   ...{ intent, style, key },
   attempts: attempts.map(({ sentMs, doneMs, response }) => ({ sentMs, doneMs, response })),
 })
 
-/** An order that was approved, and that nobody gives back. */
+/** An order that was approved and is never canceled. */
 const approved = operationOf('order', ({ key }) =>
   script.some((operation) => operation.key === key),
 )
-const approvedId = answerOf(approved)!.body as string
+const approvedId = responseOf(approved)!.body as string
 
-/** Somebody wants something of that order, and is answered so. */
-function besides(kind: 'delete' | 'void' | 'read order' | 'pry', status: number, body: unknown) {
+/** The history with one more request about that order, and its response. */
+function withRequest(
+  kind: 'delete' | 'void' | 'read order' | 'pry',
+  status: number,
+  body: unknown,
+) {
   const { accountId } = approved.intent
   const intent: Intent = { kind, accountId, orderId: approvedId }
   const attempts: Attempt[] = [{ sentMs: 0, doneMs: 1, response: { status, body } }]
@@ -162,25 +166,25 @@ function besides(kind: 'delete' | 'void' | 'read order' | 'pry', status: number,
 
 describe('a doctored history: an acknowledged request without its effect', () => {
   const nobody = crypto.randomUUID()
-  reddens('an account', () => answered(operationOf('open', isStatus(200)), 200, nobody))
-  reddens('an order', () => answered(operationOf('order', isStatus(201)), 201, nobody))
-  reddens('an order with other pieces', () => {
+  reddens('an account', () => withResponse(operationOf('open', isStatus(200)), 200, nobody))
+  reddens('an order', () => withResponse(operationOf('order', isStatus(201)), 201, nobody))
+  reddens('an order with another quantity', () => {
     const order = operationOf('order', isStatus(201))
     return replaced(order, { intent: { ...order.intent, quantity: 99 } })
   })
-  reddens('an order that was refused and stands', () =>
-    answered(approved, 402, { code: 'NOT_ENOUGH_MONEY', orderId: approvedId }),
+  reddens('an order that was refused but exists as approved', () =>
+    withResponse(approved, 402, { code: 'NOT_ENOUGH_MONEY', orderId: approvedId }),
   )
   reddens('a deposit', () => {
     const deposit = operationOf('deposit', isStatus(200))
     return replaced(deposit, { intent: { ...deposit.intent, amountMinor: 12_345_678 } })
   })
-  reddens('a payment', () => answered(operationOf('pay', isStatus(200)), 200, nobody))
-  reddens('a deletion', () => besides('delete', 200, approvedId))
-  reddens('a void', () => besides('void', 200, { state: 'REFUNDED' }))
+  reddens('a payment', () => withResponse(operationOf('pay', isStatus(200)), 200, nobody))
+  reddens('a deletion', () => withRequest('delete', 200, approvedId))
+  reddens('a void', () => withRequest('void', 200, { state: 'REFUNDED' }))
 })
 
-describe('a doctored history: an effect that nobody has asked for', () => {
+describe('a doctored history: an effect without a request', () => {
   reddens('accounts', () => operations.filter(({ intent }) => intent.kind !== 'open'))
   reddens('a deposit', () => without(operationOf('deposit', isStatus(200))))
   reddens('an order', () => without(operationOf('order', isStatus(201))))
@@ -189,41 +193,41 @@ describe('a doctored history: an effect that nobody has asked for', () => {
 })
 
 describe('a doctored history: what customers were told', () => {
-  reddens('two answers to one key', () => {
+  reddens('two responses to one key', () => {
     const order = operationOf('order', (one) => hasKey(one) && isStatus(201)(one))
     const other = operationOf('order', (one) => one !== order && isStatus(201)(one))
     return replaced(order, { attempts: [...order.attempts, ...other.attempts] })
   })
-  reddens('a fault of our own', () => {
+  reddens('an internal error', () => {
     const order = operationOf('order', isStatus(201))
     const failed = { ...order.attempts[0]!, response: { status: 500, body: { code: 'INTERNAL' } } }
     return replaced(order, { attempts: [failed, ...order.attempts] })
   })
-  reddens('no answer at all, to a key', () => {
+  reddens('a key without any response', () => {
     const contact = operationOf('contact')
     return replaced(contact, { key: 'unanswered', attempts: [{ sentMs: 0, doneMs: 1 }] })
   })
   reddens('a balance that never was', () => {
-    const look = operationOf('read balance', isStatus(200))
-    return answered(look, 200, { ...(answerOf(look)!.body as object), balance: 0.01 })
+    const read = operationOf('read balance', isStatus(200))
+    return withResponse(read, 200, { ...(responseOf(read)!.body as object), balance: 0.01 })
   })
   reddens('a balance that a deposit did not leave', () =>
-    answered(
+    withResponse(
       operationOf('deposit', (one) => isStatus(200)(one) && hasKey(one) && one.style === 'http'),
       ...([200, 0.01] as const),
     ),
   )
   reddens('a balance that no requests lead to', () =>
-    answered(
+    withResponse(
       operationOf('deposit', (one) => isStatus(200)(one) && one.style === 'events'),
       200,
       0.01,
     ),
   )
   reddens('an outcome that the order does not have', () =>
-    besides('read order', 200, { state: 'CANCELED' }),
+    withRequest('read order', 200, { state: 'CANCELED' }),
   )
-  reddens("somebody else's order", () => besides('pry', 200, {}))
+  reddens("somebody else's order", () => withRequest('pry', 200, {}))
 })
 
 describe('doctored tables', () => {
@@ -248,7 +252,7 @@ describe('doctored tables', () => {
     const sentences = async (changed: readonly Letter[]) =>
       (await found(operations, { letters: changed })).map(({ sentence }) => sentence).join('\n')
     assert.match(await sentences([...letters, letters[0]!]), /was found 2 times/)
-    // Those of the first moments may be without one: their customer had just given his address.
+    // Notices of the first moments may have no letter, because the customer had just set the contact.
     const missing = await sentences(letters.slice(0, 1))
     assert.match(missing, /was never written as a letter/)
   })
@@ -260,10 +264,10 @@ function reddens(what: string, doctored: () => readonly Operation[]): void {
   })
 }
 
-/** A statement on the tables, which is then taken back. */
+/** Changes the tables with a statement that is rolled back after the check. */
 function spoilt(what: string, invariant: string, text: string, param: string): void {
   test(`${what} breaks ${invariant}`, async () => {
-    const undo = new Error('taken back')
+    const undo = new Error('rolled back')
     await assert.rejects(
       database.transaction(async (tx) => {
         await tx.query(text, [param])

@@ -16,9 +16,9 @@ import type { Times } from '../simulation/checks/punctuality.ts'
 import { type Finding, readTables, type Tables } from '../simulation/checks/tables.ts'
 import { isFinal, type Operation } from '../simulation/world/customers.ts'
 
-/** All that is left when a run is over. */
+/** What a run leaves behind. */
 export interface Evidence {
-  /** As the history file has them. */
+  /** Read back from the history file. */
   readonly operations: readonly Operation[]
   readonly databases: ServiceDatabases
   readonly topics: readonly BusMessage[]
@@ -28,14 +28,14 @@ export interface Evidence {
 
 export interface Verdict {
   readonly findings: readonly Finding[]
-  /** How much was looked at: `I3 orders` and the like, with their number. */
+  /** How many of each kind were checked, by invariant and kind, such as `I3 orders`. */
   readonly checked: ReadonlyMap<string, number>
   readonly tables: Tables
 }
 
 /**
- * Everything that must be true of a run that has come to rest: the invariants, on databases, topics and
- * letters; and what customers were told, against the tables.
+ * Checks a run that has come to rest: the invariants, over databases, topics and letters, and what customers were
+ * told, against the tables.
  */
 export async function check(evidence: Evidence): Promise<Verdict> {
   const { operations, databases, topics, letters, times } = evidence
@@ -48,10 +48,10 @@ export async function check(evidence: Evidence): Promise<Verdict> {
   )
   const findings: Finding[] = [...violations, ...checkHistory(operations, tables, letters, times)]
   note('history requests', operations.length)
-  // A key without an answer is a customer who was left alone with his question.
+  // A customer who retries under a key must get a final response in the end.
   for (const { intent, key, attempts } of operations) {
     if (key === undefined || attempts.some(isFinal)) continue
-    const sentence = `was asked ${attempts.length} times and never answered for good`
+    const sentence = `was sent ${attempts.length} times and never got a final response`
     findings.push({ invariant: 'I4', subject: `${intent.kind} ${key}`, sentence })
   }
   return { findings, checked, tables }
@@ -59,14 +59,14 @@ export async function check(evidence: Evidence): Promise<Verdict> {
 
 export interface OpenedStack {
   readonly databases: ServiceDatabases
-  /** Resolves when no table and no topic holds unfinished work; rejects with what is left. */
+  /** Resolves when no table and no topic holds unfinished work; after `limitMs` rejects with what is left. */
   untilAtRest(limitMs: number): Promise<void>
-  /** What is there now, beside the history. */
+  /** Reads everything except the history. */
   evidence(): Promise<Pick<Evidence, 'databases' | 'topics' | 'letters'>>
   close(): Promise<void>
 }
 
-/** What a checker sees of a stack, past all proxies. */
+/** Opens the databases, topics and letters of a stack directly, without the proxies. */
 export async function openForChecks(stack: Stack): Promise<OpenedStack> {
   const { order, billing, notification } = stack.databaseUrls
   const open = (url: string) =>

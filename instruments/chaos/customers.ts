@@ -10,16 +10,16 @@ import {
   runCustomer,
 } from '../simulation/world/customers.ts'
 
-/** The customers of the simulation, over real HTTP and in real time, one coming after the other. */
+/** The customers of the simulation, over real HTTP and in real time, arriving one by one. */
 export interface Customers {
   readonly operations: readonly Operation[]
-  /** Nobody else comes; resolves when those who are there have done what they came for. */
+  /** Stops new arrivals; resolves when the customers who have arrived are done. */
   stop(): Promise<void>
   /**
-   * Each request that has an Idempotency-Key is sent again until it has an answer for good. Resolves with
-   * those that had none in time.
+   * Retries each request that has an Idempotency-Key until it has a final response. Resolves with those that had
+   * none within `limitMs`.
    */
-  insist(limitMs: number): Promise<readonly Operation[]>
+  retryUnanswered(limitMs: number): Promise<readonly Operation[]>
   close(): Promise<void>
 }
 
@@ -30,13 +30,13 @@ export interface CustomersOptions {
   readonly onAttempt: (operation: Operation, attempt: Attempt) => void
 }
 
-const ARRIVALS_EACH_SECOND = 3
-/** Who comes while so many are there goes away again: what they do is bounded, whatever is wrong. */
-const MOST_AT_ONCE = 60
-/** Longer than services call each other, so that most hear what became of a slow request. */
+const ARRIVALS_PER_SECOND = 3
+/** While this many customers are active, no other arrives, so that no fault can pile them up without limit. */
+const MAX_CUSTOMERS = 60
+/** Longer than the time-out of calls between services, so that most customers get the outcome of a slow request. */
 const PATIENCE = { answerMs: 10_000, tries: 12 }
-const AGAIN_MS = 250
-const ASKED_AT_ONCE = 16
+const RETRY_PAUSE_MS = 250
+const RETRY_CONCURRENCY = 16
 
 export function startCustomers(options: CustomersOptions): Customers {
   const { url, seed, style, onAttempt } = options
@@ -44,7 +44,7 @@ export function startCustomers(options: CustomersOptions): Customers {
   const client = createHttpClient()
   const operations: Operation[] = []
   const known: CustomerContext['known'] = []
-  const there = new Set<Promise<void>>()
+  const active = new Set<Promise<void>>()
   let count = 0
 
   function customer(name: string): CustomerContext {
@@ -53,19 +53,19 @@ export function startCustomers(options: CustomersOptions): Customers {
       http: callsTo(url, client.call),
       scheduler,
       chance: chances(name),
-      // Only what one account does must be told apart by its amounts.
+      // Amounts need to be unique within one account only.
       unique: createUniqueValues(chances(`marks of ${name}`)),
       accountKeys: { count: 0 },
     }
   }
 
   function arrive(): void {
-    const gapMs = (2 * chances('arrivals').next() * 1_000) / ARRIVALS_EACH_SECOND
+    const gapMs = (2 * chances('arrivals').next() * 1_000) / ARRIVALS_PER_SECOND
     next = setTimeout(arrive, gapMs)
-    if (there.size >= MOST_AT_ONCE) return
+    if (active.size >= MAX_CUSTOMERS) return
     count += 1
-    const visiting = runCustomer(customer(`c${count}`)).finally(() => there.delete(visiting))
-    there.add(visiting)
+    const visiting = runCustomer(customer(`c${count}`)).finally(() => active.delete(visiting))
+    active.add(visiting)
   }
 
   let next = setTimeout(arrive, 0)
@@ -73,28 +73,28 @@ export function startCustomers(options: CustomersOptions): Customers {
     operations,
     async stop() {
       clearTimeout(next)
-      await Promise.all(there)
+      await Promise.all(active)
     },
-    async insist(limitMs) {
-      const at = customer('insistent')
+    async retryUnanswered(limitMs) {
+      const context = customer('insistent')
       const deadline = performance.now() + limitMs
-      const rest = operations.filter(
+      const queue = operations.filter(
         (operation) => operation.key !== undefined && !operation.attempts.some(isFinal),
       )
-      const open: Operation[] = []
-      const ask = async () => {
-        for (let operation = rest.pop(); operation !== undefined; operation = rest.pop()) {
-          while (!isFinal(await makeAttempt(at, operation))) {
+      const unanswered: Operation[] = []
+      const retryQueued = async () => {
+        for (let operation = queue.pop(); operation !== undefined; operation = queue.pop()) {
+          while (!isFinal(await makeAttempt(context, operation))) {
             if (performance.now() > deadline) {
-              open.push(operation)
+              unanswered.push(operation)
               break
             }
-            await new Promise((resolve) => setTimeout(resolve, AGAIN_MS))
+            await new Promise((resolve) => setTimeout(resolve, RETRY_PAUSE_MS))
           }
         }
       }
-      await Promise.all(Array.from({ length: ASKED_AT_ONCE }, ask))
-      return open
+      await Promise.all(Array.from({ length: RETRY_CONCURRENCY }, retryQueued))
+      return unanswered
     },
     close: client.close,
   }
@@ -108,7 +108,7 @@ const scheduler: CustomerContext['scheduler'] = {
   },
 }
 
-/** The way of the simulation's customers into the world: the client that services use, too. */
+/** Sends the requests of the simulation's customers with the HTTP client that services use. */
 function callsTo(url: string, client: HttpClient): CustomerContext['http'] {
   return async (call, timeoutMs) => {
     const path = call.url.slice(call.url.indexOf('/', 'http://'.length))
@@ -118,7 +118,7 @@ function callsTo(url: string, client: HttpClient): CustomerContext['http'] {
   }
 }
 
-/** Every answer must be; one that is not is kept as a text, for the checker to see. */
+/** Every response must be JSON; any other is kept as text, so that the checker reports it. */
 function isJson(text: string): boolean {
   try {
     return text === '' || JSON.parse(text) !== undefined

@@ -1,26 +1,26 @@
 import type { Finding, Tables } from '../simulation/checks/tables.ts'
 import type { Operation } from '../simulation/world/customers.ts'
-import type { Struck } from './faults/faults.ts'
+import type { InjectedFault } from './faults/faults.ts'
 
-/** What is known of a run. All times are epoch milliseconds. */
+/** The result of a run. All times are epoch milliseconds. */
 export interface Report extends Figures {
   readonly seed: number
   readonly style: string
   readonly minutes: number
   readonly startedMs: number
-  /** The faults were over, and each was put right. */
+  /** When the last fault had been repaired. */
   readonly healedMs: number
-  /** Nothing waited for anything any more. */
+  /** When no unfinished work was left. */
   readonly restMs: number
-  readonly faults: readonly Struck[]
-  /** Why no disk was full. */
+  readonly faults: readonly InjectedFault[]
+  /** Why there were no disk faults; undefined if there was a disk to fill. */
   readonly withoutDisk: string | undefined
-  /** How often the full one refused a write. */
+  /** How many writes failed because the disk was full. */
   readonly diskRefusals: number
   /** How many sessions PostgreSQL ended because they were idle in a transaction. */
   readonly endedSessions: number
   readonly findings: readonly Finding[]
-  /** How much was looked at, by invariant and kind. */
+  /** How many of each kind were checked, by invariant and kind. */
   readonly checked: Readonly<Record<string, number>>
 }
 
@@ -29,7 +29,7 @@ export interface Figures {
   readonly seconds: readonly Second[]
   readonly requests: number
   readonly answered: number
-  /** Answers 503, for now or for good. */
+  /** Responses with status 503, final or not. */
   readonly refused: number
   readonly p50Ms: number
   readonly p99Ms: number
@@ -41,10 +41,10 @@ export interface Figures {
 export interface Second {
   readonly requests: number
   readonly unanswered: number
-  /** Of requests that were sent in this second and answered at all; undefined without any. */
+  /** Latency of the requests sent in this second that got a response; undefined if there were none. */
   readonly p50Ms: number | undefined
   readonly p99Ms: number | undefined
-  /** Orders that got the state in this second that they have at the end. */
+  /** Orders that reached their final state in this second. */
   readonly settled: number
 }
 
@@ -89,7 +89,7 @@ export function figuresOf(
   }
 }
 
-/** Of what was answered, the shortest first. */
+/** The latencies of the attempts that got a response, in ascending order. */
 function latenciesOf(attempts: readonly Operation['attempts'][number][]): number[] {
   return attempts
     .filter(({ response }) => response !== undefined)

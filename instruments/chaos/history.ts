@@ -2,14 +2,14 @@ import { createWriteStream } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import type { Attempt, Operation } from '../simulation/world/customers.ts'
 
-/** A file with one line of JSON for each attempt, in the sequence in which they ended. */
+/** A file with one line of JSON for each attempt, in the order in which attempts ended. */
 export interface History {
   note(operation: Operation, attempt: Attempt): void
   close(): Promise<void>
 }
 
 interface Line extends Omit<Operation, 'attempts'>, Attempt {
-  /** The same number: the same intent, tried again. */
+  /** Attempts of the same operation share its number. */
   readonly operation: number
 }
 

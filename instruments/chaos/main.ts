@@ -12,43 +12,44 @@ import { reportPage } from './report.ts'
 import { runChaos } from './run.ts'
 
 /**
- * Chaos on real servers: what the simulator does in simulated time, done to processes.
+ * Chaos on real servers: what the simulator does in simulated time is done here to real processes.
  *
- * `fragile-stack.ts` starts two of each service on Kafka, PostgreSQL and nginx, with a proxy (`proxy.ts`) on
- * each way that a service goes: Kafka has a listener for each service and advertises the proxy's port, so that
- * clients cannot find a way round it. One service has its tables on a disk that can be filled
- * (`small-disk.ts`). A replica can start with a wrong clock (`wrong-clock.ts`), and PostgreSQL says which
- * transactions it has open (`sessions.ts`). `schedule.ts` draws from the seed what goes wrong when, `faults.ts`
- * does it and puts it right. Meanwhile the customers of the simulator work over HTTP (`customers.ts`); each
- * attempt is a line of the history (`history.ts`).
+ * `fragile-stack.ts` starts two replicas of each service on Kafka, PostgreSQL and nginx, with a proxy (`proxy.ts`) on
+ * every network link of a service. Kafka has a listener for each service and advertises the proxy's port, so that
+ * clients cannot bypass it. One service has its tables on a disk that can be filled (`small-disk.ts`). A replica can
+ * start with a wrong clock (`wrong-clock.ts`), and PostgreSQL reports which transactions it has open
+ * (`sessions.ts`). `schedule.ts` draws the faults and their times from the seed; `faults.ts` injects them and
+ * repairs them. While faults happen, the customers of the simulator work over HTTP (`customers.ts`), and each attempt
+ * is a line of the history (`history.ts`).
  *
- * Then faults stop. Each request under an Idempotency-Key is asked for until it has its answer, everything must
- * come to rest within a stated time (`run.ts`), and history, databases, topics and letters must agree
- * (`checker.ts`): the audit's invariants, and the simulator's check of what customers were told.
- * The page is made by `report.ts` and `charts.ts` of what `figures.ts` says.
+ * Then the faults stop. Each request with an Idempotency-Key is retried until it has a final response, everything
+ * must come to rest within a limit (`run.ts`), and history, databases, topics and letters must agree (`checker.ts`
+ * applies the invariants of the audit, and the simulator's check of what customers were told).
+ * `figures.ts` computes the figures of the run; `report.ts` and `charts.ts` make a page of them.
  */
 const HELP = `
 npm run chaos -- [--minutes 5] [--style mixed] [--seed N] [--record]
 
-Runs two of each service on an Apache Kafka, a PostgreSQL and an nginx of their own, lets customers work
-through TCP proxies, and hurts all of it: the network, the services, broker and database, a disk. Services
-are killed, frozen, frozen between two statements of a transaction for shorter and for longer than their
-session's time-out, and started with clocks that are an hour off or a day ahead. Then faults and requests stop, everything must come to rest within a minute, and what customers were told is
-checked against databases, topics and letters.
+Runs two replicas of each service on their own Apache Kafka, PostgreSQL and nginx, lets customers work
+through TCP proxies, and injects faults everywhere: in the network, the services, the broker, the database
+and a disk. Services are killed, frozen, frozen inside a transaction for shorter and for longer than
+PostgreSQL's session time-out, and started with clocks that are an hour off or a day ahead. Then faults and
+requests stop, everything must come to rest within a minute, and what customers were told is checked against
+databases, topics and letters.
 
   --minutes N   how long faults happen (5)
-  --style S     ${STYLES.join(', ')}, or mixed: each request its own (mixed)
-  --seed N      of faults and customers; drawn and printed unless told
-  --record      writes the result and its date to docs/results.json, for npm run docs, and the charts to
+  --style S     ${STYLES.join(', ')}, or mixed: each request draws its own style (mixed)
+  --seed N      seed of the faults and the customers; drawn and printed if it is not given
+  --record      write the result and its date to docs/results.json, for npm run docs, and the charts to
                 docs/pictures/chaos.svg
-  --help        this text
+  --help        print this text
 
-Writes a page, its figures and the history of all requests to reports/. Exit code: 0 all that must be true
-is true, 1 something is not, 2 it could not run.
+Writes a report page, its figures and the history of all requests to reports/. Exit code: 0 if every check
+passed, 1 if one failed, 2 if the run itself failed.
 `
 
 const EXIT_INTERRUPTED = 130
-/** Of violations; all are in the report. */
+/** How many violations are printed; the report has all of them. */
 const MAX_LINES = 20
 
 interface Options {
@@ -60,7 +61,7 @@ interface Options {
 
 class UsageError extends Error {}
 
-/** undefined: only its usage was asked for. */
+/** Returns undefined for --help. */
 function readOptions(args: readonly string[]): Options | undefined {
   const text = { type: 'string' } as const
   const flag = { type: 'boolean', default: false } as const
@@ -83,7 +84,7 @@ type Say = (line: string) => void
 /** Returns the exit code. */
 async function chaos(options: Options, stopped: AbortSignal, say: Say): Promise<number> {
   const { minutes, style, seed, isRecorded } = options
-  const begun = new Date()
+  const started = new Date()
   const name = `chaos-${style}-${seed}`
   const reports = join(root, 'reports', name)
   mkdirSync(reports, { recursive: true })
@@ -96,7 +97,7 @@ async function chaos(options: Options, stopped: AbortSignal, say: Say): Promise<
       style: style === 'mixed' ? 'events' : style,
       onDisk: createChances(seed)('disk').pick(['billing', 'notification'] as const),
     })
-    if (typeof fragile.disk === 'string') say(`no full disk: ${fragile.disk}`)
+    if (typeof fragile.disk === 'string') say(`no disk faults: ${fragile.disk}`)
     const report = await runChaos({
       ...{ minutes, style, seed, fragile, say, signal: stopped },
       historyFile: join(reports, 'history.jsonl'),
@@ -106,7 +107,7 @@ async function chaos(options: Options, stopped: AbortSignal, say: Say): Promise<
     writeFileSync(join(reports, 'report.html'), reportPage(report))
     const { findings } = report
     if (isRecorded) {
-      recordResult('chaos', { minutes, style, violations: findings.length }, begun)
+      recordResult('chaos', { minutes, style, violations: findings.length }, started)
       writeFileSync(join(root, 'docs', 'pictures', 'chaos.svg'), chaosPicture(report))
     }
     if (findings.length > 0) keepLogs(folder, reports)
@@ -132,12 +133,12 @@ function keepLogs(folder: string, reports: string): void {
 if (import.meta.main) {
   const stopped = new AbortController()
   for (const name of ['SIGINT', 'SIGTERM'] as const) {
-    // Not once: npm passes a signal on, and when it has ended comes another, which must not end the clearing up.
-    process.on(name, () => stopped.abort(new Error(`${name} came before the end`)))
+    // `on` and not `once`: npm forwards the signal, and its exit causes a second one, which must not interrupt the cleanup.
+    process.on(name, () => stopped.abort(new Error(`interrupted by ${name}`)))
   }
-  const begun = performance.now()
+  const startedMs = performance.now()
   const say = (line: string) => {
-    const seconds = ((performance.now() - begun) / 1000).toFixed(1).padStart(6)
+    const seconds = ((performance.now() - startedMs) / 1000).toFixed(1).padStart(6)
     console.log(`${seconds} s  ${line}`)
   }
   try {
@@ -149,6 +150,6 @@ if (import.meta.main) {
     console.error(`chaos: ${isExpected ? (error as Error).message : inspect(error)}`)
     process.exitCode = stopped.signal.aborted ? EXIT_INTERRUPTED : 2
   }
-  // Customers of a run that was given up would go on asking.
+  // Customers of an interrupted run would go on sending requests.
   process.exit()
 }

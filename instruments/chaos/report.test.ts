@@ -8,8 +8,8 @@ import { reportPage } from './report.ts'
 
 const START_MS = 1_000_000
 
-/** Looks, each sent after so long and answered after so much longer, or never. */
-const looks = (...times: readonly (readonly [afterMs: number, tookMs: number | undefined])[]) =>
+/** Read requests, each sent `afterMs` into the run; `tookMs` is undefined if it got no response. */
+const reads = (...times: readonly (readonly [afterMs: number, tookMs: number | undefined])[]) =>
   times.map(
     ([afterMs, tookMs]): Operation => ({
       ...{ intent: { kind: 'list orders', accountId: 'a' }, style: 'http' },
@@ -42,7 +42,7 @@ const tables: Tables = {
 }
 
 const times = { startedMs: START_MS, endMs: START_MS + 3_000 }
-const operations = looks([0, 10], [100, 30], [200, 20], [2_000, undefined])
+const operations = reads([0, 10], [100, 30], [200, 20], [2_000, undefined])
 const figures = figuresOf(operations, tables, times)
 
 const at = { detail: '', beganMs: START_MS, endedMs: START_MS + 500 }
@@ -60,7 +60,7 @@ const report: Report = {
 }
 
 describe('figures', () => {
-  test('are kept for each second: latencies by when a request was sent, orders by when they settled', () => {
+  test('count latencies in the second of the request, and orders in the second they settled', () => {
     assert.deepEqual(figures.seconds, [
       { requests: 3, unanswered: 0, p50Ms: 20, p99Ms: 30, settled: 2 },
       { requests: 0, unanswered: 0, p50Ms: undefined, p99Ms: undefined, settled: 0 },
@@ -69,7 +69,7 @@ describe('figures', () => {
     assert.deepEqual(figures.orders, { APPROVED: 2, CANCELED: 1, PENDING: 0 })
   })
 
-  test('do not count as settled what is pending', () => {
+  test('do not count pending orders as settled', () => {
     const pending = { ...tables, orders: [orderAt(100, 'PENDING')] }
     const { seconds, orders } = figuresOf(operations, pending, times)
     assert.equal(
@@ -81,7 +81,7 @@ describe('figures', () => {
 })
 
 describe('the page', () => {
-  test('says clean where nothing is violated, and needs no other file', () => {
+  test('says clean if nothing is violated, and needs no other file', () => {
     const page = reportPage(report)
     assert.match(page, /class="verdict clean">clean</)
     assert.match(page, /freeze, from 0\.0 s for 1\.5 s/)
@@ -91,7 +91,7 @@ describe('the page', () => {
     assert.doesNotMatch(page, /https?:|src=|href=|@import/)
   })
 
-  test('says what is violated, as text and never as markup', () => {
+  test('lists violations as text, never as markup', () => {
     const finding = { invariant: 'I3', subject: 'order <1>', sentence: 'is "lost" & gone' }
     const page = reportPage({ ...report, findings: [finding] })
     assert.match(page, /class="verdict violated">violated</)

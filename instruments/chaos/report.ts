@@ -9,7 +9,7 @@ import {
 } from './charts.ts'
 import type { Report } from './figures.ts'
 
-/** A page of one file: the verdict above, then the pictures, then what was looked at. */
+/** A page in a single file: the verdict, then the charts, then what was checked. */
 export function reportPage(report: Report): string {
   const { findings, seed, style, minutes } = report
   const title = `Chaos: ${style}, seed ${seed}`
@@ -25,7 +25,7 @@ export function reportPage(report: Report): string {
 <main>
 <header>
 <div>
-<h1>${findings.length === 0 ? 'Nothing lost, nothing doubled' : violations(findings.length)}</h1>
+<h1>${findings.length === 0 ? 'Nothing lost, nothing duplicated' : violations(findings.length)}</h1>
 <p>${sentenceOf(report)}</p>
 </div>
 <span class="verdict ${findings.length === 0 ? 'clean' : 'violated'}">${findings.length === 0 ? 'clean' : 'violated'}</span>
@@ -37,19 +37,19 @@ ${findingsOf(report)}
 ${faultsChart(report)}
 </section>
 <section>
-<h2>Latency <span class="legend"><i class="median"></i>median <i class="tail"></i>99th percentile <i class="lost"></i>no answer</span></h2>
+<h2>Latency <span class="legend"><i class="median"></i>median <i class="tail"></i>99th percentile <i class="lost"></i>no response</span></h2>
 ${latencyChart(report)}
 </section>
 <section>
-<h2>Orders settled in a second</h2>
+<h2>Orders settled per second</h2>
 ${settledChart(report)}
 </section>
 ${invariantsOf(report)}
 <footer>
-<p>The shade on the right is the quiet phase: faults are over, customers leave, and all that waits comes to rest.
+<p>The shaded part on the right is the quiet phase: the faults are over, the last customers leave, and unfinished work completes.
 ${diskOf(report)}
 ${sessionsOf(report)}
-The same faults and customers again: <code>npm run chaos -- --minutes ${minutes} --style ${style} --seed ${seed}</code>.
+Run the same faults and customers again with <code>npm run chaos -- --minutes ${minutes} --style ${style} --seed ${seed}</code>.
 Every request is in <code>history.jsonl</code>, the figures are in <code>report.json</code>.</p>
 </footer>
 </main>
@@ -59,9 +59,9 @@ Every request is in <code>history.jsonl</code>, the figures are in <code>report.
 }
 
 function diskOf({ withoutDisk, diskRefusals, faults }: Report): string {
-  if (withoutDisk !== undefined) return `No disk was full: ${escapeText(withoutDisk)}.`
+  if (withoutDisk !== undefined) return `There were no disk faults: ${escapeText(withoutDisk)}.`
   if (!faults.some(({ name }) => name === 'disk full')) return ''
-  return `The full disk refused ${number(diskRefusals)} writes.`
+  return `${number(diskRefusals)} writes failed because the disk was full.`
 }
 
 function sessionsOf({ endedSessions, faults }: Report): string {
@@ -73,7 +73,7 @@ function sessionsOf({ endedSessions, faults }: Report): string {
 export function sentenceOf({ faults, minutes, style, seed, startedMs }: Report): string {
   const when = new Date(startedMs).toISOString().slice(0, 16).replace('T', ' ')
   const styles = style === 'mixed' ? 'all three styles' : `the style ${style}`
-  return `${faults.length} faults in ${minutes === 1 ? 'a minute' : `${minutes} minutes`} on Apache Kafka, PostgreSQL, nginx and two of each service, with customers in ${styles}. Seed ${seed}, ${when} UTC.`
+  return `${faults.length} faults in ${minutes === 1 ? 'a minute' : `${minutes} minutes`} on Apache Kafka, PostgreSQL, nginx and two replicas of each service, with customers using ${styles}. Seed ${seed}, ${when} UTC.`
 }
 
 function tiles(report: Report): string {
@@ -83,19 +83,19 @@ function tiles(report: Report): string {
     [
       'requests',
       number(requests),
-      `${number(requests - answered)} without an answer, ${number(refused)} refused`,
+      `${number(requests - answered)} without a response, ${number(refused)} rejected`,
     ],
     [
       'orders settled',
       number(settled),
       `${number(orders.APPROVED)} approved, ${number(orders.CANCELED)} canceled`,
     ],
-    ['ledger entries', number(report.ledgerEntries), `${number(messages)} messages to customers`],
+    ['ledger entries', number(report.ledgerEntries), `${number(messages)} notices to customers`],
     ['median', `${Math.round(p50Ms)} ms`, `99th percentile ${duration(p99Ms)}`],
     [
       'at rest after',
       duration(restMs - healedMs),
-      'from the last fault, the last customers included',
+      'from the last fault, including the last customers',
     ],
   ]
   const tile = ([name, value, more]: string[]) =>
@@ -115,15 +115,15 @@ function findingsOf({ findings }: Report): string {
     )
   const more = findings.length - MAX_ROWS
   const rest = more > 0 ? `<p>and ${more} more</p>` : ''
-  return `<section><h2>Violated</h2><table>${rows.join('')}</table>${rest}</section>`
+  return `<section><h2>Violations</h2><table>${rows.join('')}</table>${rest}</section>`
 }
 
 const MORE = {
   history:
-    'every acknowledged request has its effect, every effect a request; a key has one answer; the ledger explains every balance that was told',
+    'every acknowledged request has its effect, and every effect has a request; a key has one response; the ledger explains every balance that a customer was shown',
   hold: 'a process that is frozen or dead holds no transaction open and no relay lane leased for longer than ten seconds',
-  process: 'no service and no server ends by itself',
-  rest: 'within a minute after the last fault all are ready, and after another nothing waits',
+  process: 'no service and no server exits by itself',
+  rest: 'all replicas are ready within a minute after the last fault, and no unfinished work is left a minute after the last customers',
 } as const
 
 function invariantsOf({ checked, findings }: Report): string {

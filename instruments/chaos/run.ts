@@ -5,7 +5,7 @@ import { replicasReady } from '../../tools/stack/services.ts'
 import type { Finding } from '../simulation/checks/tables.ts'
 import { check, openForChecks, type Verdict } from './checker.ts'
 import { type Customers, type CustomersOptions, startCustomers } from './customers.ts'
-import { letHappen, type Struck } from './faults/faults.ts'
+import { type InjectedFault, injectFaults } from './faults/faults.ts'
 import { type FragileStack, SETTINGS } from './faults/fragile-stack.ts'
 import { drawSchedule } from './faults/schedule.ts'
 import { figuresOf, type Report } from './figures.ts'
@@ -14,36 +14,38 @@ import { type History, openHistory, readHistory } from './history.ts'
 export interface RunOptions extends Pick<CustomersOptions, 'seed' | 'style'> {
   readonly minutes: number
   readonly fragile: FragileStack
-  /** Where the history of all requests goes. */
+  /** The file that the history of all requests is written to. */
   readonly historyFile: string
-  /** Ends it early: then there is no report. */
+  /** Ends the run early, without a report. */
   readonly signal: AbortSignal
   readonly say: (line: string) => void
 }
 
-/** From the last fault on each: all are ready, each key has its answer, nothing waits any more. */
+/** From the end of the faults until all replicas are ready. */
 const READY_LIMIT_MS = 60_000
-const INSIST_LIMIT_MS = 60_000
+/** From then until every request with an Idempotency-Key has a final response. */
+const RETRY_LIMIT_MS = 60_000
+/** From then until no table and no topic holds unfinished work. */
 const REST_LIMIT_MS = 60_000
 
-/** Faults while customers work, then a quiet phase, then the checks. */
+/** Injects faults while customers work, waits through a quiet phase, then checks. */
 export async function runChaos(options: RunOptions): Promise<Report | undefined> {
   const { minutes, style, seed, fragile, historyFile, signal, say } = options
   const lengthMs = minutes * 60_000
-  const ends = watchEnds(fragile)
+  const exits = watchExits(fragile)
   const history = openHistory(historyFile)
   const startedMs = Date.now()
   const customers = startCustomers({ url: fragile.url, seed, style, onAttempt: history.note })
   const withDisk = typeof fragile.disk !== 'string'
   const schedule = drawSchedule({ seed, lengthMs, withDisk })
-  const faults = await letHappen({ stack: fragile, schedule, signal, say })
+  const faults = await injectFaults({ stack: fragile, schedule, signal, say })
   await sleep(Math.max(0, startedMs + lengthMs - Date.now()), undefined, { signal }).catch(() => {})
   if (signal.aborted) return undefined
 
   const healedMs = Date.now()
-  say('faults are over; the last customers leave')
+  say('faults are over; waiting for the last customers')
   const quiet = await settle(options, customers, history)
-  say('checks history, databases, topics and letters')
+  say('checking history, databases, topics and letters')
   const { findings, checked, tables, operations } = await checkAll(
     options,
     healedMs,
@@ -54,14 +56,14 @@ export async function runChaos(options: RunOptions): Promise<Report | undefined>
     withoutDisk: typeof fragile.disk === 'string' ? fragile.disk : undefined,
     diskRefusals: withDisk ? countInLog(fragile, 'No space left on device') : 0,
     endedSessions: countInLog(fragile, 'idle-in-transaction timeout'),
-    findings: [...ends(), ...violationsOf(faults), ...quiet.findings, ...findings],
+    findings: [...exits(), ...violationsOf(faults), ...quiet.findings, ...findings],
     checked: Object.fromEntries(checked),
     ...figuresOf(operations, tables, { startedMs, endMs: quiet.restMs }),
   }
 }
 
 interface Quiet {
-  /** When nothing waited any more, or when it was given up that this would come. */
+  /** When the stack came to rest, or when the wait for that ended; epoch milliseconds. */
   readonly restMs: number
   readonly findings: readonly Finding[]
 }
@@ -72,7 +74,7 @@ async function settle(
   history: History,
 ): Promise<Quiet> {
   const findings: Finding[] = []
-  // What is wrong is told with the rest, and does not keep from looking further.
+  // A failure is reported with the other findings; the checks go on.
   const expect = (subject: string, work: Promise<unknown>) =>
     work.catch((error: Error) => {
       findings.push({ invariant: 'rest', subject, sentence: error.message })
@@ -83,11 +85,11 @@ async function settle(
     replicasReady(stack.replicas, limit, () => undefined),
   )
   await customers.stop()
-  await customers.insist(INSIST_LIMIT_MS)
+  await customers.retryUnanswered(RETRY_LIMIT_MS)
   await customers.close()
   await history.close()
   const opened = await openForChecks(stack)
-  await expect('what waits', opened.untilAtRest(REST_LIMIT_MS))
+  await expect('unfinished work', opened.untilAtRest(REST_LIMIT_MS))
   const restMs = Date.now()
   await opened.close()
   return { restMs, findings }
@@ -96,53 +98,54 @@ async function settle(
 async function checkAll(
   { fragile: { stack }, historyFile }: RunOptions,
   healedMs: number,
-  wasHurt: boolean,
+  hadFaults: boolean,
 ): Promise<Verdict & Pick<Parameters<typeof check>[0], 'operations'>> {
   const opened = await openForChecks(stack)
   try {
     const operations = await readHistory(historyFile)
-    // As the check of the history knows it: what keeps order from looking is not held against its time.
-    const times = { settings: SETTINGS, healedMs, faults: wasHurt ? ['crash'] : [] }
+    // 'crash' makes the check tolerate that order was kept from polling in time; any fault here may do that.
+    const times = { settings: SETTINGS, healedMs, faults: hadFaults ? ['crash'] : [] }
     return { ...(await check({ ...(await opened.evidence()), operations, times })), operations }
   } finally {
     await opened.close()
   }
 }
 
-/** Of SIGKILL, as a shell tells it. */
+/** The exit code of a process ended by SIGKILL, as a shell reports it. */
 const KILLED = 137
-const LOOK_AT_PROCESSES_MS = 100
+/** Milliseconds between polls for restarted processes. */
+const PROCESS_POLL_MS = 100
 
-/** Nothing ends by itself; what we kill has another exit code than what gives up. */
-function watchEnds({ processes }: FragileStack): () => Finding[] {
+/** Reports each process that exits by itself: no fault makes one exit with another code than that of SIGKILL. */
+function watchExits({ processes }: FragileStack): () => Finding[] {
   const pids = new Set<number>()
-  const ends: Finding[] = []
-  const look = () => {
+  const exits: Finding[] = []
+  const poll = () => {
     for (const [subject, { pid, ended }] of processes) {
       if (pids.has(pid)) continue
       pids.add(pid)
       ended.then((code) => {
-        const sentence = `ended by itself with code ${code}`
-        if (code !== KILLED) ends.push({ invariant: 'process', subject, sentence })
+        const sentence = `exited by itself with code ${code}`
+        if (code !== KILLED) exits.push({ invariant: 'process', subject, sentence })
       })
     }
   }
-  look()
-  const timer = setInterval(look, LOOK_AT_PROCESSES_MS)
+  poll()
+  const timer = setInterval(poll, PROCESS_POLL_MS)
   return () => {
     clearInterval(timer)
-    return ends
+    return exits
   }
 }
 
-function violationsOf(faults: readonly Struck[]): Finding[] {
+function violationsOf(faults: readonly InjectedFault[]): Finding[] {
   return faults.flatMap(({ target, violation }) =>
     violation === undefined ? [] : [{ invariant: 'hold', subject: target, sentence: violation }],
   )
 }
 
-/** How many times PostgreSQL logged the words. */
-function countInLog({ stack }: FragileStack, words: string): number {
+/** How many times the text occurs in PostgreSQL's log. */
+function countInLog({ stack }: FragileStack, text: string): number {
   const log = readFileSync(join(stack.folder, 'logs', 'postgres.log'), 'utf8')
-  return log.split(words).length - 1
+  return log.split(text).length - 1
 }

@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import { test } from 'node:test'
 import { until } from '../../../platform/async/until.ts'
 import type { Restartable } from '../../../tools/servers/restartable.ts'
-import { letHappen } from './faults.ts'
+import { injectFaults } from './faults.ts'
 import { startProxy } from './proxy.ts'
 import type { Planned } from './schedule.ts'
 import type { Sessions } from './sessions.ts'
@@ -16,8 +16,8 @@ import { wrongClock } from './wrong-clock.ts'
 
 const HOUR_MS = 3_600_000
 
-/** A server that notes what is done to it. */
-function notedServer(startMs = 0) {
+/** A server that records what is done to it. */
+function recordingServer(startMs = 0) {
   const done: string[] = []
   const note =
     (what: string, lastsMs = 0) =>
@@ -40,15 +40,15 @@ async function run(
   say: (line: string) => void = () => undefined,
   sessions: Partial<Sessions> = {},
 ) {
-  const kafka = notedServer(startMs)
-  const order = notedServer()
+  const kafka = recordingServer(startMs)
+  const order = recordingServer()
   const proxy = await startProxy(1)
   const stack = {
     processes: new Map([
       ['Kafka', kafka.server],
       ['order 1', order.server],
     ] as const),
-    ways: new Map([['order → Kafka', proxy] as const]),
+    proxies: new Map([['order → Kafka', proxy] as const]),
     disk: 'none',
     sessions: sessions as Sessions,
     setClock: (replica: string, offsetMs: number) => {
@@ -59,9 +59,9 @@ async function run(
       return true
     },
   }
-  const struck = await letHappen({ stack, schedule: planned, signal, say })
+  const injected = await injectFaults({ stack, schedule: planned, signal, say })
   await proxy.close()
-  return { struck, done: kafka.done, doneToOrder: order.done }
+  return { injected, done: kafka.done, doneToOrder: order.done }
 }
 
 const quietly = [new AbortController().signal, () => undefined] as const
@@ -77,11 +77,11 @@ const cut = (afterMs: number, forMs: number): Planned => ({
   ...{ afterMs, forMs },
 })
 
-test('each fault begins at its time, lasts, and is told with what it was', async () => {
-  const begunMs = Date.now()
-  const { struck, done } = await run([freeze(20, 60), cut(40, 50)])
+test('each fault begins on time, lasts as planned, and is returned with its details', async () => {
+  const startedMs = Date.now()
+  const { injected, done } = await run([freeze(20, 60), cut(40, 50)])
   assert.deepEqual(done, ['freeze', 'thaw'])
-  const byTarget = struck.toSorted((a, b) => (a.target < b.target ? -1 : 1))
+  const byTarget = injected.toSorted((a, b) => (a.target < b.target ? -1 : 1))
   assert.deepEqual(
     byTarget.map(({ target, name, detail }) => [target, name, detail]),
     [
@@ -89,32 +89,32 @@ test('each fault begins at its time, lasts, and is told with what it was', async
       ['order → Kafka', 'cut', 'half of the connections'],
     ],
   )
-  const [first, second] = byTarget as [(typeof struck)[0], (typeof struck)[0]]
+  const [first, second] = byTarget as [(typeof injected)[0], (typeof injected)[0]]
   // Clocks of whole milliseconds, and timers, may be early by one each.
-  assert.ok(first.beganMs >= begunMs + 18 && first.endedMs - first.beganMs >= 58)
-  assert.ok(second.beganMs >= begunMs + 38 && second.beganMs <= first.endedMs)
+  assert.ok(first.beganMs >= startedMs + 18 && first.endedMs - first.beganMs >= 58)
+  assert.ok(second.beganMs >= startedMs + 38 && second.beganMs <= first.endedMs)
 })
 
-test('what comes next for a target waits until it is back', async () => {
-  const { struck, done } = await run([kill(0, 10), freeze(20, 10)], 80)
+test('the next fault of a target waits until the target has recovered', async () => {
+  const { injected, done } = await run([kill(0, 10), freeze(20, 10)], 80)
   assert.deepEqual(done, ['kill', 'start', 'freeze', 'thaw'])
-  assert.ok(struck[1]!.beganMs >= struck[0]!.endedMs)
+  assert.ok(injected[1]!.beganMs >= injected[0]!.endedMs)
 })
 
-test('all is put right when the run is given up, and nothing else begins', async () => {
-  const given = new AbortController()
-  const begun: string[] = []
-  // An hour each: the run would not end by itself within the test.
-  const { struck, done } = await run(
+test('aborting the run repairs all faults and begins no other', async () => {
+  const aborting = new AbortController()
+  const lines: string[] = []
+  // An hour each, so that the run does not end by itself within the test.
+  const { injected, done } = await run(
     [kill(0, HOUR_MS), cut(10, HOUR_MS), cut(HOUR_MS, 1)],
     0,
-    given.signal,
+    aborting.signal,
     (line) => {
-      if (begun.push(line) === 2) given.abort()
+      if (lines.push(line) === 2) aborting.abort()
     },
   )
   assert.deepEqual(done, ['kill', 'start'])
-  assert.equal(struck.length, 2)
+  assert.equal(injected.length, 2)
 })
 
 const freezeInTransaction = (outlastsSession: boolean): Planned => ({
@@ -122,19 +122,19 @@ const freezeInTransaction = (outlastsSession: boolean): Planned => ({
   ...{ afterMs: 0, forMs: 10 },
 })
 
-test('a replica is frozen at one moment after another until it has a transaction open', async () => {
+test('a replica is frozen again and again until it has a transaction open', async () => {
   const open = [0, 0, 1]
   const sessions = { idleTransactions: async () => open.shift() ?? 0 }
-  const { struck, doneToOrder } = await run([freezeInTransaction(false)], 0, ...quietly, sessions)
+  const { injected, doneToOrder } = await run([freezeInTransaction(false)], 0, ...quietly, sessions)
   const miss = ['freeze', 'thaw']
   assert.deepEqual(doneToOrder, [...miss, ...miss, 'freeze', 'thaw'])
-  assert.equal(struck[0]!.violation, undefined)
+  assert.equal(injected[0]!.violation, undefined)
 })
 
-test('a transaction that a frozen replica keeps open for longer than the time-out is a violation', async () => {
+test('a transaction that a frozen replica holds open past the time-out is a violation', async () => {
   const sessions = { idleTransactions: async () => 1 }
-  const { struck } = await run([freezeInTransaction(true)], 0, ...quietly, sessions)
-  assert.match(struck[0]!.violation ?? '', /still open past its time-out/)
+  const { injected } = await run([freezeInTransaction(true)], 0, ...quietly, sessions)
+  assert.match(injected[0]!.violation ?? '', /still open past its time-out/)
 })
 
 const hourAhead: Planned = {
@@ -142,28 +142,28 @@ const hourAhead: Planned = {
   ...{ afterMs: 0, forMs: 10 },
 }
 
-test('a replica works with a wrong clock, and starts with the right one after it was killed again', async () => {
+test('a replica is restarted with a wrong clock, and later with the right one', async () => {
   const sessions = { leasedMs: async () => 10_000 }
-  const { struck, doneToOrder } = await run([hourAhead], 0, ...quietly, sessions)
+  const { injected, doneToOrder } = await run([hourAhead], 0, ...quietly, sessions)
   assert.deepEqual(doneToOrder, [
     ...['kill', `clock of order 1 ${HOUR_MS}`, 'start', 'ready'],
     ...['kill', 'clock of order 1 0', 'start'],
   ])
-  assert.equal(struck[0]!.detail, '1 h ahead')
-  assert.equal(struck[0]!.violation, undefined)
+  assert.equal(injected[0]!.detail, '1 h ahead')
+  assert.equal(injected[0]!.violation, undefined)
 })
 
-test('lanes that a dead replica with a wrong clock leaves leased for longer are a violation', async () => {
+test('lanes that a dead replica leaves leased for longer than a lease lasts are a violation', async () => {
   const sessions = { leasedMs: async () => HOUR_MS }
-  const { struck } = await run([hourAhead], 0, ...quietly, sessions)
-  assert.match(struck[0]!.violation ?? '', /leased for 3600 s/)
+  const { injected } = await run([hourAhead], 0, ...quietly, sessions)
+  assert.match(injected[0]!.violation ?? '', /leased for 3600 s/)
 })
 
-test('a process with a wrong clock reads it everywhere, and its timers are right', () => {
+test('a wrong clock shows in every form of Date, and timers are right', () => {
   const source = `
-    const begun = performance.now()
+    const startedMs = performance.now()
     await new Promise((resolve) => setTimeout(resolve, 1))
-    const isPrompt = performance.now() - begun < ${HOUR_MS}
+    const isPrompt = performance.now() - startedMs < ${HOUR_MS}
     const date = new Date()
     console.log(JSON.stringify([isPrompt, Date.now(), date.getTime(), Date.parse(Date()),
       new Date(5).getTime(), date instanceof Date]))`
@@ -181,7 +181,7 @@ test('a process with a wrong clock reads it everywhere, and its timers are right
 const folder = await mkdtemp(join(tmpdir(), 'trifold-small-disk-'))
 const disk = mountSmallDisk(join(folder, 'disk'))
 
-test('a full disk takes no byte more, until it is freed', {
+test('a full disk accepts no more bytes until it is freed', {
   skip: typeof disk === 'string' && disk,
 }, async () => {
   assert.ok(typeof disk !== 'string')

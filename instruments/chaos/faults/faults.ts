@@ -4,73 +4,72 @@ import type { FragileStack } from './fragile-stack.ts'
 import { type Fault, nameOf, type Planned, type ReplicaTarget, type Target } from './schedule.ts'
 import type { SmallDisk } from './small-disk.ts'
 
-/** A fault as it took place. */
-export interface Struck {
+/** A fault that took place. Times are epoch milliseconds. */
+export interface InjectedFault {
   readonly target: Target
   readonly name: string
-  /** What is to be known beside its name. */
+  /** The parameters of the fault, such as a delay; empty if it has none. */
   readonly detail: string
-  /** Epoch milliseconds. */
   readonly beganMs: number
-  /** When it was put right; a server that was killed answers again by then. */
+  /** When it had been repaired: a server that was killed answers again by then. */
   readonly endedMs: number
-  /** What must not be, as the server saw it when the fault ended. */
+  /** What PostgreSQL still held when the fault ended, although it must not. */
   readonly violation?: string
 }
 
 export interface FaultsOptions {
   readonly stack: Pick<
     FragileStack,
-    'processes' | 'ways' | 'disk' | 'sessions' | 'setClock' | 'isReady'
+    'processes' | 'proxies' | 'disk' | 'sessions' | 'setClock' | 'isReady'
   >
   readonly schedule: readonly Planned[]
-  /** Ends the run early: what is wrong is put right, and nothing else begins. */
+  /** Ends the run early: current faults are repaired, and no other begins. */
   readonly signal: AbortSignal
   readonly say: (line: string) => void
 }
 
-/** Lets the faults of a schedule happen from now on; resolves when the last one is put right. */
-export async function letHappen(options: FaultsOptions): Promise<Struck[]> {
+/** Injects the faults of a schedule that starts now; resolves when the last one is repaired. */
+export async function injectFaults(options: FaultsOptions): Promise<InjectedFault[]> {
   const { schedule, signal } = options
-  const begunMs = performance.now()
-  const struck: Struck[] = []
-  // A start may take longer than was planned for it, and what comes next waits for it.
+  const startedMs = performance.now()
+  const injected: InjectedFault[] = []
+  // A server may take longer to start than was planned; the next fault of the same target waits for it.
   const chains = new Map<Target, Promise<unknown>>()
   for (const planned of schedule) {
-    await pause(planned.afterMs - (performance.now() - begunMs), signal)
+    await pause(planned.afterMs - (performance.now() - startedMs), signal)
     if (signal.aborted) break
     const { target } = planned.fault
     const before = chains.get(target) ?? Promise.resolve()
     chains.set(
       target,
-      before.then(async () => struck.push(await strike(planned, options))),
+      before.then(async () => injected.push(await inject(planned, options))),
     )
   }
   await Promise.all(chains.values())
-  return struck.toSorted((a, b) => a.beganMs - b.beganMs)
+  return injected.toSorted((a, b) => a.beganMs - b.beganMs)
 }
 
-async function strike({ fault, forMs }: Planned, options: FaultsOptions): Promise<Struck> {
+async function inject({ fault, forMs }: Planned, options: FaultsOptions): Promise<InjectedFault> {
   const { signal, say } = options
   const name = nameOf(fault)
   const detail = detailOf(fault)
   const beganMs = Date.now()
   say(`${name}: ${fault.target}${detail && `, ${detail}`}, for ${(forMs / 1_000).toFixed(1)} s`)
-  const heal = await hurt(fault, options)
+  const heal = await begin(fault, options)
   await pause(forMs, signal)
   const violation = await heal()
-  const struck = { target: fault.target, name, detail, beganMs, endedMs: Date.now() }
-  return typeof violation === 'string' ? { ...struck, violation } : struck
+  const injected = { target: fault.target, name, detail, beganMs, endedMs: Date.now() }
+  return typeof violation === 'string' ? { ...injected, violation } : injected
 }
 
-/** Puts a fault right. Resolves with a sentence about what was found that must not be, if anything. */
+/** Repairs a fault. Resolves with a sentence about the violation that it found, if there was one. */
 type Heal = () => unknown
 
-async function hurt(fault: Fault, options: FaultsOptions): Promise<Heal> {
+async function begin(fault: Fault, options: FaultsOptions): Promise<Heal> {
   const { stack } = options
   switch (fault.kind) {
     case 'toxic': {
-      const proxy = stack.ways.get(fault.target)!
+      const proxy = stack.proxies.get(fault.target)!
       proxy.poison(fault.toxic, fault.share)
       return proxy.heal
     }
@@ -91,7 +90,7 @@ async function hurt(fault: Fault, options: FaultsOptions): Promise<Heal> {
     case 'full': {
       const disk = stack.disk as SmallDisk
       disk.fill()
-      // What is given back elsewhere is taken at once.
+      // Space that PostgreSQL frees is taken again.
       const filling = setInterval(disk.fill, REFILL_MS)
       return () => {
         clearInterval(filling)
@@ -105,12 +104,12 @@ const REFILL_MS = 250
 
 const SEARCH_LIMIT_MS = 10_000
 const SEARCH_PAUSE_MS = 15
-/** By then what a replica had sent before it was frozen has reached the server, and running statements are over. */
+/** Long enough for what a replica sent before it was frozen to reach the server, and for running statements to end. */
 const SETTLE_MS = 20
 
 /**
- * Freezes a replica at random moments until one is between two statements of a transaction. Where none is found,
- * because the database is away or nothing is to be done, the replica stays frozen as it is.
+ * Freezes a replica at random moments until it is caught between two statements of a transaction. If that does not
+ * happen, because the database is down or there is nothing to do, the replica stays frozen outside a transaction.
  */
 async function freezeInTransaction(
   target: ReplicaTarget,
@@ -125,7 +124,7 @@ async function freezeInTransaction(
     const open = await sessions.idleTransactions(target, SETTLE_MS / 2).catch(() => 0)
     if (open > 0) break
     if (performance.now() > limitMs || signal.aborted) {
-      say(`freeze in transaction: ${target} is frozen, but had no transaction open`)
+      say(`freeze in transaction: ${target} is frozen without an open transaction`)
       break
     }
     await server.thaw()
@@ -143,9 +142,9 @@ async function freezeInTransaction(
   }
 }
 
-/** The server ends the session of a service that is idle in a transaction for 10 s. */
+/** PostgreSQL ends a session that is idle in a transaction for 10 s; one second more allows for delays. */
 const SESSION_LIMIT_MS = 11_000
-/** A server that was frozen too ends the session when it goes on. */
+/** If PostgreSQL was frozen at the same time, it ends the session only after it is thawed. */
 const GRACE_MS = 3_000
 
 async function setWrongClock(
@@ -158,7 +157,7 @@ async function setWrongClock(
   await server.kill()
   setClock(target, offsetMs)
   await server.start()
-  // A process that has not started yet does nothing wrong. What it needs may be away, though.
+  // A process that is still starting cannot show what its clock does. It may not get ready if a server that it needs is down.
   const isReady = until(() => stack.isReady(target), { limitMs: START_LIMIT_MS, signal })
   await isReady.catch(() => undefined)
   return async () => {
@@ -167,12 +166,12 @@ async function setWrongClock(
     setClock(target, 0)
     await server.start()
     if (leasedMs > LEASE_MS)
-      return `died, and relay lanes stay leased for ${Math.round(leasedMs / 1_000)} s`
+      return `was killed, and relay lanes stay leased for ${Math.round(leasedMs / 1_000)} s`
   }
 }
 
 const START_LIMIT_MS = 20_000
-/** Of relay lanes. */
+/** How long a lease on relay lanes lasts. */
 const LEASE_MS = 10_000
 
 function detailOf(fault: Fault): string {
@@ -181,7 +180,7 @@ function detailOf(fault: Fault): string {
     return `${Math.abs(offsetMs) / 3_600_000} h ${offsetMs > 0 ? 'ahead' : 'behind'}`
   }
   if (fault.kind === 'freeze in transaction') {
-    return fault.outlastsSession ? 'longer than the server keeps its session' : ''
+    return fault.outlastsSession ? "longer than the session's time-out" : ''
   }
   if (fault.kind !== 'toxic') return ''
   const { toxic, share } = fault
@@ -191,7 +190,7 @@ function detailOf(fault: Fault): string {
   return half.join('')
 }
 
-/** Less long where the signal ends it. */
+/** Sleeps; the signal ends it early. */
 async function pause(durationMs: number, signal: AbortSignal): Promise<void> {
   if (durationMs > 0) await sleep(durationMs, undefined, { signal }).catch(() => undefined)
 }

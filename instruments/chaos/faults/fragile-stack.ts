@@ -6,24 +6,24 @@ import type { ServiceName } from '../../../tools/stack/options.ts'
 import { isReady, replicasReady } from '../../../tools/stack/services.ts'
 import { type Needed, type Stack, startStack } from '../../../tools/stack/stack.ts'
 import { startProxy, type TcpProxy } from './proxy.ts'
-import type { ProcessTarget, ReplicaTarget, Way } from './schedule.ts'
+import type { Link, ProcessTarget, ReplicaTarget } from './schedule.ts'
 import { openSessions, type Sessions } from './sessions.ts'
 import { mountSmallDisk, moveDatabase, type SmallDisk } from './small-disk.ts'
 import { wrongClock } from './wrong-clock.ts'
 
-/** The whole stack, two of each service, with a proxy on every way and a disk that can be full. */
+/** The whole stack with two replicas of each service, a proxy on every link, and a disk that can be filled. */
 export interface FragileStack {
   readonly stack: Stack
-  /** Where customers come in. */
+  /** The URL that customers use; it goes through the proxy of nginx. */
   readonly url: string
   readonly processes: ReadonlyMap<ProcessTarget, Restartable>
-  readonly ways: ReadonlyMap<Way, TcpProxy>
-  /** Holds the tables of one service; or why there is none. */
+  readonly proxies: ReadonlyMap<Link, TcpProxy>
+  /** The disk with the tables of one service, or the reason why there is none. */
   readonly disk: SmallDisk | string
   readonly sessions: Sessions
-  /** How far the clock of a replica is ahead, from its next start on; in milliseconds. */
+  /** Sets how many milliseconds the clock of a replica is ahead, from its next start on. */
   setClock(replica: ReplicaTarget, offsetMs: number): void
-  /** Throws what keeps the replica from being ready. */
+  /** Rejects with the reason if the replica is not ready. */
   isReady(replica: ReplicaTarget): Promise<boolean>
   close(): Promise<void>
 }
@@ -31,7 +31,7 @@ export interface FragileStack {
 export interface FragileStackOptions {
   readonly folder: string
   readonly style: InteractionStyle
-  /** Whose tables are on the small disk. */
+  /** The service that has its tables on the small disk. */
   readonly onDisk: ServiceName
   readonly signal: AbortSignal
   readonly say: (line: string) => void
@@ -39,12 +39,12 @@ export interface FragileStackOptions {
 
 const TWO_OF_EACH = { order: 2, billing: 2, notification: 2 } as const
 const PORT = 8_700
-/** Beside a stack of the usual ports, and those of tests. */
+/** Keeps clear of the ports of a usual stack and of the tests. */
 const PORT_OFFSET = 1_200
 
 /**
- * Less patient than usual, so that within a minute an order may be asked for again more than once, and may
- * pass its deadline; from the last fault to rest it then takes seconds, and not minutes.
+ * Shorter than the defaults, so that within a minute an order can be resent several times and can pass its
+ * deadline. The stack then comes to rest seconds after the last fault, not minutes.
  */
 export const SETTINGS = {
   resendAfterMs: 1_000,
@@ -55,21 +55,21 @@ const NAMES = { kafka: 'Kafka', postgres: 'PostgreSQL', gateway: 'nginx' } as co
 
 export async function startFragileStack(options: FragileStackOptions): Promise<FragileStack> {
   const { folder, style, onDisk, signal, say } = options
-  const ways = new Map<Way, TcpProxy>()
+  const proxies = new Map<Link, TcpProxy>()
   const clocks = new Map<string, number>()
   const closers: (() => unknown)[] = []
   async function close(): Promise<void> {
     for (const closer of closers.reverse().splice(0)) await closer()
   }
-  async function through(way: Way, port: number): Promise<number> {
+  async function through(link: Link, port: number): Promise<number> {
     const proxy = await startProxy(port)
     closers.push(proxy.close)
-    ways.set(way, proxy)
+    proxies.set(link, proxy)
     return proxy.port
   }
   try {
     const disk = mountSmallDisk(join(folder, 'small-disk'))
-    // It goes after the server that has tables on it.
+    // Closers run in reverse, so the disk is unmounted after PostgreSQL has stopped.
     if (typeof disk !== 'string') closers.push(disk.close)
     const stack = await startStack({
       ...{ folder, replicas: TWO_OF_EACH, docker: 'never', signal, say },
@@ -86,10 +86,10 @@ export async function startFragileStack(options: FragileStackOptions): Promise<F
         return { NODE_OPTIONS: offsetMs ? wrongClock(offsetMs) : undefined }
       },
       between: (from: ServiceName, to: Needed, port: number) =>
-        // Notification calls no service, and is on no way to nginx.
+        // Notification calls no service, so it has no link to nginx.
         from === 'notification' && to === 'gateway'
           ? Promise.resolve(port)
-          : through(`${from} → ${NAMES[to]}` as Way, port),
+          : through(`${from} → ${NAMES[to]}` as Link, port),
     })
     closers.push(stack.close)
     const gatewayPort = Number(new URL(stack.url).port)
@@ -98,7 +98,7 @@ export async function startFragileStack(options: FragileStackOptions): Promise<F
     const sessions = await openSessions(stack.databaseUrls)
     closers.push(sessions.close)
     return {
-      ...{ stack, ways, disk, sessions, close },
+      ...{ stack, proxies, disk, sessions, close },
       setClock: (replica, offsetMs) => clocks.set(replica, offsetMs),
       isReady(name) {
         const own = stack.replicas.find(({ service, number }) => name === `${service} ${number}`)!

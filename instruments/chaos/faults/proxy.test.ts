@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { until } from '../../../platform/async/until.ts'
 import { startProxy, type Toxic } from './proxy.ts'
 
-/** A server that says back what it hears, and keeps it. */
+/** A server that records what it receives and echoes it. */
 const heard: string[] = []
 const server = createServer((socket) => {
   socket.setNoDelay(true)
@@ -76,9 +76,9 @@ async function silence(): Promise<void> {
 }
 
 async function timeOf(work: () => Promise<unknown>): Promise<number> {
-  const begunMs = performance.now()
+  const startedMs = performance.now()
   await work()
-  return performance.now() - begunMs
+  return performance.now() - startedMs
 }
 
 async function connected(): Promise<Caller> {
@@ -90,7 +90,7 @@ async function connected(): Promise<Caller> {
 }
 
 describe('a healthy proxy', () => {
-  test('passes on what is said, in both directions, and the end of it', async () => {
+  test('forwards bytes in both directions, and the end of the stream', async () => {
     const caller = await connected()
     caller.says('again')
     await caller.hears('helloagain')
@@ -99,7 +99,7 @@ describe('a healthy proxy', () => {
     await until(async () => proxy.connections === 0, { limitMs: LIMIT_MS })
   })
 
-  test('passes on as much as is said, without keeping it', async () => {
+  test('forwards more bytes than it may hold', async () => {
     const caller = await call()
     const size = 8 << 20
     let count = 0
@@ -111,7 +111,7 @@ describe('a healthy proxy', () => {
     caller.socket.destroy()
   })
 
-  test('refuses with a reset where there is no server', async () => {
+  test('resets the connection if there is no server', async () => {
     const closed = createServer().listen(0, '127.0.0.1')
     await once(closed, 'listening')
     const { port } = closed.address() as { port: number }
@@ -125,7 +125,7 @@ describe('a healthy proxy', () => {
 })
 
 describe('latency', () => {
-  test('delays each direction, and keeps the sequence', async () => {
+  test('delays each direction, and keeps the order', async () => {
     const caller = await connected()
     proxy.poison({ kind: 'latency', delayMs: 60, jitterMs: 20 })
     const tookMs = await timeOf(async () => {
@@ -139,7 +139,7 @@ describe('latency', () => {
     caller.socket.destroy()
   })
 
-  test('that is over delays nothing that is still on its way', async () => {
+  test('no longer delays bytes in flight once it is over', async () => {
     const caller = await connected()
     proxy.poison({ kind: 'latency', delayMs: 60_000, jitterMs: 0 })
     caller.says('late')
@@ -151,7 +151,7 @@ describe('latency', () => {
   })
 })
 
-test('slow lets through so many bytes in a second', async () => {
+test('slow limits the bytes per second in each direction', async () => {
   const caller = await connected()
   proxy.poison({ kind: 'slow', bytesPerSecond: 10_000 })
   const tookMs = await timeOf(async () => {
@@ -164,7 +164,7 @@ test('slow lets through so many bytes in a second', async () => {
 })
 
 describe('stall', () => {
-  test('holds everything, and lets it arrive when it is over', async () => {
+  test('holds all bytes, and delivers them when it is over', async () => {
     const caller = await connected()
     proxy.poison({ kind: 'stall' })
     caller.says('held')
@@ -176,7 +176,7 @@ describe('stall', () => {
     caller.socket.destroy()
   })
 
-  test('lets arrive what its sender has long given up', async () => {
+  test('delivers what a client sent before it gave up', async () => {
     const caller = await connected()
     proxy.poison({ kind: 'stall' })
     caller.says('forgotten')
@@ -189,7 +189,7 @@ describe('stall', () => {
   })
 })
 
-test('half-open keeps silent connections open for ever; new ones are well afterwards', async () => {
+test('half-open keeps unresponsive connections open forever; later connections work', async () => {
   const before = await connected()
   proxy.poison({ kind: 'half-open' })
   const during = await call()
@@ -205,7 +205,7 @@ test('half-open keeps silent connections open for ever; new ones are well afterw
   await until(async () => proxy.connections === 0, { limitMs: LIMIT_MS })
 })
 
-test('cut ends what is connected and whoever connects, and is over when it is healed', async () => {
+test('cut closes existing and new connections until it is healed', async () => {
   const before = await connected()
   proxy.poison({ kind: 'cut' })
   await ends(before, 'ended')
@@ -216,7 +216,7 @@ test('cut ends what is connected and whoever connects, and is over when it is he
   afterwards.socket.destroy()
 })
 
-test('reset tears down when the answer comes, which is lost though the request was heard', async () => {
+test('reset loses the response and resets the connection, although the server got the request', async () => {
   const caller = await connected()
   proxy.poison({ kind: 'reset' })
   await silence()
@@ -227,7 +227,7 @@ test('reset tears down when the answer comes, which is lost though the request w
   assert.equal(caller.text(), 'hello')
 })
 
-test('a share of the connections is hurt, the rest is not', async () => {
+test('a share below 1 affects that part of the connections only', async () => {
   const callers = await Promise.all(Array.from({ length: 8 }, connected))
   const toxic: Toxic = { kind: 'cut' }
   proxy.poison(toxic, 0.25)

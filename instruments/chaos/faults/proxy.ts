@@ -2,18 +2,17 @@ import { once } from 'node:events'
 import { connect, createServer, type Socket } from 'node:net'
 
 /**
- * What is wrong with a way through the network while it lasts. `latency` and `slow` hold up each
- * direction by itself; bytes never overtake each other.
+ * A fault of a network link. `latency` and `slow` delay each direction separately; bytes never overtake each other.
  *
- * - `latency`: each piece comes so much later.
- * - `slow`: so many bytes pass in a second.
- * - `stall`: nothing passes in either direction. What was sent meanwhile arrives when it is over, as it
- *   does where a network comes back: an old request may then be done long after it was given up.
- * - `half-open`: the other end has gone and nobody said so. Each connection stays open to the client,
- *   and what it sends is swallowed, for ever: new ones are well again afterwards.
- * - `cut`: connections end, and new ones end as soon as they are made.
- * - `reset`: a connection is torn down as soon as something comes back on it, and that is lost: the
- *   request was done, and the client cannot know.
+ * - `latency`: each chunk arrives `delayMs` later, plus a random part of `jitterMs`.
+ * - `slow`: `bytesPerSecond` pass in each direction.
+ * - `stall`: nothing passes in either direction. Bytes sent during the fault arrive when it is over, as they do after
+ *   a network outage, so a request may be carried out long after its client gave up.
+ * - `half-open`: the other end is gone without a FIN or RST. Each connection stays open to the client, and what the
+ *   client sends on it is discarded, forever; connections made after the fault work.
+ * - `cut`: connections are closed, and new ones are closed as soon as they are made.
+ * - `reset`: a connection is reset as soon as the server sends something on it, and those bytes are lost: the request
+ *   was carried out, and the client cannot know.
  */
 export type Toxic =
   | { readonly kind: 'latency'; readonly delayMs: number; readonly jitterMs: number }
@@ -23,16 +22,16 @@ export type Toxic =
 export type ToxicKind = Toxic['kind']
 
 export interface TcpProxy {
-  /** On loopback. */
+  /** The loopback port that clients connect to. */
   readonly port: number
-  /** How many connections are open to clients. */
+  /** The number of open client connections. */
   readonly connections: number
   /**
-   * From now on, for connections that are there and new ones, in place of what was wrong before. With
-   * `share` below 1 only so large a part of them is meant, evenly spread.
+   * Replaces the current fault, for existing and new connections. A `share` below 1 applies it to that part of the
+   * connections, evenly spread.
    */
   poison(toxic: Toxic, share?: number): void
-  /** Nothing is wrong any more. */
+  /** Ends the current fault. */
   heal(): void
   close(): Promise<void>
 }
@@ -42,15 +41,17 @@ interface Trouble {
   readonly share: number
 }
 
-/** One connection of a client, with the one to the server that it stands for. */
+/** A client's connection, and the connection to the server that it is forwarded to. */
 interface Pair {
   readonly number: number
   readonly client: Socket
-  /** undefined: that end has gone and the client was not told. */
-  link: { readonly upstream: Socket; readonly forth: Flow; readonly back: Flow } | undefined
+  /** undefined once the server's end is gone without the client's having been notified. */
+  forwarding:
+    | { readonly upstream: Socket; readonly toServer: Flow; readonly toClient: Flow }
+    | undefined
 }
 
-/** Forwards TCP connections on loopback to a port, which may have no server yet, and hurts them. */
+/** Forwards TCP connections on loopback to a port, which may have no server yet, and injects faults into them. */
 export async function startProxy(targetPort: number): Promise<TcpProxy> {
   const pairs = new Set<Pair>()
   const upstreams = new Set<Socket>()
@@ -60,7 +61,7 @@ export async function startProxy(targetPort: number): Promise<TcpProxy> {
   const toxicOf = (number: number): Toxic | undefined => {
     if (trouble === undefined) return undefined
     const { toxic, share } = trouble
-    // Of consecutive numbers so many pass a whole number as the share says.
+    // Of any run of consecutive numbers, `share` of them step over a whole number when multiplied by the share.
     return Math.floor((number + 1) * share) > Math.floor(number * share) ? toxic : undefined
   }
 
@@ -70,15 +71,15 @@ export async function startProxy(targetPort: number): Promise<TcpProxy> {
     client.on('error', () => undefined)
     const kind = toxicOf(number)?.kind
     if (kind === 'cut') return void client.destroy()
-    const pair: Pair = { number, client, link: undefined }
+    const pair: Pair = { number, client, forwarding: undefined }
     pairs.add(pair)
     client.on('close', () => {
       pairs.delete(pair)
-      // What it sent before it gave up is on its way, and arrives.
-      pair.link?.forth.finish()
-      pair.link?.back.drop()
+      // What the client sent before it gave up is in flight, and still arrives.
+      pair.forwarding?.toServer.finish()
+      pair.forwarding?.toClient.drop()
     })
-    if (kind === 'half-open') swallow(client)
+    if (kind === 'half-open') discardInput(client)
     else dial(pair)
   }
 
@@ -90,29 +91,29 @@ export async function startProxy(targetPort: number): Promise<TcpProxy> {
     upstream.on('error', () => undefined)
     upstream.on('close', (hasFailed) => {
       upstreams.delete(upstream)
-      if (!hasFailed || pair.link?.upstream !== upstream) return
-      // Where nothing passes, this news does not pass either.
+      if (!hasFailed || pair.forwarding?.upstream !== upstream) return
+      // While nothing passes, the reset does not pass either.
       if (toxicOf(number)?.kind === 'stall') abandon(pair)
       else client.resetAndDestroy()
     })
     const toxic = () => toxicOf(number)
-    pair.link = {
+    pair.forwarding = {
       upstream,
-      forth: createFlow({ from: client, to: upstream, toxic, reset: undefined }),
-      back: createFlow({
+      toServer: createFlow({ from: client, to: upstream, toxic, reset: undefined }),
+      toClient: createFlow({
         ...{ from: upstream, to: client, toxic },
         reset: () => client.resetAndDestroy(),
       }),
     }
   }
 
-  /** Connections that are there meet what is new. */
-  function meet(pair: Pair): void {
+  /** Applies a change of the fault to an existing connection. */
+  function applyChange(pair: Pair): void {
     const kind = toxicOf(pair.number)?.kind
     if (kind === 'cut') pair.client.destroy()
     else if (kind === 'half-open') abandon(pair)
-    pair.link?.forth.look()
-    pair.link?.back.look()
+    pair.forwarding?.toServer.refresh()
+    pair.forwarding?.toClient.refresh()
   }
 
   const server = createServer({ allowHalfOpen: true }, accept)
@@ -125,11 +126,11 @@ export async function startProxy(targetPort: number): Promise<TcpProxy> {
     },
     poison(toxic, share = 1) {
       trouble = { toxic, share }
-      for (const pair of pairs) meet(pair)
+      for (const pair of pairs) applyChange(pair)
     },
     heal() {
       trouble = undefined
-      for (const pair of pairs) meet(pair)
+      for (const pair of pairs) applyChange(pair)
     },
     async close() {
       const closed = new Promise((resolve) => server.close(resolve))
@@ -140,17 +141,17 @@ export async function startProxy(targetPort: number): Promise<TcpProxy> {
   }
 }
 
-/** The server's end goes, and the client hears nothing of it. */
+/** Closes the connection to the server without notifying the client. */
 function abandon(pair: Pair): void {
-  const { link, client } = pair
-  pair.link = undefined
-  link?.forth.drop()
-  link?.back.drop()
-  link?.upstream.destroy()
-  swallow(client)
+  const { forwarding, client } = pair
+  pair.forwarding = undefined
+  forwarding?.toServer.drop()
+  forwarding?.toClient.drop()
+  forwarding?.upstream.destroy()
+  discardInput(client)
 }
 
-function swallow(client: Socket): void {
+function discardInput(client: Socket): void {
   client.on('data', () => undefined)
   client.on('end', () => client.destroy())
   client.resume()
@@ -158,11 +159,11 @@ function swallow(client: Socket): void {
 
 /** One direction of a connection. */
 interface Flow {
-  /** What is wrong may have changed. */
-  look(): void
-  /** Lets out what waits, then the end. */
+  /** Called when the fault may have changed. */
+  refresh(): void
+  /** Ends the receiver's connection after the bytes that wait have been sent. */
   finish(): void
-  /** Forgets what waits, and what comes. */
+  /** Discards the bytes that wait and those that still arrive. */
   drop(): void
 }
 
@@ -170,18 +171,18 @@ interface FlowOptions {
   readonly from: Socket
   readonly to: Socket
   readonly toxic: () => Toxic | undefined
-  /** Tears the connection down, where bytes in this direction bring that about. */
+  /** Resets the connection; undefined in the direction that a `reset` fault ignores. */
   readonly reset: (() => void) | undefined
 }
 
-/** So much may wait in a direction before its sender is held up. */
+/** A direction that holds more bytes than this stops reading from its sender. */
 const MAX_WAITING_BYTES = 1 << 20
 
-/** Pieces wait in a line, each for its time; the end of the sender waits behind them. */
+/** Chunks wait in a queue until they are due; the sender's end of stream waits behind them. */
 function createFlow({ from, to, toxic, reset }: FlowOptions): Flow {
-  const line: { readonly bytes: Buffer | 'end'; dueMs: number }[] = []
+  const queue: { readonly bytes: Buffer | 'end'; dueMs: number }[] = []
   let waitingBytes = 0
-  /** When a slow way has let through all that was sent on it. */
+  /** When a slow link will have passed everything sent on it so far. */
   let freeMs = 0
   let timer: NodeJS.Timeout | undefined
   let isOver = false
@@ -190,38 +191,38 @@ function createFlow({ from, to, toxic, reset }: FlowOptions): Flow {
     if (isOver) return
     if (bytes === 'end') isOver = true
     else if (reset && toxic()?.kind === 'reset') return reset()
-    line.push({ bytes, dueMs: dueOf(bytes) })
+    queue.push({ bytes, dueMs: dueOf(bytes) })
     waitingBytes += bytes.length
     pump()
   }
 
   function dueOf(bytes: Buffer | 'end'): number {
     const now = performance.now()
-    const wrong = toxic()
-    if (wrong?.kind === 'latency') {
-      const { delayMs, jitterMs } = wrong
-      return Math.max(now + delayMs + Math.random() * jitterMs, line.at(-1)?.dueMs ?? 0)
+    const fault = toxic()
+    if (fault?.kind === 'latency') {
+      const { delayMs, jitterMs } = fault
+      return Math.max(now + delayMs + Math.random() * jitterMs, queue.at(-1)?.dueMs ?? 0)
     }
-    if (wrong?.kind !== 'slow') return now
-    freeMs = Math.max(now, freeMs) + (bytes.length / wrong.bytesPerSecond) * 1_000
+    if (fault?.kind !== 'slow') return now
+    freeMs = Math.max(now, freeMs) + (bytes.length / fault.bytesPerSecond) * 1_000
     return freeMs
   }
 
   function pump(): void {
     clearTimeout(timer)
-    while (line.length > 0 && toxic()?.kind !== 'stall') {
-      const { bytes, dueMs } = line[0]!
+    while (queue.length > 0 && toxic()?.kind !== 'stall') {
+      const { bytes, dueMs } = queue[0]!
       const leftMs = dueMs - performance.now()
       if (leftMs > 0) {
         timer = setTimeout(pump, Math.ceil(leftMs))
         break
       }
-      line.shift()
+      queue.shift()
       waitingBytes -= bytes.length
       if (bytes === 'end') to.end()
       else to.write(bytes)
     }
-    // A receiver that does not read holds its sender up, as it does without a proxy.
+    // A receiver that does not read blocks its sender, as it does without a proxy.
     if (waitingBytes > MAX_WAITING_BYTES || to.writableLength > MAX_WAITING_BYTES) from.pause()
     else from.resume()
   }
@@ -230,17 +231,17 @@ function createFlow({ from, to, toxic, reset }: FlowOptions): Flow {
   from.on('end', () => take('end'))
   to.on('drain', pump)
   return {
-    look() {
-      // What waited for a delay that is over need not wait any longer.
+    refresh() {
+      // Chunks that waited for a delay are due now that it is over.
       const now = performance.now()
-      for (const piece of line) piece.dueMs = Math.min(piece.dueMs, now)
+      for (const chunk of queue) chunk.dueMs = Math.min(chunk.dueMs, now)
       freeMs = 0
       pump()
     },
     finish: () => take('end'),
     drop() {
       isOver = true
-      line.length = 0
+      queue.length = 0
       waitingBytes = 0
       pump()
     },

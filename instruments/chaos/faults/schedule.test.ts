@@ -9,12 +9,12 @@ const draw = (seed: number, lengthMs = 10 * MINUTE_MS, withDisk = true) =>
   drawSchedule({ seed, lengthMs, withDisk })
 const endOf = ({ afterMs, forMs }: Planned) => afterMs + forMs
 
-test('a seed is a schedule, and another seed is another one', () => {
+test('the same seed draws the same schedule, and another seed draws another', () => {
   assert.deepEqual(draw(7), draw(7))
   assert.notDeepEqual(draw(7), draw(8))
 })
 
-test('all is put right before the end, with time to come back', () => {
+test('every fault is repaired before the end, with time to recover', () => {
   for (const seed of SEEDS) {
     for (const lengthMs of [MINUTE_MS / 2, MINUTE_MS, 3 * MINUTE_MS]) {
       const planned = draw(seed, lengthMs)
@@ -28,7 +28,7 @@ test('all is put right before the end, with time to come back', () => {
   }
 })
 
-test('no target is struck while it is struck', () => {
+test('no target has two faults at once', () => {
   for (const seed of SEEDS) {
     for (const own of Map.groupBy(draw(seed), ({ fault }) => fault.target).values()) {
       for (const [index, next] of own.slice(1).entries()) {
@@ -49,7 +49,7 @@ test('three minutes have every kind of fault', () => {
   }
 })
 
-test('replicas are frozen in transactions for shorter and for longer than the server keeps their sessions', () => {
+test('replicas are frozen in transactions for shorter and for longer than the session time-out', () => {
   for (const seed of SEEDS) {
     const drawn = draw(seed).filter(({ fault }) => fault.kind === 'freeze in transaction')
     const isLong = ({ fault }: Planned) =>
@@ -66,18 +66,18 @@ test('clocks are ahead and behind', () => {
   assert.ok(clocks.some((offsetMs) => offsetMs > 0) && clocks.some((offsetMs) => offsetMs < 0))
 })
 
-test('several things are wrong at once, and at times nothing is', () => {
+test('several faults overlap, and at times there are none', () => {
   for (const seed of SEEDS) {
     const planned = draw(seed)
-    const struckAt = (timeMs: number) =>
+    const faultsAt = (timeMs: number) =>
       planned.filter((one) => one.afterMs <= timeMs && timeMs < endOf(one)).length
-    const counts = Array.from({ length: 600 }, (_, second) => struckAt(second * 1_000))
+    const counts = Array.from({ length: 600 }, (_, second) => faultsAt(second * 1_000))
     assert.ok(Math.max(...counts) >= 3, `seed ${seed}`)
     assert.ok(counts.filter((count) => count === 0).length >= 5, `seed ${seed}`)
   }
 })
 
-test('without a small disk nothing strikes it', () => {
+test('without a small disk, no fault has it as its target', () => {
   for (const seed of SEEDS) {
     const targets = draw(seed, 3 * MINUTE_MS, false).map(({ fault }) => fault.target)
     assert.ok(!targets.includes(DISK))

@@ -1,8 +1,8 @@
 import { type Chance, createChances } from '../../simulation/world/chance.ts'
 import type { Toxic, ToxicKind } from './proxy.ts'
 
-/** The ways through the network that have a proxy of ours on them. */
-export const WAYS = [
+/** The network links that have a proxy. */
+export const LINKS = [
   'customers → nginx',
   'order → nginx',
   'billing → nginx',
@@ -13,7 +13,7 @@ export const WAYS = [
   'billing → PostgreSQL',
   'notification → PostgreSQL',
 ] as const
-export type Way = (typeof WAYS)[number]
+export type Link = (typeof LINKS)[number]
 
 export const REPLICAS = [
   'order 1',
@@ -30,16 +30,16 @@ export type ProcessTarget = (typeof PROCESSES)[number]
 
 export const DISK = 'small disk'
 
-/** In the sequence in which a report shows them. */
-export const TARGETS = [...WAYS, ...PROCESSES, DISK] as const
+/** In the order in which a report shows them. */
+export const TARGETS = [...LINKS, ...PROCESSES, DISK] as const
 export type Target = (typeof TARGETS)[number]
 
-/** Something that goes wrong with one target and is put right again. */
+/** A fault of one target, which is repaired later. */
 export type Fault =
-  | { readonly kind: 'toxic'; readonly target: Way; readonly toxic: Toxic; readonly share: number }
+  | { readonly kind: 'toxic'; readonly target: Link; readonly toxic: Toxic; readonly share: number }
   /** SIGKILL, and a start later. */
   | { readonly kind: 'kill'; readonly target: ProcessTarget }
-  /** SIGSTOP, and SIGCONT later: connections stay open and nobody answers. */
+  /** SIGSTOP, and SIGCONT later: connections stay open and get no response. */
   | { readonly kind: 'freeze'; readonly target: ProcessTarget }
   /** SIGSTOP while a transaction is open, and SIGCONT before or after the server has ended the session. */
   | {
@@ -47,19 +47,19 @@ export type Fault =
       readonly target: ReplicaTarget
       readonly outlastsSession: boolean
     }
-  /** SIGKILL and a start with a clock that is ahead, or behind; later SIGKILL and a start with the right one. */
+  /** SIGKILL and a start with a clock that is ahead or behind; later SIGKILL and a start with the right clock. */
   | { readonly kind: 'wrong clock'; readonly target: ReplicaTarget; readonly offsetMs: number }
-  /** Not a byte more fits. */
+  /** No free byte is left on the disk. */
   | { readonly kind: 'full'; readonly target: typeof DISK }
 
 export interface Planned {
   readonly fault: Fault
-  /** After the beginning. */
+  /** Milliseconds from the start of the run. */
   readonly afterMs: number
   readonly forMs: number
 }
 
-/** What a fault is called: `disk full`, the kind of the toxic, or its own kind. */
+/** The name of a fault in logs and reports: `disk full`, the kind of the toxic, or the kind of the fault. */
 export function nameOf(fault: Fault): string {
   if (fault.kind === 'full') return 'disk full'
   return fault.kind === 'toxic' ? fault.toxic.kind : fault.kind
@@ -70,7 +70,7 @@ type Card =
   | readonly ['freeze in transaction', 'short' | 'long']
   | readonly [ToxicKind | 'wrong clock' | 'full']
 
-/** One after the other, shuffled: each kind comes before any comes again more often than it is here. */
+/** Faults are drawn from a shuffled deck: no kind exceeds its number of cards before each has had its turn. */
 const DECK: readonly Card[] = [
   ['kill', REPLICAS],
   ['kill', REPLICAS],
@@ -97,14 +97,14 @@ const DECK: readonly Card[] = [
   ['reset'],
 ]
 
-/** Of a deck, from its first fault to its last, if faults were to wait for no target. */
+/** From one card of a deck to the next. */
 const GAP_MS = [1_000, 4_500] as const
-/** After each deck, for all to come right, and to be seen to. */
+/** A pause after each deck, in which everything can recover and is seen to. */
 const CALM_MS = 8_000
 const FIRST_MS = 2_000
 /**
- * Long enough for what notices silence: pools and calls give up after 5 s, the broker after 10 s. What
- * is longer adds nothing but waiting.
+ * How long faults last: the longest outlast the time-outs that detect an unresponsive server (5 s for pools and
+ * calls, 10 s for the broker). Longer faults would only add waiting.
  */
 const LENGTH_MS = {
   kill: [500, 8_000],
@@ -119,9 +119,9 @@ const OUTLASTS_SESSION_MS = [12_000, 16_000] as const
 const HOUR_MS = 3_600_000
 /** Idempotency keys are kept for a day. */
 const CLOCK_OFFSETS_MS = [HOUR_MS, -HOUR_MS, 25 * HOUR_MS]
-/** Without it everything stands still, and while everything stands still nothing can go wrong. */
+/** Without PostgreSQL nothing makes progress, so nothing new can go wrong. */
 const LONGEST_WITHOUT_DATABASE_MS = 6_000
-/** So long a target has to come back before it is struck again, or the run ends. */
+/** The time a target gets to recover before its next fault, or before the run ends. */
 const RECOVERY_MS = { Kafka: 12_000, PostgreSQL: 12_000, other: 4_000 } as const
 
 export interface ScheduleOptions {
@@ -132,8 +132,8 @@ export interface ScheduleOptions {
 }
 
 /**
- * The faults of a run, in the sequence of their beginnings: the same for the same options. No two strike
- * one target at once, and each is over, with its time to come back, before the end.
+ * The faults of a run, in the order in which they begin; equal options give equal faults. A target has one fault at
+ * a time, and each fault is over, including the target's time to recover, before the run ends.
  */
 export function drawSchedule({ seed, lengthMs, withDisk }: ScheduleOptions): Planned[] {
   const chance = createChances(seed)('schedule')
@@ -148,7 +148,7 @@ export function drawSchedule({ seed, lengthMs, withDisk }: ScheduleOptions): Pla
     const card = deck.pop()!
     const isFree = (target: Target) => (freeMs.get(target) ?? 0) <= atMs
     const fault = faultOf(card, isFree, chance)
-    // A card that finds its targets struck, or no time left, is passed over.
+    // A card is skipped if all of its targets have a fault already, or if the run ends too soon.
     if (fault) {
       const recoveryMs = recoveryOf(fault.target)
       const [shortest, usual] = lengthOf(fault)
@@ -191,11 +191,11 @@ function faultOf(
       ? { kind, target, offsetMs: chance.pick(CLOCK_OFFSETS_MS) }
       : { kind, target, outlastsSession: targets === 'long' }
   }
-  const ways = WAYS.filter(isFree)
-  if (ways.length === 0) return undefined
-  // The half of the connections is another fault than all of them: the rest carries on beside it.
+  const links = LINKS.filter(isFree)
+  if (links.length === 0) return undefined
+  // Half of the connections is a different fault from all of them: the service goes on with the other half.
   const share = chance.pick([1, 1, 0.5])
-  return { kind: 'toxic', target: chance.pick(ways), toxic: toxicOf(kind, chance), share }
+  return { kind: 'toxic', target: chance.pick(links), toxic: toxicOf(kind, chance), share }
 }
 
 function toxicOf(kind: ToxicKind, chance: Chance): Toxic {

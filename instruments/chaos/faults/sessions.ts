@@ -4,16 +4,16 @@ import { sessionName } from '../../../tools/stack/services.ts'
 import type { Stack } from '../../../tools/stack/stack.ts'
 import type { ReplicaTarget } from './schedule.ts'
 
-/** What PostgreSQL knows about the replicas. Asked directly, not through the proxies. */
+/** What PostgreSQL knows about the replicas, queried directly and not through the proxies. */
 export interface Sessions {
-  /** How many transactions of a replica the server has held open, idle, for at least `forMs`. */
+  /** How many transactions of the replica have been open and idle for at least `forMs`. */
   idleTransactions(replica: ReplicaTarget, forMs: number): Promise<number>
-  /** How long until the last lease on the service's relay lanes expires, in milliseconds; 0 without any. */
+  /** Milliseconds until the last lease on the service's relay lanes expires; 0 if there is none. */
   leasedMs(replica: ReplicaTarget): Promise<number>
   close(): Promise<void>
 }
 
-/** Short, because a replica may be frozen while the server is asked, and the server may be frozen too. */
+/** Short, because the server may be frozen, and a replica may stay frozen until the query returns. */
 const LIMITS = { maxConnections: 2, connectTimeoutMs: 2_000, statementTimeoutMs: 2_000 }
 const SCHEMAS = { order: 'orders', billing: 'billing', notification: 'notification' } as const
 

@@ -4,21 +4,21 @@ import { join } from 'node:path'
 import type { Writable } from 'node:stream'
 import { Client, escapeIdentifier, escapeLiteral } from 'pg'
 
-/** A disk of our own, so small that it can be filled: a tmpfs, which Linux lets root mount. */
+/** A disk small enough to be filled quickly: a tmpfs, which only root can mount, on Linux. */
 export interface SmallDisk {
   readonly folder: string
-  /** Leaves no byte. */
+  /** Fills the disk to the last byte. */
   fill(): void
-  /** Gives back what `fill` took. */
+  /** Releases the space that `fill` took. */
   free(): void
   close(): void
 }
 
 const SIZE_MB = 256
-/** The last bytes are taken in pieces as small as a block. */
-const PIECES_BYTES = [1 << 20, 4_096]
+/** The bulk is written in large chunks, the rest block by block. */
+const CHUNK_BYTES = [1 << 20, 4_096]
 
-/** Mounts one; the sentence that says why it cannot be, where that is so. */
+/** Mounts a small disk; returns the reason as a sentence if that is not possible. */
 export function mountSmallDisk(folder: string): SmallDisk | string {
   if (process.platform !== 'linux') return 'only Linux mounts a tmpfs'
   if (process.getuid?.() !== 0) return 'only root may mount a tmpfs'
@@ -43,7 +43,7 @@ export function mountSmallDisk(folder: string): SmallDisk | string {
   }
 }
 
-/** Whatever still has a file open there keeps it until then; the mount disappears at once. */
+/** The mount disappears at once; processes that have files open on it keep them until they close them. */
 const lazily = (folder: string) => ['--lazy', folder]
 
 /**
@@ -62,18 +62,18 @@ function unmountAfterUs(folder: string): Writable {
 function fill(file: string): void {
   const handle = openSync(file, 'a')
   try {
-    for (const size of PIECES_BYTES) {
-      const piece = Buffer.alloc(size)
-      while (isWritten(handle, piece));
+    for (const size of CHUNK_BYTES) {
+      const chunk = Buffer.alloc(size)
+      while (isWritten(handle, chunk));
     }
   } finally {
     closeSync(handle)
   }
 }
 
-function isWritten(handle: number, piece: Buffer): boolean {
+function isWritten(handle: number, chunk: Buffer): boolean {
   try {
-    return writeSync(handle, piece) === piece.length
+    return writeSync(handle, chunk) === chunk.length
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOSPC') return false
     throw error
@@ -81,8 +81,8 @@ function isWritten(handle: number, piece: Buffer): boolean {
 }
 
 /**
- * Moves a database to the disk; nobody may be connected to it. Its log stays with that of the server, so
- * a full disk refuses what needs more room in its tables, and the server itself goes on.
+ * Moves a database, which must have no connections, to the disk. The write-ahead log stays where it is, so on a full
+ * disk only the writes that make a table grow fail, and the server keeps running.
  */
 export async function moveDatabase(
   databaseUrl: string,
@@ -95,7 +95,7 @@ export async function moveDatabase(
   spawnSync('chown', [`${uid}:${gid}`, tables])
   const url = new URL(databaseUrl)
   const name = url.pathname.slice(1)
-  // Of the role that makes databases; this takes the superuser, whose password is the same.
+  // The URL has the role that owns the databases. Only the superuser may create a tablespace; it has the same password.
   url.username = 'postgres'
   url.pathname = '/postgres'
   const client = new Client({ connectionString: url.href })

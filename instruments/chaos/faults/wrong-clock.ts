@@ -1,6 +1,6 @@
 /**
- * The NODE_OPTIONS of a process whose clock is off by so many milliseconds: `Date.now()` and `new Date()`
- * show the wrong time. Timers and `performance.now()` are right, as on a machine whose clock was set wrong.
+ * NODE_OPTIONS for a process with a clock that is `offsetMs` ahead: `Date.now()` and `new Date()` return the wrong
+ * time. Timers and `performance.now()` are right, as on a machine with a clock that is set wrong.
  */
 export function wrongClock(offsetMs: number): string {
   const source = `
