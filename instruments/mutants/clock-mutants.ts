@@ -1,12 +1,12 @@
 import type { Mutant } from './mutant.ts'
 
-/** Bugs that show when clocks are wrong, processes freeze or topics are recreated. */
+/** Bugs that only wrong clocks, frozen processes, deadlines or recreated topics expose. */
 const LANES = 'messaging/outbox/lanes.ts'
 
 export const CLOCK_MUTANTS: readonly Mutant[] = [
   {
-    name: 'dead letter known by its position alone',
-    breaks: 'A message that is set aside is taken for one that was at its position before.',
+    name: 'dead letter identified by its position alone',
+    fault: 'A new dead letter is taken for an earlier one that had the same position.',
     edits: [
       {
         file: 'messaging/dead-letters/dead-letters.ts',
@@ -19,9 +19,9 @@ export const CLOCK_MUTANTS: readonly Mutant[] = [
     profile: 'recreated',
   },
   {
-    name: 'position that leaves out the topic id',
-    breaks:
-      'A message without an id, in a recreated topic, is taken for one that was there before.',
+    name: 'position without the topic id',
+    fault:
+      'In a recreated topic, a message without an id is taken for an earlier one that had the same position.',
     edits: [
       {
         file: 'contracts/events.ts',
@@ -33,8 +33,8 @@ export const CLOCK_MUTANTS: readonly Mutant[] = [
     profile: 'recreated',
   },
   {
-    name: 'lease by the clock of its holder',
-    breaks: 'The lease of a relay ends by the clock of its process, not by that of the database.',
+    name: "lease ends by its holder's clock",
+    fault: "A relay's lease expires by the clock of its process instead of the database's clock.",
     edits: [
       {
         file: LANES,
@@ -51,8 +51,9 @@ export const CLOCK_MUTANTS: readonly Mutant[] = [
     profile: 'clocks',
   },
   {
-    name: 'lease judged by the clock of another',
-    breaks: 'A relay takes the lanes of another by its own clock, not by that of the database.',
+    name: "lease judged by another relay's clock",
+    fault:
+      "A relay decides by its own clock, not the database's, whether another relay's lease has expired.",
     edits: [
       { file: LANES, find: 'until < now() or $2 or', replace: 'until < $5::timestamptz or $2 or' },
       {
@@ -65,8 +66,8 @@ export const CLOCK_MUTANTS: readonly Mutant[] = [
     profile: 'clocks',
   },
   {
-    name: 'transactions may idle for ever',
-    breaks: 'The server does not end the session of a process that is frozen in a transaction.',
+    name: 'transactions may idle forever',
+    fault: 'The server does not end the session of a process that froze in a transaction.',
     edits: [
       {
         file: 'platform/database/database.ts',
@@ -78,8 +79,8 @@ export const CLOCK_MUTANTS: readonly Mutant[] = [
     profile: 'freezes',
   },
   {
-    name: 'orders by the clock of a process',
-    breaks: 'An order is created, and has its deadline, by the clock of a process.',
+    name: 'orders timed by a process clock',
+    fault: "The time and the deadline of an order come from a process's clock.",
     edits: [
       {
         file: 'services/order/service.ts',
@@ -91,8 +92,8 @@ export const CLOCK_MUTANTS: readonly Mutant[] = [
     profile: 'clocks',
   },
   {
-    name: 'deadlines pass by the clock of a process',
-    breaks: 'An order passes its deadline by the clock of the process that checks it.',
+    name: 'deadlines checked by a process clock',
+    fault: 'A process checks by its own clock whether an order has passed its deadline.',
     edits: [
       {
         file: 'services/order/resends.ts',
@@ -105,7 +106,7 @@ export const CLOCK_MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'deadline not sent',
-    breaks: 'The request for a payment does not say until when billing may take it.',
+    fault: 'The payment request does not carry its deadline.',
     edits: [
       {
         file: 'services/order/routing.ts',
@@ -119,7 +120,7 @@ export const CLOCK_MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'deadline not checked',
-    breaks: 'Billing takes a payment whose deadline has passed.',
+    fault: 'Billing takes a payment after its deadline.',
     edits: [
       {
         file: 'services/billing/ledger.ts',
@@ -132,8 +133,8 @@ export const CLOCK_MUTANTS: readonly Mutant[] = [
     profile: 'broker',
   },
   {
-    name: 'keys expire by the clock of a process',
-    breaks: 'An Idempotency-Key expires by the clock of a process, not by that of the database.',
+    name: 'keys expire by a process clock',
+    fault: "Idempotency keys expire by a process's clock instead of the database's clock.",
     edits: [
       {
         file: 'chassis/idempotency.ts',

@@ -3,23 +3,23 @@ import { openThread, type SeedResult, type SeedRun } from '../simulation/workers
 import type { Mutant } from './mutant.ts'
 import type { Edit } from './plant.ts'
 
-/** What became of a mutant: the first run that was violated, or none within its seeds. */
+/** The result of hunting one mutant. `found` is the first run with a violation. */
 export interface HuntResult {
   readonly mutant: Mutant
   readonly found?: SeedResult
-  /** How many seeds were tried, the last one in every style or until it was found. */
+  /** How many seeds were tried; the last one only until the bug was found. */
   readonly seeds: number
   readonly runs: readonly SeedRun[]
   readonly durationMs: number
 }
 
-/** `mixed` comes first, because it has a part of each of the others. */
+/** The order in which a seed runs in the styles: `mixed` is first because it covers all the others. */
 export const STYLES_IN_TURN = ['mixed', ...STYLES.toReversed()] as const
 
-/** Runs take milliseconds each; none takes so long, but for one without an end. */
+/** A run takes milliseconds, so one that takes this long will never end. */
 const RUN_LIMIT_MS = 300_000
 
-/** Runs seed after seed in a thread of its own, whose services have the bug, until it is found. */
+/** Runs seed after seed with the bug planted, in a thread of its own, until a run has a violation. */
 export async function hunt(mutant: Mutant, limit: number): Promise<HuntResult> {
   const begun = performance.now()
   const { edits, profile, styles = STYLES_IN_TURN } = mutant
@@ -29,21 +29,21 @@ export async function hunt(mutant: Mutant, limit: number): Promise<HuntResult> {
   try {
     for (let seed = 1; seed <= limit; seed += 1) {
       for (const style of styles) {
-        const asked = { seed, style, profile }
-        runs.push(asked)
-        const found = await thread.run(asked)
+        const run = { seed, style, profile }
+        runs.push(run)
+        const found = await thread.run(run)
         if (found.violations.length > 0) return { found, ...ended(seed) }
       }
     }
     return ended(limit)
   } catch (cause) {
-    throw new Error(`the mutant "${mutant.name}" cannot be run`, { cause })
+    throw new Error(`the mutant "${mutant.name}" cannot run`, { cause })
   } finally {
     await thread.close()
   }
 }
 
-/** Does these runs with the services as they are; yields those that are violated. */
+/** Repeats runs without any planted bug; yields those with a violation. */
 export async function* runUnchanged(runs: Iterable<SeedRun>): AsyncGenerator<SeedResult> {
   const thread = openPlanted([])
   try {
@@ -64,13 +64,13 @@ function openPlanted(edits: readonly Edit[]) {
   )
   return {
     close,
-    async run(asked: SeedRun): Promise<SeedResult> {
+    async run(run: SeedRun): Promise<SeedResult> {
       const late = Promise.withResolvers<never>()
-      const about = `seed ${asked.seed}, ${asked.style}`
-      const giveUp = () => late.reject(new Error(`${about}: has no end`))
+      const about = `seed ${run.seed}, ${run.style}`
+      const giveUp = () => late.reject(new Error(`${about}: the run does not end`))
       const timer = setTimeout(giveUp, RUN_LIMIT_MS)
       try {
-        return await Promise.race([ask(asked), late.promise])
+        return await Promise.race([ask(run), late.promise])
       } finally {
         clearTimeout(timer)
       }

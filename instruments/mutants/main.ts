@@ -8,35 +8,34 @@ import type { Mutant } from './mutant.ts'
 import { keepReport, lineOf, writeTable } from './report.ts'
 
 /**
- * The mutation score of the simulator: bugs are planted in the services, one at a time, and each must
- * be found within its number of seeds.
+ * Measures how good the simulator is: it plants bugs in the services, one at a time, and the simulator must find
+ * each within its number of seeds.
  *
- * A mutant (`mutant.ts`) is data: a text of the source, and what stands there instead. The product has no
- * switches for it: a thread of the simulator loads the changed file in place of the other
- * (`plant.ts`), and everything else is as in `npm run simulate`. A mutant whose text is not in the
- * source any more, or is there twice, fails a test.
+ * A mutant (`mutant.ts`) is data: a piece of source text and its replacement. The product has no switches for
+ * mutants. A simulator thread loads the edited file instead of the original (`plant.ts`), and everything else is
+ * as in `npm run simulate`. A test fails if the text of a mutant no longer occurs exactly once in the source.
  *
- * A bug that is not found asks for a better simulator or better checks, and not for a shorter list.
+ * If a bug is not found, improve the simulator or its checks; do not remove the bug from the list.
  */
 const QUICK_SEEDS = 10
 
 const HELP = `
 npm run mutants [-- options]
 
-  --only WORD    those whose names have the word
-  --quick        those whose limit is ${QUICK_SEEDS} seeds, which is most of them
-  --seeds N      at most so many seeds for each; each has a limit of its own
-  --workers N    threads (one per core)
-  --write        writes the table of docs/mutants.md from the last result of each mutant
-  --record       the same, and puts the score and its date into docs/results.json, for npm run docs; needs all
-                 mutants and seeds
-  --help         this text
+  --only WORD    only mutants with this text in their name
+  --quick        only mutants with a limit of ${QUICK_SEEDS} seeds or less, which are most of them
+  --seeds N      try at most N seeds per mutant, even if its own limit is higher
+  --workers N    number of threads (default: one per core)
+  --write        write the last result of each mutant into the table of docs/mutants.md
+  --record       also write the score and its date into docs/results.json, for npm run docs; excludes --only,
+                 --quick and --seeds
+  --help         print this text
 
-A seed is run in ${STYLES_IN_TURN.join(', ')}, until the bug is found. Afterwards the same runs are done
-with the services as they are, and must come out without a violation. reports/mutants.json keeps the
-last result of each mutant.
+Each seed runs in ${STYLES_IN_TURN.join(', ')}, in this order, until the bug is found. Afterwards
+the same runs are repeated without the bugs and must show no violation. reports/mutants.json keeps the last
+result of each mutant.
 
-Exit code: 0 all were found, 1 one survived or the services themselves were violated, 2 wrong usage.
+Exit codes: 0 all mutants were found; 1 a mutant survived, or a run without bugs showed a violation; 2 wrong usage.
 `
 
 await runCommand('mutants', HELP, readOptions, main)
@@ -46,7 +45,7 @@ async function main(options: Options): Promise<number> {
   const begun = new Date()
   const startedMs = performance.now()
   const hunted: HuntResult[] = []
-  await inLanes(workers, mutants, async (mutant) => {
+  await concurrently(workers, mutants, async (mutant) => {
     const result = await hunt(mutant, Math.min(seeds, mutant.seeds))
     hunted.push(result)
     process.stdout.write(`${hunted.length}/${mutants.length} ${lineOf(result)}\n`)
@@ -62,8 +61,8 @@ async function main(options: Options): Promise<number> {
     recordResult('mutants', { found, planted: hunted.length }, begun)
   }
   process.stdout.write(
-    `${hunted.length - survivors.length} of ${hunted.length} mutants were found; without them ` +
-      `${violated} of the same ${runs.length} runs were violated (${seconds} s)\n`,
+    `found ${hunted.length - survivors.length} of ${hunted.length} mutants; without mutants, ` +
+      `${violated} of the same ${runs.length} runs show violations (${seconds} s)\n`,
   )
   return survivors.length + violated === 0 ? 0 : 1
 }
@@ -91,32 +90,33 @@ function readOptions(args: readonly string[]): Options | undefined {
   if (help) return undefined
   const number = (name: 'seeds' | 'workers', fallback: number) => {
     const value = Number(rest[name] ?? fallback)
-    if (!(value > 0)) throw new UsageError(`--${name} must be a number above 0, not ${rest[name]}`)
+    if (!(value > 0)) throw new UsageError(`--${name} must be greater than 0, not ${rest[name]}`)
     return value
   }
   const mutants = MUTANTS.filter(({ name, seeds }) => {
     return name.includes(only) && (!quick || seeds <= QUICK_SEEDS)
   })
-  if (mutants.length === 0) throw new UsageError(`no name of a mutant has ${only}`)
+  if (mutants.length === 0) throw new UsageError(`no mutant has "${only}" in its name`)
   const seeds = number('seeds', Number.POSITIVE_INFINITY)
   if (isRecorded && (mutants.length < MUTANTS.length || rest.seeds)) {
-    throw new UsageError('--record needs all mutants and seeds: no --only, --quick or --seeds')
+    throw new UsageError('--record excludes --only, --quick and --seeds')
   }
   const workers = number('workers', availableParallelism())
   return { mutants, seeds, workers, isWritten, isRecorded }
 }
 
-/** How many of the runs are violated without a mutant: what is found there proves nothing. */
+/** How many of the runs show a violation without any mutant. Finding a mutant in such a run proves nothing. */
 async function checkUnchanged(runs: readonly SeedRun[], workers: number): Promise<number> {
   let violated = 0
   const queue = runs.values()
-  const lanes = Array.from({ length: Math.min(workers, runs.length) }, () => queue)
-  await inLanes(lanes.length, lanes, async (share) => {
-    for await (const { seed, style, violations } of runUnchanged(share)) {
+  // Each thread takes its next run from the shared queue.
+  const queues = Array.from({ length: Math.min(workers, runs.length) }, () => queue)
+  await concurrently(queues.length, queues, async (shared) => {
+    for await (const { seed, style, violations } of runUnchanged(shared)) {
       violated += 1
       const { invariant, subject, sentence } = violations[0]!
       process.stdout.write(
-        `unchanged, seed ${seed}, ${style}: ${invariant} ${subject} ${sentence}\n`,
+        `without mutants, seed ${seed}, ${style}: ${invariant} ${subject} ${sentence}\n`,
       )
     }
   })
@@ -127,15 +127,15 @@ function distinct(runs: readonly SeedRun[]): SeedRun[] {
   return [...new Map(runs.map((run) => [Object.values(run).join(), run])).values()]
 }
 
-/** Works through the items, so many at a time. */
-async function inLanes<Item>(
-  lanes: number,
+/** Works through the items, `limit` at a time. */
+async function concurrently<Item>(
+  limit: number,
   items: readonly Item[],
   work: (item: Item) => Promise<void>,
 ): Promise<void> {
   const queue = items.values()
   await Promise.all(
-    Array.from({ length: lanes }, async () => {
+    Array.from({ length: limit }, async () => {
       for (const item of queue) await work(item)
     }),
   )

@@ -1,6 +1,6 @@
 import type { Mutant } from './mutant.ts'
 
-/** Bugs in what carries messages: outbox, relay, consumer; and in notification. */
+/** Bugs in messaging (outbox, relay, consumer) and in notification. */
 const OUTBOX = 'messaging/outbox/outbox.ts'
 const POLLS = 'messaging/outbox/polls.ts'
 const RELAY = 'messaging/outbox/relay-to-broker.ts'
@@ -14,7 +14,7 @@ const STORE = 'services/notification/store.ts'
 export const MESSAGE_MUTANTS: readonly Mutant[] = [
   {
     name: 'sent before the commit',
-    breaks: 'Billing sends its messages within the transaction, which may still fail.',
+    fault: 'Billing sends its messages inside the transaction, which may still be rolled back.',
     edits: [
       {
         file: 'services/billing/service.ts',
@@ -38,7 +38,7 @@ export const MESSAGE_MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'deleted before it is sent',
-    breaks: 'The relay removes rows from the outbox, and then sends them.',
+    fault: 'The relay deletes outbox rows before it sends them.',
     edits: [
       {
         file: RELAY,
@@ -49,20 +49,20 @@ export const MESSAGE_MUTANTS: readonly Mutant[] = [
     seeds: 10,
   },
   {
-    name: 'rows sent backwards',
-    breaks: 'The relay sends the rows of a batch with the youngest first.',
+    name: 'rows sent in reverse',
+    fault: 'The relay sends the newest rows of a batch first.',
     edits: [{ file: OUTBOX, find: 'order by id limit $4', replace: 'order by id desc limit $4' }],
     seeds: 10,
   },
   {
     name: 'lanes by event',
-    breaks: 'The rows of a key are in several lanes, and so in the hands of several relays.',
+    fault: 'Rows with the same key are spread over several lanes, which different relays may hold.',
     edits: [{ file: OUTBOX, find: 'laneOf(message.key))', replace: 'laneOf(message.eventId))' }],
     seeds: 10,
   },
   {
     name: 'relay with a cursor',
-    breaks: 'The relay passes over rows that are older than the last that it sent.',
+    fault: 'The relay skips rows with ids below the last id that it sent.',
     edits: [
       {
         file: RELAY,
@@ -86,9 +86,9 @@ export const MESSAGE_MUTANTS: readonly Mutant[] = [
     profile: 'crashes',
   },
   {
-    name: 'rows in memory overtake',
-    breaks:
-      'The relay sends a row from memory though an older one of its key is left in the outbox.',
+    name: 'row in memory overtakes',
+    fault:
+      'The relay sends a row from memory while an older row with the same key is still in the outbox.',
     edits: [
       { file: RELAY, find: 'row.isFirst && row.id > lookedTo', replace: 'row.id > lookedTo' },
     ],
@@ -96,7 +96,8 @@ export const MESSAGE_MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'batch overtakes a failed one',
-    breaks: 'What was found while a batch was on its way is sent although that batch failed.',
+    fault:
+      'When a batch fails, the relay still sends the rows that it polled while that batch was in flight.',
     edits: [
       {
         file: RELAY,
@@ -108,8 +109,8 @@ export const MESSAGE_MUTANTS: readonly Mutant[] = [
     profile: 'broker',
   },
   {
-    name: 'calls overtake a failed one',
-    breaks: 'After a call that failed the relay goes on with the next of the same key.',
+    name: 'call overtakes a failed one',
+    fault: 'After a failed call, the relay makes the next call with the same key.',
     edits: [
       {
         file: CALLS,
@@ -121,22 +122,22 @@ export const MESSAGE_MUTANTS: readonly Mutant[] = [
     styles: ['http'],
   },
   {
-    name: 'postponed row does not hold its key',
-    breaks: 'A row leaves although an older one of its key waits for another try.',
+    name: 'waiting row does not hold its key',
+    fault: 'A row is sent while an older row with the same key waits for its retry.',
     edits: [{ file: POLLS, find: 'from due where not is_behind', replace: 'from due' }],
     seeds: 30,
     styles: ['http'],
     profile: 'network',
   },
   {
-    name: 'lanes of the dead',
-    breaks: 'The lanes of a relay that is gone are taken over by nobody.',
+    name: 'lanes of a dead relay',
+    fault: 'No relay takes over the lanes of a relay that died.',
     edits: [{ file: LANES, find: 'until < now() or $2 or', replace: '$2 or' }],
     seeds: 10,
   },
   {
     name: 'offsets before the transaction',
-    breaks: 'The consumer commits its offsets first and then handles the messages.',
+    fault: 'The consumer commits offsets before it handles the messages.',
     edits: [
       {
         file: CONSUMER,
@@ -148,9 +149,9 @@ export const MESSAGE_MUTANTS: readonly Mutant[] = [
     seeds: 10,
   },
   {
-    name: 'offsets of a divided batch',
-    breaks:
-      'Where batches fail together their offsets are committed before they are tried one by one.',
+    name: 'offsets of a split batch',
+    fault:
+      'When several batches fail together, the consumer commits their offsets before it retries them one by one.',
     edits: [
       {
         file: CONSUMER,
@@ -164,7 +165,7 @@ export const MESSAGE_MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'halves of a batch swapped',
-    breaks: 'A batch that fails and is divided is settled with its later half first.',
+    fault: 'When a failed batch is split, its second half is settled first.',
     edits: [
       {
         file: SETTLEMENT,
@@ -177,8 +178,8 @@ export const MESSAGE_MUTANTS: readonly Mutant[] = [
     profile: 'database',
   },
   {
-    name: 'failed batch swallowed',
-    breaks: 'A batch whose transaction failed counts as settled.',
+    name: 'failed batch ignored',
+    fault: 'A batch counts as settled although its transaction failed.',
     edits: [
       {
         file: SETTLEMENT,
@@ -189,8 +190,8 @@ export const MESSAGE_MUTANTS: readonly Mutant[] = [
     seeds: 10,
   },
   {
-    name: 'poison swallowed',
-    breaks: 'A message that can never succeed is passed over, and not set aside.',
+    name: 'poison message skipped',
+    fault: 'A message that can never succeed is skipped instead of being stored as a dead letter.',
     edits: [
       {
         file: SETTLEMENT,
@@ -202,8 +203,8 @@ export const MESSAGE_MUTANTS: readonly Mutant[] = [
     profile: 'recreated',
   },
   {
-    name: 'unknown event set aside',
-    breaks: 'An event that only a newer version knows becomes a dead letter.',
+    name: 'unknown event dead-lettered',
+    fault: 'An event that only a newer version knows becomes a dead letter.',
     edits: [
       {
         file: SETTLEMENT,
@@ -216,8 +217,8 @@ export const MESSAGE_MUTANTS: readonly Mutant[] = [
     profile: 'recreated',
   },
   {
-    name: 'poison takes its batch along',
-    breaks: 'The messages that come with one that is unreadable are not handled.',
+    name: 'poison message drops its batch',
+    fault: 'The messages in the same batch as an unreadable one are not handled.',
     edits: [
       {
         file: SETTLEMENT,
@@ -229,8 +230,8 @@ export const MESSAGE_MUTANTS: readonly Mutant[] = [
     seeds: 100,
   },
   {
-    name: 'poison holds its partition',
-    breaks: 'A message that can never succeed is tried for ever.',
+    name: 'poison message holds its partition',
+    fault: 'A message that can never succeed is retried forever.',
     edits: [
       {
         file: SETTLEMENT,
@@ -247,8 +248,8 @@ export const MESSAGE_MUTANTS: readonly Mutant[] = [
     profile: 'recreated',
   },
   {
-    name: 'message without a natural key',
-    breaks: 'A message is written as often as its event comes.',
+    name: 'notice without a natural key',
+    fault: 'Each redelivery of an event writes its notice again.',
     edits: [
       {
         file: 'services/notification/migrations/001-initial.ts',
@@ -260,8 +261,8 @@ export const MESSAGE_MUTANTS: readonly Mutant[] = [
     seeds: 10,
   },
   {
-    name: 'messages of a batch at one time',
-    breaks: 'Messages that one transaction writes for an account all have the same time.',
+    name: 'one time for all notices of a batch',
+    fault: 'All notices that a transaction writes for an account have the same time.',
     edits: [
       {
         file: STORE,
@@ -272,8 +273,8 @@ export const MESSAGE_MUTANTS: readonly Mutant[] = [
     seeds: 10,
   },
   {
-    name: 'second letter on a replay',
-    breaks: 'A redelivered event is written to its customer once more.',
+    name: 'second letter on a redelivery',
+    fault: 'A redelivered event sends its letter again.',
     edits: [
       {
         file: COMMANDS,
@@ -284,8 +285,8 @@ export const MESSAGE_MUTANTS: readonly Mutant[] = [
     seeds: 10,
   },
   {
-    name: 'new Message-ID at each try',
-    breaks: 'A letter that is brought again is another letter.',
+    name: 'new Message-ID at each attempt',
+    fault: 'Each retry of a letter has a new Message-ID, so it arrives as another letter.',
     edits: [
       {
         file: CALLS,
@@ -298,7 +299,7 @@ export const MESSAGE_MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'letter to another customer',
-    breaks: 'A letter goes to an address of the same batch, not to that of its account.',
+    fault: 'A letter is addressed to a customer of the same batch instead of its own account.',
     edits: [
       {
         file: COMMANDS,
@@ -310,7 +311,7 @@ export const MESSAGE_MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'letter lost',
-    breaks: 'A letter whose delivery failed is not tried again.',
+    fault: 'A letter is not retried after its delivery failed.',
     edits: [
       {
         file: CALLS,

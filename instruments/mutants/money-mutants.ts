@@ -1,6 +1,6 @@
 import type { Mutant } from './mutant.ts'
 
-/** Bugs in the rules of money: billing, and what order makes of its answers. */
+/** Bugs in billing and in the handling of money. */
 const COMMANDS = 'services/billing/commands.ts'
 const LEDGER = 'services/billing/ledger.ts'
 const STORE = 'services/billing/store.ts'
@@ -8,7 +8,7 @@ const STORE = 'services/billing/store.ts'
 export const MONEY_MUTANTS: readonly Mutant[] = [
   {
     name: 'float money',
-    breaks: 'An amount is read by arithmetic of floats, so that 65.57 becomes 6556.',
+    fault: 'Amounts are parsed with floating-point arithmetic, so 65.57 becomes 6556.',
     edits: [
       {
         file: 'contracts/money.ts',
@@ -20,13 +20,13 @@ export const MONEY_MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'account without its lock',
-    breaks: 'Accounts are read without their lock, and written as they were read.',
+    fault: 'Billing reads accounts without a lock and writes them back.',
     edits: [{ file: STORE, find: 'order by id for update`', replace: 'order by id`' }],
     seeds: 30,
   },
   {
-    name: 'void that comes first is forgotten',
-    breaks: 'A void of a payment that billing does not know yet leaves no tombstone.',
+    name: 'void before its payment is forgotten',
+    fault: 'When a void arrives before its payment, billing does not store it.',
     edits: [
       {
         file: LEDGER,
@@ -38,7 +38,7 @@ export const MONEY_MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'payment without a natural key',
-    breaks: 'An order is paid as often as its payment is asked for.',
+    fault: 'Each repeated payment request charges the order again.',
     edits: [
       {
         file: LEDGER,
@@ -50,7 +50,8 @@ export const MONEY_MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'payments read before the lock',
-    breaks: 'Payments are read before their accounts are locked, and their unique key is dropped.',
+    fault:
+      'Billing reads payments before it locks their accounts, and the payments table has no unique key.',
     edits: [
       {
         file: COMMANDS,
@@ -74,13 +75,13 @@ export const MONEY_MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'deposit without a natural key',
-    breaks: 'A deposit is credited as often as its message comes.',
+    fault: 'Each redelivery of a deposit request credits the account again.',
     edits: [{ file: LEDGER, find: "if (known?.state === 'APPLIED') {", replace: 'if (false) {' }],
     seeds: 10,
   },
   {
     name: 'refund without a ledger entry',
-    breaks: 'A voided payment is REFUNDED, but the money does not move.',
+    fault: 'A voided payment is marked REFUNDED, but the money is not transferred.',
     edits: [
       {
         file: LEDGER,
@@ -92,7 +93,7 @@ export const MONEY_MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'refund twice',
-    breaks: 'A void gives the money back although it was given back before.',
+    fault: 'A second void refunds the same payment again.',
     edits: [
       {
         file: LEDGER,
@@ -103,8 +104,8 @@ export const MONEY_MUTANTS: readonly Mutant[] = [
     seeds: 10,
   },
   {
-    name: 'void without the lock of the payer',
-    breaks: 'A void locks the account that it names, and not the one that paid.',
+    name: "void without the payer's lock",
+    fault: 'A void locks the account named in the request, but not the account that paid.',
     edits: [
       {
         file: COMMANDS,
@@ -116,15 +117,17 @@ export const MONEY_MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'outcome not announced again',
-    breaks: 'A payment that is asked for again finds its outcome, and nobody hears of it.',
+    fault:
+      'Billing finds the outcome of a repeated payment request but does not announce it again.',
     edits: [
       { file: LEDGER, find: 'if (!command.byMessage || accountId === null)', replace: 'if (true)' },
     ],
     seeds: 30,
   },
   {
-    name: 'refusal told in the style of the void',
-    breaks: 'A payment that an earlier void refused is told in the style of the void, not its own.',
+    name: 'refusal announced in the style of the void',
+    fault:
+      "When an earlier void causes a refusal, the refusal is announced in the style of the void instead of the payment's.",
     edits: [
       {
         file: LEDGER,
@@ -137,7 +140,7 @@ export const MONEY_MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'state without its outbox rows',
-    breaks: 'Billing commits what it decided, and not the messages that tell of it.',
+    fault: 'Billing commits a state change without the outbox rows that announce it.',
     edits: [
       {
         file: COMMANDS,
@@ -148,8 +151,9 @@ export const MONEY_MUTANTS: readonly Mutant[] = [
     seeds: 10,
   },
   {
-    name: 'drawn event ids',
-    breaks: "An announcement's id is drawn, not derived: announced again it is another event.",
+    name: 'event ids not derived',
+    fault:
+      'The id of an announcement includes the time, so a repeated announcement is a new event.',
     edits: [
       {
         file: 'services/billing/routing.ts',
@@ -161,7 +165,7 @@ export const MONEY_MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'wrong version in the balance stream',
-    breaks: 'The balance stream gives a balance the number of the entry before its own.',
+    fault: 'Balance events carry the version of the previous ledger entry.',
     edits: [
       {
         file: 'services/billing/routing.ts',
@@ -172,8 +176,8 @@ export const MONEY_MUTANTS: readonly Mutant[] = [
     seeds: 10,
   },
   {
-    name: 'refund that order does not hear of',
-    breaks: 'In http a refund that a customer had from billing is not told to order.',
+    name: 'order not notified of a refund',
+    fault: 'In http, order is not notified when a customer gets a refund directly from billing.',
     edits: [
       {
         file: 'services/billing/routing.ts',
@@ -186,7 +190,7 @@ export const MONEY_MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'deposits not resent',
-    breaks: 'A deposit request that was lost with the log is not resent.',
+    fault: 'A deposit request that was lost with the log is not resent.',
     edits: [
       {
         file: 'services/billing/resends.ts',
@@ -199,9 +203,8 @@ export const MONEY_MUTANTS: readonly Mutant[] = [
     profile: 'lost-log',
   },
   {
-    name: 'balance remembered by the process',
-    breaks:
-      'An account is read once, and then shown as it was whenever its version did not change here.',
+    name: 'balance cached by the process',
+    fault: 'Billing caches each account at the first read and keeps returning that balance.',
     edits: [
       {
         file: 'services/billing/service.ts',
@@ -217,8 +220,8 @@ export const MONEY_MUTANTS: readonly Mutant[] = [
     seeds: 10,
   },
   {
-    name: 'key without its answer',
-    breaks: 'Billing does not store the answer under its Idempotency-Key.',
+    name: 'key without its response',
+    fault: 'Billing does not store its response under the Idempotency-Key.',
     edits: [
       {
         file: COMMANDS,
@@ -229,8 +232,8 @@ export const MONEY_MUTANTS: readonly Mutant[] = [
     seeds: 10,
   },
   {
-    name: 'answers given to the wrong requests',
-    breaks: 'The answers of a batch of requests are given out in the wrong order.',
+    name: 'responses swapped between requests',
+    fault: 'The responses of a batch are returned to the wrong requests.',
     edits: [
       {
         file: 'platform/async/coalesce.ts',

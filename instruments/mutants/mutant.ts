@@ -2,16 +2,16 @@ import type { ProfileName } from '../simulation/profiles.ts'
 import type { Run } from '../simulation/run.ts'
 import type { Edit } from './plant.ts'
 
-/** A bug that is planted in the product, for the simulator to find. */
+/** A planted bug: a deliberate bug in the product that the simulator must find. */
 export interface Mutant {
   readonly name: string
-  /** What is wrong then. */
-  readonly breaks: string
+  /** What the bug does, in a sentence for the report. */
+  readonly fault: string
   readonly edits: readonly Edit[]
-  /** Within so many seeds, each in every style, the simulator must find it. */
+  /** The simulator must find the bug within this number of seeds, each run in every style. */
   readonly seeds: number
-  /** The only ones in which it can show, where that is not all of them. */
+  /** The only styles in which the bug can show; all of them if absent. */
   readonly styles?: readonly Run['style'][]
-  /** The faults that bring it out; drawn by each seed where nothing is said. */
+  /** The fault profile that exposes the bug; if absent, each seed draws its own. */
   readonly profile?: ProfileName
 }

@@ -8,16 +8,16 @@ import { edited, editedFiles, plant } from './plant.ts'
 
 const TIMEOUT = { timeout: 300_000 }
 
-describe('the mutants', () => {
+describe('mutants', () => {
   for (const { name, edits } of MUTANTS) {
-    test(`"${name}" can be planted in the source as it is today`, () => {
+    test(`"${name}" fits the current source`, () => {
       for (const text of editedFiles(edits).values()) {
         assert.doesNotThrow(() => stripTypeScriptTypes(text))
       }
     })
   }
 
-  test('have names of their own', () => {
+  test('have unique names', () => {
     assert.equal(new Set(MUTANTS.map(({ name }) => name)).size, MUTANTS.length)
   })
 })
@@ -25,16 +25,16 @@ describe('the mutants', () => {
 describe('an edit', () => {
   const edit = { file: 'a.ts', find: 'two', replace: '$& and more' }
 
-  test('puts its text in the place of the other, as it is', () => {
+  test('inserts its replacement literally', () => {
     assert.equal(edited('one two three', edit), 'one $& and more three')
   })
 
-  test('is refused where its text is missing, or is there twice', () => {
-    assert.throws(() => edited('one', edit), /a\.ts has 0 places, not one, that read: two/)
-    assert.throws(() => edited('two two', edit), /a\.ts has 2 places/)
+  test('throws if its text is missing or occurs twice', () => {
+    assert.throws(() => edited('one', edit), /a\.ts has this text 0 times, not once: two/)
+    assert.throws(() => edited('two two', edit), /a\.ts has this text 2 times/)
   })
 
-  test('of a file that is never loaded is noticed', () => {
+  test('in a file that is never loaded fails the assertion', () => {
     const assertLoaded = plant([
       { file: 'apps/demo/main.ts', find: 'const USAGE', replace: 'const HELP' },
     ])
@@ -42,16 +42,12 @@ describe('an edit', () => {
   })
 })
 
-test(
-  'a bug that is planted is found, and without it the same seed is not violated',
-  TIMEOUT,
-  async () => {
-    const mutant = MUTANTS.find(({ name }) => name === 'refund without a ledger entry') as Mutant
-    const { found, runs } = await hunt(mutant, mutant.seeds)
-    assert.match(
-      found?.violations[0]?.sentence ?? 'not found',
-      /REFUNDED, with 1 debits and 0 refunds/,
-    )
-    for await (const { violations } of runUnchanged(runs)) assert.deepEqual(violations, [])
-  },
-)
+test('finds a planted bug; the same runs without the bug show no violation', TIMEOUT, async () => {
+  const mutant = MUTANTS.find(({ name }) => name === 'refund without a ledger entry') as Mutant
+  const { found, runs } = await hunt(mutant, mutant.seeds)
+  assert.match(
+    found?.violations[0]?.sentence ?? 'not found',
+    /REFUNDED, with 1 debits and 0 refunds/,
+  )
+  for await (const { violations } of runUnchanged(runs)) assert.deepEqual(violations, [])
+})

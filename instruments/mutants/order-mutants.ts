@@ -9,8 +9,9 @@ const ROUTES = 'services/order/routes.ts'
 
 export const ORDER_MUTANTS: readonly Mutant[] = [
   {
-    name: 'order moves whatever its state',
-    breaks: 'An order is moved on although another transaction moved it since it was read.',
+    name: 'order changed without a lock',
+    fault:
+      'Order reads orders without a lock, so it can overwrite the state that a concurrent transaction wrote.',
     edits: [
       {
         file: 'services/order/store.ts',
@@ -23,7 +24,7 @@ export const ORDER_MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'canceled order is approved',
-    breaks: 'An order that is off is approved when its payment comes after all.',
+    fault: 'A late payment approves an order that is already canceled.',
     edits: [
       {
         file: ORDER,
@@ -36,7 +37,7 @@ export const ORDER_MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'deleted order not refunded',
-    breaks: 'A paid order that is deleted is CANCELED, and its payment is not voided.',
+    fault: 'Deleting a paid order cancels it without voiding its payment.',
     edits: [
       {
         file: ORDER,
@@ -49,7 +50,7 @@ export const ORDER_MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'no void after the deadline',
-    breaks: 'An order that passed its deadline is CANCELED, and its payment is not voided.',
+    fault: 'An order that passes its deadline is canceled without voiding its payment.',
     edits: [
       {
         file: ORDER,
@@ -61,8 +62,9 @@ export const ORDER_MUTANTS: readonly Mutant[] = [
     seeds: 50,
   },
   {
-    name: 'customer not told that billing was away',
-    breaks: 'In hybrid nobody tells the customer whose order could not be paid.',
+    name: 'unreachable billing not announced',
+    fault:
+      'In hybrid, the customer is not notified that an order failed because billing was unreachable.',
     edits: [
       {
         file: ORDER,
@@ -75,7 +77,7 @@ export const ORDER_MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'time-out taken for a refusal',
-    breaks: 'A call to billing that got no answer counts as refused: nothing is voided.',
+    fault: 'Order treats a call that got no response as a refusal and does not void the payment.',
     edits: [
       {
         file: CALLS,
@@ -87,8 +89,8 @@ export const ORDER_MUTANTS: readonly Mutant[] = [
     styles: ['http', 'hybrid'],
   },
   {
-    name: 'fault of billing taken for a refusal',
-    breaks: 'An answer of 5xx counts as refused: nothing is voided.',
+    name: 'billing error taken for a refusal',
+    fault: 'Order treats a 5xx response as a refusal and does not void the payment.',
     edits: [
       {
         file: CALLS,
@@ -102,8 +104,8 @@ export const ORDER_MUTANTS: readonly Mutant[] = [
     profile: 'database',
   },
   {
-    name: 'deadline not told',
-    breaks: 'An order that passed its deadline is CANCELED, and its customer does not hear of it.',
+    name: 'deadline not announced',
+    fault: 'The customer is not notified that an order passed its deadline.',
     edits: [
       {
         file: ORDER,
@@ -115,8 +117,8 @@ export const ORDER_MUTANTS: readonly Mutant[] = [
     profile: 'database',
   },
   {
-    name: 'deletion not told',
-    breaks: 'A PENDING order is deleted, and its customer does not hear of it.',
+    name: 'deletion not announced',
+    fault: 'The customer is not notified that a PENDING order was deleted.',
     edits: [
       {
         file: ORDER,
@@ -127,8 +129,9 @@ export const ORDER_MUTANTS: readonly Mutant[] = [
     seeds: 30,
   },
   {
-    name: 'payment asked for after the cancellation',
-    breaks: 'A canceled order whose void is not confirmed asks for its payment, too.',
+    name: 'payment requested after the cancellation',
+    fault:
+      'While the void of a canceled order is unconfirmed, order also requests its payment again.',
     edits: [
       {
         file: RESENDS,
@@ -141,8 +144,8 @@ export const ORDER_MUTANTS: readonly Mutant[] = [
     profile: 'broker',
   },
   {
-    name: 'failure told after the payment',
-    breaks: 'A customer reads that an order failed after reading that it was paid.',
+    name: 'failure announced after the payment',
+    fault: 'A customer can read that an order failed after reading that it was paid.',
     edits: [
       {
         file: 'services/notification/commands.ts',
@@ -153,8 +156,9 @@ export const ORDER_MUTANTS: readonly Mutant[] = [
     seeds: 30,
   },
   {
-    name: 'stored answer that invites a retry',
-    breaks: 'The answer that billing was unreachable is stored for good, and says to try again.',
+    name: 'stored response is retryable',
+    fault:
+      'The stored BILLING_UNREACHABLE response says that the request can be retried, although it is final.',
     edits: [
       {
         file: 'contracts/problems.ts',
@@ -166,8 +170,8 @@ export const ORDER_MUTANTS: readonly Mutant[] = [
     styles: ['http', 'hybrid'],
   },
   {
-    name: 'void of a call given up and not watched',
-    breaks: 'A void that billing does not answer is neither retried nor watched.',
+    name: 'void neither retried nor watched',
+    fault: 'A void that gets no response from billing is neither retried nor watched.',
     edits: [
       {
         file: CALLS,
@@ -186,7 +190,7 @@ export const ORDER_MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'no resends',
-    breaks: 'A PENDING order waits for its deadline, and its request is never resent.',
+    fault: 'A PENDING order waits for its deadline, and its request is never resent.',
     edits: [{ file: RESENDS, find: '    await resendDue()\n', replace: '' }],
     seeds: 30,
     styles: ['events'],
@@ -194,7 +198,7 @@ export const ORDER_MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'no deadline',
-    breaks: 'An order is PENDING for as long as nothing is heard of it.',
+    fault: 'An order stays PENDING for as long as its outcome is unknown.',
     edits: [{ file: RESENDS, find: '    await cancelOverdue()\n', replace: '' }],
     seeds: 30,
     styles: ['events'],
@@ -202,7 +206,7 @@ export const ORDER_MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'void not watched',
-    breaks: 'A void by event is sent once, and lost with the log.',
+    fault: 'A void sent by event is not watched, so it is lost with the log.',
     edits: [
       {
         file: COMMANDS,
@@ -215,8 +219,8 @@ export const ORDER_MUTANTS: readonly Mutant[] = [
     profile: 'lost-log',
   },
   {
-    name: "somebody else's order readable",
-    breaks: 'An order is shown to whoever knows its id.',
+    name: "another customer's order readable",
+    fault: 'Any customer who knows the id of an order can read it.',
     edits: [
       {
         file: ROUTES,
@@ -227,8 +231,8 @@ export const ORDER_MUTANTS: readonly Mutant[] = [
     seeds: 10,
   },
   {
-    name: "somebody else's order deletable",
-    breaks: 'An order is deleted by whoever knows its id.',
+    name: "another customer's order deletable",
+    fault: 'Any customer who knows the id of an order can delete it.',
     edits: [
       {
         file: COMMANDS,
@@ -239,8 +243,8 @@ export const ORDER_MUTANTS: readonly Mutant[] = [
     seeds: 10,
   },
   {
-    name: 'answer before the commit',
-    breaks: 'In events the customer has his 201 before the order is in the database.',
+    name: 'response before the commit',
+    fault: 'In events, the customer gets 201 before the order is committed.',
     edits: [
       {
         file: ROUTES,
@@ -254,7 +258,7 @@ export const ORDER_MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'outcome not stored under its key',
-    breaks: 'The outcome of an order is not written to the Idempotency-Key that waits for it.',
+    fault: 'The outcome of an order is not stored under the Idempotency-Key that waits for it.',
     edits: [
       {
         file: COMMANDS,
@@ -266,7 +270,7 @@ export const ORDER_MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'key outside the transaction',
-    breaks: "An order's Idempotency-Key is stored after its transaction and not in it.",
+    fault: 'Order stores an Idempotency-Key outside the transaction of its order.',
     edits: [
       {
         file: 'services/order/service.ts',
@@ -279,7 +283,7 @@ export const ORDER_MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'key without its owner',
-    breaks: "A customer's Idempotency-Key is taken for the same key of another customer.",
+    fault: 'Two customers who use the same Idempotency-Key share it.',
     edits: [
       {
         file: 'chassis/idempotency.ts',
@@ -291,7 +295,8 @@ export const ORDER_MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'key that ignores the body',
-    breaks: 'Another request under the same Idempotency-Key is given the answer of the first.',
+    fault:
+      'A different request under a used Idempotency-Key gets the stored response of the first request.',
     edits: [
       {
         file: 'chassis/idempotency.ts',

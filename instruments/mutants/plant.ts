@@ -3,23 +3,23 @@ import { registerHooks } from 'node:module'
 import { pathToFileURL } from 'node:url'
 import { root } from '../../tools/repository-files.ts'
 
-/** One change of a source file. */
+/** One replacement in a source file. */
 export interface Edit {
-  /** From the root. */
+  /** The path from the repository's root. */
   readonly file: string
-  /** Occurs once in the file. */
+  /** Must occur exactly once in the file. */
   readonly find: string
   readonly replace: string
 }
 
-/** Throws where the text is not there once: then the code has changed, and so must the mutant. */
+/** Throws if `find` does not occur exactly once: the code has changed, so the mutant needs an update. */
 export function edited(source: string, { file, find, replace }: Edit): string {
   const places = source.split(find).length - 1
-  if (places !== 1) throw new Error(`${file} has ${places} places, not one, that read: ${find}`)
+  if (places !== 1) throw new Error(`${file} has this text ${places} times, not once: ${find}`)
   return source.replace(find, () => replace)
 }
 
-/** The files that these edits change, with the text that they then have. */
+/** The full text of each changed file after the edits, by its path. */
 export function editedFiles(edits: readonly Edit[]): Map<string, string> {
   const texts = new Map<string, string>()
   for (const edit of edits) {
@@ -30,8 +30,8 @@ export function editedFiles(edits: readonly Edit[]): Map<string, string> {
 }
 
 /**
- * From now on this thread loads the files as the edits change them. Returns what asserts that it has
- * loaded each of them, since a change that is never run would be found by nothing.
+ * Makes this thread load the edited text of each changed file. Call it before those files are imported.
+ * Returns an assertion that each of them was loaded: no check can find a bug in code that never runs.
  */
 export function plant(edits: readonly Edit[]): () => void {
   const texts = new Map(

@@ -4,14 +4,14 @@ import { root } from '../../tools/repository-files.ts'
 import { MUTANTS } from './all-mutants.ts'
 import type { HuntResult } from './hunt.ts'
 
-/** What `reports/mutants.json` says of one mutant. */
+/** The entry of one mutant in `reports/mutants.json`. */
 interface Entry {
   readonly name: string
-  readonly breaks: string
+  readonly fault: string
   readonly files: readonly string[]
-  /** Within so many seeds it must be found. */
+  /** The mutant must be found within this number of seeds. */
   readonly limit: number
-  /** After so many seeds it was found, or given up. */
+  /** How many seeds were tried before the mutant was found or the hunt was given up. */
   readonly seeds: number
   readonly runs: number
   readonly durationMs: number
@@ -27,7 +27,7 @@ export function lineOf({ mutant, found, seeds, runs, durationMs }: HuntResult): 
   return `found ${mutant.name}, in ${found.style}, ${found.profile} (${how}): ${findingOf(found)}`
 }
 
-/** Puts these results in the place of what the report had of the same mutants. */
+/** Updates the report with these results; mutants that were not hunted keep their last result. */
 export function keepReport(hunted: readonly HuntResult[]): void {
   const entries = new Map(readReport().map((entry) => [entry.name, entry]))
   for (const one of hunted) entries.set(one.mutant.name, entryOf(one))
@@ -36,7 +36,7 @@ export function keepReport(hunted: readonly HuntResult[]): void {
   writeFileSync(REPORT, `${JSON.stringify(kept, null, 2)}\n`)
 }
 
-/** Writes the table of what the report has. */
+/** Writes the report's results into the table in docs/mutants.md. */
 export function writeTable(): void {
   const path = 'docs/mutants.md'
   const text = readFileSync(root + path, 'utf8')
@@ -48,18 +48,18 @@ function readReport(): Entry[] {
 }
 
 function entryOf({ mutant, found, seeds, runs, durationMs }: HuntResult): Entry {
-  const { name, breaks, edits, seeds: limit } = mutant
+  const { name, fault, edits, seeds: limit } = mutant
   const files = [...new Set(edits.map(({ file }) => file))]
   const tried = { seeds, runs: runs.length, durationMs: Math.round(durationMs) }
-  if (found === undefined) return { name, breaks, files, limit, ...tried, found: null }
+  if (found === undefined) return { name, fault, files, limit, ...tried, found: null }
   const { seed, style, profile } = found
   const where = { seed, style, profile, as: findingOf(found) }
-  return { name, breaks, files, limit, ...tried, found: where }
+  return { name, fault, files, limit, ...tried, found: where }
 }
 
 const ID = /[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}/g
 
-/** The first thing that was wrong, without the ids that differ from seed to seed. */
+/** The first violation as text, without ids, which differ from seed to seed. */
 function findingOf({ violations }: NonNullable<HuntResult['found']>): string {
   const { invariant, subject, sentence } = violations[0]!
   const text = `${invariant}: ${subject} ${sentence}`.replace(ID, '…')
@@ -68,13 +68,13 @@ function findingOf({ violations }: NonNullable<HuntResult['found']>): string {
 
 function tableOf(entries: readonly Entry[]): string {
   const byName = new Map(entries.map((entry) => [entry.name, entry]))
-  const rows = MUTANTS.map(({ name, breaks, seeds: limit }) => {
+  const rows = MUTANTS.map(({ name, fault, seeds: limit }) => {
     const { found, seeds } = byName.get(name) ?? {}
     const [as, style, count] = found
       ? [found.as.replaceAll('|', '\\|'), found.style, found.seed]
       : [seeds === undefined ? 'not hunted' : `not found in ${seeds}`, '-', '-']
-    return `| ${name} | ${breaks} | ${as} | ${style} | ${count} | ${limit} |`
+    return `| ${name} | ${fault} | ${as} | ${style} | ${count} | ${limit} |`
   })
-  const head = '| mutant | what is wrong then | found as | in | seeds | limit |'
+  const head = '| mutant | fault | found as | style | seeds | limit |'
   return [head, '|---|---|---|---|---|---|', ...rows].join('\n')
 }
