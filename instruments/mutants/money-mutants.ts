@@ -30,7 +30,7 @@ export const MONEY_MUTANTS: readonly Mutant[] = [
     edits: [
       {
         file: LEDGER,
-        find: 'return { ...settled(payment), payment, ...announceAgain(payment, command) }',
+        find: 'return { ...outcomeOf(payment), payment, ...announceAgain(payment, command) }',
         replace: 'return { ...settled(payment), ...announceAgain(payment, command) }',
       },
     ],
@@ -42,7 +42,7 @@ export const MONEY_MUTANTS: readonly Mutant[] = [
     edits: [
       {
         file: LEDGER,
-        find: 'return books.payment ? repeatPayment(books.payment, command) : pay(',
+        find: 'return rows.payment ? repeatPayment(rows.payment, command) : pay(',
         replace: 'return pay(',
       },
     ],
@@ -55,7 +55,7 @@ export const MONEY_MUTANTS: readonly Mutant[] = [
     edits: [
       {
         file: COMMANDS,
-        find: '  // In this order: what is read after the lock',
+        find: '  // In this order: payments and deposits are read after',
         replace:
           '  const early = await findPayments(tx, orderIds)\n  // What is read after the lock',
       },
@@ -85,7 +85,7 @@ export const MONEY_MUTANTS: readonly Mutant[] = [
     edits: [
       {
         file: LEDGER,
-        find: "      ...move(account, { kind: 'REFUND', amountMinor, orderId }),\n",
+        find: "      ...transferMoney(account, { kind: 'REFUND', amountMinor, orderId }),\n",
         replace: '',
       },
     ],
@@ -144,8 +144,8 @@ export const MONEY_MUTANTS: readonly Mutant[] = [
     edits: [
       {
         file: COMMANDS,
-        find: '[...messages, ...books.balances(at.now)]',
-        replace: 'books.balances(at.now)',
+        find: '[...messages, ...ledger.balances(at.now)]',
+        replace: 'ledger.balances(at.now)',
       },
     ],
     seeds: 10,

@@ -26,9 +26,9 @@ import { balanceChanged, route } from './routing.ts'
 import { type Changes, findDeposits, findPayments, lockAccounts, writeChanges } from './store.ts'
 
 /**
- * What billing does in one transaction: it locks the accounts of a batch, reads what is known of its
- * payments and deposits, decides the commands one after another in memory, and writes books, outbox
- * and answers at once.
+ * What billing does in one transaction: it locks the accounts of a batch, reads the batch's payments and
+ * deposits, decides the commands one after another in memory, and writes the ledger, the outbox and the
+ * responses together.
  */
 export interface CommandContext {
   readonly outbox: Outbox
@@ -40,7 +40,7 @@ export interface CommandContext {
 export interface Addressed {
   readonly command: Command
   readonly keyed?: KeyedRequest | undefined
-  /** The request that waits for the first try of its calls. */
+  /** The request that waits for the first attempt of the calls that the command causes. */
   readonly waiting?: { remainingMs(): number }
 }
 
@@ -50,8 +50,8 @@ export type Applied =
       readonly outcome: Outcome
       /** The announcements that are calls: the response waits for the first attempt of each. */
       readonly callIds: readonly string[]
-      /** The payment that this command settled or refunded; a repetition does neither. */
-      readonly moved: Payment | undefined
+      /** The payment that this command settled or refunded; undefined for a repeated command. */
+      readonly changedPayment: Payment | undefined
     }
   | RepeatResult
 
@@ -62,50 +62,59 @@ export async function applyCommands(
 ): Promise<Applied[]> {
   const keys = batch.flatMap(({ keyed }) => (keyed ? keysOf(keyed) : []))
   const commands = batch.map(({ command }) => command)
-  const [known, books] = await Promise.all([at.idempotency.find(tx, keys), openBooks(tx, commands)])
+  const [known, ledger] = await Promise.all([
+    at.idempotency.find(tx, keys),
+    openLedger(tx, commands),
+  ])
   const messages: OutboxMessage[] = []
   const remembered: StoredRequest[] = []
 
   const applied = batch.map(({ command, keyed, waiting }): Applied => {
     const found = keyed && lookUp(known, keyed)
     if (keyed && found?.stored) return repeatResult(keyed, found.stored)
-    const { outcome, sent, moved } = books.apply(command, at.now)
+    const { outcome, sent, changedPayment } = ledger.apply(command, at.now)
     messages.push(...sent.map((message) => (waiting ? { ...message, waiting } : message)))
     if (found && outcome.kind !== 'refused') {
-      const entry = { ...found.keyed, response: answerTo(command, outcome) }
+      const entry = { ...found.keyed, response: responseTo(command, outcome) }
       known.set(entry.key, entry)
       remembered.push(entry)
     }
     const calls = sent.filter(({ carrier }) => carrier === 'http')
-    return { kind: 'applied', outcome, callIds: calls.map(({ eventId }) => eventId), moved }
+    return {
+      kind: 'applied',
+      outcome,
+      callIds: calls.map(({ eventId }) => eventId),
+      changedPayment,
+    }
   })
 
   const written = Promise.all([
-    writeChanges(tx, books.changes(), at.now),
-    at.outbox.enqueue(tx, [...messages, ...books.balances(at.now)]),
+    writeChanges(tx, ledger.changes(), at.now),
+    at.outbox.enqueue(tx, [...messages, ...ledger.balances(at.now)]),
     at.idempotency.remember(tx, remembered),
   ])
-  // A message that is refused is set aside in the same transaction.
+  // The dead letter of a message that is refused is written in this transaction after these statements, so
+  // the commit cannot be pipelined with them.
   const isRefused = (one: Applied) => one.kind === 'applied' && one.outcome.kind === 'refused'
   if (!applied.some(isRefused)) tx.last?.()
   await written
   return applied
 }
 
-/** The part of the books that a batch can touch, under lock, and what the batch makes of it. */
-async function openBooks(tx: Queryable, commands: readonly Command[]) {
+/** Locks and reads the rows that a batch can change, and applies the batch's commands to them in memory. */
+async function openLedger(tx: Queryable, commands: readonly Command[]) {
   const orderIds = unique(
     commands.map((command) => ('orderId' in command ? command.orderId : null)),
   )
   const named = commands.map(({ accountId }) => accountId)
-  // A void needs the lock of the account that it may refund, whichever it names.
+  // A void may refund the account that paid, so that account is locked even if the void names another one.
   const voided = commands.flatMap((command) => (command.type === 'void' ? [command.orderId] : []))
   const refundable = voided.length > 0 ? await findPayments(tx, voided) : new Map<string, Payment>()
   const payers = [...refundable.values()].map(({ accountId }) => accountId)
   const depositIds = unique(
     commands.map((command) => ('depositId' in command ? command.depositId : null)),
   )
-  // In this order: what is read after the lock is what the lock keeps others from changing.
+  // In this order: payments and deposits are read after the lock, so no other transaction can change them.
   const [accounts, payments, deposits]: [
     Map<string, Account>,
     Map<string, Payment>,
@@ -130,8 +139,8 @@ async function openBooks(tx: Queryable, commands: readonly Command[]) {
       const payer = command.type === 'void' ? payment?.accountId : command.accountId
       const account = accounts.get(payer ?? '')
       if (account === undefined && payment?.state === 'PAID' && command.type === 'void') {
-        // It came after the look that says which accounts to lock: read again, with its lock.
-        throw new DatabaseError('an order was paid meanwhile', 'conflict')
+        // The payment was written after the accounts to lock were chosen. A conflict repeats the transaction.
+        throw new DatabaseError('an order was paid while it was being voided', 'conflict')
       }
       const decision = decide({ account, payment, deposit, now }, command)
       if (decision.account) {
@@ -143,7 +152,7 @@ async function openBooks(tx: Queryable, commands: readonly Command[]) {
       if (decision.transfer) transfers.push(decision.transfer)
       const { announce } = decision
       const sent = announce ? route(announce, { now, ...traceOf(command) }) : []
-      return { outcome: decision.outcome, sent, moved: decision.payment }
+      return { outcome: decision.outcome, sent, changedPayment: decision.payment }
     },
 
     changes: (): Changes => {
@@ -167,7 +176,7 @@ async function openBooks(tx: Queryable, commands: readonly Command[]) {
       }
     },
 
-    /** One message of the balance stream for each new version that the batch ended with. */
+    /** One balance event for each account whose version the batch changed. */
     balances: (now: number): OutboxMessage[] =>
       [...accounts.values()]
         .filter(({ id, version }) => before.accounts.get(id)?.version !== version)
@@ -179,8 +188,8 @@ const unique = (ids: readonly (string | null)[]): string[] => [
   ...new Set(ids.filter((id) => id !== null)),
 ]
 
-/** What a command's sender is answered over HTTP. */
-export function answerTo(command: Command, outcome: Outcome): StoredResponse {
+/** The HTTP response for a command's outcome. */
+export function responseTo(command: Command, outcome: Outcome): StoredResponse {
   switch (outcome.kind) {
     case 'account':
       return ok(outcome.account.id)

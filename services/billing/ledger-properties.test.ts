@@ -13,7 +13,7 @@ import {
 } from './ledger.ts'
 
 /** The whole books in memory, kept by nothing but the rules. */
-function openBooks() {
+function openLedger() {
   const accounts = new Map<string, Account>()
   const payments = new Map<string, Payment>()
   const deposits = new Map<string, Deposit>()
@@ -39,7 +39,7 @@ function openBooks() {
   }
 }
 
-type Ledger = ReturnType<typeof openBooks>
+type Ledger = ReturnType<typeof openLedger>
 
 const account = fc.constantFrom('anna', 'boris', 'nobody')
 const amount = fc.bigInt({ min: 1n, max: 400n })
@@ -73,7 +73,7 @@ const accountsOpen: Command[] = ['anna', 'boris'].map((accountId) => ({
 const history = fc.array(anyCommand, { maxLength: 40, size: 'max' })
 const always = (holds: (ledger: Ledger, commands: readonly Command[]) => void) =>
   fc.assert(
-    fc.property(history, (commands) => holds(openBooks(), commands)),
+    fc.property(history, (commands) => holds(openLedger(), commands)),
     { numRuns: 300 },
   )
 
@@ -220,7 +220,7 @@ describe('a payment and its void', () => {
       return fc.shuffledSubarray(all, { minLength: all.length })
     })
   const play = (commands: readonly Command[]) => {
-    const ledger = openBooks()
+    const ledger = openLedger()
     for (const command of [...accountsOpen, rich, ...commands]) ledger.apply(command)
     return { ledger, moved: ledger.transfers.filter(({ orderId }) => orderId === 'order-1') }
   }

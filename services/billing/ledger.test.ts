@@ -3,12 +3,12 @@ import { describe, test } from 'node:test'
 import { MAX_BALANCE_MINOR } from '../../contracts/money.ts'
 import {
   type Account,
-  type Books,
   type Command,
   type Decision,
   type Deposit,
   decide,
   type Payment,
+  type Rows,
   type Transfer,
 } from './ledger.ts'
 
@@ -26,7 +26,7 @@ const deposit = (given: Partial<Deposit> = {}): Deposit => ({
   ...{ id: 'dep-1', accountId: 'anna', amountMinor: 700n, state: 'REQUESTED', style: 'events' },
   ...given,
 })
-const books = (given: Partial<Books> = {}): Books => ({
+const rows = (given: Partial<Rows> = {}): Rows => ({
   ...{ account: account(), payment: undefined, deposit: undefined, now: 1_000 },
   ...given,
 })
@@ -67,19 +67,19 @@ describe('opening an account', () => {
   const create: Command = { ...common, type: 'createAccount', accountId: 'anna' }
   test('gives an empty one', () => {
     const fresh = account({ balanceMinor: 0n, version: 0 })
-    assert.deepEqual(decide(books({ account: undefined }), create), {
+    assert.deepEqual(decide(rows({ account: undefined }), create), {
       account: fresh,
       outcome: { kind: 'account', account: fresh },
     })
   })
   test('again leaves it as it is', () => {
-    assert.deepEqual(decide(books(), create).account, account())
+    assert.deepEqual(decide(rows(), create).account, account())
   })
 })
 
 describe('a payment', () => {
   test('moves the price from the customer to revenue and is announced', () => {
-    assert.deepEqual(decide(books(), pay()), {
+    assert.deepEqual(decide(rows(), pay()), {
       ...told(payment()),
       account: account({ balanceMinor: 30_500n, version: 5 }),
       transfer: transfer({}),
@@ -89,7 +89,7 @@ describe('a payment', () => {
   })
 
   test('may take the last hundredth', () => {
-    const { account: left } = decide(books({ account: account({ balanceMinor: 19_500n }) }), pay())
+    const { account: left } = decide(rows({ account: account({ balanceMinor: 19_500n }) }), pay())
     assert.equal(left?.balanceMinor, 0n)
   })
 
@@ -104,25 +104,25 @@ describe('a payment', () => {
   ] as const
   test('is refused after the deadline of its order, and not before', () => {
     const late = payment({ state: 'REFUSED', reason: 'DEADLINE_PASSED' })
-    const { announce, ...decision } = decide(books(), pay({ deadlineMs: 999 }))
+    const { announce, ...decision } = decide(rows(), pay({ deadlineMs: 999 }))
     assert.deepEqual(decision, { ...told(late), payment: late })
     assert.deepEqual(announce, { event: 'PAYMENT_FAIL', payment: late })
     for (const deadlineMs of [1_000, undefined]) {
-      assert.equal(decide(books(), pay({ deadlineMs })).payment?.state, 'PAID')
+      assert.equal(decide(rows(), pay({ deadlineMs })).payment?.state, 'PAID')
     }
   })
 
   for (const [reason, why, of] of refusals) {
     test(`is refused for ever where ${why}, and announced as failed`, () => {
       const failed = payment({ state: 'REFUSED', reason })
-      const decision = decide(books({ account: of }), pay())
+      const decision = decide(rows({ account: of }), pay())
       assert.deepEqual(decision, {
         ...told(failed),
         payment: failed,
         announce: { event: 'PAYMENT_FAIL', payment: failed },
       })
       const rich = account({ balanceMinor: 10n ** 9n })
-      assert.deepEqual(decide(books({ account: rich, payment: failed }), pay()), told(failed))
+      assert.deepEqual(decide(rows({ account: rich, payment: failed }), pay()), told(failed))
     })
   }
 
@@ -136,10 +136,10 @@ describe('a payment', () => {
   for (const [known, event] of repetitions) {
     const named = `${known.state}${known.accountId ? '' : ' without an account'}`
     test(`of an order that is ${named} finds that and moves nothing`, () => {
-      assert.deepEqual(decide(books({ payment: known }), pay()), told(known))
+      assert.deepEqual(decide(rows({ payment: known }), pay()), told(known))
     })
     test(`asked for by a message of an order that is ${named} announces ${event} again`, () => {
-      assert.deepEqual(decide(books({ payment: known }), pay({ byMessage: true })), {
+      assert.deepEqual(decide(rows({ payment: known }), pay({ byMessage: true })), {
         ...told(known),
         announce: { event, payment: { ...known, accountId: 'anna' } },
       })
@@ -148,7 +148,7 @@ describe('a payment', () => {
 
   test('that a void of another style refused is told in its own style', () => {
     const known = payment({ ...voided('anna'), style: 'http' })
-    const decision = decide(books({ payment: known }), pay({ byMessage: true }))
+    const decision = decide(rows({ payment: known }), pay({ byMessage: true }))
     assert.deepEqual(decision.announce, {
       event: 'PAYMENT_FAIL',
       payment: { ...known, style: 'events' },
@@ -163,13 +163,13 @@ describe('a payment', () => {
     ]) {
       for (const other of [{ accountId: 'boris' }, { amountMinor: 19_501n }]) {
         for (const byMessage of [true, false]) {
-          const decision = decide(books({ payment: known }), pay({ ...other, byMessage }))
+          const decision = decide(rows({ payment: known }), pay({ ...other, byMessage }))
           assert.deepEqual(decision, refused('PAYMENT_MISMATCH'))
         }
       }
     }
     const other = pay({ accountId: 'boris' })
-    assert.deepEqual(decide(books({ payment: voided('anna') }), other), refused('PAYMENT_MISMATCH'))
+    assert.deepEqual(decide(rows({ payment: voided('anna') }), other), refused('PAYMENT_MISMATCH'))
   })
 })
 
@@ -180,7 +180,7 @@ describe('a void', () => {
     test(`of a paid order that names ${who} gives the money back and is announced`, () => {
       const given = payment({ state: 'REFUNDED' })
       const decision = decide(
-        books({ account: paidOut, payment: payment() }),
+        rows({ account: paidOut, payment: payment() }),
         voiding({ accountId }),
       )
       const back = { kind: 'REFUND', debit: 'revenue', credit: 'customer', version: 6 } as const
@@ -194,12 +194,12 @@ describe('a void', () => {
     })
     test(`that comes first and names ${who} is kept and announces nothing`, () => {
       const first = voided(accountId)
-      const decision = decide(books({ account: undefined }), voiding({ accountId }))
+      const decision = decide(rows({ account: undefined }), voiding({ accountId }))
       assert.deepEqual(decision, { ...told(first), payment: first })
     })
     for (const known of [payment({ state: 'REFUSED' }), voided('anna'), voided(null)]) {
       test(`of an order that is ${known.state} for ${known.accountId} by ${who} changes nothing`, () => {
-        assert.deepEqual(decide(books({ payment: known }), voiding({ accountId })), told(known))
+        assert.deepEqual(decide(rows({ payment: known }), voiding({ accountId })), told(known))
       })
     }
   }
@@ -209,7 +209,7 @@ describe('a void', () => {
     test(`by a message of an order that is ${name} announces that it is not paid`, () => {
       for (const style of ['events', 'hybrid'] as const) {
         const command = voiding({ byMessage: true, style })
-        const { announce } = decide(books({ payment: known }), command)
+        const { announce } = decide(rows({ payment: known }), command)
         assert.equal(announce?.event, 'PAYMENT_FAIL')
         // A payment that was asked for has the style of its order; a void that came first may not.
         const told = known?.state === 'REFUSED' ? known.style : style
@@ -220,8 +220,8 @@ describe('a void', () => {
 
   test('of a refunded order changes nothing; by a message, announces the refund again', () => {
     const known = payment({ state: 'REFUNDED' })
-    assert.deepEqual(decide(books({ payment: known }), voiding()), told(known))
-    assert.deepEqual(decide(books({ payment: known }), voiding({ byMessage: true })), {
+    assert.deepEqual(decide(rows({ payment: known }), voiding()), told(known))
+    assert.deepEqual(decide(rows({ payment: known }), voiding({ byMessage: true })), {
       ...told(known),
       announce: { event: 'PAYMENT_REFUNDED', payment: known },
     })
@@ -229,7 +229,7 @@ describe('a void', () => {
 
   test('by order in any name gives the money back to the account that it came from', () => {
     const command = voiding({ accountId: 'boris', byOrder: true })
-    const decision = decide(books({ account: paidOut, payment: payment() }), command)
+    const decision = decide(rows({ account: paidOut, payment: payment() }), command)
     assert.equal(decision.account?.id, 'anna')
     assert.equal(decision.transfer?.accountId, 'anna')
     assert.equal(decision.payment?.state, 'REFUNDED')
@@ -237,7 +237,7 @@ describe('a void', () => {
 
   test('by somebody else in the name of an account that did not pay is refused', () => {
     const command = voiding({ accountId: 'boris', byOrder: false })
-    const decision = decide(books({ account: paidOut, payment: payment() }), command)
+    const decision = decide(rows({ account: paidOut, payment: payment() }), command)
     assert.deepEqual(decision, refused('PAYMENT_MISMATCH'))
   })
 })
@@ -250,7 +250,7 @@ describe('a deposit', () => {
   const accepted = deposit({ state: 'APPLIED' })
 
   test('moves cash to the customer and is announced', () => {
-    assert.deepEqual(decide(books(), depositing()), {
+    assert.deepEqual(decide(rows(), depositing()), {
       account: account({ balanceMinor: 50_700n, version: 5 }),
       transfer: paidIn,
       deposit: accepted,
@@ -261,7 +261,7 @@ describe('a deposit', () => {
 
   test('that is only requested is announced with the balance that it leads to, and moves nothing', () => {
     const waiting = account({ pendingMinor: 300n })
-    assert.deepEqual(decide(books({ account: waiting }), requesting()), {
+    assert.deepEqual(decide(rows({ account: waiting }), requesting()), {
       account: account({ pendingMinor: 1_000n }),
       deposit: deposit(),
       announce: { event: 'DEPOSIT_REQUEST', deposit: deposit() },
@@ -270,7 +270,7 @@ describe('a deposit', () => {
   })
 
   test('that was requested is no longer pending once it is there', () => {
-    const known = books({ account: account({ pendingMinor: 1_000n }), deposit: deposit() })
+    const known = rows({ account: account({ pendingMinor: 1_000n }), deposit: deposit() })
     const decision = decide(known, depositing({ byMessage: true }))
     assert.deepEqual(decision.account, {
       ...account({ balanceMinor: 50_700n, version: 5 }),
@@ -280,7 +280,7 @@ describe('a deposit', () => {
   })
 
   test('again moves nothing; by a message, it is announced again', () => {
-    const known = books({ deposit: accepted })
+    const known = rows({ deposit: accepted })
     const outcome = { kind: 'balance', balanceMinor: 50_000n }
     assert.deepEqual(decide(known, depositing()), { outcome })
     assert.deepEqual(decide(known, depositing({ byMessage: true })), {
@@ -293,7 +293,7 @@ describe('a deposit', () => {
     for (const known of [deposit(), accepted]) {
       const pendingMinor = known === accepted ? 0n : 700n
       const decision = decide(
-        books({ account: account({ pendingMinor }), deposit: known }),
+        rows({ account: account({ pendingMinor }), deposit: known }),
         requesting(),
       )
       const balanceMinor = 50_000n + pendingMinor
@@ -305,7 +305,7 @@ describe('a deposit', () => {
     for (const known of [deposit(), accepted]) {
       for (const other of [{ accountId: 'boris' }, { amountMinor: 701n }]) {
         const account_ = account({ id: other.accountId ?? 'anna', pendingMinor: 9_000n })
-        const given = books({ account: account_, deposit: known })
+        const given = rows({ account: account_, deposit: known })
         const byMessage = depositing({ ...other, byMessage: true })
         assert.deepEqual(decide(given, byMessage), refused('DEPOSIT_MISMATCH'))
       }
@@ -313,7 +313,7 @@ describe('a deposit', () => {
   })
 
   test('needs an account', () => {
-    const nowhere = books({ account: undefined })
+    const nowhere = rows({ account: undefined })
     assert.deepEqual(decide(nowhere, depositing()), refused('ACCOUNT_NOT_FOUND'))
     assert.deepEqual(decide(nowhere, requesting()), refused('ACCOUNT_NOT_FOUND'))
   })
@@ -321,7 +321,7 @@ describe('a deposit', () => {
   test('that would make the balance too large is refused, what is pending counted in', () => {
     const pendingMinor = 300n
     const full = MAX_BALANCE_MINOR - pendingMinor - 700n
-    const at = (balanceMinor: bigint) => books({ account: account({ balanceMinor, pendingMinor }) })
+    const at = (balanceMinor: bigint) => rows({ account: account({ balanceMinor, pendingMinor }) })
     for (const command of [depositing(), requesting()]) {
       assert.equal(decide(at(full), command).outcome.kind, 'balance')
       assert.deepEqual(decide(at(full + 1n), command), refused('BALANCE_TOO_LARGE'))

@@ -4,24 +4,24 @@ import type { InteractionStyle } from '../../contracts/style.ts'
 import type { TraceContext } from '../../contracts/trace-context.ts'
 
 /**
- * The rules of money. Every movement is a transfer with a debit and a credit side; one side is the
+ * The rules of money. Money moves only by transfers, which have a debit and a credit side: one is the
  * customer's account, the other is cash (deposits) or revenue (payments, refunds). An order has one
- * payment for ever, a deposit happens once; a repeated command changes nothing and finds the stored
- * outcome. A void that comes first is kept, and refuses the payment that comes later.
+ * payment, forever, and a deposit is booked once. A repeated command changes nothing and finds the stored
+ * outcome. A void that arrives before its payment is stored, and refuses the payment.
  */
 export interface Account {
   readonly id: string
   readonly balanceMinor: bigint
-  /** Counts the changes; the ledger entry that made the change has the same number. */
+  /** Counts the changes of the balance; the transfer that made a change has the same number. */
   readonly version: number
-  /** Promised to the customer, and not yet in the balance. */
+  /** The deposits that were promised to the customer and are not yet in the balance. */
   readonly pendingMinor: bigint
 }
 
 export interface Payment {
   readonly id: string
   readonly orderId: string
-  /** null in a void that came first and did not name the account. */
+  /** Null if a void arrived before the payment and did not name the account. */
   readonly accountId: string | null
   readonly amountMinor: bigint | null
   readonly state: 'PAID' | 'REFUSED' | 'VOIDED' | 'REFUNDED'
@@ -52,7 +52,10 @@ export type LedgerSide = 'customer' | 'cash' | 'revenue'
 
 export type Command = TraceContext & {
   readonly style: InteractionStyle
-  /** A message may be a repetition whose first answer was lost: its outcome is announced again. */
+  /**
+   * The command arrived as a message. It may repeat one whose announcement was lost, so its outcome is
+   * announced again.
+   */
   readonly byMessage: boolean
 } & (
     | { readonly type: 'createAccount'; readonly accountId: string }
@@ -62,7 +65,7 @@ export type Command = TraceContext & {
         readonly orderId: string
         readonly accountId: string
         readonly amountMinor: bigint
-        /** Order cancels the order then: a later payment is refused. Epoch milliseconds. */
+        /** When order cancels the order, in epoch milliseconds; a later payment is refused. */
         readonly deadlineMs?: number | undefined
       }
     | {
@@ -70,7 +73,7 @@ export type Command = TraceContext & {
         readonly paymentId: string
         readonly orderId: string
         readonly accountId: string | null
-        /** The caller says that it is order, and so may void a payment from any account. */
+        /** The caller claims to be order, which may void a payment from any account. */
         readonly byOrder: boolean
       }
     | ({ readonly type: 'deposit' | 'requestDeposit' } & DepositTerms)
@@ -82,7 +85,7 @@ interface DepositTerms {
   readonly amountMinor: bigint
 }
 
-/** What has happened to one account's money, for the customer and for order to hear. */
+/** A result to announce to the customer and to order, or a deposit to request. */
 export type Announcement =
   | { readonly event: 'ORDER_PAID'; readonly payment: Payment }
   | { readonly event: 'PAYMENT_FAIL'; readonly payment: Payment }
@@ -90,7 +93,7 @@ export type Announcement =
   | { readonly event: 'DEPOSIT_ACCEPTED'; readonly deposit: Deposit }
   | { readonly event: 'DEPOSIT_REQUEST'; readonly deposit: Deposit }
 
-/** What the command's sender learns. A refusal is a value: nothing was changed for it. */
+/** The result for the sender of a command. A refused command changed nothing. */
 export type Outcome =
   | { readonly kind: 'account'; readonly account: Account }
   | { readonly kind: 'payment'; readonly payment: Payment }
@@ -104,8 +107,8 @@ export type Outcome =
         | 'BALANCE_TOO_LARGE'
     }
 
-/** The part of the books that one command can touch. */
-export interface Books {
+/** The stored rows that one command can change. */
+export interface Rows {
   readonly account: Account | undefined
   readonly payment: Payment | undefined
   readonly deposit: Deposit | undefined
@@ -122,27 +125,29 @@ export interface Decision {
   readonly announce?: Announcement
 }
 
-export function decide(books: Books, command: Command): Decision {
+export function decide(rows: Rows, command: Command): Decision {
   switch (command.type) {
     case 'createAccount': {
       const { accountId: id } = command
-      const account = books.account ?? { id, balanceMinor: 0n, version: 0, pendingMinor: 0n }
+      const account = rows.account ?? { id, balanceMinor: 0n, version: 0, pendingMinor: 0n }
       return { account, outcome: { kind: 'account', account } }
     }
     case 'pay':
-      return books.payment ? repeatPayment(books.payment, command) : pay(books, command)
+      return rows.payment ? repeatPayment(rows.payment, command) : pay(rows, command)
     case 'void':
-      return books.payment ? voidPayment(books.account, books.payment, command) : voidFirst(command)
+      return rows.payment
+        ? voidPayment(rows.account, rows.payment, command)
+        : voidBeforePayment(command)
     case 'requestDeposit':
-      return requestDeposit(books, command)
+      return requestDeposit(rows, command)
     case 'deposit':
-      return deposit(books, command)
+      return deposit(rows, command)
   }
 }
 
 type CommandOf<Type extends Command['type']> = Command & { readonly type: Type }
 
-function pay({ account, now }: Books, command: CommandOf<'pay'>): Decision {
+function pay({ account, now }: Rows, command: CommandOf<'pay'>): Decision {
   const { paymentId: id, orderId, accountId, amountMinor, style, deadlineMs = now } = command
   const terms = { id, orderId, accountId, amountMinor, style }
   const reason =
@@ -155,12 +160,12 @@ function pay({ account, now }: Books, command: CommandOf<'pay'>): Decision {
           : null
   if (account === undefined || reason !== null) {
     const payment: Payment = { ...terms, state: 'REFUSED', reason }
-    return { ...settled(payment), payment, announce: { event: 'PAYMENT_FAIL', payment } }
+    return { ...outcomeOf(payment), payment, announce: { event: 'PAYMENT_FAIL', payment } }
   }
   const payment: Payment = { ...terms, state: 'PAID', reason: null }
   return {
-    ...settled(payment),
-    ...move(account, { kind: 'PAYMENT', amountMinor, orderId }),
+    ...outcomeOf(payment),
+    ...transferMoney(account, { kind: 'PAYMENT', amountMinor, orderId }),
     payment,
     announce: { event: 'ORDER_PAID', payment },
   }
@@ -168,17 +173,18 @@ function pay({ account, now }: Books, command: CommandOf<'pay'>): Decision {
 
 function repeatPayment(payment: Payment, command: CommandOf<'pay'>): Decision {
   const { accountId, amountMinor } = payment
-  const same =
+  const isSame =
     (accountId === null || accountId === command.accountId) &&
     (amountMinor === null || amountMinor === command.amountMinor)
-  if (!same) return refused('PAYMENT_MISMATCH')
-  return { ...settled(payment), ...announceAgain(payment, command) }
+  if (!isSame) return refused('PAYMENT_MISMATCH')
+  return { ...outcomeOf(payment), ...announceAgain(payment, command) }
 }
 
 /**
- * A message may repeat one whose outcome was lost, so the outcome is announced again, in the style of the
- * payment: announcements keep their order within a style only. A void that came first may know neither
- * the account nor the style of the order; the message does.
+ * A message may repeat one whose announcement was lost, so the outcome is announced again. It is announced
+ * in the style of the payment, because announcements keep their order only within a style. A void that
+ * arrived before the payment may have been stored without the account and with another style; then those
+ * of the message are used.
  */
 function announceAgain(payment: Payment, command: CommandOf<'pay' | 'void'>): Partial<Decision> {
   const accountId = payment.accountId ?? command.accountId
@@ -199,7 +205,7 @@ function announcementOf(payment: Payment): 'ORDER_PAID' | 'PAYMENT_FAIL' | 'PAYM
   }
 }
 
-function voidFirst(command: CommandOf<'void'>): Decision {
+function voidBeforePayment(command: CommandOf<'void'>): Decision {
   const { paymentId: id, orderId, accountId, style } = command
   const state = 'VOIDED'
   const payment: Payment = {
@@ -211,12 +217,12 @@ function voidFirst(command: CommandOf<'void'>): Decision {
     reason: 'ORDER_CANCELED',
     style,
   }
-  return { ...settled(payment), payment, ...announceAgain(payment, command) }
+  return { ...outcomeOf(payment), payment, ...announceAgain(payment, command) }
 }
 
 /**
- * The money goes back to the account that it came from, even where order names its customer's and
- * somebody else paid; anyone else must name the account that paid, or none.
+ * The refund goes to the account that paid. Order may name another one (its customer's, if somebody else
+ * paid); any other caller must name the account that paid, or none.
  */
 function voidPayment(
   account: Account | undefined,
@@ -230,17 +236,17 @@ function voidPayment(
     const refunded: Payment = { ...payment, state: 'REFUNDED' }
     const { orderId, amountMinor } = payment
     return {
-      ...settled(refunded),
-      ...move(account, { kind: 'REFUND', amountMinor, orderId }),
+      ...outcomeOf(refunded),
+      ...transferMoney(account, { kind: 'REFUND', amountMinor, orderId }),
       payment: refunded,
       announce: { event: 'PAYMENT_REFUNDED', payment: refunded },
     }
   }
-  return { ...settled(payment), ...announceAgain(payment, command) }
+  return { ...outcomeOf(payment), ...announceAgain(payment, command) }
 }
 
-function requestDeposit(books: Books, command: CommandOf<'requestDeposit' | 'deposit'>): Decision {
-  const { account, deposit: known } = books
+function requestDeposit(rows: Rows, command: CommandOf<'requestDeposit' | 'deposit'>): Decision {
+  const { account, deposit: known } = rows
   const { depositId: id, accountId, amountMinor, style } = command
   if (account === undefined) return refused('ACCOUNT_NOT_FOUND')
   if (known && !isSameDeposit(known, command)) return refused('DEPOSIT_MISMATCH')
@@ -257,54 +263,54 @@ function requestDeposit(books: Books, command: CommandOf<'requestDeposit' | 'dep
   }
 }
 
-function deposit(books: Books, command: CommandOf<'requestDeposit' | 'deposit'>): Decision {
-  const { account, deposit: known } = books
+function deposit(rows: Rows, command: CommandOf<'requestDeposit' | 'deposit'>): Decision {
+  const { account, deposit: known } = rows
   const { depositId: id, accountId, amountMinor, style } = command
   if (account === undefined) return refused('ACCOUNT_NOT_FOUND')
   if (known && !isSameDeposit(known, command)) return refused('DEPOSIT_MISMATCH')
   const outcome: Outcome = { kind: 'balance', balanceMinor: account.balanceMinor }
   if (known?.state === 'APPLIED') {
-    const again = command.byMessage && {
+    const repeated = command.byMessage && {
       announce: { event: 'DEPOSIT_ACCEPTED', deposit: known } as const,
     }
-    return { outcome, ...again }
+    return { outcome, ...repeated }
   }
   const expectedMinor = account.balanceMinor + account.pendingMinor + amountMinor
   if (known === undefined && expectedMinor > MAX_BALANCE_MINOR) return refused('BALANCE_TOO_LARGE')
   const applied: Deposit = { id, accountId, amountMinor, style, ...known, state: 'APPLIED' }
   const requestedMinor = known?.amountMinor ?? 0n
-  const { account: paidIn, transfer } = move(
+  const { account: credited, transfer } = transferMoney(
     { ...account, pendingMinor: account.pendingMinor - requestedMinor },
     { kind: 'DEPOSIT', amountMinor: applied.amountMinor, depositId: id },
   )
   return {
-    account: paidIn,
+    account: credited,
     transfer,
     deposit: applied,
     announce: { event: 'DEPOSIT_ACCEPTED', deposit: applied },
-    outcome: { kind: 'balance', balanceMinor: paidIn.balanceMinor },
+    outcome: { kind: 'balance', balanceMinor: credited.balanceMinor },
   }
 }
 
 const isSameDeposit = (known: Deposit, terms: DepositTerms): boolean =>
   known.accountId === terms.accountId && known.amountMinor === terms.amountMinor
 
-/** Moves money between the customer's account and the other side of its kind. */
-function move(
+/** Transfers money between the customer's account and cash (deposits) or revenue (payments, refunds). */
+function transferMoney(
   account: Account,
   cause: Pick<Transfer, 'kind' | 'amountMinor'> & { orderId?: string; depositId?: string },
 ): { account: Account; transfer: Transfer } {
   const { kind, amountMinor, orderId = null, depositId = null } = cause
   const other: LedgerSide = kind === 'DEPOSIT' ? 'cash' : 'revenue'
-  const out = kind === 'PAYMENT'
-  const balanceMinor = account.balanceMinor + (out ? -amountMinor : amountMinor)
+  const isDebit = kind === 'PAYMENT'
+  const balanceMinor = account.balanceMinor + (isDebit ? -amountMinor : amountMinor)
   const version = account.version + 1
   const transfer: Transfer = {
     accountId: account.id,
     version,
     kind,
-    debit: out ? 'customer' : other,
-    credit: out ? other : 'customer',
+    debit: isDebit ? 'customer' : other,
+    credit: isDebit ? other : 'customer',
     amountMinor,
     balanceAfterMinor: balanceMinor,
     orderId,
@@ -313,7 +319,7 @@ function move(
   return { account: { ...account, balanceMinor, version }, transfer }
 }
 
-const settled = (payment: Payment): Decision => ({ outcome: { kind: 'payment', payment } })
+const outcomeOf = (payment: Payment): Decision => ({ outcome: { kind: 'payment', payment } })
 const refused = (code: (Outcome & { kind: 'refused' })['code']): Decision => ({
   outcome: { kind: 'refused', code },
 })

@@ -1,7 +1,7 @@
 import { type Delivery, isFinalRejection, type OutboxRow } from '../../messaging/outbox/outbox.ts'
 import type { HttpClient } from '../../platform/http/client.ts'
 
-/** Calls out, in `http`: outbox rows that tell order of a refund. */
+/** Calls out, in `http`: outbox rows that notify order of a refund. */
 export interface OrderCallsOptions {
   readonly http: HttpClient
   readonly orderUrl: string
@@ -14,8 +14,8 @@ export function orderCalls({ http, orderUrl, timeoutMs }: OrderCallsOptions) {
     try {
       const call = { target: 'order', method: 'DELETE', url, headers } as const
       const { status, body } = await http(call, timeoutMs)
-      // Order does not know an order that was paid by REST. The same status without a code of ours
-      // comes from a gateway, and says nothing about the order.
+      // Order has no order if a client paid at billing directly. A 404 without our problem code comes from a
+      // gateway, and says nothing about the order.
       const code = codeOf(body)
       if (status < 300 || code === 'ORDER_NOT_FOUND') return { kind: 'done' }
       const error = `${destination} answered ${status}`

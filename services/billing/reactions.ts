@@ -7,7 +7,7 @@ import type { Queryable } from '../../platform/database/database.ts'
 import { type Applied, applyCommands, type CommandContext } from './commands.ts'
 import type { Command } from './ledger.ts'
 
-/** Events in: what the topic `billing` asks for, settled as one batch. */
+/** Events in: the requests on the topic `billing`, settled as one batch. */
 export async function settleRequests(
   tx: Queryable,
   context: CommandContext & { readonly newId: () => string },

@@ -39,7 +39,7 @@ export interface BillingRoutes {
   ) => Promise<StoredResponse>
   readonly findAccount: (id: string) => Promise<StoredAccount | undefined>
   readonly findPayment: (orderId: string) => Promise<StoredPayment | undefined>
-  readonly entries: (accountId: string, page: Page) => Promise<StoredTransfer[]>
+  readonly listEntries: (accountId: string, page: Page) => Promise<StoredTransfer[]>
 }
 
 export function billingRoutes(app: HttpServer, routes: BillingRoutes): void {
@@ -49,7 +49,7 @@ export function billingRoutes(app: HttpServer, routes: BillingRoutes): void {
   readingPayments(app, routes)
 }
 
-/** A request was made by somebody who waits for the answer: nothing is announced twice for it. */
+/** The caller of a request waits for its response, so a repeated request announces nothing again. */
 const common = ({ trace }: { trace: TraceContext }) => ({ ...trace, byMessage: false })
 
 function accountRoutes(app: HttpServer, routes: BillingRoutes): void {
@@ -212,7 +212,7 @@ function readingAccounts(app: HttpServer, routes: BillingRoutes): void {
     },
     async (request, reply) => {
       const { id } = request.params
-      const entries = await routes.entries(id, request.query)
+      const entries = await routes.listEntries(id, request.query)
       if (entries.length === 0 && (await routes.findAccount(id)) === undefined) {
         throw new Fault('ACCOUNT_NOT_FOUND')
       }

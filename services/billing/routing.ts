@@ -57,7 +57,7 @@ function announcePayment(
   const meta = { ...traceOf(at), id: `${orderId}/${event}`, style }
   switch (event) {
     case 'ORDER_PAID':
-      // The body has no amount, and order must not accept another payment as its own.
+      // The body has no amount, and order must not accept a payment of another amount as its own.
       return announce({ event, orderId, accountId }, { ...meta, amountMinor }, at)
     case 'PAYMENT_FAIL':
       return announce({ event, orderId, accountId }, { ...meta, ...(reason && { reason }) }, at)
@@ -99,7 +99,7 @@ function deleteOrder({ orderId, accountId, style }: Payment, at: Companions): Ou
   return callMessage(path, orderId, { ...traceOf(at), id: `${orderId}/DELETE`, style })
 }
 
-/** The balance stream: after every change of an account, in every style. */
+/** The balance event of an account, sent after each batch that changed its balance, in every style. */
 export function balanceChanged(account: Account, at: Companions): OutboxMessage {
   const body: BalanceChanged = {
     accountId: account.id,

@@ -22,9 +22,9 @@ import { inCommitSpans, noTracing } from '../../platform/telemetry/tracing.ts'
 import {
   type Addressed,
   type Applied,
-  answerTo,
   applyCommands,
   type CommandContext,
+  responseTo,
 } from './commands.ts'
 import type { BillingConfig } from './config.ts'
 import { SCHEMA } from './migrations/001-initial.ts'
@@ -40,7 +40,7 @@ import { findAccount, findPayments, listTransfers } from './store.ts'
  * at most half of the time that the caller has left, so that an unresponsive notification never looks
  * like an unresponsive billing.
  */
-const FIRST_TRY_MS = 1_000
+const FIRST_ATTEMPT_MS = 1_000
 
 const SERVER = { service: 'billing', title: 'Trifold billing' } as const
 
@@ -90,16 +90,16 @@ export async function createBillingService(
     },
   })
 
-  /** After a commit: what it caused goes out, and what it moved is counted. */
+  /** After a commit: the outbox rows are sent, and changed payments are counted. */
   function announce(applied: readonly Applied[], committed: Queryable): void {
     relay.wake(committed)
     for (const result of applied) {
-      if (result.kind !== 'applied' || result.moved === undefined) continue
-      telemetry.count('trifold_payments_total', { state: result.moved.state })
+      if (result.kind !== 'applied' || result.changedPayment === undefined) continue
+      telemetry.count('trifold_payments_total', { state: result.changedPayment.state })
     }
   }
 
-  // Watched before the commit, since the relay may be faster than what comes after it.
+  // The watch starts before the commit, because the relay may send the calls before the code after it runs.
   function watchCalls(result: Applied): Watch | undefined {
     const calls = result.kind === 'applied' ? result.callIds : []
     return calls.length > 0 ? relay.watch(calls) : undefined
@@ -113,10 +113,10 @@ export async function createBillingService(
     if (applied.kind === 'refused') throw applied.fault
     if (applied.kind === 'repeated') return applied.response
     const callerWaitsMs = Math.min(caller.remainingMs(), config.CALL_TIMEOUT_MS)
-    await watch?.attempted(Math.max(0, Math.min(FIRST_TRY_MS, callerWaitsMs / 2)))
+    await watch?.attempted(Math.max(0, Math.min(FIRST_ATTEMPT_MS, callerWaitsMs / 2)))
     const { outcome } = applied
     if (outcome.kind === 'refused') throw new Fault(outcome.code)
-    return answerTo(addressed.command, outcome)
+    return responseTo(addressed.command, outcome)
   }
 
   const relay = startRelay({
@@ -136,7 +136,7 @@ export async function createBillingService(
   }
   const consumer = startConsumer(reader)
   const resends = startResends({ ...parts, databaseClock, config, outbox, wake: relay.wake })
-  const expiring = periodically(60_000, runtime, log, () =>
+  const keyExpiry = periodically(60_000, runtime, log, () =>
     idempotency.expire(database, config.IDEMPOTENCY_KEY_TTL_MS),
   )
 
@@ -148,7 +148,7 @@ export async function createBillingService(
     settle,
     findAccount: (id) => findAccount(database, id),
     findPayment: async (orderId) => (await findPayments(database, [orderId])).get(orderId),
-    entries: (accountId, page) => listTransfers(database, accountId, page),
+    listEntries: (accountId, page) => listTransfers(database, accountId, page),
   })
   await app.ready()
 
@@ -156,7 +156,7 @@ export async function createBillingService(
     app,
     async close() {
       await app.close()
-      await Promise.all([resends.close(), expiring.close(), consumer.close()])
+      await Promise.all([resends.close(), keyExpiry.close(), consumer.close()])
       await relay.close()
     },
   }
@@ -165,6 +165,6 @@ export async function createBillingService(
 function callsOut({ http }: ServiceParts, config: BillingServiceConfig) {
   const common = { http, timeoutMs: config.CALL_TIMEOUT_MS }
   const notify = notificationCalls({ ...common, notificationUrl: config.NOTIFICATION_URL })
-  const tellOrder = orderCalls({ ...common, orderUrl: config.ORDER_URL })
-  return (row: OutboxRow) => (row.destination === NOTIFY_PATH ? notify(row) : tellOrder(row))
+  const notifyOrder = orderCalls({ ...common, orderUrl: config.ORDER_URL })
+  return (row: OutboxRow) => (row.destination === NOTIFY_PATH ? notify(row) : notifyOrder(row))
 }

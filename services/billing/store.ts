@@ -15,7 +15,7 @@ const DEPOSIT = `id, account_id as "accountId", amount_minor as "amountMinor", s
 const byId = <Row extends { id: string }>(rows: readonly Row[]) =>
   new Map(rows.map((row) => [row.id, row]))
 
-/** Locks accounts, always in the order of their ids, so that batches never wait in a circle. */
+/** Locks accounts in the order of their ids, so that batches cannot deadlock. */
 export async function lockAccounts(
   tx: Queryable,
   ids: readonly string[],
@@ -61,7 +61,7 @@ export async function findDeposits(
   )
 }
 
-/** What a batch changed in the books. */
+/** The rows that a batch inserts and updates. */
 export interface Changes {
   readonly newAccounts: readonly Account[]
   readonly accounts: readonly Account[]
@@ -73,8 +73,8 @@ export interface Changes {
 }
 
 /**
- * Writes a batch. A payment or deposit that another transaction wrote meanwhile breaks its unique
- * key: a conflict, after which the whole batch is read and decided again.
+ * Writes a batch. If another transaction has inserted one of its payments or deposits since the batch was
+ * read, the unique key makes this a conflict, and the whole batch is read and decided again.
  */
 export async function writeChanges(tx: Queryable, changes: Changes, now: number): Promise<void> {
   const at = new Date(now)
@@ -201,7 +201,7 @@ async function insertTransfers(tx: Queryable, transfers: readonly Transfer[], at
 
 export type StoredTransfer = Transfer & { readonly created: Date }
 
-/** The ledger of an account in its order; the cursor is the last page's highest version. */
+/** The transfers of an account by version; the cursor is the highest version of the previous page. */
 export function listTransfers(
   db: Queryable,
   accountId: string,
@@ -216,7 +216,7 @@ export function listTransfers(
   )
 }
 
-/** Whether there is a deposit that may have to be asked for, now or later. */
+/** Whether any deposit may have to be resent, now or later. */
 export async function isAnyRequested(db: Queryable): Promise<boolean> {
   const [row] = await db.query<{ is_any: boolean }>(
     `select exists (select from billing.deposit where state = 'REQUESTED') as is_any`,
@@ -225,9 +225,9 @@ export async function isAnyRequested(db: Queryable): Promise<boolean> {
 }
 
 /**
- * Takes deposits that were requested and did not come back, and sets their next time. As with
- * orders, one whose last request still waits in the outbox is only put off, and each is found by its
- * id, however the statement was planned.
+ * Takes the requested deposits whose resend is due, and sets the time of their next resend. As with
+ * orders, a deposit whose last request is still in the outbox is only postponed, and `= any(array(...))`
+ * makes the planner find each row by its id.
  */
 export function takeDepositsToResend(
   tx: Queryable,

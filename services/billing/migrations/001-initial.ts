@@ -5,7 +5,7 @@ import type { Migration } from '../../../platform/database/migrate.ts'
 
 export const SCHEMA = 'billing'
 
-// The other side of a transfer (cash, revenue) has no row of its own, so that it is never hot.
+// Cash and revenue have no balance rows: every transaction would wait for their locks.
 export const migrations: readonly Migration[] = [
   {
     id: 1,
