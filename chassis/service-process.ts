@@ -4,14 +4,18 @@ import Type, { type Static, type TObject } from 'typebox'
 import { createKafkaBus } from '../messaging/kafka/bus.ts'
 import { backoffMs, type Log, systemRuntime } from '../platform/async/runtime.ts'
 import { DatabaseError } from '../platform/database/database.ts'
-import { type FrontDoor, type Inside, openFrontDoor } from '../platform/front-door/front-door.ts'
+import {
+  type FrontDoor,
+  type MountedServices,
+  openFrontDoor,
+} from '../platform/front-door/front-door.ts'
 import {
   allows,
   READ_ONLY,
   sendAsyncApi,
   sendJson,
   sendProblem,
-} from '../platform/front-door/plain-answers.ts'
+} from '../platform/front-door/plain-responses.ts'
 import { createHttpClient, tracedCalls } from '../platform/http/client.ts'
 import { pathOf } from '../platform/http/request-target.ts'
 import { openPostgres } from '../platform/postgres/postgres.ts'
@@ -91,11 +95,15 @@ export function runService<Schema extends TObject>(service: ServiceProcess<Schem
 
 function openDoor(config: ProcessConfig, name: string, path: string): Promise<FrontDoor> {
   const basePath = prefixOf(config.BASE_PATH)
-  const handle = (inside: Inside, request: IncomingMessage, response: ServerResponse) => {
+  const handle = (
+    services: MountedServices,
+    request: IncomingMessage,
+    response: ServerResponse,
+  ) => {
     const asked = pathOf(request.url ?? '/', basePath)
     // It belongs to no single service: each of them serves it, wherever a gateway sends the request.
     if (sendAsyncApi(request, response, asked, basePath)) return
-    if (inside.has(name)) return inside.pass(name, request, response)
+    if (services.has(name)) return services.pass(name, request, response)
     const detail = `${name} is waiting for its database`
     if (!asked.startsWith(`/${path}/actuator/health`)) {
       return sendProblem(request, response, 'SERVICE_UNAVAILABLE', { detail })

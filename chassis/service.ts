@@ -125,7 +125,7 @@ export const requestBatches = ({
 }: Pick<ServiceParts, 'telemetry' | 'runtime'>) => ({
   maxBatch: 500,
   maxQueue: 10_000,
-  lanes: 1,
+  concurrency: 1,
   gather: runtime.turn,
   overflow() {
     telemetry.count('trifold_requests_refused_total')

@@ -1,12 +1,16 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import { type FrontDoor, type Inside, openFrontDoor } from '../../platform/front-door/front-door.ts'
+import {
+  type FrontDoor,
+  type MountedServices,
+  openFrontDoor,
+} from '../../platform/front-door/front-door.ts'
 import {
   allows,
   READ_ONLY,
   sendAsyncApi,
   sendJson,
   sendProblem,
-} from '../../platform/front-door/plain-answers.ts'
+} from '../../platform/front-door/plain-responses.ts'
 import { pathOf } from '../../platform/http/request-target.ts'
 import { isLoopback } from '../../platform/http/server.ts'
 import { allowedHostsOf, prefixOf } from '../../platform/process/config.ts'
@@ -39,15 +43,19 @@ export async function openGateway(config: AllInOneConfig): Promise<Gateway> {
   const basePath = prefixOf(config.BASE_PATH)
   let lab: Lab | undefined
 
-  function handle(inside: Inside, request: IncomingMessage, response: ServerResponse): void {
+  function handle(
+    services: MountedServices,
+    request: IncomingMessage,
+    response: ServerResponse,
+  ): void {
     const path = pathOf(request.url ?? '/', basePath)
     const [, first = '', second = '', third = '', fourth = ''] = path.split('/')
     const service = SERVICES.get(first)
     if (service) {
       const stopped = stoppedName(service)
-      const isForOperators = OPERATOR_PATHS.has(second) && inside.has(stopped)
-      const isOff = !inside.has(service)
-      return inside.pass(isOff && isForOperators ? stopped : service, request, response)
+      const isForOperators = OPERATOR_PATHS.has(second) && services.has(stopped)
+      const isOff = !services.has(service)
+      return services.pass(isOff && isForOperators ? stopped : service, request, response)
     }
     if (sendAsyncApi(request, response, path, basePath)) return
     if (path === '/') {

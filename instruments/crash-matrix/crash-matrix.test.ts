@@ -113,7 +113,7 @@ test('the boundaries are those of the code', TIMEOUT, () => {
     'messaging/outbox/relay-to-broker.ts send send',
     'messaging/consumer/consumer.ts startConsumer commit commit',
     'messaging/consumer/settlement.ts createSettlement attempt transaction',
-    'platform/database/tell-peers.ts createTeller tell notify',
+    'platform/database/notifier.ts createNotifier send notify',
   ]) {
     assert.ok(names.includes(name), name)
   }

@@ -103,7 +103,7 @@ export function startConsumer<Body>(options: ConsumerOptions<Body>): Consumer {
     for (;;) {
       try {
         await from.commit(batches)
-        broker.over()
+        broker.ended()
         return
       } catch (error) {
         await awaitBroker(error)
@@ -135,9 +135,9 @@ export function startConsumer<Body>(options: ConsumerOptions<Body>): Consumer {
   async function run(): Promise<void> {
     while (!stop.signal.aborted) {
       try {
-        if (broker.lasts()) await bus.ping()
+        if (broker.isOngoing()) await bus.ping()
         subscription ??= await bus.subscribe(options.group, options.topics)
-        broker.over()
+        broker.ended()
         if (commits.size >= MAX_COMMITS) await Promise.race(commits)
         if (stop.signal.aborted) break
         const batches = await subscription.take()
@@ -170,7 +170,7 @@ export function startConsumer<Body>(options: ConsumerOptions<Body>): Consumer {
   return {
     state: () => ({
       running,
-      brokerIsAway: broker.lasts(),
+      brokerIsAway: broker.isOngoing(),
       databaseIsAway: settlement.databaseIsAway(),
     }),
     close() {

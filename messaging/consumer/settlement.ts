@@ -102,7 +102,7 @@ export function createSettlement<Body>(options: SettlementOptions<Body>) {
       return { error }
     }
     spans.end({ refusalOf: (message) => codeOf(letters, message) })
-    outage.over()
+    outage.ended()
     // A letter that an earlier delivery stored was reported then.
     report(
       run,
@@ -216,7 +216,7 @@ export function createSettlement<Body>(options: SettlementOptions<Body>) {
     }
   }
 
-  return { read, settle, databaseIsAway: () => outage.lasts() }
+  return { read, settle, databaseIsAway: () => outage.isOngoing() }
 }
 
 /** Counts what a newer writer says and this reader ignores, and logs each name once. */

@@ -65,7 +65,7 @@ export function createKafkaProducer(options: KafkaProducerOptions): KafkaProduce
   const append = coalesce<readonly Encoded[], void>({
     maxBatch: MAX_SENDS_PER_BATCH,
     maxQueue: MAX_WAITING_SENDS,
-    lanes: 1,
+    concurrency: 1,
     overflow: () => new Error('too many messages wait to be sent'),
     async run(sends) {
       const messages = sends.flat()

@@ -1,6 +1,6 @@
 import type { Log, Runtime } from '../../platform/async/runtime.ts'
 import type { Database } from '../../platform/database/database.ts'
-import { createTeller } from '../../platform/database/tell-peers.ts'
+import { createNotifier } from '../../platform/database/notifier.ts'
 
 /**
  * How the relays of a service's instances wake each other: a commit in one process may write rows of
@@ -33,7 +33,8 @@ export function listenToPeers(options: PeersOptions): Peers {
     database.listen(channels.tried, options.onTried),
   ]
 
-  const teller = (channel: string) => createTeller({ ...options, channel, stopped: closing.signal })
+  const teller = (channel: string) =>
+    createNotifier({ ...options, channel, stopped: closing.signal })
   return {
     wakeOthers: teller(channels.rows),
     tellTried: teller(channels.tried),

@@ -4,13 +4,13 @@ import { DatabaseError } from '../database/database.ts'
 import { type CoalesceOptions, coalesce, inTurn, shared } from './coalesce.ts'
 import { until } from './until.ts'
 
-/** Doubles numbers in batches that end when told to; `bad` items fail whatever batch they are in. */
+/** Doubles numbers in batches, which end when `openAll` is called. A batch with a `bad` item fails. */
 function doubling(given: Partial<CoalesceOptions<number, number>> = {}, bad: number[] = []) {
   const batches: number[][] = []
   const gates: (() => void)[] = []
   let open = false
   const double = coalesce<number, number>({
-    ...{ maxBatch: 100, maxQueue: 100, lanes: 1, overflow: () => new Error('too many') },
+    ...{ maxBatch: 100, maxQueue: 100, concurrency: 1, overflow: () => new Error('too many') },
     async run(items) {
       batches.push([...items])
       if (!open) await new Promise<void>((resolve) => gates.push(resolve))
@@ -33,14 +33,14 @@ function doubling(given: Partial<CoalesceOptions<number, number>> = {}, bad: num
 const turn = () => new Promise((resolve) => setImmediate(resolve))
 
 describe('concurrent requests', () => {
-  test('that come together share one batch, in their order, and each gets its own result', async () => {
+  test('that arrive together share one batch in their order, and each gets its own result', async () => {
     const { double, batches, openAll } = doubling()
     openAll()
     assert.deepEqual(await Promise.all([3, 1, 2].map((item) => double(item))), [6, 2, 4])
     assert.deepEqual(batches, [[3, 1, 2]])
   })
 
-  test('that come while a batch runs are the next batch', async () => {
+  test('that arrive while a batch runs form the next batch', async () => {
     const { double, batches, openAll } = doubling()
     const first = double(1)
     await turn()
@@ -52,8 +52,8 @@ describe('concurrent requests', () => {
     assert.deepEqual(batches, [[1], [2, 3, 4]])
   })
 
-  test('run in as many batches at a time as there are lanes', async () => {
-    const { double, batches, openAll } = doubling({ lanes: 2 })
+  test('run in as many batches at a time as the concurrency allows', async () => {
+    const { double, batches, openAll } = doubling({ concurrency: 2 })
     const results: Promise<number>[] = []
     for (const item of [1, 2, 3]) {
       results.push(double(item))
@@ -71,7 +71,7 @@ describe('concurrent requests', () => {
     assert.deepEqual(batches, [[1, 2], [3, 4], [5]])
   })
 
-  test('beyond the longest queue are refused at once, and the others are served', async () => {
+  test('are rejected at once while the queue is full, and the others succeed', async () => {
     const { double, openAll } = doubling({ maxQueue: 2 })
     const first = double(1)
     await turn()
@@ -86,7 +86,7 @@ describe('concurrent requests', () => {
 describe('an item whose caller', () => {
   const caller = (isExpired: () => boolean) => ({ isExpired })
 
-  test('has given up by the time its batch begins is rejected, and not run', async () => {
+  test('gave up before its batch started is rejected and does not run', async () => {
     const { double, batches, openAll } = doubling({ maxBatch: 2 })
     const first = double(1)
     await turn()
@@ -116,7 +116,7 @@ describe('an item whose caller', () => {
     assert.deepEqual(batches, [[1], [4, 5]])
   })
 
-  test('has given up runs no empty batch', async () => {
+  test('gave up does not cause an empty batch', async () => {
     const { double, batches, openAll } = doubling()
     openAll()
     await assert.rejects(
@@ -132,7 +132,7 @@ describe('an item whose caller', () => {
 })
 
 describe('a batch that fails', () => {
-  test('is split until the bad ones fail alone', async () => {
+  test('is split until only the bad items fail', async () => {
     const { double, batches, openAll } = doubling({}, [3, 6])
     openAll()
     const results = await Promise.allSettled([1, 2, 3, 4, 5, 6, 7].map((item) => double(item)))
@@ -143,10 +143,10 @@ describe('a batch that fails', () => {
     assert.ok(batches.length <= 13)
   })
 
-  test('for want of a database fails as a whole: parts of it would fare no better', async () => {
+  test('fails as a whole if the database is unavailable, because its parts would fail as well', async () => {
     const batches: number[] = []
     const run = coalesce<number, number>({
-      ...{ maxBatch: 100, maxQueue: 100, lanes: 1, overflow: () => new Error('too many') },
+      ...{ maxBatch: 100, maxQueue: 100, concurrency: 1, overflow: () => new Error('too many') },
       async run(items) {
         batches.push(items.length)
         throw new DatabaseError('the server is away', 'unavailable')
@@ -157,7 +157,7 @@ describe('a batch that fails', () => {
     assert.deepEqual(batches, [4])
   })
 
-  test('does not keep what comes after it', async () => {
+  test('does not affect later items', async () => {
     const { double, openAll } = doubling({}, [1])
     openAll()
     await assert.rejects(double(1), /cannot double 1/)
@@ -165,7 +165,7 @@ describe('a batch that fails', () => {
   })
 })
 
-test('calls at the same time share one run of the work, later ones run it again', async () => {
+test('shared: concurrent calls share one run of the work, and later calls start another', async () => {
   let runs = 0
   const run = shared(async () => {
     runs += 1
@@ -177,7 +177,7 @@ test('calls at the same time share one run of the work, later ones run it again'
   assert.equal(await run(), 3)
 })
 
-test('work that goes in turn runs once more for all who came while it ran, also after a failure', async () => {
+test('inTurn: calls that arrive during a run share the next one, even if the run fails', async () => {
   const ends: (() => void)[] = []
   const run = inTurn(async () => {
     const end = Promise.withResolvers<void>()

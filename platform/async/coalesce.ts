@@ -1,24 +1,24 @@
 /**
- * Lets concurrent requests of a process share a transaction: whatever queued while the last batch
- * ran is the next batch, so nothing waits longer than it must and a busy process commits less often.
+ * Lets concurrent requests of a process share a transaction. All items that queued while the last batch
+ * ran are the next batch. So no item waits for a timer, and a busy process commits less often.
  */
 export interface CoalesceOptions<Item, Result> {
-  /** Settles the items, in their order, in one transaction; one result each. */
+  /** Handles the items in their order, in one transaction. Returns one result for each of them. */
   readonly run: (items: readonly Item[]) => Promise<readonly Result[]>
-  /** The most items of a batch. */
+  /** The largest number of items in a batch. */
   readonly maxBatch: number
-  /** The most items that may wait; more are refused with `overflow()`. */
+  /** How many items may wait. Further ones are rejected with `overflow()`. */
   readonly maxQueue: number
   /** How many batches may run at a time. */
-  readonly lanes: number
-  /** What the first batch waits for, so that what comes together goes together; at once unless told. */
+  readonly concurrency: number
+  /** The first batch waits for this, so that it has all items that arrive together. By default it starts at once. */
   readonly gather?: () => Promise<void>
   readonly overflow: () => Error
 }
 
-/** The request behind an item. */
+/** The request that an item belongs to. */
 export interface Caller {
-  /** Whether it is too late to begin: the item is then rejected with `overflow()` instead of run. */
+  /** Whether it is too late to start. The item is then rejected with `overflow()`. */
   isExpired(): boolean
 }
 
@@ -35,10 +35,10 @@ export function coalesce<Item, Result>(
   const queue: Waiting<Item, Result>[] = []
   let running = 0
 
-  async function lane(): Promise<void> {
+  async function work(): Promise<void> {
     running += 1
     await options.gather?.()
-    while (queue.length > 0) await settle(nextBatch())
+    while (queue.length > 0) await run(nextBatch())
     running -= 1
   }
 
@@ -53,8 +53,8 @@ export function coalesce<Item, Result>(
     return batch
   }
 
-  /** A batch that fails is split until what fails stands alone, so that it fails alone. */
-  async function settle(batch: readonly Waiting<Item, Result>[]): Promise<void> {
+  /** A batch that fails is split until the item that fails is alone, so that no other item fails with it. */
+  async function run(batch: readonly Waiting<Item, Result>[]): Promise<void> {
     if (batch.length === 0) return
     try {
       const results = await options.run(batch.map(({ item }) => item))
@@ -65,8 +65,8 @@ export function coalesce<Item, Result>(
         return
       }
       const middle = batch.length >> 1
-      await settle(batch.slice(0, middle))
-      await settle(batch.slice(middle))
+      await run(batch.slice(0, middle))
+      await run(batch.slice(middle))
     }
   }
 
@@ -74,11 +74,11 @@ export function coalesce<Item, Result>(
     new Promise((resolve, reject) => {
       if (queue.length >= options.maxQueue) return reject(options.overflow())
       queue.push({ item, caller, resolve, reject })
-      if (running < options.lanes) void lane()
+      if (running < options.concurrency) void work()
     })
 }
 
-/** Whoever calls while the work runs shares its result. */
+/** Calls that are made while the work runs share its result. */
 export function shared<T>(work: () => Promise<T>): () => Promise<T> {
   let running: Promise<T> | undefined
   return () => {
@@ -89,7 +89,7 @@ export function shared<T>(work: () => Promise<T>): () => Promise<T> {
   }
 }
 
-/** A result is returned again for so many milliseconds; a failure is not. */
+/** Returns a result again for `durationMs`. A failure is not cached. */
 export function cached<T>(
   work: () => Promise<T>,
   durationMs: number,
@@ -106,7 +106,7 @@ export function cached<T>(
   }
 }
 
-/** One run at a time: whoever calls while the work runs waits for the next run, which all of them share. */
+/** Runs the work once at a time. Calls that are made during a run wait for the next run and share it. */
 export function inTurn<T>(work: () => Promise<T>): () => Promise<T> {
   let running: Promise<unknown> = Promise.resolve()
   let next: Promise<T> | undefined

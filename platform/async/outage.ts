@@ -1,18 +1,18 @@
 import type { Log } from './runtime.ts'
 
-/** Something that can be away: however often it is tried meanwhile, an outage is logged once. */
+/** Tracks the outages of something that may fail, and logs each of them once, however many attempts fail. */
 export function createOutage(log: Log, what: string) {
   let failures = 0
   return {
-    /** Returns how often it failed before in this outage. */
+    /** Records a failed attempt. Returns how many attempts failed before it in this outage. */
     failed(error: unknown): number {
-      if (failures === 0) log.warn({ err: error }, `${what} fails; it will be tried again`)
+      if (failures === 0) log.warn({ err: error }, `${what} failed; retrying`)
       return failures++
     },
-    over(): void {
+    ended(): void {
       if (failures > 0) log.info({ failures }, `${what} works again`)
       failures = 0
     },
-    lasts: () => failures > 0,
+    isOngoing: () => failures > 0,
   }
 }

@@ -99,12 +99,12 @@ export function kindOf(sqlState: string | undefined): DatabaseErrorKind {
 const IN_FAILED_TRANSACTION = '25P02'
 
 /** What becomes of all else in a transaction of which a statement failed. */
-export function failedWithIt(message: string, cause?: unknown): DatabaseError {
+export function inFailedTransaction(message: string, cause?: unknown): DatabaseError {
   return new DatabaseError(message, kindOf(IN_FAILED_TRANSACTION), IN_FAILED_TRANSACTION, cause)
 }
 
 /** Instead of a commit, the server has rolled back. */
-export const rolledBack = () => failedWithIt('a failed statement rolled it all back')
+export const rolledBack = () => inFailedTransaction('a failed statement rolled it all back')
 
 /**
  * A transaction that is retried, at once and a few times, when another one won a conflict. Waiting for a

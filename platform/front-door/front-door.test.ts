@@ -3,7 +3,7 @@ import { connect } from 'node:net'
 import { type TestContext, test } from 'node:test'
 import { PROBLEMS, type ProblemCode } from '../../contracts/problems.ts'
 import { type FrontDoorOptions, openFrontDoor } from './front-door.ts'
-import { sendJson } from './plain-answers.ts'
+import { sendJson } from './plain-responses.ts'
 
 const LOCAL = new Set(['localhost', '127.0.0.1', '[::1]'])
 
@@ -15,7 +15,7 @@ async function open(t: TestContext, options: Partial<FrontDoorOptions> = {}) {
     requestTimeoutMs: 5_000,
     maxConnections: 100,
     allowedHosts: LOCAL,
-    handle: (_inside, request, response) => sendJson(request, response, 200, 'inside'),
+    handle: (_services, request, response) => sendJson(request, response, 200, 'inside'),
     ...options,
   })
   t.after(() => door.close())
@@ -126,7 +126,7 @@ test('answers for any host where it is told to', async (t) => {
 
 test('a service that is not mounted answers 503 with a problem', async (t) => {
   const { send } = await open(t, {
-    handle: (inside, request, response) => inside.pass('billing', request, response),
+    handle: (services, request, response) => services.pass('billing', request, response),
   })
   const { status, headers, body } = await send(get('/', 'host: localhost', 'x-request-id: a-1'))
   assert.deepEqual([status, body.code], [503, 'SERVICE_UNAVAILABLE'])

@@ -2,26 +2,27 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { HttpServer } from '../http/server.ts'
 import { createHttpListener } from './listener.ts'
 import { listenOn } from './listening.ts'
-import { sendProblem } from './plain-answers.ts'
-import { refusalOf } from './request-guard.ts'
+import { sendProblem } from './plain-responses.ts'
+import { rejectionOf } from './request-guard.ts'
 
 /**
- * The front door of a process: it listens from the start, hands requests to services that come and
- * go, and closes only when the last of them has answered. A service that is not there answers 503.
+ * The front door of a process. It listens from the start, hands requests to the services that are
+ * mounted at the moment, and closes only when all requests have been answered. A request for a service
+ * that is not mounted gets 503.
  */
-export interface FrontDoor extends Inside {
+export interface FrontDoor extends MountedServices {
   readonly url: string
   mount(name: string, app: HttpServer): void
-  /** Answers 503 from now on; resolves when the service's requests in flight are done. */
+  /** Responds with 503 to new requests for the service; resolves when its requests in flight are done. */
   unmount(name: string): Promise<void>
-  /** Answers end their connections from now on, so that clients with a pool go elsewhere. */
+  /** Makes every later response close its connection, so that clients with a pool connect elsewhere. */
   drain(): void
-  /** Takes no new connections; resolves when the remaining ones are gone. */
+  /** Accepts no new connections; resolves when the existing ones are closed. */
   close(): Promise<void>
 }
 
-/** The services behind the door. */
-export interface Inside {
+/** The services that are mounted in the front door. */
+export interface MountedServices {
   has(name: string): boolean
   /** Hands a request to a service. */
   pass(name: string, request: IncomingMessage, response: ServerResponse): void
@@ -29,67 +30,73 @@ export interface Inside {
 
 export interface FrontDoorOptions {
   readonly host: string
-  /** 0 takes any free one. */
+  /** 0 means any free port. */
   readonly port: number
   readonly requestTimeoutMs: number
   readonly maxConnections: number
   readonly allowedHosts: ReadonlySet<string> | 'any'
-  readonly handle: (inside: Inside, request: IncomingMessage, response: ServerResponse) => void
+  readonly handle: (
+    services: MountedServices,
+    request: IncomingMessage,
+    response: ServerResponse,
+  ) => void
 }
 
-interface Mounted {
+interface Mount {
   readonly app: HttpServer
   inFlight: number
   onIdle?: () => void
 }
 
-/** Rejects when the address is not available. */
+/** Rejects if the address is not available. */
 export async function openFrontDoor(options: FrontDoorOptions): Promise<FrontDoor> {
-  const services = new Map<string, Mounted>()
-  const owners = new Map<ServerResponse, Mounted>()
+  const mounts = new Map<string, Mount>()
+  const mountOf = new Map<ServerResponse, Mount>()
 
-  const inside: Inside = {
-    has: (name) => services.has(name),
+  const services: MountedServices = {
+    has: (name) => mounts.has(name),
     pass(name, request, response) {
-      const mounted = services.get(name)
-      if (!mounted) {
-        return sendProblem(request, response, 'SERVICE_UNAVAILABLE', { detail: `${name} is off` })
+      const mount = mounts.get(name)
+      if (!mount) {
+        return sendProblem(request, response, 'SERVICE_UNAVAILABLE', {
+          detail: `${name} is not running`,
+        })
       }
-      if (!mounted.app.admit(request, response)) return
-      mounted.inFlight += 1
-      owners.set(response, mounted)
-      mounted.app.routing(request, response)
+      if (!mount.app.admit(request, response)) return
+      mount.inFlight += 1
+      mountOf.set(response, mount)
+      mount.app.routing(request, response)
     },
   }
   const listener = createHttpListener({
     requestTimeoutMs: options.requestTimeoutMs,
     maxConnections: options.maxConnections,
     onRequest(request, response) {
-      const refusal = refusalOf(request, options.allowedHosts)
-      if (refusal === undefined) return options.handle(inside, request, response)
-      const [code, detail] = refusal
+      const rejection = rejectionOf(request, options.allowedHosts)
+      if (rejection === undefined) return options.handle(services, request, response)
+      const [code, detail] = rejection
       sendProblem(request, response, code, { detail })
     },
     onDone(response) {
-      const mounted = owners.get(response)
-      owners.delete(response)
-      if (mounted === undefined) return
-      mounted.inFlight -= 1
-      if (mounted.inFlight === 0) mounted.onIdle?.()
+      const mount = mountOf.get(response)
+      mountOf.delete(response)
+      if (mount === undefined) return
+      mount.inFlight -= 1
+      if (mount.inFlight === 0) mount.onIdle?.()
     },
   })
   const listening = await listenOn(listener.server, options.host, options.port)
 
   return {
-    ...inside,
+    ...services,
     url: `http://${reachable(options.host)}:${listening.port}`,
-    mount: (name, app) => void services.set(name, { app, inFlight: 0 }),
+    mount: (name, app) => void mounts.set(name, { app, inFlight: 0 }),
     async unmount(name) {
-      const mounted = services.get(name)
-      services.delete(name)
-      if (!mounted || mounted.inFlight === 0) return
+      const mount = mounts.get(name)
+      mounts.delete(name)
+      if (!mount || mount.inFlight === 0) return
       await new Promise<void>((resolve) => {
-        mounted.onIdle = resolve
+        mount.onIdle = resolve
       })
     },
     drain: listener.drain,
@@ -99,7 +106,7 @@ export async function openFrontDoor(options: FrontDoorOptions): Promise<FrontDoo
   }
 }
 
-/** The host of a URL that reaches the address from this machine: loopback where it listens everywhere. */
+/** The host for a URL that reaches the address from this machine; loopback if it listens on all addresses. */
 export function reachable(host: string): string {
   if (['0.0.0.0', '::', '*'].includes(host)) return '127.0.0.1'
   return host.includes(':') ? `[${host}]` : host

@@ -1,7 +1,7 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import type { ProblemCode } from '../../contracts/problems.ts'
-import { rawProblem, sendProblem } from './plain-answers.ts'
+import { rawProblem, sendProblem } from './plain-responses.ts'
 
 export interface HttpListenerOptions {
   /** How long a request may take to arrive, its answer to be ready, and the client to read that. */

@@ -2,38 +2,36 @@ import type { IncomingMessage } from 'node:http'
 import type { ProblemCode } from '../../contracts/problems.ts'
 import { pathWithoutQuery } from '../http/request-target.ts'
 
-/** Checks that every request passes before anything else looks at it. */
+/** The checks that every request has to pass before any other code sees it. */
 
 const MAX_URL_CHARACTERS = 8_192
 const MAX_PATH_CHARACTERS = 2_048
 
-export type Refusal = readonly [code: ProblemCode, detail: string]
+export type Rejection = readonly [code: ProblemCode, detail: string]
 
-/** The first reason to refuse a request. `allowedHosts` are names without a port, in lower case. */
-export function refusalOf(
+/** The first reason to reject a request. `allowedHosts` are names without a port, in lower case. */
+export function rejectionOf(
   request: IncomingMessage,
   allowedHosts: ReadonlySet<string> | 'any',
-): Refusal | undefined {
-  return (
-    refusedTarget(request.url ?? '') ?? refusedHost(request, allowedHosts) ?? crossSite(request)
-  )
+): Rejection | undefined {
+  return checkTarget(request.url ?? '') ?? checkHost(request, allowedHosts) ?? checkSite(request)
 }
 
-function refusedTarget(target: string): Refusal | undefined {
+function checkTarget(target: string): Rejection | undefined {
   if (target.length > MAX_URL_CHARACTERS) {
-    return ['URI_TOO_LONG', `a URL may have ${MAX_URL_CHARACTERS} characters`]
+    return ['URI_TOO_LONG', `a URL may have at most ${MAX_URL_CHARACTERS} characters`]
   }
   if (pathWithoutQuery(target).length > MAX_PATH_CHARACTERS) {
-    return ['URI_TOO_LONG', `a path may have ${MAX_PATH_CHARACTERS} characters`]
+    return ['URI_TOO_LONG', `a path may have at most ${MAX_PATH_CHARACTERS} characters`]
   }
   if (target.startsWith('/') || target === '*') return undefined
   return ['VALIDATION_FAILED', 'the target of a request must be a path']
 }
 
-function refusedHost(
+function checkHost(
   request: IncomingMessage,
   allowedHosts: ReadonlySet<string> | 'any',
-): Refusal | undefined {
+): Rejection | undefined {
   const { httpVersion, headers, rawHeaders } = request
   if (headers.host === undefined && httpVersion !== '1.0') {
     return ['VALIDATION_FAILED', 'the request has no Host header']
@@ -45,7 +43,7 @@ function refusedHost(
   return ['MISDIRECTED_REQUEST', 'ALLOWED_HOSTS does not list the host of this request']
 }
 
-/** Node keeps the first of several; a proxy in front may have decided by the last. */
+/** Node keeps the first of several headers, but a proxy in front may have routed by the last one. */
 function isRepeated(name: string, rawHeaders: readonly string[]): boolean {
   let count = 0
   for (let at = 0; at < rawHeaders.length; at += 2) {
@@ -55,7 +53,7 @@ function isRepeated(name: string, rawHeaders: readonly string[]): boolean {
   return count > 1
 }
 
-/** `example.org:8000` and `[::1]:8000` without their ports. */
+/** The host without its port: `example.org:8000` becomes `example.org`, `[::1]:8000` becomes `[::1]`. */
 function hostName(host: string): string {
   const end = host.startsWith('[') ? host.indexOf(']') + 1 : host.indexOf(':')
   return (end > 0 ? host.slice(0, end) : host).toLowerCase()
@@ -64,10 +62,11 @@ function hostName(host: string): string {
 const SAFE_METHODS = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE'])
 
 /**
- * Browsers send some requests of foreign pages without asking first (a form, a POST without a body).
- * They say so in Sec-Fetch-Site; older ones at least name the page's Origin. Other clients send neither.
+ * Browsers send some requests of other sites' pages without a preflight (a form, or a POST without a
+ * body). Current browsers mark them in Sec-Fetch-Site, older ones at least send the Origin of the page.
+ * Clients that are not browsers send neither.
  */
-function crossSite({ method, headers }: IncomingMessage): Refusal | undefined {
+function checkSite({ method, headers }: IncomingMessage): Rejection | undefined {
   if (SAFE_METHODS.has(method ?? '')) return undefined
   const site = headers['sec-fetch-site']
   if (site !== undefined) {
@@ -79,7 +78,7 @@ function crossSite({ method, headers }: IncomingMessage): Refusal | undefined {
   return ['CROSS_SITE_REQUEST', 'Origin must name the host of this request']
 }
 
-/** Compares with the default port of the scheme left out on both sides. */
+/** URL.parse removes the default port of the scheme from both sides. */
 function isSameHost(origin: string, host: string | undefined): boolean {
   const from = URL.parse(origin)
   return (

@@ -34,7 +34,7 @@ async function serve(t: TestContext) {
   const door = await openFrontDoor({
     ...{ host: '127.0.0.1', port: 0, requestTimeoutMs: 30_000, maxConnections: 1_000 },
     allowedHosts: 'any',
-    handle: (inside, request, response) => inside.pass('order', request, response),
+    handle: (services, request, response) => services.pass('order', request, response),
   })
   door.mount('order', app)
   t.after(async () => {

@@ -13,7 +13,7 @@ export interface HttpCall {
 }
 
 /** Whatever the other side answered, whatever its status. */
-export interface HttpAnswer {
+export interface HttpResponse {
   readonly status: number
   readonly body: string
 }
@@ -22,7 +22,7 @@ export interface HttpAnswer {
  * Resolves with any whole answer. Rejects with HttpUnreachable when none came in time: the call may
  * or may not have taken effect.
  */
-export type HttpClient = (call: HttpCall, timeoutMs: number) => Promise<HttpAnswer>
+export type HttpClient = (call: HttpCall, timeoutMs: number) => Promise<HttpResponse>
 
 /** Milliseconds for which the caller will go on waiting for the answer; later work would be wasted. */
 export const TIMEOUT_HEADER = 'x-request-timeout-ms'

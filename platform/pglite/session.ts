@@ -17,7 +17,7 @@ export interface Session {
    */
   script(text: string): Promise<string>
   /** For whoever puts the database back to what it is now: call then what this returns. */
-  remember(): () => void
+  snapshotStatements(): () => void
 }
 
 interface Field {
@@ -91,7 +91,7 @@ export function createSession(pglite: PGlite): Session {
       fail(answer)
       return answer.tag
     },
-    remember() {
+    snapshotStatements() {
       const known = [...statements]
       const names = namesGiven
       return () => {

@@ -1,31 +1,32 @@
 import type { FieldDef, PoolClient, Submittable, Connection as Wire } from 'pg'
-import { type DatabaseError, failedWithIt } from '../database/database.ts'
+import { type DatabaseError, inFailedTransaction } from '../database/database.ts'
 import { decoderOf, encodeValue } from './values.ts'
 
 /**
- * Statements that are begun in the same turn of the event loop go to the server in one piece and are
- * answered in one. The driver on its own ends each of them with a Sync, upon which the server sends and
- * wakes us up; a transaction of small statements costs more for that than for what they do.
+ * Pipelines the statements that are started in the same turn of the event loop: they are sent together,
+ * and the server answers them together. The driver by itself ends each statement with a Sync, after which
+ * the server sends its answer and wakes this process. In a transaction of small statements that costs
+ * more than the statements themselves.
  */
 export interface Statements {
-  /** Rejects with a DatabaseError. Where one statement fails, the server passes over those after it. */
+  /** Rejects with a DatabaseError. If one statement of a batch fails, the server skips those after it. */
   run(text: string, params?: readonly unknown[]): Promise<Answer>
 }
 
 export interface Answer {
   readonly rows: unknown[]
-  /** What the server says of it: `COMMIT`, `INSERT 0 1`. */
+  /** The command tag of the server, such as `COMMIT` or `INSERT 0 1`. */
   readonly command: string
 }
 
 export interface StatementsOptions {
-  /** Waits for the server's answer to a batch; what it throws, which is a DatabaseError, ends the batch. */
+  /** Waits for the server's answer to a batch. Throws a DatabaseError, with which the batch then fails. */
   readonly awaitAnswer: (answer: Promise<void>) => Promise<void>
-  /** What was prepared in an earlier generation is prepared anew. */
+  /** Statements that were prepared in an earlier generation are prepared again. */
   readonly generation: () => number
 }
 
-/** A statement that a connection keeps: what it returns stays the same for as long as it is kept. */
+/** A statement that is prepared on a connection. Its columns do not change while it is kept. */
 interface Prepared {
   readonly name: string
   columns: readonly { readonly name: string; readonly decode: (text: string) => unknown }[]
@@ -33,16 +34,16 @@ interface Prepared {
 
 type Prepare = (text: string) => { readonly prepared: Prepared; readonly isNew: boolean }
 
-/** Texts are constants of the code, which never come near this bound; past it they are not kept. */
+/** How many statements are kept prepared. Texts are constants of the code, so this limit is never reached. */
 const MAX_KEPT = 1_000
 
-/** The statements of one connection, which nobody else uses meanwhile. */
+/** The statements of one connection. No other code may use the connection while one is in flight. */
 export function createStatements(client: PoolClient, options: StatementsOptions): Statements {
   const kept = new Map<string, Prepared>()
   let generation = options.generation()
   let namesGiven = 0
-  let begun: Statement[] = []
-  let isUnderWay = false
+  let queued: Statement[] = []
+  let isSending = false
 
   const prepare: Prepare = (text) => {
     const known = kept.get(text)
@@ -54,11 +55,11 @@ export function createStatements(client: PoolClient, options: StatementsOptions)
   }
 
   async function send(): Promise<void> {
-    while (begun.length > 0) {
+    while (queued.length > 0) {
       if (generation !== options.generation()) kept.clear()
       generation = options.generation()
-      const batch = new Batch(begun, prepare)
-      begun = []
+      const batch = new Batch(queued, prepare)
+      queued = []
       try {
         await options.awaitAnswer(batch.exchange(client))
         batch.settle()
@@ -66,15 +67,15 @@ export function createStatements(client: PoolClient, options: StatementsOptions)
         for (const text of batch.fail(error as DatabaseError)) kept.delete(text)
       }
     }
-    isUnderWay = false
+    isSending = false
   }
 
   return {
     run: (text, params = []) =>
       new Promise((resolve, reject) => {
-        begun.push(new Statement(text, params.map(encodeValue), resolve, reject))
-        if (isUnderWay) return
-        isUnderWay = true
+        queued.push(new Statement(text, params.map(encodeValue), resolve, reject))
+        if (isSending) return
+        isSending = true
         process.nextTick(send)
       }),
   }
@@ -117,8 +118,9 @@ class Statement {
 }
 
 /**
- * What the driver calls with the messages of the server, in their order, until it is ready again. It has no
- * `callback`: the driver would put a closure with a timer around it, for a time-out that is ours already.
+ * The driver calls these methods with the messages of the server, in order, until the server is ready again.
+ * There is no `callback`, because the driver would wrap it in a closure with a timer, and the watchdog
+ * already limits the time.
  */
 class Batch implements Submittable {
   readonly #answer: Promise<void>
@@ -126,7 +128,7 @@ class Batch implements Submittable {
   readonly #reject: (error: Error) => void
   readonly #statements: readonly Statement[]
   readonly #prepare: Prepare
-  /** The statement whose answer comes. */
+  /** The index of the statement that the server is answering. */
   #at = 0
 
   constructor(statements: readonly Statement[], prepare: Prepare) {
@@ -138,7 +140,7 @@ class Batch implements Submittable {
     this.#prepare = prepare
   }
 
-  /** Resolves when the server has answered it all, and rejects with what failed. */
+  /** Resolves when the server has answered all statements; rejects with the first error. */
   async exchange(client: PoolClient): Promise<void> {
     client.query(this)
     await this.#answer
@@ -188,15 +190,18 @@ class Batch implements Submittable {
     for (const statement of this.#statements) statement.settle()
   }
 
-  /** Returns the texts of which it is not known whether the server has prepared them. */
+  /** Returns the texts of the statements that the server may or may not have prepared. */
   fail(error: DatabaseError): string[] {
-    // Without a code it is the connection's fault, and nothing is known of any.
+    // An error without a code comes from the connection, and leaves the outcome of every statement unknown.
     const isOfStatement = error.sqlState !== undefined
     const failed = isOfStatement ? Math.min(this.#at, this.#statements.length - 1) : 0
     for (const [index, statement] of this.#statements.entries()) {
       if (index < failed) statement.settle()
       else if (index === failed || !isOfStatement) statement.reject(error)
-      else statement.reject(failedWithIt('a statement before it failed', error))
+      else
+        statement.reject(
+          inFailedTransaction('an earlier statement of the transaction failed', error),
+        )
     }
     return this.#statements.slice(failed).flatMap(({ isNew, text }) => (isNew ? [text] : []))
   }

@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { Client } from 'pg'
 import { backoffMs } from '../async/runtime.ts'
 
-/** Notifications of PostgreSQL, over a connection of their own that is made anew when it breaks. */
+/** PostgreSQL's notifications, over a separate connection that is reopened when it breaks. */
 export interface Listener {
   listen(channel: string, onNotify: () => void): () => void
   close(): Promise<void>
@@ -14,19 +14,19 @@ export interface ListenerOptions {
   readonly onError: (error: Error) => void
 }
 
-/** A connection whose other end is gone without a word is noticed, though nothing is sent on it. */
+/** Detects that the other end is gone even on a connection that is idle. */
 export const KEEP_ALIVE = { keepAlive: true, keepAliveInitialDelayMillis: 10_000 }
 
 const RECONNECT_BASE_MS = 200
 const RECONNECT_MAX_MS = 5_000
 const LEAVE_LIMIT_MS = 1_000
 
-/** Connects when somebody first listens. */
+/** Connects at the first call of `listen`. */
 export function createListener(options: ListenerOptions): Listener {
   const callbacks = new Map<string, Set<() => void>>()
   let closed = false
   let client: Client | undefined
-  /** The client, once it listens to all that was asked for while it connected. */
+  /** The client, once it listens to every channel that was requested while it was connecting. */
   let ready: Client | undefined
   let retry: NodeJS.Timeout | undefined
   let failures = 0
@@ -38,15 +38,15 @@ export function createListener(options: ListenerOptions): Listener {
   async function connect(): Promise<void> {
     let next: Client | undefined
     try {
-      // Throws where the driver cannot read what the URL names, such as a certificate.
+      // Throws if the driver cannot read a file that the URL names, such as a certificate.
       next = createClient()
       client = next
       await next.connect()
-      // What is asked for meanwhile comes to the end of the map.
+      // This loop also reaches channels that are added while it runs, because a Map appends them.
       for (const channel of callbacks.keys()) await next.query(`listen ${quoted(channel)}`)
       ready = next
       failures = 0
-      // What was notified while nobody listened is not told again.
+      // PostgreSQL does not repeat notifications that were missed while no client listened.
       callAll()
     } catch (error) {
       lost(next, error as Error)
@@ -95,7 +95,7 @@ export function createListener(options: ListenerOptions): Listener {
     async close() {
       closed = true
       clearTimeout(retry)
-      // A server that is frozen does not take its leave.
+      // A frozen server does not answer the close of a connection.
       const limit = new AbortController()
       const left = client?.end().catch(() => undefined)
       await Promise.race([left, sleep(LEAVE_LIMIT_MS, undefined, limit).catch(() => undefined)])

@@ -11,35 +11,36 @@ import {
 import type { Telemetry } from '../telemetry/telemetry.ts'
 import { createStatements, type Statements } from './batch.ts'
 import { createListener, KEEP_ALIVE } from './listener.ts'
-import { type Silence, watchSilence } from './silence.ts'
+import { createWatchdog, type Watchdog } from './watchdog.ts'
 
 export interface PostgresOptions {
   readonly url: string
-  /** 10 unless told; more wait their turn for up to `connectTimeoutMs`. */
+  /** 10 by default. When all are busy, further work waits for up to `connectTimeoutMs`. */
   readonly maxConnections?: number
-  /** 30 seconds unless told; migrations are bound by it too. */
+  /** How long one statement may take, also in a migration. 30 seconds by default. */
   readonly statementTimeoutMs?: number
-  /** For an audit, whose statements do not find rows by an index as those of services do. */
+  /** For an audit: unlike the statements of services, its statements do not find their rows by an index. */
   readonly readsWholeTables?: true
-  /** 5 seconds unless told. */
+  /** 5 seconds by default. */
   readonly connectTimeoutMs?: number
-  /** Told of its connections, and of the wait for one. */
+  /** Gets metrics of the pool's connections, and of the time that work waited for one. */
   readonly telemetry?: Pick<Telemetry, 'gauge' | 'observe'>
-  /** Told of every connection that broke while nobody used it; the pool replaces it by itself. */
+  /** Called when an idle connection breaks, which the pool then replaces, and when the server is unresponsive. */
   readonly onPoolError?: (error: Error) => void
 }
 
 const CONNECT_TIMEOUT_MS = 5_000
-/** So many stay when they are idle: to make one anew costs more than all that an idle service asks. */
+/** How many idle connections stay open. Opening one costs more than all statements of an idle service. */
 const KEPT_CONNECTIONS = 2
 
 const STATEMENT_TIMEOUT_MS = 30_000
-/** How much longer than the server's own time-out an answer is waited for. */
-const SILENCE_GRACE_MS = 5_000
+/** How much longer than the server's own statement timeout the client waits for an answer. */
+const ANSWER_GRACE_MS = 5_000
 
 /**
- * PostgreSQL over the wire. Connections are made when first needed, so it may be down meanwhile. While
- * it does not answer at all, everything rejects at once, whatever statements may take otherwise.
+ * PostgreSQL over the wire. Connections are opened when they are first needed, so the server may be down
+ * when this is called. While the server is unresponsive, all work is rejected at once, however long a
+ * statement may take otherwise.
  */
 export async function openPostgres(options: PostgresOptions): Promise<Database> {
   const pool = createPool(options)
@@ -49,21 +50,21 @@ export async function openPostgres(options: PostgresOptions): Promise<Database> 
     connectTimeoutMs: options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS,
     onError: (error) => options.onPoolError?.(error),
   })
-  const silence = watchSilence({
+  const watchdog = createWatchdog({
     url: options.url,
-    limitMs: (options.statementTimeoutMs ?? STATEMENT_TIMEOUT_MS) + SILENCE_GRACE_MS,
-    onSilence: (error) => options.onPoolError?.(error),
+    limitMs: (options.statementTimeoutMs ?? STATEMENT_TIMEOUT_MS) + ANSWER_GRACE_MS,
+    onUnresponsive: (error) => options.onPoolError?.(error),
   })
-  const connectionOf = createConnections(silence)
+  const connectionOf = createConnections(watchdog)
   let closing: Promise<void> | undefined
 
-  /** Borrows a connection; one that broke is not given back. */
+  /** Borrows a connection from the pool, and removes it from the pool if it broke. */
   async function withConnection<T>(work: (connection: Connection) => Promise<T>): Promise<T> {
     if (closing) throw new DatabaseError('the database is closed', 'unavailable')
-    silence.assertAnswers()
-    const begun = performance.now()
-    const client = await checkOut(pool, silence).finally(() => {
-      const seconds = (performance.now() - begun) / 1000
+    watchdog.assertResponsive()
+    const startedMs = performance.now()
+    const client = await checkOut(pool, watchdog).finally(() => {
+      const seconds = (performance.now() - startedMs) / 1000
       options.telemetry?.observe('trifold_database_connection_wait_seconds', seconds)
     })
     const connection = connectionOf(client)
@@ -89,7 +90,7 @@ export async function openPostgres(options: PostgresOptions): Promise<Database> 
       closing ??= listener
         .close()
         .then(() => pool.end())
-        .finally(silence.close)
+        .finally(watchdog.close)
       return closing
     },
   }
@@ -109,7 +110,7 @@ function createPool(options: PostgresOptions): Pool {
       .join(' '),
   })
   pool.on('error', (error) => options.onPoolError?.(error))
-  // A connection that breaks while it is borrowed tells it here too; its statement fails anyway.
+  // A borrowed connection that breaks also emits an error here, but its statement fails anyway.
   pool.on('connect', (client) => client.on('error', () => {}))
   return pool
 }
@@ -124,19 +125,19 @@ const SETTINGS = {
   tcp_user_timeout: '25000',
 }
 
-async function checkOut(pool: Pool, silence: Silence): Promise<PoolClient> {
-  // The driver throws at once where it cannot read what the URL names, such as a certificate.
+async function checkOut(pool: Pool, watchdog: Watchdog): Promise<PoolClient> {
+  // The driver throws synchronously if it cannot read a file that the URL names, such as a certificate.
   const connected = (async () => await pool.connect())()
   try {
-    return await silence.watch(connected)
+    return await watchdog.watch(connected)
   } catch (cause) {
-    // It may yet come, and nobody waits for it any more.
+    // If a connection is opened later nevertheless, no work uses it, so it is closed.
     connected.then((client) => client.release(true)).catch(() => undefined)
     throw connectError(cause as Error)
   }
 }
 
-/** On a connection of its own: the limits of the others, and the watch for silence, would end it. */
+/** Uses a separate connection, because the time limits of the others, and the watchdog, would end it. */
 async function build(options: PostgresOptions, statement: string): Promise<void> {
   let client: Client | undefined
   try {
@@ -163,7 +164,8 @@ function observePool(pool: Pool, telemetry: Pick<Telemetry, 'gauge'>): void {
     { labels: { state: 'idle' }, value: pool.idleCount },
   ])
   telemetry.gauge('trifold_database_connections_max', () => pool.options.max)
-  // The pool serves who asks it in the next turn, even with idle connections; the scrape asks too.
+  // Even with idle connections, the pool hands them out in the next turn of the event loop only. So the
+  // gauge is read a turn later, when only work that has to wait is still counted.
   telemetry.gauge('trifold_database_connection_waiters', async () => {
     await new Promise((resolve) => setImmediate(resolve))
     return pool.waitingCount
@@ -172,13 +174,13 @@ function observePool(pool: Pool, telemetry: Pick<Telemetry, 'gauge'>): void {
 
 interface Connection extends Statements {
   script(text: string): Promise<void>
-  /** True once the connection failed, or is in a state that nobody knows. */
+  /** True once the connection has failed or its state is unknown. */
   broken(): boolean
   giveUp(): void
 }
 
-/** What is known of each connection of a pool. */
-function createConnections(silence: Silence): (client: PoolClient) => Connection {
+/** Keeps the prepared statements and the state of each connection of a pool. */
+function createConnections(watchdog: Watchdog): (client: PoolClient) => Connection {
   const known = new WeakMap<PoolClient, Connection>()
   let generation = 0
 
@@ -187,7 +189,7 @@ function createConnections(silence: Silence): (client: PoolClient) => Connection
 
     async function awaitAnswer(answer: Promise<unknown>): Promise<void> {
       try {
-        await silence.watch(answer)
+        await watchdog.watch(answer)
       } catch (cause) {
         const error = statementError(cause as Error)
         if (error.sqlState === undefined || /^(08|57P|25P0[345])/.test(error.sqlState))
@@ -228,20 +230,20 @@ async function runTransaction<T>(connection: Connection, work: (tx: Queryable) =
       return (await connection.run(text, params)).rows as Row[]
     },
     last() {
-      // Whoever waits for the statements before it sees the same fault.
+      // If it fails, the statements before it fail with the same error.
       commit().catch(() => undefined)
     },
   }
-  // It goes out with the first statements: nothing but the loss of the connection can make it fail.
-  const begun = connection.run('begin')
+  // `begin` is sent together with the first statements. It fails only if the connection is lost.
+  const beginning = connection.run('begin')
   try {
-    const [result] = await Promise.all([work(tx), begun])
+    const [result] = await Promise.all([work(tx), beginning])
     const { command } = await commit()
     if (command !== 'COMMIT') throw rolledBack()
     return result
   } catch (error) {
     over = true
-    // A commit that went out behind a statement that failed was passed over.
+    // The server skips a commit that was sent together with a statement that failed.
     const hasEnded = await ended?.then(
       () => true,
       () => false,
@@ -258,15 +260,15 @@ function statementError(cause: Error): DatabaseError {
 }
 
 /**
- * A column was added to what a kept statement returns, or something between us and the server
- * dropped the statement. Prepared anew, it will succeed.
+ * Whether a prepared statement is stale: a column was added to its result, or a proxy between us and the
+ * server dropped it. It will succeed once it is prepared again.
  */
 function isStale(error: Pick<DatabaseError, 'sqlState' | 'message'>): boolean {
   if (error.sqlState === '26000') return true
   return error.sqlState === '0A000' && error.message.startsWith('cached plan')
 }
 
-/** Whatever keeps us out, a wrong password too, says nothing against what we wanted to do. */
+/** Always `unavailable`, even for a wrong password, because the work itself may still succeed later. */
 function connectError(cause: Error): DatabaseError {
   const sqlState = cause instanceof ServerError ? cause.code : undefined
   const reason = cause.message || String((cause as { code?: string }).code ?? cause.name)

@@ -1,11 +1,11 @@
 /**
- * How values cross the wire, for both drivers, so that they cannot differ: all parameters go out in
- * PostgreSQL's text format and all results come back in it.
+ * How values are sent and received. All parameters and all results use PostgreSQL's text format. Both
+ * implementations of Database use this module, so that they cannot differ.
  */
 
 type Decode = (text: string) => unknown
 
-/** Text for a parameter; null and undefined are SQL's null, a plain object is JSON. */
+/** The text of a parameter. Null and undefined become SQL's null, a plain object becomes JSON. */
 export function encodeValue(value: unknown): string | null {
   if (value === null || value === undefined) return null
   switch (typeof value) {
@@ -21,7 +21,7 @@ export function encodeValue(value: unknown): string | null {
   }
 }
 
-/** The reader for a type, by its oid; types that are not listed stay text, `numeric` among them. */
+/** The decoder for a type, by its oid. Types that are not listed below stay text, and so does `numeric`. */
 export function decoderOf(oid: number): Decode {
   return decoders.get(oid) ?? asText
 }
@@ -54,7 +54,7 @@ function decodeArray(text: string, decode: Decode): unknown[] {
   return items
 }
 
-/** `2026-01-31 12:00:00.123456+00` becomes ISO 8601; what is finer than a millisecond is cut off. */
+/** `2026-01-31 12:00:00.123456+00` becomes ISO 8601. Date cuts off everything below a millisecond. */
 function decodeTimestamptz(text: string): Date {
   const iso = text.replace(' ', 'T')
   return new Date(/[+-]\d\d$/.test(iso) ? `${iso}:00` : iso)
@@ -72,7 +72,7 @@ function asText(text: string): string {
   return text
 }
 
-/** Type oid, oid of its array type, reader: from PostgreSQL's own pg_type.dat. */
+/** The oid of a type, the oid of its array type, and its decoder. The oids are from PostgreSQL's pg_type.dat. */
 const types: readonly (readonly [number, number, Decode])[] = [
   [16, 1000, (text) => text === 't'], // boolean
   [17, 1001, decodeBytea],

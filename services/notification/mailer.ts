@@ -51,7 +51,7 @@ export function createMailer(options: MailerOptions): Mailer {
       outage.failed(error)
       return { kind: 'retry', error: message }
     }
-    outage.over()
+    outage.ended()
     if (responseCode >= 500) return { kind: 'poison', reason: message }
     if (row.attempts === 0) {
       log.warn(
@@ -74,13 +74,13 @@ export function createMailer(options: MailerOptions): Mailer {
       }
       try {
         await (smtp ? smtp.sendMail(letter) : keep(maildir, letter))
-        outage.over()
+        outage.ended()
         return { kind: 'done' }
       } catch (error) {
         return failed(row, error as SmtpError)
       }
     },
-    isDown: () => outage.lasts(),
+    isDown: () => outage.isOngoing(),
     close: () => smtp?.close(),
   }
 }

@@ -8,7 +8,7 @@ import {
   type OutboxRow,
 } from '../../messaging/outbox/outbox.ts'
 import type { Log } from '../../platform/async/runtime.ts'
-import type { HttpAnswer, HttpClient } from '../../platform/http/client.ts'
+import type { HttpResponse, HttpClient } from '../../platform/http/client.ts'
 import type { OrderCommand } from './order.ts'
 import { PAY_PATH } from './routing.ts'
 
@@ -31,7 +31,7 @@ export interface BillingCallsOptions {
 export function billingCalls(options: BillingCallsOptions) {
   const { http, billingUrl, timeoutMs, log, settle, isPending } = options
 
-  async function post(row: OutboxRow): Promise<HttpAnswer | undefined> {
+  async function post(row: OutboxRow): Promise<HttpResponse | undefined> {
     const url = `${billingUrl}${row.destination}`
     try {
       const call = { target: 'billing', method: 'POST', url } as const
@@ -77,7 +77,7 @@ export function billingCalls(options: BillingCallsOptions) {
 }
 
 /** The command for the order that billing's response to a payment implies; undefined if it proves nothing. */
-function commandFrom({ status, body }: HttpAnswer): OrderCommand | undefined {
+function commandFrom({ status, body }: HttpResponse): OrderCommand | undefined {
   if (status < 300) return isPaymentId(body) ? { type: 'approve' } : undefined
   const { code, reason } = problemOf(body)
   if (status === 402) return { type: 'refuse', reason: reason ?? 'NOT_ENOUGH_MONEY' }
@@ -95,18 +95,18 @@ function commandFrom({ status, body }: HttpAnswer): OrderCommand | undefined {
  */
 const isPaymentId = (body: string) => typeof parse(body) === 'string' || isUuid(body.trim())
 
-const isRunning = ({ body }: HttpAnswer): boolean =>
+const isRunning = ({ body }: HttpResponse): boolean =>
   problemOf(body).code === 'IDEMPOTENCY_KEY_IN_PROGRESS'
 
 /**
  * Whether the call was rejected before billing acted on it: for its caller or its rate (401, 403, 407,
  * 429), or by a server that does not serve this path (3xx, 404, 405, 421).
  */
-function hadNoEffect({ status }: HttpAnswer): boolean {
+function hadNoEffect({ status }: HttpResponse): boolean {
   return (status >= 300 && status < 400) || [401, 403, 404, 405, 407, 421, 429].includes(status)
 }
 
-function isVoided({ body }: HttpAnswer): boolean {
+function isVoided({ body }: HttpResponse): boolean {
   const voided = parse(body) as { state?: unknown } | null | undefined
   return typeof voided?.state === 'string'
 }

@@ -1,7 +1,7 @@
 import type { ServiceParts } from '../../chassis/service.ts'
 import { inTurn } from '../../platform/async/coalesce.ts'
 import { createWaiters, type Waiter } from '../../platform/async/waiters.ts'
-import { createTeller } from '../../platform/database/tell-peers.ts'
+import { createNotifier } from '../../platform/database/notifier.ts'
 import { findOrders, type StoredOrder } from './store.ts'
 
 /** Requests that wait for the outcome of an order, which any instance of the service may settle. */
@@ -34,7 +34,7 @@ export function createOutcomes({ soleProcess, ...parts }: OutcomesParts): Outcom
   /** The profiles of orders that this instance placed and has not settled, by order id. */
   const pending = new Map<string, string>()
   const closing = new AbortController()
-  const tell = createTeller({ ...parts, channel: CHANNEL, stopped: closing.signal })
+  const tell = createNotifier({ ...parts, channel: CHANNEL, stopped: closing.signal })
 
   const readOutcomes = inTurn(async () => {
     try {

@@ -1,4 +1,4 @@
-import { type HttpAnswer, type HttpCall, HttpUnreachable } from '../../../platform/http/client.ts'
+import { type HttpResponse, type HttpCall, HttpUnreachable } from '../../../platform/http/client.ts'
 import type { HttpServer } from '../../../platform/http/server.ts'
 import type { Faults } from '../faults/faults.ts'
 import type { Trouble } from '../faults/mishaps.ts'
@@ -13,7 +13,7 @@ export interface Call extends Omit<HttpCall, 'method' | 'target'> {
 }
 
 /** An HttpClient, for customers too. */
-export type Client = (call: Call, timeoutMs: number) => Promise<HttpAnswer>
+export type Client = (call: Call, timeoutMs: number) => Promise<HttpResponse>
 
 /** Requests between customers and services: each goes to one of the instances that are there. */
 export interface Network {
@@ -53,7 +53,7 @@ export function createNetwork({ scheduler, faults, chances, story }: NetworkOpti
   }
 
   /** Hands a request to an instance; tells the answer, or undefined when the connection breaks. */
-  function serve(service: ServiceName, call: Call, answer: (answer?: HttpAnswer) => void): void {
+  function serve(service: ServiceName, call: Call, answer: (answer?: HttpResponse) => void): void {
     const there = (mounted.get(service) ?? []).filter(({ life }) => life.alive)
     const chosen = there[chances(`instance of ${service}`).integer(there.length)]
     if (chosen === undefined) return answer(undefined)
@@ -63,10 +63,10 @@ export function createNetwork({ scheduler, faults, chances, story }: NetworkOpti
     else accept(life, app, call, answer)
   }
 
-  function accept(life: Life, app: HttpServer, call: Call, answer: (answer?: HttpAnswer) => void) {
+  function accept(life: Life, app: HttpServer, call: Call, answer: (answer?: HttpResponse) => void) {
     const leave = scheduler.enter()
     let open = true
-    const close = (given?: HttpAnswer) => {
+    const close = (given?: HttpResponse) => {
       if (!open) return
       open = false
       leave()
@@ -111,7 +111,7 @@ export function createNetwork({ scheduler, faults, chances, story }: NetworkOpti
 
         const travelMs = (slow: Trouble) =>
           0.2 + luck.next() * 2 + (has(slow) ? luck.next() * SLOW_MS : 0)
-        const returned = (answer?: HttpAnswer) => {
+        const returned = (answer?: HttpResponse) => {
           const lost = answer !== undefined && has('answer lost')
           if (lost) story.record(service, service, `the answer is lost: ${what}`)
           if (lost) return

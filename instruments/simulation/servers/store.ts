@@ -26,12 +26,12 @@ export async function openStore(): Promise<Store> {
   for (const [text, params] of statements) await plan(session, text, params)
   await session.script('checkpoint')
   const putBack = takeImage(pglite)
-  const remind = session.remember()
+  const restoreStatements = session.snapshotStatements()
   return {
     ...empty,
     async reset() {
       putBack()
-      remind()
+      restoreStatements()
     },
   }
 }

@@ -2,46 +2,46 @@ import { Client, DatabaseError as ServerError } from 'pg'
 import { DatabaseError } from '../database/database.ts'
 
 /**
- * Tells a server that is silent (frozen, or cut off without a word) from one that is slow with a
- * statement. A statement may take long, a silent server must not: whoever waits for it would wait
- * as long as the longest statement may take, and everybody behind him again.
+ * Distinguishes an unresponsive server (frozen, or cut off from the network) from one that is slow with
+ * a statement. A long statement is fine. An unresponsive server is not: each request would wait as long
+ * as the longest statement may take, and the requests queued behind it would then wait just as long.
  */
-export interface Silence {
-  /** Throws while the server is silent, so that nothing begins to wait for it. */
-  assertAnswers(): void
-  /** The same promise, rejected as soon as the server is found to be silent, or takes longer than the limit. */
+export interface Watchdog {
+  /** Throws while the server is unresponsive, so that no request starts to wait for it. */
+  assertResponsive(): void
+  /** The same promise, but rejected once the server is found unresponsive or `limitMs` has passed. */
   watch<T>(answer: Promise<T>): Promise<T>
   close(): void
 }
 
-export interface SilenceOptions {
+export interface WatchdogOptions {
   readonly url: string
-  /** The longest that an answer is waited for while the server answers others: its connection is lost. */
+  /** How long to wait for an answer while the server answers others. After that, the connection counts as lost. */
   readonly limitMs: number
-  /** Told when a silence begins. */
-  readonly onSilence: (error: Error) => void
+  /** Called when the server becomes unresponsive. */
+  readonly onUnresponsive: (error: Error) => void
 }
 
-/** With no answer to anybody for so long, although somebody waits, the server is asked on its own. */
+/** If a request waits and the server has answered none for this long, it is probed. */
 const SUSPECT_AFTER_MS = 2_000
-/** It answers a new connection within this time, or it is silent. */
+/** If the server does not answer a new connection within this time, it is unresponsive. */
 const PROBE_LIMIT_MS = 3_000
 const PROBE_AGAIN_MS = 500
 
 /**
- * What waits for an answer now, since when, and how to give it up. Without closures and emptied when it waits
- * no longer, because this is made for every batch of statements, and V8 keeps what hangs on closures, and on the
- * tables that a Set leaves behind, until it collects the old garbage too.
+ * A wait for an answer: when it started, and how to end it with an error. One is made for every batch of
+ * statements. It has no closures and is cleared after the wait, because V8 keeps everything that closures,
+ * and the old tables of a Set, refer to until its next collection of old garbage.
  */
 interface Waiting {
   readonly sinceMs: number
   giveUp: ((error: Error) => void) | undefined
 }
 
-export function watchSilence({ url, limitMs, onSilence }: SilenceOptions): Silence {
+export function createWatchdog({ url, limitMs, onUnresponsive }: WatchdogOptions): Watchdog {
   const waiting = new Set<Waiting>()
   let answeredAt = 0
-  let isSilent = false
+  let isUnresponsive = false
   let isProbing = false
   let timer: NodeJS.Timeout | undefined
   let closed = false
@@ -52,27 +52,27 @@ export function watchSilence({ url, limitMs, onSilence }: SilenceOptions): Silen
 
   async function check(): Promise<void> {
     giveUpLate()
-    // Entries keep the order in which they began.
+    // A Set keeps the order of insertion, so the first entry is the oldest.
     const [oldest] = waiting
-    if (oldest === undefined && !isSilent) {
+    if (oldest === undefined && !isUnresponsive) {
       timer = undefined
       return
     }
     const quietMs = performance.now() - Math.max(oldest?.sinceMs ?? 0, answeredAt)
-    if (!isSilent && quietMs < SUSPECT_AFTER_MS) return checkIn(SUSPECT_AFTER_MS - quietMs)
+    if (!isUnresponsive && quietMs < SUSPECT_AFTER_MS) return checkIn(SUSPECT_AFTER_MS - quietMs)
     const before = answeredAt
     isProbing = true
     const answers = await probe(url)
     isProbing = false
-    // Answers to others may have come while the probe, which is a process of its own, did not start.
+    // The server may answer other requests although it cannot start a process for the probe's connection.
     if (answers || answeredAt !== before) {
       answeredAt = performance.now()
-      isSilent = false
+      isUnresponsive = false
       return checkIn(SUSPECT_AFTER_MS)
     }
-    if (!isSilent && !closed) onSilence(silent())
-    isSilent = true
-    for (const { giveUp } of waiting) giveUp?.(silent())
+    if (!isUnresponsive && !closed) onUnresponsive(unresponsive())
+    isUnresponsive = true
+    for (const { giveUp } of waiting) giveUp?.(unresponsive())
     waiting.clear()
     checkIn(PROBE_AGAIN_MS)
   }
@@ -86,15 +86,15 @@ export function watchSilence({ url, limitMs, onSilence }: SilenceOptions): Silen
     }
   }
 
-  /** Nobody waits: an idle process need not wake up to find that out. */
+  /** Stops the checks while no request waits, so that an idle process does not wake up for them. */
   function rest(): void {
     clearTimeout(timer)
     timer = undefined
   }
 
   return {
-    assertAnswers() {
-      if (isSilent) throw silent()
+    assertResponsive() {
+      if (isUnresponsive) throw unresponsive()
     },
     async watch(answer) {
       const { promise: givenUp, reject: giveUp } = Promise.withResolvers<never>()
@@ -111,7 +111,7 @@ export function watchSilence({ url, limitMs, onSilence }: SilenceOptions): Silen
       } finally {
         waiting.delete(one)
         one.giveUp = undefined
-        if (waiting.size === 0 && !isSilent && !isProbing) rest()
+        if (waiting.size === 0 && !isUnresponsive && !isProbing) rest()
       }
     },
     close() {
@@ -121,9 +121,9 @@ export function watchSilence({ url, limitMs, onSilence }: SilenceOptions): Silen
   }
 }
 
-const silent = () => new DatabaseError('PostgreSQL does not answer', 'unavailable')
+const unresponsive = () => new DatabaseError('PostgreSQL does not answer', 'unavailable')
 
-/** Whether a server is there that says anything at all; that it will not have us is an answer too. */
+/** Whether the server responds at all. Rejecting our connection is a response too. */
 async function probe(url: string): Promise<boolean> {
   let client: Client | undefined
   try {
@@ -138,11 +138,12 @@ async function probe(url: string): Promise<boolean> {
     await client.query('select 1')
     return true
   } catch (error) {
-    return error instanceof ServerError || isRefusal(error)
+    return error instanceof ServerError || isConnectionRefused(error)
   } finally {
     client?.end().catch(() => undefined)
   }
 }
 
-/** Where nobody listens new connections fail at once, and those that there were have been reset. */
-const isRefusal = (error: unknown) => (error as { code?: unknown }).code === 'ECONNREFUSED'
+/** If no server listens, new connections fail at once and earlier ones were reset, so no request would wait. */
+const isConnectionRefused = (error: unknown) =>
+  (error as { code?: unknown }).code === 'ECONNREFUSED'
