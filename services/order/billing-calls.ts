@@ -8,7 +8,7 @@ import {
   type OutboxRow,
 } from '../../messaging/outbox/outbox.ts'
 import type { Log } from '../../platform/async/runtime.ts'
-import type { HttpResponse, HttpClient } from '../../platform/http/client.ts'
+import type { HttpClient, HttpResponse } from '../../platform/http/client.ts'
 import type { OrderCommand } from './order.ts'
 import { PAY_PATH } from './routing.ts'
 

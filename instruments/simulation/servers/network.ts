@@ -1,4 +1,4 @@
-import { type HttpResponse, type HttpCall, HttpUnreachable } from '../../../platform/http/client.ts'
+import { type HttpCall, type HttpResponse, HttpUnreachable } from '../../../platform/http/client.ts'
 import type { HttpServer } from '../../../platform/http/server.ts'
 import type { Faults } from '../faults/faults.ts'
 import type { Trouble } from '../faults/mishaps.ts'
@@ -63,7 +63,12 @@ export function createNetwork({ scheduler, faults, chances, story }: NetworkOpti
     else accept(life, app, call, answer)
   }
 
-  function accept(life: Life, app: HttpServer, call: Call, answer: (answer?: HttpResponse) => void) {
+  function accept(
+    life: Life,
+    app: HttpServer,
+    call: Call,
+    answer: (answer?: HttpResponse) => void,
+  ) {
     const leave = scheduler.enter()
     let open = true
     const close = (given?: HttpResponse) => {
