@@ -13,8 +13,8 @@ import {
 } from './store.ts'
 
 /**
- * What notification does in one transaction: the messages of a batch of events are written, and for
- * each that is new and whose account has a contact, a letter goes to the outbox.
+ * What notification does in one transaction: it writes the notices of a batch, and puts a letter into the
+ * outbox for each new notice whose account has a contact.
  */
 export interface CommandContext {
   readonly outbox: Outbox
@@ -23,30 +23,30 @@ export interface CommandContext {
   readonly lettersPerHour: number
 }
 
-/** The message of a notice: a new one, or the one that its event had before. */
-export interface Told {
+/** The stored message of a notice: written by this batch, or found from an earlier delivery of its event. */
+export interface Written {
   readonly message: StoredMessage
   readonly isNew: boolean
-  /** It is new, but its letter was left out, because its address had its share of the hour. */
+  /** The message is new, but it gets no letter, because its address has reached LETTERS_PER_HOUR. */
   readonly isSuppressed: boolean
 }
 
-type Found = Omit<Told, 'isSuppressed'> & { readonly notice: Notice }
+type Found = Omit<Written, 'isSuppressed'> & { readonly notice: Notice }
 
 export async function writeMessages(
   tx: Queryable,
   at: CommandContext,
   notices: readonly Notice[],
-): Promise<Told[]> {
+): Promise<Written[]> {
   const overtaken = await overtakenFailures(tx, notices)
-  const told = await tellAll(
+  const written = await writeAll(
     tx,
     at,
     notices.filter(({ eventId }) => !overtaken.has(eventId)),
   )
-  if (overtaken.size === 0) return told
+  if (overtaken.size === 0) return written
   const instead = await findByEvents(tx, [...overtaken.values()])
-  const others = told.values()
+  const others = written.values()
   return notices.map(({ eventId }) => {
     const message = instead.get(overtaken.get(eventId) ?? '')
     return message ? { message, isNew: false, isSuppressed: false } : others.next().value!
@@ -54,10 +54,10 @@ export async function writeMessages(
 }
 
 /**
- * Failures that are not told, each with the event that the customer has read in its place. Order may
- * cancel an order before it hears that billing was paid: then the customer has read, or is about to
- * read, that the order was paid, and hears next of the refund. A failure after that would be the last
- * word on an order whose money was taken and refunded.
+ * The failures that are not written, each with the id of the event whose notice stands in for it. Order may
+ * cancel an order before it learns that billing took the payment. If the notice of the payment is written
+ * before that of the failure, the customer reads about the payment and then about the refund. A failure
+ * after those would be the last notice of an order whose money was taken and refunded.
  */
 async function overtakenFailures(
   tx: Queryable,
@@ -72,17 +72,20 @@ async function overtakenFailures(
   const ids = failures.flatMap((notice) =>
     'orderId' in notice ? [notice.eventId, ...paymentEvents(notice.orderId)] : [],
   )
-  // The lock keeps others from writing of these payments between this look and the failure.
+  // The lock keeps other transactions from writing notices of these payments between this read and the
+  // failure's insert.
   const [, before] = await Promise.all([
     lockAccounts(tx, [...new Set(notices.map(({ accountId }) => accountId))]),
     findByEvents(tx, ids),
   ])
   const overtaken = new Map<string, string>()
-  const told = new Map([...before.values()].map(({ eventId, accountId }) => [eventId, accountId]))
+  const written = new Map(
+    [...before.values()].map(({ eventId, accountId }) => [eventId, accountId]),
+  )
   for (const notice of notices) {
-    if (notice.event !== 'PAYMENT_FAIL') told.set(notice.eventId, notice.accountId)
-    else if (!told.has(notice.eventId)) {
-      const isTheirs = (eventId: string) => told.get(eventId) === notice.accountId
+    if (notice.event !== 'PAYMENT_FAIL') written.set(notice.eventId, notice.accountId)
+    else if (!written.has(notice.eventId)) {
+      const isTheirs = (eventId: string) => written.get(eventId) === notice.accountId
       const instead = paymentEvents(notice.orderId).find(isTheirs)
       if (instead) overtaken.set(notice.eventId, instead)
     }
@@ -91,29 +94,29 @@ async function overtakenFailures(
 }
 
 /**
- * There is one message per event. An event's id that was used for something else, such as by a call
- * that anybody can make, does not keep the event from its message.
+ * Writes one message per event. If the event's id is occupied by other content, such as by a call that any
+ * client can make, the notice is written under an id of its own.
  */
-async function tellAll(
+async function writeAll(
   tx: Queryable,
   at: CommandContext,
   notices: readonly Notice[],
-): Promise<Told[]> {
+): Promise<Written[]> {
   const accountIds = new Set(notices.map(({ accountId }) => accountId))
   const [byEvent, contacts] = await Promise.all([
-    tell(tx, at, notices, ({ eventId }) => eventId),
+    writeOrFind(tx, at, notices, ({ eventId }) => eventId),
     findContacts(tx, [...accountIds]),
   ])
   const displaced = notices.filter((notice, index) => {
     const { message } = byEvent[index]!
-    const mayBeApart = notice.source === 'event' || message.accountId !== notice.accountId
-    return mayBeApart && !isAbout(message, notice)
+    const mayBeSeparate = notice.source === 'event' || message.accountId !== notice.accountId
+    return mayBeSeparate && !isAbout(message, notice)
   })
-  const own = await tell(tx, at, displaced, ownId)
-  const apart = new Map(displaced.map((notice, index) => [notice, own[index]!]))
-  const found = notices.map((notice, index) => apart.get(notice) ?? byEvent[index]!)
+  const own = await writeOrFind(tx, at, displaced, ownId)
+  const separate = new Map(displaced.map((notice, index) => [notice, own[index]!]))
+  const found = notices.map((notice, index) => separate.get(notice) ?? byEvent[index]!)
   const letters = byEvent.concat(own).flatMap((one) => (one.isNew ? letterTo(contacts, one) : []))
-  const allowed = await withinShare(tx, at.lettersPerHour, letters)
+  const allowed = await withinHourlyLimit(tx, at.lettersPerHour, letters)
   await at.outbox.enqueue(tx, allowed)
   const suppressed = new Set(letters.filter((letter) => !allowed.includes(letter)).map(idOf))
   return found.map(({ message, isNew }) => ({
@@ -124,8 +127,8 @@ async function tellAll(
 
 const idOf = ({ eventId }: OutboxMessage) => eventId
 
-/** Writes the message of each notice under an id, or finds the one that has the id. */
-async function tell(
+/** Writes the message of each notice under the given id, or finds the message that already has this id. */
+async function writeOrFind(
   tx: Queryable,
   at: CommandContext,
   notices: readonly Notice[],
@@ -138,24 +141,24 @@ async function tell(
     if (wanted.has(eventId)) continue
     wanted.set(eventId, { id: at.newId(), eventId, accountId, event, text: textOf(notice) })
   }
-  const written = await insertMessages(tx, [...wanted.values()])
-  const fresh = new Map(written.map((message) => [message.eventId, message]))
-  const told = await findByEvents(
+  const inserted = await insertMessages(tx, [...wanted.values()])
+  const fresh = new Map(inserted.map((message) => [message.eventId, message]))
+  const messages = await findByEvents(
     tx,
     [...wanted.keys()].filter((eventId) => !fresh.has(eventId)),
   )
   return notices.map((notice) => {
     const eventId = idOf(notice)
     const message = fresh.get(eventId)
-    // Of two notices of one event in a batch the second is a repetition.
+    // If a batch contains two notices of one event, only the first is new.
     fresh.delete(eventId)
-    if (message) told.set(eventId, message)
+    if (message) messages.set(eventId, message)
     const isNew = message !== undefined
-    return { message: told.get(eventId) as StoredMessage, isNew, notice }
+    return { message: messages.get(eventId) as StoredMessage, isNew, notice }
   })
 }
 
-async function withinShare(
+async function withinHourlyLimit(
   tx: Queryable,
   limit: number,
   letters: readonly OutboxMessage[],
@@ -172,7 +175,7 @@ async function withinShare(
   return letters.filter((letter) => allowed.has(letter))
 }
 
-/** A letter keeps its Message-ID over all tries, so that mail systems can tell a repetition. */
+/** A letter keeps its Message-ID in all attempts, so that mail systems can deduplicate it. */
 function letterTo(
   contacts: ReadonlyMap<string, string>,
   { message, notice }: Found,

@@ -1,7 +1,7 @@
 import Type, { type Static } from 'typebox'
 import { smtpUrl } from '../../platform/process/config-formats.ts'
 
-/** What notification needs to know; the process adds addresses and limits of the platform. */
+/** Notification's own settings; the process adds the platform's addresses and limits. */
 export const notificationConfig = {
   LETTER_FROM: Type.String({
     default: 'Trifold <no-reply@trifold.example>',
@@ -13,7 +13,7 @@ export const notificationConfig = {
     minimum: 0,
     maximum: 1_000_000,
     description:
-      'The most letters that an address gets in an hour; what is beyond it can be read over HTTP only. 0 sets no limit.',
+      'The most letters that an address gets in an hour; further notices can only be read over HTTP. 0 sets no limit.',
   }),
   MAILDIR: Type.String({
     default: '',

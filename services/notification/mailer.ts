@@ -7,9 +7,9 @@ import { createOutage } from '../../platform/async/outage.ts'
 import type { Log } from '../../platform/async/runtime.ts'
 
 /**
- * The carrier of letters: a mail server where one is configured, else a Maildir that any mail reader
- * opens. In the Maildir a letter's name follows from its Message-ID, so a redelivery finds it there;
- * a mail server that dies between accepting and answering may get a letter twice.
+ * The carrier of letters: a mail server if one is configured, else a Maildir, which any mail reader can
+ * open. In the Maildir a letter's file name follows from its Message-ID, so a repeated delivery finds the
+ * file. A mail server that dies after accepting a letter and before answering may get that letter twice.
  */
 export interface MailerOptions {
   readonly from: string
@@ -21,7 +21,7 @@ export interface MailerOptions {
 
 export interface Mailer {
   deliver(row: OutboxRow): Promise<Delivery>
-  /** Whether the mail server or the Maildir itself fails, and not just one letter. */
+  /** Whether the mail server or the Maildir as a whole fails, not just one letter. */
   isDown(): boolean
   close(): void
 }
@@ -37,7 +37,7 @@ interface Letter {
 
 type SmtpError = Error & { readonly command?: string; readonly responseCode?: number }
 
-/** The server answered these for one letter; any other failure, such as of our login, is an outage. */
+/** A rejection of one of these commands concerns one letter; any other failure, such as of the login, is an outage. */
 const ABOUT_THE_LETTER = ['RCPT TO', 'DATA']
 
 export function createMailer(options: MailerOptions): Mailer {
@@ -56,7 +56,7 @@ export function createMailer(options: MailerOptions): Mailer {
     if (row.attempts === 0) {
       log.warn(
         { row: row.eventId, responseCode },
-        'a letter was refused for now; it will be retried',
+        'the mail server rejected a letter for now; it will be retried',
       )
     }
     return { kind: 'retry', error: message }
@@ -73,7 +73,7 @@ export function createMailer(options: MailerOptions): Mailer {
         date: new Date(row.headers.date ?? 0),
       }
       try {
-        await (smtp ? smtp.sendMail(letter) : keep(maildir, letter))
+        await (smtp ? smtp.sendMail(letter) : store(maildir, letter))
         outage.ended()
         return { kind: 'done' }
       } catch (error) {
@@ -97,17 +97,17 @@ function createSmtp(url: string, timeoutMs: number) {
 }
 
 /**
- * Maildir: written whole in `tmp`, then moved to `new`. Only the owner may read the letters. Resolves
- * when file and name are on the disk, since the outbox forgets the letter then.
+ * Writes a letter into the Maildir: completely into `tmp`, then moved to `new`. Only the owner may read it.
+ * Resolves when the file and its name are on the disk, because the outbox row is deleted after that.
  */
-async function keep(maildir: string, letter: Letter): Promise<void> {
+async function store(maildir: string, letter: Letter): Promise<void> {
   const name = letter.messageId.replace(/[^\w.-]/g, '')
   for (const folder of ['tmp', 'new', 'cur']) {
-    const made = await mkdir(join(maildir, folder), { recursive: true, mode: 0o700 })
-    if (made) await flushNames(resolve(maildir), dirname(resolve(made)))
+    const created = await mkdir(join(maildir, folder), { recursive: true, mode: 0o700 })
+    if (created) await flushNames(resolve(maildir), dirname(resolve(created)))
   }
-  // An earlier try may have died before it flushed the name.
-  if (await isKept(maildir, name)) return flushNames(join(maildir, 'new'))
+  // An earlier attempt may have died before it flushed the name.
+  if (await isStored(maildir, name)) return flushNames(join(maildir, 'new'))
   const content = await new MailComposer(letter).compile().build()
   const draft = join(maildir, 'tmp', `${name}.${crypto.randomUUID()}`)
   try {
@@ -126,9 +126,9 @@ async function keep(maildir: string, letter: Letter): Promise<void> {
   }
 }
 
-/** Flushes the names in a folder, and in those that lead to it from `top` on. */
+/** Flushes the names in a folder and in its parents up to `top`. */
 async function flushNames(folder: string, top = folder): Promise<void> {
-  // Windows cannot open a folder, and needs no flush for its names.
+  // Windows cannot open a folder, and does not need this flush.
   if (process.platform === 'win32') return
   const handle = await open(folder, 'r')
   try {
@@ -140,10 +140,10 @@ async function flushNames(folder: string, top = folder): Promise<void> {
 }
 
 /**
- * Whether the letter is there, found by name: listing the folder takes longer with every letter in
- * it. A mail reader moves a letter that it has seen to `cur` and adds its flags to the name.
+ * Whether the letter is in the Maildir. It is looked up by name, because listing a folder takes longer with
+ * every letter in it. A mail reader moves a letter that it has seen to `cur` and appends flags to its name.
  */
-async function isKept(maildir: string, name: string): Promise<boolean> {
+async function isStored(maildir: string, name: string): Promise<boolean> {
   const paths = [
     join(maildir, 'new', name),
     join(maildir, 'cur', name),
@@ -160,7 +160,7 @@ async function isKept(maildir: string, name: string): Promise<boolean> {
   return found.includes(true)
 }
 
-/** Draft, flagged, passed, replied, seen, trashed: every combination, in the order of the alphabet. */
+/** Every combination of draft, flagged, passed, replied, seen and trashed, each in alphabetical order. */
 const FLAGS = [...'DFPRST'].reduce(
   (combinations, flag) => combinations.flatMap((flags) => [flags, flags + flag]),
   [''],

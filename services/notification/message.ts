@@ -2,11 +2,11 @@ import type { EventMeta, PaymentEvent, Reason } from '../../contracts/events.ts'
 import { toMinor, toUnits } from '../../contracts/money.ts'
 import { type TraceContext, traceOf } from '../../contracts/trace-context.ts'
 
-/** What a customer is told, and how. Texts are a contract: the clients read them. */
+/** A notice to a customer about an event. Its text is a contract, because clients parse it. */
 export type Notice = TraceContext & {
-  /** The event's id: an account has one message for it, for ever. */
+  /** The event's id. Each event is stored as one notice, forever. */
   readonly eventId: string
-  /** A call can be made by anybody; an event comes from the topic. */
+  /** Any client can make a call; an event was read from the topic. */
   readonly source: 'call' | 'event'
   readonly accountId: string
 } & (
@@ -16,7 +16,7 @@ export type Notice = TraceContext & {
     | { readonly event: 'PAYMENT_REFUNDED'; readonly orderId: string; readonly valueMinor: bigint }
   )
 
-/** The notice of an event, whose body came with a call or from the topic. */
+/** The notice of an event that arrived in a call or on the topic. */
 export function toNotice(
   body: PaymentEvent,
   meta: Pick<EventMeta, 'id' | 'reason' | keyof TraceContext>,
@@ -81,9 +81,9 @@ function failureText(accountId: string, orderId: string, reason: Reason | null):
 }
 
 /**
- * Whether a message that was written under the event's id is about this notice. Whoever announces a
- * failed payment may know another reason, and that is one failure. A text that was removed can no
- * longer be compared.
+ * Whether the message stored under the event's id says the same as this notice. Billing and order may
+ * announce the failure of one payment with different reasons; those count as the same. A message whose
+ * text was removed counts as the same, because its text can no longer be compared.
  */
 export function isAbout(
   message: { readonly accountId: string; readonly event: string; readonly text: string },
@@ -95,8 +95,8 @@ export function isAbout(
 }
 
 /**
- * Where the event's id was used for something else, the id by which this notice has its own message.
- * No header can contain the line break, so nobody can use such an id up in advance.
+ * The id under which this notice is stored if the event's id was used for something else. No header can
+ * contain a line break, so no caller can occupy such an id in advance.
  */
 export function ownId(notice: Notice): string {
   const { eventId, accountId, event } = notice

@@ -1,17 +1,17 @@
 import type { PaymentEvent, Received } from '../../contracts/events.ts'
 import type { Handled } from '../../messaging/consumer/consumer.ts'
 import type { Queryable } from '../../platform/database/database.ts'
-import { type CommandContext, type Told, writeMessages } from './commands.ts'
+import { type CommandContext, type Written, writeMessages } from './commands.ts'
 import { toNotice } from './message.ts'
 
-/** Events in: every event of the topic `payment` is a message to its customer. */
-export async function tellCustomers(
+/** Events in: every event on the topic `payment` becomes a notice to its customer. */
+export async function notifyCustomers(
   tx: Queryable,
   context: CommandContext,
   events: readonly Received<PaymentEvent>[],
-  afterCommit: (told: readonly Told[], committed: Queryable) => void,
+  afterCommit: (written: readonly Written[], committed: Queryable) => void,
 ): Promise<Handled<PaymentEvent>> {
   const notices = events.map(({ body, meta }) => toNotice(body, meta, 'event'))
-  const told = await writeMessages(tx, context, notices)
-  return { afterCommit: () => afterCommit(told, tx) }
+  const written = await writeMessages(tx, context, notices)
+  return { afterCommit: () => afterCommit(written, tx) }
 }

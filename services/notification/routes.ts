@@ -19,7 +19,7 @@ import type { HttpServer } from '../../platform/http/server.ts'
 import { isAbout, type Notice, toNotice } from './message.ts'
 import type { NewMessage, StoredMessage } from './store.ts'
 
-/** HTTP in: messages and contacts. */
+/** HTTP in: notices and contacts. */
 export interface NotificationRoutes {
   readonly newId: () => string
   readonly write: (notice: Notice, caller: Caller) => Promise<NewMessage>
@@ -59,7 +59,7 @@ function notifyingRoute(app: HttpServer, routes: NotificationRoutes): void {
       const meta = { id, ...(isReason(reason) && { reason }), ...request.trace }
       const notice = toNotice(eventIn(request.body), meta, 'call')
       const message = await routes.write(notice, request)
-      // A failure may have been overtaken by what its customer read of the payment.
+      // The notice of the payment may stand in for that of a failure.
       if (message.eventId !== notice.eventId) return message.id
       if (!isAbout(message, notice)) throw new Fault('IDEMPOTENCY_KEY_REUSED')
       return message.id
@@ -216,10 +216,10 @@ function contactRoutes(app: HttpServer, routes: NotificationRoutes): void {
   )
 }
 
-/** Every style may notify by REST: the name only has to exist. */
+/** A call may name any style that exists. */
 const anyStyle = { defaultStyle: DEFAULT_STYLE, allowOverride: true } as const
 
-/** The event in the body of a call; throws a Fault if it lacks a field or its value is no amount. */
+/** The event in the body of a call. Throws a Fault if a field is missing or its value is not an amount. */
 function eventIn(body: Notify): PaymentEvent {
   const { accountId, event } = body
   switch (event) {

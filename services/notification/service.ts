@@ -17,28 +17,28 @@ import type { Log } from '../../platform/async/runtime.ts'
 import { type Queryable, transact } from '../../platform/database/database.ts'
 import { migrate } from '../../platform/database/migrate.ts'
 import { noTracing } from '../../platform/telemetry/tracing.ts'
-import { type CommandContext, type Told, writeMessages } from './commands.ts'
+import { type CommandContext, type Written, writeMessages } from './commands.ts'
 import type { NotificationConfig } from './config.ts'
 import { createMailer } from './mailer.ts'
 import type { Notice } from './message.ts'
 import { SCHEMA } from './migrations/001-initial.ts'
 import { COMPATIBLE_FROM, MIGRATIONS } from './migrations/all-migrations.ts'
-import { tellCustomers } from './reactions.ts'
+import { notifyCustomers } from './reactions.ts'
 import { notificationRoutes } from './routes.ts'
 import {
   deleteContact,
   deleteMessages,
+  deleteOldShares,
   expireTexts,
   findContacts,
   findMessage,
   forgetAccount,
-  forgetShares,
   listMessages,
   putContact,
 } from './store.ts'
 
 const LETTER_TIMEOUT_MS = 10_000
-const RETENTION_MS = 3_600_000
+const CLEANUP_MS = 3_600_000
 
 const SERVER = { service: 'notification', title: 'Trifold notification' } as const
 
@@ -54,23 +54,23 @@ export async function createNotificationService(
   const { LETTERS_PER_HOUR: lettersPerHour } = config
   const context: CommandContext = { outbox, newId: runtime.uuid, lettersPerHour }
 
-  // Nothing of notification goes to the broker.
+  // Notification sends nothing to the broker.
   const { bus: _, ...withoutBus } = parts
   telemetry.count('trifold_letters_suppressed_total', {}, 0)
   telemetry.gauge('trifold_mail_down', () => Number(mailer.isDown()))
   const letter = tracedLetters(tracer, mailer.deliver)
   const relay = startRelay({ ...withoutBus, schema: SCHEMA, outbox, letter })
 
-  /** After a commit: letters go out, and what is new is counted. */
-  function announce(told: readonly Told[], committed: Queryable): void {
+  /** After a commit: letters are sent, and new and suppressed ones are counted. */
+  function announce(written: readonly Written[], committed: Queryable): void {
     relay.wake(committed)
-    for (const { message, isNew, isSuppressed } of told) {
+    for (const { message, isNew, isSuppressed } of written) {
       if (isSuppressed) telemetry.count('trifold_letters_suppressed_total')
       if (isNew) telemetry.count('trifold_messages_total', { event: message.event })
     }
   }
 
-  const write = inBatches<Notice, Told>(
+  const write = inBatches<Notice, Written>(
     parts,
     { schema: SCHEMA, traceOf },
     (tx, notices) => writeMessages(tx, context, notices),
@@ -83,7 +83,7 @@ export async function createNotificationService(
     topics: ['payment'],
     canWait: true,
     decode: decodeEvent<PaymentEvent>,
-    handle: (tx, events) => tellCustomers(tx, context, events, announce),
+    handle: (tx, events) => notifyCustomers(tx, context, events, announce),
   }
   const consumer = startConsumer(reader)
 
@@ -107,9 +107,9 @@ export async function createNotificationService(
       }),
   })
   let expiredTo = 0n
-  const retention = periodically(RETENTION_MS, runtime, parts.log, async () => {
+  const cleanup = periodically(CLEANUP_MS, runtime, parts.log, async () => {
     expiredTo = await expireTexts(database, expiredTo)
-    await forgetShares(database)
+    await deleteOldShares(database)
   })
   await app.ready()
 
@@ -117,7 +117,7 @@ export async function createNotificationService(
     app,
     async close() {
       await app.close()
-      await retention.close()
+      await cleanup.close()
       await consumer.close()
       await relay.close()
       mailer.close()

@@ -16,15 +16,16 @@ export interface StoredMessage extends NewMessage {
 }
 
 const MESSAGE = 'seq, id, event_id as "eventId", account_id as "accountId", event, text, created'
-/** In milliseconds, as times are stored: so what is added to it is not lost in rounding. */
+/** Rounded to milliseconds, as times are stored, so that milliseconds added to it are not lost in rounding. */
 const NOW = `date_trunc('milliseconds', now())`
-/** Rows that one statement of a clean-up reads. */
+/** The most rows that one clean-up statement reads. */
 const CLEANUP_ROWS = 2_000
 const TEXT_DAYS = 90
 
 /**
- * Writes the messages whose events are new and returns those. Each account's clock is locked first
- * and only moves on, so that its messages have strictly increasing times whoever writes them.
+ * Writes the messages whose events are new, and returns those. Each account's clock is locked first and
+ * only moves forward, so that the messages of an account have strictly increasing times, even if several
+ * instances write them.
  */
 export async function insertMessages(
   tx: Queryable,
@@ -71,7 +72,7 @@ export async function insertMessages(
   )
 }
 
-/** Makes other transactions that write messages for these accounts wait. */
+/** Makes other transactions that write messages for these accounts wait until this one ends. */
 export async function lockAccounts(tx: Queryable, accountIds: readonly string[]): Promise<void> {
   await tx.query(
     `select from notification.account_clock
@@ -80,7 +81,7 @@ export async function lockAccounts(tx: Queryable, accountIds: readonly string[])
   )
 }
 
-/** The messages of events that had been told before. */
+/** The messages that are stored for these events, by event id. */
 export async function findByEvents(
   db: Queryable,
   eventIds: readonly string[],
@@ -101,7 +102,7 @@ export async function findMessage(db: Queryable, id: string): Promise<StoredMess
   return rows[0]
 }
 
-/** Messages, oldest first, of one account or of all; the cursor is the last page's highest seq. */
+/** The messages of one account or of all, oldest first; the cursor is the highest seq of the previous page. */
 export function listMessages(
   db: Queryable,
   accountId: string | null,
@@ -122,9 +123,9 @@ export function listMessages(
 }
 
 /**
- * Removes the texts of messages that are older than so many days, or of all where that is null, in
- * one page of rows. The rows stay: that their events were told is known for ever. Returns the last
- * seq of the page, and whether a row of it was too young.
+ * Removes the texts of messages older than `days` from one page of rows, or all texts if `days` is null.
+ * The rows stay, so that a redelivered event is deduplicated forever. Returns the last seq of the page,
+ * and whether any of its rows was too young.
  */
 async function removeTexts(db: Queryable, after: bigint, days: number | null) {
   const [page] = await db.query<{ last: bigint | null; hasYoung: boolean | null }>(
@@ -141,7 +142,7 @@ async function removeTexts(db: Queryable, after: bigint, days: number | null) {
   return { last: page?.last ?? undefined, hasYoung: page?.hasYoung ?? false }
 }
 
-/** Removes all messages, page by page, as far as there are any now. */
+/** Removes all messages that exist at the start, page by page. */
 export async function deleteMessages(db: Queryable): Promise<void> {
   const [end] = await db.query<{ seq: bigint | null }>(
     'select max(seq) as seq from notification.message',
@@ -152,8 +153,8 @@ export async function deleteMessages(db: Queryable): Promise<void> {
 }
 
 /**
- * Removes texts that are past their time, page by page after the row where the last clean-up ended.
- * Returns where it ended: before that, everything is removed.
+ * Removes expired texts, page by page, starting after the seq where the last clean-up ended. Returns the
+ * seq where this one ended: all texts up to it are removed.
  */
 export async function expireTexts(db: Queryable, after: bigint): Promise<bigint> {
   for (let at = after; ; ) {
@@ -183,7 +184,7 @@ export async function findContacts(
   return new Map(rows.map((row) => [row.account_id, row.email]))
 }
 
-/** False where there was none. */
+/** Returns whether there was a contact. */
 export async function deleteContact(db: Queryable, accountId: string): Promise<boolean> {
   const rows = await db.query(
     'delete from notification.contact where account_id = $1 returning account_id',
@@ -193,8 +194,8 @@ export async function deleteContact(db: Queryable, accountId: string): Promise<b
 }
 
 /**
- * Counts letters against the share of their addresses in this hour; returns how many each address
- * had before. Addresses are locked in order, so that batches cannot wait for each other in a circle.
+ * Counts letters against the hourly limit of their addresses, and returns how many each address had in this
+ * hour before. Addresses are locked in order, so that batches cannot deadlock.
  */
 export async function countLetters(
   tx: Queryable,
@@ -213,7 +214,8 @@ export async function countLetters(
   return new Map(rows.map(({ email, letters }) => [email, letters - (counts.get(email) as number)]))
 }
 
-export async function forgetShares(db: Queryable): Promise<void> {
+/** Deletes the letter counts of past hours, one page per call. */
+export async function deleteOldShares(db: Queryable): Promise<void> {
   await db.query(
     `delete from notification.letter_share where email = any (array(
        select email from notification.letter_share
@@ -222,7 +224,10 @@ export async function forgetShares(db: Queryable): Promise<void> {
   )
 }
 
-/** Removes what is kept of an account but the ids of its events; letters on their way still arrive. */
+/**
+ * Removes an account's contact and the texts of its messages. The ids of its events stay, and letters in
+ * flight still arrive.
+ */
 export async function forgetAccount(tx: Queryable, accountId: string): Promise<void> {
   await tx.query('delete from notification.contact where account_id = $1', [accountId])
   await tx.query(

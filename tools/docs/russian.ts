@@ -164,7 +164,7 @@ export const RUSSIAN: Readonly<Record<string, string>> = {
   'How long after a DEPOSIT_REQUEST it is resent if it is not booked; doubles each time.':
     'Через сколько DEPOSIT_REQUEST отправляется повторно, если пополнение не проведено; каждый раз удваивается.',
   'The sender of letters.': 'Отправитель писем.',
-  'The most letters that an address gets in an hour; what is beyond it can be read over HTTP only. 0 sets no limit.':
+  'The most letters that an address gets in an hour; further notices can only be read over HTTP. 0 sets no limit.':
     'Сколько писем в час получает один адрес; остальное можно прочесть только по HTTP. 0 — без ограничения.',
   'The folder that letters go to; empty: `mail` in the data folder.':
     'Папка, в которую складываются письма; пусто — `mail` в папке данных.',

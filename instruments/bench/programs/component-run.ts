@@ -9,7 +9,7 @@ import { startRelay } from '../../../messaging/outbox/relay.ts'
 import { systemRuntime } from '../../../platform/async/runtime.ts'
 import { openPostgres } from '../../../platform/postgres/postgres.ts'
 import { createLog, createTelemetry } from '../../../platform/telemetry/telemetry.ts'
-import { tellCustomers } from '../../../services/notification/reactions.ts'
+import { notifyCustomers } from '../../../services/notification/reactions.ts'
 import { accountId } from '../books.ts'
 import { answerTasks } from '../measured-process.ts'
 
@@ -132,7 +132,7 @@ async function apply(task: ComponentTask): Promise<number> {
     decode: (message) => decodeEvent<PaymentEvent>({ ...message, topic: 'payment' }),
     handle: (tx, events) => {
       const context = { outbox, newId: systemRuntime.uuid, lettersPerHour: 0 }
-      return tellCustomers(tx, context, events, (told) => {
+      return notifyCustomers(tx, context, events, (told) => {
         applied += told.length
         if (applied >= task.messages) done.resolve()
       })

@@ -4,7 +4,7 @@ import type { Migration } from '../../../platform/database/migrate.ts'
 
 export const SCHEMA = 'notification'
 
-// A deleted message leaves its row without a text: its event must never make another message.
+// A deleted message leaves its row without a text, so that a redelivered event does not write it again.
 export const migrations: readonly Migration[] = [
   {
     id: 1,

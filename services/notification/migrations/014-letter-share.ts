@@ -1,6 +1,6 @@
 import type { Migration } from '../../../platform/database/migrate.ts'
 
-/** How many letters an address had in an hour. */
+/** The number of letters to each address in its latest hour. */
 export const letterShare: Migration = {
   id: 14,
   name: 'letter share',
