@@ -2,11 +2,11 @@ import Type from 'typebox'
 import { DEFAULT_STYLE, styleSchema } from '../contracts/style.ts'
 import { durationMs } from '../platform/process/config.ts'
 
-/** Configuration that the services of the flow share. */
+/** Configuration that order and billing share. */
 export const styleConfig = {
   INTERACTION_STYLE: styleSchema({
     default: DEFAULT_STYLE,
-    description: 'the style of requests that name none',
+    description: 'the style of requests that do not name one',
   }),
   ALLOW_STYLE_OVERRIDE: Type.Boolean({
     default: true,
@@ -21,8 +21,8 @@ export const styleConfig = {
   IDEMPOTENCY_KEY_TTL_MS: durationMs({
     default: 86_400_000,
     minimum: 60_000,
-    // Compared with times in the database, never waited for.
+    // May exceed what a timer can wait: it is only compared with times in the database.
     maximum: 31_536_000_000,
-    description: 'how long an Idempotency-Key and its answer are kept',
+    description: 'how long an Idempotency-Key and its response are kept',
   }),
 } as const

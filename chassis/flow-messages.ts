@@ -5,11 +5,11 @@ import { traceOf } from '../contracts/trace-context.ts'
 import type { OutboxMessage } from '../messaging/outbox/outbox.ts'
 
 /**
- * The messages that services send each other, as rows for the outbox. Types and topics come from the
- * table of events, so a service cannot send a body that does not match its event.
+ * Builds outbox messages for the events and calls that services send each other. Types and topics come from
+ * the table `EVENTS`, so a service cannot send a body that does not match its event.
  */
 
-/** An event on its topic, keyed by its account. `now` is in epoch milliseconds. */
+/** An event for its topic, with the account as its key. `now` is in epoch milliseconds. */
 export function eventMessage(
   from: 'order' | 'billing',
   body: Event,
@@ -26,7 +26,10 @@ export function eventMessage(
   }
 }
 
-/** An HTTP call. A POST has a body and repeats under its Idempotency-Key; a DELETE has neither. */
+/**
+ * An HTTP call: a POST if there is a body, else a DELETE. A POST carries the event id as its Idempotency-Key,
+ * so the receiver deduplicates retries.
+ */
 export function callMessage(
   path: string,
   key: string,

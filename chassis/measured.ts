@@ -5,14 +5,14 @@ import type { Telemetry } from '../platform/telemetry/telemetry.ts'
 type Observe = Pick<Telemetry, 'observe'>
 
 /**
- * The same database, with its times reported. The outcome is `done`, the kind of the DatabaseError
- * that ended it, or `aborted`, where the work inside a transaction threw something else.
+ * Wraps a database so that the duration of each query and transaction is reported. The outcome is `done`, the
+ * kind of the DatabaseError that ended it, or `aborted` if the work inside a transaction threw anything else.
  */
 export function measuredDatabase(database: Database, telemetry: Observe): Database {
   async function measured<T>(operation: 'transaction' | 'query', work: Promise<T>): Promise<T> {
-    const begun = performance.now()
+    const startedMs = performance.now()
     const report = (outcome: string) => {
-      const seconds = (performance.now() - begun) / 1000
+      const seconds = (performance.now() - startedMs) / 1000
       telemetry.observe('trifold_database_seconds', seconds, { operation, outcome })
     }
     try {
@@ -33,17 +33,17 @@ export function measuredDatabase(database: Database, telemetry: Observe): Databa
   }
 }
 
-/** The same client, with the times of its calls reported; the outcome `none` is a call without answer. */
+/** Wraps a client so that the duration of each call is reported; the outcome `none` means no response. */
 export function measuredCalls(http: HttpClient, telemetry: Observe): HttpClient {
   return async (call, timeoutMs) => {
-    const begun = performance.now()
+    const startedMs = performance.now()
     let outcome = 'none'
     try {
-      const answer = await http(call, timeoutMs)
-      outcome = `${Math.floor(answer.status / 100)}xx`
-      return answer
+      const response = await http(call, timeoutMs)
+      outcome = `${Math.floor(response.status / 100)}xx`
+      return response
     } finally {
-      const seconds = (performance.now() - begun) / 1000
+      const seconds = (performance.now() - startedMs) / 1000
       telemetry.observe('trifold_http_client_seconds', seconds, { target: call.target, outcome })
     }
   }

@@ -6,7 +6,7 @@ import {
 } from '../messaging/outbox/outbox.ts'
 import type { HttpClient } from '../platform/http/client.ts'
 
-/** Where notification takes an announcement by HTTP; the body is the event's, the key is its id. */
+/** Where notification accepts an announcement by HTTP: the body of the event, and its id as the Idempotency-Key. */
 export const NOTIFY_PATH = '/notification/'
 
 export interface NotificationCallsOptions {
@@ -15,21 +15,24 @@ export interface NotificationCallsOptions {
   readonly timeoutMs: number
 }
 
-/** Calls out, in `http`: outbox rows that announce to notification what has become of an order. */
+/** Delivers the outbox rows that announce an outcome to notification by HTTP (style `http`). */
 export function notificationCalls({ http, notificationUrl, timeoutMs }: NotificationCallsOptions) {
   return async (row: OutboxRow): Promise<Delivery> => {
     const { destination, headers, body } = row
     const url = `${notificationUrl}${destination}`
     try {
       const call = { target: 'notification', method: 'POST', url, headers, body } as const
-      const { status, body: said } = await http(call, attemptTimeoutMs(row, timeoutMs))
-      if (status < 300 && isJson(said)) return { kind: 'done' }
+      const response = await http(call, attemptTimeoutMs(row, timeoutMs))
+      const { status } = response
+      if (status < 300 && isJson(response.body)) return { kind: 'done' }
       const error = `${destination} answered ${status}`
-      // An earlier version of notification does not know a new event; the next one will.
-      const isFinal = isFinalRejection(status) && status !== 409 && !isUnknownEvent(status, said)
-      return isFinal ? { kind: 'poison', reason: `${error}: ${said}` } : { kind: 'retry', error }
+      // A notification of an earlier version rejects a new event; after its update it will accept it.
+      const isRetryable = status === 409 || isUnknownEvent(status, response.body)
+      return isFinalRejection(status) && !isRetryable
+        ? { kind: 'poison', reason: `${error}: ${response.body}` }
+        : { kind: 'retry', error }
     } catch (error) {
-      return { kind: 'retry', error: `${destination} gave no answer: ${(error as Error).message}` }
+      return { kind: 'retry', error: `${destination} did not answer: ${(error as Error).message}` }
     }
   }
 }
@@ -38,7 +41,7 @@ function isUnknownEvent(status: number, problem: string): boolean {
   return status === 400 && problem.includes('"field":"body/event"')
 }
 
-/** A gateway that leads elsewhere may answer 200 with a page. */
+/** A misconfigured gateway may answer 200 with an HTML page instead of a response of notification. */
 function isJson(text: string): boolean {
   try {
     JSON.parse(text)

@@ -4,7 +4,7 @@ import type { Bus } from '../messaging/bus.ts'
 import type { ConsumerOptions } from '../messaging/consumer/consumer.ts'
 import { countDeadLetters, expireDeadLetters } from '../messaging/dead-letters/dead-letters.ts'
 import { createReplay, type ReplayOptions } from '../messaging/dead-letters/replay.ts'
-import { deadLetterReadingRoutes, deadLetterRoutes } from '../messaging/dead-letters/routes.ts'
+import { deadLetterRoutes, readOnlyDeadLetterRoutes } from '../messaging/dead-letters/routes.ts'
 import { outboxRoutes } from '../messaging/outbox/routes.ts'
 import { type Caller, cached, coalesce } from '../platform/async/coalesce.ts'
 import { periodically } from '../platform/async/periodically.ts'
@@ -109,7 +109,7 @@ export async function createStoppedServer(
     },
   }
   const app = await createHttpServer({ ...server, ...about, log, telemetry, runtime, readiness })
-  deadLetterReadingRoutes(app, about.service, { database, schema })
+  readOnlyDeadLetterRoutes(app, about.service, { database, schema })
   outboxRoutes(app, about.service, { database, schema })
   await app.ready()
   return app

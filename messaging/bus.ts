@@ -1,20 +1,20 @@
 /**
- * The broker as the services see it. A topic is a set of partitions; a partition is a log whose
- * records have rising offsets; records of one key share a partition and so keep their order. A
- * consumer group shares out the partitions among its members and remembers, per partition, the
- * offset up to which it is done. Two implementations: `embedded/bus.ts` and Apache Kafka.
+ * The broker as the services see it. A topic is a set of partitions, and a partition is a log whose records
+ * have ascending offsets. Records with the same key go to the same partition and so keep their order. A
+ * consumer group divides the partitions among its members and stores, per partition, the offset up to which
+ * it has processed the log. There are two implementations: `embedded/bus.ts` and `kafka/bus.ts`.
  */
 export interface OutgoingMessage {
   readonly topic: string
   readonly key: string
-  /** null is a tombstone, which a compacted topic reads as the removal of its key. */
+  /** null is a tombstone: it removes the key from a compacted topic. */
   readonly value: Uint8Array | null
   readonly headers: Readonly<Record<string, string>>
 }
 
 export interface BusMessage {
   readonly topic: string
-  /** A topic that is deleted and recreated has the same name and another id. Absent where unknown. */
+  /** A topic that is deleted and recreated keeps its name but gets another id. Absent if unknown. */
   readonly topicId?: string
   readonly partition: number
   readonly offset: bigint
@@ -34,46 +34,43 @@ export interface PartitionLag {
   readonly topic: string
   readonly partition: number
   /**
-   * Messages that the group has not committed. Unknown, and not zero, where the partition is not
-   * this member's: another may read it, or nobody.
+   * Messages that the group has not committed yet. Undefined, rather than zero, if this member does not own
+   * the partition: another member may own it, or none.
    */
   readonly messages: number | undefined
 }
 
 /**
- * A member of a consumer group. A partition whose batch was taken yields nothing more before `commit`
- * or `release` is called for that batch; the other partitions flow on.
+ * A member of a consumer group. Once a batch of a partition is taken, that partition yields nothing more
+ * until `commit` or `release` is called for the batch. Other partitions are not affected.
  */
 export interface Subscription {
   /**
-   * Resolves as soon as any idle partition of this member has messages, with one batch for each
-   * that has; resolves with an empty list when the subscription is closed. Rejects only with
-   * faults of the broker, after which it may be called again.
+   * Resolves as soon as any idle partition of this member has messages, with one batch per partition that
+   * has some. Resolves with an empty list when the subscription is closed. Rejects only when the broker
+   * fails; it may be called again after that.
    */
   take(): Promise<Batch[]>
   /**
-   * Moves the group past these batches. A partition that this member lost meanwhile is left out. What
-   * comes next of the others may be taken before this resolves. After a rejection the group may stand
-   * where it stood: call again with the same batches.
+   * Moves the group past these batches, except for partitions that this member has lost since it took them.
+   * The next messages of the same partitions may be taken before this resolves. If it rejects, the group's
+   * offsets may be unchanged: call it again with the same batches.
    */
   commit(batches: readonly Batch[]): Promise<void>
-  /** Gives batches back unhandled: they will be taken again, by this member or by another. */
+  /** Returns batches unprocessed: this member or another one will take them again. */
   release(batches: readonly Batch[]): void
-  /**
-   * How far the group is behind, for each partition of the topics. Rejects when the broker cannot
-   * tell now.
-   */
+  /** How far the group is behind, for each partition of the topics. Rejects when the broker does not answer. */
   lag(): Promise<PartitionLag[]>
-  /** Leaves the group. Batches that were taken and not committed go to others. */
+  /** Leaves the group. Other members will take the batches that were taken here and not committed. */
   close(): Promise<void>
 }
 
 export interface Bus {
-  /** Resolves when every message is durable; after a rejection some may be, so send them again. */
+  /** Resolves when every message is durable. If it rejects, some may be durable: send all of them again. */
   send(messages: readonly OutgoingMessage[]): Promise<void>
   /** A new group starts at the beginning of each topic. */
   subscribe(group: string, topics: readonly string[]): Promise<Subscription>
-  /** Rejects when the broker cannot serve now. */
+  /** Rejects when the broker cannot serve requests. */
   ping(): Promise<void>
   close(): Promise<void>
 }

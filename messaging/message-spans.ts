@@ -5,17 +5,17 @@ import type { BusMessage } from './bus.ts'
 import type { Delivery, OutboxRow } from './outbox/outbox.ts'
 
 /**
- * The spans of messages, by OpenTelemetry's conventions for messaging: `send TOPIC` where a message
- * leaves the outbox, `process TOPIC` where it is handled, each in the trace that the message carries.
+ * Message spans, named by OpenTelemetry's conventions for messaging: `send TOPIC` when a message leaves the
+ * outbox, `process TOPIC` when it is handled. Each is in the trace whose context the message carries.
  */
 
-/** Rows as they leave, each continuing its own span; `end` is told the error, where there is one. */
+/** Begins a span for each row. The returned rows carry the context of their span; pass `end` the error, if any. */
 export function beginSend(tracer: Tracer, rows: readonly OutboxRow[]) {
   if (!tracer.isOn) return { rows, end: ignore }
   const spans = beginShared(
     tracer,
     rows.map((row) => sendStart(tracer, row)),
-    whole(tracer, 'send', 'client', rows.length),
+    batchStart(tracer, 'send', 'client', rows.length),
   )
   const continued = (row: OutboxRow, index: number) => ({
     ...row,
@@ -24,15 +24,15 @@ export function beginSend(tracer: Tracer, rows: readonly OutboxRow[]) {
   return { rows: rows.map(continued), end: (error?: unknown) => spans.end(() => error) }
 }
 
-/** A message with the event that it is, or with the reason why it is none. */
+/** A message with its decoded event, or with the reason why it has none. */
 interface ReadMessage<Body, Refusal> {
   readonly message: BusMessage
   readonly read: { readonly event: Received<Body> } | Refusal
 }
 
 /**
- * Messages as they are handled, each event continuing its own span; `end` is told the error of all,
- * or why single messages were refused.
+ * Begins a span for each message. The returned events carry the context of their span. Pass `end` the error
+ * that ended the whole run, or a function that says why a single message was refused.
  */
 export function beginProcess<Body, Refusal extends object>(
   tracer: Tracer,
@@ -44,7 +44,7 @@ export function beginProcess<Body, Refusal extends object>(
   const spans = beginShared(
     tracer,
     run.map(({ message }) => processStart(tracer, group, message)),
-    whole(tracer, 'process', 'consumer', run.length),
+    batchStart(tracer, 'process', 'consumer', run.length),
   )
   return {
     run: run.map((item, index) => continued(item, spans.contexts[index]!)),
@@ -94,7 +94,7 @@ function processStart(
   }
 }
 
-/** Each try of a letter as a span in the trace of what caused it. */
+/** Records each attempt to deliver a letter as a span in the trace of the request that caused the letter. */
 export function tracedLetters(
   tracer: Tracer,
   deliver: (row: OutboxRow) => Promise<Delivery>,
@@ -125,8 +125,8 @@ const operation = (tracer: Tracer, name: 'send' | 'process') => ({
   'messaging.operation.type': name,
 })
 
-/** The span of a batch. The members are what sends, so it is a client of the broker and no more. */
-const whole = (
+/** The span of a batch. Its kind for a send is `client`, because the spans of its messages are the producers. */
+const batchStart = (
   tracer: Tracer,
   name: 'send' | 'process',
   kind: SpanStart['kind'],

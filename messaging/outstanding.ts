@@ -2,8 +2,8 @@ import type { Queryable } from '../platform/database/database.ts'
 import type { Carrier } from './outbox/outbox.ts'
 
 /**
- * What the tables of messaging still hold, for whoever audits them: outbox, relay, dead letters and
- * idempotency keys of a service's schema, and the embedded log in the schema `bus`.
+ * Queries for `npm run audit` and `npm run reconcile`: what is left in the outbox, relay leases, dead letters
+ * and idempotency keys of a service's schema, and in the embedded log (schema `bus`).
  */
 export interface OutboxDepth {
   readonly carrier: Carrier
@@ -18,7 +18,7 @@ export function outboxDepth(db: Queryable, schema: string): Promise<OutboxDepth[
   )
 }
 
-/** Which of these events wait in the outbox. */
+/** Returns those of these event ids that are still in the outbox. */
 export async function findInOutbox(
   db: Queryable,
   schema: string,
@@ -31,7 +31,7 @@ export async function findInOutbox(
   return rows.map(({ eventId }) => eventId)
 }
 
-/** Leases of relays that ended before this time and were never taken over. */
+/** Counts the leases of relays that expired before this time and that no other relay has removed since. */
 export async function expiredLeases(
   db: Queryable,
   schema: string,
@@ -64,7 +64,7 @@ export function oldestDeadLetters(
   )
 }
 
-/** Idempotency keys whose answer is not known yet. */
+/** Idempotency keys that have no stored response yet, oldest first. */
 export function unansweredKeys(
   db: Queryable,
   schema: string,
@@ -84,7 +84,7 @@ export interface Backlog {
   readonly messages: bigint
 }
 
-/** What consumer groups have not read to the end. */
+/** Partitions that a consumer group has not read to the end. */
 export function backlogs(bus: Queryable): Promise<Backlog[]> {
   return bus.query(
     `select g.group_name as "group", topic, partition, p.next_offset - g.next_offset as messages
@@ -93,7 +93,7 @@ export function backlogs(bus: Queryable): Promise<Backlog[]> {
   )
 }
 
-/** Which of these events of a topic are in the log and still ahead of this group. */
+/** Returns those of these event ids that are in the log of a topic and that this group has not read yet. */
 export async function findUnread(
   bus: Queryable,
   topic: string,

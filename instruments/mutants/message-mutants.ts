@@ -195,7 +195,7 @@ export const MESSAGE_MUTANTS: readonly Mutant[] = [
     edits: [
       {
         file: SETTLEMENT,
-        find: 'stored = await storeDeadLetters(tx, schema, letters)',
+        find: 'stored = await storeDeadLetters(tx, schema, deadLetters)',
         replace: '',
       },
     ],

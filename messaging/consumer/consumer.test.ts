@@ -226,7 +226,7 @@ test('splits until the message that breaks its statement stands alone, in order'
   assert.equal(letter!.code, 'STATEMENT_INVALID')
   assert.match(letter!.reason, /division by zero/)
   assert.equal(textOf(letter!), '50')
-  assert.equal(log.lines.filter((line) => line.includes('set aside')).length, 1)
+  assert.equal(log.lines.filter((line) => line.includes('dead-lettered')).length, 1)
 })
 
 test('keeps other partitions going at once when one has a message that fails', async (t) => {
@@ -282,12 +282,12 @@ test('waits while the database is away, logs it once and loses nothing', async (
   await send(texts(30))
   const consumer = start({ database: shaky.database })
   await until(() => shaky.counts.rejected > 5)
-  assert.equal(consumer.state().databaseIsAway, true)
+  assert.equal(consumer.state().isDatabaseDown, true)
   assert.equal(await committed(), 0)
   shaky.repair()
   await until(async () => (await committed()) === 30)
   assert.deepEqual(await words(), texts(30))
-  assert.equal(consumer.state().databaseIsAway, false)
+  assert.equal(consumer.state().isDatabaseDown, false)
   assert.equal(await countDeadLetters(database, schema), 0)
   assert.deepEqual(log.lines, ['the database failed; retrying', 'the database works again'])
 })
@@ -331,7 +331,7 @@ test('a batch that is retried holds its own partition and no other', async (t) =
     },
   })
   await send(['stuck 1', 'stuck 2'], stuck)
-  await until(() => consumer.state().databaseIsAway)
+  await until(() => consumer.state().isDatabaseDown)
   await send(['free 1'], free)
   await until(async () => (await words()).length === 1)
   await send(['free 2'], free)
@@ -393,7 +393,7 @@ test('survives a broker that goes away and comes back, logging each outage once'
     },
   })
   await send(['before'])
-  await until(() => consumer.state().brokerIsAway)
+  await until(() => consumer.state().isBrokerDown)
   assert.deepEqual(await words(), ['before'])
   assert.equal(await committed(), 0)
   failing.stopWatching()
@@ -401,7 +401,7 @@ test('survives a broker that goes away and comes back, logging each outage once'
   await send(['after'])
   await until(async () => (await committed()) === 2)
   assert.deepEqual(await words(), ['before', 'after'])
-  await until(() => !consumer.state().brokerIsAway)
+  await until(() => !consumer.state().isBrokerDown)
   assert.equal(deliveries, 2)
   assert.deepEqual(log.lines, ['the broker failed; retrying', 'the broker works again'])
 })
@@ -411,7 +411,7 @@ test('starts while the broker is away and joins once it is there', async (t) => 
   await send(['early'])
   broker.pause()
   const consumer = start()
-  await until(() => consumer.state().brokerIsAway)
+  await until(() => consumer.state().isBrokerDown)
   broker.resume()
   await until(async () => (await words()).length === 1)
 })
@@ -649,7 +649,7 @@ test('a message that is read before the database answers is identified when it d
   }
   const consumer = start({ database: away })
   await bus.send([message('words', 'k', 'late')])
-  await until(() => consumer.state().databaseIsAway)
+  await until(() => consumer.state().isDatabaseDown)
   isAway = false
   await until(async () => (await words()).length === 1)
   const [first] = await database.query(`select topic from ${schema}.topic_incarnation`)

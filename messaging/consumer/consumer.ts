@@ -10,10 +10,10 @@ import { createSettlement, type Decode, type Handle } from './settlement.ts'
 export type { Handle, Handled } from './settlement.ts'
 
 /**
- * A consumer takes whatever is ready, settles it in one transaction and then commits the offsets,
- * while it takes what comes next. A crash before the commit of offsets delivers again, so handlers are
- * idempotent. In calm times one task holds all ready partitions; a batch that is retried keeps only
- * its own partitions busy.
+ * A consumer takes all messages that are ready, settles them in one transaction, and then commits their offsets
+ * while it takes the next messages. A crash before the offset commit causes a redelivery, so handlers must be
+ * idempotent. Usually one task at a time handles the batches of all partitions. A batch that is retried holds
+ * only its own partitions, and other tasks handle the rest.
  */
 export interface Consumer {
   state(): ConsumerState
@@ -23,14 +23,14 @@ export interface Consumer {
 
 export interface ConsumerState {
   readonly running: boolean
-  readonly brokerIsAway: boolean
-  readonly databaseIsAway: boolean
+  readonly isBrokerDown: boolean
+  readonly isDatabaseDown: boolean
 }
 
 export interface ConsumerOptions<Body> {
   readonly bus: Bus
   readonly database: Database
-  /** Where the consumer's `dead_letter` table is. */
+  /** The database schema with the consumer's `dead_letter` table. */
   readonly schema: string
   readonly group: string
   readonly topics: readonly string[]
@@ -40,24 +40,24 @@ export interface ConsumerOptions<Body> {
   readonly log: Log
   readonly telemetry?: Pick<Telemetry, 'count' | 'observe' | 'gauge'>
   readonly tracer?: Tracer
-  /** Nobody waits for what comes of the messages: they may gather for a moment and go together. */
+  /** No request waits for the effect of these messages, so they may be gathered for a moment. */
   readonly canWait?: true
   readonly backoff?: { readonly baseMs: number; readonly maxMs: number }
   readonly closeLimitMs?: number
 }
 
 const BACKOFF = { baseMs: 100, maxMs: 5_000 }
-/** Short, since a broker that is back has much to catch up with, and one that is away refuses at once. */
+/** Short, because a backlog waits once the broker is back, and a broker that is down refuses at once. */
 const BROKER_MAX_WAIT_MS = 1_000
 const CLOSE_LIMIT_MS = 10_000
 /**
- * So long the next take waits for a transaction, because what queues meanwhile goes together in the
- * next one. After that, or when it is retried, the other partitions flow on beside it.
+ * How long the next take waits for the running transaction. Messages that queue during that time share the next
+ * transaction. If the transaction takes longer or is retried, other partitions proceed without it.
  */
-const PATIENCE_MS = 250
-/** Commits of offsets that may be under way while more is taken. */
-const MAX_COMMITS = 64
-/** So long messages for which nobody waits gather, unless so many come at a time anyway. */
+const TAKE_DELAY_MS = 250
+/** The most offset commits that may be in flight while further messages are taken. */
+const MAX_COMMITS_IN_FLIGHT = 64
+/** How long messages that no request waits for are gathered after a batch smaller than `ENOUGH_MESSAGES`. */
 const GATHER_MS = 50
 const ENOUGH_MESSAGES = 100
 
@@ -71,15 +71,15 @@ export function startConsumer<Body>(options: ConsumerOptions<Body>): Consumer {
   let running = true
   let subscription: Subscription | undefined
 
-  async function awaitBroker(error: unknown): Promise<void> {
+  async function backOff(error: unknown): Promise<void> {
     const failures = broker.failed(error)
     const maxMs = Math.min(backoff.maxMs, BROKER_MAX_WAIT_MS)
     await runtime.sleep(backoffMs(failures, backoff.baseMs, maxMs, runtime.random()), stop.signal)
   }
 
   /**
-   * Settles batches together, or one by one where together they fail, and commits their offsets. The
-   * next take is due as soon as they are settled, or wait for another try.
+   * Settles batches in one transaction, or one by one if that fails, and commits their offsets. Calls `onDue`
+   * when the next take is due: as soon as the batches are settled, or are waiting for a retry.
    */
   async function work(from: Subscription, batches: readonly Batch[], onDue: () => void) {
     const items = await settlement.read(batches, onDue)
@@ -98,7 +98,10 @@ export function startConsumer<Body>(options: ConsumerOptions<Body>): Consumer {
     }
   }
 
-  /** Until the group has moved or the consumer stops; then others may get them again, which is no harm. */
+  /**
+   * Retries the offset commit until it succeeds or the consumer stops. In the latter case the batches may be
+   * redelivered, and the handlers deduplicate them.
+   */
   async function commit(from: Subscription, batches: readonly Batch[]): Promise<void> {
     for (;;) {
       try {
@@ -106,7 +109,7 @@ export function startConsumer<Body>(options: ConsumerOptions<Body>): Consumer {
         broker.ended()
         return
       } catch (error) {
-        await awaitBroker(error)
+        await backOff(error)
         if (stop.signal.aborted) return from.release(batches)
       }
     }
@@ -117,16 +120,16 @@ export function startConsumer<Body>(options: ConsumerOptions<Body>): Consumer {
     const waiting = new AbortController()
     const endWait = () => waiting.abort(WOKEN)
     const task = work(from, batches, endWait)
-      .catch((error) => log.error({ err: error }, 'a task of the consumer failed'))
+      .catch((error) => log.error({ err: error }, 'a consumer task failed'))
       .finally(() => {
         tasks.delete(task)
         endWait()
       })
     tasks.add(task)
-    await runtime.sleep(PATIENCE_MS, waiting.signal)
+    await runtime.sleep(TAKE_DELAY_MS, waiting.signal)
   }
 
-  /** Few messages cost as much as many. */
+  /** Waits for more messages after a small batch, because a small batch costs as much as a large one. */
   async function gather(last: readonly Batch[]): Promise<void> {
     const messages = last.reduce((sum, batch) => sum + batch.messages.length, 0)
     if (messages < ENOUGH_MESSAGES) await runtime.sleep(GATHER_MS, stop.signal)
@@ -138,7 +141,7 @@ export function startConsumer<Body>(options: ConsumerOptions<Body>): Consumer {
         if (broker.isOngoing()) await bus.ping()
         subscription ??= await bus.subscribe(options.group, options.topics)
         broker.ended()
-        if (commits.size >= MAX_COMMITS) await Promise.race(commits)
+        if (commits.size >= MAX_COMMITS_IN_FLIGHT) await Promise.race(commits)
         if (stop.signal.aborted) break
         const batches = await subscription.take()
         if (stop.signal.aborted) subscription.release(batches)
@@ -148,16 +151,16 @@ export function startConsumer<Body>(options: ConsumerOptions<Body>): Consumer {
           if (options.canWait) await gather(batches)
         }
       } catch (error) {
-        await awaitBroker(error)
+        await backOff(error)
       }
     }
     running = false
-    // Offsets of what is settled can be committed by a member only.
+    // Tasks first: only a member of the group can commit their offsets.
     await Promise.all(tasks)
     await subscription?.close()
   }
 
-  const loop = run().catch((error) => log.warn({ err: error }, 'leaving the group failed'))
+  const loop = run().catch((error) => log.warn({ err: error }, 'leaving the consumer group failed'))
 
   async function leave(): Promise<void> {
     await Promise.all(tasks)
@@ -170,8 +173,8 @@ export function startConsumer<Body>(options: ConsumerOptions<Body>): Consumer {
   return {
     state: () => ({
       running,
-      brokerIsAway: broker.isOngoing(),
-      databaseIsAway: settlement.databaseIsAway(),
+      isBrokerDown: broker.isOngoing(),
+      isDatabaseDown: settlement.isDatabaseDown(),
     }),
     close() {
       stop.abort()
@@ -184,8 +187,9 @@ export function startConsumer<Body>(options: ConsumerOptions<Body>): Consumer {
 }
 
 /**
- * A partition whose lag is not known here has none: what nobody reads must not look like zero.
- * Counters begin at zero, since a rate takes no notice of one whose first value is the first event.
+ * Registers the consumer's metrics. A partition whose lag this member does not know gets no value at all, because
+ * a partition that no member reads must not look as if its lag were zero. Counters are created with the value
+ * zero: Prometheus' rate() misses the first event if a counter first appears with the value 1.
  */
 function observeProgress(
   { group, topics }: Pick<ConsumerOptions<unknown>, 'group' | 'topics'>,

@@ -2,11 +2,11 @@ import type { Queryable } from '../../platform/database/database.ts'
 import type { Batch, BusMessage } from '../bus.ts'
 
 /**
- * Tells apart topics of one name. A topic that is deleted and recreated starts over at offset 0, so
- * topic, partition and offset no longer identify a message. The first topic that a service reads
- * under a name is remembered in its schema, and positions in it stay as they are in the contract
- * (`topic/partition/offset`), also for the version that was released before. Messages of any later
- * topic of that name carry its id as their incarnation.
+ * Distinguishes topics that had the same name at different times. A topic that is deleted and recreated starts at
+ * offset 0 again, so topic, partition and offset no longer identify a message. Each service stores the id of the
+ * first topic that it reads under a name. Messages of that topic keep the id that the contract defines
+ * (`topic/partition/offset`), which previous versions use as well. Messages of any later topic with that name
+ * carry its id as their `incarnation`.
  */
 export interface IdentifiedMessage extends BusMessage {
   /** Absent in the first topic of its name. */
@@ -19,12 +19,12 @@ create table ${schema}.topic_incarnation (topic text primary key, first_topic_id
 `
 }
 
-/** Reads the database only for topics that were not seen before. */
+/** Returns a function that sets `incarnation` on messages. It queries the database once per topic name. */
 export function createIncarnations(database: Queryable, schema: string) {
-  /** The first topic id of each name. */
-  const first = new Map<string, string>()
+  /** The id of the first topic of each name. */
+  const firstIds = new Map<string, string>()
 
-  async function learn(unknown: readonly BusMessage[]): Promise<void> {
+  async function loadFirstIds(unknown: readonly BusMessage[]): Promise<void> {
     await database.query(
       `insert into ${schema}.topic_incarnation (topic, first_topic_id)
        select * from unnest($1::text[], $2::text[]) on conflict do nothing`,
@@ -35,20 +35,20 @@ export function createIncarnations(database: Queryable, schema: string) {
        where topic = any($1::text[])`,
       [unknown.map(({ topic }) => topic)],
     )
-    for (const { topic, topicId } of rows) first.set(topic, topicId)
+    for (const { topic, topicId } of rows) firstIds.set(topic, topicId)
   }
 
   return async (batches: readonly Batch[]): Promise<IdentifiedMessage[]> => {
     // All messages of a batch come from one topic.
     const heads = batches.flatMap(({ messages }) => messages[0] ?? [])
-    const unknown = heads.filter(({ topic, topicId }) => topicId && !first.has(topic))
-    if (unknown.length > 0) await learn(unknown)
+    const unknown = heads.filter(({ topic, topicId }) => topicId && !firstIds.has(topic))
+    if (unknown.length > 0) await loadFirstIds(unknown)
     return batches.flatMap(({ messages }) => messages.map(identified))
   }
 
   function identified(message: BusMessage): IdentifiedMessage {
     const { topic, topicId } = message
-    if (topicId === undefined || topicId === first.get(topic)) return message
+    if (topicId === undefined || topicId === firstIds.get(topic)) return message
     return { ...message, incarnation: topicId }
   }
 }

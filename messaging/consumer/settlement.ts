@@ -16,25 +16,25 @@ import { beginProcess } from '../message-spans.ts'
 import { createIncarnations, type IdentifiedMessage } from './incarnations.ts'
 
 /**
- * Brings a run of messages into the database: in one transaction where that works, else in parts,
- * until the message that cannot succeed stands alone and is set aside. What may succeed later is
- * tried again for as long as it takes.
+ * Applies a run of messages to the database in one transaction. If the transaction fails, the run is split until
+ * the message that cannot succeed is alone and becomes a dead letter. A failure that may pass is retried for as
+ * long as it lasts.
  */
 export interface Handled<Body> {
-  /** Events that can never succeed, with the sentence that says why; set aside in the same transaction. */
+  /** Events that can never succeed, each with its reason. They become dead letters in the same transaction. */
   readonly poison?: ReadonlyMap<Received<Body>, string>
-  /** Runs after the commit: wake the relay, resolve waiters. */
+  /** Runs after the commit, for example to wake the relay or to resolve waiters. */
   readonly afterCommit?: () => void
 }
 
-/** Settles events, which are in offset order per partition and so in order per key. */
+/** Applies events. They are in offset order within each partition, and so in order for each key. */
 export type Handle<Body> = (
   tx: Queryable,
   events: readonly Received<Body>[],
   // biome-ignore lint/suspicious/noConfusingVoidType: a handler with nothing to add returns nothing
 ) => Promise<Handled<Body> | void>
 
-/** Returns the event, an unknown event to skip, or the sentence that says why the message is poison. */
+/** Returns the event, an unknown event to skip, or the reason why the message is not a valid event. */
 export type Decode<Body> = (message: IdentifiedMessage) => Received<Body> | UnknownEvent | string
 
 export type DeadLetterCode = 'UNREADABLE' | 'REFUSED' | 'STATEMENT_INVALID' | 'HANDLER_FAILED'
@@ -60,18 +60,18 @@ export interface SettlementOptions<Body> {
   readonly telemetry?: Pick<Telemetry, 'count' | 'observe'> | undefined
   readonly tracer?: Tracer | undefined
   readonly backoff: { readonly baseMs: number; readonly maxMs: number }
-  /** Aborted when no further try is to be made. */
+  /** Aborted when there shall be no further attempts. */
   readonly stopped: AbortSignal
 }
 
-/** `divided`: the run spans several partitions and must be settled partition by partition. */
+/** `divided`: the run failed, spans several partitions, and must be settled partition by partition. */
 export type Outcome = 'settled' | 'stopped' | 'divided'
 
-const CONFLICT_TRIES = 5
+const CONFLICT_RETRIES = 5
 const CONFLICT_BACKOFF_MS = 5
-/** A fault of the handler that may have been a passing one gets so many tries, alone. */
-const LONE_TRIES = 3
-/** Unknown events and fields are logged once by name; after so many names, only counted. */
+/** Attempts at a single message whose handler throws: the fault may pass. */
+const HANDLER_ATTEMPTS = 3
+/** Unknown events and fields are logged once per name. After this many names they are only counted. */
 const MAX_UNKNOWN_NAMES = 100
 
 export function createSettlement<Body>(options: SettlementOptions<Body>) {
@@ -81,42 +81,43 @@ export function createSettlement<Body>(options: SettlementOptions<Body>) {
   const reportUnknown = createUnknownReport(log, telemetry)
   const identify = createIncarnations(database, schema)
 
-  /** Resolves with the error when nothing of the run was written. */
+  /** Attempts the whole run in one transaction. Resolves with the error if the transaction failed. */
   async function attempt(items: readonly Item<Body>[]): Promise<{ error: unknown } | undefined> {
     const spans = beginProcess(tracer, group, items)
     const { run } = spans
     const events = run.flatMap(({ read }) => ('event' in read ? [read.event] : []))
     let handled: Handled<Body> | undefined
-    let letters: NewDeadLetter[] = []
+    let deadLetters: NewDeadLetter[] = []
     let stored: ReadonlySet<string> = new Set()
     try {
       await database.transaction(async (tx) => {
-        // What cannot be read is set aside after what the handler has to write.
-        const its = events.length < run.length ? partOf(tx) : tx
-        handled = (events.length > 0 && (await options.handle(its, events))) || undefined
-        letters = lettersOf(run, handled?.poison)
-        stored = await storeDeadLetters(tx, schema, letters)
+        // If messages were unreadable, dead letters are written after the handler's statements, so the handler
+        // must not send the commit with its last ones.
+        const handlerTx = events.length < run.length ? partOf(tx) : tx
+        handled = (events.length > 0 && (await options.handle(handlerTx, events))) || undefined
+        deadLetters = deadLettersOf(run, handled?.poison)
+        stored = await storeDeadLetters(tx, schema, deadLetters)
       })
     } catch (error) {
       spans.end({ error })
       return { error }
     }
-    spans.end({ refusalOf: (message) => codeOf(letters, message) })
+    spans.end({ refusalOf: (message) => codeOf(deadLetters, message) })
     outage.ended()
-    // A letter that an earlier delivery stored was reported then.
+    // Dead letters that an earlier delivery stored were reported at that time.
     report(
       run,
-      letters.filter(({ id }) => stored.has(id)),
+      deadLetters.filter(({ id }) => stored.has(id)),
     )
     try {
       handled?.afterCommit?.()
     } catch (error) {
-      log.error({ err: error }, 'what follows a commit failed')
+      log.error({ err: error }, 'after-commit hook failed')
     }
     return undefined
   }
 
-  function lettersOf(
+  function deadLettersOf(
     run: readonly Item<Body>[],
     poison?: Handled<Body>['poison'],
   ): NewDeadLetter[] {
@@ -130,29 +131,29 @@ export function createSettlement<Body>(options: SettlementOptions<Body>) {
     })
   }
 
-  function report(run: readonly Item<Body>[], letters: readonly NewDeadLetter[]): void {
+  function report(run: readonly Item<Body>[], deadLetters: readonly NewDeadLetter[]): void {
     for (const [topic, count] of countByTopic(run)) {
       telemetry?.observe('trifold_consumer_batch_size', count, { topic })
       telemetry?.count('trifold_consumer_messages_total', { topic }, count)
     }
     for (const { message, read } of run) reportUnknown(message.topic, read)
-    if (letters.length === 0) return
-    telemetry?.count('trifold_dead_letters_total', { source: 'broker' }, letters.length)
-    for (const { topic, partition, offset, code, reason, headers } of letters) {
+    if (deadLetters.length === 0) return
+    telemetry?.count('trifold_dead_letters_total', { source: 'broker' }, deadLetters.length)
+    for (const { topic, partition, offset, code, reason, headers } of deadLetters) {
       const at = `${topic}/${partition}/${offset}`
       log.error(
         { at, code, reason, ...traceIds(traceContextOf(headers)) },
-        'a message was set aside',
+        'a message was dead-lettered',
       )
     }
   }
 
   /**
-   * `onRetry` is called before each wait. Everything before a message that fails is settled before
-   * it, everything after it afterwards.
+   * Settles messages in their order, also when the run is split: a message is settled only after all messages of
+   * its partition before it. Calls `onRetry` before each wait for a retry.
    */
   async function settle(run: readonly Item<Body>[], onRetry: () => void): Promise<Outcome> {
-    const tries = { unavailable: 0, conflict: 0, fault: 0 }
+    const failures = { unavailable: 0, conflict: 0, fault: 0 }
     for (;;) {
       const failure = await attempt(run)
       if (failure === undefined) return 'settled'
@@ -164,18 +165,23 @@ export function createSettlement<Body>(options: SettlementOptions<Body>) {
       const kind = error instanceof DatabaseError ? error.kind : 'fault'
       const refusal = refusalOf(error)
       let waitMs = 0
-      if (kind === 'conflict' && tries.conflict < CONFLICT_TRIES) {
-        waitMs = backoffMs(tries.conflict++, CONFLICT_BACKOFF_MS, backoff.maxMs, runtime.random())
+      if (kind === 'conflict' && failures.conflict < CONFLICT_RETRIES) {
+        waitMs = backoffMs(
+          failures.conflict++,
+          CONFLICT_BACKOFF_MS,
+          backoff.maxMs,
+          runtime.random(),
+        )
       } else if (kind !== 'unavailable' && run.length > 1) {
         return divide(run, onRetry)
-      } else if (kind === 'fault' && ++tries.fault < LONE_TRIES) {
-        waitMs = backoffMs(tries.fault, backoff.baseMs, backoff.maxMs, runtime.random())
+      } else if (kind === 'fault' && ++failures.fault < HANDLER_ATTEMPTS) {
+        waitMs = backoffMs(failures.fault, backoff.baseMs, backoff.maxMs, runtime.random())
       } else if (refusal && 'event' in run[0]!.read) {
         return settle([{ message: run[0]!.message, read: refusal }], onRetry)
       } else {
-        // Also where a letter cannot be stored: the partition waits rather than lose the message.
+        // This includes a dead letter that cannot be stored: the partition waits rather than lose the message.
         outage.failed(error)
-        waitMs = backoffMs(tries.unavailable++, backoff.baseMs, backoff.maxMs, runtime.random())
+        waitMs = backoffMs(failures.unavailable++, backoff.baseMs, backoff.maxMs, runtime.random())
       }
       onRetry()
       await runtime.sleep(waitMs, stopped)
@@ -185,8 +191,8 @@ export function createSettlement<Body>(options: SettlementOptions<Body>) {
 
   async function divide(run: readonly Item<Body>[], onRetry: () => void): Promise<Outcome> {
     const { topic, partition } = run[0]!.message
-    const isOne = run.every((item) => isAt(item.message, topic, partition))
-    if (!isOne) return 'divided'
+    const isOnePartition = run.every((item) => isAt(item.message, topic, partition))
+    if (!isOnePartition) return 'divided'
     const middle = run.length >> 1
     for (const half of [run.slice(0, middle), run.slice(middle)]) {
       const outcome = await settle(half, onRetry)
@@ -195,7 +201,10 @@ export function createSettlement<Body>(options: SettlementOptions<Body>) {
     return 'settled'
   }
 
-  /** The messages of batches as settle takes them; undefined when stopped before the database answers. */
+  /**
+   * Decodes the messages of batches for `settle`. It retries while the database is down, and returns undefined
+   * if the consumer is stopped during that time.
+   */
   async function read(
     batches: readonly Batch[],
     onRetry: () => void,
@@ -205,10 +214,10 @@ export function createSettlement<Body>(options: SettlementOptions<Body>) {
         const messages = await identify(batches)
         return messages.map((message) => ({ message, read: readMessage(options.decode, message) }))
       } catch (error) {
-        const tries = outage.failed(error)
+        const failures = outage.failed(error)
         onRetry()
         await runtime.sleep(
-          backoffMs(tries, backoff.baseMs, backoff.maxMs, runtime.random()),
+          backoffMs(failures, backoff.baseMs, backoff.maxMs, runtime.random()),
           stopped,
         )
         if (stopped.aborted) return undefined
@@ -216,10 +225,10 @@ export function createSettlement<Body>(options: SettlementOptions<Body>) {
     }
   }
 
-  return { read, settle, databaseIsAway: () => outage.isOngoing() }
+  return { read, settle, isDatabaseDown: () => outage.isOngoing() }
 }
 
-/** Counts what a newer writer says and this reader ignores, and logs each name once. */
+/** Counts events and fields that this version does not know and ignores, and logs each name once. */
 function createUnknownReport(log: Log, telemetry: SettlementOptions<unknown>['telemetry']) {
   const logged = new Set<string>()
   function report(topic: string, name: string, sentence: string): void {
@@ -240,16 +249,16 @@ function createUnknownReport(log: Log, telemetry: SettlementOptions<unknown>['te
   }
 }
 
-/** Why a message was set aside; undefined where it was not. */
-function codeOf(letters: readonly NewDeadLetter[], message: BusMessage): string | undefined {
+/** The code of a message's dead letter; undefined if it has none. */
+function codeOf(deadLetters: readonly NewDeadLetter[], message: BusMessage): string | undefined {
   const { topic, partition, offset } = message
-  return letters.find((letter) => isAt(letter, topic, partition) && letter.offset === offset)?.code
+  return deadLetters.find((one) => isAt(one, topic, partition) && one.offset === offset)?.code
 }
 
 const isAt = (message: Pick<BusMessage, 'topic' | 'partition'>, topic: string, partition: number) =>
   message.topic === topic && message.partition === partition
 
-/** The event that a message is, or why it is none. */
+/** Decodes a message. Returns its event, the name of an unknown event, or why the message is unreadable. */
 export function readMessage<Body>(
   decode: Decode<Body>,
   message: IdentifiedMessage,
@@ -263,7 +272,7 @@ export function readMessage<Body>(
   }
 }
 
-/** What an error says of the one message that met it; undefined where the next try may succeed. */
+/** Why the single message that caused an error can never succeed; undefined if a retry may succeed. */
 export function refusalOf(error: unknown): Refusal | undefined {
   const reason = String(error)
   if (!(error instanceof DatabaseError)) return { code: 'HANDLER_FAILED', reason }

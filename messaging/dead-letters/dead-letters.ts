@@ -3,9 +3,9 @@ import type { Queryable } from '../../platform/database/database.ts'
 import { redact } from '../../platform/telemetry/redact.ts'
 
 /**
- * Messages that can never succeed, stored whole beside the reason, in the schema of the service that
- * could not handle or deliver them. `source` is `broker` for what a consumer set aside, `outbox` for
- * what the relay could not deliver; there `offset` is the row's id, and `topic` is
+ * A message that can never succeed, stored whole with the reason, in the schema of the service that could not
+ * handle or deliver it. `source` is `broker` for a message that a consumer could not handle and `outbox` for a
+ * row that the relay could not deliver. For `outbox`, `offset` is the id of the row and `topic` is
  * `carrier:destination`.
  */
 export interface DeadLetter {
@@ -14,29 +14,30 @@ export interface DeadLetter {
   readonly topic: string
   readonly partition: number
   readonly offset: bigint
-  /** The id of its topic, where that was recreated after the service first read it; else empty. */
+  /** The id of its topic if that was recreated after the service first read a topic of this name; else empty. */
   readonly incarnation: string
   readonly key: string | null
   readonly value: Uint8Array | null
   readonly headers: Readonly<Record<string, string>>
-  /** What receivers know an outbox row by; null for `broker`, whose messages say it themselves. */
+  /** The event id of an outbox row; null for `broker`, whose messages have it in their headers. */
   readonly eventId: string | null
   readonly code: string
   readonly reason: string
   readonly created: Date
 }
 
-/** The database says when it was stored. */
+/** A dead letter to be stored. The database sets the time. */
 export type NewDeadLetter = Omit<DeadLetter, 'created'>
 
-/** Of an outbox row that was a dead letter: the id under which it is one again if it is rejected. */
+/** Header of a replayed outbox row: the id of its dead letter, which it gets again if it is rejected again. */
 export const DEAD_LETTER_HEADER = 'x-dead-letter-id'
 const MAX_REASON_LENGTH = 2000
-/** Letters that nobody took care of are removed, the oldest first, after so many days or beyond so many. */
+/** Dead letters are deleted after this many days. */
 const KEPT_DAYS = 30
-const MAX_LETTERS = 100_000
+/** The most dead letters that are kept; beyond that, the oldest are deleted. */
+const MAX_DEAD_LETTERS = 100_000
 const CLEANUP_ROWS = 2_000
-/** A page of letters ends after the one that reaches this, however many were asked for. */
+/** A page ends with the dead letter that reaches this size, even if the page's limit is higher. */
 const MAX_PAGE_BYTES = 4 * 1024 * 1024
 
 export function deadLetterTable(schema: string): string {
@@ -58,7 +59,7 @@ create table ${schema}.dead_letter (
 `
 }
 
-/** What the table needs besides, so that letters can be paged and rows go back under their id. */
+/** Columns for paging (`seq`) and for the replay of outbox rows under their event id. */
 export function deadLetterReplayColumns(schema: string): string {
   return `
 alter table ${schema}.dead_letter
@@ -68,8 +69,8 @@ alter table ${schema}.dead_letter
 }
 
 /**
- * What makes a letter the same letter: its position and its bytes. A different message at a position
- * that was used before, such as in a recreated topic, is another letter.
+ * Two dead letters are the same if both their positions and their bytes are equal. A different message at a
+ * position that was used before, as in a recreated topic, is a different dead letter.
  */
 export function deadLetterIdentity(schema: string): string {
   return `
@@ -82,15 +83,15 @@ alter table ${schema}.dead_letter drop constraint dead_letter_topic_partition_of
 }
 
 /**
- * Stores letters; one that is stored already, from an earlier delivery, stays as it is. Returns the
- * ids of those that are new.
+ * Stores dead letters. One that an earlier delivery has stored already stays unchanged. Returns the ids of those
+ * that are new.
  */
 export async function storeDeadLetters(
   tx: Queryable,
   schema: string,
-  letters: readonly NewDeadLetter[],
+  deadLetters: readonly NewDeadLetter[],
 ): Promise<Set<string>> {
-  if (letters.length === 0) return new Set()
+  if (deadLetters.length === 0) return new Set()
   const rows = await tx.query<{ id: string }>(
     `insert into ${schema}.dead_letter
        (id, source, topic, partition, "offset", key, value, headers, code, reason, created, event_id,
@@ -103,31 +104,34 @@ export async function storeDeadLetters(
          incarnation)
      on conflict do nothing returning id`,
     [
-      letters.map((letter) => letter.id),
-      letters.map((letter) => letter.source),
-      letters.map((letter) => letter.topic),
-      letters.map((letter) => letter.partition),
-      letters.map((letter) => letter.offset),
-      letters.map((letter) => letter.key && storable(letter.key)),
-      letters.map((letter) => letter.value),
-      letters.map((letter) => JSON.stringify(letter.headers)),
-      letters.map((letter) => letter.code),
-      letters.map((letter) => storableReason(letter.reason)),
-      letters.map((letter) => letter.eventId),
-      letters.map((letter) => letter.incarnation),
+      deadLetters.map(({ id }) => id),
+      deadLetters.map(({ source }) => source),
+      deadLetters.map(({ topic }) => topic),
+      deadLetters.map(({ partition }) => partition),
+      deadLetters.map(({ offset }) => offset),
+      deadLetters.map(({ key }) => key && storable(key)),
+      deadLetters.map(({ value }) => value),
+      deadLetters.map(({ headers }) => JSON.stringify(headers)),
+      deadLetters.map(({ code }) => code),
+      deadLetters.map(({ reason }) => storableReason(reason)),
+      deadLetters.map(({ eventId }) => eventId),
+      deadLetters.map(({ incarnation }) => incarnation),
     ],
   )
   return new Set(rows.map(({ id }) => id))
 }
 
 export async function countDeadLetters(db: Queryable, schema: string): Promise<number> {
-  const [row] = await db.query<{ letters: number }>(
-    `select count(*)::integer as letters from ${schema}.dead_letter`,
+  const [row] = await db.query<{ count: number }>(
+    `select count(*)::integer as count from ${schema}.dead_letter`,
   )
-  return row!.letters
+  return row!.count
 }
 
-/** Removes letters that are past their time or too many, page by page; returns how many. */
+/**
+ * Deletes dead letters that are too old or exceed `MAX_DEAD_LETTERS`, a limited number per statement. Returns how
+ * many it deleted.
+ */
 export async function expireDeadLetters(db: Queryable, schema: string): Promise<number> {
   for (let removed = 0; ; ) {
     const rows = await db.query(
@@ -137,35 +141,35 @@ export async function expireDeadLetters(db: Queryable, schema: string): Promise<
          where created < now() - $2 * interval '1 day' or seq <= (
            select seq from ${schema}.dead_letter order by seq desc offset $3 limit 1)))
        returning id`,
-      [CLEANUP_ROWS, KEPT_DAYS, MAX_LETTERS],
+      [CLEANUP_ROWS, KEPT_DAYS, MAX_DEAD_LETTERS],
     )
     removed += rows.length
     if (rows.length < CLEANUP_ROWS) return removed
   }
 }
 
-interface StoredLetter extends Omit<DeadLetter, 'headers'> {
+interface StoredRow extends Omit<DeadLetter, 'headers'> {
   readonly headers: string
 }
 
 const COLUMNS = `id, source, topic, partition, "offset", incarnation, key, value, headers,
   event_id as "eventId", code, reason, created`
 
-const toLetter = (row: StoredLetter): DeadLetter => ({
+const toDeadLetter = (row: StoredRow): DeadLetter => ({
   ...row,
   headers: JSON.parse(row.headers) as Record<string, string>,
 })
 
 /**
- * Letters, oldest first; `next` is the cursor of the page after this one, where there may be one.
- * Bodies can be large, so a page may have fewer letters than its limit and yet not be the last.
+ * A page of dead letters, oldest first. `next` is the cursor of the next page, undefined on the last one. Bodies
+ * can be large, so a page may be shorter than its limit and yet not be the last.
  */
 export async function listDeadLetters(
   db: Queryable,
   schema: string,
   { limit, cursor }: Page,
-): Promise<{ letters: DeadLetter[]; next: bigint | undefined }> {
-  const rows = await db.query<StoredLetter & { seq: bigint; bytes: bigint }>(
+): Promise<{ deadLetters: DeadLetter[]; next: bigint | undefined }> {
+  const rows = await db.query<StoredRow & { seq: bigint; bytes: bigint }>(
     `select ${COLUMNS}, seq, bytes from (
        select *, sum(size) over (order by seq) as bytes from (
          select *, octet_length(headers) + coalesce(octet_length(value), 0) as size
@@ -176,7 +180,7 @@ export async function listDeadLetters(
   const last = rows.at(-1)
   const isFull = last && (rows.length === limit || last.bytes >= MAX_PAGE_BYTES)
   return {
-    letters: rows.map(({ seq: _, bytes: __, ...row }) => toLetter(row)),
+    deadLetters: rows.map(({ seq: _, bytes: __, ...row }) => toDeadLetter(row)),
     next: isFull ? last.seq : undefined,
   }
 }
@@ -186,28 +190,28 @@ export async function findDeadLetter(
   schema: string,
   id: string,
 ): Promise<DeadLetter | undefined> {
-  const [row] = await db.query<StoredLetter>(
+  const [row] = await db.query<StoredRow>(
     `select ${COLUMNS} from ${schema}.dead_letter where id = $1`,
     [id],
   )
-  return row && toLetter(row)
+  return row && toDeadLetter(row)
 }
 
-/** The same, and nobody else can lock or remove it until the transaction ends. */
+/** Like `findDeadLetter`, and locks the row until the transaction ends. */
 export async function lockDeadLetter(
   tx: Queryable,
   schema: string,
   id: string,
 ): Promise<DeadLetter | undefined> {
-  const [row] = await tx.query<StoredLetter>(
+  const [row] = await tx.query<StoredRow>(
     `select ${COLUMNS} from ${schema}.dead_letter where id = $1 for update`,
     [id],
   )
-  return row && toLetter(row)
+  return row && toDeadLetter(row)
 }
 
-/** Says anew why a letter is one. False where there is none any more. */
-export async function explainDeadLetter(
+/** Replaces the reason of a dead letter. Returns false if it no longer exists. */
+export async function updateReason(
   db: Queryable,
   schema: string,
   id: string,
@@ -220,7 +224,7 @@ export async function explainDeadLetter(
   return rows.length > 0
 }
 
-/** False where there was none. */
+/** Returns false if there is no such dead letter. */
 export async function removeDeadLetter(
   db: Queryable,
   schema: string,
@@ -230,7 +234,7 @@ export async function removeDeadLetter(
   return rows.length > 0
 }
 
-/** Removes the letters to a customer, such as those to an address that was wrong. */
+/** Removes the undeliverable letters to a customer. `key` is the account. */
 export async function removeLettersOf(db: Queryable, schema: string, key: string): Promise<void> {
   await db.query(
     `delete from ${schema}.dead_letter
@@ -241,7 +245,7 @@ export async function removeLettersOf(db: Queryable, schema: string, key: string
 
 const storableReason = (reason: string) => storable(redact(reason)).slice(0, MAX_REASON_LENGTH)
 
-/** PostgreSQL's text holds no NUL; a letter must be storable whatever its key or reason says. */
+/** PostgreSQL's type text cannot contain NUL, but a dead letter must be storable whatever its key and reason are. */
 function storable(text: string): string {
   return text.replaceAll('\0', '\ufffd')
 }

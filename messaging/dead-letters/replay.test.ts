@@ -283,24 +283,24 @@ describe('the list of dead letters', () => {
     let cursor: bigint | undefined = 0n
     while (cursor !== undefined) {
       const page = await listDeadLetters(database, schema, { limit: 2, cursor: String(cursor) })
-      read.push(...page.letters.map(({ id }) => id))
+      read.push(...page.deadLetters.map(({ id }) => id))
       cursor = page.next
     }
     assert.deepEqual(read, ids)
   })
 
-  test('ends a page early where the letters are large, and goes on after it', async () => {
+  test('ends a page early when the bodies are large, and goes on after it', async () => {
     const { put, schema } = await setUp()
     const value = new Uint8Array(1_000_000)
     for (let n = 0; n < 6; n += 1) await put({ value })
     const first = await listDeadLetters(database, schema, { limit: 100 })
-    assert.equal(first.letters.length, 5)
+    assert.equal(first.deadLetters.length, 5)
     const cursor = String(first.next)
     const second = await listDeadLetters(database, schema, { limit: 100, cursor })
-    assert.deepEqual([second.letters.length, second.next], [1, undefined])
+    assert.deepEqual([second.deadLetters.length, second.next], [1, undefined])
   })
 
-  test('has the letters from before there were pages, in their order', async () => {
+  test('includes dead letters stored before paging existed, in their order', async () => {
     const schema = 'replay_older'
     await migrate(database, schema, [{ id: 1, name: 'initial', sql: deadLetterTable(schema) }])
     const ids = [systemRuntime.uuid(), systemRuntime.uuid()]
@@ -316,11 +316,11 @@ describe('the list of dead letters', () => {
       { id: 1, name: 'initial', sql: '' },
       { id: 2, name: 'replay', sql },
     ])
-    const { letters } = await listDeadLetters(database, schema, { limit: 10 })
+    const { deadLetters } = await listDeadLetters(database, schema, { limit: 10 })
     assert.deepEqual(
-      letters.map(({ id }) => id),
+      deadLetters.map(({ id }) => id),
       ids,
     )
-    assert.equal(letters[0]?.eventId, null)
+    assert.equal(deadLetters[0]?.eventId, null)
   })
 })

@@ -20,30 +20,31 @@ import type { Relay } from '../outbox/relay.ts'
 import {
   DEAD_LETTER_HEADER,
   type DeadLetter,
-  explainDeadLetter,
   lockDeadLetter,
   removeDeadLetter,
+  updateReason,
 } from './dead-letters.ts'
 
 /**
- * Handles a dead letter again, in the service that set it aside and nowhere else: what the consumer
- * would do with the message, in one transaction with the removal of the letter. A row of the outbox
- * goes back there. Key, headers and position stay, and with them the identity of the event, so a
- * replay changes nothing that was done before.
+ * Handles a dead letter again, only in the service that stored it: a message as its consumer would handle it, in one
+ * transaction with the removal of the dead letter. An outbox row goes back into the outbox. Key, headers, position
+ * and therefore the event id stay the same, so everything that the message already did is deduplicated.
  */
-export type Replay = (id: string, edit?: ReplayEdit) => Promise<Replayed>
+export type Replay = (id: string, edit?: ReplayEdit) => Promise<ReplayResult>
 
 export interface ReplayEdit {
+  /** Replaces the stored body. */
   readonly body?: Uint8Array | undefined
-  /** Sends a letter to the address that its customer has now. */
+  /** Sends a letter to the current contact of its account instead of the stored address. */
   readonly toCurrent?: boolean | undefined
 }
 
 /**
- * `handled`: it took effect. `queued`: it is back in the outbox, and comes back under its id where it
- * is rejected again. `refused`: the letter stays, with its bytes as they were and the new reason.
+ * `handled`: it took effect. `queued`: it is back in the outbox, and becomes a dead letter under its old id if it
+ * is rejected again. `refused`: the dead letter stays, with its stored body and the new reason. `unknown`: there is
+ * no such dead letter.
  */
-export type Replayed =
+export type ReplayResult =
   | { readonly kind: 'handled' | 'queued' }
   | { readonly kind: 'refused'; readonly reason: string }
   | { readonly kind: 'unknown' }
@@ -57,65 +58,67 @@ export interface ReplayOptions<Body> {
   readonly relay: Pick<Relay, 'wake'>
   readonly runtime: Pick<Runtime, 'now'>
   readonly log: Log
-  /** Where letters of a key go now; absent where a service sends none. */
+  /** The current address for letters of a key (the account). Absent if the service sends no letters. */
   readonly currentAddress?: (tx: Queryable, key: string) => Promise<string | undefined>
   readonly group?: string
   readonly tracer?: Tracer
 }
 
-/** Rejects only with what may pass: the database is away, or its conflicts do not end. */
+/** The returned function rejects only with faults that may pass: the database is down, or conflicts do not end. */
 export function createReplay<Body>(options: ReplayOptions<Body>): Replay {
   const { database, schema, log } = options
 
-  async function replay(id: string, edit: ReplayEdit): Promise<Replayed> {
+  async function replay(id: string, edit: ReplayEdit): Promise<ReplayResult> {
     const isEdited = edit.body !== undefined
     try {
-      const { replayed, afterCommit } = await transact(database, async (tx) => {
-        // The lock makes a second replay wait, and then find nothing.
-        const letter = await lockDeadLetter(tx, schema, id)
-        if (letter === undefined) return { replayed: unknown }
-        const message = edit.body ? { ...letter, value: edit.body } : letter
+      const { result, afterCommit } = await transact(database, async (tx) => {
+        // The lock makes a concurrent replay wait until this one has removed the row.
+        const deadLetter = await lockDeadLetter(tx, schema, id)
+        if (deadLetter === undefined) return { result: unknown }
+        const message = edit.body ? { ...deadLetter, value: edit.body } : deadLetter
         const { refusal, afterCommit } = await handleAgain(tx, options, message, edit)
-        if (refusal) return { replayed: await keep(tx, id, refusal, isEdited), afterCommit }
+        if (refusal) return { result: await keep(tx, id, refusal, isEdited), afterCommit }
         await removeDeadLetter(tx, schema, id)
-        const kind = letter.source === 'outbox' ? 'queued' : 'handled'
-        return { replayed: { kind } as const, afterCommit }
+        const kind = deadLetter.source === 'outbox' ? 'queued' : 'handled'
+        return { result: { kind } as const, afterCommit }
       })
       runAfterCommit(afterCommit, log)
-      return replayed
+      return result
     } catch (error) {
       const refusal = refusalOf(error)
       if (refusal === undefined) throw error
-      log.warn({ err: error, letter: id }, 'the replay of a dead letter failed')
+      log.warn({ err: error, letter: id }, 'replaying a dead letter failed')
       return keep(database, id, refusal, isEdited)
     }
   }
 
+  /** Keeps the dead letter and stores the new reason. */
   async function keep(
     db: Queryable,
     id: string,
     { code, reason }: Refusal,
     isEdited: boolean,
-  ): Promise<Replayed> {
-    // The stored body is still the first one, which this reason does not speak of.
+  ): Promise<ReplayResult> {
+    // The reason is about the edited body, but the stored body stays the original one.
     const stored = isEdited ? `replayed with another body: ${reason}` : reason
-    const isThere = await explainDeadLetter(db, schema, id, { code, reason: stored })
-    return isThere ? { kind: 'refused', reason } : unknown
+    const exists = await updateReason(db, schema, id, { code, reason: stored })
+    return exists ? { kind: 'refused', reason } : unknown
   }
 
   return async (id, edit = {}) => {
-    const replayed = await replay(id, edit)
-    if (replayed.kind !== 'unknown') log.info({ letter: id, ...replayed }, 'a letter was replayed')
-    return replayed
+    const result = await replay(id, edit)
+    if (result.kind !== 'unknown') log.info({ letter: id, ...result }, 'replayed a dead letter')
+    return result
   }
 }
 
 const unknown = { kind: 'unknown' } as const
 
 const notALetter = { code: 'REFUSED', reason: 'only a letter has an address' } as const
-const noAddress = { code: 'REFUSED', reason: 'the account has no contact' } as const
+const noContact = { code: 'REFUSED', reason: 'the account has no contact' } as const
 
 interface HandledAgain {
+  /** Why it failed again; absent if it was handled. */
   readonly refusal?: Refusal
   readonly afterCommit?: (() => void) | undefined
 }
@@ -123,22 +126,22 @@ interface HandledAgain {
 async function handleAgain<Body>(
   tx: Queryable,
   options: ReplayOptions<Body>,
-  letter: DeadLetter,
+  deadLetter: DeadLetter,
   { toCurrent }: ReplayEdit,
 ): Promise<HandledAgain> {
   const { decode, handle, outbox, relay, group, tracer = noTracing } = options
-  if (toCurrent && !letter.topic.startsWith('letter:')) return { refusal: notALetter }
-  if (letter.source === 'outbox') {
-    const row = toOutbox(letter)
+  if (toCurrent && !deadLetter.topic.startsWith('letter:')) return { refusal: notALetter }
+  if (deadLetter.source === 'outbox') {
+    const row = toOutbox(deadLetter)
     const address = toCurrent ? await options.currentAddress?.(tx, row.key) : row.destination
-    if (address === undefined) return { refusal: noAddress }
+    if (address === undefined) return { refusal: noContact }
     await outbox.enqueue(tx, [{ ...row, destination: address }])
     return { afterCommit: () => relay.wake(tx) }
   }
-  const read = readMessage(decode, letter)
+  const read = readMessage(decode, deadLetter)
   if ('unknownEvent' in read) return { refusal: unknownEvent(read) }
   if (!('event' in read)) return { refusal: read }
-  const spans = beginProcess(tracer, group, [{ message: letter, read }])
+  const spans = beginProcess(tracer, group, [{ message: deadLetter, read }])
   try {
     const { event } = spans.run[0]!.read
     const { poison, afterCommit } = (await handle(partOf(tx), [event])) ?? {}
@@ -152,7 +155,7 @@ async function handleAgain<Body>(
   }
 }
 
-/** The consumer would skip it, but here an operator is waiting for an effect. */
+/** A consumer skips unknown events, but an operator who replays one expects an effect. */
 const unknownEvent = ({ unknownEvent: name }: UnknownEvent): Refusal => ({
   code: 'UNREADABLE',
   reason: `the event ${JSON.stringify(name)} is unknown`,
@@ -162,16 +165,16 @@ function runAfterCommit(afterCommit: (() => void) | undefined, log: Log): void {
   try {
     afterCommit?.()
   } catch (error) {
-    log.error({ err: error }, 'what follows a commit failed')
+    log.error({ err: error }, 'after-commit hook failed')
   }
 }
 
-/** Letters that were stored before they had an event id say it in their headers, if at all. */
+/** Dead letters that were stored before the column event_id existed may have the id in their headers. */
 function toOutbox({ id, topic, key, value, headers, eventId }: DeadLetter): OutboxMessage {
-  const end = topic.indexOf(':')
+  const colon = topic.indexOf(':')
   return {
-    carrier: topic.slice(0, end) as Carrier,
-    destination: topic.slice(end + 1),
+    carrier: topic.slice(0, colon) as Carrier,
+    destination: topic.slice(colon + 1),
     key: key ?? '',
     eventId: eventId ?? headers['idempotency-key'] ?? headers.ce_id ?? id,
     body: new TextDecoder('utf-8', { ignoreBOM: true }).decode(value ?? new Uint8Array()),

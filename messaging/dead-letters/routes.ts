@@ -20,7 +20,7 @@ import {
 } from './dead-letters.ts'
 import type { Replay } from './replay.ts'
 
-/** HTTP in, for operators: what a service set aside, to be read, mended and replayed, or removed. */
+/** Routes for operators: read, edit and replay, or remove the dead letters of a service. */
 export interface DeadLetterRoutes {
   readonly database: Database
   readonly schema: string
@@ -29,11 +29,11 @@ export interface DeadLetterRoutes {
 }
 
 export function deadLetterRoutes(app: HttpServer, service: string, routes: DeadLetterRoutes): void {
-  deadLetterReadingRoutes(app, service, routes)
-  changingRoutes(app, `/${service}/dead-letters`, routes)
+  readOnlyDeadLetterRoutes(app, service, routes)
+  replayAndRemoveRoutes(app, `/${service}/dead-letters`, routes)
 }
 
-export function deadLetterReadingRoutes(
+export function readOnlyDeadLetterRoutes(
   app: HttpServer,
   service: string,
   { database, schema }: Pick<DeadLetterRoutes, 'database' | 'schema'>,
@@ -44,16 +44,16 @@ export function deadLetterReadingRoutes(
     {
       schema: {
         operationId: 'listDeadLetters',
-        summary: 'Messages that were set aside, oldest first',
+        summary: 'Dead letters, oldest first',
         tags: ['dead letters'],
         querystring: Page,
         response: { 200: Type.Array(DeadLetterSchema) },
       },
     },
     async (request, reply) => {
-      const { letters, next } = await listDeadLetters(database, schema, request.query)
+      const { deadLetters, next } = await listDeadLetters(database, schema, request.query)
       if (next !== undefined) reply.header(NEXT_CURSOR_HEADER, String(next))
-      return letters.map(view)
+      return deadLetters.map(view)
     },
   )
 
@@ -63,21 +63,21 @@ export function deadLetterReadingRoutes(
       schema: {
         operationId: 'getDeadLetter',
         problems: ['DEAD_LETTER_NOT_FOUND'],
-        summary: 'One message that was set aside',
+        summary: 'One dead letter',
         tags: ['dead letters'],
         params: IdParams,
         response: { 200: DeadLetterSchema },
       },
     },
     async (request) => {
-      const letter = await findDeadLetter(database, schema, request.params.id)
-      if (letter === undefined) throw new Fault('DEAD_LETTER_NOT_FOUND')
-      return view(letter)
+      const deadLetter = await findDeadLetter(database, schema, request.params.id)
+      if (deadLetter === undefined) throw new Fault('DEAD_LETTER_NOT_FOUND')
+      return view(deadLetter)
     },
   )
 }
 
-function changingRoutes(app: HttpServer, path: string, routes: DeadLetterRoutes): void {
+function replayAndRemoveRoutes(app: HttpServer, path: string, routes: DeadLetterRoutes): void {
   const { database, schema, log, replay } = routes
 
   app.post(
@@ -87,9 +87,9 @@ function changingRoutes(app: HttpServer, path: string, routes: DeadLetterRoutes)
         operationId: 'replayDeadLetter',
         problems: ['DEAD_LETTER_NOT_FOUND', 'REPLAY_FAILED'],
         responseHeaders: { 'x-replay': { type: 'string', enum: ['handled', 'queued'] } },
-        summary: 'Handle it again, here alone, as it is or with another body',
+        summary: 'Handle it again in this service only, as it is or with another body',
         description:
-          'The header x-replay says what happened. handled: it took effect. queued: a call or letter is back in the outbox; if it is rejected again, it returns to the dead letters under this id.',
+          'The header x-replay says what happened. handled: it took effect. queued: a call or letter is back in the outbox; if it is rejected again, it becomes a dead letter again under this id.',
         tags: ['dead letters'],
         params: IdParams,
         body: Type.Optional(ReplaySchema),
@@ -99,11 +99,10 @@ function changingRoutes(app: HttpServer, path: string, routes: DeadLetterRoutes)
     async (request, reply) => {
       const { id } = request.params
       const { body, to } = request.body ?? {}
-      const replayed = await replay(id, { body: bytesOf(body), toCurrent: to === 'current' })
-      if (replayed.kind === 'unknown') throw new Fault('DEAD_LETTER_NOT_FOUND')
-      const { kind } = replayed
-      if (kind === 'refused') throw new Fault('REPLAY_FAILED', { reason: replayed.reason })
-      reply.header('x-replay', kind)
+      const result = await replay(id, { body: bytesOf(body), toCurrent: to === 'current' })
+      if (result.kind === 'unknown') throw new Fault('DEAD_LETTER_NOT_FOUND')
+      if (result.kind === 'refused') throw new Fault('REPLAY_FAILED', { reason: result.reason })
+      reply.header('x-replay', result.kind)
       return id
     },
   )
@@ -114,7 +113,7 @@ function changingRoutes(app: HttpServer, path: string, routes: DeadLetterRoutes)
       schema: {
         operationId: 'removeDeadLetter',
         problems: ['DEAD_LETTER_NOT_FOUND'],
-        summary: 'Remove it for good',
+        summary: 'Remove it permanently',
         tags: ['dead letters'],
         params: IdParams,
         response: { 200: Id },
@@ -123,7 +122,7 @@ function changingRoutes(app: HttpServer, path: string, routes: DeadLetterRoutes)
     async (request) => {
       const { id } = request.params
       if (!(await removeDeadLetter(database, schema, id))) throw new Fault('DEAD_LETTER_NOT_FOUND')
-      log.info({ letter: id }, 'a dead letter was removed')
+      log.info({ letter: id }, 'removed a dead letter')
       return id
     },
   )
@@ -134,15 +133,16 @@ function bytesOf(body: ReplaySchema['body']): Uint8Array | undefined {
   return new TextEncoder().encode(typeof body === 'string' ? body : JSON.stringify(body))
 }
 
-function view(letter: DeadLetter): DeadLetterView {
-  const { id, source, topic, partition, offset, key, value, headers, code, reason } = letter
+function view(deadLetter: DeadLetter): DeadLetterView {
+  const { id, source, topic, partition, offset, key, value, headers, code, reason } = deadLetter
   return {
-    ...{ id, source, topic, partition, offset: String(offset), key, ...shown(value) },
-    ...{ headers, code, reason, created: letter.created.toISOString() },
+    ...{ id, source, topic, partition, offset: String(offset), key, ...bodyOf(value) },
+    ...{ headers, code, reason, created: deadLetter.created.toISOString() },
   }
 }
 
-function shown(bytes: Uint8Array | null): Pick<DeadLetterView, 'body' | 'encoding'> {
+/** The body as text, or as base64 if it is not valid UTF-8. */
+function bodyOf(bytes: Uint8Array | null): Pick<DeadLetterView, 'body' | 'encoding'> {
   if (bytes === null) return { body: null }
   try {
     return { body: new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes) }

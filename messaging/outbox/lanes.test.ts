@@ -97,7 +97,7 @@ async function setUp(t: { after(work: () => Promise<void>): void }) {
     const gains = { count: 0 }
     const lanes = holdLanes({
       ...{ database, schema, runtime, log, instance: runtime.uuid(), soleProcess: false },
-      onItsWay: () => [],
+      lanesInFlight: () => [],
       onGain: () => {
         gains.count += 1
       },
@@ -140,14 +140,14 @@ describe('instances of a service', () => {
 
   test('hand a lane over when nothing of it is on its way, and begin nothing more in it before', async (t) => {
     const { start, renewed } = await setUp(t)
-    let onItsWay: readonly number[] = [5, 6]
-    const first = start({ onItsWay: () => onItsWay })
+    let inFlight: readonly number[] = [5, 6]
+    const first = start({ lanesInFlight: () => inFlight })
     await until(() => first.held().length === LANES)
     const second = start()
     await renewed(() => second.held().length === 2)
     assert.deepEqual(first.held(), [0, 1, 2, 3])
     assert.deepEqual(second.held(), [4, 7])
-    onItsWay = []
+    inFlight = []
     await renewed(() => second.held().length === LANES / 2)
     assert.deepEqual(second.held(), [4, 5, 6, 7])
   })

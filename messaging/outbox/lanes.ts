@@ -3,17 +3,19 @@ import type { Database } from '../../platform/database/database.ts'
 import { LANES } from './outbox.ts'
 
 /**
- * Shares out the lanes of an outbox among the instances of a service, by leases: a lane has one
- * relay at a time, so that a key keeps its order. A lane that another is to have is handed over when
- * nothing of it is on its way any more: what is sent late would else come after what the other sends, and
- * be the last word of a topic that keeps only that. Leases are compared by the database's clock, and each
- * holder counts its own on a clock that never jumps. Where a holder was frozen beyond its lease, two
- * relays may deliver the same rows: in the same order, and to receivers that know a message by its id.
+ * Divides the lanes of an outbox among the instances of a service. One relay at a time holds the lease of a
+ * lane, which keeps the order of each key. A lane that moves to another instance is handed over only when
+ * none of its rows is in flight. Otherwise a late row could arrive after newer rows that the other instance
+ * sends, and would be what a compacted topic keeps.
+ *
+ * Whether a lease has expired is decided by the database's clock. The holder measures its own lease with a
+ * monotonic clock. If a holder was frozen for longer than its lease, two relays may send the same rows, in
+ * the same order, and receivers deduplicate them by event id.
  */
 export interface Lanes {
-  /** The lanes that this instance holds now. */
+  /** The lanes that this instance holds now: none once its lease has expired. */
   held(): readonly number[]
-  /** Changes whenever lanes that were held may have been another's since. */
+  /** Changes whenever another instance may have held one of our lanes since the last value. */
   term(): number
   close(): Promise<void>
 }
@@ -27,13 +29,16 @@ export interface LanesOptions {
   readonly instance: string
   readonly runtime: Runtime
   readonly log: Log
-  /** True where no other process can have the database: leases of the dead end at once. */
+  /** True if no other process can use the database. Leases left by earlier processes then end at once. */
   readonly soleProcess: boolean
-  /** Where this process runs. The lease of a process that was there before ends at once, because it is gone. */
+  /**
+   * Where this process runs. Only one process at a time can run there, so a lease of the same place belongs to
+   * a predecessor that is gone, and ends at once.
+   */
   readonly place?: string
-  /** The lanes of which something is on its way. */
-  readonly onItsWay: () => readonly number[]
-  /** Called when lanes were gained. */
+  /** The lanes that have rows in flight. */
+  readonly lanesInFlight: () => readonly number[]
+  /** Called when this instance has gained lanes. */
   readonly onGain: () => void
 }
 
@@ -47,10 +52,10 @@ export function holdLanes(options: LanesOptions): Lanes {
   const held = () => (runtime.monotonic() < heldUntil ? lanes : [])
 
   async function renew(isFirst: boolean): Promise<void> {
-    // Counted from before the transaction begins, and so never longer than the lease in the database.
+    // Measured from before the transaction begins, so it never ends later than the lease in the database.
     const until = runtime.monotonic() + LEASE_MS
     const claimed = await database.transaction(async (tx) => {
-      // In this order: who is there is asked under the lock of the lanes.
+      // The order matters: the members are read while the rows of the lanes are locked.
       const [rows, others] = await Promise.all([
         tx.query<{ lane: number; holder: string | null }>(
           `select lane, holder from ${schema}.relay_lane order by lane for update`,
@@ -60,7 +65,7 @@ export function holdLanes(options: LanesOptions): Lanes {
              from ${schema}.relay_member where id <> $1),
            gone as (delete from ${schema}.relay_member
              where id in (select id from member where is_gone)),
-           me as (insert into ${schema}.relay_member (id, until, place)
+           self as (insert into ${schema}.relay_member (id, until, place)
              values ($1, now() + interval '${LEASE_MS} ms', $4)
              on conflict (id) do update set until = excluded.until)
            select id from member where is_gone is not true`,
@@ -69,12 +74,13 @@ export function holdLanes(options: LanesOptions): Lanes {
       ])
       const mine = share(rows, instance, new Set(others.map(({ id }) => id)))
       const before = rows.filter(({ holder }) => holder === instance).map(({ lane }) => lane)
-      // Nothing more is begun in those that go.
-      const had = held()
-      lanes = had.filter((lane) => mine.includes(lane))
-      if (lanes.length < had.length || had.length === 0) term += 1
-      const onItsWay = options.onItsWay()
-      const kept = before.filter((lane) => !mine.includes(lane) && onItsWay.includes(lane))
+      // Stop sending from lanes that this instance gives up. Those with rows in flight stay ours in the
+      // database until a later renewal.
+      const heldUntilNow = held()
+      lanes = heldUntilNow.filter((lane) => mine.includes(lane))
+      if (lanes.length < heldUntilNow.length || heldUntilNow.length === 0) term += 1
+      const inFlight = options.lanesInFlight()
+      const kept = before.filter((lane) => !mine.includes(lane) && inFlight.includes(lane))
       const holding = [...mine, ...kept].sort((a, b) => a - b)
       if (holding.join() !== before.join()) {
         await tx.query(
@@ -98,7 +104,7 @@ export function holdLanes(options: LanesOptions): Lanes {
         await renew(isFirst)
         isFirst = false
       } catch (error) {
-        log.warn({ err: error }, 'the lease of the relay lanes could not be renewed')
+        log.warn({ err: error }, 'renewing the lease of the relay lanes failed')
       }
       await runtime.sleep(RENEW_MS, closing.signal)
     }
@@ -114,24 +120,27 @@ export function holdLanes(options: LanesOptions): Lanes {
       lanes = []
       await database
         .query(`delete from ${schema}.relay_member where id = $1`, [instance])
-        .catch((error) => log.debug({ err: error }, 'the lease was left to expire'))
+        .catch((error) => log.debug({ err: error }, 'deleting the lease failed; it will expire'))
     },
   }
 }
 
-/** The lanes that an instance keeps or takes: its own and those of the dead, up to a fair share. */
+/**
+ * The lanes that an instance keeps or takes over, up to its fair share: first its own, then those that no live
+ * instance holds. `others` are the ids of the other live instances.
+ */
 export function share(
   rows: readonly { lane: number; holder: string | null }[],
   instance: string,
   others: ReadonlySet<string>,
 ): number[] {
-  const fair = Math.ceil(LANES / (others.size + 1))
+  const fairShare = Math.ceil(LANES / (others.size + 1))
   const own = rows.filter(({ holder }) => holder === instance)
   const free = rows.filter(
     ({ holder }) => holder !== instance && (holder === null || !others.has(holder)),
   )
   return [...own, ...free]
-    .slice(0, fair)
+    .slice(0, fairShare)
     .map(({ lane }) => lane)
     .sort((a, b) => a - b)
 }

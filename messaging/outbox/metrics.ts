@@ -4,8 +4,8 @@ import type { Telemetry } from '../../platform/telemetry/telemetry.ts'
 import type { Carrier, Outbox } from './outbox.ts'
 
 /**
- * Reports what waits in an outbox, at each scrape, and begins the counters of its relay at zero: a
- * rate takes no notice of a counter whose first value is the first event.
+ * Reports the rows that wait in an outbox at each scrape, and creates the counters of its relay with the value
+ * zero. Prometheus' rate() misses the first event if a counter first appears with the value 1.
  */
 export function observeOutbox(
   parts: {
@@ -16,7 +16,7 @@ export function observeOutbox(
   carriers: readonly Carrier[],
 ): void {
   const { outbox, database, telemetry } = parts
-  // The gauges of a scrape are read side by side: one look at the table is enough for both.
+  // A scrape reads both gauges concurrently, so they share one query.
   const read = shared(() => outbox.depth(database))
   telemetry.gauge('trifold_outbox_rows', async () => {
     const rows = new Map<Carrier, number>(carriers.map((carrier) => [carrier, 0]))

@@ -5,30 +5,30 @@ import { redact } from '../../platform/telemetry/redact.ts'
 import { pollStatements } from './polls.ts'
 
 /**
- * The outbox: every message that a state change causes is a row here, written in the transaction of
- * that change, and leaves through the relay. A carrier says how it travels, a key which others it
- * must follow: rows of one carrier and key are delivered in the order of their ids.
+ * The outbox: every message that a state change causes is a row of this table, written in the transaction of
+ * that change. The relay sends it. The carrier says how it travels. Rows with the same carrier and key are
+ * delivered in the order of their ids.
  */
 export type Carrier = 'broker' | 'http' | 'letter'
 
 export interface OutboxMessage {
   readonly carrier: Carrier
-  /** A topic, the path of a call, or an e-mail address. */
+  /** A topic for `broker`, a path for `http`, an e-mail address for `letter`. */
   readonly destination: string
   readonly key: string
-  /** The same for ever, over all tries: what the receiver knows the message by. */
+  /** Stays the same over all attempts, so that the receiver can deduplicate the message. */
   readonly eventId: string
   readonly body: string
   readonly headers: Readonly<Record<string, string>>
-  /** Nobody waits for it: it may leave a moment later, together with others. */
+  /** No request waits for it, so the relay may hold it for a moment to send it together with others. */
   readonly canWait?: true
-  /** The request that waits for the first try. It isn't stored, so later tries don't know of it. */
+  /** The request that waits for the first attempt. It is not stored, so retries read from the table lack it. */
   readonly waiting?: { remainingMs(): number }
 }
 
 export interface OutboxRow extends OutboxMessage {
   readonly id: bigint
-  /** Failed tries so far. */
+  /** Failed attempts so far. */
   readonly attempts: number
 }
 
@@ -38,21 +38,21 @@ export interface NewRow extends OutboxRow {
   readonly isFirst: boolean
 }
 
-/** What became of a try: gone for good, to be tried again later, or never going to succeed. */
+/** The result of an attempt: delivered, failed but worth a retry, or never going to succeed. */
 export type Delivery =
   | { readonly kind: 'done' }
   | { readonly kind: 'retry'; readonly error: string }
   | { readonly kind: 'poison'; readonly reason: string }
 
 /**
- * Whether an answer says that the request itself can never succeed. Everything else may be a door
- * that is closed or a gateway that points elsewhere, and is tried again.
+ * Whether a status code says that the request itself can never succeed. Any other error may come from a
+ * service that is down or from a misconfigured gateway, and is retried.
  */
 export function isFinalRejection(status: number): boolean {
   return [400, 409, 410, 413, 415, 422].includes(status)
 }
 
-/** How long a try may take: no longer than the request that waits for it, if one still does. */
+/** How long an attempt may take: `timeoutMs`, or less if a request is still waiting and its caller gives up sooner. */
 export function attemptTimeoutMs({ waiting }: OutboxRow, timeoutMs: number): number {
   const remainingMs = waiting?.remainingMs() ?? 0
   return remainingMs > 0 ? Math.min(timeoutMs, remainingMs) : timeoutMs
@@ -60,25 +60,26 @@ export function attemptTimeoutMs({ waiting }: OutboxRow, timeoutMs: number): num
 
 export interface Postponed {
   readonly id: bigint
-  /** Until the next try, from the time on the database's clock when this is written. */
+  /** Milliseconds until the next attempt, counted by the database from the moment this is written. */
   readonly waitMs: number
   readonly error: string
 }
 
-/** What became of rows that were tried. */
-export interface Tried {
+/** The results of attempts: ids of rows to delete, and rows to try again later. */
+export interface Attempted {
   readonly done: readonly bigint[]
   readonly postponed: readonly Postponed[]
 }
 
-export interface Wanted {
+export interface PollOptions {
   readonly lanes: readonly number[]
+  /** Keys whose rows are being delivered: none of their other rows are returned. */
   readonly busyKeys: readonly string[]
-  /** The most rows. */
+  /** The largest number of rows to return. */
   readonly room: number
 }
 
-/** Keys are spread over this many lanes; each lane has one relay at a time. */
+/** Keys are hashed to this many lanes. One relay at a time holds a lane. */
 export const LANES = 8
 
 export function outboxTables(schema: string): string {
@@ -105,7 +106,7 @@ insert into ${schema}.relay_lane (lane) select generate_series(0, ${LANES - 1});
 `
 }
 
-/** What came to an outbox after it was first made: the broker's rows are looked up by their keys, too. */
+/** A later migration: rows for the broker are looked up by key as well, so the index covers all carriers. */
 export function outboxKeyIndex(schema: string): string {
   return `
 drop index ${schema}.outbox_key;
@@ -114,9 +115,9 @@ create index outbox_key on ${schema}.outbox (carrier, key, id);
 }
 
 /**
- * What came after that: an index in which nothing can be looked up but a key. While PostgreSQL thought an
- * outbox empty, as it mostly is, it found rows by their ids in the index by key, which it read from end to
- * end for each of them.
+ * The migration after that: an index on expressions, which the planner can use for look-ups by key only. An
+ * outbox is mostly empty, and while PostgreSQL believed that it was, it looked up ids in the index on
+ * (carrier, key, id) and scanned that index from end to end for each id.
  */
 export function outboxKeyExpression(schema: string): string {
   return `
@@ -125,12 +126,12 @@ create index outbox_key on ${schema}.outbox ((carrier || ':' || key), (id + 0));
 `
 }
 
-/** Where the process of an instance runs; null for instances of versions that do not say. */
+/** `place` is where the process of an instance runs. It is null for instances of versions that do not report it. */
 export function relayMemberPlace(schema: string): string {
   return `alter table ${schema}.relay_member add column place text;\n`
 }
 
-/** Finds the calls and letters that are due, however many wait. */
+/** Finds the calls and letters that are due, at a cost that does not depend on how many are waiting. */
 export const outboxDueIndex: IndexBuild = {
   name: 'outbox_due',
   table: 'outbox',
@@ -161,12 +162,13 @@ const toRow = (carrier: Carrier, row: StoredRow): OutboxRow => ({
 })
 
 /**
- * What a transaction has written, kept on the transaction itself: a WeakMap's values outlive one collection
- * of garbage, and so all that was sent since the last one would be copied by each.
+ * The outbox rows that a transaction has written. They are kept on the transaction object itself, because the
+ * values of a WeakMap survive one garbage collection, which would then copy all rows written since the last one.
  */
 interface Written {
   /** The lanes of its rows, by carrier. */
   readonly lanes: Map<Carrier, Set<number>>
+  /** Carriers with at least one row that must not wait. */
   readonly urgent: Set<Carrier>
   readonly rows: NewRow[]
 }
@@ -179,8 +181,8 @@ export type Outbox = ReturnType<typeof createOutbox>
 /** The statements of one service's outbox. */
 export function createOutbox(schema: string) {
   const columns = 'id, destination, key, event_id, body, headers, attempts'
-  // In the words of the index by key, so that it is looked up there and nowhere else.
-  const olderOfKey = (carrier: string, row: string) =>
+  // Uses the expressions of the index `outbox_key`, so that the planner uses that index and no other.
+  const isOlderOfKey = (carrier: string, row: string) =>
     `(p.carrier || ':' || p.key) = (${carrier} || ':' || ${row}.key) and (p.id + 0) < ${row}.id`
   const insert = `
 insert into ${schema}.outbox
@@ -191,17 +193,17 @@ from unnest($1::text[], $2::smallint[], $3::text[], $4::text[], $5::text[], $6::
 order by place
 returning id, not exists (
   select from ${schema}.outbox p
-  where ${olderOfKey('outbox.carrier', 'outbox')}) as is_first`
-  // That delivered rows are gone need not survive the server: they would be sent again, as after any
-  // crash in between, and are known by their ids. So nobody waits for the disk.
-  const withoutFlush = `(select set_config('synchronous_commit', 'off', true)) = 'off'`
+  where ${isOlderOfKey('outbox.carrier', 'outbox')}) as is_first`
+  // Deleting delivered rows does not have to be durable: if a crash of the server loses the deletion, the rows
+  // are sent again and receivers deduplicate them. An asynchronous commit saves the wait for the disk.
+  const withAsyncCommit = `(select set_config('synchronous_commit', 'off', true)) = 'off'`
   const takeForBroker = `
 with gone as (delete from ${schema}.outbox where carrier = 'broker' and id = any($1::bigint[]))
 select ${columns} from ${schema}.outbox
 where carrier = 'broker' and lane = any($3::smallint[])
-  and id not in (select unnest($1::bigint[] || $2::bigint[])) and ${withoutFlush}
+  and id not in (select unnest($1::bigint[] || $2::bigint[])) and ${withAsyncCommit}
 order by id limit $4`
-  const polls = pollStatements(schema, withoutFlush)
+  const polls = pollStatements(schema, withAsyncCommit)
   const unattempted = `
 select id from ${schema}.outbox
 where carrier = 'http' and id = any($1::bigint[]) and attempts = 0`
@@ -212,18 +214,18 @@ select carrier, count(*)::integer as rows,
 from ${schema}.outbox group by carrier`
 
   return {
-    /** The carriers that have rows from this transaction, each with the lanes that these are in. */
+    /** The carriers for which this transaction wrote rows, each with the lanes of those rows. */
     writtenBy: (tx: Noted): ReadonlyMap<Carrier, ReadonlySet<number>> =>
       tx[WRITTEN]?.lanes ?? new Map(),
 
-    /** Whether somebody waits for what this transaction wrote for a carrier. */
+    /** Whether this transaction wrote rows for a carrier that must not wait. */
     isUrgent: (tx: Noted, carrier: Carrier): boolean => tx[WRITTEN]?.urgent.has(carrier) ?? false,
 
-    /** The rows from this transaction, in the order in which they are to be delivered. */
+    /** The rows that this transaction wrote for a carrier, in the order of delivery. */
     newRows: (tx: Noted, carrier: Carrier): readonly NewRow[] =>
       (tx[WRITTEN]?.rows ?? []).filter((row) => row.carrier === carrier),
 
-    /** Writes messages within the transaction of the change that causes them. */
+    /** Writes messages in the transaction of the change that causes them. */
     async enqueue(tx: Noted, messages: readonly OutboxMessage[]): Promise<void> {
       if (messages.length === 0) return
       const lanes = messages.map((message) => laneOf(message.key))
@@ -231,8 +233,8 @@ from ${schema}.outbox group by carrier`
       const written = tx[WRITTEN]
       for (const [index, { carrier, canWait }] of messages.entries()) {
         if (!canWait) written.urgent.add(carrier)
-        const into = written.lanes.get(carrier) ?? new Set()
-        written.lanes.set(carrier, into.add(lanes[index]!))
+        const ofCarrier = written.lanes.get(carrier) ?? new Set()
+        written.lanes.set(carrier, ofCarrier.add(lanes[index]!))
       }
       const rows = await tx.query<{ id: bigint; is_first: boolean }>(insert, [
         messages.map((message) => message.carrier),
@@ -249,45 +251,41 @@ from ${schema}.outbox group by carrier`
       }
     },
 
-    /** Removes what the broker acknowledged and reads what comes behind what is on its way, in one write. */
+    /** Deletes acknowledged rows and reads the next ones, without those in flight, in one statement. */
     async takeForBroker(
       db: Queryable,
       acknowledged: readonly bigint[],
-      onTheirWay: readonly bigint[],
+      inFlight: readonly bigint[],
       lanes: readonly number[],
       limit: number,
     ): Promise<OutboxRow[]> {
-      const rows = await db.query<StoredRow>(takeForBroker, [
-        acknowledged,
-        onTheirWay,
-        lanes,
-        limit,
-      ])
+      const rows = await db.query<StoredRow>(takeForBroker, [acknowledged, inFlight, lanes, limit])
       return rows.map((row) => toRow('broker', row))
     },
 
     /**
-     * Removes and postpones rows that were tried, and reads up to `room` others that may be tried now: of
-     * each key that is not busy its oldest rows, if the oldest is due. The cost follows the number of
-     * rows that are due, not of those that wait. Rows that are due but have to wait for an older one of
-     * their key are parked on the way; `parked` says how many, and where it is not 0, the rest of what is
-     * due may not have been seen yet.
+     * Deletes delivered rows, postpones failed ones, and reads up to `room` rows to attempt next: for each key
+     * that is not busy, its oldest rows, if the oldest is due. The cost depends on the number of rows that are
+     * due, not on the number of rows in the table. Rows that are due but follow an older row of their key are
+     * parked; `parked` is their number. If it is not 0, there may be more due rows that this poll did not
+     * reach, so poll again.
      */
     async takeCalls(
       db: Queryable,
       carrier: 'http' | 'letter',
-      { done, postponed }: Tried,
-      { lanes, busyKeys, room }: Wanted,
+      { done, postponed }: Attempted,
+      { lanes, busyKeys, room }: PollOptions,
     ): Promise<{ rows: OutboxRow[]; parked: number }> {
-      const busyIn = Map.groupBy(busyKeys, laneOf)
+      const busyByLane = Map.groupBy(busyKeys, laneOf)
       const rows = await db.query<{ parked: number } & Nullable<StoredRow>>(polls.take[carrier], [
         done,
         postponed.map((row) => row.id),
         postponed.map((row) => row.waitMs),
         postponed.map((row) => redact(row.error)),
         lanes,
-        // Rows that were tried just now are due as well, and would hide others.
-        lanes.map((lane) => room + (busyIn.get(lane)?.length ?? 0) + done.length),
+        // Candidates per lane: rows of busy keys and rows deleted by this statement are still due in its
+        // snapshot, and would otherwise take up the room of others.
+        lanes.map((lane) => room + (busyByLane.get(lane)?.length ?? 0) + done.length),
         busyKeys,
         room,
       ])
@@ -297,13 +295,13 @@ from ${schema}.outbox group by carrier`
       }
     },
 
-    /** Those of these calls that nobody has tried yet. */
+    /** Returns the ids of those of these calls that are still without an attempt. */
     async unattempted(db: Queryable, ids: readonly bigint[]): Promise<Set<bigint>> {
       const rows = await db.query<{ id: bigint }>(unattempted, [ids])
       return new Set(rows.map((row) => row.id))
     },
 
-    /** Makes the first rows that wait for another try due: their destination answers again. */
+    /** Makes postponed rows due at once. Called when a delivery succeeds again after failures. */
     async retrySoon(
       db: Queryable,
       carrier: 'http' | 'letter',
@@ -312,7 +310,7 @@ from ${schema}.outbox group by carrier`
       await db.query(polls.retrySoon[carrier], [lanes])
     },
 
-    /** Removes what still waits of a key. */
+    /** Deletes all waiting rows of a key. */
     async forget(db: Queryable, carrier: Carrier, key: string): Promise<void> {
       await db.query(forget, [carrier, key])
     },
@@ -335,7 +333,7 @@ export interface WaitingRow {
   readonly created: Date
 }
 
-/** Rows that wait, by their ids, for operators: of one carrier or all, of one key or all. */
+/** A page of waiting rows in the order of their ids, for operators; optionally of one carrier or one key only. */
 export function listOutbox(
   db: Queryable,
   schema: string,
@@ -343,7 +341,7 @@ export function listOutbox(
 ): Promise<WaitingRow[]> {
   const carriers = carrier === undefined ? ['broker', 'http', 'letter'] : [carrier]
   const after = BigInt(cursor ?? 0)
-  // Each carrier's rows are read by an index, so a page costs the same however many rows wait.
+  // The rows of each carrier are read by an index, so the cost of a page does not depend on the size of the table.
   const page = (condition: string, order: string) => `
 select r.* from unnest($1::text[]) as c (carrier) cross join lateral (
   select id, o.carrier, destination, key, event_id as "eventId", attempts, due,
@@ -361,7 +359,7 @@ order by r.id limit $3`
       )
 }
 
-/** FNV-1a over the key's UTF-16 units: any spread will do, as long as it never changes. */
+/** FNV-1a over the key's UTF-16 code units. Any hash would do, but it must never change between versions. */
 export function laneOf(key: string): number {
   let hash = 0x811c9dc5
   for (let index = 0; index < key.length; index += 1) {

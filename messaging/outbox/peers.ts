@@ -3,15 +3,15 @@ import type { Database } from '../../platform/database/database.ts'
 import { createNotifier } from '../../platform/database/notifier.ts'
 
 /**
- * How the relays of a service's instances wake each other: a commit in one process may write rows of
- * lanes that another holds, and a request in one may wait for a call that another makes. Signals say
- * only that there is something to look for; one that is lost costs the wait for the next look.
+ * How the relays of a service's instances notify each other. A commit in one process may write rows of a lane
+ * that another instance holds, and a request in one process may wait for a call that another one makes. A
+ * notification carries no data: its receiver polls the database. A lost one costs the wait for the next poll.
  */
 export interface Peers {
-  /** There are rows for others. */
+  /** Tells other instances that there are rows in their lanes. */
   wakeOthers(): void
-  /** What became of calls is written. */
-  tellTried(): void
+  /** Tells other instances that results of calls were written. */
+  notifyAttempted(): void
   close(): void
 }
 
@@ -21,26 +21,26 @@ export interface PeersOptions {
   readonly runtime: Runtime
   readonly log: Log
   readonly onRows: () => void
-  readonly onTried: () => void
+  readonly onAttempted: () => void
 }
 
 export function listenToPeers(options: PeersOptions): Peers {
   const { database, schema } = options
   const channels = { rows: `trifold_${schema}_rows`, tried: `trifold_${schema}_tried` }
   const closing = new AbortController()
-  const ends = [
+  const stopListening = [
     database.listen(channels.rows, options.onRows),
-    database.listen(channels.tried, options.onTried),
+    database.listen(channels.tried, options.onAttempted),
   ]
 
   const teller = (channel: string) =>
     createNotifier({ ...options, channel, stopped: closing.signal })
   return {
     wakeOthers: teller(channels.rows),
-    tellTried: teller(channels.tried),
+    notifyAttempted: teller(channels.tried),
     close() {
       closing.abort()
-      for (const end of ends) end()
+      for (const stop of stopListening) stop()
     },
   }
 }

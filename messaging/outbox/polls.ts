@@ -1,24 +1,30 @@
-/** Long against the retries of the row in front, so that a backlog costs little while it waits. */
+/** Much longer than the retry delay of the row in front, so that a backlog behind it is rarely read. */
 const PARKED_FOR = '1 minute'
-const OF_A_KEY_AT_ONCE = 16
-/** Of each lane. */
-const RETRIED_AT_ONCE = 100
+/** Rows of one key that a poll returns at most. */
+const ROWS_PER_KEY = 16
+/** Rows of each lane that are made due when a delivery succeeds again. */
+const RETRIED_PER_LANE = 100
 
-/** What `takeCalls` and `retrySoon` of an outbox run; only calls may do without a flush to disk. */
-export const pollStatements = (schema: string, withoutFlush: string) => ({
-  take: { http: takeCalls(schema, 'http', withoutFlush), letter: takeCalls(schema, 'letter') },
+/**
+ * The statements of `takeCalls` and `retrySoon`. Only calls commit asynchronously: if a crash loses a deletion,
+ * the receiver of a call deduplicates the repeat, but a mail server would deliver a letter twice.
+ */
+export const pollStatements = (schema: string, withAsyncCommit: string) => ({
+  take: { http: takeCalls(schema, 'http', withAsyncCommit), letter: takeCalls(schema, 'letter') },
   retrySoon: { http: retryPostponed(schema, 'http'), letter: retryPostponed(schema, 'letter') },
 })
 
 /**
- * In `due`, candidates are read by the index on due times, so rows that wait for another try are not
- * touched. A candidate behind an older row of its key is parked: its due time moves away, and it is woken
- * by the statement that removes that row, even while it is in flight itself: its process may die, and the
- * next one must not wait until the time below has passed. All parts see the outbox as it was before the statement, so rows that it removes or postpones
- * are named by id, and the caller keeps the keys of postponed rows busy.
+ * `due` reads candidates by the index on due times, so rows that wait for a retry are not touched. A candidate
+ * that follows an older row of its key is parked: its due time is moved into the future. The statement that
+ * deletes the older row wakes it again, even if this process already has it in memory, because the process may
+ * die and its successor must not wait until the parking time is over.
+ *
+ * All parts of the statement see the table as it was before the statement. Rows that it deletes or postpones
+ * are therefore excluded by id, and the caller keeps the keys of postponed rows in `busyKeys`.
  */
 function takeCalls(schema: string, carrier: 'http' | 'letter', condition = 'true'): string {
-  // In the words of the index by key, so that it is looked up there and nowhere else.
+  // Uses the expressions of the index `outbox_key`, so that the planner uses that index and no other.
   const isOfKey = (key: string) => `(p.carrier || ':' || p.key) = ('${carrier}:' || ${key})`
   return `
 with gone as (
@@ -59,12 +65,12 @@ left join lateral (
   from heads h cross join lateral (
     select * from ${schema}.outbox p
     where ${isOfKey('h.key')} and (p.id + 0) >= h.id
-    order by (p.id + 0) limit ${OF_A_KEY_AT_ONCE}) as p
+    order by (p.id + 0) limit ${ROWS_PER_KEY}) as p
   where h.key <> all($7::text[]) and ${condition}
   order by p.id limit $8) as t on true`
 }
 
-/** Only as many as can be tried soon: the others are due within seconds anyway. */
+/** Limited to what can be attempted soon: the other postponed rows become due within seconds anyway. */
 function retryPostponed(schema: string, carrier: 'http' | 'letter'): string {
   return `
 update ${schema}.outbox set due = now()
@@ -72,6 +78,6 @@ where carrier = '${carrier}' and id = any (array(
   select p.id from unnest($1::smallint[]) as l (lane) cross join lateral (
     select id, attempts from ${schema}.outbox
     where carrier = '${carrier}' and lane = l.lane and due > now()
-    order by due limit ${RETRIED_AT_ONCE}) as p
+    order by due limit ${RETRIED_PER_LANE}) as p
   where p.attempts > 0))`
 }

@@ -6,19 +6,19 @@ import type { Telemetry } from '../../platform/telemetry/telemetry.ts'
 import { DEAD_LETTER_HEADER, storeDeadLetters } from '../dead-letters/dead-letters.ts'
 import type { Lanes } from './lanes.ts'
 import {
+  type Attempted,
   type Delivery,
   laneOf,
   type NewRow,
   type Outbox,
   type OutboxRow,
   type Postponed,
-  type Tried,
 } from './outbox.ts'
 
 /**
- * Calls and letters: each row is a delivery of its own, in order within a key, keys side by side. Rows
- * that were just committed are begun with at once, from memory; all others are read from the outbox,
- * which is also where what became of each is written.
+ * Delivers calls and letters: one row at a time within a key, and keys concurrently. Rows that were just committed
+ * are delivered at once, from memory. All other rows are read from the outbox by polls, and the same statement
+ * writes the results of the deliveries that have ended.
  */
 export type Deliver = (row: OutboxRow) => Promise<Delivery>
 
@@ -31,42 +31,45 @@ export interface CallsContext {
   readonly telemetry: Telemetry
   readonly stopped: AbortSignal
   readonly lanes: Pick<Lanes, 'held'>
+  /** Called after each attempt, successful or not. */
   readonly wasTried: (eventId: string) => void
-  /** What became of calls is in the database. */
-  readonly wereWritten: () => void
-  /** How long it waits, when nothing is to be done, before it looks for rows of which it was not told. */
+  /** Called when the results of attempts are in the database. */
+  readonly onResultsWritten: () => void
+  /** Milliseconds between polls while no commit announces new rows. */
   readonly idleMs: () => number
 }
 
-const CALLS_AT_ONCE = 128
+const MAX_BUSY_KEYS = 128
 const RETRY_BASE_MS = 100
 const RETRY_MAX_MS = 5_000
-/** That a row is delivered is written with whatever else there is to do, or after so long a time. */
+/** Results are written with the next poll, at the latest this long after the first of them. */
 const GATHER_MS = 25
 
-interface Ended extends Tried {
+/** Results of deliveries that are not written to the outbox yet. */
+interface Results extends Attempted {
   readonly done: bigint[]
   readonly postponed: Postponed[]
+  /** Keys whose deliveries all succeeded. */
   readonly free: string[]
-  /** Keys of which a row is postponed. */
+  /** Keys with a postponed row. */
   readonly held: string[]
 }
 
-const nothingTried = (): Ended => ({ done: [], postponed: [], free: [], held: [] })
+const noResults = (): Results => ({ done: [], postponed: [], free: [], held: [] })
 
 /**
- * A key is busy from the moment its rows are begun with until what became of them is written, so
- * nothing of that key can overtake.
+ * A key is busy from the start of its deliveries until their results are written to the outbox, so no later
+ * row of that key can overtake an earlier one.
  */
 export function relayCalls(at: CallsContext, carrier: 'http' | 'letter', deliver: Deliver) {
   const { outbox, database, runtime } = at
   const signal = createSignal(runtime)
   const busy = new Map<string, Promise<void>>()
-  /** Busy keys that have more rows. */
-  const awaited = new Set<string>()
-  let tried = nothingTried()
-  let failing = false
-  let retriedAt = Number.NEGATIVE_INFINITY
+  /** Busy keys that have more rows waiting in the outbox. */
+  const hasMoreRows = new Set<string>()
+  let results = noResults()
+  let isFailing = false
+  let retriedSoonMs = Number.NEGATIVE_INFINITY
 
   async function deliverInOrder(rows: readonly OutboxRow[]): Promise<void> {
     const key = rows[0]!.key
@@ -75,91 +78,91 @@ export function relayCalls(at: CallsContext, carrier: 'http' | 'letter', deliver
       const delivery = await attempt(at, carrier, deliver, row)
       at.wasTried(row.eventId)
       if (delivery.kind === 'retry') {
-        failing = true
+        isFailing = true
         isHeld = true
         const waitMs = backoffMs(row.attempts, RETRY_BASE_MS, RETRY_MAX_MS, runtime.random())
-        tried.postponed.push({ id: row.id, waitMs, error: delivery.error })
+        results.postponed.push({ id: row.id, waitMs, error: delivery.error })
         break
       }
-      tried.done.push(row.id)
-      // Not at each success: rows that fail for themselves would never come to rest.
-      if (failing && runtime.monotonic() - retriedAt >= RETRY_MAX_MS) {
-        failing = false
-        retriedAt = runtime.monotonic()
+      results.done.push(row.id)
+      // Not after every success: rows that fail for reasons of their own would be retried without any backoff.
+      if (isFailing && runtime.monotonic() - retriedSoonMs >= RETRY_MAX_MS) {
+        isFailing = false
+        retriedSoonMs = runtime.monotonic()
         await outbox.retrySoon(database, carrier, at.lanes.held()).catch(() => undefined)
       }
     }
-    tried[isHeld ? 'held' : 'free'].push(key)
-    const isUrgent = isHeld || allHaveEnded() || busy.size > CALLS_AT_ONCE / 2
-    if (awaited.delete(key) || isUrgent || at.stopped.aborted) signal.raise()
+    results[isHeld ? 'held' : 'free'].push(key)
+    const isUrgent = isHeld || noneInFlight() || busy.size > MAX_BUSY_KEYS / 2
+    if (hasMoreRows.delete(key) || isUrgent || at.stopped.aborted) signal.raise()
     else signal.raiseIn(GATHER_MS)
   }
 
-  /** Nothing that is under way would come to be written together with these. */
-  const allHaveEnded = () => busy.size === tried.free.length + tried.held.length
+  /** Whether all deliveries have ended, so waiting would not add further results to the next write. */
+  const noneInFlight = () => busy.size === results.free.length + results.held.length
 
-  function begin(rows: readonly OutboxRow[]): void {
+  function start(rows: readonly OutboxRow[]): void {
     for (const [key, ofKey] of Map.groupBy(rows, (row) => row.key)) {
       busy.set(key, deliverInOrder(ofKey))
     }
   }
 
-  /** Begins with rows that were just committed; false where the outbox has to be read for some. */
+  /** Starts delivering rows that were just committed. Returns false if a poll is needed for some of them. */
   function offer(rows: readonly NewRow[]): boolean {
     const lanes = new Set(at.lanes.held())
-    const room = at.stopped.aborted ? 0 : Math.max(0, CALLS_AT_ONCE - busy.size)
+    const room = at.stopped.aborted ? 0 : Math.max(0, MAX_BUSY_KEYS - busy.size)
     const ready: OutboxRow[] = []
     for (const row of rows) {
-      if (busy.has(row.key)) awaited.add(row.key)
+      if (busy.has(row.key)) hasMoreRows.add(row.key)
       else if (row.isFirst && lanes.has(laneOf(row.key))) ready.push(row)
     }
-    begin(ready.slice(0, room))
+    start(ready.slice(0, room))
     return Math.min(ready.length, room) === rows.length
   }
 
-  /** Writes what became of rows and reads what is due, in one statement. */
-  async function take(flushing: Ended, ended: readonly string[]): Promise<OutboxRow[]> {
-    const room = at.stopped.aborted ? 0 : Math.max(0, CALLS_AT_ONCE - busy.size + ended.length)
+  /** Writes results and reads rows that are due, in one statement. */
+  async function poll(written: Results, endedKeys: readonly string[]): Promise<OutboxRow[]> {
+    const room = at.stopped.aborted ? 0 : Math.max(0, MAX_BUSY_KEYS - busy.size + endedKeys.length)
     const lanes = room > 0 ? at.lanes.held() : []
-    if (lanes.length === 0 && ended.length === 0) return []
-    const free = new Set(flushing.free)
+    if (lanes.length === 0 && endedKeys.length === 0) return []
+    const free = new Set(written.free)
     const busyKeys = [...busy.keys()].filter((key) => !free.has(key))
-    const wanted = { lanes, busyKeys, room }
-    const { rows, parked } = await outbox.takeCalls(database, carrier, flushing, wanted)
-    // Those that are parked hid others.
+    const options = { lanes, busyKeys, room }
+    const { rows, parked } = await outbox.takeCalls(database, carrier, written, options)
+    // Parked rows took up the room of others, which the next poll will find.
     if (parked > 0 && rows.length < room) signal.raise()
     return rows
   }
 
-  /** A row of a key that was begun with from memory, meanwhile, may be the very one. */
-  function isNotBegun({ key }: OutboxRow): boolean {
-    if (busy.has(key)) awaited.add(key)
+  /** A key may have become busy during the poll: its row was offered, and may be the same one that was read. */
+  function isNotStarted({ key }: OutboxRow): boolean {
+    if (busy.has(key)) hasMoreRows.add(key)
     return !busy.has(key)
   }
 
   async function run(): Promise<void> {
     while (!at.stopped.aborted || busy.size > 0) {
-      const flushing = tried
-      tried = nothingTried()
-      const ended = [...flushing.free, ...flushing.held]
+      const written = results
+      results = noResults()
+      const endedKeys = [...written.free, ...written.held]
       try {
-        const rows = await take(flushing, ended)
-        for (const key of ended) {
+        const rows = await poll(written, endedKeys)
+        for (const key of endedKeys) {
           busy.delete(key)
-          awaited.delete(key)
+          hasMoreRows.delete(key)
         }
-        if (ended.length > 0) at.wereWritten()
-        begin(rows.filter(isNotBegun))
-        if (allHaveEnded() && (busy.size > 0 || at.stopped.aborted)) continue
-        // Rows that were committed meanwhile, and most calls that ended, have raised the signal.
-        await signal.wait(failing ? RETRY_BASE_MS : at.idleMs())
+        if (endedKeys.length > 0) at.onResultsWritten()
+        start(rows.filter(isNotStarted))
+        if (noneInFlight() && (busy.size > 0 || at.stopped.aborted)) continue
+        // Commits during the poll, and most deliveries that ended during it, have raised the signal already.
+        await signal.wait(isFailing ? RETRY_BASE_MS : at.idleMs())
       } catch (error) {
         at.log.warn({ err: error, carrier }, 'the relay cannot read or write its outbox')
-        tried = {
-          done: [...flushing.done, ...tried.done],
-          postponed: [...flushing.postponed, ...tried.postponed],
-          free: [...flushing.free, ...tried.free],
-          held: [...flushing.held, ...tried.held],
+        results = {
+          done: [...written.done, ...results.done],
+          postponed: [...written.postponed, ...results.postponed],
+          free: [...written.free, ...results.free],
+          held: [...written.held, ...results.held],
         }
         if (at.stopped.aborted) break
         await runtime.sleep(RETRY_MAX_MS / 5, at.stopped)
@@ -171,7 +174,7 @@ export function relayCalls(at: CallsContext, carrier: 'http' | 'letter', deliver
   return { carrier, signal, offer, look: signal.raise, done: run() }
 }
 
-/** One try; a row that can never succeed is set aside first and only then counts as done. */
+/** Makes one attempt. A row that can never succeed is stored as a dead letter first, and only then counts as done. */
 async function attempt(
   at: CallsContext,
   carrier: 'http' | 'letter',
@@ -198,7 +201,7 @@ async function attempt(
         },
       ])
       const about = { row: row.eventId, ...traceIds(row.headers) }
-      at.log.error({ ...about, reason: delivery.reason }, 'a message was set aside')
+      at.log.error({ ...about, reason: delivery.reason }, 'a message was dead-lettered')
       at.telemetry.count('trifold_dead_letters_total', { source: 'outbox' })
     }
     if (delivery.kind === 'done') at.telemetry.count('trifold_outbox_delivered_total', { carrier })

@@ -13,24 +13,24 @@ import { type CallsContext, type Deliver, relayCalls } from './relay-calls.ts'
 import { type BrokerContext, relayToBroker } from './relay-to-broker.ts'
 
 /**
- * The relay empties the outbox: it reads rows of its lanes, hands them to their carriers and removes
- * what was acknowledged. The broker takes whole batches; calls and letters go one by one, in order
- * within a key, keys side by side. A row whose delivery is in doubt is delivered again.
+ * The relay empties the outbox: it reads the rows of its lanes, delivers them through their carriers and deletes
+ * those that were acknowledged. The broker gets whole batches. Calls and letters are delivered one by one
+ * within a key and concurrently across keys. If it is not known whether a row was delivered, it is sent again.
  */
 export interface Relay {
-  /** Call after the commit of a transaction that wrote rows; delivery starts at once. */
+  /** Call it after the commit of a transaction that wrote rows. Delivery starts at once. */
   wake(committed: Queryable): void
-  /** Watches the first try of rows that are about to be committed. */
+  /** Lets the caller wait for the first attempt at rows that it is about to commit. */
   watch(eventIds: readonly string[]): Watch
-  /** Whether other instances are there, or may be. */
+  /** Whether other instances of this service are running, or may be. */
   hasPeers(): boolean
   close(): Promise<void>
 }
 
 export interface Watch {
-  /** Resolves when each row was tried once, delivered or not, or after so many milliseconds. */
+  /** Resolves when every row was attempted once, successfully or not, or after `limitMs`. */
   attempted(limitMs: number): Promise<void>
-  /** Forgets the watch: its transaction failed. */
+  /** Ends the watch. Call it when the transaction has failed. */
   cancel(): void
 }
 
@@ -49,21 +49,21 @@ export interface RelayOptions {
   readonly letter?: Deliver
 }
 
-/** Who has been heard of for so short a time may not have its share of the lanes yet. */
+/** How long a notification proves that there are peers. A new peer may not have claimed its lanes yet. */
 const PEER_HEARD_MS = 10_000
-/** Others may have left rows in lanes of ours, and died before they told of them. */
-const LOOK_AMONG_PEERS_MS = 1_000
-/** Alone there are only rows whose commit went through while its answer was lost. */
-const LOOK_ALONE_MS = 5_000
-/** So long do rows for which nobody waits gather before they leave. */
+/** Poll interval with peers: one may have written rows into our lanes and died before it notified us. */
+const POLL_WITH_PEERS_MS = 1_000
+/** Poll interval without peers: only a commit that succeeded while its response was lost leaves rows unnoticed. */
+const POLL_ALONE_MS = 5_000
+/** How long rows that no request waits for are gathered before they are sent. */
 const GATHER_MS = 50
 
 interface Loop {
   readonly carrier: Carrier
   readonly signal: Signal
-  /** Takes rows that were just committed; true where it goes on with them all without a signal. */
+  /** Offers rows that were just committed. Returns true if all of them are being delivered, so no poll is needed. */
   offer(rows: readonly NewRow[]): boolean
-  /** Looks for rows that were not offered to it. */
+  /** Polls for rows that were not offered. */
   look(): void
   readonly done: Promise<void>
 }
@@ -75,31 +75,31 @@ export function startRelay(options: RelayOptions): Relay {
   const wakeAll = () => {
     for (const loop of loops) loop.look()
   }
-  let onItsWay: readonly number[] = []
+  let lanesInFlight: readonly number[] = []
   const lanes = holdLanes({
     ...options,
-    ...{ instance: runtime.uuid(), onGain: wakeAll, onItsWay: () => onItsWay },
+    ...{ instance: runtime.uuid(), onGain: wakeAll, lanesInFlight: () => lanesInFlight },
   })
-  let heardMs = Number.NEGATIVE_INFINITY
+  let peerHeardMs = Number.NEGATIVE_INFINITY
   const hasPeers = () =>
-    lanes.held().length < LANES || runtime.monotonic() - heardMs < PEER_HEARD_MS
+    lanes.held().length < LANES || runtime.monotonic() - peerHeardMs < PEER_HEARD_MS
   const onRows = () => {
-    heardMs = runtime.monotonic()
+    peerHeardMs = runtime.monotonic()
     wakeAll()
   }
-  const watching = watchTries(options)
-  const peers = listenToPeers({ ...options, onRows, onTried: watching.look })
+  const watches = watchAttempts(options)
+  const peers = listenToPeers({ ...options, onRows, onAttempted: watches.poll })
   const context: CallsContext & BrokerContext = {
     ...options,
     stopped: closing.signal,
     lanes,
     sending(from) {
-      onItsWay = from
+      lanesInFlight = from
     },
-    wasTried: watching.wasTried,
-    idleMs: () => (hasPeers() ? LOOK_AMONG_PEERS_MS : LOOK_ALONE_MS),
-    wereWritten: () => {
-      if (hasPeers()) peers.tellTried()
+    wasTried: watches.wasTried,
+    idleMs: () => (hasPeers() ? POLL_WITH_PEERS_MS : POLL_ALONE_MS),
+    onResultsWritten: () => {
+      if (hasPeers()) peers.notifyAttempted()
     },
   }
   const { bus, call, letter } = options
@@ -114,17 +114,17 @@ export function startRelay(options: RelayOptions): Relay {
   return {
     wake(committed) {
       const written = outbox.writtenBy(committed)
-      if (written.has('http')) watching.wereCommitted(outbox.newRows(committed, 'http'))
+      if (written.has('http')) watches.wereCommitted(outbox.newRows(committed, 'http'))
       for (const { carrier, signal, offer } of loops) {
         if (!written.has(carrier) || offer(outbox.newRows(committed, carrier))) continue
         if (outbox.isUrgent(committed, carrier)) signal.raise()
         else signal.raiseIn(GATHER_MS)
       }
       const own = new Set(lanes.held())
-      const isForOthers = [...written.values()].some((into) => !into.isSubsetOf(own))
+      const isForOthers = [...written.values()].some((ofCarrier) => !ofCarrier.isSubsetOf(own))
       if (isForOthers) peers.wakeOthers()
     },
-    watch: (eventIds) => watching.watch(eventIds, hasPeers),
+    watch: (eventIds) => watches.watch(eventIds, hasPeers),
     hasPeers,
     async close() {
       closing.abort()
@@ -137,14 +137,14 @@ export function startRelay(options: RelayOptions): Relay {
   }
 }
 
-/** Who waits for the first try of which rows, whichever instance makes it. */
-function watchTries({ runtime, outbox, database, log }: RelayOptions) {
-  const tries = createWaiters<true>(runtime)
+/** Lets requests wait for the first attempt at their rows, whichever instance makes it. */
+function watchAttempts({ runtime, outbox, database, log }: RelayOptions) {
+  const attempts = createWaiters<true>(runtime)
   const watched = new Set<string>()
-  /** Watched rows that are committed, with their ids; others cannot be found yet. */
+  /** The row ids of watched events whose transaction has committed. Before that, a poll cannot find them. */
   const committed = new Map<string, bigint>()
 
-  function look(): void {
+  function poll(): void {
     const waiting = [...committed]
     if (waiting.length === 0) return
     outbox
@@ -154,10 +154,11 @@ function watchTries({ runtime, outbox, database, log }: RelayOptions) {
       )
       .then(
         (unattempted) => {
-          for (const [eventId, id] of waiting)
-            if (!unattempted.has(id)) tries.resolve(eventId, true)
+          for (const [eventId, id] of waiting) {
+            if (!unattempted.has(id)) attempts.resolve(eventId, true)
+          }
         },
-        (err) => log.debug({ err }, 'the tries of others could not be looked for'),
+        (err) => log.debug({ err }, 'polling for the attempts of other instances failed'),
       )
   }
 
@@ -169,13 +170,13 @@ function watchTries({ runtime, outbox, database, log }: RelayOptions) {
   }
 
   return {
-    look,
+    poll,
     wereCommitted(rows: readonly NewRow[]) {
       for (const { eventId, id } of rows) if (watched.has(eventId)) committed.set(eventId, id)
     },
-    wasTried: (eventId: string) => tries.resolve(eventId, true),
+    wasTried: (eventId: string) => attempts.resolve(eventId, true),
     watch(eventIds: readonly string[], hasPeers: () => boolean): Watch {
-      const waiters = eventIds.map((id) => tries.wait(id))
+      const waiters = eventIds.map((id) => attempts.wait(id))
       for (const eventId of eventIds) watched.add(eventId)
       return {
         cancel() {
@@ -183,8 +184,8 @@ function watchTries({ runtime, outbox, database, log }: RelayOptions) {
           for (const waiter of waiters) waiter.cancel()
         },
         async attempted(limitMs) {
-          // Another instance may have made the try, and told of it, before this one listened.
-          if (hasPeers()) look()
+          // Another instance may have made the attempt and notified us before the rows were in `committed`.
+          if (hasPeers()) poll()
           await Promise.all(waiters.map((waiter) => waiter.within(limitMs)))
           forget(eventIds)
         },

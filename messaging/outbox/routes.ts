@@ -4,7 +4,7 @@ import type { Database } from '../../platform/database/database.ts'
 import type { HttpServer } from '../../platform/http/server.ts'
 import { listOutbox } from './outbox.ts'
 
-/** HTTP in, for operators: what a service still has to deliver. Bodies and headers are not shown. */
+/** Lists for operators the rows that a service still has to deliver, without their bodies and headers. */
 export function outboxRoutes(
   app: HttpServer,
   service: string,

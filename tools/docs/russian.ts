@@ -67,10 +67,10 @@ export const RUSSIAN: Readonly<Record<string, string>> = {
   call: 'вызов',
   'what it does': 'что делает',
   'Whether the service runs': 'Работает ли сервис',
-  'Messages that were set aside, oldest first': 'Dead letters, от старых к новым',
-  'One message that was set aside': 'Одна запись из dead letters',
-  'Remove it for good': 'Удалить её насовсем',
-  'Handle it again, here alone, as it is or with another body':
+  'Dead letters, oldest first': 'Dead letters, от старых к новым',
+  'One dead letter': 'Одна запись из dead letters',
+  'Remove it permanently': 'Удалить её насовсем',
+  'Handle it again in this service only, as it is or with another body':
     'Обработать её снова, только здесь, как есть или с другим телом',
   'Calls, letters and messages that wait for delivery, oldest first':
     'Вызовы, письма и события, которые ждут отправки, от старых к новым',
@@ -145,11 +145,11 @@ export const RUSSIAN: Readonly<Record<string, string>> = {
     'Ждёт ли коммит записи на диск, чтобы пережить отключение питания; без этого он переживает kill -9.',
   'Whether services and broker can be switched off and on over HTTP, from loopback.':
     'Можно ли выключать и включать сервисы и брокера по HTTP, с loopback.',
-  'The style of requests that name none.': 'Стиль запросов, которые его не называют.',
+  'The style of requests that do not name one.': 'Стиль запросов, которые его не называют.',
   'Whether a request may name another style with x-interaction-style.':
     'Может ли запрос назвать другой стиль через x-interaction-style.',
   'How long a call to another service may take.': 'Сколько может длиться вызов другого сервиса.',
-  'How long an Idempotency-Key and its answer are kept.':
+  'How long an Idempotency-Key and its response are kept.':
     'Сколько хранятся Idempotency-Key и его ответ.',
   'What one unit of the product costs, in units of money.':
     'Сколько стоит единица товара, в денежных единицах.',
