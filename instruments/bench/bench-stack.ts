@@ -23,18 +23,21 @@ import { isReady, replicaEnvironment } from '../../tools/stack/services.ts'
 import { inDatabase, openBooks } from './books.ts'
 
 /**
- * One Kafka and one PostgreSQL with their own defaults (so fsync is on), the services as processes that
- * call each other directly, and beside the services' databases one for the references.
+ * One Kafka and one PostgreSQL with their default settings (so fsync is on), the services as processes that
+ * call each other directly, a database for each service, and one for the references.
  */
 export interface BenchStack {
   readonly brokers: string
   readonly kafka: Restartable
   readonly postgres: Restartable
-  /** Of PostgreSQL's superuser, by database. */
+  /** Connection URLs of PostgreSQL's superuser, by database. */
   readonly urls: Readonly<Record<ServiceName | 'reference', string>>
   readonly folder: string
   readonly say: (line: string) => void
-  /** Lets exactly these services run, each ready; those that run already go on. */
+  /**
+   * Makes exactly these services run, and resolves when all are ready. A service that already runs with the same
+   * settings and flags keeps running.
+   */
   serve(
     names: readonly ServiceName[],
     settings?: Settings,
@@ -43,38 +46,38 @@ export interface BenchStack {
   /** Ends a service with SIGKILL; `serve` starts it again. */
   kill(service: ServiceName): Promise<void>
   /**
-   * Empties the books and opens them with so many accounts, once the services have nothing left to do: work
-   * that is in flight would otherwise end up in the new books.
+   * Empties the books and opens `accounts` accounts, once the services have nothing left to do, because work in
+   * flight would end up in the new books.
    */
   openBooks(accounts: number): Promise<void>
   /** Resolves when the services have nothing left to do. */
   rest(): Promise<void>
   /**
-   * Stops the services and discards all that they have left: rows of their tables, messages of their topics.
-   * For a contest that ran only some of them, whose work the others would finish in the next one.
+   * Stops the services and discards their unfinished work: rows of their tables, messages of their topics. For a
+   * contest that ran only some services; the others would otherwise finish its work during the next contest.
    */
   discardWork(): Promise<void>
   close(): Promise<void>
 }
 
 export interface Running {
-  /** Where each answers, whether it runs or not. */
+  /** The URL of each service, whether it runs or not. */
   readonly urls: Readonly<Record<ServiceName, string>>
-  /** Of those that run. */
+  /** The process ids of the services that run. */
   readonly pids: Readonly<Record<string, number>>
-  /** From its start until it could do its work, of each that this call started. */
+  /** Milliseconds from start to ready, for each service that this call started. */
   readonly readyMs: Readonly<Record<string, number>>
 }
 
 export type Settings = Readonly<Record<string, string>>
 
-/** What Node.js itself is started with. */
+/** Flags and environment of the Node.js process. */
 export interface NodeSettings {
   readonly flags?: readonly string[]
   readonly env?: Settings
 }
 
-/** Below those of the stack and of tests, which may run at the same time. */
+/** The ports are below those of the stack and of the tests, which may run at the same time. */
 const KAFKA_PORT = 19_392
 const POSTGRES_PORT = 19_440
 const SERVICE_PORT = 19_411
@@ -119,7 +122,7 @@ export async function openBenchStack(
     closers.push(kafka.close)
     const { brokers } = kafka
     await makeTopics(brokers, TOPICS)
-    const urls = await makeDatabasesAnew(postgres.url)
+    const urls = await recreateDatabases(postgres.url)
     const services = await createServices({ brokers, urls, folder })
     closers.push(services.close)
     const { serve, kill } = services
@@ -144,8 +147,8 @@ export async function openBenchStack(
   }
 }
 
-/** Each with the tables of its service, the reference's with those of all, and nothing of before. */
-async function makeDatabasesAnew(serverUrl: string): Promise<BenchStack['urls']> {
+/** Drops the databases of earlier runs; creates one with the tables of each service, and one with all tables for references. */
+async function recreateDatabases(serverUrl: string): Promise<BenchStack['urls']> {
   const superuser = new URL(serverUrl)
   superuser.username = 'postgres'
   await inDatabase(superuser.href, async (client: Client) => {
@@ -200,7 +203,7 @@ async function deleteTopics(brokers: string): Promise<void> {
   await admin.close()
 }
 
-/** The services as processes, which come and go with `serve`. */
+/** The services as processes, which `serve` starts and stops. */
 async function createServices(around: {
   readonly brokers: string
   readonly urls: BenchStack['urls']
@@ -215,15 +218,18 @@ async function createServices(around: {
     billing: urlOf('billing'),
     notification: urlOf('notification'),
   }
-  const running = new Map<ServiceName, { readonly kept: KeptProcess; readonly said: string }>()
+  const running = new Map<
+    ServiceName,
+    { readonly kept: KeptProcess; readonly startedWith: string }
+  >()
 
-  /** Resolves with the milliseconds that it took. */
+  /** Resolves with the milliseconds from start to ready. */
   async function start(
     service: ServiceName,
     settings: Settings,
     flags: readonly string[],
   ): Promise<number> {
-    const begunMs = performance.now()
+    const startedMs = performance.now()
     const logs = join(folder, 'logs')
     const environment = replicaEnvironment(
       { service, number: 1, port: ports[service] },
@@ -244,12 +250,12 @@ async function createServices(around: {
     const kept = await startKept({
       command: process.execPath,
       args: [...flags, join(root, 'services', service, 'main.ts')],
-      // Not where a developer's .env file may be.
+      // A folder without a developer's .env file.
       folder,
       env: { ...environment, ...direct },
       logFile,
     })
-    running.set(service, { kept, said: JSON.stringify([settings, flags]) })
+    running.set(service, { kept, startedWith: JSON.stringify([settings, flags]) })
     const { ended } = kept
     try {
       await until(() => isReady(urls[service], service), { limitMs: READY_LIMIT_MS, ended })
@@ -257,7 +263,7 @@ async function createServices(around: {
       const last = lastLines(logFile, LOG_LINES)
       throw new Error(`${service} is not ready: ${(cause as Error).message}\n${last}`, { cause })
     }
-    return performance.now() - begunMs
+    return performance.now() - startedMs
   }
 
   async function stop(service: ServiceName): Promise<void> {
@@ -278,16 +284,16 @@ async function createServices(around: {
     settings: Settings = {},
     flags: readonly string[] = [],
   ): Promise<Running> {
-    const said = JSON.stringify([settings, flags])
-    // Callers first, as in any deployment that ends in peace.
+    const startedWith = JSON.stringify([settings, flags])
+    // Callers stop before the services that they call, as in an orderly shutdown.
     for (const service of SERVICES) {
       const one = running.get(service)
-      if (one && (!names.includes(service) || one.said !== said)) await stop(service)
+      if (one && (!names.includes(service) || one.startedWith !== startedWith)) await stop(service)
     }
-    const due = names.filter((service) => !running.has(service))
-    // One by one: together they would be slow for each other.
+    const missing = names.filter((service) => !running.has(service))
+    // Started one by one, because they would slow each other down.
     const readyMs: Record<string, number> = {}
-    for (const service of due) readyMs[service] = await start(service, settings, flags)
+    for (const service of missing) readyMs[service] = await start(service, settings, flags)
     const pids = [...running].map(([service, { kept }]) => [service, kept.pid])
     return { urls, pids: Object.fromEntries(pids), readyMs }
   }

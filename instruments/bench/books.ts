@@ -5,14 +5,14 @@ import type { ServiceName } from '../../tools/stack/options.ts'
 import { accountSql } from './pgbench.ts'
 import { PRICE_MINOR } from './programs/recording.ts'
 
-/** What is in the databases before a round, and what has to be in them after it. */
+/** Opens the books before a round, and checks them after it. */
 type Urls = Readonly<Record<ServiceName, string>>
 
-/** Far more than any round takes. */
+/** Far more than the orders of any round cost. */
 const BALANCE_MINOR = 10n ** 13n
-const LOOK_EVERY_MS = 50
+const POLL_MS = 50
 
-/** One connection for as long as the work needs it. */
+/** Runs `work` with a connection of its own. */
 export async function inDatabase<T>(url: string, work: (client: Client) => Promise<T>): Promise<T> {
   const client = new Client({ connectionString: url })
   client.on('error', () => undefined)
@@ -24,7 +24,7 @@ export async function inDatabase<T>(url: string, work: (client: Client) => Promi
   }
 }
 
-/** The id of the n-th account, counted from 1, as the references have it too. */
+/** The id of the n-th account, counted from 1. The references use the same ids. */
 export function accountId(n: number): string {
   return n
     .toString(16)
@@ -35,7 +35,7 @@ export function accountId(n: number): string {
 export const accountIds = (count: number) =>
   Array.from({ length: count }, (_, index) => accountId(index + 1))
 
-/** Empties all tables of the flow in these databases, and puts so many rich accounts into billing's. */
+/** Empties the tables of the flow in these databases, and inserts `accounts` rich accounts into billing's. */
 export async function openBooks(urls: Urls, accounts: number): Promise<void> {
   for (const url of new Set(Object.values(urls))) {
     await inDatabase(url, async (client) => {
@@ -49,12 +49,12 @@ export async function openBooks(urls: Urls, accounts: number): Promise<void> {
   }
   await inDatabase(urls.billing, async (client) => {
     await insertAccounts(client, accounts)
-    // What the round before has left to be written would else be written in the next one.
+    // Otherwise PostgreSQL would write the dirty pages of the previous round during the next one.
     await client.query('checkpoint')
   })
 }
 
-/** A service that looks at two of the tables at this moment may wait in a circle with us. */
+/** Retries after a deadlock with a service that reads two of the tables at that moment. */
 async function truncate(client: Client, tables: string, tries = 5): Promise<void> {
   try {
     await client.query(`truncate ${tables}`)
@@ -64,7 +64,7 @@ async function truncate(client: Client, tables: string, tries = 5): Promise<void
   }
 }
 
-/** Each with the deposit and the movement that its balance comes from. */
+/** Each account has the deposit and the transfer that its balance comes from. */
 async function insertAccounts(client: Client, accounts: number): Promise<void> {
   const ids = `select n, ${accountSql('n')}::uuid as id from generate_series(1, ${accounts}) as n`
   await client.query(
@@ -84,7 +84,7 @@ async function insertAccounts(client: Client, accounts: number): Promise<void> {
   )
 }
 
-/** How far the books are: what comes later is counted from here. */
+/** A position in the books. Later entries are counted from it. */
 export interface Mark {
   readonly orderNumber: bigint
   readonly messageSeq: bigint
@@ -105,7 +105,7 @@ export async function markBooks(urls: Urls): Promise<Mark> {
 const numberIn = (url: string, statement: string): Promise<bigint> =>
   inDatabase(url, async (client) => BigInt((await client.query(statement)).rows[0].n))
 
-/** Resolves as soon as no order is pending and each of so many has its message. */
+/** Resolves as soon as no order is pending and `orders` notices were written since the mark. */
 export async function settled(
   urls: Urls,
   { messageSeq }: Mark,
@@ -113,43 +113,43 @@ export async function settled(
   limitMs: number,
 ): Promise<void> {
   const deadlineMs = performance.now() + limitMs
-  const noneIsPending = 'select not exists (select from orders.watch) as is_so'
-  const allAreTold = `select count(*) >= ${orders} as is_so from notification.message
+  const nonePending = 'select not exists (select from orders.watch) as is_true'
+  const allNotified = `select count(*) >= ${orders} as is_true from notification.message
     where seq > ${messageSeq}`
-  await becomesSo(urls.order, noneIsPending, deadlineMs)
-  await becomesSo(urls.notification, allAreTold, deadlineMs)
+  await becomesTrue(urls.order, nonePending, deadlineMs)
+  await becomesTrue(urls.notification, allNotified, deadlineMs)
 }
 
-/** Resolves as soon as no order is pending that was placed before that time. */
+/** Resolves as soon as no order that was placed before `time` is pending. */
 export async function settledUntil(urls: Urls, time: Date, limitMs: number): Promise<void> {
-  const noneIsPending = `select not exists (
+  const nonePending = `select not exists (
       select from orders.watch join orders.orders on id = order_id
-      where created < '${time.toISOString()}') as is_so`
-  await becomesSo(urls.order, noneIsPending, performance.now() + limitMs)
+      where created < '${time.toISOString()}') as is_true`
+  await becomesTrue(urls.order, nonePending, performance.now() + limitMs)
 }
 
-async function becomesSo(url: string, statement: string, deadlineMs: number): Promise<void> {
+async function becomesTrue(url: string, statement: string, deadlineMs: number): Promise<void> {
   await inDatabase(url, async (client) => {
-    while (!(await client.query<{ is_so: boolean }>(statement)).rows[0]!.is_so) {
-      assert.ok(performance.now() < deadlineMs, `it did not become so in time: ${statement}`)
-      await sleep(LOOK_EVERY_MS)
+    while (!(await client.query<{ is_true: boolean }>(statement)).rows[0]!.is_true) {
+      assert.ok(performance.now() < deadlineMs, `did not become true in time: ${statement}`)
+      await sleep(POLL_MS)
     }
   })
 }
 
-/** A round counts only if all that it claims is in the books, once. */
+/** A round counts only if each order that it claims is in the books exactly once. */
 export async function assertBooks(urls: Urls, before: Mark, orders: number): Promise<void> {
   const after = await markBooks(urls)
   const approved = `select count(*) as n from orders.orders
     where state = 'APPROVED' and order_number > ${before.orderNumber}`
-  const told = `select count(*) as n from notification.message where seq > ${before.messageSeq}`
-  const seen = {
+  const notices = `select count(*) as n from notification.message where seq > ${before.messageSeq}`
+  const actual = {
     approved: await numberIn(urls.order, approved),
     paid: after.payments - before.payments,
     takenMinor: before.balancesMinor - after.balancesMinor,
-    told: await numberIn(urls.notification, told),
+    notices: await numberIn(urls.notification, notices),
   }
   const count = BigInt(orders)
-  const claimed = { approved: count, paid: count, takenMinor: count * PRICE_MINOR, told: count }
-  assert.deepEqual(seen, claimed)
+  const claimed = { approved: count, paid: count, takenMinor: count * PRICE_MINOR, notices: count }
+  assert.deepEqual(actual, claimed)
 }

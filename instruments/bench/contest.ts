@@ -1,31 +1,32 @@
 import type { BenchStack } from './bench-stack.ts'
 import { type Spread, spreadOf } from './statistics.ts'
 
-/** One question of the benchmark: something of ours against what a sceptic would hold against it. */
+/** One row of the benchmark: something of ours against the reference that a skeptic would compare it with. */
 export interface Bench {
   readonly name: string
   readonly ours: string
   readonly reference: string
-  /** What the figures are, of either side. */
+  /** The unit of the figures of both sides. */
   readonly unit: string
-  /** Ratios of ours to the reference: to be reached on a quiet machine, and aimed at. */
+  /** The ratio of ours to the reference that a quiet machine must reach. */
   readonly reach: number
+  /** The ratio that we aim for. */
   readonly aim: number
-  /** Where less is better, such as a latency. */
+  /** For figures such as latencies. */
   readonly lessIsBetter?: boolean
-  /** CPU milliseconds per order over all processes, the customers' own aside. */
+  /** Marks for the CPU milliseconds per order over all processes except the load generator. */
   readonly cpuMs?: { readonly reach: number; readonly aim: number }
-  /** Needs minutes, and so is left out of --quick unless it is named. */
+  /** Takes minutes; --quick skips it unless --only names it. */
   readonly isLong?: boolean
-  /** Each of its runs warms up by itself. */
+  /** Each run warms up by itself, so no pair of runs is spent on that. */
   readonly isWarm?: boolean
   open(stack: BenchStack, pace: Pace): Promise<Contest>
 }
 
-/** What has no reference to be compared with: what processes take, idle and at work. */
+/** A measurement without a reference, such as the memory and CPU of processes, idle and under load. */
 export interface Survey {
   readonly name: string
-  /** Only where it is named. */
+  /** Runs only if --only names it. */
   readonly isLong?: boolean
   /** Part of --quick. */
   readonly isQuick?: boolean
@@ -36,16 +37,16 @@ export interface SurveyTable {
   readonly title: string
   readonly head: readonly string[]
   readonly rows: readonly (readonly string[])[]
-  /** What makes --quick fail, one sentence each. */
+  /** Shortfalls that make --quick fail, one sentence each. */
   readonly findings?: readonly string[]
 }
 
 export interface Pace {
-  /** Of each round of each side. */
+  /** Length of each run of each side. */
   readonly seconds: number
   readonly rounds: number
   readonly quick: boolean
-  /** Of what takes as long as it is told. */
+  /** Length of the leak survey. */
   readonly minutes?: number
 }
 
@@ -57,9 +58,9 @@ export interface Contest {
 
 export interface Run {
   readonly figure: number
-  /** Further figures of the same run, by what they are called behind the name of the benchmark. */
+  /** Further figures of the same run, by the suffix that their row adds to the name of the benchmark. */
   readonly also?: Readonly<Record<string, number>>
-  /** What else was seen, in milliseconds per order and the like. */
+  /** Other observations, such as CPU milliseconds per order. */
   readonly costs?: Costs
 }
 
@@ -74,19 +75,19 @@ export interface Outcome {
   readonly reach: number
   readonly aim: number
   readonly lessIsBetter: boolean
-  /** Compared with nothing but its marks, which are of a certain machine. */
+  /** An absolute figure, compared only with marks that were set on one particular machine. */
   readonly isAbsolute?: boolean
   readonly figures: { readonly ours: Spread; readonly reference: Spread }
   readonly rounds: number
-  /** The median of each. */
+  /** Medians over the rounds. */
   readonly costs: Costs
 }
 
-const QUICK_MOST_ROUNDS = 3
+const QUICK_MAX_ROUNDS = 3
 
 /**
- * Ours and the reference in turn: what else goes on on the machine hits both, and each pair is a ratio.
- * The first pair warms up and is not counted.
+ * Runs ours and the reference in turn, so that other load on the machine affects both. Each pair is a ratio; the first
+ * pair warms up and is not counted.
  */
 export async function alternate(
   bench: Bench,
@@ -97,18 +98,16 @@ export async function alternate(
   const contest = await bench.open(stack, pace)
   const ours: Run[] = []
   const reference: Run[] = []
-  // With --quick, a ratio that is far off is measured again before it counts.
+  // With --quick, a ratio that is far short of its mark is measured again before it counts.
   const isDue = (round: number) =>
     round <= pace.rounds ||
-    (pace.quick &&
-      round <= QUICK_MOST_ROUNDS &&
-      outcomesOf(bench, ours, reference).some(isFarShort))
+    (pace.quick && round <= QUICK_MAX_ROUNDS && outcomesOf(bench, ours, reference).some(isFarShort))
   try {
     for (let round = bench.isWarm ? 1 : 0; isDue(round); round += 1) {
       const pair = { ours: await contest.ours(), reference: await contest.reference() }
       const what = round === 0 ? 'warm-up' : `round ${round}`
-      const figures = [pair.ours, pair.reference].map(({ figure }) => inShort(figure))
-      const ratio = inShort(pair.ours.figure / pair.reference.figure)
+      const figures = [pair.ours, pair.reference].map(({ figure }) => threeDigits(figure))
+      const ratio = threeDigits(pair.ours.figure / pair.reference.figure)
       say(`${bench.name}: ${what}: ${figures.join(' to ')} ${bench.unit}, ratio ${ratio}`)
       if (round === 0) continue
       ours.push(pair.ours)
@@ -157,8 +156,8 @@ function cpuOf({ name }: Bench, marks: NonNullable<Bench['cpuMs']>, runs: readon
 function mediansOf(runs: readonly Run[]): Costs {
   const kinds = new Set(runs.flatMap(({ costs = {} }) => Object.keys(costs)))
   const medians = [...kinds].map((kind) => {
-    const seen = runs.flatMap((run) => run.costs?.[kind] ?? [])
-    return [kind, spreadOf(seen).median]
+    const values = runs.flatMap((run) => run.costs?.[kind] ?? [])
+    return [kind, spreadOf(values).median]
   })
   return Object.fromEntries(medians)
 }
@@ -169,16 +168,16 @@ export function isAtLeast({ ratio, lessIsBetter }: Outcome, mark: number): boole
 }
 
 /**
- * A CI machine is not quiet, and other work can slow one side of a round alone. So only a ratio that is twice as bad as
- * its mark in every round is a finding there.
+ * A CI machine is not quiet, and other load may slow only one side of a round. There, only a ratio that is twice as bad
+ * as its mark in every round is a finding.
  */
 export function isFarShort({ ratio, reach, lessIsBetter, isAbsolute }: Outcome): boolean {
   if (isAbsolute) return false
   return lessIsBetter ? ratio.min > reach * 2 : ratio.max < reach / 2
 }
 
-/** Three digits that mean something, as a person writes them. */
-export function inShort(value: number): string {
+/** The number with three significant digits, and thousands separators. */
+export function threeDigits(value: number): string {
   if (value >= 100) return Math.round(value).toLocaleString('en')
   return String(Number(value.toPrecision(3)))
 }

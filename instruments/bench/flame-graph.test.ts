@@ -17,7 +17,7 @@ const profile: CpuProfile = {
   timeDeltas: [100, 900, 300, 200, 400],
 }
 
-test('frames of one name under one caller are one, and nothing is idle', () => {
+test('frames with the same name and caller are merged, and idle time is left out', () => {
   const root = framesOf(profile)
   assert.equal(root.totalUs, 1_000)
   assert.deepEqual(
@@ -33,12 +33,12 @@ test('frames of one name under one caller are one, and nothing is idle', () => {
   )
 })
 
-test('only the asked stretch of time counts', () => {
+test('only the given period counts', () => {
   assert.equal(framesOf(profile, 0.0011).totalUs, 900)
   assert.equal(framesOf(profile, 0.0011, 0.0016).totalUs, 500)
 })
 
-test('a graph is one picture with a bar for each frame, its part of the whole and no markup of names', () => {
+test('a graph has a bar for each frame with its share of the total, and escapes names', () => {
   const picture = flameGraph(framesOf(profile), 'relay & co')
   assert.match(picture, /<title id="title">relay &amp; co<\/title>/)
   assert.match(picture, /<title>query \(pg\): 70.0 %<\/title>/)

@@ -2,7 +2,7 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import { escaped, svg } from '../../tools/docs/pictures/svg.ts'
 
-/** Draws a CPU profile of Node (`node --cpu-prof`) as a flame graph: width is time, above is who called. */
+/** Draws a CPU profile of Node (`node --cpu-prof`) as a flame graph: width is time, and callers are above. */
 export interface CpuProfile {
   readonly nodes: readonly ProfileNode[]
   readonly samples: readonly number[]
@@ -18,23 +18,23 @@ interface ProfileNode {
 
 export interface Frame {
   readonly name: string
-  /** Time in it and in all that it called, in microseconds. */
+  /** Microseconds in the function and in everything that it called. */
   readonly totalUs: number
   readonly children: readonly Frame[]
 }
 
 const USAGE =
   'Usage: node instruments/bench/flame-graph.ts PROFILE.cpuprofile PICTURE.svg --title TITLE [--from S] [--until S]\n'
-/** What is narrower than this part of the whole is left out. */
-const LEAST_PART = 0.002
+/** Frames with less than this share of the total time are left out. */
+const MIN_SHARE = 0.002
 const WIDTH = 1200
 const ROW_HEIGHT = 17
-const MOST_ROWS = 34
+const MAX_ROWS = 34
 const CHARACTER_WIDTH = 6.7
 
 /**
- * The calls of a profile as one tree, idle time left out. Frames of one name under one caller are one;
- * what belongs to nobody, such as garbage collection, stands beside the rest.
+ * The calls of a profile as one tree, without idle time. Frames with the same name and the same caller are merged;
+ * work without a caller, such as garbage collection, is a child of the root.
  */
 export function framesOf(profile: CpuProfile, fromSeconds = 0, untilSeconds = Infinity): Frame {
   const self = selfTimes(profile, fromSeconds * 1e6, untilSeconds * 1e6)
@@ -68,9 +68,9 @@ function selfTimes(
   return self
 }
 
-/** The function, with the package or file that it is of. */
+/** The name of the function, with the package or file that it belongs to. */
 function nameOf({ callFrame: { functionName, url } }: ProfileNode): string {
-  const name = functionName || 'a function'
+  const name = functionName || 'anonymous function'
   const packaged = /.*node_modules\/((?:@[^/]+\/)?[^/]+)/.exec(url)?.[1]
   const file = packaged ?? /(?:^|\/)((?:[^/]+\/)?[^/]+)$/.exec(url)?.[1]
   return file ? `${name} (${file})` : name
@@ -82,7 +82,7 @@ export function flameGraph(root: Frame, title: string): string {
   let rows = 0
   const draw = (frame: Frame, x: number, row: number): void => {
     const width = frame.totalUs * perUs
-    if (frame.totalUs < root.totalUs * LEAST_PART || row === MOST_ROWS) return
+    if (frame.totalUs < root.totalUs * MIN_SHARE || row === MAX_ROWS) return
     rows = Math.max(rows, row + 1)
     body.push(bar(frame, { x, y: row * ROW_HEIGHT, width, part: frame.totalUs / root.totalUs }))
     let left = x
@@ -113,11 +113,11 @@ function bar({ name }: Frame, { x, y, width, part }: Place): string {
       ? ''
       : `<text class="code small" style="fill:#222" x="${(x + 3).toFixed(1)}" y="${y + 12}">${escaped(text)}</text>`
   const hint = `<title>${escaped(name)}: ${(part * 100).toFixed(1)} %</title>`
-  return `<g>${hint}<rect ${place} height="${ROW_HEIGHT - 1}" fill="${colourOf(name)}"/>${label}</g>`
+  return `<g>${hint}<rect ${place} height="${ROW_HEIGHT - 1}" fill="${colorOf(name)}"/>${label}</g>`
 }
 
-/** Ours, packages', and what Node itself does. */
-function colourOf(name: string): string {
+/** Orange for our code, blue for Node and V8, beige for packages. */
+function colorOf(name: string): string {
   if (/\((platform|messaging|services|contracts|\w+)\/[\w-]+\.ts\)$/.test(name)) return '#f4a259'
   if (/\(node:|^\(|^[a-z]\w+$/.test(name)) return '#a8c5da'
   return '#d9d2b0'

@@ -51,18 +51,18 @@ const SURVEYS: readonly Survey[] = [IDLE, FOOTPRINT, ORDINARY, LEAK, OVERLOAD, M
 
 const USAGE = `Usage: npm run bench -- [options]
 
-Measures the services on Kafka and PostgreSQL of their own, in turn with references on the same servers,
+Starts its own Kafka and PostgreSQL, measures the services in turn with references on the same servers,
 and prints the ratios: ${BENCHES.map(({ name }) => name).join(', ')}.
-Then it looks at what the processes take: ${SURVEYS.map(({ name }) => name).join(', ')}.
+Then it surveys what the processes cost: ${SURVEYS.map(({ name }) => name).join(', ')}.
 
-  --only NAME[,NAME]   only these
-  --quick              short rounds, and only what does not need minutes; exits with 1 where a ratio is
-                       below half of what is to be reached in each of three rounds
+  --only NAME[,NAME]   run only these
+  --quick              run short rounds, and skip what needs minutes; exit with 1 if a ratio falls short of
+                       its mark by a factor of two in each of three rounds
   --rounds N           pairs of runs that count (3)
-  --seconds N          of each run (6)
-  --minutes N          of leak, which runs only where it is named (30)
-  --write              puts the table into docs/performance.md as well
-  --help               this text
+  --seconds N          length of each run (6)
+  --minutes N          length of leak, which runs only if --only names it (30)
+  --write              write the tables to docs/performance.md, too
+  --help               print this text
 `
 
 interface Options extends Pace {
@@ -71,7 +71,7 @@ interface Options extends Pace {
   readonly write: boolean
 }
 
-/** undefined: only the usage was asked for. */
+/** Returns undefined for --help. */
 function optionsOf(args: readonly string[]): Options | undefined {
   const { values } = parseArgs({
     args: [...args],
@@ -90,7 +90,7 @@ function optionsOf(args: readonly string[]): Options | undefined {
   const names = values.only.split(',').filter(Boolean)
   const known = [...BENCHES, ...SURVEYS].map(({ name }) => name)
   const unknown = names.filter((name) => !known.includes(name))
-  if (unknown.length > 0) throw new Error(`there is no benchmark ${unknown.join(', ')}`)
+  if (unknown.length > 0) throw new Error(`no such benchmark: ${unknown.join(', ')}`)
   const benches = BENCHES.filter(({ name, isLong }) =>
     names.length > 0 ? names.includes(name) : !(quick && isLong),
   )
@@ -117,9 +117,9 @@ interface Results {
 }
 
 async function run({ benches, surveys, ...pace }: Options): Promise<Results> {
-  const begun = performance.now()
+  const startedMs = performance.now()
   const say = (line: string) => {
-    const seconds = ((performance.now() - begun) / 1_000).toFixed(0).padStart(4)
+    const seconds = ((performance.now() - startedMs) / 1_000).toFixed(0).padStart(4)
     console.log(`${seconds} s  ${line}`)
   }
   const stack = await openBenchStack(say)
@@ -130,11 +130,11 @@ async function run({ benches, surveys, ...pace }: Options): Promise<Results> {
   try {
     for (const bench of benches) {
       outcomes.push(...(await alternate(bench, stack, pace, say)))
-      // What is measured stays measured when a later one fails.
+      // Reported after each benchmark, so that results survive the failure of a later one.
       report({ outcomes, tables })
     }
     for (const survey of surveys) {
-      say(`looks at ${survey.name}`)
+      say(`surveying ${survey.name}`)
       tables.push(await survey.run(stack, pace))
       report({ outcomes, tables })
     }
@@ -144,7 +144,7 @@ async function run({ benches, surveys, ...pace }: Options): Promise<Results> {
   return { outcomes, tables }
 }
 
-/** What programs read, and a picture of each ratio. */
+/** Writes the results as JSON for other programs, and a picture of each ratio. */
 function report({ outcomes, tables }: Results): void {
   const folder = join(root, 'reports')
   mkdirSync(folder, { recursive: true })
@@ -158,7 +158,7 @@ function report({ outcomes, tables }: Results): void {
   }
 }
 
-/** Puts the tables into the document that tells of them. */
+/** Writes the tables to docs/performance.md. */
 function document({ outcomes, tables }: Results, { seconds }: Pace): void {
   const file = join(root, 'docs', 'performance.md')
   const [first] = cpus()
@@ -193,6 +193,6 @@ if (import.meta.main) {
     console.error(`bench: ${inspect(error)}`)
     process.exitCode = 1
   }
-  // What a benchmark that failed had begun beside it ends with us.
+  // A failed benchmark may have left work running, which must not keep the process alive.
   process.exit()
 }

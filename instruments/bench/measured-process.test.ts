@@ -15,13 +15,13 @@ const IDLE_LOAD: Load = {
   ...{ accounts: [], seconds: 0 },
 }
 
-test('a program beside the benchmark answers a task, and ends when it is closed', async () => {
+test('a measured process returns the result of a task, and ends when it is closed', async () => {
   const load = await startMeasured<Load, LoadResult>('load.ts')
   assert.equal((await load.run(IDLE_LOAD)).accepted, 0)
   await load.close()
 })
 
-test('a program in the middle of a task ends with the benchmark that is killed', async (t) => {
+test('a measured process ends in the middle of a task if the benchmark is killed', async (t) => {
   const silent = createServer().listen(0, '127.0.0.1')
   await once(silent, 'listening')
   const connected = once(silent, 'connection')

@@ -3,8 +3,8 @@ import { join } from 'node:path'
 import { root } from '../../tools/repository-files.ts'
 
 /**
- * A program of the benchmark beside this one, so that what is measured does not share an event loop
- * with what measures: it gets a task as a message and answers with another.
+ * A program of the benchmark in a process of its own, so that it does not share an event loop with the benchmark. It
+ * receives a task as a message and sends the result as another.
  */
 export interface MeasuredProcess<Task, Result> {
   readonly pid: number
@@ -21,7 +21,7 @@ export async function startMeasured<Task extends object, Result>(
   const ended = new Promise<void>((resolve) => child.once('exit', () => resolve()))
   return {
     pid: child.pid!,
-    run: (task) => answerOf(child, ended, task, file),
+    run: (task) => resultOf(child, ended, task, file),
     async close() {
       if (child.connected) child.disconnect()
       await ended
@@ -29,7 +29,7 @@ export async function startMeasured<Task extends object, Result>(
   }
 }
 
-function answerOf<Result>(
+function resultOf<Result>(
   child: ChildProcess,
   ended: Promise<void>,
   task: object,
@@ -37,16 +37,16 @@ function answerOf<Result>(
 ): Promise<Result> {
   return new Promise((resolve, reject) => {
     child.once('message', (result) => resolve(result as Result))
-    ended.then(() => reject(new Error(`${file} ended before it had a result`)))
+    ended.then(() => reject(new Error(`${file} exited without a result`)))
     child.send(task)
   })
 }
 
 /**
- * The other side, in the program that was started: answers each task, and ends with the process that gave it, even
- * in the middle of one. A client that goes on trying to reach its server would otherwise outlive both.
+ * The receiving side, in the started program: runs each task, and exits with the benchmark, even in the middle of a
+ * task. A client that keeps trying to reach its server would otherwise outlive both.
  */
-export function answerTasks<Task, Result>(work: (task: Task) => Promise<Result>): void {
+export function runTasks<Task, Result>(work: (task: Task) => Promise<Result>): void {
   process.on('message', async (task: Task) => {
     process.send?.(await work(task))
   })

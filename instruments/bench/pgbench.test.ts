@@ -19,17 +19,17 @@ initial connection time = 31.410 ms
 tps = 624.322531 (without initial connection time)
 `
 
-test('reads rate and latency of what pgbench says', () => {
+test("reads rate and latency from pgbench's output", () => {
   assert.deepEqual(parsePgbench(OUTPUT), { perSecond: 624.322531, latencyMs: 25.628 })
 })
 
-test('refuses a run in which a transaction failed, and one that gave no figure', () => {
+test('rejects output with a failed transaction, and output without figures', () => {
   const failed = OUTPUT.replace('transactions: 0', 'transactions: 3')
   assert.throws(() => parsePgbench(failed), /3 transactions failed/)
   assert.throws(() => parsePgbench('connection refused'), /no figure/)
 })
 
-test('keeps text as it is, and no colon in it becomes a variable', () => {
+test('preserves text, and no colon in it becomes a variable', () => {
   const recording: Recording = {
     transactions: [[{ text: 'select $2, $1', params: ["it's a:b 12:34", null] }]],
     ...{ ids: [], account: 'none' },
@@ -38,7 +38,7 @@ test('keeps text as it is, and no colon in it becomes a variable', () => {
   assert.match(script, /^select null, \('it''s a:' \|\| 'b 12:' \|\| '34'\);$/m)
 })
 
-test('an order of each style is four transactions, whose ids differ from order to order', async () => {
+test('an order of each style is four transactions, with ids that differ from order to order', async () => {
   for (const style of STYLES) {
     const recording = await recordOrder(style)
     const script = pgbenchScript(recording, 1_000)
@@ -49,7 +49,7 @@ test('an order of each style is four transactions, whose ids differ from order t
     }
     assert.match(script, /:locked_version::integer \+ 1/)
     assert.match(script, /:locked_balanceMinor::bigint - 6500/)
-    // As values of keys they would be the same for each order, and so the second one would fail.
+    // Fixed key values would be the same for each order, so the second order would fail.
     assert.doesNotMatch(script, /array\['[0-9a-f]{8}-[0-9a-f-]{27}[/']/)
   }
 })

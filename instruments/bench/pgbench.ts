@@ -5,10 +5,9 @@ import { BY_INDEX } from '../../platform/database/database.ts'
 import { locksAccount, type Recording, type Role, roleOf } from './programs/recording.ts'
 
 /**
- * The reference of the flow: pgbench, PostgreSQL's own benchmark, with the statements of the services, and
- * planned as theirs are.
- * An account and its version are read under lock and written back, as billing does; ids count up, so
- * that they are as kind to indexes as ours.
+ * The reference of the flow benchmarks: pgbench, PostgreSQL's own benchmark, with the statements and the planner
+ * settings of the services. An account and its version are read under lock and written back, as billing does. Ids are
+ * ascending, so that they are as cheap for indexes as ours.
  */
 export function pgbenchScript(recording: Recording, accounts: number): string {
   const lines = [
@@ -62,7 +61,7 @@ export const accountSql = (n: string) => `lpad(to_hex(${n}), 32, '0')`
 const withSuffix = (sql: string, suffix: string) =>
   suffix === '' ? sql : `(${sql} || ${quoted(suffix)})`
 
-/** A colon before a word would be a variable to pgbench, in a literal too. */
+/** Splits literals at colons, because pgbench takes a colon before a word for a variable even inside a literal. */
 function quoted(text: string): string {
   const parts = text.replaceAll("'", "''").split(/(?<=:)(?=\w)/)
   const joined = parts.map((part) => `'${part}'`).join(' || ')
@@ -79,25 +78,25 @@ export interface PgbenchRun {
   readonly seconds: number
 }
 
-/** Runs it in prepared mode and resolves with its transactions per second, connecting not counted. */
+/** Runs pgbench in prepared mode. The rate does not include the time to connect. */
 export async function runPgbench({ url, scriptFile, clients, seconds }: PgbenchRun) {
   const args = ['-n', '-M', 'prepared', '-c', String(clients), '-j', '1', '-T', String(seconds)]
   const planner = Object.entries(BY_INDEX).map(([name, value]) => `-c ${name}=${value}`)
   const child = spawn(findPgbench(), [...args, '-D', 'order=0', '-f', scriptFile, url], {
     env: { ...process.env, PGOPTIONS: planner.join(' ') },
   })
-  let said = ''
+  let output = ''
   for (const stream of [child.stdout, child.stderr]) {
     stream.on('data', (chunk: Buffer) => {
-      said += chunk
+      output += chunk
     })
   }
   const code = await new Promise((resolve, reject) => {
     child.once('error', reject)
     child.once('close', resolve)
   })
-  if (code !== 0) throw new Error(`pgbench ended with code ${code}: ${said.slice(-2_000)}`)
-  return parsePgbench(said)
+  if (code !== 0) throw new Error(`pgbench exited with code ${code}: ${output.slice(-2_000)}`)
+  return parsePgbench(output)
 }
 
 export interface PgbenchResult {
@@ -105,18 +104,18 @@ export interface PgbenchResult {
   readonly latencyMs: number
 }
 
-/** Throws where a transaction failed: it would count for nothing, but have cost nothing as well. */
+/** Throws if a transaction failed, because a failed transaction is neither counted nor does the full work. */
 export function parsePgbench(output: string): PgbenchResult {
   const numberOf = (pattern: RegExp) => Number(pattern.exec(output)?.[1] ?? Number.NaN)
   const perSecond = numberOf(/^tps = ([\d.]+) \(without initial connection time\)/m)
   const latencyMs = numberOf(/^latency average = ([\d.]+) ms/m)
   const failed = numberOf(/^number of failed transactions: (\d+)/m) || 0
-  if (!(perSecond > 0) || !(latencyMs > 0)) throw new Error(`pgbench gave no figure: ${output}`)
+  if (!(perSecond > 0) || !(latencyMs > 0)) throw new Error(`pgbench printed no figure: ${output}`)
   if (failed > 0) throw new Error(`pgbench: ${failed} transactions failed`)
   return { perSecond, latencyMs }
 }
 
-/** Debian keeps it beside the server, with a wrapper on the path. */
+/** Searches PATH, then Debian's folders of the server, which need not be on PATH. */
 function findPgbench(): string {
   const versions = '/usr/lib/postgresql'
   const folders = [
@@ -126,6 +125,6 @@ function findPgbench(): string {
   const found = folders.map((folder) => join(folder, 'pgbench')).find((file) => existsSync(file))
   if (found) return found
   throw new Error(
-    'pgbench is not installed: it comes with the server of PostgreSQL (Debian: postgresql)',
+    'pgbench is not installed: it comes with the PostgreSQL server (Debian: postgresql)',
   )
 }

@@ -6,11 +6,11 @@ const linux = process.platform !== 'linux' && 'reads /proc, which is of Linux'
 const LINE =
   '4711 (node (main) x) S 42 4711 4711 0 -1 4194560 9 8 7 6 100 20 3 4 20 0 11 0 123 987654 2500 1'
 
-test('reads a line of /proc whose name has brackets and spaces', () => {
+test('parses a line of /proc with parentheses and spaces in the process name', () => {
   assert.deepEqual(parseStat(LINE), { pid: 4711, parent: 42, ticks: 127, rssPages: 2500 })
 })
 
-test('a family is a process with its children and theirs, and nobody else', () => {
+test('a family is a process with all its descendants, and no other process', () => {
   const stat = (pid: number, parent: number) => ({ pid, parent, ticks: 0, rssPages: 0 })
   const stats = [stat(1, 0), stat(5, 2), stat(2, 1), stat(3, 1), stat(6, 5)]
   const pids = familyOf(stats, 2).map(({ pid }) => pid)
@@ -18,17 +18,17 @@ test('a family is a process with its children and theirs, and nobody else', () =
   assert.deepEqual(familyOf(stats, 9), [])
 })
 
-test('this process takes memory, and time when it works', { skip: linux }, () => {
+test('this process uses memory, and CPU time while it computes', { skip: linux }, () => {
   const usage = () => usageOf({ me: process.pid }).me!
   const before = usage()
   assert.ok(before.rssBytes > 10_000_000)
-  // In CPU time: of wall-clock time a busy machine may leave us nothing.
-  const begun = process.cpuUsage()
-  while (process.cpuUsage(begun).user < 50_000) Math.sqrt(begun.user)
+  // Measured in CPU time, because on a busy machine wall-clock time may pass without any work.
+  const startedMs = process.cpuUsage()
+  while (process.cpuUsage(startedMs).user < 50_000) Math.sqrt(startedMs.user)
   assert.ok(usage().cpuMs > before.cpuMs)
 })
 
-test('a process that waits is woken', { skip: linux }, async () => {
+test('the wake-ups of a process that waits are counted', { skip: linux }, async () => {
   const before = wakeUpsOf(process.pid)
   for (let nap = 0; nap < 5; nap += 1) await new Promise((resolve) => setTimeout(resolve, 5))
   const { mainThread, allThreads } = wakeUpsOf(process.pid)

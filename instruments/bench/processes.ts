@@ -1,13 +1,13 @@
 import { readdirSync, readFileSync } from 'node:fs'
 
 /**
- * What processes cost, from /proc: a server with all that descend from it, its ended children
- * included, because PostgreSQL's workers come and go.
+ * CPU and memory of processes, from /proc. A server counts with all its descendants, including children that have
+ * ended, because PostgreSQL's workers come and go.
  */
 export interface ProcessStat {
   readonly pid: number
   readonly parent: number
-  /** Ticks of its own, and of its children that have ended. */
+  /** CPU ticks of the process and of its children that have ended. */
   readonly ticks: number
   readonly rssPages: number
 }
@@ -16,11 +16,11 @@ export interface ProcessStat {
 const TICKS_PER_SECOND = 100
 const PAGE_BYTES = 4_096
 
-/** One line of /proc/PID/stat; the name stands in brackets and may contain anything. */
+/** Parses a line of /proc/PID/stat. The process name is in parentheses and may contain any character. */
 export function parseStat(text: string): ProcessStat {
   const fields = text.slice(text.lastIndexOf(')') + 2).split(' ')
   const numberAt = (index: number) => Number(fields[index])
-  // Of the fields that proc(5) counts from 1, the state, the third, is here the first.
+  // Field 3 of proc(5), the state, has index 0 here.
   return {
     pid: Number.parseInt(text, 10),
     parent: numberAt(1),
@@ -29,10 +29,10 @@ export function parseStat(text: string): ProcessStat {
   }
 }
 
-/** A process and all that descend from it. */
+/** A process and all its descendants. */
 export function familyOf(stats: readonly ProcessStat[], root: number): ProcessStat[] {
   const family = stats.filter(({ pid }) => pid === root)
-  // It grows while it is gone through.
+  // The array grows during the iteration, so that descendants of descendants are found, too.
   for (const { pid } of family) family.push(...stats.filter(({ parent }) => parent === pid))
   return family
 }
@@ -42,7 +42,7 @@ export interface Usage {
   readonly rssBytes: number
 }
 
-/** Of each family by its name; nothing of one that does not run. */
+/** The usage of each process with its descendants, by name; zero for a process that does not run. */
 export function usageOf(roots: Readonly<Record<string, number>>): Record<string, Usage> {
   const stats = readStats()
   const usage = Object.entries(roots).map(([name, root]) => {
@@ -62,7 +62,7 @@ function readStats(): ProcessStat[] {
       try {
         return [parseStat(readFileSync(`/proc/${pid}/stat`, 'utf8'))]
       } catch {
-        // It has just ended.
+        // The process has just ended.
         return []
       }
     })
@@ -70,11 +70,11 @@ function readStats(): ProcessStat[] {
 
 export interface WakeUps {
   readonly mainThread: number
-  /** That of V8's own as well, which collect garbage and compile. */
+  /** Includes V8's own threads, which collect garbage and compile. */
   readonly allThreads: number
 }
 
-/** How often threads of a process have gone to sleep of their own accord, and so were woken. */
+/** Counts voluntary context switches: each time that a thread slept, something woke it. */
 export function wakeUpsOf(pid: number): WakeUps {
   const counts = readdirSync(`/proc/${pid}/task`).map((thread) => {
     const status = readFileSync(`/proc/${pid}/task/${thread}/status`, 'utf8')

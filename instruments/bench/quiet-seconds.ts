@@ -3,40 +3,40 @@ import { cpus } from 'node:os'
 import type { Costs, Pace } from './contest.ts'
 
 /**
- * Measures for so many seconds in which the host of a virtual machine leaves it its processors. Where a
- * neighbour takes a tenth of them, all that an order waits for takes two to three times as long; that comes
- * and goes in minutes, and so makes one minute differ from another whatever is measured in them.
+ * Measures until there are enough seconds in which the host of a virtual machine left it its processors. When a
+ * neighbor takes a tenth of them, everything that an order waits for takes two to three times as long. Such load comes
+ * and goes within minutes, so it would make one minute differ from the next whatever is measured.
  */
 export interface Span {
-  /** So many seconds count: those in which the host took least. */
+  /** How many seconds count: those in which the host took the least processor time. */
   readonly seconds: number
-  /** It ends after so many, even if fewer were quiet; unless told otherwise each second counts. */
-  readonly mostSeconds?: number
+  /** The measurement ends after this many seconds, even if fewer were quiet. By default, `seconds`. */
+  readonly maxSeconds?: number
 }
 
-/** Something that took its time, and when it began, as `performance.now()` tells it. */
+/** The duration of a measured operation, and when it started, by `performance.now()`. */
 export interface Timed {
-  readonly begunMs: number
+  readonly startedMs: number
   readonly tookMs: number
 }
 
 export interface Quietest {
-  /** Of what began in the seconds that count. */
+  /** Durations of the operations that started in the seconds that count. */
   readonly tookMs: readonly number[]
-  /** How long it took until so many had come. */
+  /** Length of the whole measurement. */
   readonly lastedSeconds: number
-  /** What the host took of all processors in the seconds that count, 0 to 1. */
+  /** The share of all processors that the host took in the seconds that count, 0 to 1. */
   readonly stolenShare: number
 }
 
-/** How long it is waited for that many quiet seconds. */
-const MOST_TIMES_AS_LONG = 4
+/** A measurement may last this many times as long as the quiet seconds that it needs. */
+const MAX_EXTENSION = 4
 
-/** In haste nothing is waited for: then each second counts. */
+/** With --quick, every second counts and none is waited for. */
 export const quietSpan = (seconds: number, { quick }: Pace): Span =>
-  quick ? { seconds } : { seconds, mostSeconds: seconds * MOST_TIMES_AS_LONG }
+  quick ? { seconds } : { seconds, maxSeconds: seconds * MAX_EXTENSION }
 
-/** What to say of such seconds beside the figures that come from them. */
+/** The costs to report with figures that come from quiet seconds. */
 export const quietCosts = ({ lastedSeconds, stolenShare }: Quietest, when = ''): Costs => ({
   [`seconds until quiet${when}`]: lastedSeconds,
   [`percent stolen${when}`]: stolenShare * 100,
@@ -44,13 +44,13 @@ export const quietCosts = ({ lastedSeconds, stolenShare }: Quietest, when = ''):
 
 export interface Host {
   nowMs(): number
-  /** Of all processors together, since it started. */
+  /** Time taken from all processors together since the machine started. */
   stolenMs(): number
   readonly processors: number
 }
 
-/** Of all processors: two of the hundred ticks that each of two has in a second. */
-const MOST_STOLEN_SHARE = 0.01
+/** A second is quiet up to this share of all processors: with two processors, 2 of their 200 ticks. */
+const MAX_STOLEN_SHARE = 0.01
 const TICK_MS = 10
 
 const THIS_HOST: Host = {
@@ -60,10 +60,10 @@ const THIS_HOST: Host = {
   processors: cpus().length,
 }
 
-export function openSpan({ seconds, mostSeconds = seconds }: Span, host: Host = THIS_HOST) {
-  const begunMs = host.nowMs()
+export function openSpan({ seconds, maxSeconds = seconds }: Span, host: Host = THIS_HOST) {
+  const startedMs = host.nowMs()
   const past: { readonly fromMs: number; readonly toMs: number; readonly share: number }[] = []
-  let fromMs = begunMs
+  let fromMs = startedMs
   let stolenMs = host.stolenMs()
 
   function endSecond(toMs: number): void {
@@ -75,25 +75,25 @@ export function openSpan({ seconds, mostSeconds = seconds }: Span, host: Host = 
   }
 
   return {
-    /** To be asked many times a second: it looks at the host once in each. */
+    /** Must be called many times a second; it reads the host's counters once a second. */
     isOver(): boolean {
       const nowMs = host.nowMs()
       if (nowMs >= fromMs + 1_000) endSecond(nowMs)
-      const lastedMs = nowMs - begunMs
-      if (lastedMs >= mostSeconds * 1_000) return true
-      const quiet = past.filter(({ share }) => share <= MOST_STOLEN_SHARE).length
+      const lastedMs = nowMs - startedMs
+      if (lastedMs >= maxSeconds * 1_000) return true
+      const quiet = past.filter(({ share }) => share <= MAX_STOLEN_SHARE).length
       return quiet >= seconds
     },
     quietest(all: readonly Timed[]): Quietest {
       const nowMs = host.nowMs()
       if (nowMs > fromMs) endSecond(nowMs)
       const counted = past.toSorted((a, b) => a.share - b.share).slice(0, seconds)
-      const counts = ({ begunMs: atMs }: Timed) =>
+      const counts = ({ startedMs: atMs }: Timed) =>
         counted.some((one) => one.fromMs <= atMs && atMs < one.toMs)
       const shares = counted.reduce((sum, { share }) => sum + share, 0)
       return {
         tookMs: all.filter(counts).map(({ tookMs }) => tookMs),
-        lastedSeconds: (fromMs - begunMs) / 1_000,
+        lastedSeconds: (fromMs - startedMs) / 1_000,
         stolenShare: shares / counted.length,
       }
     },

@@ -18,7 +18,7 @@ const SETTLE: Outcome = {
   ...{ name: 'settle', unit: 'ms', reach: 3, aim: 1.5, lessIsBetter: true, costs: {} },
 }
 
-test('a table says which mark each ratio reaches, whichever side is the better one', () => {
+test('a table says which mark each ratio reaches, for figures where less is better, too', () => {
   const [, events, settle] = tableOf([EVENTS, SETTLE]).split('\n')
   assert.match(events!, /^events +2\.75 \(2 – 3\.5\) +≥ 2\.5 +≥ 4 +3,000 orders\/s +1,100 .* yes$/)
   assert.match(settle!, /^settle .* ≤ 3 +≤ 1\.5 .* yes$/)
@@ -26,14 +26,14 @@ test('a table says which mark each ratio reaches, whichever side is the better o
   assert.match(tableOf([{ ...SETTLE, aim: 2.8 }]), /aim$/)
 })
 
-test('only a ratio that is twice as bad as its mark in every round is a finding on a busy machine', () => {
+test('only a ratio that is twice as bad as its mark in every round is far short', () => {
   assert.equal(isFarShort({ ...EVENTS, reach: 6.9 }), false)
   assert.equal(isFarShort({ ...EVENTS, reach: 7.1 }), true)
   assert.equal(isFarShort({ ...SETTLE, reach: 1.1 }), false)
   assert.equal(isFarShort({ ...SETTLE, reach: 0.9 }), true)
 })
 
-test('costs are shown of those that have some', () => {
+test('costs are listed for the benchmarks that have any', () => {
   assert.equal(costLines([EVENTS, SETTLE]), 'events: all 0.612, order 0.2')
 })
 
@@ -47,7 +47,7 @@ test('a picture is well-formed, and the median lies between the ends of the spre
   assert.ok(from! < median && median < to!, `${from} ${median} ${to}`)
 })
 
-test('a section replaces what stands between its marks, and nothing else', () => {
+test('a section replaces the text between its comments, and nothing else', () => {
   const text = 'before\n<!-- bench:begin -->\nold\n<!-- bench:end -->\nafter\n'
   const section = sectionOf([EVENTS], { date: '2026-01-01', machine: 'two cores', seconds: 6 })
   const written = withSection(text, 'bench', section)
@@ -56,7 +56,7 @@ test('a section replaces what stands between its marks, and nothing else', () =>
   assert.throws(() => withSection(text, 'other', ''), /other:begin/)
 })
 
-test('runs go in turn, the first pair only warms up, and each pair is a ratio', async () => {
+test('runs alternate, the first pair only warms up, and each further pair is a ratio', async () => {
   const calls: string[] = []
   const given = { ours: [99, 10, 30, 20], reference: [1, 5, 10, 10] }
   const side = (name: keyof typeof given) => async () => {
@@ -81,11 +81,11 @@ test('runs go in turn, the first pair only warms up, and each pair is a ratio', 
   assert.deepEqual(p99!.figures.ours, { min: 20, median: 40, max: 60 })
   assert.deepEqual(cpu!.ratio, { min: 10, median: 20, max: 30 })
   assert.match(tableOf([cpu!]), /^events CPU +20 \(10 – 30\) +≤ 25 +≤ 15 .* yes$/m)
-  // Milliseconds of another machine say nothing against this one.
+  // The mark was set on another machine, so the figure of this one cannot fall short of it.
   assert.equal(isFarShort({ ...cpu!, reach: 1 }), false)
 })
 
-test('with --quick a ratio that is far off is measured three times, and the best round counts', async () => {
+test('with --quick, a ratio that is far short is measured up to three times, and the best round counts', async () => {
   for (const [figures, rounds, isFinding] of [
     [[9, 1, 1, 1], 3, true],
     [[9, 1, 1, 4], 3, false],

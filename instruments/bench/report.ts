@@ -1,6 +1,6 @@
-import { inShort, isAtLeast, type Outcome } from './contest.ts'
+import { isAtLeast, type Outcome, threeDigits } from './contest.ts'
 
-/** How the outcomes are shown: a table for people, a picture of each, and a section of a document. */
+/** The outcomes as a table for the console. */
 export function tableOf(outcomes: readonly Outcome[]): string {
   return inColumns(rowsOf(outcomes))
 }
@@ -18,8 +18,10 @@ function rowsOf(outcomes: readonly Outcome[]): string[][] {
   const rows = outcomes.map((outcome) => {
     const { name, ratio, reach, aim, figures, unit, lessIsBetter } = outcome
     const mark = (value: number) => `${lessIsBetter ? '≤' : '≥'} ${value}`
-    const spread = `${inShort(ratio.median)} (${inShort(ratio.min)} – ${inShort(ratio.max)})`
-    const [ours, reference] = [figures.ours, figures.reference].map(({ median }) => inShort(median))
+    const spread = `${threeDigits(ratio.median)} (${threeDigits(ratio.min)} – ${threeDigits(ratio.max)})`
+    const [ours, reference] = [figures.ours, figures.reference].map(({ median }) =>
+      threeDigits(median),
+    )
     const reached = isAtLeast(outcome, aim) ? 'aim' : isAtLeast(outcome, reach) ? 'yes' : 'no'
     return [
       name,
@@ -34,12 +36,12 @@ function rowsOf(outcomes: readonly Outcome[]): string[][] {
   return [HEAD, ...rows]
 }
 
-/** CPU milliseconds per order and what else was seen of ours, a line for each benchmark that has some. */
+/** CPU milliseconds per order and other observations of our side, one line for each benchmark that has any. */
 export function costLines(outcomes: readonly Outcome[]): string {
   return outcomes
     .filter(({ costs }) => Object.keys(costs).length > 0)
     .map(({ name, costs }) => {
-      const parts = Object.entries(costs).map(([part, value]) => `${part} ${inShort(value)}`)
+      const parts = Object.entries(costs).map(([part, value]) => `${part} ${threeDigits(value)}`)
       return `${name}: ${parts.join(', ')}`
     })
     .join('\n')
@@ -51,7 +53,7 @@ export interface Circumstances {
   readonly seconds: number
 }
 
-/** A table in Markdown, with what was compared and what it cost. */
+/** The outcomes as a Markdown table, followed by what was compared and what it cost. */
 export function sectionOf(outcomes: readonly Outcome[], at: Circumstances): string {
   const compared = outcomes.map(
     ({ name, ours, reference }) => `- **${name}**: ${ours}; against ${reference}.`,
@@ -66,8 +68,8 @@ export function sectionOf(outcomes: readonly Outcome[], at: Circumstances): stri
     compared.join('\n'),
     ...(costs.length > 0
       ? [
-          'What else was seen: CPU milliseconds per order, unless it says otherwise; `all` is all processes, ' +
-            'and `load` the customers, who are no part of it:',
+          'Further figures are CPU milliseconds per order unless another unit is given. `all` is all processes; ' +
+            '`load` is the load generator, which `all` does not include:',
           costs.join('\n'),
         ]
       : []),
@@ -79,7 +81,7 @@ export function markdownTable(rows: readonly (readonly string[])[]): string {
   return [head, `|${'---|'.repeat(rows[0]!.length)}`, ...rest].join('\n')
 }
 
-/** The text with its part between the marks of that name replaced; throws where they are missing. */
+/** The text with the part between the two comments of that name replaced; throws if they are missing. */
 export function withSection(text: string, name: string, section: string): string {
   const [begin, end] = [`<!-- ${name}:begin -->`, `<!-- ${name}:end -->`]
   const [from, to] = [text.indexOf(begin), text.indexOf(end)]
@@ -102,10 +104,10 @@ export function pictureOf(outcome: Outcome): string {
     `<text x="${x(value)}" y="${y}" text-anchor="middle">${label} ${value}</text>`
   return [
     `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} 150" role="img">`,
-    `<title>${escaped(name)}: ${inShort(ratio.median)}</title>`,
+    `<title>${escaped(name)}: ${threeDigits(ratio.median)}</title>`,
     `<style>${STYLE}</style>`,
     `<rect width="${WIDTH}" height="150" class="page"/>`,
-    `<text x="${LEFT}" y="26" class="name">${escaped(name)} ${inShort(ratio.median)}</text>`,
+    `<text x="${LEFT}" y="26" class="name">${escaped(name)} ${threeDigits(ratio.median)}</text>`,
     `<line x1="${LEFT}" y1="${LINE_Y}" x2="${RIGHT}" y2="${LINE_Y}" class="axis"/>`,
     mark(reach, 'reach', LINE_Y - 22),
     mark(aim, 'aim', LINE_Y + 30),

@@ -1,4 +1,4 @@
-/** What alternating runs gave: every figure of the benchmark is such a spread of ratios. */
+/** The spread of a figure over alternating runs. */
 export interface Spread {
   readonly min: number
   readonly median: number
@@ -6,7 +6,7 @@ export interface Spread {
 }
 
 export function spreadOf(values: readonly number[]): Spread {
-  if (values.length === 0) throw new Error('a spread needs a value at least')
+  if (values.length === 0) throw new Error('a spread needs at least one value')
   const sorted = values.toSorted((a, b) => a - b)
   const middle = sorted.length >> 1
   const isOdd = sorted.length % 2 === 1
@@ -14,9 +14,9 @@ export function spreadOf(values: readonly number[]): Spread {
   return { min: sorted[0]!, median, max: sorted.at(-1)! }
 }
 
-/** The smallest value that so large a share (0 to 1) of the values does not exceed. */
+/** The smallest of the values that at least the given share (0 to 1) of them does not exceed. */
 export function percentile(values: readonly number[], share: number): number {
-  if (values.length === 0) throw new Error('a percentile needs a value at least')
+  if (values.length === 0) throw new Error('a percentile needs at least one value')
   const sorted = values.toSorted((a, b) => a - b)
   return sorted[Math.max(0, Math.ceil(share * sorted.length) - 1)]!
 }

@@ -15,10 +15,10 @@ export function chaosPicture(report: Report): string {
   const parts = [
     { title: 'Faults', chart: faultsChart(report), legend: faultLegend() },
     {
-      title: 'Latency: median (green) and 99th percentile (blue); red: requests without an answer',
+      title: 'Latency: median (green) and 99th percentile (blue); red: requests without a response',
       chart: latencyChart(report),
     },
-    { title: 'Orders settled in each second', chart: settledChart(report) },
+    { title: 'Orders settled per second', chart: settledChart(report) },
   ].map(({ title, chart, legend = '' }) => {
     const [, width, height] = /viewBox="0 0 (\d+) (\d+)"/.exec(chart) ?? []
     const top = y + HEADING

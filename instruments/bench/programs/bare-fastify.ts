@@ -1,13 +1,13 @@
 import fastify from 'fastify'
 import { systemRuntime } from '../../../platform/async/runtime.ts'
 import { openPostgres } from '../../../platform/postgres/postgres.ts'
-import { answerTasks } from '../measured-process.ts'
+import { runTasks } from '../measured-process.ts'
 import { recordOrder } from './recording.ts'
 import { newOrder, replay } from './replay.ts'
 
 /**
- * What one would write without much thought: a Fastify app that takes POST /orders, writes what order
- * writes for it in a transaction of its own, and answers the id.
+ * The obvious implementation: a Fastify app that executes, for each POST /orders, the statements of the order service
+ * in a transaction of its own, and responds with the id.
  */
 export interface BareAppTask {
   readonly databaseUrl: string
@@ -27,4 +27,4 @@ async function listen({ databaseUrl, connections }: BareAppTask): Promise<string
   return await app.listen({ port: 0, host: '127.0.0.1' })
 }
 
-answerTasks(listen)
+runTasks(listen)

@@ -5,13 +5,13 @@ import { MIGRATIONS as BILLING } from '../../../services/billing/migrations/all-
 import { MIGRATIONS as NOTIFICATION } from '../../../services/notification/migrations/all-migrations.ts'
 import { MIGRATIONS as ORDERS } from '../../../services/order/migrations/all-migrations.ts'
 import { accountIds } from '../books.ts'
-import { answerTasks } from '../measured-process.ts'
+import { runTasks } from '../measured-process.ts'
 import { recordOrder } from './recording.ts'
 import { newOrder, replay } from './replay.ts'
 
 /**
- * PGlite on disk with the statements of the services and nothing else: no HTTP, no bus, no events. They
- * are prepared once, as the program has them too. It goes on with its tables from task to task.
+ * PGlite on disk with the statements of the services and nothing else: no HTTP, no bus, no events. The statements are
+ * prepared once, as in the all-in-one program. The tables keep their rows from task to task.
  */
 export interface BarePgliteTask {
   readonly folder: string
@@ -19,7 +19,7 @@ export interface BarePgliteTask {
   readonly seconds: number
 }
 
-/** Orders per second, four transactions each. */
+/** Opens the database. `run` returns orders per second, with four transactions each. */
 async function open({ folder, accounts }: BarePgliteTask) {
   const recording = await recordOrder('events')
   const database = await openPglite({ folder })
@@ -34,8 +34,8 @@ async function open({ folder, accounts }: BarePgliteTask) {
   )
   return {
     async run(seconds: number): Promise<number> {
-      const begunMs = performance.now()
-      const untilMs = begunMs + seconds * 1_000
+      const startedMs = performance.now()
+      const untilMs = startedMs + seconds * 1_000
       let orders = 0
       while (performance.now() < untilMs) {
         const order = newOrder(recording, ids[orders % accounts]!, systemRuntime.uuid)
@@ -44,13 +44,13 @@ async function open({ folder, accounts }: BarePgliteTask) {
         }
         orders += 1
       }
-      return (orders * 1_000) / (performance.now() - begunMs)
+      return (orders * 1_000) / (performance.now() - startedMs)
     },
   }
 }
 
 let opened: ReturnType<typeof open> | undefined
-answerTasks(async (task: BarePgliteTask) => {
+runTasks(async (task: BarePgliteTask) => {
   opened ??= open(task)
   const pglite = await opened
   return await pglite.run(task.seconds)

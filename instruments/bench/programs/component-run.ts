@@ -11,11 +11,11 @@ import { openPostgres } from '../../../platform/postgres/postgres.ts'
 import { createLog, createTelemetry } from '../../../platform/telemetry/telemetry.ts'
 import { notifyCustomers } from '../../../services/notification/reactions.ts'
 import { accountId } from '../books.ts'
-import { answerTasks } from '../measured-process.ts'
+import { runTasks } from '../measured-process.ts'
 
 /**
- * One part of a service, alone in this process, and the bare client of Kafka doing the same without a
- * database: rows of an outbox to a topic, and messages of a topic into tables.
+ * Runs one component of a service alone in this process, or its reference, a bare Kafka client without a database. The
+ * relay sends the rows of an outbox to a topic; the consumer writes the messages of a topic into tables.
  */
 export interface ComponentTask {
   readonly kind: 'relay' | 'bare producer' | 'fill' | 'apply' | 'bare consumer'
@@ -45,7 +45,7 @@ const RUNS: Readonly<Record<ComponentTask['kind'], (task: ComponentTask) => Prom
 const openBus = ({ brokers }: ComponentTask): Promise<Bus> =>
   createKafkaBus({ brokers: [brokers], clientId: 'bench', runtime: systemRuntime, log })
 
-/** Milliseconds until the broker has acknowledged the last row. */
+/** Returns the milliseconds until the broker has acknowledged the last row. */
 async function relay(task: ComponentTask): Promise<number> {
   const database = await openPostgres({ url: task.databaseUrl, telemetry })
   const bus = await openBus(task)
@@ -59,30 +59,30 @@ async function relay(task: ComponentTask): Promise<number> {
       if (sent >= task.messages) done.resolve()
     },
   }
-  const begunMs = performance.now()
+  const startedMs = performance.now()
   const running = startRelay({
     ...{ database, log, telemetry, runtime: systemRuntime, soleProcess: false, bus: counting },
     schema: 'orders',
     outbox: createOutbox('orders'),
   })
   await done.promise
-  const tookMs = performance.now() - begunMs
+  const tookMs = performance.now() - startedMs
   await running.close()
   await bus.close()
   await database.close()
   return tookMs
 }
 
-/** The same messages, in the same batches, each acknowledged before the next is sent. */
+/** Sends the same messages in the same batches, each acknowledged before the next is sent. */
 async function bareProducer(task: ComponentTask): Promise<number> {
   const messages = messagesOf(task).map((message) => encode(message).message)
   const producer = openProducer(task)
   await producer.metadata({ topics: [task.topic] })
-  const begunMs = performance.now()
+  const startedMs = performance.now()
   for (let at = 0; at < messages.length; at += BATCH) {
     await producer.send({ messages: messages.slice(at, at + BATCH), acks: ProduceAcks.ALL })
   }
-  const tookMs = performance.now() - begunMs
+  const tookMs = performance.now() - startedMs
   await producer.close()
   return tookMs
 }
@@ -95,7 +95,7 @@ const openProducer = ({ brokers }: ComponentTask) =>
     partitioner: compatibilityPartitioner,
   })
 
-/** What order puts into its outbox, and billing into its own: the same size, and as many headers. */
+/** Messages of the size, and with the number of headers, that the services put into their outboxes. */
 function messagesOf({ topic, messages }: ComponentTask): OutgoingMessage[] {
   const encoder = new TextEncoder()
   return Array.from({ length: messages }, (_, index) => {
@@ -108,19 +108,19 @@ function messagesOf({ topic, messages }: ComponentTask): OutgoingMessage[] {
   })
 }
 
-/** Milliseconds from when it has joined its group until the last message is committed. */
+/** Returns the milliseconds from when the consumer has joined its group until the last message is committed. */
 async function apply(task: ComponentTask): Promise<number> {
   const database = await openPostgres({ url: task.databaseUrl, telemetry })
   const bus = await openBus(task)
   const outbox = createOutbox('notification')
   const done = Promise.withResolvers<void>()
-  let begunMs = 0
+  let startedMs = 0
   let applied = 0
   const timed: Bus = {
     ...bus,
     async subscribe(group, topics) {
       const subscription = await bus.subscribe(group, topics)
-      begunMs = performance.now()
+      startedMs = performance.now()
       return subscription
     },
   }
@@ -139,23 +139,23 @@ async function apply(task: ComponentTask): Promise<number> {
     },
   })
   await done.promise
-  const tookMs = performance.now() - begunMs
+  const tookMs = performance.now() - startedMs
   await consumer.close()
   await bus.close()
   await database.close()
   return tookMs
 }
 
-/** As long as `apply` is measured, with nothing done to the messages. */
+/** Reads the messages that `apply` handles, and measures the same period, but does nothing with them. */
 async function bareConsumer(task: ComponentTask): Promise<number> {
   const consumer = new Consumer({
     clientId: 'bare',
     groupId: `bare-${systemRuntime.uuid()}`,
     bootstrapBrokers: [task.brokers],
   })
-  let begunMs = 0
+  let startedMs = 0
   consumer.once('consumer:group:join', () => {
-    begunMs = performance.now()
+    startedMs = performance.now()
   })
   const stream = await consumer.consume({ topics: [task.topic], mode: 'earliest' })
   let read = 0
@@ -163,13 +163,13 @@ async function bareConsumer(task: ComponentTask): Promise<number> {
     read += 1
     if (read === task.messages) break
   }
-  const tookMs = performance.now() - begunMs
+  const tookMs = performance.now() - startedMs
   await stream.close()
   await consumer.close(true)
   return tookMs
 }
 
-answerTasks(
+runTasks(
   async (task: ComponentTask): Promise<ComponentResult> => ({
     seconds: (await RUNS[task.kind](task)) / 1_000,
   }),

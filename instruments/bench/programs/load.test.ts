@@ -2,11 +2,11 @@ import assert from 'node:assert/strict'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { test } from 'node:test'
-import { openConnections, wholeAnswer } from './connections.ts'
+import { openConnections, parseResponse } from './connections.ts'
 import { applyLoad, type Load } from './load.ts'
 
-/** A door that answers as it is told. */
-async function withDoor<T>(
+/** Runs `work` against a server that responds with the statuses that `answer` returns. */
+async function withServer<T>(
   answer: (nth: number) => number | 'cut',
   work: (load: Load, asked: string[]) => Promise<T>,
 ): Promise<T> {
@@ -24,7 +24,7 @@ async function withDoor<T>(
       if (status === 'cut') return request.socket.destroy()
       const text = '"an id"'
       response.writeHead(status, { 'content-length': text.length })
-      // In two pieces, as a network may bring it.
+      // In two chunks, as it may arrive over a network.
       response.write(text.slice(0, 3))
       response.end(text.slice(3))
     })
@@ -39,8 +39,8 @@ async function withDoor<T>(
   }
 }
 
-test('places so many orders for the accounts in turn, and counts what is accepted', async () => {
-  await withDoor(
+test('places the given number of orders for the accounts in turn, and counts the accepted ones', async () => {
+  await withServer(
     (nth) => (nth === 4 ? 503 : 201),
     async (load, asked) => {
       const result = await applyLoad({ ...load, orders: 7 })
@@ -48,14 +48,14 @@ test('places so many orders for the accounts in turn, and counts what is accepte
       assert.equal(asked[0], 'POST /orders?profileId=a hybrid {"productQuantity":1}')
       assert.equal(asked.filter((line) => line.includes('profileId=b')).length, 3)
       assert.equal(result.accepted, 6)
-      assert.deepEqual(result.refused, { 503: 1 })
+      assert.deepEqual(result.rejected, { 503: 1 })
       assert.equal(result.latenciesMs.length, 7)
     },
   )
 })
 
-test('ends after its time', async () => {
-  await withDoor(
+test('ends after the given number of seconds', async () => {
+  await withServer(
     () => 201,
     async (load) => {
       const { accepted, seconds } = await applyLoad({ ...load, seconds: 0.2 })
@@ -65,8 +65,8 @@ test('ends after its time', async () => {
   )
 })
 
-test('fails where a connection is closed that waits for an answer', async () => {
-  await withDoor(
+test('fails if the server closes a connection with a request in flight', async () => {
+  await withServer(
     (nth) => (nth === 2 ? 'cut' : 201),
     async (load) => {
       await assert.rejects(applyLoad({ ...load, connections: 1 }), /closed a connection|ECONNRESET/)
@@ -74,17 +74,17 @@ test('fails where a connection is closed that waits for an answer', async () => 
   )
 })
 
-test('an answer counts when all of it has come', () => {
+test('a response counts once it is complete', () => {
   const answer = 'HTTP/1.1 402 Payment Required\r\nContent-Length: 4\r\nx: y\r\n\r\nbody'
-  assert.deepEqual(wholeAnswer(Buffer.from(answer)), { status: 402, body: 'body' })
-  assert.equal(wholeAnswer(Buffer.from(answer.slice(0, -1))), undefined)
-  assert.equal(wholeAnswer(Buffer.from(answer.slice(0, 20))), undefined)
+  assert.deepEqual(parseResponse(Buffer.from(answer)), { status: 402, body: 'body' })
+  assert.equal(parseResponse(Buffer.from(answer.slice(0, -1))), undefined)
+  assert.equal(parseResponse(Buffer.from(answer.slice(0, 20))), undefined)
   const endless = 'HTTP/1.1 200 OK\r\n\r\n'
-  assert.throws(() => wholeAnswer(Buffer.from(endless)), /without a length/)
+  assert.throws(() => parseResponse(Buffer.from(endless)), /without a length/)
 })
 
-test('customers who wait share as many connections as there are of them at a time', async () => {
-  await withDoor(
+test('an idle connection is used again, and one that was closed is replaced', async () => {
+  await withServer(
     (nth) => (nth === 3 ? 'cut' : 201),
     async ({ url }) => {
       const { ask, close } = openConnections(url)

@@ -1,9 +1,12 @@
 import { createConnection, type Socket } from 'node:net'
 
-/** How clients reach the server. The callback gets the status of the answer, or 0 if the connection ended. */
+/** How clients reach the server. */
 export interface Clients {
-  /** Sends a request. Returns what the client does when it loses patience. */
-  send(request: Buffer, answered: (status: number) => void): () => void
+  /**
+   * Sends a request. The callback gets the status of the response, or 0 if the connection ended. Returns the function
+   * to call when the client loses patience.
+   */
+  send(request: Buffer, onStatus: (status: number) => void): () => void
   close(): void
 }
 
@@ -11,14 +14,14 @@ export interface Clients {
 export function ownConnections(port: number, hostname: string): Clients {
   const open = new Set<Socket>()
   return {
-    send(request, answered) {
+    send(request, onStatus) {
       const socket = createConnection(port, hostname)
       open.add(socket)
       socket.on('error', () => undefined)
-      socket.on('data', readAnswers(answered))
+      socket.on('data', readResponses(onStatus))
       socket.once('close', () => {
         open.delete(socket)
-        answered(0)
+        onStatus(0)
       })
       socket.write(request)
       return () => socket.destroy()
@@ -29,14 +32,14 @@ export function ownConnections(port: number, hostname: string): Clients {
   }
 }
 
-/** Shared keep-alive connections with pipelining, as of a gateway whose clients' impatience it never sees. */
+/** Shared keep-alive connections with pipelining, like those of a gateway that never notices when a client hangs up. */
 export function sharedConnections(port: number, hostname: string, count: number): Clients {
   const pipes = Array.from({ length: count }, () => openPipe(port, hostname))
   let next = 0
   return {
-    send(request, answered) {
+    send(request, onStatus) {
       next = (next + 1) % count
-      pipes[next]!.send(request, answered)
+      pipes[next]!.send(request, onStatus)
       return () => undefined
     },
     close() {
@@ -57,18 +60,18 @@ function openPipe(port: number, hostname: string) {
     opened.on('error', () => undefined)
     opened.on(
       'data',
-      readAnswers((status) => queue.shift()?.(status)),
+      readResponses((status) => queue.shift()?.(status)),
     )
     opened.once('close', () => {
-      for (const answered of queue.splice(0)) answered(0)
+      for (const onStatus of queue.splice(0)) onStatus(0)
       if (!isClosed && opened === socket) socket = connect()
     })
     return opened
   }
 
   return {
-    send(request: Buffer, answered: (status: number) => void) {
-      waiting.push(answered)
+    send(request: Buffer, onStatus: (status: number) => void) {
+      waiting.push(onStatus)
       socket.write(request)
     },
     close() {
@@ -78,8 +81,8 @@ function openPipe(port: number, hostname: string) {
   }
 }
 
-/** Splits what a connection brings into answers; only their statuses matter. */
-function readAnswers(onStatus: (status: number) => void): (chunk: Buffer) => void {
+/** Splits the bytes of a connection into responses and reports their statuses. */
+function readResponses(onStatus: (status: number) => void): (chunk: Buffer) => void {
   let rest: Buffer = Buffer.alloc(0)
   return (chunk) => {
     let bytes = rest.length === 0 ? chunk : Buffer.concat([rest, chunk])

@@ -3,49 +3,51 @@ import { percentile } from '../statistics.ts'
 import { ownConnections, sharedConnections } from './overload-clients.ts'
 
 /**
- * Clients that come at a given rate whether earlier ones were served or not, each with the same patience.
- * A process of its own, which also watches the CPU and the memory of the servers.
+ * Clients that arrive at a given rate, whether or not earlier ones have been served, each with the same patience. Runs
+ * as a process of its own, which also samples the CPU and memory of the servers.
  */
 export interface OverloadLoad {
   readonly url: string
   readonly style: string
   readonly accounts: readonly string[]
-  /** A connection per client, or so many shared ones. */
+  /** `own` is a connection per client; a number is that many shared connections. */
   readonly connections: 'own' | number
   readonly patienceMs: number
   readonly phases: readonly Phase[]
-  /** Servers, by name. */
+  /** Process ids of the servers, by name. */
   readonly pids: Readonly<Record<string, number>>
 }
 
 export interface Phase {
   readonly seconds: number
-  /** So many arrive per second; with `clients` instead, so many always wait for an answer. */
+  /** How many clients arrive per second. */
   readonly perSecond?: number
+  /** Instead of `perSecond`: how many clients send one request after another. */
   readonly clients?: number
 }
 
-/** Of the requests sent in a phase. */
+/** Counts and times of the requests sent in a phase. */
 export interface PhaseResult {
   readonly seconds: number
   readonly sent: number
-  /** Answered 201 within the clients' patience. */
+  /** Responses 201 within the clients' patience. */
   readonly good: number
-  /** Answered 429. */
+  /** Responses 429. */
   readonly rejected: number
-  /** Answered 201 too late, or not at all while the client waited. */
+  /** Responses 201 that came too late, and requests without a response. */
   readonly late: number
-  /** Connections that ended, and other statuses. */
+  /** Connections that ended, and responses with other statuses. */
   readonly failed: number
   readonly servedMs: Quantiles
   readonly rejectedMs: Quantiles
-  /** From the start of the phase until the last request was sent that wasn't served in time. */
+  /** From the start of the phase until the last request that was not served in time was sent. */
   readonly normalAfterMs: number
   /** CPU time of the servers, and the largest memory of each. */
   readonly cpuMs: number
   readonly rssBytes: Readonly<Record<string, number>>
-  /** How late this process sent its requests (p99), and its share of a processor: whether it was the bottleneck. */
+  /** How late this process sent its requests (p99): whether it was the bottleneck. */
   readonly lagMs: number
+  /** This process's share of a processor. */
   readonly load: number
 }
 
@@ -56,9 +58,9 @@ interface Quantiles {
 
 const BODY = '{"productQuantity":1}'
 const TICK_MS = 1
-/** What Retry-After asks of clients that wait for their answers. */
+/** Clients that send one request after another pause this long after a rejection, as Retry-After asks. */
 const RETRY_AFTER_MS = 1_000
-const WATCH_EVERY_MS = 1_000
+const SAMPLE_PERIOD_MS = 1_000
 
 export async function applyOverload(load: OverloadLoad): Promise<PhaseResult[]> {
   const { hostname, port, host } = new URL(load.url)
@@ -73,7 +75,7 @@ export async function applyOverload(load: OverloadLoad): Promise<PhaseResult[]> 
 
   async function run(phase: Phase): Promise<void> {
     const record = openRecord(load)
-    const watching = setInterval(record.watch, WATCH_EVERY_MS)
+    const watching = setInterval(record.watch, SAMPLE_PERIOD_MS)
     const untilMs = record.beganMs + phase.seconds * 1_000
     let inPhase = 0
 
@@ -95,12 +97,12 @@ export async function applyOverload(load: OverloadLoad): Promise<PhaseResult[]> 
       }, patienceMs)
     }
 
-    const again = (status: number) => {
+    const sendNext = (status: number) => {
       if (performance.now() >= untilMs) return
-      if (status === 201) send(again)
-      else setTimeout(again, RETRY_AFTER_MS, 201)
+      if (status === 201) send(sendNext)
+      else setTimeout(sendNext, RETRY_AFTER_MS, 201)
     }
-    for (let n = 0; n < (phase.clients ?? 0); n += 1) send(again)
+    for (let n = 0; n < (phase.clients ?? 0); n += 1) send(sendNext)
     for (let nowMs = performance.now(); nowMs < untilMs; nowMs = performance.now()) {
       const due = Math.floor(((nowMs - record.beganMs) * (phase.perSecond ?? 0)) / 1_000)
       if (due > inPhase) {
@@ -115,7 +117,7 @@ export async function applyOverload(load: OverloadLoad): Promise<PhaseResult[]> 
   }
 
   for (const phase of load.phases) await run(phase)
-  // What was sent last may still be answered in time.
+  // The last requests may still get a response in time.
   await new Promise((resolve) => setTimeout(resolve, patienceMs + 500))
   clients.close()
   return results.map((result) => result())
@@ -123,7 +125,7 @@ export async function applyOverload(load: OverloadLoad): Promise<PhaseResult[]> 
 
 const LATE = -1
 
-/** What became of the requests of one phase. */
+/** Records the results of the requests of one phase. */
 function openRecord({ pids, patienceMs }: OverloadLoad) {
   const beganMs = performance.now()
   const servedMs: number[] = []
@@ -167,7 +169,7 @@ function openRecord({ pids, patienceMs }: OverloadLoad) {
     result: ({ seconds }: Phase, sent: number): PhaseResult => ({
       ...{ seconds, sent, good, failed, normalAfterMs, cpuMs, rssBytes },
       rejected: rejectedMs.length,
-      // Those that were never answered are late as well.
+      // Requests without a response count as late.
       late: sent - good - rejectedMs.length - failed,
       servedMs: quantilesOf(servedMs),
       rejectedMs: quantilesOf(rejectedMs),

@@ -1,69 +1,69 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { InteractionStyle } from '../../../contracts/style.ts'
-import { answerTasks } from '../measured-process.ts'
+import { runTasks } from '../measured-process.ts'
 import { openSpan, type Quietest, type Span, type Timed } from '../quiet-seconds.ts'
 import { openConnections } from './connections.ts'
 
 /**
- * Customers who come at a steady rate, whether those before them are served or not, order
- * and wait for the outcome of their order. A process of its own.
+ * Customers who arrive at a steady rate, whether or not earlier ones have been served, place an order and wait for its
+ * outcome. Runs as a process of its own.
  */
 export interface PacedLoad extends Span {
   readonly url: string
   readonly style: InteractionStyle
   readonly perSecond: number
   readonly accounts: readonly string[]
-  /** Whether they wait for the outcome; while it cannot come they need not. */
+  /** Whether customers wait for the outcome; false if none can come, such as during an outage. */
   readonly waits: boolean
 }
 
 export interface PacedResult {
-  /** From the request until 201, of all. */
-  readonly answeredMs: readonly number[]
-  /** From the request until the customer knows that it is APPROVED, in the seconds that count. */
+  /** Milliseconds from each request until its 201. */
+  readonly acceptedMs: readonly number[]
+  /** From the request until the customer sees APPROVED, in the seconds that count. */
   readonly approved: Quietest
   readonly failed: number
 }
 
 const WAIT_SECONDS = 15
-const MOST_LOOKS = 40
+const MAX_POLLS = 40
 
 export async function applyPacedLoad(load: PacedLoad): Promise<PacedResult> {
   const connections = openConnections(load.url)
-  const answeredMs: number[] = []
+  const acceptedMs: number[] = []
   const approved: Timed[] = []
   let failed = 0
   const customers: Promise<void>[] = []
 
   async function order(account: string): Promise<void> {
-    const begunMs = performance.now()
+    const startedMs = performance.now()
     const query = `profileId=${account}`
     const placed = await connections.ask(
       `POST /orders?${query}`,
       ['content-type: application/json', `x-interaction-style: ${load.style}`],
       '{"productQuantity":1}',
     )
-    if (placed.status !== 201) throw new Error(`an order was answered ${placed.status}`)
+    if (placed.status !== 201) throw new Error(`an order got status ${placed.status}`)
     const id = JSON.parse(placed.body) as string
-    answeredMs.push(performance.now() - begunMs)
-    for (let looks = 0; load.waits && looks < MOST_LOOKS; looks += 1) {
-      const seen = await connections.ask(`GET /orders/${id}?${query}`, [
+    acceptedMs.push(performance.now() - startedMs)
+    for (let polls = 0; load.waits && polls < MAX_POLLS; polls += 1) {
+      const polled = await connections.ask(`GET /orders/${id}?${query}`, [
         `prefer: wait=${WAIT_SECONDS}`,
       ])
-      const { state } = JSON.parse(seen.body) as { state: string }
+      const { state } = JSON.parse(polled.body) as { state: string }
       if (state === 'APPROVED') {
-        approved.push({ begunMs, tookMs: performance.now() - begunMs })
+        approved.push({ startedMs, tookMs: performance.now() - startedMs })
         return
       }
     }
-    if (load.waits) throw new Error('an order is not approved')
+    if (load.waits) throw new Error('an order was not approved')
   }
 
-  const begunMs = performance.now()
+  const startedMs = performance.now()
   const span = openSpan(load)
   for (let sent = 0; !span.isOver(); sent += 1) {
     const dueMs = (sent * 1_000) / load.perSecond
-    const earlyMs = begunMs + dueMs - performance.now()
+    const earlyMs = startedMs + dueMs - performance.now()
     if (earlyMs > 1) await sleep(earlyMs)
     const account = load.accounts[sent % load.accounts.length]!
     customers.push(
@@ -74,7 +74,7 @@ export async function applyPacedLoad(load: PacedLoad): Promise<PacedResult> {
   }
   await Promise.all(customers)
   connections.close()
-  return { answeredMs, approved: span.quietest(approved), failed }
+  return { acceptedMs, approved: span.quietest(approved), failed }
 }
 
-answerTasks(applyPacedLoad)
+runTasks(applyPacedLoad)

@@ -15,12 +15,12 @@ import { createNotificationService } from '../../../services/notification/servic
 import { createOrderService } from '../../../services/order/service.ts'
 
 /**
- * What the services write for one order, taken from the services themselves, so that a reference that
- * runs these statements stays the same work when they change. Each transaction has one order.
+ * The statements that the services execute for one order, recorded from the services themselves, so that a reference
+ * that runs them still does the same work when the services change. Each transaction has one order.
  */
 export interface Recording {
   readonly transactions: readonly (readonly Statement[])[]
-  /** Those that were made for this order, in their order, and its account. */
+  /** The ids that were generated for this order, in the order in which they were generated. */
   readonly ids: readonly string[]
   readonly account: string
 }
@@ -30,14 +30,17 @@ export interface Statement {
   readonly params: readonly unknown[]
 }
 
-/** An id that was made for this order (its place among those), or its account, with what follows it. */
+/**
+ * What a parameter stands for: an id that was generated for this order, by its index in `ids`, or the account, each
+ * followed by a suffix; or the account's new version or balance.
+ */
 export type Role =
   | { readonly kind: 'id'; readonly place: number; readonly suffix: string }
   | { readonly kind: 'account'; readonly suffix: string }
   | { readonly kind: 'newVersion' }
   | { readonly kind: 'newBalance' }
 
-/** Numbers that nothing else in the flow has. */
+/** Unusual numbers, by which `roleOf` recognizes the version and the balance. */
 const VERSION = 1_000_001
 const BALANCE_MINOR = 700_000_007n
 export const PRICE_MINOR = 6_500n
@@ -48,21 +51,21 @@ const SETTINGS = {
   ...{ BILLING_URL: '', NOTIFICATION_URL: '', ORDER_URL: '' },
 }
 
-/** Lets an order go through the three services in this style and keeps what they wrote for it. */
+/** Places an order in this style and records the statements that the three services execute for it. */
 export async function recordOrder(style: InteractionStyle): Promise<Recording> {
   const database = await openPglite()
   const ids: string[] = []
-  const seen: Statement[][] = []
+  const recorded: Statement[][] = []
   const runtime = { ...systemRuntime, uuid: () => kept(ids, systemRuntime.uuid()) }
   const bus = await createEmbeddedBus({ database, runtime: systemRuntime, topics: TOPICS })
-  const services = await startServices(recorded(database, seen), bus, runtime)
+  const services = await startServices(recording(database, recorded), bus, runtime)
   try {
     const account = await ask(services.billing, '/billing/account/create', undefined, style)
     await database.script(
       `update billing.account set version = ${VERSION}, balance_minor = ${BALANCE_MINOR}`,
     )
     ids.length = 0
-    seen.length = 0
+    recorded.length = 0
     const path = `/orders?profileId=${account}`
     const order = await ask(services.order, path, { productQuantity: 1 }, style)
     await until(
@@ -73,7 +76,7 @@ export async function recordOrder(style: InteractionStyle): Promise<Recording> {
       },
       { what: 'the recorded order' },
     )
-    const transactions = seen.filter((one) => mentions(one, order) && one.some(isWriting))
+    const transactions = recorded.filter((one) => mentions(one, order) && one.some(isWriting))
     assert.equal(transactions.length, 4, 'an order is four transactions')
     return { transactions, ids: [...ids], account }
   } finally {
@@ -125,13 +128,13 @@ async function ask(
   return JSON.parse(answer.body)
 }
 
-/** Passes everything on and keeps what was committed: whole transactions, and writes on their own. */
-function recorded(database: Database, seen: Statement[][]): Database {
+/** A database that records its committed transactions, and statements outside a transaction, in `recorded`. */
+function recording(database: Database, recorded: Statement[][]): Database {
   return {
     ...database,
     async query<Row>(text: string, params: readonly unknown[] = []) {
       const rows = await database.query<Row>(text, params)
-      if (!isDelivery(text)) seen.push([{ text, params }])
+      if (!isDelivery(text)) recorded.push([{ text, params }])
       return rows
     },
     async transaction<T>(work: (tx: Queryable) => Promise<T>) {
@@ -146,14 +149,14 @@ function recorded(database: Database, seen: Statement[][]): Database {
         })
         return work(spy)
       })
-      seen.push(statements)
+      recorded.push(statements)
       return result
     },
   }
 }
 
 const isWriting = ({ text }: Statement) => !/^\s*select\b/.test(text)
-/** What the relay does of its own: the reference carries no messages. */
+/** The relay's deletion of delivered rows, which is left out because the reference delivers nothing. */
 const isDelivery = (text: string) => /delete from \w+\.outbox/.test(text)
 
 function mentions(statements: readonly Statement[], id: string): boolean {
@@ -165,7 +168,7 @@ function kept(ids: string[], id: string): string {
   return id
 }
 
-/** What a value of a statement stands for; undefined where it is the same for every order. */
+/** What a parameter stands for; undefined if it is the same for every order. */
 export function roleOf(value: unknown, { ids, account }: Recording): Role | undefined {
   if (typeof value === 'string') {
     if (value.startsWith(account)) return { kind: 'account', suffix: value.slice(account.length) }
@@ -177,5 +180,5 @@ export function roleOf(value: unknown, { ids, account }: Recording): Role | unde
   return undefined
 }
 
-/** The statement that gives the balance and version from which the new ones follow. */
+/** Whether the statement reads the balance and version from which the new ones are computed. */
 export const locksAccount = (text: string) => /billing\.account\s.*for update/s.test(text)

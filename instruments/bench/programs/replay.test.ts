@@ -10,7 +10,7 @@ import { accountId } from '../books.ts'
 import { recordOrder } from './recording.ts'
 import { newOrder, replay } from './replay.ts'
 
-test('orders that are replayed leave what the services leave: each paid, approved and told once', async () => {
+test('replayed orders leave the same rows as the services: each paid, approved and notified once', async () => {
   const recording = await recordOrder('events')
   const database = await openPglite()
   await migrate(database, 'orders', ORDERS)

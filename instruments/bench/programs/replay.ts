@@ -1,9 +1,9 @@
 import type { Queryable } from '../../../platform/database/database.ts'
 import { locksAccount, PRICE_MINOR, type Recording, roleOf, type Statement } from './recording.ts'
 
-/** Runs recorded transactions again, each time for another order. */
+/** An order for which recorded transactions are run again. */
 export interface OtherOrder {
-  /** In place of those of the recording. */
+  /** Replace the ids of the recording. */
   readonly ids: readonly string[]
   readonly account: string
   locked?: { readonly version: number; readonly balanceMinor: bigint }
@@ -13,7 +13,7 @@ export function newOrder(recording: Recording, account: string, newId: () => str
   return { ids: recording.ids.map(newId), account }
 }
 
-/** One transaction, between a `begin` and a `commit` of the caller's. */
+/** Runs the statements of one transaction; the caller begins and commits it. */
 export async function replay(
   db: Queryable,
   statements: readonly Statement[],

@@ -7,10 +7,10 @@ import type { Load, LoadResult } from '../programs/load.ts'
 
 const CONNECTIONS = 64
 const ACCOUNTS = 1_000
-/** As many as pgbench has clients. */
+/** The same number as pgbench's clients. */
 const DATABASE_CONNECTIONS = 16
 
-/** The door alone: POST /orders in `events`, with billing and notification away. */
+/** POST /orders in `events`, while billing and notification do not run. */
 export const ACCEPT: Bench = {
   name: 'accept',
   ours: `POST /orders answered, order service alone, ${CONNECTIONS} connections`,
@@ -29,12 +29,12 @@ async function openAccept(stack: BenchStack, pace: Pace): Promise<Contest> {
   const bareUrl = await bare.run({ databaseUrl, connections: DATABASE_CONNECTIONS })
   const accounts = accountIds(ACCOUNTS)
 
-  async function answered(url: string): Promise<Run> {
+  async function placeOrders(url: string): Promise<Run> {
     const { seconds } = pace
     const load = { url, style: 'events', connections: CONNECTIONS, accounts, seconds }
     const result = await customers.run(load)
-    if (Object.keys(result.refused).length > 0) {
-      throw new Error(`orders were refused: ${JSON.stringify(result.refused)}`)
+    if (Object.keys(result.rejected).length > 0) {
+      throw new Error(`orders were rejected: ${JSON.stringify(result.rejected)}`)
     }
     return { figure: result.accepted / result.seconds }
   }
@@ -42,14 +42,14 @@ async function openAccept(stack: BenchStack, pace: Pace): Promise<Contest> {
   return {
     async ours() {
       await openBooks(stack.urls, ACCOUNTS)
-      return answered(running.urls.order)
+      return placeOrders(running.urls.order)
     },
     async reference() {
       await openBooks(
         { order: databaseUrl, billing: databaseUrl, notification: databaseUrl },
         ACCOUNTS,
       )
-      return answered(bareUrl)
+      return placeOrders(bareUrl)
     },
     async close() {
       await bare.close()

@@ -5,7 +5,7 @@ import type { Bench, Contest, Pace } from '../contest.ts'
 import { startMeasured } from '../measured-process.ts'
 import type { ComponentResult, ComponentTask } from '../programs/component-run.ts'
 
-/** The two ends of the broker: the relay that empties an outbox, and the consumer that fills tables. */
+/** The two sides of the broker: the relay that empties an outbox, and the consumer that fills tables. */
 export const COMPONENT_BENCHES: readonly Bench[] = [
   {
     name: 'relay',
@@ -58,7 +58,7 @@ async function openComponent(
   }
 }
 
-/** Rows as billing writes them for a payment. */
+/** Inserts outbox rows as billing writes them for a payment. */
 async function fillOutbox(url: string, topic: string, rows: number): Promise<void> {
   await inDatabase(url, async (client) => {
     await client.query('truncate orders.outbox')

@@ -22,11 +22,11 @@ const DEPOSIT = 1_000_000
 const PORT = 19_480
 const READY_LIMIT_MS = 60_000
 const SETTLE_LIMIT_MS = 120_000
-const LOOK_EVERY_MS = 100
+const POLL_MS = 100
 
 export const EMBEDDED: Bench = {
   name: 'embedded',
-  ours: `orders settled by the one program, events, ${CONNECTIONS} connections`,
+  ours: `orders settled by the all-in-one program, events, ${CONNECTIONS} connections`,
   reference: 'bare PGlite on disk: the same statements, prepared, four commits per order',
   unit: 'orders/s',
   reach: 0.5,
@@ -60,15 +60,15 @@ async function openEmbedded(stack: BenchStack, pace: Pace): Promise<Contest> {
   }
 }
 
-/** The one program as a process, ready. */
+/** Starts the all-in-one program as a process; resolves when it is ready. */
 export async function startProgram(folder: string, node: NodeSettings = {}) {
-  const begunMs = performance.now()
+  const startedMs = performance.now()
   const port = await freePorts(PORT, 1)
   const logFile = `${folder}.log`
   const kept = await startKept({
     command: process.execPath,
     args: [...(node.flags ?? []), join(root, 'apps', 'all-in-one', 'main.ts')],
-    // Not where a developer's .env file may be.
+    // A folder without a developer's .env file.
     folder: tmpdir(),
     env: { PORT: String(port), DATA_DIR: folder, LOG_LEVEL: 'warn', ...node.env },
     logFile,
@@ -83,26 +83,28 @@ export async function startProgram(folder: string, node: NodeSettings = {}) {
     const last = lastLines(logFile, 10)
     throw new Error(`the program is not ready: ${(cause as Error).message}\n${last}`, { cause })
   }
-  return { url, pid: kept.pid, readyMs: performance.now() - begunMs, stop: kept.stop }
+  return { url, pid: kept.pid, readyMs: performance.now() - startedMs, stop: kept.stop }
 }
 
-/** Nobody else can look into its database, so its own counters say what is done. */
+/** Settles orders. No other process can open the program's database, so its metrics show what is done. */
 async function settle(url: string, load: () => Promise<LoadResult>): Promise<Run> {
   const before = await countsOf(url)
-  const begunMs = performance.now()
-  const { accepted, refused } = await load()
-  assert.deepEqual(refused, {}, 'orders were refused')
+  const startedMs = performance.now()
+  const { accepted, rejected } = await load()
+  assert.deepEqual(rejected, {}, 'orders were rejected')
   for (;;) {
     const now = await countsOf(url)
-    const isDone = (['approved', 'told'] as const).every((of) => now[of] - before[of] >= accepted)
-    const tookMs = performance.now() - begunMs
+    const isDone = (['approved', 'notices'] as const).every(
+      (of) => now[of] - before[of] >= accepted,
+    )
+    const tookMs = performance.now() - startedMs
     if (isDone) return { figure: (accepted * 1_000) / tookMs }
-    assert.ok(tookMs < SETTLE_LIMIT_MS, `the orders do not settle within ${SETTLE_LIMIT_MS} ms`)
-    await sleep(LOOK_EVERY_MS)
+    assert.ok(tookMs < SETTLE_LIMIT_MS, `the orders did not settle within ${SETTLE_LIMIT_MS} ms`)
+    await sleep(POLL_MS)
   }
 }
 
-async function countsOf(url: string): Promise<{ approved: number; told: number }> {
+async function countsOf(url: string): Promise<{ approved: number; notices: number }> {
   const count = async (path: string, name: string, labels: string) => {
     const scrape = await (
       await fetch(`${url}/${path}/actuator/prometheus`, {
@@ -113,6 +115,6 @@ async function countsOf(url: string): Promise<{ approved: number; told: number }
   }
   return {
     approved: await count('orders', 'trifold_orders_total', 'state="APPROVED"'),
-    told: await count('notification', 'trifold_messages_total', 'event="ORDER_PAID"'),
+    notices: await count('notification', 'trifold_messages_total', 'event="ORDER_PAID"'),
   }
 }

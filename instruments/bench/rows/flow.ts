@@ -12,7 +12,7 @@ import { type Usage, usageOf } from '../processes.ts'
 import type { Load, LoadResult } from '../programs/load.ts'
 import { recordOrder } from '../programs/recording.ts'
 
-/** The whole flow of orders against pgbench with the same statements, one order to a commit. */
+/** The whole flow of orders against pgbench with the same statements, where each commit has one order. */
 export interface Flow {
   readonly style: InteractionStyle
   readonly connections: number
@@ -27,7 +27,7 @@ const PGBENCH = `pgbench: the same statements, four commits per order, ${PGBENCH
 
 export const EVENTS: Flow = { style: 'events', connections: 256, accounts: ACCOUNTS }
 
-/** As many connections as each style needs to reach its highest rate. */
+/** Each style gets as many connections as it needs to reach its highest rate. */
 export function flowOf(style: InteractionStyle): Flow {
   const connections = FLOWS[style].response === 'id' ? EVENTS.connections : 64
   return { ...EVENTS, style, connections }
@@ -79,18 +79,18 @@ async function openFlow(stack: BenchStack, pace: Pace, name: string, flow: Flow)
 
 export type Shop = Awaited<ReturnType<typeof openShop>>
 
-/** All services, and customers who order as fast as they are answered. */
+/** All services, and customers who place the next order as soon as the last one got its response. */
 export async function openShop(stack: BenchStack) {
   const running = await stack.serve(SERVICES)
   const customers = await startMeasured<Load, LoadResult>('load.ts')
   const roots = { ...running.pids, kafka: stack.kafka.pid, PostgreSQL: stack.postgres.pid }
 
-  /** Orders for so many seconds, or so many; returns how many were accepted. */
+  /** Places orders for a number of seconds, or up to a number of orders. */
   async function order({ style, connections, accounts }: Flow, limit: Limit): Promise<LoadResult> {
     const ids = accountIds(accounts)
     const url = running.urls.order
     const result = await customers.run({ url, style, connections, accounts: ids, ...limit })
-    assert.deepEqual(result.refused, {}, 'orders were refused')
+    assert.deepEqual(result.rejected, {}, 'orders were rejected')
     return result
   }
 
@@ -101,16 +101,16 @@ export async function openShop(stack: BenchStack) {
     close: customers.close,
 
     /**
-     * Orders for so many seconds, and then until the last of them has its message: what only was
-     * accepted counts for nothing. The books have to be full at the end.
+     * Places orders for `seconds`, then waits until the last of them has its notice, because an order that was only
+     * accepted does not count. All of them must be in the books at the end.
      */
     async settle(flow: Flow, seconds: number): Promise<Run> {
       const mark = await markBooks(stack.urls)
       const before = usageOf(roots)
-      const begunMs = performance.now()
+      const startedMs = performance.now()
       const { accepted, cpuMs } = await order(flow, { seconds })
       await settled(stack.urls, mark, accepted, SETTLE_LIMIT_MS)
-      const tookSeconds = (performance.now() - begunMs) / 1_000
+      const tookSeconds = (performance.now() - startedMs) / 1_000
       const costs = costsOf(before, usageOf(roots), accepted)
       await assertBooks(stack.urls, mark, accepted)
       return { figure: accepted / tookSeconds, costs: { ...costs, load: cpuMs / accepted } }
@@ -120,7 +120,7 @@ export async function openShop(stack: BenchStack) {
 
 type Limit = Pick<Load, 'seconds' | 'orders'>
 
-/** CPU milliseconds per order, of each family of processes and of all; the load's are apart. */
+/** CPU milliseconds per order, of each server with its descendants and of all servers. The load generator is not included. */
 function costsOf(
   before: Readonly<Record<string, Usage>>,
   after: Readonly<Record<string, Usage>>,

@@ -10,8 +10,8 @@ import { PRICE_MINOR } from '../programs/recording.ts'
 import { type Flow, flowOf, openShop } from './flow.ts'
 
 /**
- * The same databases twice: with a million settled orders, and empty. They swap names between the runs,
- * while the services are stopped; each run begins with a load that warms them up.
+ * Two sets of the same databases: one with a million settled orders, one empty. They swap names between the runs, while
+ * the services are stopped. Each run begins with a load that warms the services up.
  */
 export const GROWTH_BENCHES: readonly Bench[] = STYLES.map((style) => ({
   name: `growth ${style}`,
@@ -32,7 +32,7 @@ const WARM_UP_SECONDS = 3
 async function openGrowth(stack: BenchStack, pace: Pace, flow: Flow): Promise<Contest> {
   const orders = pace.quick ? QUICK_ORDERS : ORDERS
   const shelf = shelve(stack)
-  stack.say(`growth: stores ${orders} orders`)
+  stack.say(`growth: storing ${orders} orders`)
   await stack.discardWork()
   await stack.openBooks(flow.accounts)
   await shelf.copy()
@@ -61,7 +61,7 @@ async function openGrowth(stack: BenchStack, pace: Pace, flow: Flow): Promise<Co
   }
 }
 
-/** A second set of the databases of the services, under other names. */
+/** A second set of the services' databases, under other names. */
 function shelve({ urls }: BenchStack) {
   const server = databaseUrl(urls.reference, 'postgres')
   const names = SERVICES.map((service) => new URL(urls[service]).pathname.slice(1))
@@ -86,7 +86,7 @@ function shelve({ urls }: BenchStack) {
   }
 }
 
-/** Orders that were approved, paid and announced, spread over the accounts, as the services leave them. */
+/** Stores approved, paid and announced orders, spread over the accounts, as the services would. */
 async function store(urls: BenchStack['urls'], orders: number, flow: Flow): Promise<void> {
   const { accounts, style } = flow
   const order = `('f' || lpad(to_hex(n), 31, '0'))::uuid`
@@ -108,7 +108,7 @@ async function store(urls: BenchStack['urls'], orders: number, flow: Flow): Prom
        select ${order}, ${order}, ${account}, ${PRICE_MINOR}, 'PAID', '${style}', now(), now()
        from ${series}`,
     )
-    // The deposit of each account is its first movement.
+    // The first transfer of each account is its deposit.
     await client.query(
       `insert into billing.transfer (account_id, version, kind, debit, credit, amount_minor,
          balance_after_minor, order_id, created)

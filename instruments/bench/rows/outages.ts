@@ -6,11 +6,11 @@ import { percentile } from '../statistics.ts'
 import { EVENTS, openShop, SETTLE_LIMIT_MS } from './flow.ts'
 import { openSteady } from './steady.ts'
 
-/** What a broker that was away leaves behind: work that waits, and whether customers still feel it. */
+/** What an outage of the broker leaves behind: a backlog, and whether it still slows customers down afterward. */
 export const OUTAGE_BENCHES: readonly Bench[] = [
   {
     name: 'backlog',
-    ours: 'orders settled, events, that were accepted while the broker was away',
+    ours: 'orders settled, events, that were accepted while the broker was down',
     reference: 'orders settled in steady flow, events',
     unit: 'orders/s',
     reach: 1,
@@ -21,8 +21,8 @@ export const OUTAGE_BENCHES: readonly Bench[] = [
   },
   {
     name: 'recovery',
-    ours: 'p99 from POST to APPROVED in a minute after an outage of the broker, when the new one is as warm as the old',
-    reference: 'the same in the minute before it',
+    ours: 'p99 from POST to APPROVED in a minute after an outage of the broker, once the new broker is as warm as the old one was',
+    reference: 'the same in a minute before the outage',
     unit: 'ms',
     reach: 1.2,
     aim: 1.05,
@@ -40,9 +40,9 @@ const BACKLOG_LIMIT_MS = 300_000
 const MINUTE = { seconds: 60, outageSeconds: 180 }
 const QUICK_MINUTE = { seconds: 10, outageSeconds: 15 }
 /**
- * The broker that comes back is as cold as the first one was: what compiles its code takes from everybody for
- * about two minutes. So each of the two minutes begins when its broker has run for so long; the one before the
- * outage is of a broker that was started anew for it.
+ * A restarted broker is cold: for about two minutes, compiling its code takes processor time from all other processes.
+ * So each of the two measured minutes begins when its broker has run for this long. The broker of the minute before the
+ * outage is restarted for that purpose.
  */
 const WARM_UP_SECONDS = 90
 const QUICK_WARM_UP_SECONDS = 10
@@ -59,9 +59,9 @@ async function openBacklog(stack: BenchStack, pace: Pace): Promise<Contest> {
       await stack.kafka.kill()
       const { accepted } = await shop.order(EVENTS, { seconds: ACCEPT_LIMIT_SECONDS, orders })
       await stack.kafka.start()
-      const begunMs = performance.now()
+      const startedMs = performance.now()
       await settled(stack.urls, mark, accepted, BACKLOG_LIMIT_MS)
-      const tookMs = performance.now() - begunMs
+      const tookMs = performance.now() - startedMs
       await assertBooks(stack.urls, mark, accepted)
       return { figure: (accepted * 1_000) / tookMs }
     },
@@ -85,29 +85,29 @@ async function openRecovery(stack: BenchStack, pace: Pace): Promise<Contest> {
       await stack.openBooks(EVENTS.accounts)
       await stack.kafka.kill()
       await stack.kafka.start()
-      await steady.come({ seconds: warmUpSeconds, waits: true })
-      const old = (await steady.come(minute)).approved
-      before = { figure: p99(old.tookMs) }
+      await steady.run({ seconds: warmUpSeconds, waits: true })
+      const beforeOutage = (await steady.run(minute)).approved
+      before = { figure: p99(beforeOutage.tookMs) }
       await stack.kafka.kill()
-      await steady.come({ seconds: outageSeconds, waits: false })
+      await steady.run({ seconds: outageSeconds, waits: false })
       await stack.kafka.start()
       const back = new Date()
-      // Customers come meanwhile as before, and do not wait for their outcomes.
-      const meanwhile = steady.come({ seconds, waits: false })
+      // While the backlog is settled, customers arrive at the same rate, without waiting for their outcomes.
+      const duringCatchUp = steady.run({ seconds, waits: false })
       await settledUntil(stack.urls, back, SETTLE_LIMIT_MS)
       const caughtUpSeconds = (Date.now() - back.getTime()) / 1_000
-      const { answeredMs } = await meanwhile
-      await steady.come({ seconds: warmUpSeconds - seconds, waits: false })
-      const anew = (await steady.come(minute)).approved
+      const { acceptedMs } = await duringCatchUp
+      await steady.run({ seconds: warmUpSeconds - seconds, waits: false })
+      const afterOutage = (await steady.run(minute)).approved
       return {
-        figure: p99(anew.tookMs),
+        figure: p99(afterOutage.tookMs),
         costs: {
           'seconds until caught up': caughtUpSeconds,
-          'milliseconds until answered meanwhile, p99': p99(answeredMs),
-          'milliseconds of p50 before': percentile(old.tookMs, 0.5),
-          'milliseconds of p50 after': percentile(anew.tookMs, 0.5),
-          ...quietCosts(old, ' before'),
-          ...quietCosts(anew, ' after'),
+          'milliseconds until accepted while catching up, p99': p99(acceptedMs),
+          'milliseconds of p50 before': percentile(beforeOutage.tookMs, 0.5),
+          'milliseconds of p50 after': percentile(afterOutage.tookMs, 0.5),
+          ...quietCosts(beforeOutage, ' before'),
+          ...quietCosts(afterOutage, ' after'),
         },
       }
     },

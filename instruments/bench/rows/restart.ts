@@ -4,10 +4,10 @@ import { assertBooks, markBooks, settled } from '../books.ts'
 import type { Bench, Contest } from '../contest.ts'
 import { EVENTS, openShop, SETTLE_LIMIT_MS } from './flow.ts'
 
-/** What customers wait for after the only billing was killed: beyond its restart, nothing that only time ends. */
+/** Shows that after the only billing was killed, customers wait for its restart and not for any time-out. */
 export const RESTART: Bench = {
   name: 'restart',
-  ours: 'seconds from the readiness of a billing that was killed until 1,000 orders in flight are settled, events',
+  ours: 'seconds from when a killed billing is ready again until 1,000 orders in flight are settled, events',
   reference: 'one second',
   unit: 's',
   reach: 3,
@@ -29,10 +29,10 @@ async function openRestart(stack: BenchStack): Promise<Contest> {
       const ordering = shop.order(EVENTS, { seconds: ACCEPT_LIMIT_SECONDS, orders: ORDERS })
       await stack.kill('billing')
       const { readyMs } = await stack.serve(SERVICES)
-      const begunMs = performance.now()
+      const startedMs = performance.now()
       const { accepted } = await ordering
       await settled(stack.urls, mark, accepted, SETTLE_LIMIT_MS)
-      const figure = (performance.now() - begunMs) / 1_000
+      const figure = (performance.now() - startedMs) / 1_000
       await assertBooks(stack.urls, mark, accepted)
       return { figure, costs: { 'milliseconds until ready': readyMs.billing! } }
     },

@@ -3,26 +3,27 @@ import type { BenchStack } from '../bench-stack.ts'
 import { openBooks } from '../books.ts'
 import type { Bench, Contest, Pace, Run } from '../contest.ts'
 import { startMeasured } from '../measured-process.ts'
-import type { WayTask } from '../programs/way-alone.ts'
+import type { PathTask } from '../programs/bare-path.ts'
 import { type Quietest, quietCosts, quietSpan } from '../quiet-seconds.ts'
 import { percentile } from '../statistics.ts'
 import { EVENTS } from './flow.ts'
 import { openSteady } from './steady.ts'
 
-const TOPIC = 'bench-way'
+const TOPIC = 'bench-path'
 /**
- * At this pace it takes more than a minute until the code is compiled, the broker's and that of the services, and
- * meanwhile what compiles it takes as much of the processors as the orders do.
+ * At this pace it takes more than a minute until the code of the broker and the services is compiled; until then,
+ * compiling takes as much of the processors as the orders do.
  */
 const WARM_UP_SECONDS = 90
 const QUICK_WARM_UP_SECONDS = 40
-/** A p99 of less is of a few orders, which a single collection of garbage has held up. */
-const LEAST_SECONDS = 10
+/** In a shorter run, the p99 is that of a few orders, which a single garbage collection may have delayed. */
+const MIN_SECONDS = 10
 
 export const SETTLE: Bench = {
   name: 'settle',
-  ours: 'p50 from POST to APPROVED, events, at a tenth of what can be settled',
-  reference: 'the commits and the ways through the broker that lie between, one after the other',
+  ours: 'p50 from POST to APPROVED, events, at a tenth of the highest rate',
+  reference:
+    'the commits and the passes through the broker that an order waits for, one after the other',
   unit: 'ms',
   reach: 3,
   aim: 1.5,
@@ -32,27 +33,29 @@ export const SETTLE: Bench = {
 
 async function openSettle(stack: BenchStack, pace: Pace): Promise<Contest> {
   const steady = await openSteady(stack, pace)
-  const way = await startMeasured<WayTask, Quietest>('way-alone.ts')
+  const path = await startMeasured<PathTask, Quietest>('bare-path.ts')
   await makeTopics(stack.brokers, [{ name: TOPIC, partitions: 1, compacted: false }])
   const { brokers } = stack
   const { reference: databaseUrl } = stack.urls
   const { accounts } = EVENTS
-  const span = quietSpan(Math.max(pace.seconds, LEAST_SECONDS), pace)
+  const span = quietSpan(Math.max(pace.seconds, MIN_SECONDS), pace)
   await stack.openBooks(accounts)
-  await steady.come({ seconds: pace.quick ? QUICK_WARM_UP_SECONDS : WARM_UP_SECONDS, waits: true })
+  await steady.run({ seconds: pace.quick ? QUICK_WARM_UP_SECONDS : WARM_UP_SECONDS, waits: true })
   return {
     async ours() {
       await stack.openBooks(accounts)
-      const { approved } = await steady.come({ ...span, waits: true })
+      const { approved } = await steady.run({ ...span, waits: true })
       return inPercentiles(approved)
     },
     async reference() {
       const books = { order: databaseUrl, billing: databaseUrl, notification: databaseUrl }
       await openBooks(books, accounts)
-      return inPercentiles(await way.run({ databaseUrl, brokers, topic: TOPIC, accounts, ...span }))
+      return inPercentiles(
+        await path.run({ databaseUrl, brokers, topic: TOPIC, accounts, ...span }),
+      )
     },
     async close() {
-      await Promise.all([steady.close(), way.close()])
+      await Promise.all([steady.close(), path.close()])
     },
   }
 }

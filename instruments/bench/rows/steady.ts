@@ -5,10 +5,10 @@ import { startMeasured } from '../measured-process.ts'
 import type { PacedLoad, PacedResult } from '../programs/paced-load.ts'
 import { EVENTS, openShop } from './flow.ts'
 
-/** Of what the services can take, so that an order hardly ever waits for another one. */
+/** The share of the highest rate at which customers arrive, so low that an order hardly ever waits for another. */
 const SHARE_OF_SATURATION = 0.1
 
-/** Customers of `events` who come one by one to services that have seen many. */
+/** Customers of `events` who arrive one by one at services that are warm. */
 export async function openSteady(stack: BenchStack, pace: Pace) {
   const shop = await openShop(stack)
   await stack.openBooks(EVENTS.accounts)
@@ -18,14 +18,14 @@ export async function openSteady(stack: BenchStack, pace: Pace) {
   await shop.close()
   const customers = await startMeasured<PacedLoad, PacedResult>('paced-load.ts')
   const perSecond = saturation * SHARE_OF_SATURATION
-  const to = {
+  const target = {
     url: shop.urls.order,
     style: 'events',
     accounts: accountIds(EVENTS.accounts),
   } as const
   return {
-    async come(how: Pick<PacedLoad, 'seconds' | 'mostSeconds' | 'waits'>): Promise<PacedResult> {
-      const result = await customers.run({ ...to, perSecond, ...how })
+    async run(how: Pick<PacedLoad, 'seconds' | 'maxSeconds' | 'waits'>): Promise<PacedResult> {
+      const result = await customers.run({ ...target, perSecond, ...how })
       if (result.failed > 0) throw new Error(`${result.failed} orders failed`)
       return result
     },

@@ -3,7 +3,7 @@ import { STYLES } from '../../../contracts/style.ts'
 import { SERVICES } from '../../../tools/stack/options.ts'
 import type { BenchStack } from '../bench-stack.ts'
 import { accountIds, inDatabase } from '../books.ts'
-import { inShort, type Pace, type Survey, type SurveyTable } from '../contest.ts'
+import { type Pace, type Survey, type SurveyTable, threeDigits } from '../contest.ts'
 import { startMeasured } from '../measured-process.ts'
 import { usageOf } from '../processes.ts'
 import type { PacedLoad, PacedResult } from '../programs/paced-load.ts'
@@ -11,17 +11,18 @@ import { EVENTS, openShop } from '../rows/flow.ts'
 import { spreadOf } from '../statistics.ts'
 
 /**
- * Half of what `http` can take, for half an hour, the styles in turn: memory of the processes, and the
- * tables that hold what is outstanding. What is kept for ever (orders, payments, messages) grows.
+ * Half of the highest rate of `http`, for half an hour, in all styles in turn. Reports the memory of the processes and
+ * the size of the tables that hold unfinished work. Tables that keep rows forever (orders, payments, notices) grow and
+ * are left out.
  */
 export const LEAK: Survey = { name: 'leak', isLong: true, run: surveyLeak }
 
 const MINUTES = 30
 const SHARE_OF_SATURATION = 0.5
-const SAMPLE_EVERY_MS = 10_000
+const SAMPLE_PERIOD_MS = 10_000
 const TURN_SECONDS = 20
-/** At first code is compiled, pools and caches fill. */
-const SHARE_TO_WARM_UP = 0.2
+/** The share of the samples that is discarded, while code is compiled and pools and caches fill. */
+const WARM_UP_SHARE = 0.2
 const MEBIBYTE = 2 ** 20
 
 type Sample = Readonly<Record<string, number>>
@@ -38,29 +39,29 @@ async function surveyLeak(stack: BenchStack, pace: Pace): Promise<SurveyTable> {
   const untilMs = performance.now() + minutes * 60_000
   let orders = 0
 
-  async function come(): Promise<void> {
+  async function runLoad(): Promise<void> {
     const accounts = accountIds(EVENTS.accounts)
     for (let turn = 0; performance.now() < untilMs; turn += 1) {
       const style = STYLES[turn % STYLES.length]!
       const load = { url: urls.order, style, perSecond, seconds: TURN_SECONDS, accounts }
-      const { answeredMs, failed } = await customers.run({ ...load, waits: false })
+      const { acceptedMs, failed } = await customers.run({ ...load, waits: false })
       if (failed > 0) throw new Error(`${failed} orders failed in ${style}`)
-      orders += answeredMs.length
+      orders += acceptedMs.length
     }
   }
 
-  const coming = come()
+  const loading = runLoad()
   const samples: Sample[] = []
   while (performance.now() < untilMs) {
-    await Promise.race([sleep(SAMPLE_EVERY_MS), coming])
+    await Promise.race([sleep(SAMPLE_PERIOD_MS), loading])
     samples.push({ ...memoryOf(pids), ...(await tablesOf(stack)) })
   }
-  await coming
+  await loading
   await customers.close()
-  const rate = `${inShort(orders)} orders in ${minutes} minutes, the styles in turn`
+  const rate = `${threeDigits(orders)} orders in ${minutes} minutes, all styles in turn`
   return {
-    title: `Memory of the processes and size of the tables of what is outstanding, MiB: ${rate}`,
-    head: ['what', 'first fifth after the warm-up', 'last fifth', 'most'],
+    title: `Memory of the processes and size of the tables of unfinished work, MiB: ${rate}`,
+    head: ['process or table', 'first fifth after the warm-up', 'last fifth', 'maximum'],
     rows: rowsOf(samples),
   }
 }
@@ -70,7 +71,7 @@ function memoryOf(pids: Readonly<Record<string, number>>): Sample {
   return Object.fromEntries(usage.map(([name, { rssBytes }]) => [name, rssBytes / MEBIBYTE]))
 }
 
-/** With their indexes, of all services together. */
+/** Sizes of the tables of all services, including their indexes. */
 async function tablesOf({ urls }: BenchStack): Promise<Sample> {
   const sizes: Record<string, number> = {}
   for (const service of SERVICES) {
@@ -89,12 +90,12 @@ async function tablesOf({ urls }: BenchStack): Promise<Sample> {
 }
 
 function rowsOf(samples: readonly Sample[]): string[][] {
-  const warm = samples.slice(Math.floor(samples.length * SHARE_TO_WARM_UP))
+  const warm = samples.slice(Math.floor(samples.length * WARM_UP_SHARE))
   const fifth = Math.max(1, Math.floor(warm.length / 5))
   return Object.keys(warm[0]!).map((name) => {
     const values = warm.map((sample) => sample[name]!)
     const first = spreadOf(values.slice(0, fifth)).median
     const last = spreadOf(values.slice(-fifth)).median
-    return [name, ...[first, last, Math.max(...values)].map(inShort)]
+    return [name, ...[first, last, Math.max(...values)].map(threeDigits)]
   })
 }

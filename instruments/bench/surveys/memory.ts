@@ -4,7 +4,7 @@ import { createClient } from '../../../tests/e2e/client.ts'
 import { SERVICES } from '../../../tools/stack/options.ts'
 import type { BenchStack, NodeSettings } from '../bench-stack.ts'
 import { accountIds, openBooks } from '../books.ts'
-import { inShort, type Pace, type Survey, type SurveyTable } from '../contest.ts'
+import { type Pace, type Survey, type SurveyTable, threeDigits } from '../contest.ts'
 import { startMeasured } from '../measured-process.ts'
 import { usageOf } from '../processes.ts'
 import type { Load, LoadResult } from '../programs/load.ts'
@@ -13,8 +13,8 @@ import { startProgram } from '../rows/embedded.ts'
 import { percentile } from '../statistics.ts'
 
 /**
- * Memory of the processes after many orders, and how long orders then take to settle, by what Node.js is
- * started with. `process.ts` sets its own flags unless the command line does.
+ * Memory of the processes after many orders, and how long orders then take to settle, by the flags and environment of
+ * Node.js. `process.ts` sets its own flags unless the command line does.
  */
 export const MEMORY: Survey = { name: 'memory', isLong: true, run: surveyMemory }
 
@@ -39,7 +39,7 @@ const CONNECTIONS = 64
 const ACCOUNTS = 1_000
 const PROGRAM_ACCOUNTS = 100
 const DEPOSIT = 1_000_000
-/** Orders per second while the time to settle is measured, far below what can be settled. */
+/** Orders per second while the time to settle is measured, far below the highest rate. */
 const PER_SECOND = 50
 const MEBIBYTE = 2 ** 20
 
@@ -63,10 +63,10 @@ async function surveyMemory(stack: BenchStack, pace: Pace): Promise<SurveyTable>
     }
     const { approved } = await visitors.run({ ...visit, style })
     const memory = Object.entries(usageOf(pids)).map(
-      ([process, { rssBytes }]) => `${process} ${inShort(rssBytes / MEBIBYTE)}`,
+      ([process, { rssBytes }]) => `${process} ${threeDigits(rssBytes / MEBIBYTE)}`,
     )
     const row = [name, memory.join(', ')]
-    return [...row, inShort(accepted / seconds), inShort(percentile(approved.tookMs, 0.99))]
+    return [...row, threeDigits(accepted / seconds), threeDigits(percentile(approved.tookMs, 0.99))]
   }
 
   for (const variant of VARIANTS) {
@@ -79,7 +79,7 @@ async function surveyMemory(stack: BenchStack, pace: Pace): Promise<SurveyTable>
   }
   await Promise.all([customers.close(), visitors.close()])
   return {
-    title: `Memory after ${inShort(orders)} orders in events, by what Node.js is started with`,
+    title: `Memory after ${threeDigits(orders)} orders in events, by the flags and environment of Node.js`,
     head: ['Node.js', 'memory, MiB', 'orders/s accepted', 'p99 to settle, ms'],
     rows,
   }

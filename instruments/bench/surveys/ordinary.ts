@@ -4,15 +4,15 @@ import type { InteractionStyle } from '../../../contracts/style.ts'
 import { startStackIn } from '../../../tests/e2e/stack-program.ts'
 import type { BenchStack } from '../bench-stack.ts'
 import { accountIds, assertBooks, markBooks, openBooks, settled } from '../books.ts'
-import { inShort, type Pace, type Survey, type SurveyTable } from '../contest.ts'
+import { type Pace, type Survey, type SurveyTable, threeDigits } from '../contest.ts'
 import { startMeasured } from '../measured-process.ts'
 import { usageOf } from '../processes.ts'
 import type { Load, LoadResult } from '../programs/load.ts'
 import { SETTLE_LIMIT_MS } from '../rows/flow.ts'
 
 /**
- * What an order costs on `npm run stack` as it comes: nginx in front of the services and between them, the
- * log level that it has by default, and as many clients as an ordinary load test has.
+ * What an order costs on `npm run stack` with its defaults: nginx in front of the services and between them, the
+ * default log level, and as many clients as an ordinary load test has.
  */
 export const ORDINARY: Survey = { name: 'ordinary', run: surveyOrdinary }
 
@@ -28,7 +28,7 @@ const MARKS = {
 } satisfies Partial<Record<InteractionStyle, { readonly reach: number; readonly aim: number }>>
 
 async function surveyOrdinary(bench: BenchStack, pace: Pace): Promise<SurveyTable> {
-  // Idle, so that the stack that is measured has the machine to itself.
+  // The bench's own services stop, so that the measured stack has the machine to itself.
   await bench.serve([])
   const folder = join(bench.folder, 'ordinary')
   rmSync(folder, { recursive: true, force: true })
@@ -47,10 +47,10 @@ async function surveyOrdinary(bench: BenchStack, pace: Pace): Promise<SurveyTabl
     const mark = await markBooks(urls)
     const load = { url: stack.url, style, connections: CONNECTIONS, accounts: accountIds(ACCOUNTS) }
     const before = usageOf(roots)
-    const begunMs = performance.now()
+    const startedMs = performance.now()
     const { accepted } = await customers.run({ ...load, seconds })
     await settled(urls, mark, accepted, SETTLE_LIMIT_MS)
-    const perSecond = (accepted * 1_000) / (performance.now() - begunMs)
+    const perSecond = (accepted * 1_000) / (performance.now() - startedMs)
     const after = usageOf(roots)
     await assertBooks(urls, mark, accepted)
     const cpuMs = Object.keys(roots).map(
@@ -68,8 +68,8 @@ async function surveyOrdinary(bench: BenchStack, pace: Pace): Promise<SurveyTabl
       const all = cpuMs.reduce((sum, ms) => sum + ms, 0)
       const { reach, aim } = MARKS[style]
       const reached = all <= aim ? 'aim' : all <= reach ? 'yes' : 'no'
-      const figures = [inShort(perSecond), inShort(all), `≤ ${reach}`, `≤ ${aim}`, reached]
-      rows.push([style, ...figures, ...cpuMs.map(inShort)])
+      const figures = [threeDigits(perSecond), threeDigits(all), `≤ ${reach}`, `≤ ${aim}`, reached]
+      rows.push([style, ...figures, ...cpuMs.map(threeDigits)])
       bench.say(`ordinary: ${rows.at(-1)!.join(', ')}`)
     }
   } finally {

@@ -5,14 +5,14 @@ import { createClient } from '../../../tests/e2e/client.ts'
 import { SERVICES } from '../../../tools/stack/options.ts'
 import type { BenchStack } from '../bench-stack.ts'
 import { accountIds, openBooks } from '../books.ts'
-import { inShort, type Pace, type Survey, type SurveyTable } from '../contest.ts'
+import { type Pace, type Survey, type SurveyTable, threeDigits } from '../contest.ts'
 import { startMeasured } from '../measured-process.ts'
 import type { OverloadLoad, PhaseResult } from '../programs/overload-load.ts'
 import { startProgram } from '../rows/embedded.ts'
 
 /**
- * Clients with two seconds of patience at once, twice and four times what can be served, then at half of it.
- * What can be served is measured just before, by clients that wait for their answers.
+ * Clients with two seconds of patience, at one, two and four times the capacity, then at half of it. The capacity is
+ * measured just before, by clients that each wait for their response.
  */
 export const OVERLOAD: Survey = {
   name: 'overload',
@@ -23,7 +23,7 @@ export const OVERLOAD: Survey = {
 
 const PATIENCE_MS = 2_000
 const SHARED_CONNECTIONS = 400
-/** As many clients show the capacity, each with one request at a time. */
+/** The number of clients that measure the capacity, each with one request at a time. */
 const CLIENTS = { id: 256, outcome: 64 }
 const OWN_CLIENTS = 64
 const ACCOUNTS = 1_000
@@ -31,8 +31,8 @@ const PROGRAM_ACCOUNTS = 100
 const DEPOSIT = 1_000_000
 const WARM_UP_SECONDS = 5
 const MEBIBYTE = 2 ** 20
-/** What CI demands on a machine that is not quiet; docs/performance.md says what is to be reached on one that is. */
-const LEAST_GOODPUT = 0.4
+/** The goodput that CI demands on a busy machine; docs/performance.md has the mark for a quiet one. */
+const MIN_GOODPUT = 0.4
 
 interface Case {
   readonly where: 'stack' | 'all in one'
@@ -56,8 +56,8 @@ async function surveyOverload(stack: BenchStack, pace: Pace): Promise<SurveyTabl
     stack.say(`overload: ${row.join(', ')}`)
     rows.push(row)
     const [, , , , twice, fourTimes] = row
-    if (Math.min(Number(twice), Number(fourTimes)) < LEAST_GOODPUT) {
-      findings.push(`overload: goodput of ${row.slice(0, 3).join(', ')} is below ${LEAST_GOODPUT}`)
+    if (Math.min(Number(twice), Number(fourTimes)) < MIN_GOODPUT) {
+      findings.push(`overload: goodput of ${row.slice(0, 3).join(', ')} is below ${MIN_GOODPUT}`)
     }
   }
   return {
@@ -73,7 +73,7 @@ async function surveyOverload(stack: BenchStack, pace: Pace): Promise<SurveyTabl
       'rejected p50, ms',
       'rejected p99, ms',
       'CPU of a rejection, of an order',
-      'nobody waited in vain at 4×, share',
+      'answered in time at 4×, share',
       'normal after, s',
       'memory, MiB',
       'load generator',
@@ -122,20 +122,20 @@ function figuresOf(idle: PhaseResult, ...phases: PhaseResult[]): string[] {
   const load = Math.max(...phases.map((phase) => phase.load))
   const memory = Object.keys(half.rssBytes).map((name) => {
     const most = Math.max(...phases.map(({ rssBytes }) => rssBytes[name]!))
-    return `${name} ${inShort(most / MEBIBYTE)}`
+    return `${name} ${threeDigits(most / MEBIBYTE)}`
   })
   return [
-    inShort(capacity),
+    threeDigits(capacity),
     goodput(twice),
     goodput(fourTimes),
-    inShort(Math.max(twice.servedMs.p99, fourTimes.servedMs.p99)),
-    inShort(fourTimes.rejectedMs.p50),
-    inShort(fourTimes.rejectedMs.p99),
+    threeDigits(Math.max(twice.servedMs.p99, fourTimes.servedMs.p99)),
+    threeDigits(fourTimes.rejectedMs.p50),
+    threeDigits(fourTimes.rejectedMs.p99),
     `${((100 * Math.max(0, rejectionMs)) / orderMs).toFixed(0)} %`,
     (1 - (fourTimes.late + fourTimes.failed) / fourTimes.sent).toFixed(2),
-    inShort(half.normalAfterMs / 1_000),
+    threeDigits(half.normalAfterMs / 1_000),
     memory.join(', '),
-    `${(100 * load).toFixed(0)} % CPU, ${inShort(lagMs)} ms late${lagMs > 50 ? ': the bottleneck' : ''}`,
+    `${(100 * load).toFixed(0)} % CPU, ${threeDigits(lagMs)} ms late${lagMs > 50 ? ': the bottleneck' : ''}`,
   ]
 }
 

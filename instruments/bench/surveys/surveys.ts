@@ -6,7 +6,7 @@ import { root } from '../../../tools/repository-files.ts'
 import { SERVICES } from '../../../tools/stack/options.ts'
 import type { BenchStack } from '../bench-stack.ts'
 import { inDatabase } from '../books.ts'
-import { inShort, type Pace, type Survey, type SurveyTable } from '../contest.ts'
+import { type Pace, type Survey, type SurveyTable, threeDigits } from '../contest.ts'
 import { usageOf, wakeUpsOf } from '../processes.ts'
 import { startProgram } from '../rows/embedded.ts'
 import { flowOf, openShop } from '../rows/flow.ts'
@@ -14,30 +14,30 @@ import { flowOf, openShop } from '../rows/flow.ts'
 export const IDLE: Survey = { name: 'idle', run: surveyIdle }
 export const FOOTPRINT: Survey = { name: 'footprint', run: surveyFootprint }
 
-/** Long enough for pools to let their idle connections go. */
+/** Long enough for pools to close their idle connections. */
 const COME_TO_REST_MS = 15_000
 const QUICK_REST_MS = 3_000
 const IDLE_MS = 30_000
 const QUICK_IDLE_MS = 10_000
 const MEBIBYTE = 2 ** 20
 
-/** How often a process that has nothing to do wakes up, and what it asks of its database meanwhile. */
+/** How often an idle process wakes up, how much CPU it takes, and how many transactions it makes. */
 async function surveyIdle(stack: BenchStack, { quick }: Pace): Promise<SurveyTable> {
   const { pids } = await stack.serve(SERVICES)
   const program = await freshProgram(stack)
   const processes: Record<string, number> = { ...pids, 'all in one': program.pid }
   await sleep(quick ? QUICK_REST_MS : COME_TO_REST_MS)
-  const look = async () => ({
+  const sample = async () => ({
     wakeUps: Object.values(processes).map(wakeUpsOf),
     usage: usageOf(processes),
     transactions: await transactionsOf(stack),
   })
-  const before = await look()
-  const begunMs = performance.now()
+  const before = await sample()
+  const startedMs = performance.now()
   await sleep(quick ? QUICK_IDLE_MS : IDLE_MS)
-  const after = await look()
-  const seconds = (performance.now() - begunMs) / 1_000
-  const perSecond = (from: number, to: number) => inShort((to - from) / seconds)
+  const after = await sample()
+  const seconds = (performance.now() - startedMs) / 1_000
+  const perSecond = (from: number, to: number) => threeDigits((to - from) / seconds)
   const rows = Object.keys(processes).map((name, index) => [
     name,
     perSecond(before.wakeUps[index]!.mainThread, after.wakeUps[index]!.mainThread),
@@ -49,7 +49,7 @@ async function surveyIdle(stack: BenchStack, { quick }: Pace): Promise<SurveyTab
   ])
   await program.stop()
   return {
-    title: 'A process that has nothing to do, each second',
+    title: 'An idle process, per second',
     head: [
       'process',
       'wake-ups of its main thread',
@@ -61,7 +61,7 @@ async function surveyIdle(stack: BenchStack, { quick }: Pace): Promise<SurveyTab
   }
 }
 
-/** Committed and rolled back, of each service's database. */
+/** The number of transactions, committed or rolled back, of each service's database. */
 async function transactionsOf({ urls }: BenchStack): Promise<Record<string, number>> {
   return await inDatabase(urls.reference, async (client) => {
     const { rows } = await client.query<{ name: string; transactions: string }>(
@@ -80,7 +80,7 @@ async function freshProgram({ folder }: BenchStack) {
   return await startProgram(data)
 }
 
-/** Memory, time to ready, what is installed, and the CPU that 10,000 orders of each style take. */
+/** Memory, time to ready, size on disk, and the CPU time of 10,000 orders in each style. */
 async function surveyFootprint(stack: BenchStack, pace: Pace): Promise<SurveyTable> {
   await stack.serve([])
   const { pids, readyMs } = await stack.serve(SERVICES)
@@ -101,41 +101,42 @@ async function surveyFootprint(stack: BenchStack, pace: Pace): Promise<SurveyTab
     await stack.openBooks(flow.accounts)
     await shop.settle(flow, pace.seconds)
     const { costs } = await shop.settle(flow, pace.seconds)
-    // Milliseconds for one are seconds for a thousand.
-    const text = `${inShort(costs!.all! * 10)} CPU seconds`
+    // Milliseconds per order are seconds per thousand orders.
+    const text = `${threeDigits(costs!.all! * 10)} CPU seconds`
     cpuSeconds.push([`10,000 orders in ${style}`, '', '', text])
   }
   const atLoad = usageOf(roots)
   await shop.close()
-  const mebibytes = (bytes: number | undefined) => (bytes ? `${inShort(bytes / MEBIBYTE)} MiB` : '')
+  const mebibytes = (bytes: number | undefined) =>
+    bytes ? `${threeDigits(bytes / MEBIBYTE)} MiB` : ''
   const rows = Object.keys(idle).map((name) => [
     name,
     mebibytes(idle[name]!.rssBytes),
     mebibytes(atLoad[name]?.rssBytes),
-    ready[name] ? `ready after ${inShort(ready[name] / 1_000)} s` : '',
+    ready[name] ? `ready after ${threeDigits(ready[name] / 1_000)} s` : '',
   ])
   const installed = ['node_modules in production', '', '', mebibytes(installedBytes())]
   return {
-    title: 'Footprint (PostgreSQL counts memory that its processes share once for each)',
+    title: 'Footprint (memory that PostgreSQL processes share is counted once for each of them)',
     head: ['what', 'memory idle', 'memory after load', ''],
     rows: [...rows, ...cpuSeconds, installed],
   }
 }
 
-/** What an install without development dependencies brings, by the lock file. */
+/** The size of an install without development dependencies, by the lock file. */
 function installedBytes(): number {
   const lock = JSON.parse(readFileSync(join(root, 'package-lock.json'), 'utf8')) as {
     packages: Record<string, { dev?: boolean; devOptional?: boolean }>
   }
   const folders = Object.entries(lock.packages)
     .filter(([path, { dev, devOptional }]) => path !== '' && !dev && !devOptional)
-    // A package inside another one is counted with that.
+    // A nested package is counted with the package that contains it.
     .filter(([path]) => path.lastIndexOf('node_modules/') === 0)
     .map(([path]) => path)
   return folders.reduce((sum, folder) => sum + bytesIn(join(root, folder)), 0)
 }
 
-/** Zero where it is not installed, as what is for other systems. */
+/** Zero for a folder that is not installed, such as a package for another platform. */
 function bytesIn(folder: string): number {
   if (!existsSync(folder)) return 0
   return readdirSync(folder, { recursive: true, withFileTypes: true })
