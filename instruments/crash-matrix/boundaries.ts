@@ -11,30 +11,30 @@ import type { MortalLife, Planted } from '../simulation/world/world.ts'
 import type { SeamMember } from './sites.ts'
 
 /**
- * Where a process may die: before what it does to the world outside its memory is done, and after,
- * before it hears of it. A call goes on when its caller dies meanwhile, which is a third way.
+ * When a process dies relative to an operation on the outside world: before the operation, or after the operation but
+ * before the process sees its result. A call can also lose its caller while it is in flight; the call itself goes on.
  */
 export type Phase = 'before' | 'in flight' | 'after'
 
-/** One time that a process came to a boundary. */
+/** One time that a process reached a boundary. */
 export interface Crossing {
   readonly service: ServiceName
   readonly member: SeamMember
-  /** Where in the code: the place of a site. */
+  /** The position in the code, the same as `Site.place`. */
   readonly place: string
   readonly phase: Phase
-  /** Of a transaction: the function whose work it is. */
+  /** For a transaction, the service function that does its work. */
   readonly of?: string | undefined
 }
 
 type Boundary = Pick<Crossing, 'member' | 'place' | 'of'>
 
 export interface BoundariesOptions {
-  /** The crossing, by its number from 0, at which the process dies. */
+  /** The index of the crossing at which the process dies. */
   readonly crashAt?: number | undefined
-  /** Whether a process of that service dies once more when it comes to the same boundary next. */
+  /** Whether a process of that service dies a second time when one next reaches the same boundary. */
   readonly twice?: boolean | undefined
-  /** So many letters do not get through at first. */
+  /** How many deliveries of letters fail before they succeed. */
   readonly failingLetters?: number | undefined
 }
 
@@ -45,7 +45,7 @@ export interface Boundaries {
   deaths(): number
 }
 
-/** Counts the boundaries that processes come to, in the order in which they do, and lets one die. */
+/** Records the boundaries in the order in which processes reach them, and lets a process die at one. */
 export function createBoundaries(options: BoundariesOptions = {}): Boundaries {
   const { crashAt, twice, failingLetters = 0 } = options
   const crossings: Crossing[] = []
@@ -60,7 +60,8 @@ export function createBoundaries(options: BoundariesOptions = {}): Boundaries {
     const isAgain = twice && deaths === 1 && first !== undefined && isSame(first, crossing)
     if (number !== crashAt && !isAgain) return false
     deaths += 1
-    life.crash(`${life.name} is to die ${phase} ${boundary.of ?? ''} ${boundary.member}`)
+    const what = [boundary.of, boundary.member].filter(Boolean).join(' ')
+    life.crash(`planned crash of ${life.name}: ${what}, ${phase}`)
     return true
   }
 
@@ -73,7 +74,7 @@ export function createBoundaries(options: BoundariesOptions = {}): Boundaries {
         const carry: Deliver = (row) => {
           letters += 1
           if (letters > failingLetters) return deliver(row)
-          return Promise.resolve({ kind: 'retry', error: 'the mail server is away' })
+          return Promise.resolve({ kind: 'retry', error: 'the mail server is down' })
         }
         return (row) => cross({ life, dies, member: 'letter' }, () => carry(row))
       },
@@ -84,7 +85,7 @@ export function createBoundaries(options: BoundariesOptions = {}): Boundaries {
 const isSame = (a: Crossing, b: Crossing) =>
   a.service === b.service && a.place === b.place && a.of === b.of && a.phase === b.phase
 
-/** Whether a life ends here; then nothing that it does is to go on. */
+/** Ends a life if the crash is due at this crossing. If it returns true, the caller must do nothing more. */
 type Dies = (life: MortalLife, boundary: Boundary, phase: Phase) => boolean
 
 interface CrossOptions {
@@ -93,16 +94,16 @@ interface CrossOptions {
   readonly member: SeamMember
 }
 
-/** Does something to the world, from the function that asked for it. */
+/** Does `work`, an operation on the outside world, with a crossing before and after it. */
 async function cross<T>(options: CrossOptions, work: () => Promise<T>): Promise<T> {
   const { life, dies, member } = options
   const boundary = { member, place: placeOfCaller() }
   const ends = (phase: Phase) => dies(life, boundary, phase)
   if (ends('before')) return never()
-  const answer = work()
+  const working = work()
   if (member === 'call' && ends('in flight')) return never()
   try {
-    const result = await answer
+    const result = await working
     return ends('after') ? await never<T>() : result
   } catch (error) {
     if (ends('after')) return never()
@@ -152,7 +153,7 @@ function crossedSubscription(subscription: Subscription, here: Here): Subscripti
   }
 }
 
-/** The boundary is the commit; the statements before it are boundaries of their own. */
+/** A transaction whose boundary is its commit. The statements before the commit are boundaries of their own. */
 async function crossedTransaction<T>(
   database: Database,
   life: MortalLife,
@@ -161,7 +162,7 @@ async function crossedTransaction<T>(
 ): Promise<T> {
   const place = placeOfCaller()
   let of: string | undefined
-  let isToCommit = false
+  let isCommitting = false
   const ends = (phase: Phase) => dies(life, { member: 'transaction', place, of }, phase)
   try {
     const result = await database.transaction(async (tx) => {
@@ -171,17 +172,17 @@ async function crossedTransaction<T>(
           return cross({ life, dies, member: 'query' }, () => tx.query<Row>(text, params))
         },
       })
-      isToCommit = true
+      isCommitting = true
       return ends('before') ? never<T>() : done
     })
     return ends('after') ? await never<T>() : result
   } catch (error) {
-    if (isToCommit && ends('after')) return never()
+    if (isCommitting && ends('after')) return never()
     throw error
   }
 }
 
-/** Gauges that are read at each scrape, as the real telemetry reads them. */
+/** Reads the gauges at each scrape, as the real telemetry does, because reading some of them is a boundary. */
 function readTelemetry(telemetry: Telemetry): Telemetry {
   const readings: (() => unknown)[] = []
   return {
@@ -196,14 +197,15 @@ function readTelemetry(telemetry: Telemetry): Telemetry {
 
 const MAX_FRAMES = 60
 
-/** Where in the code the member of a seam was called. */
+/** The position in the product's code of the innermost call on the stack, such as `services/order/store.ts:53:12`. */
 function placeOfCaller(): string {
   const frame = getCallSites(MAX_FRAMES).find(({ scriptName }) => isOfCode(scriptName))
-  if (frame === undefined) throw new Error('a boundary was crossed by nobody')
+  if (frame === undefined)
+    throw new Error('no code of the product is on the stack at this boundary')
   return `${frame.scriptName.slice(ROOT.length)}:${frame.lineNumber}:${frame.columnNumber}`
 }
 
-/** The outermost function of the service whose work this is; where it is messaging's, its own. */
+/** The outermost service function on the stack; without one, the innermost function, which is messaging's. */
 function workOfCaller(): string | undefined {
   const frames = getCallSites(MAX_FRAMES).filter(
     ({ scriptName, functionName }) => isOfCode(scriptName) && functionName !== '',

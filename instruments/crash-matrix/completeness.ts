@@ -2,11 +2,11 @@ import { SERVICES, type ServiceName } from '../simulation/world/lives.ts'
 import type { Crossing } from './boundaries.ts'
 import type { Site, Sites } from './sites.ts'
 
-/** Places that no scenario comes to, each with its reason. */
+/** Sites that no scenario reaches, with the reason. */
 export interface Uncrossed {
-  /** Of all services unless some are named. */
+  /** The services that this is true of; all of them if absent. */
   readonly services?: readonly ServiceName[]
-  /** The beginning of names of sites. */
+  /** The beginning of the sites' names. */
   readonly name: string
   readonly reason: string
 }
@@ -14,7 +14,7 @@ export interface Uncrossed {
 export const UNCROSSED: readonly Uncrossed[] = [
   {
     name: 'chassis/measured.ts',
-    reason: 'takes the time of a call whose place is a boundary itself; it is not used here',
+    reason: 'measures calls whose own sites are boundaries; not used in the simulation',
   },
   ...[
     'migrate transaction',
@@ -26,15 +26,15 @@ export const UNCROSSED: readonly Uncrossed[] = [
     'setLocal',
   ].map((name) => ({
     name: `platform/database/migrate.ts ${name}`,
-    reason: 'makes the tables, each migration in one transaction; runs begin with tables',
+    reason: 'creates the tables, one transaction per migration; runs start with tables in place',
   })),
   {
     name: 'platform/database/database.ts databaseTime',
-    reason: 'only the audit asks for the time in this way',
+    reason: 'only the audit reads the time like this',
   },
   {
     name: 'platform/http/client.ts tracedCalls call',
-    reason: 'passes on a call whose place is a boundary itself; nothing is traced here',
+    reason: 'passes on calls whose own sites are boundaries; tracing is off in the simulation',
   },
   {
     services: ['order', 'billing'],
@@ -48,12 +48,13 @@ export const UNCROSSED: readonly Uncrossed[] = [
   },
   {
     name: 'messaging/outbox/lanes.ts holdLanes close',
-    reason: 'belongs to an orderly end; whoever dies before it has not ended in order',
+    reason: 'part of an orderly shutdown; a process that dies does not get there',
   },
   {
     services: ['order', 'billing'],
     name: 'messaging/outbox/relay-calls.ts attempt letter',
-    reason: 'only notification writes letters; the calls of the others are boundaries themselves',
+    reason:
+      'only notification writes letters; the calls of other services are boundaries themselves',
   },
   {
     services: ['notification'],
@@ -68,19 +69,19 @@ export const UNCROSSED: readonly Uncrossed[] = [
   {
     services: ['order', 'notification'],
     name: 'messaging/outbox/outbox.ts createOutbox unattempted',
-    reason: 'only billing waits for the first try of a call',
+    reason: 'only billing waits for the first attempt at a call',
   },
   {
     services: ['billing'],
     name: 'chassis/idempotency.ts createIdempotency complete',
-    reason: 'billing knows its answer when it stores a key',
+    reason: 'billing knows its response when it stores a key',
   },
 ]
 
 /**
- * What keeps the matrix from being complete: places in the code that nothing crashed at and that are
- * not listed, places that are listed and were come to all the same, and places that the code does
- * not show.
+ * Lists what keeps the matrix from being complete: sites without a crash that are not in `uncrossed`, sites in
+ * `uncrossed` that had a crash after all, crashes at places that are no site, and entries of `uncrossed` that match no
+ * site.
  */
 export function gaps(
   sites: Sites,
@@ -92,7 +93,7 @@ export function gaps(
   for (const { service, place } of crashed) {
     keys.add(`${service} ${place}`)
     if (sites.get(service)?.has(place)) continue
-    found.push(`${service}: something is done at ${place}, where the code shows no boundary`)
+    found.push(`${service}: crossed a boundary at ${place}, where readSites found none`)
   }
   const used = new Set<Uncrossed>()
   for (const service of SERVICES) {
@@ -101,12 +102,12 @@ export function gaps(
       if (listed) used.add(listed)
       const isCrashed = keys.has(`${service} ${site.place}`)
       const where = `${service}: ${site.name} (${site.place})`
-      if (!isCrashed && !listed) found.push(`${where} was never crashed`)
-      if (isCrashed && listed) found.push(`${where} was crashed, though it is listed as uncrossed`)
+      if (!isCrashed && !listed) found.push(`${where} had no crash`)
+      if (isCrashed && listed) found.push(`${where} had a crash but is listed as uncrossed`)
     }
   }
   for (const one of uncrossed) {
-    if (!used.has(one)) found.push(`nothing in the code is named ${one.name}, as a reason says`)
+    if (!used.has(one)) found.push(`no site matches the uncrossed name ${one.name}`)
   }
   return [...new Set(found)]
 }

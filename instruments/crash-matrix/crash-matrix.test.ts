@@ -12,7 +12,7 @@ import { gaps, UNCROSSED } from './completeness.ts'
 import { type Cell, runCell } from './run.ts'
 import { readSites, type Sites } from './sites.ts'
 
-/** A bounded part of what `npm run crash-matrix` does for every boundary. */
+/** A small sample of the crashes that `npm run crash-matrix` makes. */
 const TIMEOUT = { timeout: 300_000 }
 const EVENTS: Cell = { scenario: 'approved', style: 'events', instances: 1 }
 const HTTP: Cell = { scenario: 'deletion', style: 'http', instances: 1 }
@@ -28,7 +28,7 @@ const isAt = (service: ServiceName, phase: string, what: string) => (crossing: C
   crossing.phase === phase &&
   [crossing.of, crossing.member].includes(what)
 
-test('an order in events is paid once, wherever a process dies', TIMEOUT, async () => {
+test('charges an order in events once, wherever a process dies', TIMEOUT, async () => {
   const { crossings } = await runCell(store, EVENTS)
   const where = [
     isAt('order', 'after', 'applyBatch'),
@@ -38,28 +38,32 @@ test('an order in events is paid once, wherever a process dies', TIMEOUT, async 
     isAt('order', 'before', 'commit'),
     isAt('notification', 'after', 'letter'),
   ]
-  // The first that order works off is the order that is placed, the last is its outcome.
+  // The first batch of `workOff` in order places the order; the last one writes its outcome.
   const placed = crossings.findIndex(isAt('order', 'after', 'applyBatch'))
   for (const crashAt of [placed, ...where.map((isHere) => crossings.findLastIndex(isHere))]) {
     assert.ok(crashAt >= 0)
-    const { deaths, ends, violations, ...again } = await runCell(store, { ...EVENTS, crashAt })
+    const { deaths, ends, violations, ...second } = await runCell(store, { ...EVENTS, crashAt })
     assert.deepEqual(violations, [])
     assert.deepEqual({ deaths, ends }, { deaths: 1, ends: ['APPROVED'] })
-    assert.deepEqual(again.crossings.slice(0, crashAt + 1), crossings.slice(0, crashAt + 1))
+    assert.deepEqual(second.crossings.slice(0, crashAt + 1), crossings.slice(0, crashAt + 1))
   }
 })
 
-test('a deleted order in http costs nothing, though its caller dies twice', TIMEOUT, async () => {
-  const { crossings } = await runCell(store, HTTP)
-  for (const phase of ['before', 'in flight', 'after']) {
-    const crashAt = crossings.findIndex(isAt('order', phase, 'call'))
-    const { deaths, violations } = await runCell(store, { ...HTTP, crashAt, twice: true })
-    assert.deepEqual(violations, [])
-    assert.equal(deaths, 2)
-  }
-})
+test(
+  'refunds a deleted order in http, even if the calling process dies twice',
+  TIMEOUT,
+  async () => {
+    const { crossings } = await runCell(store, HTTP)
+    for (const phase of ['before', 'in flight', 'after']) {
+      const crashAt = crossings.findIndex(isAt('order', phase, 'call'))
+      const { deaths, violations } = await runCell(store, { ...HTTP, crashAt, twice: true })
+      assert.deepEqual(violations, [])
+      assert.equal(deaths, 2)
+    }
+  },
+)
 
-/** A consumer that is done with messages before they have had their effect. */
+/** A planted bug: the consumer commits offsets as soon as it takes messages. */
 const commitsTooEarly: NonNullable<Planted['parts']> = (_, parts) => ({
   ...parts,
   bus: {
@@ -79,12 +83,12 @@ const commitsTooEarly: NonNullable<Planted['parts']> = (_, parts) => ({
   },
 })
 
-test('offsets that are committed before their transaction are found out', TIMEOUT, async () => {
+test('detects offsets that are committed before their transaction', TIMEOUT, async () => {
   const { crossings } = await runCell(store, EVENTS, commitsTooEarly)
   const crashAt = crossings.findLastIndex(isAt('notification', 'before', 'writeMessages'))
   assert.ok(crashAt >= 0)
   const { violations } = await runCell(store, { ...EVENTS, crashAt }, commitsTooEarly)
-  // Neither the payment nor the outcome of the order has reached the customer.
+  // The customer has been notified neither of the payment nor of the outcome of the order.
   assert.deepEqual(
     violations.map(({ invariant }) => invariant),
     ['I5', 'I5'],
@@ -104,7 +108,7 @@ const everything = () =>
       .map(({ place }) => ({ service, place })),
   )
 
-test('the boundaries are those of the code', TIMEOUT, () => {
+test('reads the boundaries from the code', TIMEOUT, () => {
   sites = readSites()
   const names = [...sites.get('order')!.values()].map(({ name }) => name)
   for (const name of [
@@ -120,37 +124,37 @@ test('the boundaries are those of the code', TIMEOUT, () => {
   assert.deepEqual(gaps(sites, everything()), [])
 })
 
-test('a boundary that nothing crashed at leaves a gap', TIMEOUT, () => {
-  for (const left of everything()) {
+test('reports a boundary without a crash as a gap', TIMEOUT, () => {
+  for (const omitted of everything()) {
     const crashed = everything().filter(
-      ({ service, place }) => service !== left.service || place !== left.place,
+      ({ service, place }) => service !== omitted.service || place !== omitted.place,
     )
     const found = gaps(sites, crashed)
     assert.equal(found.length, 1)
-    assert.match(found[0]!, new RegExp(`^${left.service}: .* was never crashed$`))
+    assert.match(found[0]!, new RegExp(`^${omitted.service}: .* had no crash$`))
   }
 })
 
-test('a boundary that is new in the code leaves a gap', TIMEOUT, () => {
+test('reports a new boundary in the code as a gap', TIMEOUT, () => {
   const path = 'services/billing/store.ts'
   const text = readFileSync(join(root, path), 'utf8')
   const added = `${text}\nexport const forget = (db: Queryable) => db.query('delete from payment')\n`
   assert.match(
     gaps(readSites(new Map([[path, added]])), everything()).join(),
-    /^billing: services\/billing\/store\.ts forget query \(.*\) was never crashed$/,
+    /^billing: services\/billing\/store\.ts forget query \(.*\) had no crash$/,
   )
 })
 
-test('a reason that is not needed, or of nothing, is a gap', TIMEOUT, () => {
+test('reports an uncrossed entry that had a crash, or matches no site, as a gap', TIMEOUT, () => {
   const [first] = everything()
   const { name } = sites.get(first!.service)!.get(first!.place)!
   const needless = { services: [first!.service], name, reason: 'none' }
   assert.match(gaps(sites, everything(), [...UNCROSSED, needless]).join(), /listed as uncrossed$/)
-  const void_ = { name: 'services/order/gone.ts', reason: 'none' }
-  assert.match(gaps(sites, everything(), [...UNCROSSED, void_]).join(), /nothing in the code/)
+  const unmatched = { name: 'services/order/gone.ts', reason: 'none' }
+  assert.match(gaps(sites, everything(), [...UNCROSSED, unmatched]).join(), /no site matches/)
 })
 
-test('what is done where the code shows no boundary is a gap', TIMEOUT, () => {
-  const unseen = { service: 'order', place: 'services/order/order.ts:1:1' } as const
-  assert.match(gaps(sites, [...everything(), unseen]).join(), /shows no boundary$/)
+test('reports a crash at a place that is no site as a gap', TIMEOUT, () => {
+  const unknown = { service: 'order', place: 'services/order/order.ts:1:1' } as const
+  assert.match(gaps(sites, [...everything(), unknown]).join(), /where readSites found none$/)
 })

@@ -3,26 +3,25 @@ import type { Call } from '../simulation/servers/network.ts'
 import { openAccount, order, type Stage, untilFinal } from './stage.ts'
 
 /**
- * What the five stories of money leave out: lists and looks, contacts, payments by REST, operators
- * with dead letters, probes and scrapes, a broker and a notification that are away for a while. Nothing
- * that is asked for twice here has another effect the second time, so whoever is not answered asks
- * again.
+ * The scenario for everything that the five scenarios about money leave out: lists and reads, contacts, payments by REST,
+ * an operator who handles dead letters, probes and scrapes, and a broker and a notification that are down for a while.
+ * Every request here is idempotent, so a request without a response is repeated.
  */
 export async function runDesk(at: Stage): Promise<void> {
   const accountId = await openAccount(at, DEPOSIT_MINOR)
-  await at.takeAway('notification', 700)
+  await at.stopService('notification', 700)
   await at.perform({ kind: 'deposit', accountId, amountMinor: DEPOSIT_MINOR + 1 })
   const deleted = await order(at, accountId, 1)
   await at.perform({ kind: 'delete', accountId, orderId: deleted })
-  await loseTheBroker(at)
+  await stopBroker(at)
   const paid = await order(at, accountId, 2)
   await untilFinal(at, accountId, paid)
   await payByRest(at, accountId)
-  await look(at, accountId, paid)
-  await keepContacts(at)
+  await read(at, accountId, paid)
+  await manageContacts(at)
   await probe(at)
   await handleDeadLetters(at, { orderId: deleted, accountId })
-  await ask(at, 'DELETE', '/notification/')
+  await request(at, 'DELETE', '/notification/')
 }
 
 const DEPOSIT_MINOR = 20_001
@@ -30,12 +29,12 @@ const STRANGER = '00000000-0000-4000-8000-000000000001'
 const PATIENCE_MS = 3_500
 const PAUSE_MS = 300
 const MAX_TRIES = 30
-/** By then a process that died has read again what it had in hand. */
+/** Within this time a process that died has restarted and read its uncommitted messages again. */
 const RESTARTED_MS = 6_000
 
-async function loseTheBroker({ world, wait }: Stage): Promise<void> {
-  const away = { name: 'broker away', kind: 'broker away', durationMs: 600 } as const
-  await world.strike({ ...away, afterMs: 0, draw: 0 })
+async function stopBroker({ world, wait }: Stage): Promise<void> {
+  const down = { name: 'broker down', kind: 'broker down', durationMs: 600 } as const
+  await world.strike({ ...down, afterMs: 0, draw: 0 })
   await wait(300)
 }
 
@@ -45,37 +44,39 @@ async function payByRest(at: Stage, accountId: string): Promise<void> {
   await at.perform({ kind: 'void', accountId, orderId: paymentId })
 }
 
-async function look(at: Stage, accountId: string, orderId: string): Promise<void> {
+async function read(at: Stage, accountId: string, orderId: string): Promise<void> {
   await at.perform({ kind: 'list orders', accountId })
   await at.perform({ kind: 'pry', accountId: STRANGER, orderId })
-  await ask(at, 'GET', `/billing/account/${accountId}/entries`)
-  await ask(at, 'GET', `/billing/payments/${orderId}`)
-  await ask(at, 'GET', '/orders/pending')
-  await ask(at, 'GET', '/notification/?limit=5')
-  const messages = (await ask(at, 'GET', `/notification/account/${accountId}`)) as { id: string }[]
-  for (const { id } of messages.slice(0, 1)) await ask(at, 'GET', `/notification/${id}`)
+  await request(at, 'GET', `/billing/account/${accountId}/entries`)
+  await request(at, 'GET', `/billing/payments/${orderId}`)
+  await request(at, 'GET', '/orders/pending')
+  await request(at, 'GET', '/notification/?limit=5')
+  const messages = (await request(at, 'GET', `/notification/account/${accountId}`)) as {
+    id: string
+  }[]
+  for (const { id } of messages.slice(0, 1)) await request(at, 'GET', `/notification/${id}`)
 }
 
-async function keepContacts(at: Stage): Promise<void> {
+async function manageContacts(at: Stage): Promise<void> {
   const path = `/notification/contact/${STRANGER}`
-  await ask(at, 'PUT', path, { email: 'stranger@customer.example' })
-  await ask(at, 'GET', path)
-  await ask(at, 'DELETE', path)
-  await ask(at, 'DELETE', `/notification/account/${STRANGER}`)
+  await request(at, 'PUT', path, { email: 'stranger@customer.example' })
+  await request(at, 'GET', path)
+  await request(at, 'DELETE', path)
+  await request(at, 'DELETE', `/notification/account/${STRANGER}`)
 }
 
 const NAMES = ['orders', 'billing', 'notification'] as const
 
 async function probe(at: Stage): Promise<void> {
   for (const name of NAMES) {
-    await ask(at, 'GET', `/${name}/actuator/health/readiness`)
-    await ask(at, 'GET', `/${name}/actuator/prometheus`)
-    await ask(at, 'GET', `/${name}/outbox`)
-    await ask(at, 'GET', `/${name}/outbox?key=${STRANGER}`)
+    await request(at, 'GET', `/${name}/actuator/health/readiness`)
+    await request(at, 'GET', `/${name}/actuator/prometheus`)
+    await request(at, 'GET', `/${name}/outbox`)
+    await request(at, 'GET', `/${name}/outbox?key=${STRANGER}`)
   }
 }
 
-/** A body that names no event becomes a dead letter in every service that reads the topic; an operator handles each. */
+/** A message without an event becomes a dead letter in every service that reads its topic; an operator handles each. */
 async function handleDeadLetters(at: Stage, canceled: object): Promise<void> {
   const value = new TextEncoder().encode('{"event":null}')
   at.world.publish(
@@ -83,24 +84,25 @@ async function handleDeadLetters(at: Stage, canceled: object): Promise<void> {
   )
   for (const name of NAMES) {
     const path = `/${name}/dead-letters`
-    const [letter] = await untilSome(() => ask(at, 'GET', path) as Promise<{ id: string }[]>, at)
+    const list = () => request(at, 'GET', path) as Promise<{ id: string }[]>
+    const [letter] = await untilSome(list, at)
     const one = `${path}/${letter!.id}`
-    await ask(at, 'GET', one)
-    await ask(at, 'POST', `${one}/replay`)
-    // What billing knows already changes nothing when it is handled once more.
+    await request(at, 'GET', one)
+    await request(at, 'POST', `${one}/replay`)
+    // Billing has handled this event before, so the replay changes nothing.
     const repaired = { body: { event: 'ORDER_CANCELED', ...canceled } }
-    if (name === 'billing') await ask(at, 'POST', `${one}/replay`, repaired)
-    else await ask(at, 'DELETE', one)
+    if (name === 'billing') await request(at, 'POST', `${one}/replay`, repaired)
+    else await request(at, 'DELETE', one)
   }
   await removeRepeatedLetters(at)
 }
 
-/** Whoever dies between setting a message aside and committing its offset does it again. */
+/** A process that dies after storing a dead letter and before committing its offset stores the letter again. */
 async function removeRepeatedLetters(at: Stage): Promise<void> {
   await at.wait(RESTARTED_MS)
   for (const name of NAMES) {
-    const letters = (await ask(at, 'GET', `/${name}/dead-letters`)) as { id: string }[]
-    for (const { id } of letters) await ask(at, 'DELETE', `/${name}/dead-letters/${id}`)
+    const letters = (await request(at, 'GET', `/${name}/dead-letters`)) as { id: string }[]
+    for (const { id } of letters) await request(at, 'DELETE', `/${name}/dead-letters/${id}`)
   }
 }
 
@@ -110,11 +112,11 @@ async function untilSome<Item>(list: () => Promise<Item[]>, { wait }: Stage): Pr
     if (items.length > 0) return items
     await wait(PAUSE_MS)
   }
-  throw new Error('a message that is no event was not set aside')
+  throw new Error('a message without an event did not become a dead letter')
 }
 
-/** Asks until there is an answer, which may be that it is done, or that it cannot be done. */
-async function ask(
+/** Repeats a request until it gets a response in `EXPECTED`. Throws for any other response below 500. */
+async function request(
   { world, wait }: Stage,
   method: Call['method'],
   path: string,
@@ -128,8 +130,8 @@ async function ask(
   for (let tries = 1; tries <= MAX_TRIES; tries += 1) {
     try {
       const { status, body } = await world.customer(call, PATIENCE_MS)
-      if (status < 500 && !DONE_OR_NOT.includes(status)) {
-        throw new Error(`${method} ${path} was answered ${status} ${body}`)
+      if (status < 500 && !EXPECTED.includes(status)) {
+        throw new Error(`${method} ${path} got ${status} ${body}`)
       }
       if (status < 500) return body.startsWith('#') || body === '' ? undefined : JSON.parse(body)
     } catch (error) {
@@ -137,8 +139,8 @@ async function ask(
     }
     await wait(PAUSE_MS)
   }
-  throw new Error(`${method} ${path} was never answered`)
+  throw new Error(`${method} ${path} never got a response`)
 }
 
-/** Done; done before; a replay of what still is no event. */
-const DONE_OR_NOT = [200, 404, 409]
+/** Done; already deleted; a replay that failed because the message still has no event. */
+const EXPECTED = [200, 404, 409]

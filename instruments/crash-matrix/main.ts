@@ -15,38 +15,38 @@ import { readSites, type Sites } from './sites.ts'
 import { outcomesOf, rowsOf, tableOf } from './table.ts'
 
 /**
- * The crash matrix, on the world of the simulator: each scenario runs once as it is, and every
- * boundary of a process that it crosses is noted (`boundaries.ts`): before and after each statement,
- * commit, send, take, commit of offsets, signal and letter, and before, during and after each call. Then it
- * runs again for each of them, with the process that comes to it dying there and starting again.
+ * The crash matrix, which runs in the simulator's world. Each scenario first runs without a crash, and every boundary
+ * that a process crosses is recorded (`boundaries.ts`): before and after each statement, commit, send, take, commit of
+ * offsets, signal and letter, and before, during and after each call. Then the scenario runs again once per crossing,
+ * and the process that reaches that crossing dies there and restarts.
  *
- * After each run the invariants of the audit must hold, what customers were told must be true, all
- * must be settled within 120 simulated seconds, and the orders and the balance must be what the
- * scenario allows (`scenarios.ts`).
+ * After each run the invariants of the audit must hold, the responses that customers got must agree with the tables,
+ * everything must be settled within 120 simulated seconds, and the scenario must allow the final orders and balance
+ * (`scenarios.ts`).
  *
- * Which boundaries there are is read from the code (`sites.ts`): one that nothing crashed at fails
- * the matrix, unless `completeness.ts` lists it with a reason.
+ * The list of boundaries is read from the code (`sites.ts`). A boundary without a crash fails the matrix, unless
+ * `completeness.ts` lists it with a reason.
  */
 const HELP = `
 npm run crash-matrix -- [--quick] [options]
 
-  --quick        one crash at each boundary, of whichever scenarios and styles come to it
-  --style S      ${STYLES.join(', ')}, or all of these (all)
-  --scenario N   ${Object.keys(SCENARIOS).join(', ')}, or all of these (all)
-  --instances N  1 or 2 processes of each service, or each in turn (all)
-  --twice        the process dies once more when it comes to that boundary again
-  --workers N    threads (one per core)
-  --crash N      with a scenario, a style and instances: the crash at that crossing alone
-  --trace        with --crash, or in its place: prints what happened as a sequence diagram
-  --record       puts the result and its date into docs/results.json, for npm run docs; needs the whole matrix
-  --help         this text
+  --quick        crash once at each boundary, in one of the scenarios and styles that reach it
+  --style S      ${STYLES.join(', ')}, or all (default)
+  --scenario S   ${Object.keys(SCENARIOS).join(', ')}, or all (default)
+  --instances N  1 or 2 processes of each service, or all (default): both in turn
+  --twice        crash a second time when the same boundary is reached again
+  --workers N    number of threads (default: one per core)
+  --crash N      with one --scenario, --style and --instances: only the crash at crossing N
+  --trace        with one --scenario, --style and --instances: print the run as a sequence diagram
+  --record       write the result and its date into docs/results.json, for npm run docs; needs the whole matrix
+  --help         print this text
 
-All crashes are in reports/crash-matrix.json. Exit code: 0 nothing was violated and nothing left out, 1 something
-was, 2 wrong usage.
+All crashes are listed in reports/crash-matrix.json.
+Exit codes: 0 no violation and no boundary left out; 1 otherwise; 2 wrong usage.
 `
 
-/** Of more violations than these only the numbers are told. */
-const MAX_TOLD = 10
+/** How many crashes with violations are printed in full; all are counted. */
+const MAX_PRINTED = 10
 
 await runCommand('crash-matrix', HELP, readOptions, main)
 
@@ -56,7 +56,7 @@ async function main(options: Options): Promise<number> {
 
 interface Options {
   readonly cells: readonly Cell[]
-  /** Whether this is the whole matrix, so that nothing may be missing. */
+  /** Whether this is the whole matrix, which must reach every boundary. */
   readonly isWhole: boolean
   readonly isQuick: boolean
   readonly isTwice: boolean
@@ -79,7 +79,7 @@ function readOptions(args: readonly string[]): Options | undefined {
     throw new UsageError(`there is no scenario ${scenario}`)
   }
   if (!['1', '2', 'all'].includes(instances)) {
-    throw new UsageError(`--instances is 1, 2 or all, not ${instances}`)
+    throw new UsageError(`--instances must be 1, 2 or all, not ${instances}`)
   }
   const cells = allCells().filter(
     (cell) =>
@@ -89,12 +89,12 @@ function readOptions(args: readonly string[]): Options | undefined {
   )
   const isSingle = crash !== undefined || trace
   if (isSingle && cells.length > 1) {
-    throw new UsageError('--crash and --trace need one --style, --scenario and --instances')
+    throw new UsageError('--crash and --trace need one --scenario, --style and --instances')
   }
   const isWhole = cells.length === allCells().length
   const { twice: isTwice = false, quick: isQuick = false, record: isRecorded = false } = values
   if (isRecorded && (isSingle || isQuick || isTwice || !isWhole)) {
-    throw new UsageError('--record needs the whole matrix: no other option but --workers')
+    throw new UsageError('--record excludes all other options except --workers')
   }
   const crashAt = crash === undefined ? undefined : count('crash', crash, 0)
   return {
@@ -111,16 +111,16 @@ function readOptions(args: readonly string[]): Options | undefined {
 function count(name: string, text: string, least: number): number {
   const value = Number(text)
   if (Number.isInteger(value) && value >= least) return value
-  throw new UsageError(`--${name} is a whole number from ${least} on, not ${text}`)
+  throw new UsageError(`--${name} must be a whole number of at least ${least}, not ${text}`)
 }
 
-/** One run, as a diagram where it is asked for. */
+/** Executes one run and prints its result, with a sequence diagram if it is traced. */
 async function printRun(run: CrashRun): Promise<number> {
   const store = await openStore()
   const { violations, ends, arrows, deaths } = await runCell(store, run)
   await store.close()
   if (run.isTraced) process.stdout.write(`${diagramOf(arrows)}\n`)
-  const what = violations.length === 0 ? 'nothing is violated' : 'violated:'
+  const what = violations.length === 0 ? 'no violations' : 'violations:'
   const ended = ends.join(', ') || 'none'
   process.stdout.write(`${nameOf(run)}: ${deaths} deaths, orders: ${ended}; ${what}\n`)
   process.stdout.write(sentencesOf({ violations }))
@@ -136,16 +136,16 @@ function sentencesOf({ violations }: Pick<Crash, 'violations'>): string {
 async function sweep(options: Options): Promise<number> {
   const { cells, isWhole, isRecorded } = options
   const sites = readSites()
-  const begun = new Date()
+  const started = new Date()
   const startedMs = performance.now()
   const seconds = () => Math.round((performance.now() - startedMs) / 1000)
   const crashes: Crash[] = []
   let planned = 0
-  let harmful = 0
+  let violated = 0
   const line = () =>
     planned === 0
       ? `${cells.length} runs without a crash, ${seconds()} s`
-      : `${crashes.length} of ${planned} crashes, ${seconds()} s, violations: ${harmful}`
+      : `${crashes.length} of ${planned} crashes, ${seconds()} s, crashes with violations: ${violated}`
   const progress = setInterval(() => process.stderr.write(`${line()}\n`), 5_000)
   try {
     await crashAll({
@@ -156,8 +156,8 @@ async function sweep(options: Options): Promise<number> {
       onCrash(crash) {
         crashes.push(crash)
         if (crash.violations.length === 0) return
-        harmful += 1
-        if (harmful <= MAX_TOLD) process.stdout.write(toldOf(crash))
+        violated += 1
+        if (violated <= MAX_PRINTED) process.stdout.write(describe(crash))
       },
     })
   } finally {
@@ -172,16 +172,17 @@ async function sweep(options: Options): Promise<number> {
   report(options, crashes, sites, missing, seconds())
   process.stdout.write(`${line()}\n`)
   if (isRecorded) {
-    recordResult('crash-matrix', { crashes: crashes.length, violations: harmful }, begun)
+    recordResult('crash-matrix', { crashes: crashes.length, violations: violated }, started)
   }
-  return harmful + missing.length === 0 ? 0 : 1
+  return violated + missing.length === 0 ? 0 : 1
 }
 
-function toldOf({ run, crossing, violations }: Crash): string {
+/** A crash with its violations, and the command that repeats it. */
+function describe({ run, crossing, violations }: Crash): string {
   const { scenario, style, instances, crashAt, twice } = run
   const { service, member, of, place, phase } = crossing
   return (
-    `\n${nameOf(run)}: ${service} dies ${phase} ${of ?? ''} ${member} (${place})\n` +
+    `\n${nameOf(run)}: ${service} dies at ${of ? `${of} ` : ''}${member}, ${phase} (${place})\n` +
     sentencesOf({ violations }) +
     `npm run crash-matrix -- --scenario ${scenario} --style ${style} --instances ${instances}` +
     ` --crash ${crashAt}${twice ? ' --twice' : ''} --trace\n`
@@ -199,15 +200,15 @@ function report(
   const rows = rowsOf(crashes, sites)
   const shown = scenarios.filter((one) => options.cells.some(({ scenario }) => scenario === one))
   process.stdout.write(
-    `\nCrashes at each boundary; those that did harm after a !\n\n${tableOf(rows, shown)}` +
-      `\nHow the orders ended\n\n${outcomesOf(crashes)}` +
+    `\nCrashes at each boundary; the number after ! had violations\n\n${tableOf(rows, shown)}` +
+      `\nFinal states of the orders\n\n${outcomesOf(crashes)}` +
       (options.isWhole
-        ? `\nBoundaries that no scenario comes to\n\n${UNCROSSED.map(
+        ? `\nBoundaries that no scenario reaches\n\n${UNCROSSED.map(
             ({ name, services, reason }) =>
               `  ${services?.join(', ') ?? 'all'}: ${name}: ${reason}\n`,
           ).join('')}`
         : '') +
-      missing.map((gap) => `\nnot complete: ${gap}`).join('') +
+      missing.map((gap) => `\ngap: ${gap}`).join('') +
       '\n',
   )
   const folder = join(root, 'reports')

@@ -4,17 +4,17 @@ import { openThreads, type Threads } from '../simulation/workers.ts'
 import type { Crossing } from './boundaries.ts'
 import type { Cell, CrashRun } from './run.ts'
 import { SCENARIOS, type ScenarioName } from './scenarios.ts'
-import type { Answer } from './worker.ts'
+import type { WorkerResult } from './worker.ts'
 
-/** What came of a crash. */
-export interface Crash extends Pick<Answer, 'violations' | 'ends' | 'deaths'> {
+/** A run with a crash, and its result. */
+export interface Crash extends Pick<WorkerResult, 'violations' | 'ends' | 'deaths'> {
   readonly run: CrashRun
   readonly crossing: Crossing
 }
 
 export interface MatrixOptions {
   readonly cells: readonly Cell[]
-  /** One crash at each boundary, of whichever cells come to it, rather than one at each crossing. */
+  /** Crash once at each boundary, in one of the cells that reach it, rather than once at each crossing. */
   readonly isQuick: boolean
   readonly isTwice: boolean
   readonly workers: number
@@ -33,49 +33,53 @@ export const nameOf = ({ scenario, style, instances }: Cell) =>
   `${scenario}, ${style}, ${instances === 1 ? 'one process' : 'two processes'} of each service`
 
 /**
- * Runs every cell once as it is and notes the boundaries that it comes to, then once more for each
- * crossing that is to be crashed at. Up to its crash a run is the run that was noted.
+ * Runs every cell once without a crash and records its crossings, then once more for each planned crash. Until its crash,
+ * such a run is identical to the recorded one.
  */
 export async function crashAll(options: MatrixOptions): Promise<void> {
   const { cells, isTwice, workers, onPlanned, onCrash } = options
   const module = new URL('./worker.ts', import.meta.url)
-  const threads = openThreads<CrashRun, Answer>(module, workers)
+  const threads = openThreads<CrashRun, WorkerResult>(module, workers)
   try {
-    const noted = await note(threads, cells)
-    const planned = (options.isQuick ? oneOfEach(noted) : everyOne(noted)).map((one) => ({
+    const recorded = await record(threads, cells)
+    const planned = (options.isQuick ? oneOfEach(recorded) : everyOne(recorded)).map((one) => ({
       ...one,
       twice: isTwice,
     }))
     onPlanned(planned.length)
-    await threads.ask(planned.values(), (run, answer) => onCrash(crashOf(run, answer, noted)))
+    await threads.run(planned.values(), (run, result) => onCrash(crashOf(run, result, recorded)))
   } finally {
     await threads.close()
   }
 }
 
-function crashOf(run: CrashRun, answer: Answer, noted: Noted): Crash {
-  const crossings = noted.get(run)!.slice(0, run.crashAt! + 1)
-  const { violations, ends, deaths } = answer
-  if (deaths === 0 || !isDeepStrictEqual(answer.crossings, crossings)) {
-    throw new Error(`${nameOf(run)}: crossing ${run.crashAt} is another in the second run`)
+function crashOf(run: CrashRun, result: WorkerResult, recorded: Recorded): Crash {
+  const crossings = recorded.get(run)!.slice(0, run.crashAt! + 1)
+  const { violations, ends, deaths } = result
+  if (deaths === 0 || !isDeepStrictEqual(result.crossings, crossings)) {
+    throw new Error(
+      `${nameOf(run)}: the run differs from the recorded one before crossing ${run.crashAt}`,
+    )
   }
   return { run, crossing: crossings.at(-1)!, violations, ends, deaths }
 }
 
-/** What cells come to when nothing dies. */
-interface Noted {
+/** The crossings of each cell in a run without a crash. */
+interface Recorded {
   readonly all: readonly { readonly cell: Cell; readonly crossings: readonly Crossing[] }[]
   get(cell: Cell): readonly Crossing[] | undefined
 }
 
-type CrashThreads = Threads<CrashRun, Answer>
+type CrashThreads = Threads<CrashRun, WorkerResult>
 
-async function note(threads: CrashThreads, cells: readonly Cell[]): Promise<Noted> {
+async function record(threads: CrashThreads, cells: readonly Cell[]): Promise<Recorded> {
   const byName = new Map<string, readonly Crossing[]>()
-  await threads.ask(cells.values(), (cell, { violations, crossings }) => {
+  await threads.run(cells.values(), (cell, { violations, crossings }) => {
     const [first] = violations
     if (first) {
-      throw new Error(`${nameOf(cell)}: without a crash, ${first.subject} ${first.sentence}`)
+      throw new Error(
+        `${nameOf(cell)}: violation without a crash: ${first.subject} ${first.sentence}`,
+      )
     }
     byName.set(nameOf(cell), crossings)
   })
@@ -87,13 +91,13 @@ async function note(threads: CrashThreads, cells: readonly Cell[]): Promise<Note
 
 type Planned = CrashRun & { readonly crashAt: number }
 
-const everyOne = ({ all }: Noted): Planned[] =>
+const everyOne = ({ all }: Recorded): Planned[] =>
   all.flatMap(({ cell, crossings }) =>
     crossings.map((_, crashAt): Planned => ({ ...cell, crashAt })),
   )
 
-/** Each boundary in one of the cells that come to it, in turn, so that each cell has its share. */
-function oneOfEach({ all }: Noted): Planned[] {
+/** One crash per boundary. The cells that reach it take turns, so that each cell has its share of the crashes. */
+function oneOfEach({ all }: Recorded): Planned[] {
   const places = new Map<string, Planned[]>()
   for (const { cell, crossings } of all) {
     const known = new Set<string>()

@@ -11,7 +11,7 @@ import { type Crossing, createBoundaries } from './boundaries.ts'
 import { endsOf, SCENARIOS, type Scenario, type ScenarioName, wrongEnds } from './scenarios.ts'
 import { createStage } from './stage.ts'
 
-/** A scenario in a style, on one process of each service or on two. */
+/** A scenario in a style, with one or two processes of each service. */
 export interface Cell {
   readonly scenario: ScenarioName
   readonly style: InteractionStyle
@@ -19,9 +19,9 @@ export interface Cell {
 }
 
 export interface CrashRun extends Cell {
-  /** The crossing, by its number from 0, at which a process dies; without it none does. */
+  /** The index of the crossing at which a process dies; if absent, none dies. */
   readonly crashAt?: number | undefined
-  /** Whether the process dies once more when it comes to that boundary again. */
+  /** Whether a process dies a second time when that boundary is next reached. */
   readonly twice?: boolean | undefined
   readonly isTraced?: boolean | undefined
 }
@@ -30,18 +30,18 @@ export interface CrashResult {
   readonly crossings: readonly Crossing[]
   readonly deaths: number
   readonly violations: readonly Finding[]
-  /** How the orders ended, the oldest first. */
+  /** The final state of each order, oldest first. */
   readonly ends: readonly string[]
   readonly arrows: readonly Arrow[]
   readonly fingerprint: string
 }
 
-/** Any will do: it draws how long steps take, and how soon the dead are back. */
+/** An arbitrary seed: it only determines how long steps take and how soon a dead process restarts. */
 const SEED = 1
 
 /**
- * Runs a scenario from its start until everything has settled, and looks for what is wrong. A bug
- * changes what the services are made of, to see that it is found.
+ * Runs a scenario until everything has settled, and checks the result. Tests plant a bug, which changes the parts of the
+ * services, to see that the checks find it.
  */
 export async function runCell(
   store: Store,
@@ -78,7 +78,7 @@ export async function runCell(
   )
   await scheduler.runUntil(START_MS + LONGEST_FAULTS_MS, () => isOver)
   if (isOver) await acting
-  else wrong('a customer', 'never had an answer')
+  else wrong('a customer', 'never got a response')
   world.heal()
   const healedMs = scheduler.now()
   await settle(world)

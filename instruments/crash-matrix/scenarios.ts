@@ -4,20 +4,20 @@ import { runDesk } from './desk.ts'
 import { openAccount, order, type Stage, untilFinal } from './stage.ts'
 
 /**
- * What happens in a run: one customer, and what is to come of it whatever dies meanwhile. Customers
- * ask under Idempotency-Keys until they have an answer, as they should.
+ * What one customer does in a run, and the results that are allowed whichever process dies. The customer repeats each
+ * request under its Idempotency-Key until it gets a final response, as clients should.
  */
 export interface Scenario {
   readonly title: string
   act(at: Stage): Promise<void>
-  /** So many letters do not get through at first. */
+  /** How many deliveries of letters fail before they succeed. */
   readonly failingLetters?: number
   /**
-   * How the orders, oldest first, may end if their payment is requested by call or by event. The first
-   * of the ends is the one without a crash.
+   * The allowed final states of each order, oldest first, if its payment is requested by call or by event. The first
+   * state of each list is the one without a crash.
    */
   readonly orders: Readonly<Record<Flow['payment'], readonly (readonly string[])[]>>
-  /** What is on the account in the end, given how the orders ended. */
+  /** The expected final balance of the account, given the final states of the orders. */
   balanceMinor(states: readonly string[]): bigint
 }
 
@@ -26,8 +26,8 @@ const DEPOSIT_MINOR = 20_001
 const APPROVED = 'APPROVED'
 const DELETED = 'CANCELED DELETED'
 const REFUSED = 'CANCELED NOT_ENOUGH_MONEY'
-/** Where billing or the way to it dies, a call has no answer, and the order is given up. */
-const GIVEN_UP = 'CANCELED BILLING_UNREACHABLE'
+/** If billing dies, or order dies while it waits for billing, the call gets no response and the order is canceled. */
+const UNREACHABLE = 'CANCELED BILLING_UNREACHABLE'
 
 const priceOf = (states: readonly string[], quantities: readonly number[]) =>
   states.reduce(
@@ -45,7 +45,7 @@ export const SCENARIOS = {
       await untilFinal(at, accountId, orderId)
       await at.repeat('order')
     },
-    orders: { call: [[APPROVED, GIVEN_UP]], event: [[APPROVED]] },
+    orders: { call: [[APPROVED, UNREACHABLE]], event: [[APPROVED]] },
     balanceMinor: (states) => BigInt(DEPOSIT_MINOR) - priceOf(states, [2]),
   },
   refused: {
@@ -56,23 +56,23 @@ export const SCENARIOS = {
       await untilFinal(at, accountId, orderId)
       await at.repeat('order')
     },
-    orders: { call: [[REFUSED, GIVEN_UP]], event: [[REFUSED]] },
+    orders: { call: [[REFUSED, UNREACHABLE]], event: [[REFUSED]] },
     balanceMinor: () => 0n,
   },
-  'billing-away': {
-    title: 'an order while billing is away',
+  'billing-down': {
+    title: 'an order while billing is down',
     async act(at) {
       const accountId = await openAccount(at, DEPOSIT_MINOR)
-      await at.takeAway('billing', 1_500)
+      await at.stopService('billing', 1_500)
       const orderId = await order(at, accountId, 2)
       await untilFinal(at, accountId, orderId)
     },
-    // One whose process died asks again, and may find billing back.
-    orders: { call: [[GIVEN_UP, APPROVED]], event: [[APPROVED]] },
+    // If the process of the order dies, the request is resent, and billing may be back by then.
+    orders: { call: [[UNREACHABLE, APPROVED]], event: [[APPROVED]] },
     balanceMinor: (states) => BigInt(DEPOSIT_MINOR) - priceOf(states, [2]),
   },
   deletion: {
-    title: 'an order deleted at once, and one when it is paid',
+    title: 'an order deleted at once, and one deleted after it is paid',
     async act(at) {
       const accountId = await openAccount(at, DEPOSIT_MINOR)
       const first = await order(at, accountId, 1)
@@ -83,15 +83,15 @@ export const SCENARIOS = {
     },
     orders: {
       call: [
-        [DELETED, GIVEN_UP],
-        [DELETED, GIVEN_UP],
+        [DELETED, UNREACHABLE],
+        [DELETED, UNREACHABLE],
       ],
       event: [[DELETED], [DELETED]],
     },
     balanceMinor: () => BigInt(DEPOSIT_MINOR),
   },
   deposit: {
-    title: 'two deposits, one of them asked for twice',
+    title: 'two deposits, one of them requested twice',
     async act(at) {
       const accountId = await openAccount(at, DEPOSIT_MINOR)
       await at.perform({ kind: 'deposit', accountId, amountMinor: DEPOSIT_MINOR + 1 })
@@ -101,14 +101,13 @@ export const SCENARIOS = {
     balanceMinor: () => BigInt(2 * DEPOSIT_MINOR + 1),
   },
   desk: {
-    title:
-      'everything else that is asked of the services: lists, contacts, dead letters, readiness',
+    title: 'all other requests: lists, contacts, dead letters, readiness',
     act: runDesk,
     failingLetters: 1,
     orders: {
       call: [
-        [DELETED, GIVEN_UP],
-        [APPROVED, GIVEN_UP],
+        [DELETED, UNREACHABLE],
+        [APPROVED, UNREACHABLE],
       ],
       event: [[DELETED], [APPROVED]],
     },
@@ -120,23 +119,27 @@ export type ScenarioName = keyof typeof SCENARIOS
 
 export const isScenarioName = (name: string): name is ScenarioName => Object.hasOwn(SCENARIOS, name)
 
-/** `APPROVED`, `CANCELED DELETED`: how each order ended, the oldest first. */
+/** The final state of each order with its reason, oldest first, such as `APPROVED` or `CANCELED DELETED`. */
 export const endsOf = ({ orders }: Tables): string[] =>
   orders
     .toSorted((a, b) => a.created.getTime() - b.created.getTime())
     .map(({ state, reason }) => (reason === null ? state : `${state} ${reason}`))
 
-/** What came of a scenario that was not to come of it. */
+/** The results that the scenario does not allow, as sentences. */
 export function wrongEnds(scenario: Scenario, style: InteractionStyle, tables: Tables): string[] {
   const ends = endsOf(tables)
   const allowed = scenario.orders[flowOf(style).payment]
   const balance = tables.entries.at(-1)?.balanceAfterMinor ?? 0n
   const expected = scenario.balanceMinor(ends)
   return [
-    ...(tables.accounts.length === 1 ? [] : [`there are ${tables.accounts.length} accounts`]),
-    ...(ends.length === allowed.length ? [] : [`there are ${ends.length} orders`]),
+    ...(tables.accounts.length === 1
+      ? []
+      : [`there are ${tables.accounts.length} accounts, not 1`]),
+    ...(ends.length === allowed.length
+      ? []
+      : [`there are ${ends.length} orders, not ${allowed.length}`]),
     ...ends.flatMap((end, index) =>
-      allowed[index]?.includes(end) === false ? [`order ${index + 1} ended ${end}`] : [],
+      allowed[index]?.includes(end) === false ? [`order ${index + 1} ended as ${end}`] : [],
     ),
     ...(balance === expected ? [] : [`the balance is ${balance}, not ${expected}`]),
   ]

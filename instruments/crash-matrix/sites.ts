@@ -7,13 +7,13 @@ import { root } from '../../tools/repository-files.ts'
 import { SERVICES, type ServiceName } from '../simulation/world/lives.ts'
 
 /**
- * The places where the code of a service does something to the world outside its memory, read from
- * the code itself: every call of a member of the interfaces through which a service reaches database,
- * broker, other services and letters, in every file that a service's wiring imports. So a place that
- * somebody adds is known here without being told, and the matrix fails until something crosses it.
+ * A place where the code of a service does something to the world outside its memory. Sites are read from the code
+ * itself: every call of a member of the interfaces (seams) through which a service reaches database, broker, other
+ * services and letters, in every file that the service's wiring imports. A new site is therefore found automatically,
+ * and the matrix fails until a scenario crosses it.
  */
 export interface Site {
-  /** `services/order/store.ts:53:12`, as a call has it in a stack trace. */
+  /** The position as in a stack trace: `services/order/store.ts:53:12`. */
   readonly place: string
   /** `services/order/store.ts insertOrders query` */
   readonly name: string
@@ -21,7 +21,7 @@ export interface Site {
   readonly member: SeamMember
 }
 
-/** What a process does at a place. */
+/** What a process does at a site. */
 export type SeamMember =
   | Exclude<keyof Queryable, 'last'>
   | Exclude<keyof Database, 'last' | 'build' | 'listen' | 'close'>
@@ -33,8 +33,8 @@ export type SeamMember =
 type Members<Seam> = Readonly<Record<keyof Seam, SeamMember | 'no boundary'>>
 
 /**
- * Each member of each interface: a new one does not compile until it stands here. No boundary is what
- * waits for no answer; closing belongs to an orderly end.
+ * Every member of every interface: a new member does not compile until it is listed here. A member is `no boundary` if
+ * its caller awaits no result, or if it belongs to an orderly shutdown.
  */
 const SEAMS: {
   readonly Queryable: Members<Queryable>
@@ -47,7 +47,7 @@ const SEAMS: {
     transaction: 'transaction',
     script: 'script',
     notify: 'notify',
-    // Migrations are there before any scenario begins.
+    // Only migrations build indexes, and they have run before any scenario starts.
     build: 'no boundary',
     listen: 'no boundary',
     close: 'no boundary',
@@ -62,16 +62,16 @@ const SEAMS: {
   },
 }
 
-/** Seams that are a function, by the name of its type. */
+/** Seams that are a single function, by the name of its type. */
 const FUNCTION_SEAMS: Readonly<Record<string, SeamMember>> = {
   HttpClient: 'call',
   Deliver: 'letter',
 }
 
-/** The places of each service, by `place`. */
+/** The sites of each service, by `place`. */
 export type Sites = ReadonlyMap<ServiceName, ReadonlyMap<string, Site>>
 
-/** Reads the code, or what it would be if files of these paths had these texts. */
+/** Reads the sites from the code; `changed` replaces the texts of files, by their paths. */
 export function readSites(changed: ReadonlyMap<string, string> = new Map()): Sites {
   const wirings = SERVICES.map((service) => `services/${service}/service.ts`)
   const program = programOf(wirings, changed)
@@ -94,7 +94,7 @@ const OPTIONS: ts.CompilerOptions = {
   ...{ allowImportingTsExtensions: true, noEmit: true, types: [], lib: ['lib.esnext.d.ts'] },
 }
 
-/** The seams are declared in our own files, so packages, which are most of the work, are left out. */
+/** A program without packages: they would take most of the time, and all seams are declared in our own files. */
 function programOf(files: readonly string[], changed: ReadonlyMap<string, string>): ts.Program {
   const host = ts.createCompilerHost(OPTIONS)
   const { readFile } = host
@@ -109,7 +109,7 @@ function programOf(files: readonly string[], changed: ReadonlyMap<string, string
   return ts.createProgram({ rootNames, options: OPTIONS, host })
 }
 
-/** The files that run where this one does: itself and what it imports, but for types. */
+/** The file itself and all files that it imports, directly or not, except for type imports. */
 function importedBy(file: string, known = new Set<string>()): string[] {
   known.add(file)
   const text = readFileSync(join(root, file), 'utf8')
@@ -157,7 +157,7 @@ function sitesIn(program: ts.Program, file: string): Site[] {
   return sites
 }
 
-/** The member of a seam that is called here, if any. */
+/** The seam member that this expression calls, if any. */
 function memberCalled(checker: ts.TypeChecker, call: ts.CallExpression): SeamMember | undefined {
   if (!mayBeOfSeam(checker, call)) return undefined
   const declaration = checker.getResolvedSignature(call)?.declaration
@@ -175,7 +175,7 @@ function memberCalled(checker: ts.TypeChecker, call: ts.CallExpression): SeamMem
 
 const CALLED = new Set(Object.values(SEAMS).flatMap((members) => Object.keys(members)))
 
-/** Whether it is worth asking for the signature, which is slow. */
+/** A cheap filter before the signature is resolved, which is slow. */
 function mayBeOfSeam(checker: ts.TypeChecker, { expression }: ts.CallExpression): boolean {
   if (ts.isPropertyAccessExpression(expression) && CALLED.has(expression.name.text)) return true
   const { aliasSymbol } = checker.getTypeAtLocation(expression)
@@ -185,7 +185,7 @@ function mayBeOfSeam(checker: ts.TypeChecker, { expression }: ts.CallExpression)
 const isOurs = (node: ts.Node) =>
   /^(platform|messaging)\//.test(relative(root, node.getSourceFile().fileName))
 
-/** `createOutbox enqueue`: the functions with a name around a call, the outermost first. */
+/** The names of the functions around a call, outermost first: `createOutbox enqueue`. */
 function functionsAround(call: ts.Node): string {
   const names: string[] = []
   for (let node = call.parent; node !== undefined; node = node.parent) {

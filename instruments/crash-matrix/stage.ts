@@ -4,24 +4,24 @@ import { SERVICES, type ServiceName } from '../simulation/world/lives.ts'
 import { START_MS } from '../simulation/world/scheduler.ts'
 import type { World } from '../simulation/world/world.ts'
 
-/** What a scenario acts with. */
+/** What a scenario can do. */
 export interface Stage {
   readonly world: World
   readonly style: InteractionStyle
   readonly operations: Operation[]
-  /** Wishes until it is granted or refused; returns the body of the answer. */
+  /** Sends a customer's request until it gets a final response; returns the response's body. */
   perform(intent: Intent): Promise<unknown>
-  /** The same request with the same Idempotency-Key once more. */
+  /** Sends the last request of this kind once more, with the same Idempotency-Key. */
   repeat(kind: Intent['kind']): Promise<unknown>
-  /** Takes all processes of a service away; they start again after so long. */
-  takeAway(service: ServiceName, durationMs: number): Promise<void>
+  /** Stops all processes of a service for this time. */
+  stopService(service: ServiceName, durationMs: number): Promise<void>
   wait(durationMs: number): Promise<void>
 }
 
 export function createStage(world: World, style: InteractionStyle): Stage {
   const { scheduler, chances } = world
   const operations: Operation[] = []
-  const asking = {
+  const context = {
     ...{ http: world.customer, scheduler, style },
     ...{ chance: chances('customer'), known: [], patience: PATIENCE },
   }
@@ -37,13 +37,13 @@ export function createStage(world: World, style: InteractionStyle): Stage {
         ...(key !== undefined && { key }),
       }
       operations.push(operation)
-      return sendUntilFinal(asking, operation)
+      return sendUntilFinal(context, operation)
     },
     repeat: (kind) =>
-      sendUntilFinal(asking, operations.findLast(({ intent }) => intent.kind === kind)!),
-    takeAway: (service, durationMs) =>
+      sendUntilFinal(context, operations.findLast(({ intent }) => intent.kind === kind)!),
+    stopService: (service, durationMs) =>
       world.strike({
-        ...{ name: `${service} away`, kind: 'service away', durationMs },
+        ...{ name: `${service} down`, kind: 'service down', durationMs },
         afterMs: scheduler.now() - START_MS,
         draw: (SERVICES.indexOf(service) + 0.5) / SERVICES.length,
       }),
@@ -51,12 +51,12 @@ export function createStage(world: World, style: InteractionStyle): Stage {
   }
 }
 
-/** Longer than the lease of a dead process, which holds up its rows where it is not the only one. */
+/** Longer than a dead process's leases, which hold up the rows of its lanes if there is another instance. */
 const PATIENCE = { tries: 60, answerMs: 3_500 }
 const POLL_MS = 200
 const MAX_POLLS = 300
 
-/** A customer with an address for letters and, where any is given, money. */
+/** Opens an account with a contact for letters and, if given, a deposit; returns its id. */
 export async function openAccount(at: Stage, depositMinor = 0): Promise<string> {
   const accountId = (await at.perform({ kind: 'open' })) as string
   await at.perform({ kind: 'contact', accountId })
@@ -66,7 +66,7 @@ export async function openAccount(at: Stage, depositMinor = 0): Promise<string> 
   return accountId
 }
 
-/** In `events` an order might come before the money that was promised. */
+/** In `events`, an order that is placed before this could overtake the promised deposit. */
 async function untilBalance(at: Stage, accountId: string, minor: number): Promise<void> {
   await until(at, async () => {
     const view = (await at.perform({ kind: 'read balance', accountId })) as { balance: number }
@@ -74,7 +74,7 @@ async function untilBalance(at: Stage, accountId: string, minor: number): Promis
   })
 }
 
-/** Orders; returns the order's id, however it was answered. */
+/** Places an order; returns its id, whatever its outcome. */
 export async function order(at: Stage, accountId: string, quantity: number): Promise<string> {
   const body = await at.perform({ kind: 'order', accountId, quantity })
   return typeof body === 'string' ? body : (body as { orderId: string }).orderId
@@ -88,8 +88,8 @@ export async function untilFinal(at: Stage, accountId: string, orderId: string):
 }
 
 async function until(at: Stage, condition: () => Promise<boolean>): Promise<void> {
-  for (let looks = 1; !(await condition()); looks += 1) {
-    if (looks === MAX_POLLS) throw new Error('what a customer waits for does not come')
+  for (let polls = 1; !(await condition()); polls += 1) {
+    if (polls === MAX_POLLS) throw new Error('the customer waited too long')
     await at.wait(POLL_MS)
   }
 }

@@ -5,7 +5,7 @@ import type { Crash } from './matrix.ts'
 import { SCENARIOS, type ScenarioName } from './scenarios.ts'
 import type { SeamMember, Sites } from './sites.ts'
 
-/** What a reader calls it. */
+/** The names of the seam members in the report. */
 const KINDS: Readonly<Record<SeamMember, string>> = {
   call: 'call',
   transaction: 'commit',
@@ -27,7 +27,7 @@ const KIND_ORDER = Object.values(KINDS)
 export interface Row {
   readonly service: string
   readonly kind: string
-  /** The function that does it, and for a commit the one whose work is committed. */
+  /** The function that crosses the boundary; for a commit, the function that does the transaction's work. */
   readonly name: string
   readonly phase: string
   readonly crashes: readonly Crash[]
@@ -58,7 +58,7 @@ function compare(a: readonly (number | string)[], b: readonly (number | string)[
   return at < 0 ? 0 : a[at]! < b[at]! ? -1 : 1
 }
 
-/** `messaging/outbox/outbox.ts createOutbox enqueue query 2` is `outbox enqueue 2`. */
+/** A short name of a site: `messaging/outbox/outbox.ts createOutbox enqueue query 2` becomes `outbox enqueue 2`. */
 function nameOfPlace(name: string): string {
   const [file = '', ...rest] = name.split(' ')
   const own = rest.filter((word) => !/^create|^start/.test(word) && !(word in KINDS))
@@ -68,7 +68,7 @@ function nameOfPlace(name: string): string {
 const LABEL = 54
 const NUMBER = 7
 
-/** Boundary by scenario and style: how many crashes, and after `!` how many of them did harm. */
+/** The number of crashes per boundary, scenario and style; the number after `!` had violations. */
 export function tableOf(rows: readonly Row[], scenarios: readonly ScenarioName[]): string {
   const columns = scenarios.flatMap((scenario) => STYLES.map((style) => ({ scenario, style })))
   const width = NUMBER * STYLES.length
@@ -102,7 +102,7 @@ function cellOf(row: Row, column: Column): string {
   return harmful === 0 ? String(own.length) : `${own.length}!${harmful}`
 }
 
-/** How the orders ended in each scenario and style, over all crashes. */
+/** The final states of the orders in each scenario and style, counted over all crashes. */
 export function outcomesOf(crashes: readonly Crash[]): string {
   const lines = (Object.keys(SCENARIOS) as ScenarioName[]).flatMap((scenario) =>
     STYLES.flatMap((style) => {

@@ -21,11 +21,16 @@ const RUN_LIMIT_MS = 300_000
 
 /** Runs seed after seed with the bug planted, in a thread of its own, until a run has a violation. */
 export async function hunt(mutant: Mutant, limit: number): Promise<HuntResult> {
-  const begun = performance.now()
+  const startedMs = performance.now()
   const { edits, profile, styles = STYLES_IN_TURN } = mutant
   const thread = openPlanted(edits)
   const runs: SeedRun[] = []
-  const ended = (seeds: number) => ({ mutant, seeds, runs, durationMs: performance.now() - begun })
+  const ended = (seeds: number) => ({
+    mutant,
+    seeds,
+    runs,
+    durationMs: performance.now() - startedMs,
+  })
   try {
     for (let seed = 1; seed <= limit; seed += 1) {
       for (const style of styles) {
@@ -58,19 +63,16 @@ export async function* runUnchanged(runs: Iterable<SeedRun>): AsyncGenerator<See
 
 function openPlanted(edits: readonly Edit[]) {
   const about = { edits, isBrief: true }
-  const { ask, close } = openThread<SeedRun, SeedResult>(
-    new URL('./worker.ts', import.meta.url),
-    about,
-  )
+  const thread = openThread<SeedRun, SeedResult>(new URL('./worker.ts', import.meta.url), about)
   return {
-    close,
+    close: thread.close,
     async run(run: SeedRun): Promise<SeedResult> {
       const late = Promise.withResolvers<never>()
       const about = `seed ${run.seed}, ${run.style}`
       const giveUp = () => late.reject(new Error(`${about}: the run does not end`))
       const timer = setTimeout(giveUp, RUN_LIMIT_MS)
       try {
-        return await Promise.race([ask(run), late.promise])
+        return await Promise.race([thread.run(run), late.promise])
       } finally {
         clearTimeout(timer)
       }

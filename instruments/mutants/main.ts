@@ -42,7 +42,7 @@ await runCommand('mutants', HELP, readOptions, main)
 
 async function main(options: Options): Promise<number> {
   const { mutants, seeds, workers } = options
-  const begun = new Date()
+  const started = new Date()
   const startedMs = performance.now()
   const hunted: HuntResult[] = []
   await concurrently(workers, mutants, async (mutant) => {
@@ -58,7 +58,7 @@ async function main(options: Options): Promise<number> {
   if (options.isWritten || options.isRecorded) writeTable()
   if (options.isRecorded) {
     const found = hunted.length - survivors.length
-    recordResult('mutants', { found, planted: hunted.length }, begun)
+    recordResult('mutants', { found, planted: hunted.length }, started)
   }
   process.stdout.write(
     `found ${hunted.length - survivors.length} of ${hunted.length} mutants; without mutants, ` +

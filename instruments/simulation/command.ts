@@ -1,6 +1,6 @@
 import { inspect, type ParseArgsConfig, parseArgs } from 'node:util'
 
-/** A command was called in a way that it does not know. */
+/** The command line is not valid. `runCommand` prints the message and the help text, and exits with code 2. */
 export class UsageError extends Error {}
 
 export const TEXT = { type: 'string' } as const
@@ -8,7 +8,7 @@ export const FLAG = { type: 'boolean' } as const
 
 type Known = NonNullable<ParseArgsConfig['options']>
 
-/** Throws a `UsageError` for what is not among the options. */
+/** Parses command-line arguments; throws a `UsageError` for anything that is not one of the options. */
 export function readArguments<Options extends Known>(args: readonly string[], options: Options) {
   try {
     return parseArgs({ args: [...args], options }).values
@@ -18,8 +18,8 @@ export function readArguments<Options extends Known>(args: readonly string[], op
 }
 
 /**
- * Runs the command with the arguments of this process; its result is the exit code, 2 where it fails. Options
- * that are undefined ask for the help alone.
+ * Runs a command with the arguments of this process. The result of `run` is the exit code; an error exits with 2. If
+ * `read` returns undefined, only the help text is printed.
  */
 export async function runCommand<Options>(
   name: string,

@@ -4,7 +4,7 @@ const COLUMNS: readonly Column[] = ['customer', 'order', 'billing', 'notificatio
 const WIDTH = 20
 const MARGIN = 12
 
-/** What happened, as a sequence diagram in text; times are in milliseconds from the start. */
+/** A run as a sequence diagram in text; times are in milliseconds since the start. */
 export function diagramOf(arrows: readonly Arrow[]): string {
   const head = `${''.padEnd(MARGIN)}${COLUMNS.map((name) => name.padEnd(WIDTH)).join('')}`
   return [head.trimEnd(), ...arrows.map(lineOf)].join('\n')

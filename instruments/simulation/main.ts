@@ -12,49 +12,50 @@ import { openStore } from './servers/store.ts'
 import { type SeedResult, type SeedStyle, simulateAll } from './workers.ts'
 
 /**
- * The deterministic simulator: the real services, in one process, under a clock, a chance, a network,
- * a broker and a database that are owned by a seed.
+ * The deterministic simulator. It runs the real services in one process, with a clock, random numbers, a network, a
+ * broker and a database that are all controlled by a seed.
  *
- * What a service does to the world goes through what it is made of: clock and chance, database, bus,
- * HTTP, letters. Here each of these is a wrapper (`parts.ts`, `simulated-database.ts`,
- * `simulated-bus.ts`, `network.ts`, `mailbox.ts`) that makes of every call a step (`steps.ts`): an event
- * at a time that the seed draws. The scheduler (`scheduler.ts`) lets one event happen, waits until
- * all that follows from it has come to rest, and takes the next. So any two things that run side by
- * side may come in either order, and the same seed is the same run, to the byte.
+ * A service reaches the outside world only through the parts that it is given: clock, random numbers, database, bus,
+ * HTTP and letters. In the simulator each part is a wrapper (`parts.ts`, `simulated-database.ts`,
+ * `simulated-bus.ts`, `network.ts`, `mailbox.ts`) that turns every call into a step (`steps.ts`), an event at a time
+ * drawn from the seed. The scheduler (`scheduler.ts`) runs one event, waits until everything that follows from it has
+ * come to rest, and runs the next. So any two concurrent things can happen in either order, and the same seed always
+ * gives the same run, byte for byte.
  *
- * Each process has a clock of its own (`clocks.ts`), the database has the scheduler's. At every step
- * something may go wrong (`faults.ts`, `profiles.ts`): the process dies before or after it, is frozen
- * (`freezes.ts`), it fails, or it takes effect and nobody hears of it. Calls and messages are lost, slow,
- * doubled. Other things are planned for a time (`plan.ts`): crashes, frozen processes, outages,
- * rebalances, groups that go back, a log that is replayed or lost, transactions that all lose, clocks that
- * are set, messages that nobody can read (`foreign-messages.ts`). Meanwhile customers (`customers.ts`) order, pay in,
- * delete, void, look, pry, and ask again under their Idempotency-Keys, or others' by mistake.
+ * Each process has its own clock (`clocks.ts`); the database has the scheduler's. Something may go wrong at every
+ * step (`faults.ts`, `profiles.ts`): the process dies before or after the step or is frozen (`freezes.ts`), the step
+ * fails, or it takes effect and its response is lost. Calls and messages are lost, delayed or duplicated. Other
+ * faults are planned for a certain time (`plan.ts`): crashes, frozen processes, outages, rebalances, consumer groups
+ * that are rewound, a log that is replayed or lost, serialization failures, clocks that are changed, and unreadable
+ * messages (`foreign-messages.ts`). During all this, customers (`customers.ts`) place orders, make deposits, delete,
+ * void, read, try to access other customers' orders, and repeat requests under the same Idempotency-Key, or send a
+ * different request under a used one by mistake.
  *
- * Then faults stop, and within 120 simulated seconds everything must be final: the invariants of the
- * audit, and the history of what customers were told (`history.ts`), against the tables. Who had no
- * answer asks again then, and must have one. How much of what could go wrong is seen by that,
- * `npm run mutants` measures.
+ * Then faults stop, and within 120 simulated seconds everything must be final. The invariants of the audit must hold,
+ * and the responses that customers got must agree with the tables (`history.ts`). Customers who got no response repeat
+ * their request then and must get one. `npm run mutants` measures how many bugs these checks find.
  *
- * The SQL is real, on PGlite in memory, put back to an image between runs. One limit: the writes of a
- * transaction are never interleaved with those of another (`simulated-database.ts` says what is).
+ * The SQL is real: it runs on PGlite in memory, which is restored from an image between runs. There is one limit: the
+ * writes of two transactions are never interleaved (`simulated-database.ts` says which statements are).
  */
 const HELP = `
 npm run simulate -- [--seeds 1000] [--from 1] [--style all] [options]
 
-  --seeds N      how many seeds, for each style (100)
-  --from N       the first seed (1)
-  --seed N       this seed alone
-  --style S      ${STYLES.join(', ')}, mixed (each request its own), or all of these (all)
-  --profile P    ${Object.keys(PROFILES).join(', ')}; drawn from the seed unless told
-  --minutes N    stops after so many minutes
-  --workers N    threads (one per core)
-  --trace        with --seed and a style: prints what happened as a sequence diagram
-  --record       puts the result and its date into docs/results.json, for npm run docs; needs all styles
-                 and profiles and every seed, so no --style, --profile, --seed or --minutes
-  --help         this text
+  --seeds N      number of seeds, each run in every chosen style (default: 100)
+  --from N       first seed (default: 1)
+  --seed N       run only this seed
+  --style S      ${STYLES.join(', ')}, mixed (each request draws its style), or all (default)
+  --profile P    ${Object.keys(PROFILES).join(', ')} (default: drawn from the seed)
+  --minutes N    stop after N minutes
+  --workers N    number of threads (default: one per core)
+  --trace        with --seed and one --style: print the run as a sequence diagram
+  --record       write the result and its date into docs/results.json, for npm run docs; excludes --style,
+                 --profile, --seed and --minutes
+  --help         print this text
 
-Many seeds are told in reports/simulation.json too.
-Exit code: 0 nothing was violated, 1 something was (its seed and least faults are printed), 2 wrong usage.
+Without --trace, the results are also written to reports/simulation.json.
+Exit codes: 0 no violation; 1 a violation (its seed is printed, with the smallest set of faults that causes it);
+2 wrong usage.
 `
 
 const PROGRESS_MS = 10_000
@@ -87,7 +88,7 @@ function readOptions(args: readonly string[]): Options | undefined {
   const number = (name: 'seeds' | 'from' | 'seed' | 'minutes' | 'workers', fallback: number) => {
     const given = values[name]
     const value = given === undefined ? fallback : Number(given)
-    if (!(value > 0)) throw new UsageError(`--${name} must be a number above 0, not ${given}`)
+    if (!(value > 0)) throw new UsageError(`--${name} must be greater than 0, not ${given}`)
     return value
   }
   const { style = 'all', profile, trace = false, record = false } = values
@@ -115,7 +116,7 @@ function readOptions(args: readonly string[]): Options | undefined {
   }
 }
 
-/** One seed, as a diagram. */
+/** Runs one seed and prints it as a sequence diagram. */
 async function printRun({ from, styles, profile }: Options): Promise<number> {
   const store = await openStore()
   const result = await simulate(store, { seed: from, style: styles[0]!, profile, isTraced: true })
@@ -124,7 +125,7 @@ async function printRun({ from, styles, profile }: Options): Promise<number> {
   return result.violations.length === 0 ? 0 : 1
 }
 
-/** Many seeds; the first that is violated is looked into. */
+/** Runs many seeds, and minimizes the faults of the first one with a violation. */
 async function sweep(options: Options): Promise<number> {
   const { from, seeds, styles, profile, minutes, workers } = options
   const runs = function* (): Generator<SeedStyle> {
@@ -134,7 +135,7 @@ async function sweep(options: Options): Promise<number> {
   }
   const threads = Math.min(workers, seeds * styles.length)
   const tally = createTally({ from, seeds, styles, workers: threads })
-  const begun = new Date()
+  const started = new Date()
   const progress = setInterval(() => process.stderr.write(`${tally.line()}\n`), PROGRESS_MS)
   try {
     await simulateAll({
@@ -142,17 +143,17 @@ async function sweep(options: Options): Promise<number> {
       onDone(one) {
         tally.add(one)
         if (one.violations.length === 0) return
-        process.stdout.write(`seed ${one.seed}, ${one.style}, ${one.profile}: violated\n`)
+        process.stdout.write(`seed ${one.seed}, ${one.style}, ${one.profile}: violation\n`)
       },
     })
   } finally {
     clearInterval(progress)
   }
   process.stdout.write(`${tally.line()} (styles ${styles.join(', ')})\n`)
-  process.stdout.write(`${relative(process.cwd(), await tally.write())} has it all\n`)
+  process.stdout.write(`report: ${relative(process.cwd(), await tally.write())}\n`)
   if (options.isRecorded) {
     const violations = tally.violated.length
-    recordResult('simulate', { seeds, styles: styles.length, violations }, begun)
+    recordResult('simulate', { seeds, styles: styles.length, violations }, started)
   }
   const [first] = tally.violated
   if (first) await explain(first)
@@ -164,7 +165,7 @@ async function explain({ seed, style, profile }: SeedResult): Promise<void> {
   const { result, kept } = await minimize(store, { seed, style, profile })
   await store.close()
   process.stdout.write(
-    `\nseed ${seed}, ${style}, with the least faults that still violate:\n${summaryOf(result)}` +
+    `\nseed ${seed}, ${style}, with the smallest set of faults that causes a violation:\n${summaryOf(result)}` +
       `${kept.map((name) => `  fault: ${name}\n`).join('')}` +
       `\nnpm run simulate -- --seed ${seed} --style ${style} --profile ${profile} --trace\n`,
   )
@@ -174,7 +175,7 @@ function summaryOf({ violations, faults, profile, fingerprint, durationMs }: Run
   const lines = violations.map(
     ({ invariant, subject, sentence }) => `  ${invariant}  ${subject} ${sentence}\n`,
   )
-  const what = violations.length === 0 ? 'nothing is violated' : 'violated:'
+  const what = violations.length === 0 ? 'no violations' : 'violations:'
   return (
     `profile ${profile}, ${faults.length} faults, ${durationMs / 1000} simulated seconds, ` +
     `fingerprint ${fingerprint.slice(0, 16)}: ${what}\n${lines.join('')}`

@@ -2,8 +2,9 @@ import { type Run, type RunResult, simulate } from './run.ts'
 import type { Store } from './servers/empty-store.ts'
 
 /**
- * Looks for the least faults with which a seed still violates something: it leaves out halves of
- * them, then quarters, and so on to single ones, as long as the run stays violated (delta debugging).
+ * Searches for the smallest set of faults with which a seed still has a violation (delta debugging): it leaves out
+ * halves of the faults, then quarters, and so on down to single ones, and keeps each omission after which the
+ * violation remains.
  */
 export async function minimize(
   store: Store,

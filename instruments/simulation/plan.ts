@@ -1,35 +1,35 @@
 import type { PlannedKind, Profile } from './profiles.ts'
 import type { Chance } from './world/chance.ts'
 
-/** Something that goes wrong at a time, whatever the processes do then. */
+/** A fault that happens at a planned time, whatever the processes are doing then. */
 export interface Planned {
-  /** Unique in its run. */
+  /** Unique within the run. */
   readonly name: string
   readonly kind: PlannedKind
   readonly afterMs: number
-  /** How long it lasts, where it lasts. */
+  /** How long the fault lasts; 0 for a momentary one. */
   readonly durationMs: number
-  /** Decides whom it hits, of so many; from 0 to 1. */
+  /** A number from 0 to 1 that selects the target among the processes, services, groups or topics. */
   readonly draw: number
 }
 
-/** Before that customers have hardly begun. */
+/** Before this time customers have hardly started. */
 const EARLIEST_MS = 700
-/** Everything that is planned begins within this time of the start. */
+/** Every planned fault begins within this time after the start. */
 export const PLAN_MS = 6_000
 
 const LONGEST_MS: Readonly<Record<PlannedKind, number>> = {
   crash: 2_000,
-  // Longer than the lease of a relay's lanes and than a server lets a transaction idle.
+  // Longer than a lane's lease, and longer than the server lets a transaction idle.
   freeze: 25_000,
   hang: 0,
   'clock jump': 0,
-  'service away': 6_000,
-  'broker away': 20_000,
+  'service down': 6_000,
+  'broker down': 20_000,
   'broker slow': 8_000,
-  'database away': 4_000,
-  // Long enough for a batch to be given up and divided.
-  rivals: 4_000,
+  'database down': 4_000,
+  // Long enough for a batch to fail for good and be split.
+  conflicts: 4_000,
   rebalance: 0,
   rewind: 0,
   'replay of the log': 0,

@@ -1,13 +1,13 @@
 import type { Mishap, Trouble } from './faults/mishaps.ts'
 import type { ClockQuality } from './world/clocks.ts'
 
-/** What may go wrong in a run, and how often. */
+/** The faults that may happen in a run, and how often. */
 export interface Profile {
-  /** 1 is the full chance of a mishap at each step. */
+  /** Factors for the probability of each mishap at a step (`faults.ts`); 1 leaves it unchanged. */
   readonly mishaps: Readonly<Partial<Record<Mishap, number>>>
-  /** The chance of each at every opportunity. */
+  /** The probability of each trouble at every opportunity. */
   readonly troubles: Readonly<Partial<Record<Trouble, number>>>
-  /** How many of each are planned at most. */
+  /** The maximum number of planned faults of each kind. */
   readonly events: Readonly<Partial<Record<PlannedKind, number>>>
   readonly clocks: ClockQuality
 }
@@ -15,14 +15,14 @@ export interface Profile {
 export type PlannedKind =
   | 'crash'
   | 'freeze'
-  /** A freeze that lasts until all others have settled what they can. */
+  /** A freeze that lasts until the other processes have settled what they can. */
   | 'hang'
   | 'clock jump'
-  | 'service away'
-  | 'broker away'
+  | 'service down'
+  | 'broker down'
   | 'broker slow'
-  | 'database away'
-  | 'rivals'
+  | 'database down'
+  | 'conflicts'
   | 'rebalance'
   | 'rewind'
   | 'replay of the log'
@@ -38,13 +38,13 @@ export const PROFILES = {
       ...{ 'call lost': 0.1, 'answer lost': 0.12, 'call slow': 0.1, 'answer slow': 0.08 },
       ...{ 'call twice': 0.1, 'message delayed': 0.1, 'signal lost': 0.3, 'step slow': 0.03 },
     },
-    events: { 'service away': 1, 'foreign message': 1 },
+    events: { 'service down': 1, 'foreign message': 1 },
     clocks: 'true',
   },
   crashes: {
     mishaps: { 'crash before': 1, 'crash after': 1 },
     troubles: { 'message delayed': 0.05, 'step slow': 0.01 },
-    events: { crash: 3, freeze: 1, 'service away': 1, 'foreign message': 1 },
+    events: { crash: 3, freeze: 1, 'service down': 1, 'foreign message': 1 },
     clocks: 'true',
   },
   broker: {
@@ -58,7 +58,7 @@ export const PROFILES = {
       },
     },
     events: {
-      ...{ 'broker away': 2, 'broker slow': 2, rebalance: 3, rewind: 2, 'replay of the log': 1 },
+      ...{ 'broker down': 2, 'broker slow': 2, rebalance: 3, rewind: 2, 'replay of the log': 1 },
       'foreign message': 2,
     },
     clocks: 'true',
@@ -66,13 +66,13 @@ export const PROFILES = {
   database: {
     mishaps: { 'crash after': 0.3, fails: 0.5, loses: 2, unanswered: 1 },
     troubles: { 'signal lost': 0.3, 'step slow': 0.05 },
-    events: { crash: 1, 'database away': 2, 'foreign message': 1, rivals: 5 },
+    events: { crash: 1, 'database down': 2, 'foreign message': 1, conflicts: 5 },
     clocks: 'true',
   },
   'lost-log': {
     mishaps: { 'crash after': 0.3 },
     troubles: { 'message delayed': 0.2, 'call lost': 0.03, 'answer lost': 0.03 },
-    events: { 'loss of the log': 1, 'broker away': 1, 'service away': 1 },
+    events: { 'loss of the log': 1, 'broker down': 1, 'service down': 1 },
     clocks: 'true',
   },
   recreated: {
@@ -98,7 +98,7 @@ export const PROFILES = {
       'answer lost': 0.03,
       'signal lost': 0.2,
     },
-    events: { 'clock jump': 4, crash: 2, freeze: 1, 'service away': 1, 'broker away': 1 },
+    events: { 'clock jump': 4, crash: 2, freeze: 1, 'service down': 1, 'broker down': 1 },
     clocks: 'wrong',
   },
   storm: {
@@ -109,9 +109,9 @@ export const PROFILES = {
       ...{ 'send in part': 0.05, 'signal lost': 0.2, 'step slow': 0.02 },
     },
     events: {
-      ...{ crash: 2, freeze: 2, 'service away': 1, 'broker away': 1, 'database away': 1 },
+      ...{ crash: 2, freeze: 2, 'service down': 1, 'broker down': 1, 'database down': 1 },
       ...{ rebalance: 2, rewind: 1, 'replay of the log': 1, 'foreign message': 2 },
-      rivals: 1,
+      conflicts: 1,
     },
     clocks: 'near',
   },
@@ -121,7 +121,7 @@ export type ProfileName = keyof typeof PROFILES
 
 export const isProfileName = (name: string): name is ProfileName => Object.hasOwn(PROFILES, name)
 
-/** The profile of a seed where none is asked for: mostly everything at once. */
+/** The profile for a number from 0 to 1 that a seed draws; one seed in ten gets a storm, which has most faults at once. */
 export function profileOf(draw: number): ProfileName {
   const shares: readonly [ProfileName, number][] = [
     ['calm', 0.05],

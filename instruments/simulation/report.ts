@@ -3,14 +3,14 @@ import { join } from 'node:path'
 import type { ProfileName } from './profiles.ts'
 import type { SeedResult, SeedStyle } from './workers.ts'
 
-/** What came of many runs, for whoever was not there: `reports/simulation.json`. */
+/** The results of many runs, summed up for `reports/simulation.json`. */
 export interface Tally {
   add(found: SeedResult): void
-  /** Runs whose invariants or history were violated. */
+  /** Runs with a violation. */
   readonly violated: readonly SeedResult[]
-  /** How far it is, and how fast. */
+  /** One line of progress: runs done, speed, violations. */
   line(): string
-  /** Writes what is known by now; returns where. */
+  /** Writes the results so far; returns the path of the file. */
   write(): Promise<string>
 }
 
@@ -24,24 +24,24 @@ export interface TallyOptions {
 const FOLDER = join(import.meta.dirname, '..', '..', 'reports')
 
 export function createTally(options: TallyOptions): Tally {
-  const begun = new Date()
+  const started = new Date()
   const startedMs = performance.now()
   const runs: Record<string, number> = Object.fromEntries(options.styles.map((one) => [one, 0]))
   const profiles: Partial<Record<ProfileName, number>> = {}
   const violated: SeedResult[] = []
-  const sums = { runs: 0, events: 0, actions: 0, simulatedMs: 0 }
+  const sums = { runs: 0, events: 0, operations: 0, simulatedMs: 0 }
   const seconds = () => (performance.now() - startedMs) / 1000
   const perSecond = () => Number((sums.runs / seconds()).toFixed(2))
 
   return {
     violated,
     add(found) {
-      const { style, profile, violations, events, actions, durationMs } = found
+      const { style, profile, violations, events, operations, durationMs } = found
       runs[style] = (runs[style] ?? 0) + 1
       profiles[profile] = (profiles[profile] ?? 0) + 1
       sums.runs += 1
       sums.events += events
-      sums.actions += actions
+      sums.operations += operations
       sums.simulatedMs += durationMs
       if (violations.length > 0) violated.push(found)
     },
@@ -54,9 +54,9 @@ export function createTally(options: TallyOptions): Tally {
     },
     async write() {
       const report = {
-        ...{ begun, seconds: Math.round(seconds()), ...options },
+        ...{ started, seconds: Math.round(seconds()), ...options },
         ...{ runs, runsPerSecond: perSecond(), profiles },
-        ...{ events: sums.events, customersActions: sums.actions },
+        ...{ events: sums.events, operations: sums.operations },
         simulatedSeconds: Math.round(sums.simulatedMs / 1000),
         violated,
       }

@@ -16,40 +16,42 @@ import { START_MS } from './world/scheduler.ts'
 import type { Arrow } from './world/story.ts'
 import { createWorld, type Planted, type World } from './world/world.ts'
 
-/** One run: a seed, in a style, under a profile of faults. */
+/** One run: a seed in a style, with a profile of faults. */
 export interface Run {
   readonly seed: number
   readonly style: InteractionStyle | 'mixed'
-  /** Drawn from the seed where it is not given. */
+  /** Drawn from the seed if absent. */
   readonly profile?: ProfileName | undefined
-  /** Names of faults that are left out. */
+  /** Names of faults to leave out. */
   readonly without?: ReadonlySet<string> | undefined
+  /** Whether to keep the arrows of the run's sequence diagram. */
   readonly isTraced?: boolean | undefined
   readonly planted?: Planted | undefined
-  /** How often the event loop turns after every event, instead of where it is needed. */
+  /** Turns of the event loop after every event; by default the loop turns only while a request is in a service. */
   readonly turns?: number | undefined
 }
 
 export interface RunResult {
   readonly profile: ProfileName
   readonly violations: readonly Finding[]
-  /** The names of the faults that happened. */
+  /** Names of the faults that happened. */
   readonly faults: readonly string[]
-  /** The same for two runs that were the same to the byte. */
+  /** Equal for two runs only if they were identical byte for byte. */
   readonly fingerprint: string
   readonly arrows: readonly Arrow[]
   readonly events: number
-  readonly actions: number
-  /** Simulated, from the first request to the end. */
+  /** How many operations customers started. */
+  readonly operations: number
+  /** Simulated time, from the start of the run to its end. */
   readonly durationMs: number
 }
 
-/** Customers that are not done by then wait for something that never comes. */
+/** Customers who are not done by this time after the start are waiting for something that never comes. */
 export const LONGEST_FAULTS_MS = 120_000
-/** The promise: so long after faults and requests have stopped, everything is final. */
+/** The promise: everything is final within this time after faults and requests have stopped. */
 export const SETTLE_MS = 120_000
 const POLL_MS = 250
-const ROUNDS_OF_ASKING = 3
+const REPEAT_ROUNDS = 3
 
 export async function simulate(store: Store, run: Run): Promise<RunResult> {
   await store.reset()
@@ -71,14 +73,14 @@ export async function simulate(store: Store, run: Run): Promise<RunResult> {
   const healedMs = scheduler.now()
   const violations: Finding[] = []
   if (!customers.areDone()) {
-    violations.push({ invariant: 'I4', subject: 'a customer', sentence: 'never had an answer' })
+    violations.push({ invariant: 'I4', subject: 'a customer', sentence: 'never got a response' })
   }
   await settle(world)
-  // What hung meanwhile goes on with what it believed when it was stopped.
+  // A process that was frozen until now resumes with outdated knowledge, and must do no harm.
   if (world.thaw()) await settle(world)
-  // The same request again now has its answer, and what it may do then settles as well: that may be its
-  // first effect, which waits longer than a customer asks where it falls to the lane of a dead instance.
-  for (let rounds = 0; rounds < ROUNDS_OF_ASKING && customers.repeatUnanswered() > 0; rounds += 1) {
+  // A repeated request must now get its response. It may take effect for the first time, and in the lane of a dead
+  // instance that can take longer than a customer's patience, so a few rounds are allowed.
+  for (let rounds = 0; rounds < REPEAT_ROUNDS && customers.repeatUnanswered() > 0; rounds += 1) {
     await scheduler.runUntil(scheduler.now() + SETTLE_MS, customers.areDone)
     await settle(world)
   }
@@ -87,25 +89,25 @@ export async function simulate(store: Store, run: Run): Promise<RunResult> {
     ...{ profile, violations, faults: faults.happened(), arrows: story.arrows() },
     fingerprint: story.fingerprint(),
     events: scheduler.happened(),
-    actions: customers.operations.length,
+    operations: customers.operations.length,
     durationMs: Math.round(scheduler.now() - START_MS),
   }
 }
 
-/** Until everything that is planned has begun, or has ended by itself as well. */
+/** How long faults last: until every planned one has begun or, with `toTheEnd`, has ended by itself. */
 function lengthOf(plan: readonly Planned[], toTheEnd: boolean): number {
   if (plan.length === 0) return 0
   if (!toTheEnd) return PLAN_MS
   return Math.max(...plan.map(({ afterMs, durationMs }) => afterMs + durationMs))
 }
 
-/** Lets time pass until nothing waits any more, at two looks in a row, or too long. */
+/** Lets time pass until two consecutive polls find no unfinished work, or `SETTLE_MS` have passed. */
 export async function settle(world: World): Promise<void> {
   const { scheduler } = world
-  let calmLooks = 0
-  for (const endMs = scheduler.now() + SETTLE_MS; calmLooks < 2 && scheduler.now() < endMs; ) {
+  let calmPolls = 0
+  for (const endMs = scheduler.now() + SETTLE_MS; calmPolls < 2 && scheduler.now() < endMs; ) {
     await scheduler.runUntil(scheduler.now() + POLL_MS)
-    calmLooks = world.isRead() && (await isSettled(world)) ? calmLooks + 1 : 0
+    calmPolls = world.isRead() && (await isSettled(world)) ? calmPolls + 1 : 0
   }
 }
 
@@ -130,7 +132,7 @@ export async function check(
   const tables = await readTables(everything)
   const foreign = await checkForeign(direct, world.foreign, lost)
   const times = { settings: world.settings, healedMs, faults: world.faults.happened() }
-  // What the tables say is part of what two runs must have in common.
+  // Two identical runs must also end with identical tables.
   world.story.note(
     JSON.stringify(tables, (_, value) => (typeof value === 'bigint' ? `${value}` : value)),
   )
@@ -149,24 +151,24 @@ export async function check(
     ...operations.flatMap(unanswered),
   ]
   if (!world.isRead()) {
-    found.push({ invariant: 'I9', subject: 'the log', sentence: 'is not read to its end' })
+    found.push({ invariant: 'I9', subject: 'the log', sentence: 'has unread messages' })
   }
   return found.filter(
     (finding) => !isExcused(finding, lost) && !foreign.letters.has(finding.subject),
   )
 }
 
-/** No customer asked for the deposits of a foreign program. */
+/** Leaves out the deposits of the foreign program, which no customer requested. */
 function withoutForeign(tables: Tables, { foreign }: World): Tables {
   const amounts = new Set(foreign.map(({ value }) => BigInt(value) * 100n))
   return { ...tables, deposits: tables.deposits.filter((one) => !amounts.has(one.amountMinor)) }
 }
 
-/** Faults are over and all is settled: who asks once more has an answer. */
+/** A request that may be repeated must have a final response once faults are over and everything is settled. */
 function unanswered(operation: Operation): Finding[] {
   const { intent, key, attempts } = operation
   if (!mayRepeat(operation) || attempts.some(isFinal)) return []
-  const last = attempts.at(-1)?.response?.status ?? 'silence'
-  const sentence = `has no answer in the end but ${last}`
+  const last = attempts.at(-1)?.response?.status ?? 'no response'
+  const sentence = `has no final response; the last attempt got ${last}`
   return [{ invariant: 'I4', subject: `${intent.kind} ${key ?? ''}`, sentence }]
 }

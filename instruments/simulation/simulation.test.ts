@@ -5,7 +5,7 @@ import { type Run, simulate } from './run.ts'
 import type { Store } from './servers/empty-store.ts'
 import { openStore } from './servers/store.ts'
 
-/** A bounded part of what `npm run simulate` does without end. */
+/** A small sample of the seeds that `npm run simulate` can run. */
 const SEEDS_PER_STYLE = 12
 const TIMEOUT = { timeout: 300_000 }
 
@@ -16,18 +16,18 @@ before(async () => {
 after(() => store.close())
 
 for (const style of [...STYLES, 'mixed'] as const) {
-  test(`nothing is lost and nothing doubled, whatever fails, in ${style}`, TIMEOUT, async () => {
+  test(`loses and duplicates nothing, whatever fails, in ${style}`, TIMEOUT, async () => {
     for (let seed = 1; seed <= SEEDS_PER_STYLE; seed += 1) {
-      const { violations, actions } = await simulate(store, { seed, style })
+      const { violations, operations } = await simulate(store, { seed, style })
       assert.deepEqual(violations, [], `seed ${seed}`)
-      assert.ok(actions > 0)
+      assert.ok(operations > 0)
     }
   })
 }
 
 const RUN: Run = { seed: 4_711, style: 'mixed', profile: 'storm' }
 
-test('a seed is the same run to the byte, whatever ran before it', TIMEOUT, async () => {
+test('a seed gives the same run byte for byte, whatever ran before it', TIMEOUT, async () => {
   const first = await simulate(store, RUN)
   await simulate(store, { ...RUN, seed: 4_712 })
   const second = await simulate(store, RUN)
@@ -40,9 +40,9 @@ test('a seed is the same run to the byte, whatever ran before it', TIMEOUT, asyn
 })
 
 test('the scheduler waits long enough for everything to come to rest', TIMEOUT, async () => {
-  const hasty = await simulate(store, RUN)
+  const usual = await simulate(store, RUN)
   const patient = await simulate(store, { ...RUN, turns: 25 })
-  assert.equal(patient.fingerprint, hasty.fingerprint)
+  assert.equal(patient.fingerprint, usual.fingerprint)
 })
 
 test('a fault that is left out does not happen', TIMEOUT, async () => {

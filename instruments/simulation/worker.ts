@@ -5,17 +5,17 @@ import { openStore } from './servers/store.ts'
 import type { SeedResult, SeedRun } from './workers.ts'
 
 /**
- * A thread of the simulator: it runs what it is asked to, one seed after the other. One that is for a
- * few runs only does without the warm database, which takes some ten runs to make.
+ * A thread of the simulator, which executes the runs that it is sent, one at a time. A thread for only a few runs
+ * (`isBrief`) does without the warm database, because warming it up takes as long as about ten runs.
  */
 const isBrief = (workerData as { isBrief?: boolean } | undefined)?.isBrief
 const store = isBrief ? openEmptyStore() : openStore()
 
 parentPort!.on('message', async ({ seed, style, profile }: SeedRun) => {
   const result = await simulate(await store, { seed, style, profile })
-  const { violations, events, actions, durationMs } = result
+  const { violations, events, operations, durationMs } = result
   const found: SeedResult = {
-    ...{ seed, style, profile: result.profile, violations, events, actions, durationMs },
+    ...{ seed, style, profile: result.profile, violations, events, operations, durationMs },
   }
   parentPort!.postMessage(found)
 })

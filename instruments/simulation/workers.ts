@@ -2,14 +2,14 @@ import { Worker } from 'node:worker_threads'
 import type { ProfileName } from './profiles.ts'
 import type { Run, RunResult } from './run.ts'
 
-/** Spreads runs over threads, each of which has a database of its own. */
+/** A seed and the style to run it in. */
 export interface SeedStyle {
   readonly seed: number
   readonly style: Run['style']
 }
 
 export type SeedResult = SeedStyle &
-  Pick<RunResult, 'profile' | 'violations' | 'events' | 'actions' | 'durationMs'>
+  Pick<RunResult, 'profile' | 'violations' | 'events' | 'operations' | 'durationMs'>
 
 export interface SimulateAllOptions {
   readonly runs: Iterator<SeedStyle>
@@ -19,47 +19,44 @@ export interface SimulateAllOptions {
   readonly onDone: (found: SeedResult) => void
 }
 
-/** What a thread is asked, one run at a time. */
+/** A run as it is sent to a thread. */
 export type SeedRun = SeedStyle & { readonly profile?: ProfileName | undefined }
 
-/** Rejects when a thread fails: a run that throws is a fault of the simulator. */
+/**
+ * Spreads runs over threads, each of which has its own database. Rejects when a thread fails, because a run that throws
+ * is a fault of the simulator itself.
+ */
 export async function simulateAll(options: SimulateAllOptions): Promise<void> {
   const { runs, workers, profile, limitMs, onDone } = options
   const endMs = performance.now() + limitMs
-  function* asked(): Generator<SeedRun> {
+  function* seedRuns(): Generator<SeedRun> {
     for (let next = runs.next(); !next.done && performance.now() < endMs; next = runs.next()) {
       yield { ...next.value, profile }
     }
   }
   const threads = openThreads<SeedRun, SeedResult>(new URL('./worker.ts', import.meta.url), workers)
   try {
-    await threads.ask(asked(), (_, found) => onDone(found))
+    await threads.run(seedRuns(), (_, found) => onDone(found))
   } finally {
     await threads.close()
   }
 }
 
-export interface Threads<Question, Answer> {
-  /** Asks all of them, each the thread that is free; rejects when a thread fails. */
-  ask(
-    questions: Iterator<Question>,
-    onAnswer: (question: Question, answer: Answer) => void,
-  ): Promise<void>
+export interface Threads<Task, Result> {
+  /** Gives each task to the next free thread; rejects when a thread fails. */
+  run(tasks: Iterator<Task>, onResult: (task: Task, result: Result) => void): Promise<void>
   close(): Promise<void>
 }
 
-/** Threads of a module that answers every message with one. */
-export function openThreads<Question, Answer>(
-  module: URL,
-  count: number,
-): Threads<Question, Answer> {
-  const threads = Array.from({ length: count }, () => openThread<Question, Answer>(module))
+/** Opens threads of a module that replies to each message (a task) with one message (its result). */
+export function openThreads<Task, Result>(module: URL, count: number): Threads<Task, Result> {
+  const threads = Array.from({ length: count }, () => openThread<Task, Result>(module))
   return {
-    async ask(questions, onAnswer) {
+    async run(tasks, onResult) {
       await Promise.all(
         threads.map(async (thread) => {
-          for (let next = questions.next(); !next.done; next = questions.next()) {
-            onAnswer(next.value, await thread.ask(next.value))
+          for (let next = tasks.next(); !next.done; next = tasks.next()) {
+            onResult(next.value, await thread.run(next.value))
           }
         }),
       )
@@ -70,14 +67,14 @@ export function openThreads<Question, Answer>(
   }
 }
 
-/** What a run leaves behind is then mostly gone by the time that it is looked at. */
+/** With a young generation of this size, most garbage of a run is dead before the collector inspects it. */
 const LIMITS = { maxYoungGenerationSizeMb: 64 }
 
-/** One thread; `workerData` is for itself. */
-export function openThread<Question, Answer>(module: URL, workerData?: object) {
+/** Opens one thread, which can read its own `workerData`. */
+export function openThread<Task, Result>(module: URL, workerData?: object) {
   const worker = new Worker(module, { workerData, resourceLimits: LIMITS })
   return {
-    ask(question: Question): Promise<Answer> {
+    run(task: Task): Promise<Result> {
       return new Promise((resolve, reject) => {
         const end = (finish: () => void) => {
           worker.off('message', onMessage)
@@ -85,14 +82,14 @@ export function openThread<Question, Answer>(module: URL, workerData?: object) {
           worker.off('exit', onExit)
           finish()
         }
-        const about = JSON.stringify(question)
-        const onMessage = (answer: Answer) => end(() => resolve(answer))
+        const about = JSON.stringify(task)
+        const onMessage = (result: Result) => end(() => resolve(result))
         const onError = (cause: unknown) => end(() => reject(new Error(about, { cause })))
         const onExit = () => end(() => reject(new Error(`${about}: the thread ended`)))
         worker.on('message', onMessage)
         worker.on('error', onError)
         worker.on('exit', onExit)
-        worker.postMessage(question)
+        worker.postMessage(task)
       })
     },
     close: () => worker.terminate(),

@@ -16,7 +16,7 @@ const LOOKS_MS = 5_000
 /** Services read the database's clock once a second, and may be so far off when their own is set meanwhile. */
 export const CLOCK_ERROR_MS = 1_000
 /** What keeps order from looking at all. */
-const KEEPS_AWAY = /^(crash|freeze|hang|service away|database away|rivals)/
+const KEEPS_ORDER_DOWN = /^(crash|freeze|hang|service down|database down|conflicts)/
 
 /**
  * What is repaired is repaired in time: an order is canceled at its deadline and not later; and once
@@ -26,7 +26,7 @@ export function checkPunctuality(tables: Tables, times: Times, add: Add): void {
   const { settings, healedMs, faults } = times
   const { orderDeadlineMs, resendAfterMs } = settings
   const payments = new Map(tables.payments.map((payment) => [payment.orderId, payment]))
-  const isOrderDisturbed = faults.some((name) => KEEPS_AWAY.test(name))
+  const isOrderDisturbed = faults.some((name) => KEEPS_ORDER_DOWN.test(name))
   for (const { id, state, reason, created, updated } of tables.orders) {
     const createdMs = created.getTime()
     const lastedMs = updated.getTime() - createdMs

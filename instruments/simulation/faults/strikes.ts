@@ -49,19 +49,19 @@ export async function strike(at: StrikeOptions, planned: Planned): Promise<void>
       slot.clock.jump(byMs)
       return
     }
-    case 'service away':
-      story.record(service, service, `${service} is away ${lasts}`)
-      await processes.keepAway(service, untilMs)
+    case 'service down':
+      story.record(service, service, `${service} is down ${lasts}`)
+      await processes.keepDown(service, untilMs)
       return
-    case 'database away':
-      story.record(service, service, `the database of ${service} is away ${lasts}`)
-      databases.away = { untilMs, services: new Set([service]) }
+    case 'database down':
+      story.record(service, service, `the database of ${service} is down ${lasts}`)
+      databases.down = { untilMs, services: new Set([service]) }
       return
-    case 'rivals':
+    case 'conflicts':
       story.record(service, service, `transactions of ${service} lose ${lasts}`)
-      databases.losing = { untilMs, services: new Set([service]) }
+      databases.conflicting = { untilMs, services: new Set([service]) }
       return
-    case 'broker away':
+    case 'broker down':
     case 'broker slow':
     case 'rebalance':
     case 'rewind':
@@ -75,7 +75,7 @@ export async function strike(at: StrikeOptions, planned: Planned): Promise<void>
 
 type BrokerKind = Exclude<
   PlannedKind,
-  'crash' | 'freeze' | 'hang' | 'clock jump' | 'service away' | 'database away' | 'rivals'
+  'crash' | 'freeze' | 'hang' | 'clock jump' | 'service down' | 'database down' | 'conflicts'
 >
 
 function strikeBroker(at: StrikeOptions, planned: Planned & { kind: BrokerKind }): void {
@@ -85,9 +85,9 @@ function strikeBroker(at: StrikeOptions, planned: Planned & { kind: BrokerKind }
   const group = groups[Math.floor(draw * groups.length)]
   const record = (text: string) => story.record('broker', 'broker', text)
   switch (kind) {
-    case 'broker away':
-      record(`away for ${Math.round(durationMs)} ms`)
-      broker.awayUntilMs = scheduler.now() + durationMs
+    case 'broker down':
+      record(`down for ${Math.round(durationMs)} ms`)
+      broker.downUntilMs = scheduler.now() + durationMs
       return broker.wake()
     case 'broker slow':
       record(`slow for ${Math.round(durationMs)} ms`)

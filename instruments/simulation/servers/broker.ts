@@ -29,8 +29,8 @@ export interface Broker {
    */
   recreate(topics?: readonly string[]): readonly LostMessage[]
   /** Until this time, of the clock that it was made with, the broker cannot be reached. */
-  awayUntilMs: number
-  isAway(): boolean
+  downUntilMs: number
+  isDown(): boolean
   /** Until this time it answers late. */
   slowUntilMs: number
   isSlow(): boolean
@@ -147,9 +147,9 @@ export function createBroker(
   }
 
   return {
-    awayUntilMs: 0,
-    isAway() {
-      return now() < this.awayUntilMs
+    downUntilMs: 0,
+    isDown() {
+      return now() < this.downUntilMs
     },
     slowUntilMs: 0,
     isSlow() {

@@ -34,7 +34,7 @@ export function createSimulatedBus(options: SimulatedBusOptions): Bus {
 
   function assertReachable(): void {
     if (closed) throw new Error('the bus is closed')
-    if (broker.isAway()) throw new Error('the broker cannot be reached')
+    if (broker.isDown()) throw new Error('the broker cannot be reached')
   }
 
   const perform = <T>(
@@ -75,7 +75,7 @@ export function createSimulatedBus(options: SimulatedBusOptions): Bus {
       luck.onJoined(member)
       const subscription = createSubscription(member, {
         group,
-        isAway: () => broker.isAway(),
+        isDown: () => broker.isDown(),
         perform,
         luck,
         onTaken: options.onTaken,
@@ -93,7 +93,7 @@ export function createSimulatedBus(options: SimulatedBusOptions): Bus {
 
 interface SubscriptionOptions extends Pick<SimulatedBusOptions, 'luck' | 'onTaken'> {
   readonly group: string
-  readonly isAway: () => boolean
+  readonly isDown: () => boolean
   readonly perform: <T>(
     kind: 'take' | 'offsets' | 'ping',
     label: string,
@@ -120,7 +120,7 @@ function createSubscription(member: Member, options: SubscriptionOptions): Subsc
     async take() {
       while (!member.hasLeft()) {
         const change = member.changed()
-        const isWorthACall = member.ready().length > 0 || options.isAway()
+        const isWorthACall = member.ready().length > 0 || options.isDown()
         const batches = isWorthACall ? await perform('take', group, takeNow) : []
         if (batches.length > 0) return batches
         await change

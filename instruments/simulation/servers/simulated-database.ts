@@ -34,9 +34,9 @@ export interface SimulatedDatabases {
   /** Past faults and time, for whoever looks at the tables from outside. */
   readonly direct: Queryable
   /** Until this time statements of these services fail: their database is away. */
-  away: Spell
+  down: Spell
   /** Until this time all transactions of these services lose to rivals. */
-  losing: Spell
+  conflicting: Spell
 }
 
 interface Spell {
@@ -65,7 +65,7 @@ export function createDatabases(options: DatabasesOptions): SimulatedDatabases {
     scheduler.now() < untilMs && services.has(life.service)
 
   function assertThere(life: Life): void {
-    if (isIn(databases.away, life)) throw new DatabaseError('the server is away', 'unavailable')
+    if (isIn(databases.down, life)) throw new DatabaseError('the server is down', 'unavailable')
   }
 
   const databases: SimulatedDatabases = {
@@ -81,8 +81,8 @@ export function createDatabases(options: DatabasesOptions): SimulatedDatabases {
       await connection.breakOff(owner)
       scheduler.after(IDLE_IN_TRANSACTION_MS, () => connection.unlock(life))
     },
-    away: { untilMs: 0, services: new Set() },
-    losing: { untilMs: 0, services: new Set() },
+    down: { untilMs: 0, services: new Set() },
+    conflicting: { untilMs: 0, services: new Set() },
     of(life) {
       const run = async (text: string, params?: readonly unknown[]) => {
         assertThere(life)
@@ -135,7 +135,7 @@ export function createDatabases(options: DatabasesOptions): SimulatedDatabases {
           if (hasBegun) {
             const commit = async () => {
               assertThere(life)
-              if (isIn(databases.losing, life)) throw faultOf('loses')
+              if (isIn(databases.conflicting, life)) throw faultOf('loses')
               await connection.commit(owner)
             }
             await steps.perform(life, { kind: 'commit', label: life.service }, commit, faultOf)

@@ -16,7 +16,7 @@ export interface Processes {
   /** Whether another process of the same service runs. */
   hasTwin(life: Life): boolean
   /** Ends the processes of a service, and starts none before that time. */
-  keepAway(service: ServiceName, untilMs: number): Promise<void>
+  keepDown(service: ServiceName, untilMs: number): Promise<void>
 }
 
 /** The place of one process, whichever life it is in. */
@@ -113,7 +113,7 @@ export function startProcesses(options: ProcessesOptions): Processes {
           slot.life?.alive === true &&
           !slot.life.frozen,
       ),
-    async keepAway(service, untilMs) {
+    async keepDown(service, untilMs) {
       for (const slot of slots) {
         if (slot.service !== service) continue
         slot.startsAtMs = untilMs

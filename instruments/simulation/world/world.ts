@@ -173,11 +173,11 @@ export function createWorld(options: WorldOptions): World {
     publish: broker.append,
     heal() {
       faults.stop()
-      broker.awayUntilMs = 0
+      broker.downUntilMs = 0
       broker.slowUntilMs = 0
       broker.wake()
-      databases.away = { untilMs: 0, services: new Set() }
-      databases.losing = databases.away
+      databases.down = { untilMs: 0, services: new Set() }
+      databases.conflicting = databases.down
       freezer.thaw((life) => !processes.hasTwin(life))
     },
     thaw: () => freezer.thaw(() => true),
