@@ -1,14 +1,14 @@
 import type { Log, Runtime } from './runtime.ts'
 
 /**
- * Runs work again and again, so long after its last end, or as long as it returns that it can wait; a
- * failure is logged and tried again.
+ * Runs the work at once and then repeatedly, `everyMs` after the end of the last run, or the number of
+ * milliseconds after it that the last run returned. A failure is logged, and the work is repeated.
  */
 export function periodically(
   everyMs: number,
   runtime: Runtime,
   log: Log,
-  // biome-ignore lint/suspicious/noConfusingVoidType: work that cannot wait longer returns nothing
+  // biome-ignore lint/suspicious/noConfusingVoidType: work without its own interval returns nothing
   work: () => Promise<number | void>,
 ): { close(): Promise<void> } {
   const closing = new AbortController()
@@ -18,7 +18,7 @@ export function periodically(
       try {
         waitMs = (await work()) ?? everyMs
       } catch (error) {
-        log.warn({ err: error }, 'periodic work failed; it is tried again')
+        log.warn({ err: error }, 'periodic work failed; retrying')
       }
       await runtime.sleep(waitMs, closing.signal)
     }

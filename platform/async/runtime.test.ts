@@ -8,7 +8,7 @@ const epochMs = fc.integer({ min: 0, max: 2 ** 48 - 2 })
 const randomBytes = fc.uint8Array({ minLength: 10, maxLength: 10 })
 
 describe('uuidV7', () => {
-  test('has the shape of RFC 9562 and opens with its time', () => {
+  test('has the format of RFC 9562 and starts with its time', () => {
     fc.assert(
       fc.property(epochMs, randomBytes, (time, random) => {
         const id = uuidV7(time, random)
@@ -18,12 +18,12 @@ describe('uuidV7', () => {
     )
   })
 
-  test('agrees with the example of RFC 9562', () => {
+  test('matches the example of RFC 9562', () => {
     const random = Uint8Array.of(0x0c, 0xc3, 0x18, 0xc4, 0xdc, 0x0c, 0x0c, 0x07, 0x39, 0x8f)
     assert.equal(uuidV7(0x017f22e279b0, random), '017f22e2-79b0-7cc3-98c4-dc0c0c07398f')
   })
 
-  test('rises with time, whatever the randomness', () => {
+  test('ascends with time, whatever the random bits are', () => {
     fc.assert(
       fc.property(epochMs, randomBytes, randomBytes, (time, first, second) => {
         assert.ok(uuidV7(time, first) < uuidV7(time + 1, second))
@@ -31,7 +31,7 @@ describe('uuidV7', () => {
     )
   })
 
-  test('carries 74 random bits: every one of them changes the id', () => {
+  test('has 74 random bits, each of which changes the id', () => {
     const zeros = uuidV7(0, new Uint8Array(10))
     let bits = 0
     for (let bit = 0; bit < 80; bit++) {
@@ -44,7 +44,7 @@ describe('uuidV7', () => {
 })
 
 describe('backoffMs', () => {
-  test('lies between half and the whole of the doubled base, under its cap', () => {
+  test('is between half of the doubled base and all of it, at most the cap', () => {
     const attempt = fc.nat({ max: 1_000 })
     const durationMs = fc.integer({ min: 1, max: 3_600_000 })
     const random = fc.double({ min: 0, max: 1, maxExcluded: true, noNaN: true })
@@ -65,16 +65,16 @@ describe('backoffMs', () => {
 })
 
 describe('systemRuntime', () => {
-  test('makes ids that are distinct and well formed', () => {
+  test('generates distinct, valid ids', () => {
     const ids = Array.from({ length: 1_000 }, () => systemRuntime.uuid())
     assert.equal(new Set(ids).size, ids.length)
     for (const id of ids) assert.match(id, UUID_V7)
   })
 
-  test('sleeps at least as long as it is asked to', async () => {
+  test('sleeps at least as long as requested', async () => {
     const start = performance.now()
     await systemRuntime.sleep(20)
-    // Timers count whole milliseconds, so one may be missing.
+    // Timers count whole milliseconds, so the sleep may be up to one shorter.
     assert.ok(performance.now() - start >= 19)
   })
 

@@ -1,35 +1,38 @@
-/** Time and chance, handed to everything that needs them, so that a simulator can own both. */
+/** Time and randomness. All code gets them passed in, so that the simulator can control both. */
 export interface Runtime {
   /**
    * Milliseconds since the epoch by this machine's clock, which may be wrong and may jump. Never
    * compare it with a time that another process wrote: SQL does that, with the database's `now()`.
    */
   now(): number
-  /** Milliseconds since some fixed moment, on a clock that never jumps: for durations within this process. */
+  /** Milliseconds since a fixed moment, by a clock that never jumps. Use it for durations within this process. */
   monotonic(): number
   /**
-   * Resolves after so many milliseconds (at most 24 days, as the callers wait for conditions again and
-   * again), or at once when the signal aborts; never rejects.
+   * Resolves after `durationMs`, but after 24 days at most, or at once when the signal aborts. Callers check
+   * their condition again after a sleep, so the limit does not affect them. Never rejects.
    */
   sleep(durationMs: number, signal?: AbortSignal): Promise<void>
-  /** Resolves when everything that can be read from sockets now was read, and what came of it has run. */
+  /** Resolves after everything that sockets have received by now was read and its handlers have run. */
   turn(): Promise<void>
-  /** A UUIDv7: unique, and rising with time. */
+  /** Returns a UUIDv7, which is unique and ascends with time. */
   uuid(): string
-  /** A number from 0 (included) to 1 (excluded), for jitter. */
+  /** Returns a number from 0 (included) to 1 (excluded), for jitter. */
   random(): number
 }
 
-/** The random bytes that one UUID takes, and how many are drawn in one go: a few cost as much as many. */
+/** The random bytes of one UUID, and how many are drawn at once. Drawing a few costs as much as drawing many. */
 const UUID_BYTES = 10
 const POOL_BYTES = 128 * UUID_BYTES
 
 const AT_ONCE = Promise.resolve()
 
-/** A timer of Node's that is longer fires after 1 ms. */
+/** Node's timers fire after 1 ms if they are set to a longer time than this. */
 const MAX_TIMER_MS = 2 ** 31 - 1
 
-/** Without closures: what hangs on one around a promise is kept until V8 collects the old garbage, too. */
+/**
+ * One sleep. It has no closures, because V8 keeps what the closures of a promise refer to until its next
+ * collection of old garbage.
+ */
 class Sleep {
   readonly over: Promise<void>
   readonly #wake: () => void
@@ -71,8 +74,8 @@ export const systemRuntime: Runtime = {
 }
 
 /**
- * The reason with which to end a sleep: without one, `abort` makes an error, with its stack, each
- * time, and that costs more than the sleep.
+ * The reason to pass to `abort` to end a sleep. Without a reason, `abort` creates an error with a stack each
+ * time, which costs more than the sleep.
  */
 export const WOKEN = 'woken'
 
@@ -103,13 +106,13 @@ export function uuidV7(epochMs: number, random: Uint8Array): string {
   return `${time.slice(0, 8)}-${time.slice(8)}-7${tail.slice(1, 4)}-${variant}${tail.slice(6, 8)}-${tail.slice(8, 20)}`
 }
 
-/** Exponential backoff with jitter: between half and the whole of `baseMs * 2^attempt`, capped. */
+/** Exponential backoff with jitter: between half of `baseMs * 2^attempt` and all of it, at most `maxMs`. */
 export function backoffMs(attempt: number, baseMs: number, maxMs: number, random: number): number {
   const full = Math.min(maxMs, baseMs * 2 ** Math.min(attempt, 20))
   return Math.ceil(full / 2 + (full / 2) * random)
 }
 
-/** Structured log lines: members first, then one plain sentence. pino fits it. */
+/** Structured log lines: members first, then a short fact. A pino logger implements it. */
 export interface Log {
   debug(members: object, sentence: string): void
   info(members: object, sentence: string): void

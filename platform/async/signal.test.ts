@@ -3,7 +3,7 @@ import { test } from 'node:test'
 import { type Runtime, systemRuntime } from './runtime.ts'
 import { createSignal } from './signal.ts'
 
-/** Sleeps end only by their signal, or when told to; the requested times are kept. */
+/** Sleeps end only through their signal or through the test; the requested durations are recorded. */
 function frozen() {
   const asked: number[] = []
   const ends: (() => void)[] = []
@@ -25,7 +25,7 @@ const isPending = async (promise: Promise<unknown>) => {
   return (await Promise.race([promise, turn])) === 'pending'
 }
 
-test('a signal that was raised before lets the next wait end at once, and only that one', async () => {
+test('a signal that was raised before a wait ends that wait at once, and no later one', async () => {
   const { runtime, asked } = frozen()
   const signal = createSignal(runtime)
   signal.raise()
@@ -64,7 +64,7 @@ test('a wait ends by itself after its limit', async () => {
   assert.deepEqual(asked, [250])
 })
 
-test('a signal that is to be raised later ends a wait then, once for all that asked', async () => {
+test('raiseIn ends a wait after its delay, once for all calls during the delay', async () => {
   const { runtime, asked, ends } = frozen()
   const signal = createSignal(runtime)
   signal.raiseIn(25)
@@ -77,7 +77,7 @@ test('a signal that is to be raised later ends a wait then, once for all that as
   assert.ok(await isPending(signal.wait(1_000)))
 })
 
-test('a signal that is raised before it was due is not raised a second time', async () => {
+test('a signal that is raised before the end of its delay is not raised again at the end', async () => {
   const { runtime } = frozen()
   const signal = createSignal(runtime)
   signal.raiseIn(25)

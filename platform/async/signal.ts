@@ -1,33 +1,33 @@
 import { type Runtime, WOKEN } from './runtime.ts'
 
-/** A latch between those who notice that there is work and the one loop that does it. */
+/** A latch: any code that notices work raises it, and the one loop that does the work waits for it. */
 export interface Signal {
-  /** Lets the next or the present wait end; raising it twice before a wait counts once. */
+  /** Ends the current wait, or else the next one. Raising it twice before a wait counts once. */
   raise(): void
-  /** Raises it after so many milliseconds; what asks for it meanwhile is served by the same. */
+  /** Raises it after `delayMs`. Calls during that time have no further effect. */
   raiseIn(delayMs: number): void
-  /** Resolves once raised, or after so many milliseconds, with whether it was; lowers the latch. */
+  /** Resolves when the latch is raised, or after `limitMs`; with whether it was raised. Lowers the latch. */
   wait(limitMs: number): Promise<boolean>
 }
 
 export function createSignal(runtime: Runtime): Signal {
   let raised = false
-  let coming: AbortController | undefined
+  let scheduled: AbortController | undefined
   let wakeUp: AbortController | undefined
   function raise(): void {
     raised = true
-    coming?.abort(WOKEN)
+    scheduled?.abort(WOKEN)
     wakeUp?.abort(WOKEN)
   }
 
   return {
     raise,
     async raiseIn(delayMs) {
-      if (coming) return
-      coming = new AbortController()
-      await runtime.sleep(delayMs, coming.signal)
-      const isDue = !coming.signal.aborted
-      coming = undefined
+      if (scheduled) return
+      scheduled = new AbortController()
+      await runtime.sleep(delayMs, scheduled.signal)
+      const isDue = !scheduled.signal.aborted
+      scheduled = undefined
       if (isDue) raise()
     },
     async wait(limitMs) {

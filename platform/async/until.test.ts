@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { until } from './until.ts'
 
-test('until returns what was found, however many polls it takes', async () => {
+test('until returns the value found, however many polls it takes', async () => {
   let polls = 0
   assert.equal(await until(() => (polls++ < 2 ? undefined : 'found')), 'found')
   assert.equal(await until(async () => 0), 0)

@@ -1,13 +1,13 @@
 import { systemRuntime } from './runtime.ts'
 
 export interface UntilOptions {
-  /** Milliseconds until the wait fails. The default outlasts a broker that reassigns a dead member's partitions. */
+  /** Milliseconds until the wait fails. The default is longer than a broker takes to reassign a dead member's partitions. */
   readonly limitMs?: number
   /** Names the condition in the error. */
   readonly what?: string
-  /** The exit code of a process without which the condition cannot come true. */
+  /** The exit code of a process. If the process ends, the wait fails. */
   readonly ended?: Promise<number>
-  /** Ends the wait with its reason. */
+  /** Makes the wait fail with the reason of the signal. */
   readonly signal?: AbortSignal
 }
 

@@ -5,7 +5,7 @@ import { createWaiters } from './waiters.ts'
 
 const LONG_MS = 60_000
 
-test('everybody who waits for a key gets its value, and nobody else does', async () => {
+test('all waits for a key get its value, and no other wait does', async () => {
   const waiters = createWaiters<string>(systemRuntime)
   const first = waiters.wait('a').within(LONG_MS)
   const second = waiters.wait('a').within(LONG_MS)
@@ -17,14 +17,14 @@ test('everybody who waits for a key gets its value, and nobody else does', async
   assert.equal(await others, undefined)
 })
 
-test('what happens between wait and within is not missed', async () => {
+test('a value that arrives between wait() and within() is not missed', async () => {
   const waiters = createWaiters<string>(systemRuntime)
   const waiter = waiters.wait('a')
   waiters.resolve('a', 'early')
   assert.equal(await waiter.within(0), 'early')
 })
 
-test('a wait that takes too long gives undefined, and is over', async () => {
+test('a wait that exceeds its limit resolves with undefined and is over', async () => {
   const waiters = createWaiters<string>(systemRuntime)
   const waiter = waiters.wait('a')
   assert.equal(await waiter.within(1), undefined)
@@ -32,13 +32,13 @@ test('a wait that takes too long gives undefined, and is over', async () => {
   assert.equal(await waiter.within(0), undefined)
 })
 
-test('a value before anybody waits is for nobody', async () => {
+test('a value that arrives before a wait is lost', async () => {
   const waiters = createWaiters<string>(systemRuntime)
   waiters.resolve('a', 'early')
   assert.equal(await waiters.wait('a').within(1), undefined)
 })
 
-test('one that gives up leaves the others waiting', async () => {
+test('a canceled wait does not affect the others', async () => {
   const waiters = createWaiters<string>(systemRuntime)
   const patient = waiters.wait('a')
   const impatient = waiters.wait('a')

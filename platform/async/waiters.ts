@@ -2,20 +2,21 @@ import { type Runtime, WOKEN } from './runtime.ts'
 
 /** Lets requests of this process wait until something happens to a key, without polling. */
 export interface Waiters<Value> {
-  /** Begin to wait before the cause is set off, so that nothing is missed. */
+  /** Call this before triggering the event, so that the event cannot happen before the wait starts. */
   wait(key: string): Waiter<Value>
+  /** Ends all waits for the key with this value. */
   resolve(key: string, value: Value): void
-  /** What is waited for now. */
+  /** The keys for which requests wait now. */
   keys(): readonly string[]
 }
 
 export interface Waiter<Value> {
-  /** The value, or undefined after so many milliseconds; either way the wait is over. */
+  /** Resolves with the value, or with undefined after `limitMs`. Either way the wait is over. */
   within(limitMs: number): Promise<Value | undefined>
   cancel(): void
 }
 
-/** Emptied when its wait is over: a Map that changes often leaves tables behind that still hold it. */
+/** Emptied when the waits are over, because the old tables of a Map that changes often still refer to it. */
 type Waiting<Value> = ((value: Value) => void)[]
 
 export function createWaiters<Value>(runtime: Runtime): Waiters<Value> {

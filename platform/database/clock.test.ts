@@ -22,7 +22,7 @@ test('follows the database, however the clock of the process is set or jumps', a
   assert.ok(reads <= 4, 'it is not read each time')
 })
 
-test('refuses a time that was long on its way, and reads it again the next time', async () => {
+test('rejects a reading that took too long, and reads the clock again the next time', async () => {
   let [time, frozenMs] = [1_000_000_000, 20_000]
   const db: Queryable = {
     async query<Row>() {

@@ -1,11 +1,11 @@
-// Long, because it is the whole of what a database must do, for both of them.
+// This file is long because it has the whole contract of a database, which both implementations must meet.
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
 import { after, before, describe, test } from 'node:test'
 import { type Database, DatabaseError, type Queryable } from './database.ts'
 import { type Migration, migrate } from './migrate.ts'
 
-/** What every implementation of Database must do. Works in a schema of its own and drops it. */
+/** The contract of every implementation of Database. Uses a schema of its own, and drops it at the end. */
 export function describeDatabase(
   name: string,
   open: () => Promise<Database>,
@@ -67,12 +67,12 @@ function describeValues({ database }: Context): void {
     ['bytea', [new Uint8Array(), Uint8Array.from({ length: 256 }, (_, at) => at)]],
   ]
   for (const [type, values] of cases) {
-    test(`a ${type} comes back as it went, alone and in an array with nulls`, async () => {
+    test(`a ${type} makes the round trip unchanged, alone and in an array with nulls`, async () => {
       for (const value of [...values, null]) await roundTrip(type, value)
       await roundTrip(`${type}[]`, [null, ...values, null])
       await roundTrip(`${type}[]`, [])
     })
-    test(`unnest makes rows of an array of ${type}`, async () => {
+    test(`unnest turns an array of ${type} into rows`, async () => {
       const sent = [...values, null]
       const rows = await database().query<{ value: unknown }>(
         `select value from unnest($1::${type}[]) with ordinality as u (value, at) order by at`,
@@ -101,17 +101,17 @@ function describeValues({ database }: Context): void {
     ])
   })
 
-  test('an object is sent as jsonb and comes back as one', () =>
+  test('an object makes the round trip as jsonb', () =>
     roundTrip('jsonb', { a: [1, null, 'x"y'], b: { c: true } }))
 
-  test('a moment is shown in UTC and keeps its milliseconds', async () => {
+  test('a time is shown in UTC and keeps its milliseconds', async () => {
     const rows = await database().query('select $1::timestamptz::text as text', [
       new Date('2026-07-01T12:00:00.123Z'),
     ])
     assert.deepEqual(rows, [{ text: '2026-07-01 12:00:00.123+00' }])
   })
 
-  test('ten thousand rows go and come in one statement', async () => {
+  test('one statement can send and return ten thousand rows', async () => {
     const ids = Array.from({ length: 10_000 }, (_, at) => BigInt(at))
     const rows = await database().query<{ id: bigint }>(
       'select id from unnest($1::bigint[]) as u (id) order by id',
@@ -130,7 +130,7 @@ function describeTransactions({ schema, database }: Context): void {
     return rows[0]?.amount
   }
 
-  test('a transaction that resolves is kept, with what it returned', async () => {
+  test('a transaction that resolves is committed, and its result is returned', async () => {
     const returned = await database().transaction(async (tx) => {
       await tx.query(`insert into ${schema}.item values (10, 5)`)
       return 'done'
@@ -139,7 +139,7 @@ function describeTransactions({ schema, database }: Context): void {
     assert.equal(await amountOf(10), 5n)
   })
 
-  test('a transaction that rejects leaves nothing and rejects with the same error', async () => {
+  test('a transaction that rejects is rolled back and rejects with the same error', async () => {
     const fault = new Error('changed my mind')
     const attempt = database().transaction(async (tx) => {
       await tx.query(`insert into ${schema}.item values (11, 5)`)
@@ -149,7 +149,7 @@ function describeTransactions({ schema, database }: Context): void {
     assert.equal(await amountOf(11), undefined)
   })
 
-  test('a transaction that swallowed a failed statement rejects', async () => {
+  test('a transaction that ignores the failure of a statement rejects', async () => {
     const attempt = database().transaction(async (tx) => {
       await tx.query(`insert into ${schema}.item values (12, 5)`)
       await tx.query('select 1 / 0').catch(() => {})
@@ -158,7 +158,7 @@ function describeTransactions({ schema, database }: Context): void {
     assert.equal(await amountOf(12), undefined)
   })
 
-  test('a transaction takes no statement after its end', async () => {
+  test('a transaction accepts no statement after its end', async () => {
     const tx = await database().transaction(async (tx) => tx)
     await assert.rejects(tx.query('select 1'), /over/)
   })
@@ -181,7 +181,7 @@ function describeTransactions({ schema, database }: Context): void {
     assert.deepEqual(after, [{ amount: 2n }])
   })
 
-  test('of statements started together in a transaction the first failure is told, nothing is kept', async () => {
+  test('statements started together in a transaction reject with the first failure, and none is committed', async () => {
     const attempt = database().transaction((tx) =>
       Promise.all([
         tx.query(`insert into ${schema}.item values (14, 1)`),
@@ -194,7 +194,7 @@ function describeTransactions({ schema, database }: Context): void {
     assert.equal(await amountOf(15), undefined)
   })
 
-  test('a transaction that has begun its last statements keeps them all, or nothing where one fails', async () => {
+  test('last() commits all statements, or none of them if one fails', async () => {
     const insert = (tx: Queryable, id: number) =>
       tx.query<{ id: number }>(`insert into ${schema}.item values ($1, 5) returning id`, [id])
     const ended = (ids: readonly number[]) =>
@@ -219,7 +219,7 @@ function describeTransactions({ schema, database }: Context): void {
     assert.deepEqual((await ended([18])).flat(), [{ id: 18 }])
   })
 
-  test('what is checked at the commit can still undo a transaction that has begun its last statements', async () => {
+  test('a constraint that is checked at the commit can roll back a transaction after last()', async () => {
     await database().script(
       `create table ${schema}.late (id integer unique deferrable initially deferred)`,
     )
@@ -236,7 +236,7 @@ function describeTransactions({ schema, database }: Context): void {
     assert.deepEqual(await database().query(`select id from ${schema}.late`), [{ id: 1 }])
   })
 
-  test('a transaction that has begun its last statements and swallows a failure rejects', async () => {
+  test('a transaction that ignores the failure of a statement rejects after last() too', async () => {
     const attempt = database().transaction(async (tx) => {
       const written = [
         tx.query(`insert into ${schema}.item values (20, 5)`),
@@ -249,7 +249,7 @@ function describeTransactions({ schema, database }: Context): void {
     assert.equal(await amountOf(20), undefined)
   })
 
-  test('twenty transactions on one row at once all take effect', async () => {
+  test('twenty concurrent transactions on one row all take effect', async () => {
     const increment = () =>
       database().transaction(async (tx) => {
         await tx.query(`update ${schema}.item set amount = amount + 1 where id = 1`)
@@ -260,7 +260,7 @@ function describeTransactions({ schema, database }: Context): void {
     assert.equal(new Set(seen.map((rows) => rows[0]?.amount)).size, 20)
   })
 
-  test('a script runs several statements and is undone as a whole', async () => {
+  test('a script runs several statements, and is rolled back as a whole if one fails', async () => {
     await database().script(`
       create table ${schema}.scripted (id integer);
       insert into ${schema}.scripted values (1), (2);`)
@@ -270,8 +270,8 @@ function describeTransactions({ schema, database }: Context): void {
     assert.deepEqual(rows, [{ id: 1 }, { id: 2 }])
   })
 
-  test('a statement planned while its table was empty finds rows by the index when it has grown', async () => {
-    // Wide rows: few are guessed to be in an empty table, so that it seems cheap to read them all.
+  test('a statement planned while its table was empty still uses the index after the table has grown', async () => {
+    // Rows are wide, so the planner guesses that an empty table has few of them and that reading all is cheap.
     const columns = Array.from({ length: 20 }, (_, nth) => `note_${nth} text`)
     await database().script(`create table ${schema}.grown (id integer primary key, ${columns})`)
     const find = `select * from ${schema}.grown where id = any($1::integer[])`
@@ -285,12 +285,12 @@ function describeTransactions({ schema, database }: Context): void {
     })
   })
 
-  test('a change of given rows, planned when its table was small, reads those rows alone', async () => {
+  test('an update of given rows, planned while its table was small, reads only those rows', async () => {
     const few = `insert into ${schema}.changed select nth, '' from generate_series(1, 50) as nth`
     await database().script(
       `create table ${schema}.changed (id integer primary key, note text); ${few}; analyze ${schema}.changed`,
     )
-    // Without its first condition it is a join, for which the planner has a small table read whole.
+    // Without the first condition it would be a plain join, for which the planner reads a small table whole.
     const change = `update ${schema}.changed t set note = c.note
       from unnest($1::integer[], $2::text[]) as c (id, note) where t.id = any($1) and t.id = c.id`
     const ids = Array.from({ length: 20 }, (_, nth) => 100 * (nth + 1))
@@ -322,7 +322,7 @@ function describeErrors({ schema, database, open }: Context): void {
     ['a zero byte in a text', 'select $1::text', 'invalid', '22021', ['a\0b']],
   ]
   for (const [what, text, kind, sqlState, params] of refusals) {
-    test(`${what} is ${kind} (${sqlState}), again and again`, async () => {
+    test(`${what} is ${kind} (${sqlState}), each time`, async () => {
       for (let attempt = 0; attempt < 3; attempt++) {
         await assert.rejects(database().query(text, params), (error) => {
           assert.ok(error instanceof DatabaseError)
@@ -334,7 +334,7 @@ function describeErrors({ schema, database, open }: Context): void {
     })
   }
 
-  test('a statement outlives a change of its table', async () => {
+  test('a statement works again after its table has changed', async () => {
     const text = `select * from ${schema}.changing`
     await database().script(`create table ${schema}.changing (a integer)`)
     await database().query(text)
@@ -345,7 +345,7 @@ function describeErrors({ schema, database, open }: Context): void {
     assert.deepEqual(await database().query(text), [{ a: 1, b: 2 }])
   })
 
-  test('a database that was closed is unavailable', async () => {
+  test('a closed database is unavailable', async () => {
     const closed = await open()
     await closed.query('select 1')
     await Promise.all([closed.close(), closed.close()])
@@ -378,7 +378,7 @@ function describeMigrations({ schema, database }: Context): void {
   const drop = () => database().script(`drop schema if exists ${schema}_m cascade`)
   const things = () => database().query(`select id, note, extra from ${schema}_m.thing`)
 
-  test('migrations are applied once, and later ones when they come', async (t) => {
+  test('migrations are applied once, and later migrations when they are added', async (t) => {
     t.after(drop)
     assert.equal(await migrate(database(), `${schema}_m`, [create]), 1)
     assert.equal(await migrate(database(), `${schema}_m`, [create]), 0)
@@ -393,7 +393,7 @@ function describeMigrations({ schema, database }: Context): void {
     assert.equal(await migrate(database(), `${schema}_m`, [create]), 0)
   })
 
-  test('a version may start on the schema of the next release, and not on that of the one after', async (t) => {
+  test('a version may start on the schema of the next release, but not on the one after that', async (t) => {
     t.after(drop)
     const second = { id: 3, name: 'second', sql: `alter table ${schema}_m.thing add more text` }
     await migrate(database(), `${schema}_m`, [create], 0)
@@ -403,16 +403,16 @@ function describeMigrations({ schema, database }: Context): void {
     assert.equal(await migrate(database(), `${schema}_m`, [create, extend], 1), 0)
     await assert.rejects(migrate(database(), `${schema}_m`, [create], 0), {
       name: 'SchemaTooNewError',
-      message: /needs a version that knows migration 2, and this one knows no later one than 1/,
+      message: /requires a version with migration 2, and the last migration of this version is 1/,
     })
   })
 
-  test('an index is built once by processes that race, and again where a crash left it half-built', async (t) => {
+  test('concurrent processes build an index once, and rebuild one that a crash left half-built', async (t) => {
     t.after(drop)
     const index = { name: 'thing_note', table: 'thing', definition: '(note)' }
     const indexed = [create, { id: 2, name: 'index', index }]
     await migrate(database(), `${schema}_m`, [create])
-    // A unique index of values that are not unique is what such a crash leaves, too.
+    // A unique index on values that are not unique is left in the same state as by such a crash.
     await database().query(`insert into ${schema}_m.thing values (2, 'a')`)
     const unique = `create unique index concurrently thing_note on ${schema}_m.thing (note)`
     await assert.rejects(database().build(unique), { sqlState: '23505' })
@@ -433,7 +433,7 @@ function describeMigrations({ schema, database }: Context): void {
     assert.deepEqual(row, { valid: true })
   })
 
-  test('migrations that race are applied once between them', async (t) => {
+  test('concurrent processes apply each migration once', async (t) => {
     t.after(drop)
     const race = () => migrate(database(), `${schema}_m`, [create, extend])
     const applied = await Promise.all([race(), race(), race()])
@@ -444,7 +444,7 @@ function describeMigrations({ schema, database }: Context): void {
     assert.deepEqual(await things(), [{ id: 1, note: 'a', extra: 'b' }])
   })
 
-  test('a migration that fails leaves nothing, and what was before it', async (t) => {
+  test('a failed migration is rolled back, and earlier ones are kept', async (t) => {
     t.after(drop)
     const failing = { ...extend, sql: `delete from ${schema}_m.thing; select 1 / 0` }
     await assert.rejects(migrate(database(), `${schema}_m`, [create, failing]), {
@@ -454,36 +454,36 @@ function describeMigrations({ schema, database }: Context): void {
     assert.deepEqual(await things(), [{ id: 1, note: 'a', extra: 'b' }])
   })
 
-  test('a migration that was applied under another name is refused', async (t) => {
+  test('a migration that was applied under another name is rejected', async (t) => {
     t.after(drop)
     await migrate(database(), `${schema}_m`, [create])
     const renamed = { ...create, name: 'other' }
     await assert.rejects(migrate(database(), `${schema}_m`, [renamed]), /other/)
   })
 
-  test('migrations out of order and odd schema names are refused', async () => {
+  test('migrations out of order and invalid schema names are rejected', async () => {
     await assert.rejects(migrate(database(), `${schema}_m`, [extend, create]), /out of order/)
     await assert.rejects(migrate(database(), 'a; drop', []), /schema name/)
   })
 
-  test('who listens on a channel is told of it, and of no other', async (t) => {
+  test('a listener is notified of its channel, and of no other', async (t) => {
     const heard: string[] = []
-    const told = Promise.withResolvers<void>()
-    const channel = `${schema}_told`
+    const notified = Promise.withResolvers<void>()
+    const channel = `${schema}_notified`
     const ends = [
       database().listen(`${schema}_other`, () => heard.push('other')),
       database().listen(channel, () => {
-        heard.push('told')
-        told.resolve()
+        heard.push('notified')
+        notified.resolve()
       }),
     ]
     t.after(() => {
       for (const end of ends) end()
     })
-    // A listener that has just connected calls everybody, since it may have missed something.
-    const again = setInterval(() => database().notify(channel).catch(told.reject), 20)
-    await told.promise
-    clearInterval(again)
+    // A listener that has just connected calls all callbacks, because it may have missed notifications.
+    const repeat = setInterval(() => database().notify(channel).catch(notified.reject), 20)
+    await notified.promise
+    clearInterval(repeat)
     heard.length = 0
     const next = Promise.withResolvers<void>()
     const end = database().listen(channel, next.resolve)

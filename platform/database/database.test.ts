@@ -14,7 +14,7 @@ const database = await openTestDatabase()
 after(() => database.close())
 await database.script('create table item (id integer primary key)')
 
-/** Fails so many transactions, after they did their work and before they commit. */
+/** Makes a number of transactions fail after their work and before their commit. */
 function failing(times: number, kind: DatabaseErrorKind) {
   const counts = { begun: 0 }
   const failing: Database = {
@@ -30,7 +30,7 @@ function failing(times: number, kind: DatabaseErrorKind) {
   return { failing, counts }
 }
 
-test('a transaction that loses a conflict is done again from its beginning, and counts once', async () => {
+test('a transaction that loses a conflict is retried from its beginning, and takes effect once', async () => {
   const { failing: contended, counts } = failing(3, 'conflict')
   const result = await transact(contended, async (tx) => {
     await tx.query('insert into item (id) values (1)')
@@ -41,17 +41,17 @@ test('a transaction that loses a conflict is done again from its beginning, and 
   assert.deepEqual(await database.query('select id from item'), [{ id: 1 }])
 })
 
-test('a unique key that another transaction took is such a conflict', async () => {
+test('a unique key that another transaction has inserted is a conflict', async () => {
   let tries = 0
   await transact(database, async (tx) => {
     tries += 1
-    // The first try decides on what it read before; the second has read again.
+    // The first attempt uses what it read before the other insert; the second attempt reads again.
     if (tries === 1) await tx.query('insert into item (id) values (1)')
   })
   assert.equal(tries, 2)
 })
 
-test('a transaction that loses for ever gives up', async () => {
+test('a transaction that loses every conflict gives up', async () => {
   const { failing: contended, counts } = failing(Number.POSITIVE_INFINITY, 'conflict')
   await assert.rejects(
     transact(contended, async () => undefined),
@@ -60,7 +60,7 @@ test('a transaction that loses for ever gives up', async () => {
   assert.equal(counts.begun, 8)
 })
 
-test('what is no conflict is not tried again', async () => {
+test('an error that is not a conflict is not retried', async () => {
   for (const kind of ['unavailable', 'invalid'] as const) {
     const { failing: broken, counts } = failing(1, kind)
     await assert.rejects(
@@ -71,7 +71,7 @@ test('what is no conflict is not tried again', async () => {
   }
 })
 
-test("the clock of a test is the database's, also within a transaction", async () => {
+test("a test's clock is the database's clock, also within a transaction", async () => {
   const clock = createClock({ frozen: true, database })
   const read = async (db: Queryable) => {
     const [row] = await db.query<{ time: Date }>('select now() as time')

@@ -1,51 +1,57 @@
 /**
- * What the services know of a database. Two implementations: PGlite (`pglite.ts`) in the process,
- * PostgreSQL (`postgres.ts`) over the wire. Both read `bigint` as bigint, `integer` as number,
- * `timestamptz` as Date and `bytea` as Uint8Array, and take the same as parameters, alone or in
+ * The database interface of the services. It has two implementations: PGlite (`pglite.ts`) in the process,
+ * and PostgreSQL (`postgres.ts`) over the wire. Both return `bigint` as bigint, `integer` as number,
+ * `timestamptz` as Date and `bytea` as Uint8Array, and accept the same types as parameters, alone or in
  * arrays for `unnest`.
  */
 export interface Queryable {
   /**
-   * Runs one statement. Its text is a constant of the code: drivers prepare it once per text. In a
-   * transaction those that are begun together run in that order, without a round trip for each; where
-   * one fails, those after it fail too.
+   * Runs one statement. Its text has to be a constant of the code, because it is prepared once per text.
+   * Statements that a transaction starts together run in that order, without a round trip for each. If
+   * one of them fails, those after it fail too.
    */
   query<Row = Record<string, unknown>>(text: string, params?: readonly unknown[]): Promise<Row[]>
   /**
-   * Says, in a transaction, that it has no more statements than were begun, and that nothing which they
-   * return can stop it: the commit may go out with them, and saves a round trip. Where one of them fails
-   * nothing is committed. Only what runs as a part of a transaction has none of it.
+   * Declares that the transaction starts no more statements, and commits whatever the started ones return.
+   * The commit may then be sent together with them, which saves a round trip. If one of them fails, nothing
+   * is committed. Absent on a `partOf` transaction.
    */
   last?(): void
 }
 
-/** A transaction for work after which more is to be done in it. */
+/** The same transaction without `last`, for work that is followed by more statements. */
 export const partOf = ({ query }: Queryable): Queryable => ({ query })
 
 export interface Database extends Queryable {
-  /** Commits when `work` resolves, rolls back when it rejects. No I/O but the database's inside. */
+  /** Commits when `work` resolves, rolls back when it rejects. `work` must do no I/O except on `tx`. */
   transaction<T>(work: (tx: Queryable) => Promise<T>): Promise<T>
-  /** Runs several statements without parameters, as migrations need. */
+  /** Runs several statements without parameters in one transaction. */
   script(text: string): Promise<void>
   /**
-   * Runs one statement that builds an index concurrently: outside a transaction, and without a limit on
-   * its time, since it blocks nobody and waits for every transaction that was there before it.
+   * Runs one statement that builds an index concurrently, outside a transaction. It has no time limit,
+   * because it blocks no other statement and waits for all transactions that started before it.
    */
   build(statement: string): Promise<void>
-  /** Tells whoever listens on the channel, in any process; nothing is kept for those who do not. */
+  /** Notifies all listeners of the channel, in any process. Listeners that are not connected miss it. */
   notify(channel: string): Promise<void>
-  /** Calls back when the channel is notified, and whenever that may have been missed; returns what ends it. */
+  /**
+   * Calls back when the channel is notified, and when a notification may have been missed. Returns a function
+   * that ends this.
+   */
   listen(channel: string, onNotify: () => void): () => void
   close(): Promise<void>
 }
 
 /**
- * How a server is to plan statements that all find their rows by an index. A plan is made once and kept,
- * often when the tables are still empty: then it reads them whole, and goes on so until somebody counts
- * them, when they have grown long since. And rows of the outbox and of the watch come and go at the front of
- * an index, where a scan of it notes which are dead and passes them over, while a bitmap scan visits all
- * that died since the last vacuum. To compile a plan takes longer than any of them, and to make one anew for
- * each batch, as the server does for the shortest of arrays, as long as to execute it.
+ * Planner settings for statements that all find their rows by an index.
+ *
+ * - No sequential scans: a statement is planned once, often while its tables are still empty. Such a plan
+ *   would read whole tables, and keep doing so after they have grown, until the server analyzes them.
+ * - No bitmap scans: rows of the outbox and of the watch tables come and go at the front of an index. An index
+ *   scan marks dead entries and skips them later; a bitmap scan visits every row deleted since the last vacuum.
+ * - No JIT: compiling a plan takes longer than executing any of these statements.
+ * - Generic plans: the server would plan again for each batch whose arrays are short, which takes as long as
+ *   executing it.
  */
 export const BY_INDEX = {
   enable_seqscan: 'off',
@@ -55,10 +61,10 @@ export const BY_INDEX = {
 }
 
 /**
- * In milliseconds. A process that is frozen in a transaction, or whose host is gone, would keep its locks for
- * as long as the server believes in it. The limits end its session; what it had begun is rolled back, and its
- * commit fails when it wakes. Waiting for a lock ends well before the longest statement, so that it can be
- * told from a server that is slow; it is a conflict, and retried.
+ * Limits of a session, in milliseconds. A process that is frozen in a transaction, or whose host is gone, would
+ * keep its locks until the server notices. The first limit ends its session: its transaction is rolled back, and
+ * its commit fails when it wakes. The wait for a lock is much shorter than the longest statement, so that it is
+ * not mistaken for a slow server; it ends in a conflict, which is retried.
  */
 export const SESSION_LIMITS = {
   idle_in_transaction_session_timeout: 10_000,
@@ -66,15 +72,15 @@ export const SESSION_LIMITS = {
 }
 
 /**
- * `unavailable`: the server cannot be reached or cannot work now; wait and try again.
- * `conflict`: another transaction won (unique key, deadlock, serialization); try again at once.
- * `invalid`: this statement with these values will never succeed.
+ * - `unavailable`: the server cannot be reached or cannot work now; wait, then retry.
+ * - `conflict`: another transaction won (unique key, deadlock, serialization, lock); retry at once.
+ * - `invalid`: this statement with these values will never succeed.
  */
 export type DatabaseErrorKind = 'unavailable' | 'conflict' | 'invalid'
 
 export class DatabaseError extends Error {
   readonly kind: DatabaseErrorKind
-  /** PostgreSQL's five-character SQLSTATE, where the server gave one. */
+  /** PostgreSQL's five-character SQLSTATE, if the server sent one. */
   readonly sqlState: string | undefined
 
   constructor(message: string, kind: DatabaseErrorKind, sqlState?: string, cause?: unknown) {
@@ -86,9 +92,9 @@ export class DatabaseError extends Error {
 }
 
 /**
- * Sorts a SQLSTATE. Only bad data (22), broken constraints (23) and values beyond a limit (54) are
- * the fault of the values; all else is the server's, the connection's (no code at all) or a
- * deployment's, and may pass.
+ * The kind of an error by its SQLSTATE. Only invalid data (22), violated constraints (23) and exceeded limits
+ * (54) are caused by the values. All other errors come from the server, the connection (these have no code) or
+ * the deployment, so the statement may succeed later.
  */
 export function kindOf(sqlState: string | undefined): DatabaseErrorKind {
   if (sqlState === undefined) return 'unavailable'
@@ -98,18 +104,19 @@ export function kindOf(sqlState: string | undefined): DatabaseErrorKind {
 
 const IN_FAILED_TRANSACTION = '25P02'
 
-/** What becomes of all else in a transaction of which a statement failed. */
+/** The error of later statements in a transaction after one of its statements has failed. */
 export function inFailedTransaction(message: string, cause?: unknown): DatabaseError {
   return new DatabaseError(message, kindOf(IN_FAILED_TRANSACTION), IN_FAILED_TRANSACTION, cause)
 }
 
-/** Instead of a commit, the server has rolled back. */
-export const rolledBack = () => inFailedTransaction('a failed statement rolled it all back')
+/** The error of a commit that the server turned into a rollback. */
+export const rolledBack = () =>
+  inFailedTransaction('a failed statement rolled the transaction back')
 
 /**
- * A transaction that is retried, at once and a few times, when another one won a conflict. Waiting for a
- * lock takes as long as `lock_timeout` each time, so that is retried only until whatever holds the lock,
- * perhaps frozen in its transaction, has been ended by the server.
+ * Runs a transaction, and retries it at once, a few times, after a conflict. Each wait for a lock takes up to
+ * `lock_timeout`. Such a wait is repeated only for as long as the server needs to end the session that holds
+ * the lock, which may be frozen in its transaction.
  */
 export async function transact<T>(
   database: Database,
@@ -131,7 +138,7 @@ const MAX_CONFLICTS = 8
 const LOCK_NOT_AVAILABLE = '55P03'
 const MAX_LOCK_WAITS = 4
 
-/** Rejects when the database cannot commit a write to a migrated schema now. */
+/** Rejects if the database cannot commit a write to a migrated schema now. */
 export async function pingWrite(database: Queryable, schema: string): Promise<void> {
   const migration = `${schema}.migration`
   await database.query(
@@ -139,7 +146,7 @@ export async function pingWrite(database: Queryable, schema: string): Promise<vo
   )
 }
 
-/** Epoch milliseconds by the clock that wrote the times in the database; this machine may have another. */
+/** Epoch milliseconds by the database's clock, with which stored times have to be compared. */
 export async function databaseTime(database: Queryable): Promise<number> {
   const [row] = await database.query<{ now: Date }>('select now() as now')
   return row!.now.getTime()

@@ -1,19 +1,19 @@
 import type { Database, Queryable } from './database.ts'
 
 /**
- * One step of a schema, forward only, that the previous version of the code can live with. Either
- * statements or an index.
+ * One step of a schema: either statements or an index. There are only forward steps, and the previous release
+ * of the code has to work with the result.
  */
 export interface Migration {
-  /** Unique and rising; never given to anything else once released. */
+  /** Unique and ascending. Once released, it is never used for another migration. */
   readonly id: number
   readonly name: string
   /**
-   * Statements that run in one transaction, together with the row that says they were applied. They may
-   * take no longer than 30 seconds, and wait for a lock no longer than `LOCK_WAIT`.
+   * Statements that run in one transaction, together with the insert of the row that records the migration.
+   * They may take up to 30 seconds, and wait up to `LOCK_WAIT` for a lock.
    */
   readonly sql?: string
-  /** An index on a table that may be large: built without blocking writers, however long it takes. */
+  /** An index on a table that may be large. It is built without blocking writers, however long that takes. */
   readonly index?: IndexBuild
 }
 
@@ -21,41 +21,42 @@ export interface IndexBuild {
   readonly name: string
   readonly table: string
   readonly unique?: true
-  /** What follows the table's name, such as `(lane, due) where carrier = 'http'`. */
+  /** The part after the table's name, such as `(lane, due) where carrier = 'http'`. */
   readonly definition: string
 }
 
-/** This version of the code is older than the oldest that may start on the schema. Not retryable. */
+/** This code is older than the oldest version that may start on the schema. A retry cannot help. */
 export class SchemaTooNewError extends Error {
   constructor(schema: string, needed: number, known: number) {
     super(
-      `the schema ${schema} belongs to a newer version: it needs a version that knows migration ${needed}, ` +
-        `and this one knows no later one than ${known}; start a newer version, or restore a backup`,
+      `the schema ${schema} belongs to a newer version: it requires a version with migration ${needed}, ` +
+        `and the last migration of this version is ${known}; start a newer version, or restore a backup`,
     )
     this.name = 'SchemaTooNewError'
   }
 }
 
 /**
- * How long a migration waits for a lock. Whoever comes after it waits behind it, the commits of the
- * running version too, so it gives up soon and is tried again from the start.
+ * How long a migration waits for a lock. All later statements on the table queue behind it, including those of
+ * the running version, so the migration gives up soon and is retried from its beginning.
  */
 const LOCK_WAIT = '100ms'
 const STATEMENTS_LIMIT = '30s'
-/** Other processes migrate one after the other meanwhile. */
+/** How long a process waits while other processes migrate the same schema, one after the other. */
 const TURN_WAIT = '5s'
 
 /**
- * Brings a schema up to date and returns how many migrations this call applied. Any number of processes
- * may call it at once: they take turns, and later ones find the work done.
+ * Brings a schema up to date, and returns how many migrations this call applied. Any number of processes may
+ * call it at the same time: they take turns, and each migration is applied once.
  *
- * `compatibleFrom` is the last migration of the previous release: the oldest code that can live with
- * everything in `migrations`, and so may still start once they are applied. Processes that already run
- * are never stopped. Migrations that this code does not know are a newer version's and are left alone.
+ * `compatibleFrom` is the id of the last migration of the previous release. Code that has at least that
+ * migration works with all of `migrations`, and may still start after they have been applied. Processes that
+ * already run are never stopped. Applied migrations that this code does not know belong to a newer version,
+ * and are ignored.
  *
- * Throws SchemaTooNewError where a newer version has left this one behind, Error when a migration was
- * applied under another name, and DatabaseError when one fails; a `conflict` or `unavailable` one is
- * worth another call, which goes on where this one ended.
+ * Throws SchemaTooNewError if a newer version requires newer code, Error if a migration was applied under
+ * another name, and DatabaseError if a migration fails. After a `conflict` or `unavailable` another call may
+ * succeed; it continues with the migration that failed.
  */
 export async function migrate(
   database: Database,
@@ -96,7 +97,7 @@ async function findPending(
     const name = names.get(migration.id)
     if (name !== undefined && name !== migration.name) {
       throw new Error(
-        `migration ${migration.id} of ${schema} is ${name} there and ${migration.name} here`,
+        `migration ${migration.id} of ${schema} was applied as ${name}, but its name is ${migration.name}`,
       )
     }
     return name === undefined
@@ -105,8 +106,8 @@ async function findPending(
 
 async function createTable(tx: Queryable, schema: string): Promise<void> {
   await takeTurn(tx, schema)
-  // Not `if not exists`: a session may still believe what it knew before it waited for its turn,
-  // which reading the catalog itself sets right.
+  // Not `create schema if not exists`: after the wait for its turn, a session may still use an outdated cache
+  // of the catalog. A query of the catalog reads its current state.
   const schemas = await tx.query('select from pg_namespace where nspname = $1', [schema])
   if (schemas.length === 0) await tx.query(`create schema ${schema}`)
   await tx.query(`
@@ -115,11 +116,11 @@ async function createTable(tx: Queryable, schema: string): Promise<void> {
       name text not null,
       applied timestamptz not null default now()
     )`)
-  // Released versions made the table without it, and insert rows without it.
+  // The first releases created the table without this column, and insert rows without it.
   await tx.query(`alter table ${schema}.migration add column if not exists compatible_from integer`)
 }
 
-/** False if another process was faster. */
+/** Returns false if another process has applied the migration. */
 async function apply(
   tx: Queryable,
   schema: string,
@@ -140,14 +141,15 @@ async function apply(
 }
 
 /**
- * Builds an index once. Two processes that build it at the same time take turns or fail over its name;
- * an index that a crash left half-built is dropped first.
+ * Builds an index once. If two processes build it at the same time, they take turns, or the second one fails
+ * because the name exists. An index that a crash left half-built is dropped first.
  */
 async function buildIndex(database: Database, schema: string, index: IndexBuild): Promise<void> {
   const { name, table, definition } = index
   const isBuilt = await database.transaction(async (tx) => {
     await setLocal(tx, { lock_timeout: LOCK_WAIT })
-    // Builds hold this lock to their end, so an index that is invalid under it is nobody's work any more.
+    // A build holds this lock until its end. So if the index is invalid while this transaction has the lock, no
+    // process is still building it.
     await tx.query(`lock table ${schema}.${table} in share update exclusive mode`)
     const [found] = await tx.query<{ valid: boolean }>(
       'select indisvalid as valid from pg_index where indexrelid = to_regclass($1)',
@@ -161,7 +163,7 @@ async function buildIndex(database: Database, schema: string, index: IndexBuild)
   await database.build(`create ${kind} concurrently ${name} on ${schema}.${table} ${definition}`)
 }
 
-/** Waits until no other process migrates this schema; held until the transaction ends. */
+/** Waits until no other process migrates this schema, and keeps others waiting until the transaction ends. */
 async function takeTurn(tx: Queryable, schema: string): Promise<void> {
   await setLocal(tx, { lock_timeout: TURN_WAIT })
   await tx.query('select pg_advisory_xact_lock(hashtextextended($1, 0))', [`migrate ${schema}`])
@@ -179,18 +181,18 @@ function selectApplied(database: Queryable, schema: string) {
   )
 }
 
-/** `execute` parses each statement only when the ones before it ran, so they may build on them. */
+/** `execute` parses a statement only after the ones before it have run, so it may use what they created. */
 function asOneStatement(sql: string): string {
   return `do $migration$ begin execute $statements$${sql}$statements$; end $migration$`
 }
 
 function check(schema: string, migrations: readonly Migration[]): void {
-  if (!/^[a-z_][a-z0-9_]*$/.test(schema)) throw new Error(`${schema} is no plain schema name`)
+  if (!/^[a-z_][a-z0-9_]*$/.test(schema)) throw new Error(`${schema} is not a plain schema name`)
   let lastId = Number.NEGATIVE_INFINITY
   for (const { id, name, sql, index } of migrations) {
     if (id <= lastId) throw new Error(`migration ${id} (${name}) is out of order`)
     if (/\$(migration|statements)\$/.test(sql ?? ''))
-      throw new Error(`migration ${id} uses our quotes`)
+      throw new Error(`migration ${id} contains a reserved dollar quote`)
     if ((sql === undefined) === (index === undefined))
       throw new Error(`migration ${id} must have statements or an index`)
     lastId = id

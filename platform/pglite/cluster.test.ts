@@ -3,7 +3,7 @@ import { test } from 'node:test'
 import { PGlite } from '@electric-sql/pglite'
 import { freshCluster } from './cluster.ts'
 
-/** What initdb decides, and how much it puts into the catalogs. */
+/** The settings that initdb chooses, and the number of rows that it puts into the catalogs. */
 const DECISIONS = `
   select version(), catalog_version_no, pg_control_version, data_page_checksum_version,
     bytes_per_wal_segment, database_block_size,
@@ -18,7 +18,7 @@ const DECISIONS = `
     (select count(*) from pg_depend) as dependencies
   from pg_control_init(), pg_control_system()`
 
-test('the cluster image is what initdb of the installed PGlite makes', async (t) => {
+test('the cluster image matches what initdb of the installed PGlite creates', async (t) => {
   const fromInitdb = await PGlite.create()
   t.after(() => fromInitdb.close())
   const fromImage = await PGlite.create({ loadDataDir: new Blob([await freshCluster()]) })

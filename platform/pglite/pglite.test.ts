@@ -18,7 +18,7 @@ describe('PGlite in a folder', () => {
     return folder
   }
 
-  test('keeps its data from one opening to the next', async (t) => {
+  test('keeps its data when it is opened again', async (t) => {
     const folder = join(temporaryFolder(t), 'data')
     const first = await openPglite({ folder })
     await first.script('create table kept (id integer); insert into kept values (1)')
@@ -28,7 +28,7 @@ describe('PGlite in a folder', () => {
     assert.deepEqual(await second.query('select id from kept'), [{ id: 1 }])
   })
 
-  test('keeps all that it committed when its process is killed', async (t) => {
+  test('keeps everything committed when its process is killed', async (t) => {
     const folder = temporaryFolder(t)
     const lastReported = await commitUntilKilled(folder, 300)
     const database = await openPglite({ folder })
@@ -43,7 +43,7 @@ describe('PGlite in a folder', () => {
     ])
   })
 
-  test('starts anew where a first start was broken off', async (t) => {
+  test('starts again after an interrupted first start', async (t) => {
     const folder = temporaryFolder(t)
     mkdirSync(join(folder, 'pgdata.new'))
     writeFileSync(join(folder, 'pgdata.new', 'PG_VERSION'), '18')
@@ -52,7 +52,7 @@ describe('PGlite in a folder', () => {
     assert.deepEqual(await database.query('select 1 as one'), [{ one: 1 }])
   })
 
-  test('refuses a folder in use, and gives it free when closed or when it cannot start', async (t) => {
+  test('rejects a folder in use, and releases it when it is closed or cannot start', async (t) => {
     const folder = temporaryFolder(t)
     const database = await openPglite({ folder })
     await assert.rejects(openPglite({ folder }), /in use by another Trifold process/)
@@ -62,7 +62,7 @@ describe('PGlite in a folder', () => {
     await assert.rejects(openPglite({ folder }), /PGlite cannot start/)
   })
 
-  test('does not grow with rows that come and go, nor with its log', async (t) => {
+  test('does not grow with deleted rows or with its log', async (t) => {
     const folder = temporaryFolder(t)
     const database = await openPglite({ folder, upkeepEveryMs: 0 })
     t.after(() => database.close())
@@ -81,7 +81,7 @@ describe('PGlite in a folder', () => {
   })
 })
 
-/** Runs a process that commits pairs of rows, and kills it once it reported so many pairs. */
+/** Runs a process that commits pairs of rows, and kills it after it has reported a number of pairs. */
 async function commitUntilKilled(folder: string, pairs: number): Promise<number> {
   const module = new URL('./pglite.ts', import.meta.url).href
   const script = `

@@ -36,7 +36,7 @@ describe(`${name}, when connections break`, { skip: !url }, () => {
     assert.deepEqual(await database.query('select 1 as one'), [{ one: 1 }])
   })
 
-  test('tells of its connections, who waits for one, and how long', async (t) => {
+  test('reports its connections, the waits for one, and their duration', async (t) => {
     const telemetry = createTelemetry('order')
     const database = await open(t, { maxConnections: 1, telemetry })
     const values = async () => {
@@ -85,7 +85,7 @@ describe(`${name}, when connections break`, { skip: !url }, () => {
     assert.equal(await pidOf(database), before)
   })
 
-  test('a session that idles in a transaction is ended, and its locks with it', async (t) => {
+  test('a session that idles in a transaction is ended, which releases its locks', async (t) => {
     const database = await open(t, { maxConnections: 1 })
     const other = await open(t)
     await database.script('drop table if exists public.locked')
@@ -112,7 +112,7 @@ describe(`${name}, when connections break`, { skip: !url }, () => {
     await database.script('drop table public.locked')
   })
 
-  test('a refused statement costs no connection', async (t) => {
+  test('a rejected statement does not cost its connection', async (t) => {
     const database = await open(t, { maxConnections: 1 })
     const before = await pidOf(database)
     await assert.rejects(database.query('select 1 / 0'))
@@ -120,14 +120,14 @@ describe(`${name}, when connections break`, { skip: !url }, () => {
     assert.equal(await pidOf(database), before)
   })
 
-  test('who finds no free connection in time is told so', async (t) => {
+  test('work that gets no connection in time is unavailable', async (t) => {
     const database = await open(t, { maxConnections: 1, connectTimeoutMs: 50 })
     await database.transaction(async () => {
       await assert.rejects(database.query('select 1'), unavailable)
     })
   })
 
-  test('a wrong database name is unavailable, not a fault of the statement', async (t) => {
+  test('a wrong database name makes work unavailable, not invalid', async (t) => {
     const wrong = new URL(url!)
     wrong.pathname = '/no_such_database'
     const database = await open(t, { url: wrong.href })
@@ -136,7 +136,7 @@ describe(`${name}, when connections break`, { skip: !url }, () => {
 })
 
 describe(`${name}, while a schema is migrated`, { skip: !url }, () => {
-  test('goes on committing, with a million rows and a long read open', async (t) => {
+  test('keeps committing, with a million rows and a long read open', async (t) => {
     const schema = `live_${crypto.randomUUID().slice(0, 8)}`
     const [running, reading, migrating] = [
       await openPostgres({ url: url! }),
@@ -156,7 +156,7 @@ describe(`${name}, while a schema is migrated`, { skip: !url }, () => {
       { id: 2, name: 'index', index: { name: 'item_note', table: 'item', definition: '(note)' } },
     ]
     const read = reading.transaction(async (tx) => {
-      // Statements that go on keep the session from idling, as a long report does.
+      // Like a long report, the session keeps running statements, so that it does not idle.
       await tx.query(`select count(*) from ${schema}.item`)
       for (let n = 0; n < 30; n += 1) await tx.query('select pg_sleep(0.1)')
     })
@@ -193,7 +193,7 @@ describe(`${name}, while a schema is migrated`, { skip: !url }, () => {
 describe('PostgreSQL that cannot be reached', () => {
   const unavailable = { name: 'DatabaseError', kind: 'unavailable' }
 
-  test('opens, and every use is unavailable while nobody listens', async (t) => {
+  test('opens, and all work is unavailable while no server listens', async (t) => {
     const server = createServer().listen(0, '127.0.0.1')
     await once(server, 'listening')
     const { port } = server.address() as AddressInfo
@@ -207,7 +207,7 @@ describe('PostgreSQL that cannot be reached', () => {
     )
   })
 
-  test('is given up after the time-out when it says nothing', async (t) => {
+  test('is given up after the timeout if it does not answer', async (t) => {
     const server = createServer().listen(0, '127.0.0.1')
     await once(server, 'listening')
     t.after(() => server.close())
@@ -222,7 +222,7 @@ describe('PostgreSQL that cannot be reached', () => {
 })
 
 describe('a certificate that cannot be read', () => {
-  test('leaves the database unavailable, its listener too, and the process alive', async (t) => {
+  test('makes the database and its listener unavailable, and does not end the process', async (t) => {
     const errors: Error[] = []
     const database = await openPostgres({
       url: 'postgres://nobody@127.0.0.1:1/none?sslmode=verify-full&sslrootcert=/no/such/file',

@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 
-/** A program whose start is the given source. */
+/** The source of a program that starts with the given source. */
 const sourceOf = (start: string, options = '{}') => `
   import Type from '${import.meta.resolve('typebox')}'
   import { readConfig } from '${new URL('./config.ts', import.meta.url)}'
@@ -17,7 +17,7 @@ const sourceOf = (start: string, options = '{}') => `
   const busy = setInterval(() => {}, 1000)
   await runProcess('order', ${start}, ${options})`
 
-/** Runs a program whose start is the given source, and collects what it writes. */
+/** Runs a program that starts with the given source, and collects its output. */
 function run(
   t: TestContext,
   start: string,
@@ -42,12 +42,12 @@ function run(
   return {
     child,
     exit: async () => ({ code: await exit, output }),
-    says: (text: string) =>
+    prints: (text: string) =>
       new Promise<void>((resolve, reject) => {
         const check = () => output.includes(text) && resolve()
         heard.add(check)
         check()
-        exit.then(() => reject(new Error(`ended without saying ${text}: ${output}`)))
+        exit.then(() => reject(new Error(`ended without printing ${text}: ${output}`)))
       }),
   }
 }
@@ -60,7 +60,7 @@ const WELL_BEHAVED = `async () => {
 for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) {
   test(`closes on ${signal} and ends with 0`, async (t) => {
     const program = run(t, WELL_BEHAVED)
-    await program.says('started')
+    await program.prints('started')
     program.child.kill(signal)
     const { code, output } = await program.exit()
     assert.equal(code, 0)
@@ -73,9 +73,9 @@ const NEVER_CLOSES = `async () => {
   return { close: () => { console.log('closing'); return new Promise(() => {}) } }
 }`
 
-test('ends with 1 when closing takes longer than its deadline', async (t) => {
+test('ends with 1 if closing takes longer than the deadline', async (t) => {
   const program = run(t, NEVER_CLOSES, '{ deadlineMs: 50 }')
-  await program.says('started')
+  await program.prints('started')
   program.child.kill('SIGTERM')
   const { code, output } = await program.exit()
   assert.equal(code, 1)
@@ -86,19 +86,19 @@ for (const [signal, expected] of [
   ['SIGTERM', 143],
   ['SIGINT', 130],
 ] as const) {
-  test(`a second signal, ${signal}, ends it at once with ${expected}`, async (t) => {
+  test(`ends at once with ${expected} on a second signal, ${signal}`, async (t) => {
     const program = run(t, NEVER_CLOSES)
-    await program.says('started')
+    await program.prints('started')
     program.child.kill('SIGTERM')
-    await program.says('closing')
-    // One that follows at once is the same Ctrl-C, passed on by npm: so it is sent until it counts.
+    await program.prints('closing')
+    // A repeat within 300 ms counts as the same Ctrl-C, passed on by npm. So the signal is sent until it counts.
     const again = setInterval(() => program.child.kill(signal), 50)
     assert.equal((await program.exit()).code, expected)
     clearInterval(again)
   })
 }
 
-test('a signal during the start closes what has started', async (t) => {
+test('closes after a signal during the start, once it has started', async (t) => {
   const program = run(
     t,
     `async () => {
@@ -107,14 +107,14 @@ test('a signal during the start closes what has started', async (t) => {
       return { close: async () => console.log('closed') }
     }`,
   )
-  await program.says('starting')
+  await program.prints('starting')
   program.child.kill('SIGTERM')
   const { code, output } = await program.exit()
   assert.equal(code, 0)
   assert.match(output, /closed/)
 })
 
-/** Says so on standard error when it has written far more than a pipe holds. */
+/** Reports on standard error when it has written far more than a pipe can hold. */
 const TALKATIVE = `async () => {
   for (let line = 0; line < 5_000; line += 1) log.info({ line }, 'x'.repeat(1_000))
   const { body } = await createTelemetry('order').scrape()
@@ -123,8 +123,8 @@ const TALKATIVE = `async () => {
 }`
 
 const OUTPUTS: Readonly<Record<string, (t: TestContext) => Promise<number | 'pipe'>>> = {
-  'a pipe that nobody reads': async () => 'pipe',
-  'a disk that is full': async (t) => {
+  'a pipe without a reader': async () => 'pipe',
+  'a full disk': async (t) => {
     const full = await open('/dev/full', 'w')
     t.after(() => full.close())
     return full.fd
@@ -132,7 +132,7 @@ const OUTPUTS: Readonly<Record<string, (t: TestContext) => Promise<number | 'pip
 }
 
 for (const [what, output] of Object.entries(OUTPUTS)) {
-  test(`serves on and closes while its log goes to ${what}, and counts the lines`, async (t) => {
+  test(`keeps serving, counts dropped lines and closes while its log goes to ${what}`, async (t) => {
     const child = spawn(process.execPath, ['--input-type=module', '-e', sourceOf(TALKATIVE)], {
       cwd: import.meta.dirname,
       stdio: ['ignore', await output(t), 'pipe'],
@@ -145,7 +145,7 @@ for (const [what, output] of Object.entries(OUTPUTS)) {
   })
 }
 
-test('serves on when the reader of its log has gone', async (t) => {
+test('keeps serving after the reader of its log has exited', async (t) => {
   const child = spawn(process.execPath, ['--input-type=module', '-e', sourceOf(TALKATIVE)], {
     cwd: import.meta.dirname,
   })
@@ -156,7 +156,7 @@ test('serves on when the reader of its log has gone', async (t) => {
   assert.deepEqual(await once(child, 'exit'), [0, null])
 })
 
-test('prints a wrong configuration readably and ends with 2', async (t) => {
+test('prints the errors of a configuration and ends with 2', async (t) => {
   const start = `async (env) => readConfig(Type.Object({
     PORT: Type.Integer(), SIZE: Type.Integer() }), env)`
   const { code, output } = await run(t, start, '{}', { PORT: 'x', SIZE: '' }).exit()
@@ -169,7 +169,7 @@ test('prints a wrong configuration readably and ends with 2', async (t) => {
   )
 })
 
-test('logs a start that failed and ends with 1', async (t) => {
+test('logs a failed start and ends with 1', async (t) => {
   const program = run(t, `() => { throw new Error('no luck') }`)
   const { code, output } = await program.exit()
   assert.equal(code, 1)
@@ -177,10 +177,10 @@ test('logs a start that failed and ends with 1', async (t) => {
 })
 
 for (const [name, fault] of [
-  ['an exception', `setTimeout(() => { throw new Error('unforeseen') })`],
-  ['a rejection', `Promise.reject(new Error('unforeseen'))`],
+  ['exception', `setTimeout(() => { throw new Error('unforeseen') })`],
+  ['rejection', `Promise.reject(new Error('unforeseen'))`],
 ] as const) {
-  test(`${name} that nobody caught is logged, closes the program and ends it with 1`, async (t) => {
+  test(`logs an uncaught ${name}, closes and ends with 1`, async (t) => {
     const program = run(
       t,
       `async () => {
@@ -195,7 +195,7 @@ for (const [name, fault] of [
   })
 }
 
-test('reads .env in the working folder, which overrides nothing', async (t) => {
+test('reads .env in the working folder, which overrides no variable', async (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'trifold-process-'))
   t.after(() => rmSync(folder, { recursive: true, force: true }))
   writeFileSync(join(folder, '.env'), 'FROM_FILE=file\nFROM_BOTH=file\n')
@@ -203,10 +203,10 @@ test('reads .env in the working folder, which overrides nothing', async (t) => {
     console.log(FROM_FILE, FROM_BOTH)
     return { close: async () => {} }
   }`
-  await run(t, start, '{}', { FROM_BOTH: 'environment' }, folder).says('file environment')
+  await run(t, start, '{}', { FROM_BOTH: 'environment' }, folder).prints('file environment')
 })
 
-test('says that .env cannot be read, and ends with 1', async (t) => {
+test('reports that .env cannot be read, and ends with 1', async (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'trifold-process-'))
   t.after(() => rmSync(folder, { recursive: true, force: true }))
   mkdirSync(join(folder, '.env'))
@@ -215,7 +215,7 @@ test('says that .env cannot be read, and ends with 1', async (t) => {
   assert.match(output, /^order: \.env cannot be read: .*\n$/)
 })
 
-test('a schema of a newer version is said in one sentence, closes the program and ends it with 2', async (t) => {
+test('reports a schema of a newer version in one sentence, closes and ends with 2', async (t) => {
   const start = `async () => {
     const { SchemaTooNewError } = await import('${new URL('../database/migrate.ts', import.meta.url)}')
     setTimeout(() => Promise.reject(new SchemaTooNewError('orders', 18, 6)))
@@ -225,7 +225,7 @@ test('a schema of a newer version is said in one sentence, closes the program an
   assert.equal(code, 2)
   assert.match(
     output,
-    /the schema orders belongs to a newer version: it needs a version that knows/,
+    /the schema orders belongs to a newer version: it requires a version with migration/,
   )
   assert.match(output, /closed/)
   assert.doesNotMatch(output, /"stack"/)
