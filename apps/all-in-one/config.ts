@@ -5,7 +5,7 @@ import { billingConfig } from '../../services/billing/config.ts'
 import { notificationConfig } from '../../services/notification/config.ts'
 import { orderConfig } from '../../services/order/config.ts'
 
-/** Everything that the all-in-one program reads from the environment. */
+/** All settings that the all-in-one program reads from the environment. */
 export const allInOneConfig = Type.Object({
   ...httpConfig,
   PORT: Type.Integer({ ...httpConfig.PORT, default: 8000 }),
@@ -18,11 +18,12 @@ export const allInOneConfig = Type.Object({
   DATABASE_FLUSH: Type.Boolean({
     default: false,
     description:
-      'Whether a commit waits for the disk, so that it survives a power cut; without, it survives kill -9.',
+      'Whether a commit waits for the disk, so that it survives a power cut; otherwise it survives only kill -9.',
   }),
   LAB: Type.Boolean({
     default: true,
-    description: 'Whether services and broker can be switched off and on over HTTP, from loopback.',
+    description:
+      'Whether the services and the broker can be switched off and on over HTTP, from loopback.',
   }),
   ...orderConfig,
   ...billingConfig,

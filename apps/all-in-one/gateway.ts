@@ -18,9 +18,9 @@ import type { AllInOneConfig } from './config.ts'
 import { isSwitchName, type Lab, type SwitchName } from './lab.ts'
 
 /**
- * The gateway of the all-in-one program: one address that hands each request to the service whose
- * path it has, rewriting nothing, as nginx does elsewhere. What is not running answers 503, but for
- * what operators ask of it.
+ * The gateway of the all-in-one program: it passes each request to a service by the first part of the path
+ * and rewrites nothing, as nginx does in the other deployments. A service that is switched off responds with
+ * 503, except on its paths for operators.
  */
 export interface Gateway extends FrontDoor {
   openLab(lab: Lab): void
@@ -33,7 +33,7 @@ const SERVICES: ReadonlyMap<string, SwitchName> = new Map([
   ['notification', 'notification'],
 ])
 
-/** What a service that is switched off still answers. */
+/** The paths that a service still serves while it is switched off. */
 const OPERATOR_PATHS: ReadonlySet<string> = new Set(['actuator', 'dead-letters', 'outbox'])
 
 /** The name under which the stand-in of a service that is switched off is mounted. */
@@ -63,7 +63,7 @@ export async function openGateway(config: AllInOneConfig): Promise<Gateway> {
       return
     }
     if (first === 'lab' && second === 'services' && config.LAB && lab) {
-      void toLab(lab, request, response, third, fourth)
+      void handleLab(lab, request, response, third, fourth)
       return
     }
     sendProblem(request, response, 'ROUTE_NOT_FOUND')
@@ -97,10 +97,10 @@ const INDEX = {
   events: { docs: '/asyncapi', asyncapi: '/asyncapi.json' },
 }
 
-/** A page of another site cannot send it without a CORS preflight, which this program never approves. */
+/** A page of another site cannot send this header without a CORS preflight, which this program never approves. */
 const LAB_HEADER = 'x-trifold-lab'
 
-async function toLab(
+async function handleLab(
   lab: Lab,
   request: IncomingMessage,
   response: ServerResponse,

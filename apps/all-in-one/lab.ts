@@ -1,17 +1,17 @@
-/** What can be switched off and on while the program runs, to see what the others make of it. */
+/** The parts that can be switched off and on while the program runs, to see how the others cope. */
 export type SwitchName = 'order' | 'billing' | 'notification' | 'broker'
 
 export interface Switch {
   running(): boolean
-  /** Both finish what they begin before another begins; doing it twice changes nothing. */
+  /** Starts and stops run one after the other; starting or stopping twice changes nothing. */
   start(): Promise<void>
   stop(): Promise<void>
 }
 
 export type Lab = Readonly<Record<SwitchName, Switch>>
 
-/** A thing that starts, giving what stops it. */
-export function switchable(thing: { start: () => Promise<() => Promise<void>> }): Switch {
+/** Makes a switch of a part whose `start` resolves with the function that stops it. */
+export function switchable(part: { start: () => Promise<() => Promise<void>> }): Switch {
   let stop: (() => Promise<void>) | undefined
   let last: Promise<void> = Promise.resolve()
   const inTurn = (work: () => Promise<void>) => {
@@ -22,7 +22,7 @@ export function switchable(thing: { start: () => Promise<() => Promise<void>> })
     running: () => stop !== undefined,
     start: () =>
       inTurn(async () => {
-        stop ??= await thing.start()
+        stop ??= await part.start()
       }),
     stop: () =>
       inTurn(async () => {

@@ -13,12 +13,12 @@ await runProcess('trifold', async (environment) => {
 })
 
 function welcome({ url, dataDir }: Program, config: AllInOneConfig): string {
-  // Since the process started, because loading the code takes a good part of the time.
+  // Counted from the start of the process, because loading the code takes much of the time.
   const seconds = (performance.now() / 1000).toFixed(1)
   const { INTERACTION_STYLE: style, DATABASE_FLUSH: isFlushed } = config
-  const survives = isFlushed
-    ? 'what is acknowledged survives a power cut'
-    : 'what is acknowledged survives kill -9, but not a power cut (DATABASE_FLUSH=true)'
+  const durability = isFlushed
+    ? 'acknowledged changes survive a power cut'
+    : 'acknowledged changes survive kill -9, but not a power cut (DATABASE_FLUSH=true)'
   const folder = relative('.', dataDir) || '.'
   return `
 Trifold is ready after ${seconds} s, at ${url}
@@ -27,8 +27,8 @@ Trifold is ready after ${seconds} s, at ${url}
   broker                         the embedded bus: topics billing, payment, balance
   database, log                  in ${folder}
   letters                        ${whereLettersGo(config, folder)}
-  durability                     ${survives}
-  style                          ${style} (x-interaction-style: ${STYLES.join(' | ')} names another)
+  durability                     ${durability}
+  style                          ${style}; the header x-interaction-style selects ${STYLES.join(', ')}
 
 Try:
 
@@ -37,7 +37,7 @@ Try:
   curl -s -w '\\n' -X POST "${url}/orders?profileId=$ACCOUNT" -H 'content-type: application/json' -d '{"productQuantity": 3}'
 
 Then: curl -s -w '\\n' ${url}/notification/account/$ACCOUNT
-What the API says of itself: ${url}/orders/docs  ${url}/billing/docs  ${url}/notification/docs  ${url}/asyncapi
+API documentation: ${url}/orders/docs  ${url}/billing/docs  ${url}/notification/docs  ${url}/asyncapi
 
 `
 }

@@ -24,7 +24,7 @@ import { type Lab, type SwitchName, switchable } from './lab.ts'
 
 /** The three services, their broker, their database and the gateway, in this process. */
 export interface Program {
-  /** Where the gateway answers. */
+  /** The URL of the gateway. */
   readonly url: string
   readonly lab: Lab
   /** The one database, with a schema per service and one for the bus. */
@@ -48,7 +48,8 @@ export async function startAllInOne(config: AllInOneConfig): Promise<Program> {
     throw error
   })
   const bus = await createEmbeddedBus({ database, runtime: systemRuntime, topics: TOPICS, log })
-  // One pool each: calls to billing must not take the connections that billing's own calls wait for.
+  // Each service has a pool of its own, so that calls to billing cannot take the connections that billing's
+  // own calls need.
   const clients = {
     order: createHttpClient(),
     billing: createHttpClient(),
@@ -76,13 +77,13 @@ export async function startAllInOne(config: AllInOneConfig): Promise<Program> {
     })
   const { url } = gateway
   const urls = { BILLING_URL: url, NOTIFICATION_URL: url, ORDER_URL: url }
-  const stopped = new Map<ServiceName, HttpServer>()
+  const standIns = new Map<ServiceName, HttpServer>()
 
-  /** Ends the stand-in of a service that was switched off. */
-  async function endStopped(name: ServiceName): Promise<void> {
+  /** Unmounts and closes the stand-in of a service that was switched off. */
+  async function removeStandIn(name: ServiceName): Promise<void> {
     await gateway.unmount(stoppedName(name))
-    await stopped.get(name)?.close()
-    stopped.delete(name)
+    await standIns.get(name)?.close()
+    standIns.delete(name)
   }
 
   const service = (
@@ -95,13 +96,13 @@ export async function startAllInOne(config: AllInOneConfig): Promise<Program> {
         const own = parts(name)
         const running = await create(own)
         gateway.mount(name, running.app)
-        await endStopped(name)
+        await removeStandIn(name)
         return async () => {
           await gateway.unmount(name)
           await running.close()
-          const about = { service: path, title: `Trifold ${name}, switched off` }
-          const standIn = await createStoppedServer(own, path, about)
-          stopped.set(name, standIn)
+          const description = { service: path, title: `Trifold ${name}, switched off` }
+          const standIn = await createStoppedServer(own, path, description)
+          standIns.set(name, standIn)
           gateway.mount(stoppedName(name), standIn)
         }
       },
@@ -130,11 +131,11 @@ export async function startAllInOne(config: AllInOneConfig): Promise<Program> {
     database,
     dataDir,
     async close() {
-      // Callers first: order calls billing, billing calls notification. They do so through the
-      // gateway, which therefore stays until the last of them is done.
+      // Callers are closed before the services they call: order calls billing, and billing calls notification.
+      // They call through the gateway, so it is closed after all of them.
       gateway.drain()
       for (const one of [lab.order, lab.billing, lab.notification]) await one.stop()
-      for (const name of [...stopped.keys()]) await endStopped(name)
+      for (const name of [...standIns.keys()]) await removeStandIn(name)
       await Promise.all(Object.values(clients).map((client) => client.close()))
       await gateway.close()
       await bus.close()

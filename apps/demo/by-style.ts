@@ -3,7 +3,7 @@ import { type InteractionStyle, STYLES } from '../../contracts/style.ts'
 /** One value for each style. */
 export type ByStyle<Value> = Readonly<Record<InteractionStyle, Value>>
 
-/** Does the work in one style after the other, so that none is measured beside another. */
+/** Does the work in one style after the other, so that no style is measured while another one runs. */
 export async function inEachStyle<Value>(
   work: (style: InteractionStyle) => Promise<Value>,
 ): Promise<ByStyle<Value>> {

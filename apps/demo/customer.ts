@@ -3,8 +3,8 @@ import type { InteractionStyle } from '../../contracts/style.ts'
 import type { Answer, Client } from './client.ts'
 
 /**
- * A customer who has an account and uses one style. Reads are tolerant, because a program that
- * answers nonsense is to be shown, not to be stumbled over.
+ * A customer with an account who uses one style. Reads accept any response, because the demo has to show
+ * what a faulty program responds, and not to fail on it.
  */
 export interface Customer {
   readonly style: InteractionStyle
@@ -12,27 +12,27 @@ export interface Customer {
   deposit(amount: number): Promise<Answer>
   order(productQuantity: number): Promise<PlacedOrder>
   findOrder(orderId: string): Promise<Partial<OrderView>>
-  /** The order once it is final, or as it was when the wait was over. */
+  /** The order once it is final, or as it was when the wait ended. */
   settledOrder(orderId: string): Promise<Partial<OrderView>>
   payment(orderId: string, state: string): Promise<Partial<PaymentView>>
-  /** When the ledger has a movement of the order, in epoch milliseconds; NaN where it has none. */
+  /** The time of the order's ledger entry, in epoch milliseconds; NaN if there is none. */
   paidAt(orderId: string): Promise<number>
   balance(): Promise<string>
-  /** Once there are so many, or what there was when the wait was over. */
+  /** The notices once there are at least this many, or those that existed when the wait ended. */
   messages(atLeast?: number): Promise<ReceivedMessages>
 }
 
 export interface PlacedOrder {
   readonly answer: Answer
-  /** From the answer, good or bad; empty where it names none. */
+  /** From the answer, whether it is a success or a problem; empty if it has none. */
   readonly orderId: string
 }
 
 export interface ReceivedMessages {
-  /** What they say, in short and in order: `deposit, paid`. */
+  /** The notices in one word each, in their order: `deposit, paid`. */
   readonly summary: string
   readonly count: number
-  /** When the last one was written, in epoch milliseconds; NaN where there is none. */
+  /** When the last notice was written, in epoch milliseconds; NaN if there is none. */
   readonly lastAt: number
 }
 
@@ -40,9 +40,7 @@ export async function openCustomer(client: Client, style: InteractionStyle): Pro
   const opened = await client.call('POST', '/billing/account/create', { style })
   if (opened.status !== 200 || typeof opened.body !== 'string') {
     const { code = '' } = (opened.body ?? {}) as { code?: string }
-    throw new Error(
-      `no account could be opened in ${style}: the answer was ${opened.status} ${code}`,
-    )
+    throw new Error(`opening an account in ${style} failed: ${opened.status} ${code}`)
   }
   const accountId = opened.body
   const orderIds = new Set<string>()
@@ -101,12 +99,12 @@ export async function openCustomer(client: Client, style: InteractionStyle): Pro
 const asObject = (body: unknown): object => (typeof body === 'object' && body !== null ? body : {})
 const asList = (body: unknown): unknown[] => (Array.isArray(body) ? body : [])
 
-/** A message in one word, where its text is exactly what the contract says; else its beginning. */
+/** A notice in one word if its text is exactly what the contract says, else the beginning of its text. */
 function nameOf(text: string, accountId: string, orderIds: ReadonlySet<string>): string {
   const orderId = /[0-9a-f]{8}-[0-9a-f-]{27}/g
-  const own = [...(text.match(orderId) ?? [])].every((id) => id === accountId || orderIds.has(id))
+  const isOwn = [...(text.match(orderId) ?? [])].every((id) => id === accountId || orderIds.has(id))
   const general = text.replaceAll(accountId, 'A').replaceAll(orderId, 'O')
-  const name = own && MESSAGES.find(([pattern]) => pattern.test(general))?.[1]
+  const name = isOwn && MESSAGES.find(([pattern]) => pattern.test(general))?.[1]
   return name || `"${text.slice(0, 20)}"`
 }
 

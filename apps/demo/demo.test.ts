@@ -37,18 +37,18 @@ describe('the demo', () => {
     const lines = output.split('\n')
     assert.ok(lines.length <= 80, `${lines.length} lines`)
     for (const line of lines) assert.ok(line.length <= 100, line)
-    assert.equal(output.includes('\u001b'), false, 'no colors where nobody sees them')
+    assert.equal(output.includes('\u001b'), false, 'no colors unless the output is a terminal')
     assert.deepEqual(await readdir(folder), [], 'its folder is removed')
   })
 
-  test('switches on again what it had switched off when it is interrupted', async () => {
+  test('switches services on again when it is interrupted', async () => {
     const environment = { PORT: '0', LOG_LEVEL: 'silent', DATA_DIR: join(folder, 'data') }
     const program = await startAllInOne(readConfig(allInOneConfig, environment))
     try {
       const args = ['--url', program.url]
       const { exitCode, output } = await runDemo(args, folder, { interruptAt: /^billing is off$/m })
       assert.equal(exitCode, 130, output)
-      assert.match(output, /could not go on: interrupted/)
+      assert.match(output, /demo failed: interrupted/)
       const running = Object.entries(program.lab).map(([name, one]) => [name, one.running()])
       assert.deepEqual(
         running.filter(([, isRunning]) => !isRunning),
@@ -59,25 +59,25 @@ describe('the demo', () => {
     }
   })
 
-  test('names what a program does against its promises, and exits with 1', async () => {
+  test('lists the promises that a program breaks, and exits with 1', async () => {
     const impostor = await startImpostor()
     const url = `http://127.0.0.1:${(impostor.address() as AddressInfo).port}`
     try {
       const { exitCode, output } = await runDemo(['--url', url, '--wait', '0.05'], folder)
       assert.equal(exitCode, 1, output)
-      assert.match(output, /✓ 201 +\d+ ms +✓ 201/, 'what is as promised is shown as that')
+      assert.match(output, /✓ 201 +\d+ ms +✓ 201/, 'kept promises are shown as kept')
       assert.match(output, /✗ CANCELED, not APPROVED/)
       assert.match(output, /no switches for its services/)
       assert.match(output, /^✗ \d+ of \d+ promises were not kept:$/m)
       assert.match(output, /left, .*: orders 3 units, http: promised 402, seen 201$/m)
-      assert.match(output, /: the messages, hybrid: promised deposit, paid, seen none$/m)
+      assert.match(output, /: the notices, hybrid: promised deposit, paid, seen none$/m)
     } finally {
       impostor.close()
       impostor.closeAllConnections()
     }
   })
 
-  test('drives the program at the PORT of the environment unless told otherwise', async () => {
+  test('drives the program at the PORT of the environment by default', async () => {
     const server = await startImpostor()
     const { port } = server.address() as AddressInfo
     try {
@@ -90,16 +90,16 @@ describe('the demo', () => {
     }
   })
 
-  test('says that nothing answers, and exits with 1', async () => {
+  test('exits with 1 if no program answers', async () => {
     const { exitCode, output } = await runDemo(
       ['--url', 'http://127.0.0.1:9', '--wait', '0.05'],
       folder,
     )
     assert.equal(exitCode, 1)
-    assert.match(output, /nothing answers http:\/\/127\.0\.0\.1:9\/orders\/health/)
+    assert.match(output, /no healthy program at http:\/\/127\.0\.0\.1:9\/orders\/health/)
   })
 
-  test('explains itself', async () => {
+  test('prints its usage', async () => {
     const help = await runDemo(['--help'], folder)
     assert.equal(help.exitCode, 0)
     for (const option of ['--url', '--own', '--wait', '--help']) {
@@ -146,7 +146,7 @@ async function startImpostor(): Promise<Server> {
   return server
 }
 
-/** A program that takes every order, cancels it, and tells nobody. */
+/** A program that accepts every order, cancels it, and notifies nobody. */
 function wrongAnswer({ method, url = '' }: IncomingMessage): [number, unknown] {
   if (url === '/orders/health') return [200, { status: 'OK' }]
   if (url === '/billing/account/create') return [200, ID]

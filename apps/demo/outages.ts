@@ -9,17 +9,15 @@ import { type Cell, cell, type Table } from './table.ts'
 /** The scenes in which a service is off while a customer with 199 orders 3 units for 195. */
 export async function servicesAreOff(client: Client, table: Table, lab: LabSwitch): Promise<void> {
   table.scene('3  The first order again, while notification is off')
-  await playOutage(client, table, lab, 'notification', orderUnheard)
+  await playOutage(client, table, lab, 'notification', orderWithoutNotification)
   table.scene('4  The first order again, while billing is off')
-  await playOutage(client, table, lab, 'billing', orderUnpaid)
+  await playOutage(client, table, lab, 'billing', orderWithoutBilling)
 }
 
 type Cells = Readonly<Record<string, Cell>>
 
-/** What a customer sees while a service is off, and what there is to see when it is on again. */
-type Outage = (
-  customer: Customer,
-) => Promise<{ meanwhile: Cells; afterwards: () => Promise<Cells> }>
+/** What a customer sees while a service is off, and after it is on again. */
+type Outage = (customer: Customer) => Promise<{ whileOff: Cells; afterwards: () => Promise<Cells> }>
 
 async function playOutage(
   client: Client,
@@ -32,7 +30,7 @@ async function playOutage(
   const seen = await lab.whileOff(service, async () => {
     table.heading(`${service} is off`)
     const all = await inEachStyle((style) => outage(customers[style]))
-    table.rows(mapStyles(all, ({ meanwhile }) => meanwhile))
+    table.rows(mapStyles(all, ({ whileOff }) => whileOff))
     return all
   })
   table.heading(`${service} is on again`)
@@ -46,10 +44,10 @@ async function customerWithMoney(client: Client, style: InteractionStyle): Promi
   return customer
 }
 
-async function orderUnheard(customer: Customer) {
+async function orderWithoutNotification(customer: Customer) {
   const { answer, orderId } = await customer.order(3)
   const order = await customer.settledOrder(orderId)
-  const meanwhile = {
+  const whileOff = {
     'orders 3 units': cell(
       answer.status,
       PROMISES[customer.style].notificationOff.answer,
@@ -61,27 +59,27 @@ async function orderUnheard(customer: Customer) {
 
   async function afterwards() {
     const late = await customer.messages(2)
-    // Messages come in order: whatever came twice would stand before this one.
+    // Notices are in order, so a notice written twice would be listed before that of this deposit.
     await customer.deposit(1)
     const all = await customer.messages(3)
     return {
-      'the messages': cell(late.summary, 'deposit, paid'),
+      'the notices': cell(late.summary, 'deposit, paid'),
       'and after a deposit': cell(all.summary, 'deposit, paid, deposit'),
     }
   }
-  return { meanwhile, afterwards }
+  return { whileOff, afterwards }
 }
 
-async function orderUnpaid(customer: Customer) {
+async function orderWithoutBilling(customer: Customer) {
   const promised = PROMISES[customer.style].billingOff
   const { answer, orderId } = await customer.order(3)
   const order = await customer.findOrder(orderId)
-  const told = promised.messagesMeanwhile.split(', ').length
-  const meanwhile = {
+  const expected = promised.messagesWhileOff.split(', ').length
+  const whileOff = {
     'orders 3 units': cell(answer.status, promised.answer, answer.durationMs),
-    'the order': cell(order.state, promised.stateMeanwhile),
-    'its reason': cell(order.reason ?? 'none', promised.reasonMeanwhile),
-    'the messages': cell((await customer.messages(told)).summary, promised.messagesMeanwhile),
+    'the order': cell(order.state, promised.stateWhileOff),
+    'its reason': cell(order.reason ?? 'none', promised.reasonWhileOff),
+    'the notices': cell((await customer.messages(expected)).summary, promised.messagesWhileOff),
   }
 
   async function afterwards() {
@@ -92,8 +90,8 @@ async function orderUnpaid(customer: Customer) {
       'the order': cell(settled.state, promised.state),
       'its payment': cell(payment.state ?? 'unknown', promised.payment),
       'the balance': cell(await customer.balance(), promised.balance),
-      'the messages': cell(messages.summary, promised.messages),
+      'the notices': cell(messages.summary, promised.messages),
     }
   }
-  return { meanwhile, afterwards }
+  return { whileOff, afterwards }
 }

@@ -2,8 +2,8 @@ import { FLOWS, type Flow } from '../../contracts/style.ts'
 import { type ByStyle, mapStyles } from './by-style.ts'
 
 /**
- * What the design promises a customer, cell by cell, given the properties of a style. A list allows for
- * a race: an outcome that follows the answer may already be there when the customer reads it.
+ * What the design promises a customer, cell by cell, derived from the properties of a style. A list of values
+ * allows for a race: the outcome may follow the answer before the customer reads it.
  */
 interface Promises {
   readonly orderToBilling: string
@@ -13,9 +13,9 @@ interface Promises {
   readonly notificationOff: { readonly answer: string }
   readonly billingOff: {
     readonly answer: string
-    readonly stateMeanwhile: string
-    readonly reasonMeanwhile: string
-    readonly messagesMeanwhile: string
+    readonly stateWhileOff: string
+    readonly reasonWhileOff: string
+    readonly messagesWhileOff: string
     readonly state: string
     readonly payment: string
     readonly balance: string
@@ -26,13 +26,13 @@ interface Promises {
 
 interface Outcome {
   readonly answer: string
-  /** What a look at the order shows right after the answer. */
+  /** The state of the order when it is read right after the answer. */
   readonly stateAtOnce: readonly string[]
   readonly messageAtOnce: readonly string[]
 }
 
 const WRITTEN = ['written']
-const WRITTEN_OR_NOT = ['written', 'to follow']
+const WRITTEN_OR_NOT = ['written', 'not yet']
 
 const ROUTES = { call: 'HTTP call', event: 'event' } as const
 
@@ -42,12 +42,12 @@ const WITHOUT_BILLING = {
 } as const
 
 const BILLING_OFF = {
-  /** Order gives up on billing and tells the customer; the payment is voided once billing is back. */
+  /** Order cancels the order and notifies the customer; the payment is voided once billing is back. */
   call: {
     answer: '503',
-    stateMeanwhile: 'CANCELED',
-    reasonMeanwhile: 'BILLING_UNREACHABLE',
-    messagesMeanwhile: 'deposit, unpaid',
+    stateWhileOff: 'CANCELED',
+    reasonWhileOff: 'BILLING_UNREACHABLE',
+    messagesWhileOff: 'deposit, unpaid',
     state: 'CANCELED',
     payment: 'VOIDED',
     balance: '199',
@@ -55,9 +55,9 @@ const BILLING_OFF = {
   },
   event: {
     answer: '201',
-    stateMeanwhile: 'PENDING',
-    reasonMeanwhile: 'none',
-    messagesMeanwhile: 'deposit',
+    stateWhileOff: 'PENDING',
+    reasonWhileOff: 'none',
+    messagesWhileOff: 'deposit',
     state: 'APPROVED',
     payment: 'PAID',
     balance: '4',
@@ -76,16 +76,16 @@ export const PROMISES: ByStyle<Promises> = mapStyles<Flow, Promises>(FLOWS, (flo
 }))
 
 function outcome(flow: Flow, status: string, state: string): Outcome {
-  const isTold =
+  const isNotified =
     flow.response === 'outcome' && flow.payment === 'call' && flow.announcement === 'call'
   return {
     answer: flow.response === 'outcome' ? status : '201',
     stateAtOnce: flow.response === 'outcome' ? [state] : ['PENDING', state],
-    messageAtOnce: isTold ? WRITTEN : WRITTEN_OR_NOT,
+    messageAtOnce: isNotified ? WRITTEN : WRITTEN_OR_NOT,
   }
 }
 
 function waitsFor({ response, announcement }: Flow): string {
   if (response === 'id') return 'waits for nothing'
-  return announcement === 'call' ? 'waits for payment and message' : 'waits for the payment only'
+  return announcement === 'call' ? 'waits for payment and notice' : 'waits for the payment only'
 }

@@ -6,8 +6,8 @@ import { PROMISES } from './promises.ts'
 import { cell, type Table } from './table.ts'
 
 /**
- * The scenes in which everything runs: an order that is paid, and one that is too dear. Returns how
- * long the answer to the first took in each style, in milliseconds.
+ * The scenes in which everything runs: an order that is paid, and one that costs too much. Returns how
+ * long the answer to the first order took in each style, in milliseconds.
  */
 export async function everythingRuns(client: Client, table: Table): Promise<ByStyle<number>> {
   await inEachStyle((style) => warmUp(client, style))
@@ -22,20 +22,20 @@ export async function everythingRuns(client: Client, table: Table): Promise<BySt
   const paid = await inEachStyle((style) => orderIsPaid(client, style))
   table.heading('What the customer sees')
   table.rows(mapStyles(paid, ({ answers }) => answers))
-  table.heading('What happens, in ms after the order was created')
+  table.heading('Timeline, in ms after the order was created')
   table.columns(
     '',
     mapStyles(paid, ({ hops }) => hops),
   )
-  table.heading('What it leads to')
+  table.heading('The result')
   table.rows(mapStyles(paid, ({ end }) => end))
 
-  table.scene('2  With 4 left, the customer orders 3 units more')
+  table.scene('2  With 4 left, the customer orders 3 more units')
   table.rows(await inEachStyle((style) => orderIsRefused(paid[style].customer)))
   return mapStyles(paid, ({ answerMs }) => answerMs)
 }
 
-/** A round that is not shown, so that the first style is not measured while code is still cold. */
+/** A round that is not shown, so that the first style is not measured before the code is compiled. */
 async function warmUp(client: Client, style: InteractionStyle): Promise<void> {
   const customer = await openCustomer(client, style)
   await customer.deposit(199)
@@ -49,12 +49,12 @@ async function orderIsPaid(client: Client, style: InteractionStyle) {
   const customer = await openCustomer(client, style)
   const { opened } = customer
   const deposit = await customer.deposit(199)
-  // What follows the deposit is over before the order is measured.
+  // Wait for the deposit's notice, so that its work is done before the order is measured.
   await customer.messages(1)
   const placed = await customer.order(3)
   const { answer, orderId } = placed
   const { state = 'unknown' } = await customer.findOrder(orderId)
-  const told = (await customer.messages()).count === 2
+  const isNotified = (await customer.messages()).count === 2
 
   const order = await customer.settledOrder(orderId)
   const messages = await customer.messages(2)
@@ -65,33 +65,33 @@ async function orderIsPaid(client: Client, style: InteractionStyle) {
       'opens an account': cell(opened.status, '200', opened.durationMs),
       'deposits 199': cell(`${deposit.status}, ${deposit.body}`, '200, 199', deposit.durationMs),
       'orders 3 units': cell(answer.status, promised.answer, answer.durationMs),
-      'looks at the order': cell(state, promised.stateAtOnce),
-      'looks for the message': cell(told ? 'written' : 'to follow', promised.messageAtOnce),
+      'reads the order': cell(state, promised.stateAtOnce),
+      'reads the notice': cell(isNotified ? 'written' : 'not yet', promised.messageAtOnce),
     },
     hops: hopsOf(client, placed, {
       'order created': Date.parse(order.created ?? ''),
       paid: await customer.paidAt(orderId),
-      'message written': messages.lastAt,
+      'notice written': messages.lastAt,
       [`order ${order.state}`]: Date.parse(order.updated ?? ''),
     }),
     end: {
       'the order': cell(order.state, 'APPROVED'),
       'the balance': cell(await customer.balance(), '4'),
-      'the messages': cell(messages.summary, 'deposit, paid'),
+      'the notices': cell(messages.summary, 'deposit, paid'),
     },
   }
 }
 
-/** What happened, in the order in which it did in this style; the answer among it. */
+/** What happened and when, in the order of this style, including the answer. */
 function hopsOf(
   { baseUrl }: Client,
   { answer }: PlacedOrder,
   times: Readonly<Record<string, number>>,
 ): string[] {
   const created = times['order created'] ?? Number.NaN
-  // Another machine has another clock: there an order counts as created when it is sent.
-  const isNear = /^(localhost|127\.|\[::1\])/.test(new URL(baseUrl).host)
-  const answered = isNear ? answer.at : created + answer.durationMs
+  // Another machine has another clock; then the order counts as created when it is sent.
+  const isLocal = /^(localhost|127\.|\[::1\])/.test(new URL(baseUrl).host)
+  const answered = isLocal ? answer.at : created + answer.durationMs
   return Object.entries({ ...times, 'the answer': answered })
     .filter(([, time]) => Number.isFinite(time - created))
     .sort(([, a], [, b]) => a - b)
@@ -102,16 +102,16 @@ async function orderIsRefused(customer: Customer) {
   const promised = PROMISES[customer.style].refused
   const { answer, orderId } = await customer.order(3)
   const { state = 'unknown' } = await customer.findOrder(orderId)
-  const told = (await customer.messages()).count === 3
+  const isNotified = (await customer.messages()).count === 3
   const order = await customer.settledOrder(orderId)
   const messages = await customer.messages(3)
   return {
     'orders 3 units': cell(answer.status, promised.answer, answer.durationMs),
-    'looks at the order': cell(state, promised.stateAtOnce),
-    'looks for the message': cell(told ? 'written' : 'to follow', promised.messageAtOnce),
+    'reads the order': cell(state, promised.stateAtOnce),
+    'reads the notice': cell(isNotified ? 'written' : 'not yet', promised.messageAtOnce),
     'the order': cell(order.state, 'CANCELED'),
     'its reason': cell(order.reason, 'NOT_ENOUGH_MONEY'),
     'the balance': cell(await customer.balance(), '4'),
-    'the messages': cell(messages.summary, 'deposit, paid, refused'),
+    'the notices': cell(messages.summary, 'deposit, paid, refused'),
   }
 }

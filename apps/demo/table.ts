@@ -3,23 +3,23 @@ import { STYLES } from '../../contracts/style.ts'
 import type { ByStyle } from './by-style.ts'
 import { PROMISES } from './promises.ts'
 
-/** Prints what was seen in three columns, one for each style, and remembers what was not promised. */
+/** Prints what was seen, with a column for each style, and collects the promises that were not kept. */
 export interface Table {
   scene(title: string): void
   heading(text: string): void
-  /** Rows of compared cells; each style has the same labels. */
+  /** Prints rows of cells compared with their promises; each style has the same labels. */
   rows(cells: ByStyle<Readonly<Record<string, Cell>>>): void
-  /** Rows of plain text, as many as the longest column has; the label stands at the first. */
+  /** Prints rows of plain text; the label is printed in the first row. */
   columns(label: string, texts: ByStyle<readonly string[]>): void
-  /** Prints the verdict; true where every promise was kept. */
+  /** Prints the verdict; returns whether every promise was kept. */
   conclude(answerMs: ByStyle<number>, seconds: string): boolean
 }
 
 export interface Cell {
   readonly seen: string
-  /** Any of them is as promised. */
+  /** The values that keep the promise. */
   readonly promised: readonly string[]
-  /** Set to the right, such as a duration. */
+  /** Printed at the right of the cell, such as a duration. */
   readonly note: string
 }
 
@@ -43,12 +43,12 @@ export function createTable(): Table {
 
   function compare(style: string, label: string, { seen, promised, note }: Cell): string {
     compared += 1
-    const kept = promised.includes(seen)
-    if (!kept) {
+    const isKept = promised.includes(seen)
+    if (!isKept) {
       broken.push(`${scene}: ${label}, ${style}: promised ${promised.join(' or ')}, seen ${seen}`)
     }
-    const text = kept ? `✓ ${seen}` : `✗ ${seen}, not ${promised[0]}`
-    return styleText(kept ? 'green' : 'red', text.slice(0, 1)) + fit(text.slice(1), note)
+    const text = isKept ? `✓ ${seen}` : `✗ ${seen}, not ${promised[0]}`
+    return styleText(isKept ? 'green' : 'red', text.slice(0, 1)) + fit(text.slice(1), note)
   }
 
   return {
@@ -98,7 +98,7 @@ function verdict(broken: readonly string[], compared: number, seconds: string): 
 const line = (label: string, cells: readonly string[]) =>
   `  ${label.padEnd(LABEL_WIDTH - 2)}${cells.join('')}`.trimEnd()
 
-/** Text to the left and a note to the right, in what a column leaves beside its mark. */
+/** The text left-aligned and the note right-aligned, within a column minus its mark. */
 function fit(text: string, note: string): string {
   const width = COLUMN_WIDTH - 2
   const room = note === '' ? width : width - note.length - 2
@@ -107,7 +107,7 @@ function fit(text: string, note: string): string {
   return `${shown.padEnd(width - note.length - gap.length)}${note && styleText('dim', note)}${gap} `
 }
 
-/** The answer stands out among the hops. */
+/** Highlights the answer in the timeline. */
 function highlighted(text: string): string {
   const padded = text.padEnd(COLUMN_WIDTH)
   return text.endsWith('answer') ? styleText('yellow', padded) : padded

@@ -15,21 +15,21 @@ import { type Client, createClient } from './client.ts'
 /** The program that the demo drives. */
 export interface Target {
   readonly url: string
-  /** Ends the program and removes its folder, where it is the demo's own. */
+  /** If the program is the demo's own, ends it and removes its folder. */
   close(): Promise<void>
 }
 
 export interface TargetOptions {
-  /** The program to drive; it must be there. */
+  /** The program to drive; it must be running. */
   readonly url?: string
-  /** Start a program whatever is there already. */
+  /** Start a program even if one is running. */
   readonly own: boolean
   readonly waitMs: number
 }
 
 const MAIN = new URL('../all-in-one/main.ts', import.meta.url)
 
-/** The program that was named; else the one at the default address; else one of the demo's own. */
+/** The program at `url`; without `url`, the one at the default address if it is healthy, else the demo's own. */
 export async function findTarget(
   { url, own, waitMs }: TargetOptions,
   interrupted: AbortSignal,
@@ -43,7 +43,7 @@ export async function findTarget(
   const isThere = () => isHealthy(client)
   const healthy = await (url ? client.until(isThere, Boolean) : isThere())
   interrupted.throwIfAborted()
-  if (!healthy && url) throw new Error(`nothing answers ${url}/orders/health as it should`)
+  if (!healthy && url) throw new Error(`no healthy program at ${url}/orders/health`)
   if (!healthy) {
     console.log(`No program at ${defaultUrl}: starting one in a temporary folder ...`)
     return startOwn(interrupted)
@@ -52,7 +52,7 @@ export async function findTarget(
   return { url: client.baseUrl, close: async () => undefined }
 }
 
-/** Where `npm start` would listen in the same environment. */
+/** The URL at which `npm start` would listen in the same environment. */
 function localUrl(): string {
   const { HOST, PORT } = readConfig(Type.Pick(allInOneConfig, ['HOST', 'PORT']), environment())
   return `http://${reachable(HOST)}:${PORT}`
@@ -67,16 +67,16 @@ async function isHealthy(client: Client): Promise<boolean> {
   }
 }
 
-/** A process of its own, so that its times are not mixed with ours. */
+/** Starts the program as a process of its own, so that its work does not distort the demo's measurements. */
 async function startOwn(interrupted: AbortSignal): Promise<Target> {
-  const begun = performance.now()
+  const startedMs = performance.now()
   const folder = await mkdtemp(join(tmpdir(), 'trifold-demo-'))
   const child = spawn(process.execPath, [fileURLToPath(MAIN)], {
-    // Neither the user's environment nor a .env file: the promises are those of the defaults.
+    // Neither the user's environment nor a .env file applies, because the promises assume the defaults.
     cwd: folder,
     env: { SystemRoot: environment().SystemRoot, DATA_DIR: folder, PORT: '0', LOG_LEVEL: 'silent' },
     stdio: ['ignore', 'pipe', 'pipe'],
-    // In a process group of its own: an interruption from the terminal is ours to handle.
+    // In a process group of its own, so that an interruption from the terminal reaches only the demo.
     detached: true,
   })
   const exited = new Promise<void>((resolve) => {
@@ -98,7 +98,7 @@ async function startOwn(interrupted: AbortSignal): Promise<Target> {
 
   try {
     const url = await readyAt(child, exited, interrupted)
-    const seconds = ((performance.now() - begun) / 1000).toFixed(1)
+    const seconds = ((performance.now() - startedMs) / 1000).toFixed(1)
     console.log(`Program: ${url}, ready after ${seconds} s`)
     return { url, close }
   } catch (error) {
@@ -107,7 +107,7 @@ async function startOwn(interrupted: AbortSignal): Promise<Target> {
   }
 }
 
-/** Where the program says that it is ready. */
+/** Resolves with the URL that the program prints when it is ready. */
 async function readyAt(
   child: ChildProcessByStdio<null, Readable, Readable>,
   exited: Promise<void>,
@@ -124,7 +124,7 @@ async function readyAt(
     child.stderr.on('data', read)
   })
   const failed = exited.then(() => {
-    throw new Error(`it did not start:\n${output.trim()}`)
+    throw new Error(`the program did not start:\n${output.trim()}`)
   })
   const aborted = new Promise<never>((_resolve, reject) => {
     interrupted.addEventListener('abort', () => reject(interrupted.reason), { once: true })

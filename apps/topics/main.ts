@@ -10,19 +10,19 @@ import { TOPICS } from '../../messaging/topics.ts'
 import { environment } from '../../platform/process/process.ts'
 
 export interface TopicSettings {
-  /** Instead of each topic's own number. */
+  /** Replaces the number of partitions in each topic's spec. */
   readonly partitions?: number
-  /** Copies of each partition; without it the broker's default. */
+  /** The number of copies of each partition; the broker's default if missing. */
   readonly replication?: number
-  /** How long messages stay; without it the broker's default. Compacted topics have none. */
+  /** How long messages are kept; the broker's default if missing. Ignored for compacted topics. */
   readonly retentionMs?: number
 }
 
 /**
- * Makes topics, and returns a sentence about each. A topic that is there keeps its messages: it gets
- * the settings that were asked for, and more partitions if so many were asked for; never fewer.
+ * Creates topics, and returns a sentence about each. A topic that exists keeps its messages and gets the
+ * given settings. If more partitions are requested than it has, they are added; partitions are never removed.
  */
-export async function makeTopics(
+export async function createTopics(
   brokers: string,
   topics: readonly TopicSpec[],
   settings: TopicSettings = {},
@@ -31,22 +31,22 @@ export async function makeTopics(
   const admin = new Admin({ clientId: 'topics', bootstrapBrokers, retries: 20, retryDelay: 100 })
   try {
     const sentences: string[] = []
-    for (const topic of topics) sentences.push(await makeTopic(admin, topic, settings))
-    await visible(admin, topics)
+    for (const topic of topics) sentences.push(await createTopic(admin, topic, settings))
+    await untilVisible(admin, topics)
     return sentences
   } finally {
     await admin.close()
   }
 }
 
-async function makeTopic(
+async function createTopic(
   admin: Admin,
   { name, ...spec }: TopicSpec,
   settings: TopicSettings,
 ): Promise<string> {
   const partitions = settings.partitions ?? spec.partitions
   const configs = configsOf(spec.compacted, settings)
-  const what = configs.map((config) => `, ${config.name}=${config.value}`).join('')
+  const settingsText = configs.map((config) => `, ${config.name}=${config.value}`).join('')
   try {
     await admin.createTopics({
       topics: [name],
@@ -54,26 +54,26 @@ async function makeTopic(
       replicas: settings.replication ?? -1,
       configs,
     })
-    return `${name}: made with ${partitions} partitions${what}`
+    return `${name}: created with ${partitions} partitions${settingsText}`
   } catch (error) {
-    // By an earlier run, or by another one at this moment.
+    // It was created by an earlier run, or by one that runs at the same time.
     if (!isKafkaError(error, 'TOPIC_ALREADY_EXISTS')) throw error
   }
   await configure(admin, name, configs)
   const { topics } = await admin.metadata({ topics: [name], forceUpdate: true })
   const before = topics.get(name)?.partitionsCount ?? 0
   if (settings.partitions === undefined || settings.partitions <= before) {
-    return `${name}: is there with ${before} partitions${what}`
+    return `${name}: exists with ${before} partitions${settingsText}`
   }
-  // Without assignments the broker places them itself; an empty list would be one for no partition.
+  // With null the broker places the new partitions itself; an empty list would assign none of them.
   const growth = { name, count: partitions, assignments: null as never }
   await admin.createPartitions({ topics: [growth] })
-  return `${name}: had ${before} partitions and has ${partitions} now${what}`
+  return `${name}: grew from ${before} to ${partitions} partitions${settingsText}`
 }
 
 function configsOf(compacted: boolean, { retentionMs }: TopicSettings) {
-  // By default the broker rejects records that are an hour ahead of its clock. Nothing reads their timestamps but
-  // retention, and that must not depend on the clock of a producer.
+  // By default the broker rejects records that are an hour ahead of its clock. Only retention uses their timestamps,
+  // and it must not depend on the clock of a producer.
   const configs = [{ name: 'message.timestamp.type', value: 'LogAppendTime' }]
   if (compacted) configs.push({ name: 'cleanup.policy', value: 'compact' })
   else if (retentionMs !== undefined) {
@@ -92,8 +92,8 @@ async function configure(admin: Admin, name: string, configs: { name: string; va
   await admin.incrementalAlterConfigs({ resources: [resource] })
 }
 
-/** Brokers learn of a new topic a moment after it is made; the client asks until they know. */
-async function visible(admin: Admin, topics: readonly TopicSpec[]): Promise<void> {
+/** Resolves once the brokers know the topics, which can be a moment after their creation; the client retries. */
+async function untilVisible(admin: Admin, topics: readonly TopicSpec[]): Promise<void> {
   await admin.metadata({ topics: topics.map(({ name }) => name), forceUpdate: true })
 }
 
@@ -112,7 +112,7 @@ function fromCommandLine() {
     if (!/^[1-9]\d*$/.test(text)) throw new Error(`--${name} must be a whole number, not ${text}`)
     return Number(text)
   }
-  if (!values.brokers) throw new Error('say which Kafka: --brokers HOST:PORT, or KAFKA_BROKERS')
+  if (!values.brokers) throw new Error('no broker given: use --brokers HOST:PORT or KAFKA_BROKERS')
   return {
     brokers: values.brokers,
     settings: {
@@ -123,7 +123,7 @@ function fromCommandLine() {
   }
 }
 
-/** The client wraps what went wrong, sometimes more than once. */
+/** The messages of an error and its causes, because the client wraps errors, sometimes more than once. */
 function reasons({ message, errors = [] }: Error & { errors?: Error[] }): string[] {
   return [message, ...errors.flatMap(reasons)]
 }
@@ -131,7 +131,7 @@ function reasons({ message, errors = [] }: Error & { errors?: Error[] }): string
 if (import.meta.main) {
   try {
     const { brokers, settings } = fromCommandLine()
-    for (const sentence of await makeTopics(brokers, TOPICS, settings)) console.log(sentence)
+    for (const sentence of await createTopics(brokers, TOPICS, settings)) console.log(sentence)
   } catch (error) {
     console.error(`topics: ${[...new Set(reasons(error as Error))].join(' ')}`)
     process.exitCode = 1

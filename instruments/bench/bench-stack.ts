@@ -2,7 +2,7 @@ import { mkdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { Admin } from '@platformatic/kafka'
 import { type Client, escapeIdentifier } from 'pg'
-import { makeTopics } from '../../apps/topics/main.ts'
+import { createTopics } from '../../apps/topics/main.ts'
 import { TOPICS } from '../../messaging/topics.ts'
 import { until } from '../../platform/async/until.ts'
 import { migrate } from '../../platform/database/migrate.ts'
@@ -121,7 +121,7 @@ export async function openBenchStack(
     })
     closers.push(kafka.close)
     const { brokers } = kafka
-    await makeTopics(brokers, TOPICS)
+    await createTopics(brokers, TOPICS)
     const urls = await recreateDatabases(postgres.url)
     const services = await createServices({ brokers, urls, folder })
     closers.push(services.close)
@@ -135,7 +135,7 @@ export async function openBenchStack(
       await serve([])
       await openBooks(urls, 0)
       await deleteTopics(brokers)
-      await makeTopics(brokers, TOPICS)
+      await createTopics(brokers, TOPICS)
     }
     return {
       ...{ brokers, urls, folder, say, serve, kill, rest, discardWork, close },

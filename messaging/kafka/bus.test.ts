@@ -3,7 +3,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { test } from 'node:test'
 import { Admin, Producer } from '@platformatic/kafka'
-import { makeTopics } from '../../apps/topics/main.ts'
+import { createTopics } from '../../apps/topics/main.ts'
 import { systemRuntime } from '../../platform/async/runtime.ts'
 import { createLog } from '../../platform/telemetry/telemetry.ts'
 import { busConformance, message, numbered, receive, textOf } from '../bus.conformance.ts'
@@ -32,7 +32,7 @@ function open(at: string, place?: string): Promise<Bus> {
 
 /** A bus with topics of its own, which go when it is closed. */
 async function openKafka(at: string, topics: readonly TopicSpec[]) {
-  await makeTopics(at, topics)
+  await createTopics(at, topics)
   const buses = [await open(at)]
   return {
     bus: buses[0]!,
@@ -211,7 +211,7 @@ function takeovers(at: string): void {
     const doomed = startMember(scene, 'host-1')
     await once(doomed.stdout!, 'data')
     doomed.kill('SIGKILL')
-    await makeTopics(at, [{ name: topic, partitions: 1, compacted: false }], { partitions: 4 })
+    await createTopics(at, [{ name: topic, partitions: 1, compacted: false }], { partitions: 4 })
     await withBuses(['host-1'], at, async ([heir]) => {
       await heir!.send(numbered(topic, 100, 40))
       const received = await receive(await heir!.subscribe(group, [topic]), 101)
@@ -299,7 +299,7 @@ function topicChanges(at: string): void {
   behaviour(at, 'finds partitions that a topic gets later', 1, async (scene) => {
     const { bus, topic, group } = scene
     const subscription = await bus.subscribe(group, [topic])
-    await makeTopics(at, [{ name: topic, partitions: 1, compacted: false }], { partitions: 4 })
+    await createTopics(at, [{ name: topic, partitions: 1, compacted: false }], { partitions: 4 })
     const seen = new Set<number>()
     for (const deadline = Date.now() + 40_000; seen.size < 4; ) {
       assert.ok(Date.now() < deadline, `only the partitions ${[...seen]} were read`)
@@ -318,7 +318,7 @@ function topicChanges(at: string): void {
       const subscription = await bus.subscribe(group, [topic])
       const [before] = await receive(subscription, 5)
       await withAdmin(at, (admin) => admin.deleteTopics({ topics: [topic] }))
-      await makeTopics(at, [{ name: topic, partitions: 1, compacted: false }])
+      await createTopics(at, [{ name: topic, partitions: 1, compacted: false }])
       await insist(() => bus.send([message(topic, 'k', 'new')]))
       const received = await insist(() => receive(subscription, 1))
       assert.deepEqual(received.map(textOf), ['new'])

@@ -3,7 +3,7 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import { makeTopics } from '../../apps/topics/main.ts'
+import { createTopics } from '../../apps/topics/main.ts'
 import { systemRuntime } from '../../platform/async/runtime.ts'
 import { createLog } from '../../platform/telemetry/telemetry.ts'
 import { startKafka } from '../../tools/servers/kafka.ts'
@@ -26,7 +26,7 @@ test(skip ? `${NAME} (${skip})` : NAME, { skip, timeout: 240_000 }, async (t) =>
   const log = createLog(process.env.TEST_LOG_LEVEL ?? 'silent', 'outages')
   const open = (clientId: string) =>
     createKafkaBus({ brokers: [kafka.brokers], clientId, runtime: systemRuntime, log })
-  await makeTopics(kafka.brokers, [{ name: 'flow', partitions: 4, compacted: false }])
+  await createTopics(kafka.brokers, [{ name: 'flow', partitions: 4, compacted: false }])
   const sendingBus = await open('sender')
   const sender = startSender(sendingBus)
   const reader = startReaders([await open('one'), await open('two')])

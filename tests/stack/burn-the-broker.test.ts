@@ -7,7 +7,7 @@ import { after, test } from 'node:test'
 import { Admin } from '@platformatic/kafka'
 import type { Violation } from '../../apps/audit/findings.ts'
 import { lettersIn } from '../../apps/audit/maildir.ts'
-import { makeTopics } from '../../apps/topics/main.ts'
+import { createTopics } from '../../apps/topics/main.ts'
 import { STYLES } from '../../contracts/style.ts'
 import { TOPICS } from '../../messaging/topics.ts'
 import { openPostgres } from '../../platform/postgres/postgres.ts'
@@ -124,8 +124,8 @@ async function burn(): Promise<void> {
   assert.ok(existsSync(data))
   await rm(data, { recursive: true })
   await stack.kafka.start()
-  const sentences = await makeTopics(stack.brokers, TOPICS)
-  for (const sentence of sentences) assert.match(sentence, /: made with/)
+  const sentences = await createTopics(stack.brokers, TOPICS)
+  for (const sentence of sentences) assert.match(sentence, /: created with/)
 }
 
 /** The position of every group; no member may be there. */

@@ -1,5 +1,5 @@
 import { Admin } from '@platformatic/kafka'
-import { makeTopics } from '../../apps/topics/main.ts'
+import { createTopics } from '../../apps/topics/main.ts'
 import type { Batch, Bus, Subscription, TopicSpec } from '../../messaging/bus.ts'
 import { createEmbeddedBus, type EmbeddedBus } from '../../messaging/embedded/bus.ts'
 import { createKafkaBus } from '../../messaging/kafka/bus.ts'
@@ -190,7 +190,7 @@ async function namespaceOnKafka(
 ): Promise<TestBroker> {
   const prefix = `${crypto.randomUUID().slice(0, 8)}-`
   const own = topics.map((topic) => ({ ...topic, name: prefix + topic.name }))
-  await makeTopics(brokers, own)
+  await createTopics(brokers, own)
   const admin = new Admin({ clientId: 'test', bootstrapBrokers: brokers.split(',') })
   const log = createLog(process.env.TEST_LOG_LEVEL ?? 'silent', 'test')
   const buses: Bus[] = []
@@ -226,7 +226,7 @@ async function namespaceOnKafka(
     async remakeTopics() {
       for (const bus of buses.splice(0)) await bus.close()
       await admin.deleteTopics({ topics: own.map(({ name }) => name) })
-      await makeTopics(brokers, own)
+      await createTopics(brokers, own)
     },
     async close() {
       for (const bus of buses) await bus.close()

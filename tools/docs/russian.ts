@@ -141,9 +141,9 @@ export const RUSSIAN: Readonly<Record<string, string>> = {
     'Наименее важные записи, которые попадают в журнал.',
   'The folder that holds all state: database, event log and letters.':
     'Папка со всем состоянием: база, журнал событий и письма.',
-  'Whether a commit waits for the disk, so that it survives a power cut; without, it survives kill -9.':
+  'Whether a commit waits for the disk, so that it survives a power cut; otherwise it survives only kill -9.':
     'Ждёт ли коммит записи на диск, чтобы пережить отключение питания; без этого он переживает kill -9.',
-  'Whether services and broker can be switched off and on over HTTP, from loopback.':
+  'Whether the services and the broker can be switched off and on over HTTP, from loopback.':
     'Можно ли выключать и включать сервисы и брокера по HTTP, с loopback.',
   'The style of requests that do not name one.': 'Стиль запросов, которые его не называют.',
   'Whether a request may name another style with x-interaction-style.':

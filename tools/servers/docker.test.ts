@@ -5,7 +5,7 @@ import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, describe, test } from 'node:test'
-import { makeTopics } from '../../apps/topics/main.ts'
+import { createTopics } from '../../apps/topics/main.ts'
 import { until } from '../../platform/async/until.ts'
 import { root } from '../repository-files.ts'
 import {
@@ -203,11 +203,11 @@ test(named('Kafka in a container keeps its topics when it is killed'), { skip },
   const topics = [{ name: 'kept', partitions: 3, compacted: false }]
   try {
     assert.match(containersOf('kafka', own), /Up/)
-    const made = await makeTopics(kafka.brokers, topics)
+    const made = await createTopics(kafka.brokers, topics)
     await kafka.server.kill()
     assert.equal(containersOf('kafka', own), '')
     await kafka.server.start()
-    assert.notDeepEqual(await makeTopics(kafka.brokers, topics), made)
+    assert.notDeepEqual(await createTopics(kafka.brokers, topics), made)
   } finally {
     await kafka.close()
   }

@@ -1,6 +1,6 @@
 import { existsSync, mkdirSync, renameSync, rmSync } from 'node:fs'
 import { join, relative, resolve } from 'node:path'
-import { makeTopics } from '../../apps/topics/main.ts'
+import { createTopics } from '../../apps/topics/main.ts'
 import { TOPICS } from '../../messaging/topics.ts'
 import { until } from '../../platform/async/until.ts'
 import { lockFolder } from '../../platform/pglite/folder-lock.ts'
@@ -232,7 +232,7 @@ async function kafkaWithTopics(
     ;({ brokers, server } = kafka)
   }
   say(`Kafka: at ${brokers}`)
-  for (const sentence of await makeTopics(brokers, TOPICS)) say(`topic ${sentence}`)
+  for (const sentence of await createTopics(brokers, TOPICS)) say(`topic ${sentence}`)
   const brokersOf = { order: brokers, billing: brokers, notification: brokers }
   for (const [index, { advertisedPort }] of doors.entries()) {
     brokersOf[SERVICES[index]!] = `127.0.0.1:${advertisedPort}`

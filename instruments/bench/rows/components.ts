@@ -1,4 +1,4 @@
-import { makeTopics } from '../../../apps/topics/main.ts'
+import { createTopics } from '../../../apps/topics/main.ts'
 import type { BenchStack } from '../bench-stack.ts'
 import { inDatabase } from '../books.ts'
 import type { Bench, Contest, Pace } from '../contest.ts'
@@ -37,7 +37,7 @@ async function openComponent(
 ): Promise<Contest> {
   await stack.serve([])
   const topic = `bench-${own}`
-  await makeTopics(stack.brokers, [{ name: topic, partitions: PARTITIONS, compacted: false }])
+  await createTopics(stack.brokers, [{ name: topic, partitions: PARTITIONS, compacted: false }])
   const messages = MESSAGES_PER_SECOND_OF_PACE * pace.seconds
   const { brokers, urls } = stack
   const databaseUrl = own === 'relay' ? urls.order : urls.notification

@@ -1,4 +1,4 @@
-import { makeTopics } from '../../../apps/topics/main.ts'
+import { createTopics } from '../../../apps/topics/main.ts'
 import type { BenchStack } from '../bench-stack.ts'
 import { openBooks } from '../books.ts'
 import type { Bench, Contest, Pace, Run } from '../contest.ts'
@@ -34,7 +34,7 @@ export const SETTLE: Bench = {
 async function openSettle(stack: BenchStack, pace: Pace): Promise<Contest> {
   const steady = await openSteady(stack, pace)
   const path = await startMeasured<PathTask, Quietest>('bare-path.ts')
-  await makeTopics(stack.brokers, [{ name: TOPIC, partitions: 1, compacted: false }])
+  await createTopics(stack.brokers, [{ name: TOPIC, partitions: 1, compacted: false }])
   const { brokers } = stack
   const { reference: databaseUrl } = stack.urls
   const { accounts } = EVENTS
