@@ -3,8 +3,8 @@ import Type from 'typebox'
 import Format from 'typebox/format'
 
 /**
- * Kinds of text that variables hold, checked when configuration is read. An empty text passes: it is a
- * default, as an empty variable counts as unset.
+ * Text formats of variables, checked when the configuration is read. Empty text is valid, because it can only
+ * be a default: an empty variable counts as unset.
  */
 
 interface TextOptions {
@@ -64,7 +64,7 @@ export const networkList = textType(
 
 const OWN_PATHS = new Set(['orders', 'billing', 'notification', 'lab', 'asyncapi', 'asyncapi.json'])
 
-/** `/shop`, or `/` for none. */
+/** A path prefix such as `/shop`, or `/` for none. */
 export const pathPrefix = textType(
   'path-prefix',
   `/ or a path like /shop, not below a path of the program itself (${[...OWN_PATHS].join(', ')})`,
@@ -77,21 +77,21 @@ export const pathPrefix = textType(
   },
 )
 
-/** The items of a comma-separated list, without the blanks around them. */
+/** The items of a comma-separated list, without the spaces around them. */
 export function itemsOf(text: string): string[] {
   const items = text.split(',').map((item) => item.trim())
   return items.filter((item) => item !== '')
 }
 
-/** The networks of a list such as 10.0.0.0/8,::1. */
+/** The networks of a list such as `10.0.0.0/8,::1`. */
 export function networksOf(text: string): BlockList {
   const networks = new BlockList()
   for (const item of itemsOf(text)) addNetwork(networks, item)
   return networks
 }
 
-function everyItem(isFit: (item: string) => boolean): (text: string) => boolean {
-  return (text) => itemsOf(text).length > 0 && itemsOf(text).every(isFit)
+function everyItem(isValid: (item: string) => boolean): (text: string) => boolean {
+  return (text) => itemsOf(text).length > 0 && itemsOf(text).every(isValid)
 }
 
 function addNetwork(networks: BlockList, item: string): boolean {
@@ -108,8 +108,8 @@ function addNetwork(networks: BlockList, item: string): boolean {
 }
 
 /**
- * A password with an unencoded / or # ends the authority of a URL early, and the rest of it, with the @,
- * then counts as the path.
+ * Parses a URL. Returns undefined if it is invalid, also if a password has an unencoded / or #: such a
+ * character ends the authority of the URL, and the @ after it becomes part of the path or the hash.
  */
 function urlOf(text: string, protocols: readonly string[]): URL | undefined {
   const url = URL.parse(text)
@@ -127,7 +127,7 @@ function isDecodable({ username, password }: URL): boolean {
   }
 }
 
-function textType(format: string, expected: string, isFit: (text: string) => unknown) {
-  Format.Set(format, (text) => text === '' || Boolean(isFit(text)))
+function textType(format: string, expected: string, isValid: (text: string) => unknown) {
+  Format.Set(format, (text) => text === '' || Boolean(isValid(text)))
   return (options: TextOptions) => Type.String({ ...options, format, expected })
 }

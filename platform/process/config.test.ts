@@ -73,7 +73,7 @@ test('names every variable that is wrong at once, with what is expected', () => 
 test('names a required variable that is not set', () => {
   assert.throws(() => readConfig(Type.Object({ URL: Type.String() }), { URL: '' }), {
     name: 'ConfigError',
-    message: 'the configuration is wrong:\n  URL is not set; it must be text',
+    message: 'the configuration is invalid:\n  URL is not set; it must be text',
   })
 })
 
@@ -199,7 +199,7 @@ test('describes every variable for the documents', () => {
     name: 'PORT',
     type: 'an integer from 0 to 65535',
     default: 8081,
-    description: 'The port to listen on; 0 takes any free one.',
+    description: 'The port to listen on; 0 means any free port.',
   })
   assert.deepEqual(
     rows.map(({ name }) => name),

@@ -5,16 +5,16 @@ import { hostList, itemsOf, networkList, pathPrefix } from './config-formats.ts'
 import { expectedText, fromText, type PlainSchema } from './schema-text.ts'
 
 /**
- * Configuration is one TypeBox object schema per program. Its keys are the names of environment
- * variables; its defaults and descriptions are what the documents show. `secret: true` in a
- * variable's schema keeps its value out of every message, and so does an @ in the value: what stands
- * before it may be a password, whatever the variable.
+ * The configuration of a program is one TypeBox object schema. Its keys are the names of environment
+ * variables, and the documents show its defaults and descriptions. A value is left out of every message if
+ * the schema of its variable has `secret: true`, or if it contains an @, because the text before an @ may be
+ * a password.
  */
 export type Environment = Readonly<Record<string, string | undefined>>
 
 /**
- * Reads the configuration once. An empty variable counts as unset. Throws one ConfigError that names
- * every variable that is wrong.
+ * Reads and validates the configuration. An empty variable counts as unset. Throws one ConfigError that names
+ * all invalid variables.
  */
 export function readConfig<Schema extends TObject>(
   schema: Schema,
@@ -37,18 +37,18 @@ export function readConfig<Schema extends TObject>(
 
 const MAX_SHOWN = 200
 
-/** Its message lists every problem, one a line. */
+/** The message lists all problems, one per line. */
 export class ConfigError extends Error {
   readonly problems: readonly string[]
 
   constructor(problems: readonly string[]) {
-    super(`the configuration is wrong:\n${problems.map((problem) => `  ${problem}`).join('\n')}`)
+    super(`the configuration is invalid:\n${problems.map((problem) => `  ${problem}`).join('\n')}`)
     this.name = 'ConfigError'
     this.problems = problems
   }
 }
 
-/** The rows of a document's table of variables, in the schema's order. */
+/** The rows of the table of variables in the documents, in the order of the schema. */
 export function describeConfig(schema: TObject) {
   return variablesOf(schema).map(({ name, schema }) => ({
     name,
@@ -58,20 +58,20 @@ export function describeConfig(schema: TObject) {
   }))
 }
 
-/** The variable that says how much is logged, with the default of its program. */
+/** The variable that sets the level of the log, with the program's default. */
 export function logLevel(fallback: 'info' | 'warn') {
   return Type.Enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'], {
     default: fallback,
-    description: 'The least important log lines that are written.',
+    description: 'The lowest level of log lines that are written.',
   })
 }
 
-/** The prefix that BASE_PATH puts before every path: empty where it is `/`. */
+/** The path prefix that BASE_PATH stands for; empty if it is `/`. */
 export function prefixOf(basePath: string): string {
   return basePath === '/' ? '' : basePath
 }
 
-/** The names that ALLOWED_HOSTS stands for, in lower case. */
+/** The host names that ALLOWED_HOSTS stands for, in lower case. */
 export function allowedHostsOf(config: {
   readonly ALLOWED_HOSTS: string
   readonly HOST: string
@@ -84,10 +84,10 @@ export function allowedHostsOf(config: {
   return isLoopback ? new Set(['localhost', '127.0.0.1', '[::1]', host]) : 'any'
 }
 
-/** Far below the longest wait of a timer, 2^31 - 1 ms: a longer one fires after 1 ms. */
+/** Far below the limit of Node's timers, 2^31 - 1 ms, beyond which they fire after 1 ms. */
 const MAX_DURATION_MS = 86_400_000
 
-/** A time in milliseconds, at most a day unless the use of it can handle more. */
+/** A duration in milliseconds, at most a day unless `maximum` allows more. */
 export function durationMs(options: {
   readonly default: number
   readonly minimum: number
@@ -97,52 +97,53 @@ export function durationMs(options: {
   return Type.Integer({ maximum: MAX_DURATION_MS, ...options })
 }
 
-/** What every program that serves HTTP reads; spread into its schema. PORT has no default here. */
+/** The variables of every program that serves HTTP, to spread into its schema. PORT has no default here. */
 export const httpConfig = {
   HOST: Type.String({ default: '127.0.0.1', description: 'The address to listen on.' }),
   PORT: Type.Integer({
     minimum: 0,
     maximum: 65535,
-    description: 'The port to listen on; 0 takes any free one.',
+    description: 'The port to listen on; 0 means any free port.',
   }),
   BASE_PATH: pathPrefix({
     default: '/otusapp/gur-ok',
-    description: 'Every path is served with and without this prefix; / means none.',
+    description: 'Every path is served with and without this prefix; / means no prefix.',
   }),
   ALLOWED_HOSTS: hostList({
     default: '',
     description:
-      'Host names that requests may name, separated by commas; * is any. Empty: on loopback localhost, 127.0.0.1 and [::1], elsewhere any.',
+      'Host names that are accepted in requests, separated by commas; * accepts any. Empty: localhost, 127.0.0.1 and [::1] if HOST is loopback, otherwise any.',
   }),
   TRUSTED_PROXIES: networkList({
     default: '127.0.0.0/8,::1',
     description:
-      'Networks of the proxies and services whose X-Forwarded-For is believed, such as 10.0.0.0/8, separated by commas. They themselves have no rate limit.',
+      'Networks of the proxies and services whose X-Forwarded-For is trusted, such as 10.0.0.0/8, separated by commas. Their own requests have no rate limit.',
   }),
   MAX_CONNECTIONS: Type.Integer({
     default: 2_000,
     minimum: 10,
     maximum: 100_000,
-    description: 'The most open connections of clients; more are answered 429.',
+    description: 'How many client connections may be open; further ones get 429.',
   }),
   BODY_LIMIT_BYTES: Type.Integer({
     default: 65536,
     minimum: 1024,
     maximum: 16_777_216,
-    description: 'The largest request body.',
+    description: 'The size limit of a request body.',
   }),
   REQUEST_TIMEOUT_MS: durationMs({
     default: 30_000,
     minimum: 100,
     maximum: 600_000,
-    description: 'How long a request may take to arrive, and then to be answered.',
+    description:
+      'How long a request may take to arrive, and how long its response may take after that.',
   }),
   RATE_LIMIT_PER_MINUTE: Type.Integer({
     default: 0,
     minimum: 0,
     maximum: 10_000_000,
     description:
-      'Requests per minute and client address; 0 sets no limit. Behind a proxy, TRUSTED_PROXIES must name it, or all of its clients share one limit.',
+      'Requests per minute and client address; 0 means no limit. Behind a proxy, TRUSTED_PROXIES must list it, or all of its clients share one limit.',
   }),
   LOG_LEVEL: logLevel('info'),
 } as const

@@ -163,7 +163,7 @@ test('prints the errors of a configuration and ends with 2', async (t) => {
   assert.equal(code, 2)
   assert.equal(
     output,
-    'order: the configuration is wrong:\n' +
+    'order: the configuration is invalid:\n' +
       '  PORT must be an integer, not "x"\n' +
       '  SIZE is not set; it must be an integer\n',
   )

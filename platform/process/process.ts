@@ -6,8 +6,8 @@ import { createLog } from '../telemetry/telemetry.ts'
 import { ConfigError, type Environment } from './config.ts'
 
 /**
- * The only place that reads the process's environment. A `.env` file in the working folder adds to it and overrides
- * nothing. Throws an Error if there is such a file and it cannot be read.
+ * The environment of the process, which is read here only. A `.env` file in the working folder adds variables, and
+ * overrides none. Throws an Error if the file exists and cannot be read.
  */
 export function environment(): Environment {
   try {
@@ -21,42 +21,47 @@ export function environment(): Environment {
 }
 
 export interface ProcessOptions {
-  /** How long close() may take before the process ends anyway, in milliseconds. */
+  /** How long `close` may take, in milliseconds. After that the process ends with code 1. */
   readonly deadlineMs?: number
   readonly log?: Log
 }
 
-/** How long a program may take to close unless told otherwise. Whoever stops it waits longer. */
+/** How long a program may take to close by default. Code that stops a program has to wait longer than this. */
 export const CLOSE_DEADLINE_MS = 20_000
 
 /**
- * How V8 collects garbage that has become old. It may gather to twice the size of what lives: left to itself V8
- * has a process that settles a few hundred orders a second collect 10 MB of it every three seconds. And what
- * lives, some tens of megabytes, is marked in one pause of 30 to 50 ms, by all threads together. A thread that marks
- * beside the event loop takes, where processors are few, one of them from everybody for 50 ms at a stretch.
- * Marking in steps between its tasks takes seconds, and all that is promoted meanwhile stays, with what hangs on
- * it: six times as much becomes old, and each collection of young garbage takes twice as long.
+ * V8's flags for collecting the old generation.
+ *
+ * - It may grow to twice the size of the live objects. By default, V8 collects 10 MB of old garbage every three
+ *   seconds in a process that handles a few hundred orders a second.
+ * - The live objects, some tens of megabytes, are marked in one pause of 30 to 50 ms, by all threads together.
+ *   Concurrent marking would take a whole core for 50 ms at a time, on machines that have few. Incremental marking
+ *   takes seconds, and objects that are promoted during it survive with all that they refer to: six times as
+ *   much becomes old, and each collection of the young generation takes twice as long.
  */
 const COLLECTION = ['--heap-growing-percent=200', '--no-incremental-marking']
 /**
- * Optimizing PGlite's largest functions takes hundreds of megabytes for a moment. With one at a time, less of that
- * is left behind as fragments.
+ * Optimizing one of PGlite's largest functions briefly takes hundreds of megabytes. One task at a time leaves less
+ * of that behind as fragmented memory.
  */
 const COMPILATION = ['--wasm-num-compilation-tasks=1']
 
-/** One Ctrl-C may arrive twice: from the terminal and, passed on, from npm. */
+/** One Ctrl-C may arrive twice: from the terminal, and from npm, which passes it on. */
 const SAME_SIGNAL_MS = 300
 
 const EXIT_CODES = { SIGTERM: 143, SIGINT: 130, SIGHUP: 129 } as const
 
-/** How long the last log lines may take to reach their reader. */
+/** How long writing the last log lines may take. */
 const FLUSH_MS = 500
 
 /**
- * Runs a program: starts it, and closes it on SIGTERM, SIGINT, SIGHUP or an uncaught fault. Exit codes:
- * 0 closed on a signal; 1 a fault, a failed start, or a close past its deadline; 2 a wrong
- * configuration, or a database that belongs to a newer version; 129, 130 or 143 a second signal. Resolves
- * when the program has started.
+ * Starts a program, and closes it on SIGTERM, SIGINT, SIGHUP or an uncaught error. Resolves when the program has
+ * started. Exit codes:
+ *
+ * - 0: closed after a signal
+ * - 1: an uncaught error, a failed start, or a close that exceeded its deadline
+ * - 2: an invalid configuration, or a database that belongs to a newer version
+ * - 129, 130 or 143: a second signal
  */
 export async function runProcess(
   name: string,
@@ -64,7 +69,7 @@ export async function runProcess(
   { deadlineMs = CLOSE_DEADLINE_MS, log = createLog('info', name) }: ProcessOptions = {},
 ): Promise<void> {
   let stopping = false
-  let last = { signal: '', at: 0 }
+  let lastSignal = { signal: '', at: 0 }
 
   function stop(exitCode: number): void {
     stopping = true
@@ -72,7 +77,7 @@ export async function runProcess(
       log.error({ deadlineMs }, `${name} did not close before its deadline`)
       exit(1)
     }, deadlineMs)
-    // A signal during the start waits for it: only what has started can be closed.
+    // After a signal during the start, closing waits for the end of the start.
     started
       .then((program) => program.close())
       .then(
@@ -85,31 +90,31 @@ export async function runProcess(
   }
 
   function onSignal(signal: keyof typeof EXIT_CODES): void {
-    const repeated = last.signal === signal && performance.now() < last.at + SAME_SIGNAL_MS
-    if (repeated) return
-    last = { signal, at: performance.now() }
+    const nowMs = performance.now()
+    if (lastSignal.signal === signal && nowMs < lastSignal.at + SAME_SIGNAL_MS) return
+    lastSignal = { signal, at: nowMs }
     if (stopping) process.exit(EXIT_CODES[signal])
     log.info({ signal }, `${name} is closing`)
     stop(0)
   }
 
-  function onFault(err: unknown): void {
+  function onUncaught(err: unknown): void {
     if (err instanceof SchemaTooNewError) {
       log.error({}, err.message)
       if (!stopping) stop(2)
       return
     }
-    log.error({ err }, `${name} met a fault that nobody caught`)
+    log.error({ err }, `${name} is closing after an uncaught error`)
     if (!stopping) stop(1)
   }
 
-  for (const flag of [...COLLECTION, ...COMPILATION]) if (isFree(flag)) setFlagsFromString(flag)
+  for (const flag of [...COLLECTION, ...COMPILATION]) if (isUnset(flag)) setFlagsFromString(flag)
   for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.on(signal, onSignal)
-  // Output that cannot be written is lost, which is no reason to stop.
+  // Output that cannot be written is lost; the process continues.
   process.stdout.on('error', () => undefined)
   process.stderr.on('error', () => undefined)
-  process.on('uncaughtException', onFault)
-  process.on('unhandledRejection', onFault)
+  process.on('uncaughtException', onUncaught)
+  process.on('unhandledRejection', onUncaught)
 
   const started = Promise.resolve().then(() => {
     const variables = environment()
@@ -119,24 +124,27 @@ export async function runProcess(
   await started.catch((error) => failToStart(name, error, log))
 }
 
-/** Ends the process when its output has been read, or nobody reads it. */
+/** Ends the process once its output has been written, or after FLUSH_MS if no reader takes it. */
 function exit(code: number): void {
   const end = () => process.exit(code)
   setTimeout(end, FLUSH_MS)
   process.stdout.write('', end)
 }
 
-/** Whether the command line leaves this V8 flag to us. */
-function isFree(flag: string): boolean {
+/** Whether the command line does not set this V8 flag. */
+function isUnset(flag: string): boolean {
   return !process.execArgv.some((given) => nameOf(given) === nameOf(flag))
 }
 
 const nameOf = (flag: string) => flag.split('=', 1)[0]!.replace('--no-', '--')
 
-/** A fault that its reader can fix (a port or a folder in use) is one sentence; others have their stack. */
+/**
+ * Reports a failed start and ends the process. An error that the operator can fix, such as a port in use, is
+ * reported as one sentence, any other error with its stack.
+ */
 function failToStart(name: string, error: unknown, log: Log): never {
   const isForOperator = error instanceof ConfigError || error instanceof SchemaTooNewError
-  if (isForOperator || isRefusal(error)) {
+  if (isForOperator || isPlainError(error)) {
     process.stderr.write(`${name}: ${redact(error.message)}\n`)
     process.exit(isForOperator ? 2 : 1)
   }
@@ -144,6 +152,7 @@ function failToStart(name: string, error: unknown, log: Log): never {
   process.exit(1)
 }
 
-function isRefusal(error: unknown): error is Error {
+/** Errors thrown on purpose are plain Errors, and system errors have a `syscall`. Other classes mean a bug. */
+function isPlainError(error: unknown): error is Error {
   return error instanceof Error && (error.name === 'Error' || 'syscall' in error)
 }

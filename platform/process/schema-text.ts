@@ -1,9 +1,9 @@
 /**
- * Schemas and text: what a schema asks for, as words that fit after "must be"; and the value that a
- * text from a URL, a header or the environment stands for.
+ * Conversions between schemas and text: `expectedText` describes a schema in words that follow "must be", and
+ * `fromText` reads a value from text of a URL, a header or the environment.
  */
 
-/** The members of a JSON schema that are looked at here. */
+/** The members of a JSON schema that this module reads. */
 export interface PlainSchema {
   readonly type?: string
   readonly const?: unknown
@@ -12,7 +12,7 @@ export interface PlainSchema {
   readonly properties?: Readonly<Record<string, PlainSchema>>
   readonly items?: PlainSchema
   readonly format?: string
-  /** Words for messages, in place of the format. */
+  /** Words for messages, used instead of the format. */
   readonly expected?: string
   readonly pattern?: string
   readonly minimum?: number
@@ -57,7 +57,7 @@ function stringText({ format, pattern, minLength, maxLength, expected }: PlainSc
   if (expected !== undefined) return expected
   if (format === 'uuid') return 'a UUID'
   const size = span(minLength, maxLength, 'characters')
-  // Unicode before the @ needs SMTPUTF8 on every mail server along the way; few have it.
+  // Unicode before the @ would need SMTPUTF8 on every mail server on the route, and few support it.
   if (format === 'email') return `an email address in ASCII, its domain as xn--${size}`
   if (format) return `text in the format ${format}${size}`
   return pattern ? `text that matches ${pattern}${size}` : `text${size}`
@@ -81,13 +81,13 @@ function bounds(schema: PlainSchema): string {
   return limits.filter((limit) => limit !== '').join(' and')
 }
 
-/** Up to fifteen digits: more would be rounded silently on their way into a number. */
+/** A decimal number of up to 15 digits. A number with more digits would be rounded silently. */
 const PLAIN_NUMBER = /^-?(?=(?:\.?\d){1,15}$)\d+(?:\.\d+)?$/
 const BOOLEANS: Readonly<Record<string, boolean>> = { true: true, 1: true, false: false, 0: false }
 
 /**
- * The number or boolean that a text stands for where the schema wants one. What is no plain decimal
- * number, or none of true, false, 1 and 0, stays text, which the schema then refuses.
+ * Converts text to the number or boolean that its schema requires. Text that is not a plain decimal number, or
+ * not one of true, false, 1 and 0, stays text, which the schema then rejects.
  */
 export function fromText(schema: PlainSchema, text: string): unknown {
   if (schema.type === 'integer' || schema.type === 'number') {

@@ -1,8 +1,8 @@
 import { fstatSync, writeSync } from 'node:fs'
 
 /**
- * Standard output for log lines. A line that cannot be written (the disk is full, nobody reads the
- * pipe) is dropped and counted: a log must never stop the service that writes it.
+ * Standard output for log lines. A line that cannot be written, because the disk is full or the pipe is not
+ * read, is dropped and counted: a log must never stop its service.
  */
 export const logOutput = {
   write(line: string): void {
@@ -11,12 +11,12 @@ export const logOutput = {
   },
 }
 
-/** Lines dropped since this process started. */
+/** The number of lines dropped since this process started. */
 export function droppedLogLines(): number {
   return dropped
 }
 
-/** What a reader that pauses may leave in memory. */
+/** How much unread output of a pipe stays in memory before lines are dropped. */
 const MAX_UNREAD_BYTES = 1_048_576
 
 let dropped = 0
@@ -31,7 +31,7 @@ function isPipe(): boolean {
   return pipe
 }
 
-/** Without waiting: Node makes the pipe non-blocking and keeps what its reader has no room for. */
+/** Does not block: Node makes the pipe non-blocking, and keeps in memory what does not fit into it. */
 function writeToPipe(line: string): void {
   if (process.stdout.writableLength > MAX_UNREAD_BYTES) dropped += 1
   else process.stdout.write(line, countIfLost)
@@ -43,7 +43,7 @@ function countIfLost(error: Error | null | undefined): void {
 
 function writeToFile(line: string): void {
   try {
-    // A disk that was full may have taken half of the last line.
+    // A full disk may have taken only a part of the last line. The line break ends that part.
     const bytes = Buffer.from(isTorn ? `\n${line}` : line)
     isTorn = writeSync(1, bytes) < bytes.length
     if (isTorn) dropped += 1

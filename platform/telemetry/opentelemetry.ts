@@ -19,24 +19,24 @@ import type { Log } from '../async/runtime.ts'
 import type { OpenTracer, Span, SpanStart } from './tracing.ts'
 
 export interface OpenTelemetryOptions {
-  /** Its `service.name`, whatever OTEL_SERVICE_NAME says: services may share an environment. */
+  /** The `service.name`. OTEL_SERVICE_NAME is ignored, because services may share an environment. */
   readonly service: string
   readonly messagingSystem: string
   readonly log: Log
-  /** Takes the spans instead of what the environment names. */
+  /** Gets the spans instead of the exporter that the environment configures. */
   readonly processor?: tracing.SpanProcessor
 }
 
-/** A collector that is away must not hold up a service that stops. */
+/** How long closing waits for the last export, so that an unreachable collector does not delay a shutdown. */
 const CLOSE_LIMIT_MS = 3_000
 
 /**
- * The tracer on OpenTelemetry, set up as the standard variables of the environment say: exporter,
- * protocol, sampler, limits. Only traces are exported: metrics and logs have their own ways out.
+ * A tracer that uses OpenTelemetry, configured by its standard environment variables: exporter, protocol,
+ * sampler, limits. It exports traces only, because metrics are scraped and logs go to standard output.
  */
 export function createOpenTelemetryTracer(options: OpenTelemetryOptions): OpenTracer {
   const { service, messagingSystem, log, processor } = options
-  tellFaults(log)
+  logDiagnostics(log)
   const sdk = new NodeSDK({
     serviceName: service,
     metricReaders: [],
@@ -44,26 +44,26 @@ export function createOpenTelemetryTracer(options: OpenTelemetryOptions): OpenTr
     textMapPropagator: null,
     ...(processor && { spanProcessors: [processor] }),
   })
-  const tracer = startApart(sdk).getTracer('trifold')
+  const tracer = startIsolated(sdk).getTracer('trifold')
 
   return {
     isOn: true,
     messagingSystem,
     begin: (start) => begin(tracer, start),
     async close() {
-      const shut = sdk.shutdown().catch((err) => log.warn({ err }, 'the last spans were not sent'))
+      const sent = sdk.shutdown().catch((err) => log.warn({ err }, 'the last spans were not sent'))
       const limit = new Promise((resolve) => setTimeout(resolve, CLOSE_LIMIT_MS).unref())
-      await Promise.race([shut, limit])
+      await Promise.race([sent, limit])
     },
   }
 }
 
 /**
- * Starts the SDK and takes its tracer provider out of the globals, where there is room for one only:
- * services that share a process have a provider each. The contexts are handed on explicitly, so the
- * one that the SDK would find by itself is not needed.
+ * Starts the SDK, and removes its tracer provider from the globals. There can be only one global provider, but
+ * services that share a process need one each. The SDK's global context is not needed either, because contexts
+ * are passed on explicitly.
  */
-function startApart(sdk: NodeSDK): TracerProvider {
+function startIsolated(sdk: NodeSDK): TracerProvider {
   sdk.start()
   const provider = (trace.getTracerProvider() as ProxyTracerProvider).getDelegate()
   trace.disable()
@@ -71,10 +71,13 @@ function startApart(sdk: NodeSDK): TracerProvider {
   return provider
 }
 
-/** The SDK tells of an export that failed here and nowhere else; the first log is the process's. */
-function tellFaults(log: Log): void {
+/**
+ * Logs the SDK's diagnostics, which are the only report of a failed export. They are global, so in a process with
+ * several services they go to one of their logs.
+ */
+function logDiagnostics(log: Log): void {
   const write = (level: 'warn' | 'debug') => (sentence: string) =>
-    log[level]({ said: sentence }, 'OpenTelemetry has something to say')
+    log[level]({ diagnostic: sentence }, 'OpenTelemetry diagnostic')
   const [warn, debug] = [write('warn'), write('debug')]
   const logger = { error: warn, warn, info: debug, debug, verbose: debug }
   diag.setLogger(logger, { logLevel: DiagLogLevel.WARN, suppressOverrideMessage: true })
@@ -109,7 +112,7 @@ function begin(tracer: OtelTracer, start: SpanStart): Span {
   }
 }
 
-/** `error.type` has few values: a code or a class, never a message. */
+/** `error.type` must have few values, so it is a code or a class, never a message. */
 function fail(span: OtelSpan, error: unknown): void {
   const isError = error instanceof Error
   const { code } = isError ? (error as { code?: unknown }) : {}

@@ -1,19 +1,19 @@
 /**
- * Keeps secrets out of output: log lines, standard error, problem documents, dead letters, the last
- * error of an outbox row. Errors of drivers and parsers quote what they were given, so masking is by
- * value, wherever a value turns up, and not by the name of a field.
+ * Keeps secrets out of output: log lines, standard error, problem documents, dead letters, and the last error
+ * of an outbox row. Errors of drivers and parsers quote their input. So secrets are masked by their value,
+ * wherever it occurs, and not by the name of a field.
  */
 const MASK = '***'
-/** A shorter text would turn up in ordinary words. */
+/** Shorter secrets are not masked, because they would also occur in ordinary words. */
 const MIN_SECRET_LENGTH = 4
-/** Credentials in a URL are looked for within so many characters of its `://`. */
+/** Credentials in a URL are searched for within this many characters after its `://`. */
 const MAX_CREDENTIALS_LENGTH = 512
 const SECRET_NAME = /PASSWORD|PASSWD|SECRET|TOKEN|API_?KEY|HEADERS$/
 
-/** The longest first: masking a part of a secret must not leave the rest of it behind. */
+/** Sorted by length, longest first: masking a part of a secret first would leave the rest of it unmasked. */
 let secrets: readonly string[] = []
 
-/** Registers the secrets of an environment, by the names of its variables and the URLs among their values. */
+/** Registers the secrets of an environment: variables with the name of a secret, and passwords in URLs. */
 export function registerSecrets(environment: Readonly<Record<string, string | undefined>>): void {
   for (const [name, value = ''] of Object.entries(environment)) {
     if (SECRET_NAME.test(name)) registerSecret(value)
@@ -21,15 +21,15 @@ export function registerSecrets(environment: Readonly<Record<string, string | un
   }
 }
 
-/** Registers a secret, with the parts of it that an error may quote alone. */
+/** Registers a secret, and the parts of it that an error may quote by themselves. */
 export function registerSecret(value: string): void {
   add(value)
-  // A list of headers: the value of each, and a token without its scheme.
+  // For a list of headers, these are the value of each header, and a token without its scheme.
   for (const part of value.split(/[,=\s]+/)) if (part.length >= 8) add(part)
   registerPasswords(value)
 }
 
-/** The password of a URL, which may contain any character and so break the URL. */
+/** Registers the password of a URL, even if its characters make the URL invalid. */
 function registerPasswords(value: string): void {
   const start = value.indexOf('://')
   const end = value.lastIndexOf('@')
@@ -37,7 +37,7 @@ function registerPasswords(value: string): void {
   if (start >= 0 && colon >= 0 && colon < end) {
     add(value.slice(start + 3, end))
     add(value.slice(colon + 1, end))
-    // Parsers cut a password at these, and quote what is left as a host or a port.
+    // Parsers split a password at these characters, and quote a part of it as a host or a port.
     for (const part of value.slice(colon + 1, end).split(/[/@#?%:]/)) add(part)
   }
   for (const [, password] of value.matchAll(/[?&]password=([^&#]*)/gi)) add(password ?? '')
@@ -46,21 +46,21 @@ function registerPasswords(value: string): void {
 function add(secret: string): void {
   const forms = [secret, encodeURIComponent(secret), encodeURI(secret), decoded(secret)]
   for (const form of forms) {
-    for (const written of [form, JSON.stringify(form).slice(1, -1), btoa(unescapeBytes(form))]) {
-      if (written.length < MIN_SECRET_LENGTH || secrets.includes(written)) continue
-      secrets = [...secrets, written].sort((a, b) => b.length - a.length)
+    for (const variant of [form, JSON.stringify(form).slice(1, -1), btoa(unescapeBytes(form))]) {
+      if (variant.length < MIN_SECRET_LENGTH || secrets.includes(variant)) continue
+      secrets = [...secrets, variant].sort((a, b) => b.length - a.length)
     }
   }
 }
 
-/** The text without registered secrets, and without the credentials of any URL. */
+/** Returns the text with all registered secrets and the credentials of all URLs masked. */
 export function redact(text: string): string {
   let redacted = text
   for (const secret of secrets) redacted = redacted.replaceAll(secret, MASK)
   return withoutCredentials(redacted)
 }
 
-/** In one pass: a regular expression would take quadratic time on hostile text. */
+/** Uses one pass, because a regular expression would take quadratic time on hostile text. */
 function withoutCredentials(text: string): string {
   const pieces: string[] = []
   let done = 0
@@ -84,7 +84,7 @@ function decoded(text: string): string {
   }
 }
 
-/** UTF-8 as one character for each byte, which is what `btoa` takes. */
+/** The UTF-8 bytes of the text, one character per byte, as `btoa` requires. */
 function unescapeBytes(text: string): string {
   return Array.from(new TextEncoder().encode(text), (byte) => String.fromCharCode(byte)).join('')
 }

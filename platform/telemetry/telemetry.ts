@@ -7,27 +7,27 @@ const SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5
 const LONG_SECONDS = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800]
 const SIZES = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000]
 
-/** Every metric that a service may report; the documents list them from here. */
+/** All metrics of the services. The tables in the documents are generated from this one. */
 export const METRICS = {
   trifold_http_requests_total: {
     type: 'counter',
-    help: 'HTTP requests answered, by the pattern of their route.',
+    help: 'HTTP requests that got a response, by route pattern.',
     labels: ['method', 'route', 'status'],
   },
   trifold_http_request_seconds: {
     type: 'histogram',
-    help: 'Time from a request to its answer.',
+    help: 'Time from a request to its response.',
     labels: ['method', 'route'],
     buckets: SECONDS,
   },
   trifold_orders_total: {
     type: 'counter',
-    help: 'Orders that reached a state; the reason is empty where there is none.',
+    help: 'Orders that reached a state; the reason is empty if there is none.',
     labels: ['style', 'state', 'reason'],
   },
   trifold_order_settle_seconds: {
     type: 'histogram',
-    help: 'Time from an order to its final state.',
+    help: 'Time from the creation of an order to its final state.',
     labels: ['style'],
     buckets: LONG_SECONDS,
   },
@@ -43,7 +43,7 @@ export const METRICS = {
   },
   trifold_orders_pending_oldest_seconds: {
     type: 'gauge',
-    help: 'Age of the oldest order that is PENDING.',
+    help: 'Age of the oldest PENDING order.',
     labels: ['style'],
   },
   trifold_asked_again_total: {
@@ -59,12 +59,12 @@ export const METRICS = {
   },
   trifold_requests_refused_total: {
     type: 'counter',
-    help: 'Requests that were refused because too many waited already.',
+    help: 'Requests that were rejected because too many were waiting.',
     labels: [],
   },
   trifold_http_client_seconds: {
     type: 'histogram',
-    help: 'Time of a call to another service; the outcome is 2xx, 4xx and so on, or none.',
+    help: 'Duration of a call to another service; the outcome is 2xx, 4xx and so on, or none.',
     labels: ['target', 'outcome'],
     buckets: SECONDS,
   },
@@ -75,7 +75,7 @@ export const METRICS = {
   },
   trifold_outbox_failures_total: {
     type: 'counter',
-    help: 'Tries to deliver that failed and will be repeated.',
+    help: 'Failed delivery attempts that will be retried.',
     labels: ['carrier'],
   },
   trifold_outbox_rows: {
@@ -85,7 +85,7 @@ export const METRICS = {
   },
   trifold_outbox_oldest_seconds: {
     type: 'gauge',
-    help: 'Age of the oldest outbox row that waits.',
+    help: 'Age of the oldest outbox row that waits for delivery.',
     labels: [],
   },
   trifold_relay_batch_size: {
@@ -107,7 +107,7 @@ export const METRICS = {
   },
   trifold_consumer_retries_total: {
     type: 'counter',
-    help: 'Batches that failed and were tried again.',
+    help: 'Batches that failed and were retried.',
     labels: ['topic'],
   },
   trifold_consumer_unknown_events_total: {
@@ -117,27 +117,27 @@ export const METRICS = {
   },
   trifold_consumer_unknown_fields_total: {
     type: 'counter',
-    help: 'Messages with fields that this version does not know and ignored.',
+    help: 'Messages with fields that were ignored because this version does not know them.',
     labels: ['topic'],
   },
   trifold_consumer_lag_messages: {
     type: 'gauge',
-    help: 'Messages that the group has not committed, of the partitions that this instance reads.',
+    help: 'Messages that the group has not committed, in partitions that this instance owns.',
     labels: ['group', 'topic', 'partition'],
   },
   trifold_consumer_topic_partitions: {
     type: 'gauge',
-    help: 'Partitions of a topic that the group reads, whoever has them.',
+    help: 'Partitions of a topic that the group reads, whichever instance owns them.',
     labels: ['group', 'topic'],
   },
   trifold_dead_letters_total: {
     type: 'counter',
-    help: 'Messages that were set aside.',
+    help: 'Messages and outbox rows that became dead letters.',
     labels: ['source'],
   },
   trifold_dead_letters: {
     type: 'gauge',
-    help: 'Messages that are set aside now.',
+    help: 'Dead letters stored now.',
     labels: [],
   },
   trifold_payments_total: {
@@ -147,43 +147,43 @@ export const METRICS = {
   },
   trifold_messages_total: {
     type: 'counter',
-    help: 'Messages written to customers.',
+    help: 'Notices written to customers.',
     labels: ['event'],
   },
   trifold_mail_down: {
     type: 'gauge',
-    help: 'Whether the carrier of letters fails now, mail server or Maildir: 1, or 0.',
+    help: '1 while letters cannot be sent to the mail server or the Maildir, otherwise 0.',
     labels: [],
   },
   trifold_letters_suppressed_total: {
     type: 'counter',
-    help: 'Letters that were not sent because their address had its share of the hour.',
+    help: 'Letters that were not sent because their address had reached its limit for the hour.',
     labels: [],
   },
   trifold_ready: {
     type: 'gauge',
-    help: 'Whether a dependency can be worked with: 1, or 0.',
+    help: '1 if a dependency is available, otherwise 0.',
     labels: ['dependency'],
   },
   trifold_log_lines_dropped_total: {
     type: 'counter',
-    help: 'Log lines of the process that could not be written: a full disk, or a pipe nobody reads.',
+    help: 'Log lines of the process that were dropped because of a full disk or a pipe that is not read.',
     labels: [],
   },
   trifold_database_seconds: {
     type: 'histogram',
-    help: 'Time of a transaction or lone statement, its wait included; outcome: done, or why not.',
+    help: 'Duration of a transaction or single statement, including its wait; the outcome is done or the kind of error.',
     labels: ['operation', 'outcome'],
     buckets: SECONDS,
   },
   trifold_database_connections: {
     type: 'gauge',
-    help: 'Connections of the pool that are busy or idle.',
+    help: 'Connections of the pool, busy or idle.',
     labels: ['state'],
   },
   trifold_database_connections_max: {
     type: 'gauge',
-    help: 'The most connections that the pool may have.',
+    help: 'The largest number of connections that the pool may open.',
     labels: [],
   },
   trifold_database_connection_waiters: {
@@ -211,7 +211,7 @@ type NamesOf<Type extends Metric['type']> = {
   [Name in keyof Metrics]: Metrics[Name]['type'] extends Type ? Name : never
 }[keyof Metrics]
 type Labels<Name extends keyof Metrics> = Record<Metrics[Name]['labels'][number], string>
-/** Labels are asked for exactly where the table names some. */
+/** Labels are required if and only if the table lists labels for the metric. */
 type AndLabels<Name extends keyof Metrics, Last extends unknown[]> = [
   Metrics[Name]['labels'][number],
 ] extends [never]
@@ -230,7 +230,7 @@ export interface Telemetry {
     value: number,
     ...rest: AndLabels<Name, []>
   ): void
-  /** `read` is called at each scrape. If it rejects or is slow, the scrape goes without it. */
+  /** `read` is called at each scrape. If it rejects or takes longer than MAX_READ_MS, the scrape leaves it out. */
   gauge<Name extends NamesOf<'gauge'>>(
     name: Name,
     read: () => Reading<Name> | Promise<Reading<Name>>,
@@ -239,17 +239,17 @@ export interface Telemetry {
 }
 
 const MAX_READ_MS = 2000
-let processMetricsAreTaken = false
+let areProcessMetricsTaken = false
 
 /**
- * The metrics of one service, in a registry of its own: several services can share a process. The
- * metrics of the process itself are in the first registry only, so that no sum counts them twice.
+ * Creates the metrics of one service, in a registry of its own, because several services can share a process.
+ * The metrics of the process itself are in the first registry only, so that sums do not count them twice.
  */
 export function createTelemetry(service: string): Telemetry {
   const registry = new Registry()
   registry.setDefaultLabels({ service })
-  const isFirst = !processMetricsAreTaken
-  processMetricsAreTaken = true
+  const isFirst = !areProcessMetricsTaken
+  areProcessMetricsTaken = true
   if (isFirst) takeProcessMetrics(registry)
 
   const counters = new Map<string, Counter>()
@@ -279,7 +279,7 @@ export function createTelemetry(service: string): Telemetry {
           const reading = await inTime(read)
           this.reset()
           if (typeof reading === 'number') return this.set(reading)
-          // A gauge without labels keeps a zero after reset(), which would be a lie here.
+          // A gauge without labels reports 0 after reset(), which would be wrong without a reading.
           if (reading === undefined && labels.length === 0) this.remove()
           for (const { labels, value } of reading ?? []) this.set({ ...labels }, value)
         },
@@ -293,8 +293,8 @@ export function createTelemetry(service: string): Telemetry {
 }
 
 /**
- * Without the monitor of the event loop, whose timer wakes an idle process a hundred times a second:
- * `nodejs_eventloop_lag_seconds`, which stays, is measured at each scrape.
+ * Registers the metrics of the process, without the event loop monitor, whose timer wakes an idle process a
+ * hundred times a second. `nodejs_eventloop_lag_seconds` remains, because it is measured at each scrape.
  */
 function takeProcessMetrics(register: Registry): void {
   collectDefaultMetrics({ register, eventLoopMonitoringPrecision: NEVER_MS })
@@ -312,10 +312,10 @@ function reportDroppedLines(counter: Counter): void {
   })
 }
 
-/** The longest that a timer waits. */
+/** The longest delay of a timer. */
 const NEVER_MS = 2 ** 31 - 1
 
-/** The reading, or undefined where there is none to be had: a scrape must not fail or hang with it. */
+/** Returns the reading, or undefined if it fails or is late, so that the scrape neither fails nor hangs. */
 async function inTime<T>(read: () => T | Promise<T>): Promise<T | undefined> {
   let timer: NodeJS.Timeout | undefined
   const tooLate = new Promise<undefined>((resolve) => {
@@ -333,9 +333,9 @@ async function inTime<T>(read: () => T | Promise<T>): Promise<T | undefined> {
 const SECRET_HEADERS = ['authorization', 'proxy-authorization', 'cookie', 'set-cookie']
 
 /**
- * JSON lines on standard output (platform/telemetry/log-output.ts), or into `destination`. Headers that carry
- * credentials are masked wherever headers are logged: as `headers`, or in a request or answer; secrets,
- * wherever they are.
+ * Writes JSON lines to standard output (platform/telemetry/log-output.ts), or to `destination`. Headers with
+ * credentials are masked wherever headers are logged: as `headers`, or in a request or response. Registered
+ * secrets are masked anywhere in a line.
  */
 export function createLog(
   level: string,

@@ -4,40 +4,40 @@ import { httpUrl } from '../process/config-formats.ts'
 import { noTracing, type OpenTracer } from './tracing.ts'
 
 /**
- * Which of OpenTelemetry's own variables switch tracing on. The SDK reads these and all its others
- * (headers, protocol, sampler, limits, batches) itself.
+ * The variables of OpenTelemetry that switch tracing on or off. The SDK itself reads these and its other
+ * variables (headers, protocol, sampler, limits, batches).
  */
 export const tracingConfig = {
   OTEL_EXPORTER_OTLP_ENDPOINT: httpUrl({
     default: '',
     description:
-      'Where traces go, by OTLP, like http://127.0.0.1:4318. Empty: nothing is traced, unless one of the next two says so.',
+      'The OTLP endpoint for traces, such as http://127.0.0.1:4318. Tracing is off if this and the next two variables are empty.',
   }),
   OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: httpUrl({
     default: '',
-    description: 'The same with its path, for traces alone, like http://127.0.0.1:4318/v1/traces.',
+    description: 'The full OTLP URL for traces only, such as http://127.0.0.1:4318/v1/traces.',
   }),
   OTEL_TRACES_EXPORTER: Type.String({
     default: '',
-    description: 'How traces go: otlp, zipkin, console; none switches tracing off.',
+    description: 'The exporter of traces: otlp, zipkin or console; none switches tracing off.',
   }),
   OTEL_SDK_DISABLED: Type.Boolean({
     default: false,
-    description: 'Whether tracing is off, whatever else says that it is on.',
+    description: 'Whether tracing is off regardless of the other variables.',
   }),
 } as const
 
 const schema = Type.Object(tracingConfig)
 export type TracingConfig = Static<typeof schema>
 
-/** The tracer of a service. OpenTelemetry is loaded only where tracing is on: it is large. */
+/** Opens the tracer of a service. OpenTelemetry is large, so it is loaded only if tracing is on. */
 export async function openTracer(
-  about: { readonly service: string; readonly messagingSystem: string; readonly log: Log },
+  options: { readonly service: string; readonly messagingSystem: string; readonly log: Log },
   config: TracingConfig,
 ): Promise<OpenTracer> {
   if (!isTracingOn(config)) return { ...noTracing, close: async () => undefined }
   const { createOpenTelemetryTracer } = await import('./opentelemetry.ts')
-  return createOpenTelemetryTracer(about)
+  return createOpenTelemetryTracer(options)
 }
 
 export function isTracingOn(config: TracingConfig): boolean {

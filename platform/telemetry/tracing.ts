@@ -1,28 +1,28 @@
 import { type TraceContext, traceOf } from '../../contracts/trace-context.ts'
 
 /**
- * Traces, as the services see them. The context is handed on explicitly, in the headers of calls and
- * messages, so that it survives the outbox, a restart and the way through a batch. Where tracing is
- * off, a span is nothing and continues what it was given: a caller's context passes through.
+ * The tracing interface of the services. The trace context is passed on explicitly, in the headers of calls and
+ * messages, so that it survives the outbox, a restart and a batch. If tracing is off, no spans are created, and
+ * the context of the caller is passed on unchanged.
  */
 export interface Tracer {
-  /** False where nobody need describe what would be a span. */
+  /** If false, spans are ignored, so callers can save the work of describing them. */
   readonly isOn: boolean
-  /** What the broker is, in the terms of the attribute `messaging.system`. */
+  /** The kind of broker, as a value of the attribute `messaging.system`. */
   readonly messagingSystem: string
   begin(start: SpanStart): Span
 }
 
-/** A tracer with what has to be closed, at the latest when its service has been. */
+/** A tracer that has to be closed when its service has closed. */
 export interface OpenTracer extends Tracer {
-  /** Sends the spans that are left, within a few seconds. */
+  /** Sends the remaining spans; takes a few seconds at most. */
   close(): Promise<void>
 }
 
 export interface SpanStart {
   readonly name: string
   readonly kind: 'server' | 'client' | 'producer' | 'consumer'
-  /** What it continues; a trace begins with it where that is empty. */
+  /** The context that the span continues. If it is empty, the span starts a new trace. */
   readonly parent: TraceContext
   readonly links?: readonly TraceContext[]
   readonly attributes?: Attributes
@@ -31,9 +31,9 @@ export interface SpanStart {
 export type Attributes = Readonly<Record<string, string | number | boolean | undefined>>
 
 export interface Span {
-  /** What the next step continues. */
+  /** The context for calls and messages that the work of this span sends. */
   readonly context: TraceContext
-  /** `error` is whatever was thrown, or a word for what went wrong. */
+  /** `error` is the thrown value, or a word for what failed. */
   end(result?: { readonly error?: unknown; readonly attributes?: Attributes }): void
 }
 
@@ -44,45 +44,47 @@ export const noTracing: Tracer = {
   begin: ({ parent }) => ({ context: traceOf(parent), end: () => undefined }),
 }
 
-/** The spans of work that is done for several at once. */
+/** The spans of work that several requests or messages share. */
 export interface SharedSpans {
-  /** One for each, in its own trace. */
+  /** The context of each member's span, in the trace of that member. */
   readonly contexts: readonly TraceContext[]
-  /** `errorOf` says what went wrong for one of them, by its place. */
+  /** `errorOf` returns the error of the member at an index, if it failed. */
   end(errorOf?: (index: number) => unknown): void
 }
 
-/** No span has more links: what is beyond them still has its own link to the whole. */
+/** The most links of one span. Members beyond this limit still have a link to the batch. */
 const MAX_LINKS = 128
 
 /**
- * Begins a span for each member, in the trace of that member, and where there are several one of the
- * whole, in a trace of its own, which has links to the members and they to it.
+ * Begins a span for each member, in the trace of that member. If there are several members, it also begins a span
+ * for the batch, in a trace of its own. The batch and its members are linked in both directions.
  */
 export function beginShared(
   tracer: Tracer,
   members: readonly SpanStart[],
-  whole: Pick<SpanStart, 'name' | 'kind' | 'attributes'>,
+  batch: Pick<SpanStart, 'name' | 'kind' | 'attributes'>,
 ): SharedSpans {
   const links = members.map(({ parent }) => parent).filter(({ traceparent }) => traceparent)
-  const together =
+  const batchSpan =
     members.length > 1
-      ? tracer.begin({ ...whole, parent: {}, links: links.slice(0, MAX_LINKS) })
+      ? tracer.begin({ ...batch, parent: {}, links: links.slice(0, MAX_LINKS) })
       : undefined
-  const toWhole = together ? [together.context] : []
-  const spans = members.map((member) => tracer.begin({ ...member, links: toWhole }))
+  const toBatch = batchSpan ? [batchSpan.context] : []
+  const spans = members.map((member) => tracer.begin({ ...member, links: toBatch }))
   return {
     contexts: spans.map(({ context }) => context),
     end(errorOf = () => undefined) {
       for (const [index, span] of spans.entries()) span.end({ error: errorOf(index) })
-      const errors = together ? spans.map((_, index) => errorOf(index)) : []
-      // One refused message is no failure of the rest.
-      together?.end({ error: errors.every((error) => error !== undefined) ? errors[0] : undefined })
+      const errors = batchSpan ? spans.map((_, index) => errorOf(index)) : []
+      // The batch has failed only if all of its members have failed.
+      batchSpan?.end({
+        error: errors.every((error) => error !== undefined) ? errors[0] : undefined,
+      })
     },
   }
 }
 
-/** Runs a transaction that is shared by requests as a span in the trace of each. */
+/** Runs a transaction that requests share, with a span in the trace of each request. */
 export async function inCommitSpans<T>(
   tracer: Tracer,
   schema: string,

@@ -123,21 +123,21 @@ export const RUSSIAN: Readonly<Record<string, string>> = {
   'an integer': 'целое число',
   'true or false': 'true или false',
   'The address to listen on.': 'Адрес, на котором слушать.',
-  'The port to listen on; 0 takes any free one.': 'Порт, на котором слушать; 0 — любой свободный.',
-  'Every path is served with and without this prefix; / means none.':
+  'The port to listen on; 0 means any free port.': 'Порт, на котором слушать; 0 — любой свободный.',
+  'Every path is served with and without this prefix; / means no prefix.':
     'Каждый путь работает и с этим префиксом, и без него; / — без префикса.',
-  'Host names that requests may name, separated by commas; * is any. Empty: on loopback localhost, 127.0.0.1 and [::1], elsewhere any.':
+  'Host names that are accepted in requests, separated by commas; * accepts any. Empty: localhost, 127.0.0.1 and [::1] if HOST is loopback, otherwise any.':
     'Какие имена хоста допустимы в запросах, через запятую; * — любые. Пусто — на loopback localhost, 127.0.0.1 и [::1], иначе любые.',
-  'Networks of the proxies and services whose X-Forwarded-For is believed, such as 10.0.0.0/8, separated by commas. They themselves have no rate limit.':
+  'Networks of the proxies and services whose X-Forwarded-For is trusted, such as 10.0.0.0/8, separated by commas. Their own requests have no rate limit.':
     'Сети прокси и сервисов, чьему X-Forwarded-For можно верить, например 10.0.0.0/8, через запятую. Для них самих предела запросов нет.',
-  'The most open connections of clients; more are answered 429.':
+  'How many client connections may be open; further ones get 429.':
     'Сколько соединений клиентов может быть открыто; остальным отвечают 429.',
-  'The largest request body.': 'Наибольшее тело запроса.',
-  'How long a request may take to arrive, and then to be answered.':
+  'The size limit of a request body.': 'Наибольшее тело запроса.',
+  'How long a request may take to arrive, and how long its response may take after that.':
     'Сколько запрос может приходить и сколько потом ждать ответа.',
-  'Requests per minute and client address; 0 sets no limit. Behind a proxy, TRUSTED_PROXIES must name it, or all of its clients share one limit.':
+  'Requests per minute and client address; 0 means no limit. Behind a proxy, TRUSTED_PROXIES must list it, or all of its clients share one limit.':
     'Запросов в минуту с одного адреса; 0 — без ограничения. За прокси его сеть должна стоять в TRUSTED_PROXIES, иначе у всех его клиентов один предел на всех.',
-  'The least important log lines that are written.':
+  'The lowest level of log lines that are written.':
     'Наименее важные записи, которые попадают в журнал.',
   'The folder that holds all state: database, event log and letters.':
     'Папка со всем состоянием: база, журнал событий и письма.',
@@ -170,13 +170,13 @@ export const RUSSIAN: Readonly<Record<string, string>> = {
     'Папка, в которую складываются письма; пусто — `mail` в папке данных.',
   'A mail server, like smtp://user:password@host:587 or smtps://host; special characters of the password are percent-encoded. Empty: letters go to MAILDIR.':
     'Почтовый сервер, например smtp://user:password@host:587 или smtps://host; особые знаки пароля кодируются процентами. Пусто — письма идут в MAILDIR.',
-  'Where traces go, by OTLP, like http://127.0.0.1:4318. Empty: nothing is traced, unless one of the next two says so.':
+  'The OTLP endpoint for traces, such as http://127.0.0.1:4318. Tracing is off if this and the next two variables are empty.':
     'Куда уходят трассировки по OTLP, например http://127.0.0.1:4318. Пусто — никуда, если не велит одна из двух следующих.',
-  'The same with its path, for traces alone, like http://127.0.0.1:4318/v1/traces.':
+  'The full OTLP URL for traces only, such as http://127.0.0.1:4318/v1/traces.':
     'То же вместе с путём, только для трассировок, например http://127.0.0.1:4318/v1/traces.',
-  'How traces go: otlp, zipkin, console; none switches tracing off.':
+  'The exporter of traces: otlp, zipkin or console; none switches tracing off.':
     'Как уходят трассировки: otlp, zipkin, console; none выключает их.',
-  'Whether tracing is off, whatever else says that it is on.':
+  'Whether tracing is off regardless of the other variables.':
     'Выключены ли трассировки, что бы ни велели остальные переменные.',
 
   instrument: 'чем',
