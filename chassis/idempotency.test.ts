@@ -70,9 +70,9 @@ describe('a stored key', () => {
 
   test('is forgotten after its time, and can then be used again', async () => {
     await remember('d1', created)
-    clock.moveOn(1)
+    clock.advance(1)
     await remember('d2', created)
-    clock.moveOn(1_000)
+    clock.advance(1_000)
     await idempotency.expire(database, 1_000)
     assert.equal(await find('d1'), undefined)
     assert.notEqual(await find('d2'), undefined)
@@ -84,7 +84,7 @@ describe('a stored key', () => {
       ...{ key: `many-${n}`, owner: '', request: 'r {}', response: created },
     }))
     await database.transaction((tx) => idempotency.remember(tx, keys))
-    clock.moveOn(2_000)
+    clock.advance(2_000)
     const deleted: number[] = []
     const counting: Queryable = {
       query: async <Row>(text: string, params?: readonly unknown[]) => {

@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { after, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { openPglite } from '../../platform/pglite/pglite.ts'
-import { assertCleanBooks } from '../../tests/e2e/books.ts'
+import { assertInvariantsHold } from '../../tests/e2e/invariants.ts'
 import { startProgram, temporaryFolder } from '../../tests/e2e/program.ts'
 
 const { folder, remove } = await temporaryFolder()
@@ -15,7 +15,7 @@ const data = join(folder, 'data')
 const trifold = await startProgram({ DATA_DIR: data })
 const account = await trifold.fundedAccount(100)
 await trifold.order(account, { style: 'http' })
-await assertCleanBooks(trifold)
+await assertInvariantsHold(trifold)
 
 test('refuses a folder that a program is using', async () => {
   const { code, stderr } = await run(['--data', data])

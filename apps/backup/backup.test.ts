@@ -4,7 +4,7 @@ import { appendFile, cp, mkdir, readdir, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { after, describe, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
-import { assertCleanBooks } from '../../tests/e2e/books.ts'
+import { assertInvariantsHold } from '../../tests/e2e/invariants.ts'
 import { assertSettled, beginBurst, PATIENT } from '../../tests/e2e/order-burst.ts'
 import { inFolder, spawnMain, startProgram, temporaryFolder } from '../../tests/e2e/program.ts'
 
@@ -42,7 +42,7 @@ describe('a backup', () => {
     const again = await startProgram({ DATA_DIR: restored })
     t.after(() => again.close())
     await assertSettled(again, { ...burst, sent })
-    await assertCleanBooks(again)
+    await assertInvariantsHold(again)
   })
 
   test('of a stopped program needs no pause', async () => {

@@ -6,7 +6,7 @@ import { after, describe, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { systemRuntime } from '../../platform/async/runtime.ts'
 import { openPglite } from '../../platform/pglite/pglite.ts'
-import { assertCleanBooks } from '../../tests/e2e/books.ts'
+import { assertInvariantsHold } from '../../tests/e2e/invariants.ts'
 import { type RunningProgram, startProgram, temporaryFolder } from '../../tests/e2e/program.ts'
 import {
   type Customer,
@@ -48,7 +48,7 @@ describe('billing restored to an earlier time', () => {
 
     const program = await startProgram({ DATA_DIR: data })
     t.after(() => program.close())
-    await assertCleanBooks(program)
+    await assertInvariantsHold(program)
     assert.deepEqual(await allViews(program), views)
   })
 })
@@ -62,7 +62,7 @@ describe('order restored to an earlier time', () => {
 
     const program = await startProgram({ DATA_DIR: data })
     t.after(() => program.close())
-    await assertCleanBooks(program)
+    await assertInvariantsHold(program)
     for (const { account } of [...customers, ...newcomers]) {
       const { balance, orders } = views.get(account)!
       const now = await viewOf(program, account)
@@ -89,7 +89,7 @@ describe('notification restored to an earlier time', () => {
     const program = await startProgram({ DATA_DIR: data })
     t.after(() => program.close())
     // The letters of the forgotten messages were sent, and nobody can take them back.
-    await assertCleanBooks(program, ({ sentence }) => sentence === 'is of no message')
+    await assertInvariantsHold(program, ({ sentence }) => sentence === 'is of no message')
     const sorted = (all: ReadonlyMap<string, View>) =>
       new Map([...all].map(([id, view]) => [id, { ...view, texts: view.texts.toSorted() }]))
     assert.deepEqual(sorted(await allViews(program)), sorted(views))
@@ -156,7 +156,7 @@ async function trade() {
   const before = await tradeBefore(program)
   for (const service of SERVICES) await keepSchema(database, service)
   const all = await tradeAfter(program, before)
-  await assertCleanBooks(program)
+  await assertInvariantsHold(program)
   const kept = { customers: before, newcomers: all.slice(before.length) }
   const seen = await viewsOf(program, all)
   await program.close()

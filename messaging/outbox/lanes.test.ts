@@ -115,7 +115,7 @@ async function setUp(t: { after(work: () => Promise<void>): void }) {
   const renewed = (condition: () => boolean) =>
     until(() => {
       if (condition()) return true
-      if (clock.asleep() === open) clock.moveOn(2_000)
+      if (clock.sleeperCount() === open) clock.advance(2_000)
       return false
     })
   return { clock, schema, start, renewed }
@@ -162,7 +162,7 @@ describe('instances of a service', () => {
     const members = () => database.query(`select id from ${schema}.relay_member`)
     await until(async () => (await members()).length === 2)
     assert.deepEqual(heir.held(), [])
-    clock.moveOn(10_001)
+    clock.advance(10_001)
     await until(() => heir.held().length === LANES)
   })
 
@@ -229,7 +229,7 @@ describe('instances of a service', () => {
     const heir = start()
     const members = () => database.query(`select id from ${schema}.relay_member`)
     await until(async () => (await members()).length === 2)
-    clock.moveOn(10_001)
+    clock.advance(10_001)
     await until(() => heir.held().length === LANES)
   })
 
@@ -255,13 +255,13 @@ describe('instances of a service', () => {
     const lanes = start({ database: unsteady })
     await until(() => lanes.held().length === LANES)
     away = true
-    clock.moveOn(9_999)
+    clock.advance(9_999)
     assert.equal(lanes.held().length, LANES)
-    clock.moveOn(1)
+    clock.advance(1)
     assert.deepEqual(lanes.held(), [])
     away = false
     await until(() => {
-      clock.moveOn(2_000)
+      clock.advance(2_000)
       return lanes.held().length === LANES
     })
   })

@@ -101,7 +101,7 @@ describe('the outbox', () => {
   test('counts what waits, for each carrier', async () => {
     const { outbox, put } = await setUp()
     await put([message('1')])
-    clock.moveOn(2_000)
+    clock.advance(2_000)
     await put([message('2'), message('3', 'k', 'broker')])
     const depth = await outbox.depth(database)
     depth.sort((a, b) => (a.carrier < b.carrier ? -1 : 1))
@@ -190,9 +190,9 @@ describe('calls', () => {
     await put([message('1')])
     const [row] = await take()
     await take({ postponed: [later(row!, 50)] }, { busy: ['k'] })
-    clock.moveOn(49)
+    clock.advance(49)
     assert.deepEqual(await take(), [])
-    clock.moveOn(1)
+    clock.advance(1)
     const again = await take()
     assert.deepEqual(
       again.map(({ eventId, attempts }) => [eventId, attempts]),
@@ -206,7 +206,7 @@ describe('calls', () => {
     const [a1] = await take(nothing, { limit: 1 })
     await take({ postponed: [later(a1!, 50)] }, { busy: ['a'] })
     assert.deepEqual(names(await take()), ['b1'])
-    clock.moveOn(50)
+    clock.advance(50)
     assert.deepEqual(names(await take()), ['a1', 'b1', 'a2'])
     const gone = [a1!.id]
     assert.deepEqual(names(await take({ done: gone })), ['b1', 'a2'])

@@ -37,7 +37,7 @@ async function openBus(t: { after(work: () => Promise<void>): void }) {
 /** What was sent stays for a moment, and time stands still. */
 const emptied = ({ clock, waiting }: Scene) =>
   until(async () => {
-    clock.moveOn(50)
+    clock.advance(50)
     return (await waiting()).length === 0
   })
 
@@ -135,7 +135,7 @@ describe('rows for the broker', () => {
     await until(() => sends === 1 && looks() === 2)
     failing.resolve()
     await until(() => {
-      scene.clock.moveOn(100)
+      scene.clock.advance(100)
       return read.messages.length === 1_500
     })
     await emptied(scene)
@@ -157,7 +157,7 @@ describe('rows for the broker', () => {
     await put([{ ...patient, eventId: 'm2' }])
     await settle()
     assert.deepEqual(batches, [1])
-    clock.moveOn(100)
+    clock.advance(100)
     await emptied(scene)
     assert.deepEqual(batches, [1, 2])
     await put([{ ...patient, eventId: 'm3' }])
@@ -190,13 +190,13 @@ describe('rows for the broker', () => {
     await put(keys.map((key) => message(`new ${key}`, `new ${key}`, 'broker')))
     // As long as leases last, and longer: the other one has its share of the lanes that are free.
     for (let n = 0; n < 10; n += 1) {
-      clock.moveOn(2_000)
+      clock.advance(2_000)
       await settle()
     }
     assert.deepEqual(read.messages, [])
     arrived.resolve()
     await until(async () => {
-      clock.moveOn(2_000)
+      clock.advance(2_000)
       return read.messages.length >= 3 * keys.length
     })
     await emptied(scene)
@@ -212,7 +212,7 @@ describe('rows for the broker', () => {
     const { counting, read } = await openBus(t)
     for (let n = 0; n < 2; n += 1) start({ bus: counting, soleProcess: false })
     for (let n = 0; n < 10; n += 1) {
-      clock.moveOn(2_000)
+      clock.advance(2_000)
       await settle()
     }
     const keys = Array.from({ length: 40 }, (_, n) => `k${n}`)
@@ -259,7 +259,7 @@ describe('rows for the broker', () => {
     await emptied(scene)
     relay.wake(committed)
     await settle()
-    scene.clock.moveOn(1_000)
+    scene.clock.advance(1_000)
     await settle()
     assert.deepEqual(batches, [1])
     assert.deepEqual(idsOf(read.messages), ['a1'])
@@ -282,13 +282,13 @@ describe('rows for the broker', () => {
     await put([message('a1', 'a', 'broker'), message('a2', 'a', 'broker')])
     // Time goes on as it does: the relay may have begun its wait, or let its lease lapse, only now.
     await until(async () => {
-      clock.moveOn(1_000)
+      clock.advance(1_000)
       return failures >= 3
     })
     assert.equal((await waiting()).length, 2)
     broker.resume()
     await until(async () => {
-      clock.moveOn(1_000)
+      clock.advance(1_000)
       return (await waiting()).length === 0
     })
     assert.deepEqual(batches, [2])
@@ -341,7 +341,7 @@ describe('rows for the broker', () => {
       isClosed = true
     })
     await until(() => {
-      clock.moveOn(5_000)
+      clock.advance(5_000)
       return isClosed
     })
     await closing

@@ -55,12 +55,12 @@ describe('calls', () => {
       assert.equal(last_error, 'no answer')
       assert.equal(tries.length, attempts)
       // It is written before the relay sleeps, and who falls asleep later sleeps on.
-      await until(() => clock.hasSleeper(100))
-      clock.moveOn(fullMs)
+      await until(() => clock.isSleepingFor(100))
+      clock.advance(fullMs)
     }
     answers.delete('a1')
     await put([message('b1', 'b')])
-    clock.moveOn(5_000)
+    clock.advance(5_000)
     await isEmpty()
     assert.deepEqual(
       tries.filter((id) => id !== 'b1'),
@@ -111,8 +111,8 @@ describe('calls', () => {
     await put([message('a1', 'a')])
     await until(async () => (await waiting())[0]?.last_error === 'Error: out of order')
     throws = false
-    await until(() => clock.hasSleeper(100))
-    clock.moveOn(5_000)
+    await until(() => clock.isSleepingFor(100))
+    clock.advance(5_000)
     await isEmpty()
   })
 
@@ -235,7 +235,7 @@ describe('a watch', () => {
     await put([message('a1', 'a')])
     await until(() => tries.length === 1)
     const attempted = watch.attempted(1_000)
-    clock.moveOn(1_000)
+    clock.advance(1_000)
     await attempted
     answers.clear()
   })
@@ -261,7 +261,7 @@ describe('two relays of one service', () => {
     const shared = (counts: string) =>
       until(
         async () => {
-          clock.moveOn(2_000)
+          clock.advance(2_000)
           return (await holders()).map(({ lanes }) => lanes).join() === counts
         },
         { what: `lanes shared as ${counts}` },
@@ -304,7 +304,7 @@ describe('two relays of one service', () => {
     const sent = clock.runtime.now()
     await until(
       async () => {
-        clock.moveOn(5)
+        clock.advance(5)
         return isTried
       },
       { what: 'the news of the call by the other relay' },

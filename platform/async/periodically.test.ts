@@ -15,10 +15,10 @@ test('runs at once, and again a fixed time after each end', async () => {
   })
   await until(() => runs === 1)
   for (const wanted of [2, 3]) {
-    clock.moveOn(999)
+    clock.advance(999)
     await new Promise((resolve) => setImmediate(resolve))
     assert.equal(runs, wanted - 1)
-    clock.moveOn(1)
+    clock.advance(1)
     await until(() => runs === wanted)
   }
   await loop.close()
@@ -36,7 +36,7 @@ test('logs a failure and continues', async () => {
   await until(() => lines.length === 1)
   assert.match(lines[0]!, /not today/)
   await until(() => {
-    clock.moveOn(1_000)
+    clock.advance(1_000)
     return runs === 2
   })
   await loop.close()
@@ -60,7 +60,7 @@ test('closing waits for the current run and starts no other', async () => {
   assert.equal(closed, false)
   finish()
   await closing
-  clock.moveOn(60_000)
+  clock.advance(60_000)
   await new Promise((resolve) => setImmediate(resolve))
   assert.equal(runs, 1)
 })

@@ -79,7 +79,7 @@ test("a test's clock is the database's clock, also within a transaction", async 
   }
   const start = clock.runtime.now()
   assert.equal(await read(database), start)
-  clock.moveOn(3_600_000)
+  clock.advance(3_600_000)
   assert.equal(await read(database), start + 3_600_000)
   const inTransaction = await database.transaction(async (tx) => [await read(tx), await read(tx)])
   assert.deepEqual(inTransaction, [start + 3_600_000, start + 3_600_000])

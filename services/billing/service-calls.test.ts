@@ -7,7 +7,7 @@ import { partOf, type Queryable } from '../../platform/database/database.ts'
 import { POLL_MS, startBilling } from '../../tests/support/billing-service.ts'
 import { type Addressed, applyCommands } from './commands.ts'
 
-const { database, clock, call, others, loses, on, told, passed, openAccount, ...of } =
+const { database, clock, call, others, loses, on, announced, handled, openAccount, ...of } =
   await startBilling()
 const { balanceOf, entriesOf } = of
 const newId = () => crypto.randomUUID()
@@ -23,7 +23,7 @@ describe('a deposit', () => {
       answers.map(({ body }) => body),
       [110, 130],
     )
-    await told(accountId, 'DEPOSIT_ACCEPTED', 3)
+    await announced(accountId, 'DEPOSIT_ACCEPTED', 3)
     assert.equal(await balanceOf(accountId), 130)
     const requests = on('billing', accountId).map(({ text }) => text)
     assert.deepEqual(
@@ -42,7 +42,7 @@ describe('a deposit', () => {
     }
     assert.equal((await call('POST', `/billing/account/${accountId}?amount=7`)).body, 7)
     await until(() => {
-      clock.moveOn(POLL_MS)
+      clock.advance(POLL_MS)
       return on('payment', accountId).length > 0
     })
     assert.equal(lost.length, 2)
@@ -50,7 +50,7 @@ describe('a deposit', () => {
     const requests = on('billing', accountId).map(({ headers }) => headers.ce_id)
     assert.deepEqual([...new Set(requests)], [lost[0]])
     assert.equal(await balanceOf(accountId), 7)
-    await passed(accountId)
+    await handled(accountId)
     assert.equal(await balanceOf(accountId), 7)
   })
 
@@ -82,13 +82,13 @@ describe('in http', () => {
   ] as const) {
     test(`a payment is answered although notification ${name}, and is notified later`, async () => {
       const [accountId, orderId] = [await openAccount(500), newId()]
-      others.answerWith(answer)
+      others.respondWith(answer)
       assert.equal((await pay(accountId, orderId)).status, 200)
       await until(() => aboutOrder(orderId).length > 0)
-      others.answerWith({ status: 200, body: 'an id' })
+      others.respondWith({ status: 200, body: 'an id' })
       const rows = () => database.query('select from billing.outbox where key = $1', [accountId])
       await until(async () => {
-        clock.moveOn(POLL_MS)
+        clock.advance(POLL_MS)
         return (await rows()).length === 0
       })
       const keys = aboutOrder(orderId).map(({ headers }) => headers['idempotency-key'])
@@ -106,19 +106,19 @@ describe('in http', () => {
     test(`the call that tells order of a refund ends with ${said}: ${isGiven}`, async () => {
       const [accountId, orderId] = [await openAccount(500), newId()]
       await pay(accountId, orderId)
-      others.answerWith(({ method }) =>
+      others.respondWith(({ method }) =>
         method === 'DELETE' ? answer : { status: 200, body: 'an id' },
       )
       await call('POST', `/billing/payments/${orderId}/void`, inStyle('http'))
       const deletes = () => aboutOrder(orderId).filter(({ method }) => method === 'DELETE')
       await until(() => {
-        clock.moveOn(POLL_MS)
+        clock.advance(POLL_MS)
         return deletes().length >= (isGiven ? 1 : 3)
       })
-      others.answerWith({ status: 200, body: 'an id' })
+      others.respondWith({ status: 200, body: 'an id' })
       const rows = () => database.query('select from billing.outbox where key = $1', [orderId])
       await until(async () => {
-        clock.moveOn(POLL_MS)
+        clock.advance(POLL_MS)
         return (await rows()).length === 0
       })
       if (isGiven) assert.equal(deletes().length, 1)

@@ -5,8 +5,18 @@ import { until } from '../../platform/async/until.ts'
 import { startBilling } from '../../tests/support/billing-service.ts'
 import { sendBare } from '../../tests/support/harness.ts'
 
-const { bus, call, wire, on, told, passed, setAside, deadLetters, openAccount, ...of } =
-  await startBilling()
+const {
+  bus,
+  call,
+  wire,
+  on,
+  announced,
+  handled,
+  firstDeadLetter,
+  deadLetters,
+  openAccount,
+  ...of
+} = await startBilling()
 const { balanceOf, entriesOf } = of
 const newId = () => crypto.randomUUID()
 
@@ -14,7 +24,7 @@ describe('ORDER_CREATED of any program', () => {
   test('takes the price and is answered by ORDER_PAID, exactly as the contract says', async () => {
     const [accountId, orderId] = [await openAccount(500), newId()]
     await sendBare(bus, 'billing', { event: 'ORDER_CREATED', orderId, accountId, price: 195 })
-    const { text, headers } = await told(accountId, 'ORDER_PAID')
+    const { text, headers } = await announced(accountId, 'ORDER_PAID')
     assert.equal(text, JSON.stringify({ event: 'ORDER_PAID', orderId, accountId }))
     const { ce_time: time, ...fixed } = headers
     assert.deepEqual(fixed, {
@@ -34,7 +44,7 @@ describe('ORDER_CREATED of any program', () => {
     const [accountId, orderId] = [await openAccount(500), newId()]
     const body = { event: 'ORDER_CREATED', orderId, accountId, price: 195 }
     for (let n = 0; n < 3; n += 1) await sendBare(bus, 'billing', body)
-    await told(accountId, 'ORDER_PAID', 3)
+    await announced(accountId, 'ORDER_PAID', 3)
     const ids = on('payment', accountId).map(({ headers }) => headers.ce_id)
     assert.deepEqual(ids.slice(-3), Array(3).fill(`${orderId}/ORDER_PAID`))
     assert.equal(await balanceOf(accountId), 305)
@@ -44,7 +54,7 @@ describe('ORDER_CREATED of any program', () => {
   test('for more than there is takes nothing and is answered by PAYMENT_FAIL', async () => {
     const [accountId, orderId] = [await openAccount(194.99), newId()]
     await sendBare(bus, 'billing', { event: 'ORDER_CREATED', orderId, accountId, price: 195 })
-    const { text, headers } = await told(accountId, 'PAYMENT_FAIL')
+    const { text, headers } = await announced(accountId, 'PAYMENT_FAIL')
     assert.equal(text, JSON.stringify({ event: 'PAYMENT_FAIL', orderId, accountId }))
     assert.equal(headers['x-reason'], 'NOT_ENOUGH_MONEY')
     assert.equal(await balanceOf(accountId), 194.99)
@@ -53,7 +63,7 @@ describe('ORDER_CREATED of any program', () => {
   test('for an account that does not exist is answered by PAYMENT_FAIL with that reason', async () => {
     const [accountId, orderId] = [newId(), newId()]
     await sendBare(bus, 'billing', { event: 'ORDER_CREATED', orderId, accountId, price: 195 })
-    const { headers } = await told(accountId, 'PAYMENT_FAIL')
+    const { headers } = await announced(accountId, 'PAYMENT_FAIL')
     assert.equal(headers['x-reason'], 'ACCOUNT_NOT_FOUND')
   })
 
@@ -70,7 +80,7 @@ describe('ORDER_CREATED of any program', () => {
     const body = { event: 'ORDER_CREATED', orderId, accountId, price: 195 }
     await sendBare(bus, 'billing', body)
     await sendBare(bus, 'billing', { ...body, price: 196 })
-    const { reason, value } = await setAside(accountId)
+    const { reason, value } = await firstDeadLetter(accountId)
     assert.match(reason, /PAYMENT_MISMATCH/)
     assert.equal(JSON.parse(new TextDecoder().decode(value)).price, 196)
     assert.equal(await balanceOf(accountId), 305)
@@ -82,7 +92,7 @@ describe('ORDER_CREATED of any program', () => {
     for (const orderId of orders) {
       await sendBare(bus, 'billing', { event: 'ORDER_CREATED', orderId, accountId, price: 195 })
     }
-    await told(accountId, 'PAYMENT_FAIL', 6)
+    await announced(accountId, 'PAYMENT_FAIL', 6)
     const outcomes = on('payment', accountId)
       .filter(({ body }) => body.event !== 'DEPOSIT_ACCEPTED')
       .map(({ body }) => [body.orderId, body.event])
@@ -106,7 +116,7 @@ describe('ORDER_CANCELED of any program', () => {
     const [accountId, orderId] = [await openAccount(500), newId()]
     await sendBare(bus, 'billing', created(orderId, accountId))
     for (let n = 0; n < 2; n += 1) await sendBare(bus, 'billing', canceled(orderId, accountId))
-    const { text, headers } = await told(accountId, 'PAYMENT_REFUNDED', 2)
+    const { text, headers } = await announced(accountId, 'PAYMENT_REFUNDED', 2)
     const body = { event: 'PAYMENT_REFUNDED', orderId, accountId, value: 195 }
     assert.equal(text, JSON.stringify(body))
     assert.equal(headers.ce_id, `${orderId}/PAYMENT_REFUNDED`)
@@ -124,7 +134,7 @@ describe('ORDER_CANCELED of any program', () => {
     const [accountId, orderId] = [await openAccount(500), newId()]
     await sendBare(bus, 'billing', canceled(orderId, accountId))
     await sendBare(bus, 'billing', created(orderId, accountId))
-    const { headers } = await told(accountId, 'PAYMENT_FAIL')
+    const { headers } = await announced(accountId, 'PAYMENT_FAIL')
     assert.equal(headers['x-reason'], 'ORDER_CANCELED')
     assert.equal(await balanceOf(accountId), 500)
   })
@@ -132,9 +142,9 @@ describe('ORDER_CANCELED of any program', () => {
   test('in the name of another account gives the money back to the one that paid', async () => {
     const [accountId, orderId, other] = [await openAccount(500), newId(), await openAccount(1)]
     await sendBare(bus, 'billing', created(orderId, accountId))
-    await told(accountId, 'ORDER_PAID')
+    await announced(accountId, 'ORDER_PAID')
     await sendBare(bus, 'billing', canceled(orderId, other))
-    await told(accountId, 'PAYMENT_REFUNDED')
+    await announced(accountId, 'PAYMENT_REFUNDED')
     assert.deepEqual([await balanceOf(accountId), await balanceOf(other)], [500, 1])
   })
 })
@@ -146,7 +156,7 @@ describe('DEPOSIT_REQUEST of any program', () => {
     for (let n = 0; n < 2; n += 1) {
       await sendBare(bus, 'billing', body, { ce_id: `theirs-${accountId}` })
     }
-    const { text, headers } = await told(accountId, 'DEPOSIT_ACCEPTED', 2)
+    const { text, headers } = await announced(accountId, 'DEPOSIT_ACCEPTED', 2)
     assert.equal(text, JSON.stringify({ event: 'DEPOSIT_ACCEPTED', accountId, value: 12.34 }))
     assert.equal(headers.ce_id, `theirs-${accountId}/DEPOSIT_ACCEPTED`)
     assert.equal(await balanceOf(accountId), 12.34)
@@ -156,24 +166,24 @@ describe('DEPOSIT_REQUEST of any program', () => {
     const accountId = await openAccount()
     const body = { event: 'DEPOSIT_REQUEST', accountId, value: 0.1 }
     for (let n = 0; n < 3; n += 1) await sendBare(bus, 'billing', body)
-    await told(accountId, 'DEPOSIT_ACCEPTED', 3)
+    await announced(accountId, 'DEPOSIT_ACCEPTED', 3)
     assert.equal(await balanceOf(accountId), 0.3)
   })
 
   test('for an account that does not exist is set aside', async () => {
     const accountId = newId()
     await sendBare(bus, 'billing', { event: 'DEPOSIT_REQUEST', accountId, value: 5 })
-    assert.match((await setAside(accountId)).reason, /ACCOUNT_NOT_FOUND/)
+    assert.match((await firstDeadLetter(accountId)).reason, /ACCOUNT_NOT_FOUND/)
   })
 
   test('under the id of a deposit to another account is set aside, and credits nobody', async () => {
     const [accountId, other] = [await openAccount(), await openAccount()]
     const id = { ce_id: `shared-${accountId}` }
     await sendBare(bus, 'billing', { event: 'DEPOSIT_REQUEST', accountId, value: 5 }, id)
-    await told(accountId, 'DEPOSIT_ACCEPTED')
+    await announced(accountId, 'DEPOSIT_ACCEPTED')
     const body = { event: 'DEPOSIT_REQUEST', accountId: other, value: 5 }
     await sendBare(bus, 'billing', body, id)
-    assert.match((await setAside(other)).reason, /DEPOSIT_MISMATCH/)
+    assert.match((await firstDeadLetter(other)).reason, /DEPOSIT_MISMATCH/)
     assert.equal(await balanceOf(other), 0)
   })
 })
@@ -201,8 +211,8 @@ describe('a message that can never succeed', () => {
     test(`because it ${name} is set aside whole, and what follows it flows`, async () => {
       const accountId = await openAccount(500)
       await bus.send([{ topic: 'billing', key: accountId, value, headers: {} }])
-      await passed(accountId)
-      const letter = await setAside(accountId)
+      await handled(accountId)
+      const letter = await firstDeadLetter(accountId)
       assert.equal(letter.code, 'UNREADABLE')
       assert.match(letter.reason, reason)
       assert.deepEqual(letter.value, value)
@@ -218,7 +228,7 @@ describe('a message that can never succeed', () => {
       const accountId = await openAccount(500)
       const body = { event: 'DEPOSIT_REQUEST', accountId, value: 5 }
       await sendBare(bus, 'billing', body, { ce_id: id })
-      await passed(accountId)
+      await handled(accountId)
       assert.equal((await deadLetters(accountId)).length, 1)
       assert.equal(await balanceOf(accountId), 500)
     })
@@ -230,7 +240,7 @@ test('every balance goes to the balance stream with the next version, and the la
   for (let n = 0; n < 3; n += 1) {
     const body = { event: 'ORDER_CREATED', orderId: newId(), accountId, price: 100.5 }
     await sendBare(bus, 'billing', body)
-    await told(accountId, 'ORDER_PAID', n + 1)
+    await announced(accountId, 'ORDER_PAID', n + 1)
   }
   await until(() => on('balance', accountId).length === 5)
   const stream = on('balance', accountId).map(({ body: { updated, ...body } }) => {

@@ -102,7 +102,7 @@ test('with RESEND=false nothing is repeated, and attempts are counted all the sa
     (await call('POST', `/orders?profileId=${accountId}`, { body: { productQuantity: 1 } })).body
   const attemptsReach = (orderId: string, attempts: number) =>
     until(async () => {
-      clock.moveOn(POLL_MS)
+      clock.advance(POLL_MS)
       const { body } = await call('GET', '/orders/pending')
       const order = body.find(({ id }: { id: string }) => id === orderId)
       return order.attempts >= attempts && order

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import type { InteractionStyle } from '../../contracts/style.ts'
 import { until } from '../../platform/async/until.ts'
-import { type FakeAnswer, sendBare } from '../../tests/support/harness.ts'
+import { type FakeResponse, sendBare } from '../../tests/support/harness.ts'
 import { ORDER_DEADLINE_MS, POLL_MS, startOrder } from '../../tests/support/order-service.ts'
 
 const { bus, database, clock, billing, notification, wire, call } = await startOrder(
@@ -182,7 +182,7 @@ describe('in events an order', () => {
     await until(() => said(accountId).length === 1)
     for (const wanted of [2, 3]) {
       await until(() => {
-        clock.moveOn(POLL_MS)
+        clock.advance(POLL_MS)
         return said(accountId).length >= wanted
       })
     }
@@ -197,11 +197,11 @@ describe('in events an order', () => {
   test('that hears nothing until its deadline is canceled, and its payment voided', async () => {
     const accountId = newAccount()
     const { body: orderId } = await place(accountId)
-    clock.moveOn(ORDER_DEADLINE_MS - 10_000)
+    clock.advance(ORDER_DEADLINE_MS - 10_000)
     assert.equal((await read(orderId, accountId)).state, 'PENDING')
-    clock.moveOn(10_000)
+    clock.advance(10_000)
     await until(async () => {
-      clock.moveOn(POLL_MS)
+      clock.advance(POLL_MS)
       return (await read(orderId, accountId)).state === 'CANCELED'
     })
     assert.equal((await read(orderId, accountId)).reason, 'DEADLINE_PASSED')
@@ -228,8 +228,8 @@ describe('in events an order', () => {
 for (const style of ['http', 'hybrid'] as const) {
   describe(`in ${style} an order`, () => {
     /** Places an order while billing answers so to payments; voids are answered as they should be. */
-    async function placeWhile(answer: FakeAnswer) {
-      billing.answerWith(({ path }) => (path.endsWith('/void') ? VOIDED : answer))
+    async function placeWhile(answer: FakeResponse) {
+      billing.respondWith(({ path }) => (path.endsWith('/void') ? VOIDED : answer))
       const accountId = newAccount()
       const placed = await place(accountId, style, theirTrace)
       const orderId: string = placed.body.orderId ?? placed.body
@@ -272,7 +272,7 @@ for (const style of ['http', 'hybrid'] as const) {
       })
     }
 
-    const troubles: [name: string, answer: FakeAnswer][] = [
+    const troubles: [name: string, answer: FakeResponse][] = [
       ['hangs', 'hang'],
       ['breaks off', 'cut'],
       ['answers 503', { status: 503 }],
@@ -320,19 +320,19 @@ for (const style of ['http', 'hybrid'] as const) {
     })
 
     test('is voided again and again until billing has it', async () => {
-      billing.answerWith('cut')
+      billing.respondWith('cut')
       const accountId = newAccount()
       const { orderId } = (await place(accountId, style)).body
       for (const wanted of [1, 2, 3]) {
         await until(() => {
-          clock.moveOn(POLL_MS)
+          clock.advance(POLL_MS)
           return voidsOf(orderId).length >= wanted
         })
       }
-      billing.answerWith(VOIDED)
+      billing.respondWith(VOIDED)
       const rows = () => database.query('select from orders.outbox where key = $1', [orderId])
       await until(async () => {
-        clock.moveOn(POLL_MS)
+        clock.advance(POLL_MS)
         return (await rows()).length === 0
       })
     })
@@ -345,19 +345,19 @@ for (const style of ['http', 'hybrid'] as const) {
       [{ status: 302 }, 'is behind a login page'],
     ] as const) {
       test(`stays PENDING while billing ${name}, and is paid once billing takes the call`, async () => {
-        billing.answerWith(answer)
+        billing.respondWith(answer)
         const accountId = newAccount()
         const placing = place(accountId, style)
         await until(() => billing.about(accountId).length > 0)
         await until(() => {
-          clock.moveOn(POLL_MS)
+          clock.advance(POLL_MS)
           return billing.about(accountId).length > 1
         })
         const [order] = (await call('GET', `/orders?profileId=${accountId}`)).body
         assert.equal(order.state, 'PENDING')
-        billing.answerWith({ status: 200, body: 'p' })
+        billing.respondWith({ status: 200, body: 'p' })
         await until(async () => {
-          clock.moveOn(POLL_MS)
+          clock.advance(POLL_MS)
           return (await read(order.id, accountId)).state === 'APPROVED'
         })
         const { status, body } = await placing
@@ -367,7 +367,7 @@ for (const style of ['http', 'hybrid'] as const) {
     }
 
     test('that is canceled while billing turns its payment away is voided without another try', async () => {
-      billing.answerWith({ status: 403 })
+      billing.respondWith({ status: 403 })
       const accountId = newAccount()
       const placing = place(accountId, style)
       await until(() => billing.about(accountId).length > 0)
@@ -376,9 +376,9 @@ for (const style of ['http', 'hybrid'] as const) {
       await placing
       const payments = () => billing.about(order.id).length - voidsOf(order.id).length
       const before = payments()
-      billing.answerWith(VOIDED)
+      billing.respondWith(VOIDED)
       await until(() => {
-        clock.moveOn(POLL_MS)
+        clock.advance(POLL_MS)
         return voidsOf(order.id).length > 0
       })
       assert.equal(payments(), before)
@@ -387,7 +387,7 @@ for (const style of ['http', 'hybrid'] as const) {
     test('whose payment still runs at billing is asked for again until it is known', async () => {
       const accountId = newAccount()
       let asked = 0
-      billing.answerWith(({ body: request }) => {
+      billing.respondWith(({ body: request }) => {
         // An earlier test's void may still be retried.
         if (!request.includes(accountId)) return { status: 200, body: 'p' }
         asked += 1
@@ -415,7 +415,7 @@ describe('the time that a caller will wait', () => {
 
   for (const style of ['http', 'hybrid'] as const) {
     test(`is what billing gets in ${style}, and never more than the call's own limit`, async () => {
-      billing.answerWith({ status: 200, body: 'paid' })
+      billing.respondWith({ status: 200, body: 'paid' })
       for (const [timeoutMs, most] of [
         ['100', 100],
         ['60000', 300],
@@ -430,11 +430,11 @@ describe('the time that a caller will wait', () => {
     })
 
     test(`ends in ${style} while billing says nothing: the order is voided without that limit`, async () => {
-      billing.answerWith('hang')
+      billing.respondWith('hang')
       const owner = newAccount()
       const { status } = await place(owner, style, { 'x-request-timeout-ms': '50' })
       assert.equal(status, 503)
-      billing.answerWith({ status: 200, body: 'voided' })
+      billing.respondWith({ status: 200, body: 'voided' })
       const [order] = (await call('GET', `/orders?profileId=${owner}`)).body
       await isSettled(order.id, owner, 'CANCELED')
       const isVoid = ({ path }: { path: string }) => path.endsWith('/void')
@@ -462,7 +462,7 @@ describe('an Idempotency-Key', () => {
   test('is refused while its first request runs, then gets the answer of that', async () => {
     const accountId = newAccount()
     const key = `key-${accountId}`
-    billing.answerWith('hang')
+    billing.respondWith('hang')
     const first = keyed(accountId, key, 'http')
     await until(() => billing.about(accountId).length > 0)
     assert.equal((await keyed(accountId, key, 'http')).body.code, 'IDEMPOTENCY_KEY_IN_PROGRESS')
@@ -477,7 +477,7 @@ describe('an Idempotency-Key', () => {
   test('has one answer, also for a first request that learns late what was told meanwhile', async () => {
     const accountId = newAccount()
     const key = `key-${accountId}`
-    billing.answerWith('hang')
+    billing.respondWith('hang')
     const first = keyed(accountId, key, 'http')
     await until(() => billing.about(accountId).length > 0)
     const [order] = await database.query<{ id: string }>(

@@ -33,10 +33,10 @@ for (const [whose, headers] of [
     const accountId = crypto.randomUUID()
     await place(accountId, 'events', headers)
     await until(() => {
-      clock.moveOn(POLL_MS)
+      clock.advance(POLL_MS)
       return named(accountId, 'ORDER_CREATED').length >= 3
     })
-    clock.moveOn(ORDER_DEADLINE_MS)
+    clock.advance(ORDER_DEADLINE_MS)
     await until(() => named(accountId, 'ORDER_CANCELED').length > 0)
     for (const message of wire.of(accountId)) assert.deepEqual(traceOf(message.headers), headers)
   })

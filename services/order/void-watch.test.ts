@@ -37,7 +37,7 @@ for (const outcome of outcomes) {
   test(`a void by event is asked for again until billing says ${outcome.event}`, async () => {
     const { accountId, orderId } = await placeAndDelete('events')
     await until(() => {
-      clock.moveOn(POLL_MS)
+      clock.advance(POLL_MS)
       return said(accountId).length >= 4
     })
     const [first, ...voids] = said(accountId)
@@ -65,14 +65,14 @@ test("an order's own announcement does not confirm its void", async () => {
 })
 
 test('a void by call is watched until billing answers it', async () => {
-  billing.answerWith(({ path }) =>
+  billing.respondWith(({ path }) =>
     path.endsWith('/void') ? { status: 503 } : { status: 200, body: 'paid' },
   )
   const { orderId } = await placeAndDelete('hybrid')
   assert.equal(await isWatched(orderId), true)
-  billing.answerWith({ status: 200, body: { orderId, state: 'REFUNDED' } })
+  billing.respondWith({ status: 200, body: { orderId, state: 'REFUNDED' } })
   await until(async () => {
-    clock.moveOn(POLL_MS)
+    clock.advance(POLL_MS)
     return !(await isWatched(orderId))
   })
 })
@@ -87,7 +87,7 @@ test('an order whose void is not confirmed is listed as stuck, and then asked ab
   assert.deepEqual([waiting.state, waiting.stuck, waiting.deadline], ['CANCELED', false, null])
   assert.equal(await listed('waitsFor=payment'), undefined)
   const stuck = await until(async () => {
-    clock.moveOn(POLL_MS)
+    clock.advance(POLL_MS)
     return await listed('stuck=true')
   })
   assert.deepEqual([stuck.profileId, stuck.waitsFor], [accountId, 'void'])

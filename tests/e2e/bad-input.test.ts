@@ -2,8 +2,8 @@ import assert from 'node:assert/strict'
 import { connect } from 'node:net'
 import { after, test } from 'node:test'
 import { STYLES } from '../../contracts/style.ts'
-import { assertCleanBooks } from './books.ts'
 import { type Answer, type CallOptions, type Problem, UNIT_PRICE } from './client.ts'
+import { assertInvariantsHold } from './invariants.ts'
 import { startProgram } from './program.ts'
 import { ON_STACK } from './world.ts'
 
@@ -267,4 +267,4 @@ test('nothing that was refused left a trace', async () => {
   assert.equal((await trifold.messages(mine)).length, 2)
 })
 
-test('leaves clean books', () => assertCleanBooks(trifold))
+test('leaves all invariants intact', () => assertInvariantsHold(trifold))

@@ -2,8 +2,8 @@ import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
 import { setTimeout as pause } from 'node:timers/promises'
 import { flowOf, STYLES } from '../../contracts/style.ts'
-import { assertCleanBooks } from './books.ts'
 import { type Answer, eventually, sumOf, UNIT_PRICE } from './client.ts'
+import { assertInvariantsHold } from './invariants.ts'
 import { startProgram } from './program.ts'
 
 const ORDERS = 500
@@ -65,4 +65,4 @@ for (const style of STYLES) {
   })
 }
 
-test('leaves clean books', () => assertCleanBooks(trifold))
+test('leaves all invariants intact', () => assertInvariantsHold(trifold))

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { assertCleanBooks } from './books.ts'
 import { eventually } from './client.ts'
+import { assertInvariantsHold } from './invariants.ts'
 import { assertSettled, beginBurst, PATIENT } from './order-burst.ts'
 import { startApart } from './program.ts'
 import { ON_STACK } from './world.ts'
@@ -43,5 +43,5 @@ test('killed in a burst of orders in each style, it settles them all when it sta
     const keys = burst.sent.filter((one) => one.account === account).length
     assert.equal(ids.get(account)?.size, keys)
   }
-  await assertCleanBooks(trifold)
+  await assertInvariantsHold(trifold)
 })

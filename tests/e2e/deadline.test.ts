@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
 import type { PaymentView } from '../../contracts/http.ts'
-import { assertCleanBooks } from './books.ts'
 import { eventually } from './client.ts'
+import { assertInvariantsHold } from './invariants.ts'
 import { startProgram } from './program.ts'
 
 const trifold = await startProgram({ ORDER_DEADLINE_MS: '2000' })
@@ -43,5 +43,5 @@ test('events: an order that billing misses is canceled at its deadline, announce
     [7, 100],
   )
   assert.equal((await trifold.getOrder(account, id)).reason, 'DEADLINE_PASSED')
-  await assertCleanBooks(trifold)
+  await assertInvariantsHold(trifold)
 })

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
 import { STYLES } from '../../contracts/style.ts'
-import { assertCleanBooks } from './books.ts'
 import { type Answer, eventually, type Problem, UNIT_PRICE } from './client.ts'
+import { assertInvariantsHold } from './invariants.ts'
 import { startProgram } from './program.ts'
 
 const trifold = await startProgram()
@@ -130,4 +130,4 @@ test('a message is written once under one key', async () => {
   )
 })
 
-test('leaves clean books', () => assertCleanBooks(trifold))
+test('leaves all invariants intact', () => assertInvariantsHold(trifold))

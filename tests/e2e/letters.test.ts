@@ -3,8 +3,8 @@ import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
 import { STYLES } from '../../contracts/style.ts'
-import { assertCleanBooks } from './books.ts'
 import { eventually } from './client.ts'
+import { assertInvariantsHold } from './invariants.ts'
 import { startProgram } from './program.ts'
 
 const trifold = await startProgram()
@@ -82,4 +82,4 @@ test('letters go to the address that counts when the message is written, and to 
   assert.match(toSecond[0]!, /DEPOSIT 3 ACCEPTED/)
 })
 
-test('leaves clean books', () => assertCleanBooks(trifold))
+test('leaves all invariants intact', () => assertInvariantsHold(trifold))

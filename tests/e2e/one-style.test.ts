@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
 import type { OrderView } from '../../contracts/http.ts'
-import { assertCleanBooks } from './books.ts'
 import { eventually, type Problem } from './client.ts'
+import { assertInvariantsHold } from './invariants.ts'
 import { startProgram } from './program.ts'
 
 const trifold = await startProgram({
@@ -73,4 +73,4 @@ test('there are no switches without LAB', async () => {
   assert.equal(trifold.lab.billing.running(), true)
 })
 
-test('leaves clean books', () => assertCleanBooks(trifold))
+test('leaves all invariants intact', () => assertInvariantsHold(trifold))

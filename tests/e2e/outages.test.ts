@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict'
 import { after, afterEach, test } from 'node:test'
 import { STYLES } from '../../contracts/style.ts'
-import { assertCleanBooks } from './books.ts'
 import { eventually, type Problem, sumOf, UNIT_PRICE } from './client.ts'
+import { assertInvariantsHold } from './invariants.ts'
 import { startProgram } from './program.ts'
 import { ON_STACK } from './world.ts'
 
@@ -294,4 +294,4 @@ test(oneConnection ? `${READ_ONLY} (skipped: ${oneConnection})` : READ_ONLY, {
   await eventually(async () => assert.equal(await statusOf(), 200))
 })
 
-test('leaves clean books', () => assertCleanBooks(trifold))
+test('leaves all invariants intact', () => assertInvariantsHold(trifold))

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
 import { FLOWS, type Flow, STYLES } from '../../contracts/style.ts'
-import { assertCleanBooks } from './books.ts'
 import { type EntryView, eventually, sumOf, UNIT_PRICE } from './client.ts'
+import { assertInvariantsHold } from './invariants.ts'
 import { startProgram } from './program.ts'
 
 const trifold = await startProgram()
@@ -213,4 +213,4 @@ test('a payment by REST is made once for its order, and says what stands against
   assert.equal(await trifold.balance(account), 0)
 })
 
-test('leaves clean books', () => assertCleanBooks(trifold))
+test('leaves all invariants intact', () => assertInvariantsHold(trifold))

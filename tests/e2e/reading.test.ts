@@ -2,8 +2,8 @@ import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
 import type { OrderView } from '../../contracts/http.ts'
 import { STYLES } from '../../contracts/style.ts'
-import { assertCleanBooks } from './books.ts'
 import { type AccountView, eventually, type MessageView, UNIT_PRICE } from './client.ts'
+import { assertInvariantsHold } from './invariants.ts'
 import { startProgram } from './program.ts'
 
 const trifold = await startProgram()
@@ -139,7 +139,7 @@ test('notification by REST writes a message, which can be read', async () => {
 
 test('removed messages are gone, and their events are not told again', async () => {
   // Nothing is on its way from the tests before.
-  await assertCleanBooks(trifold)
+  await assertInvariantsHold(trifold)
   const accountId = crypto.randomUUID()
   const key = crypto.randomUUID()
   const json = { accountId, event: 'DEPOSIT_ACCEPTED', value: 5 }
@@ -151,4 +151,4 @@ test('removed messages are gone, and their events are not told again', async () 
   assert.deepEqual(await trifold.messages(accountId), [])
 })
 
-test('leaves clean books', () => assertCleanBooks(trifold))
+test('leaves all invariants intact', () => assertInvariantsHold(trifold))

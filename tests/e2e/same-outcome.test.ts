@@ -2,8 +2,8 @@ import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
 import { type InteractionStyle, STYLES } from '../../contracts/style.ts'
 import { type Chance, createChances } from '../../instruments/simulation/world/chance.ts'
-import { assertCleanBooks } from './books.ts'
 import { eventually, UNIT_PRICE } from './client.ts'
+import { assertInvariantsHold } from './invariants.ts'
 import { startProgram } from './program.ts'
 
 /**
@@ -45,7 +45,7 @@ for (const seed of SEEDS) {
   })
 }
 
-test('leaves clean books', () => assertCleanBooks(trifold))
+test('leaves all invariants intact', () => assertInvariantsHold(trifold))
 
 /** There is little money, so that orders are refused now and then. */
 function planOf(chance: Chance): Wish[] {

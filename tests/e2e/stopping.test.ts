@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { connect } from 'node:net'
 import { test } from 'node:test'
-import { assertCleanBooks } from './books.ts'
+import { assertInvariantsHold } from './invariants.ts'
 import { assertSettled, beginBurst, PATIENT } from './order-burst.ts'
 import { inFolder, spawnMain, startApart, startProgram, temporaryFolder } from './program.ts'
 import { ON_STACK } from './world.ts'
@@ -29,7 +29,7 @@ test(skip ? `${ALONE} (skipped: ${skip})` : ALONE, { skip }, async (t) => {
   const { status, body: id } = await first.order(account)
   assert.equal(status, 201)
   assert.equal((await first.getOrder(account, id)).state, 'APPROVED')
-  await assertCleanBooks(first)
+  await assertInvariantsHold(first)
 })
 
 const UNREAD = 'a client that does not read its answers does not keep the program from stopping'
@@ -85,5 +85,5 @@ test('told to stop in a burst, it answers every request that it took, and keeps 
   for (const unanswered of ids.values()) assert.deepEqual([...unanswered], [])
   assert.equal(await trifold.balance(before), 12.34)
   assert.equal((await trifold.messages(before)).length, 1)
-  await assertCleanBooks(trifold)
+  await assertInvariantsHold(trifold)
 })

@@ -12,8 +12,8 @@ import { STYLES } from '../../contracts/style.ts'
 import { TOPICS } from '../../messaging/topics.ts'
 import { openPostgres } from '../../platform/postgres/postgres.ts'
 import { PATHS, replicasReady } from '../../tools/stack/services.ts'
-import { assertAllRead } from '../e2e/books.ts'
 import { eventually } from '../e2e/client.ts'
+import { assertAllRead } from '../e2e/invariants.ts'
 import { beginShopping, type Customers, orderOf } from './customers.ts'
 import { type Errand, toldOf, tryOnce } from './errands.ts'
 import { askReplica, metricOf, startOwnStack } from './own-stack.ts'
@@ -47,7 +47,7 @@ test(
   TIMEOUT,
   async () => {
     const customers = await shopToTheEnd()
-    await stack.booksAreClean(LIMIT_MS)
+    await stack.untilInvariantsHold(LIMIT_MS)
 
     await billing.server.kill()
     const orders = customers.accounts.flatMap((account) => [
@@ -63,7 +63,7 @@ test(
     await readyAgain()
     const errands = [...customers.errands, ...orders]
     await assertPromisesKept(client, customers.accounts, errands, LIMIT_MS)
-    await stack.booksAreClean(LIMIT_MS)
+    await stack.untilInvariantsHold(LIMIT_MS)
     const states = await Promise.all(orders.map(stateOf))
     assert.ok(states.includes('APPROVED') && states.includes('CANCELED'))
   },
@@ -83,7 +83,7 @@ test(
     await readyAgain()
     const { accounts, errands } = customers
     await assertPromisesKept(client, accounts, errands, LIMIT_MS, { messagesMayBeLost: true })
-    const lost = await stack.booksAreClean(LIMIT_MS, isOfLostAnnouncement)
+    const lost = await stack.untilInvariantsHold(LIMIT_MS, isOfLostAnnouncement)
     t.diagnostic(`${errands.length} errands; with the log were lost: ${lost.map(sentenceOf)}`)
   },
 )
@@ -95,7 +95,7 @@ test(
     // What the fires left is read to its end, and then there is enough that is read twice.
     const customers = await shopToTheEnd()
     await eventually(allIsRead, LIMIT_MS)
-    await stack.booksAreClean(LIMIT_MS, isOfLostAnnouncement)
+    await stack.untilInvariantsHold(LIMIT_MS, isOfLostAnnouncement)
 
     await Promise.all(replicas.map(({ server }) => server.stop()))
     const before = await booksOf()
@@ -110,7 +110,7 @@ test(
         assert.ok(handled >= ERRANDS / 2, `${replica.service} has read ${handled} messages again`)
       }
     }, LIMIT_MS)
-    await stack.booksAreClean(LIMIT_MS, isOfLostAnnouncement)
+    await stack.untilInvariantsHold(LIMIT_MS, isOfLostAnnouncement)
     assert.deepEqual(await booksOf(), before)
     const { accounts, errands } = customers
     await assertPromisesKept(client, accounts, errands, LIMIT_MS)

@@ -80,7 +80,7 @@ for (const outage of OUTAGES) {
     await customers.insist(SETTLE_LIMIT_MS)
     const { accounts, errands } = customers
     await assertPromisesKept(client, accounts, errands, SETTLE_LIMIT_MS)
-    await stack.booksAreClean(SETTLE_LIMIT_MS)
+    await stack.untilInvariantsHold(SETTLE_LIMIT_MS)
     const settledAfter = sinceBack()
 
     const tries = errands.flatMap((errand) => errand.tries)

@@ -6,8 +6,8 @@ import type { Restartable } from '../../tools/servers/restartable.ts'
 import type { StackOptions } from '../../tools/stack/options.ts'
 import { type CheckoutOf, PATHS, type Replica } from '../../tools/stack/services.ts'
 import type { Stack } from '../../tools/stack/stack.ts'
-import { assertNoViolation, valuesOf } from '../e2e/books.ts'
 import { type Client, createClient, eventually, FRESH } from '../e2e/client.ts'
+import { assertNoViolation, valuesOf } from '../e2e/invariants.ts'
 import { temporaryFolder } from '../e2e/program.ts'
 import { startStackIn } from '../e2e/stack-program.ts'
 
@@ -21,7 +21,7 @@ export interface OwnStack extends Omit<Stack, 'kafka' | 'postgres'> {
    * Resolves when all that must be true once all work is done is true, with the violations that were
    * expected, because a test has taken away for good what must not be lost.
    */
-  booksAreClean(
+  untilInvariantsHold(
     limitMs: number,
     isExpected?: (violation: Violation) => boolean,
   ): Promise<readonly Violation[]>
@@ -63,7 +63,7 @@ export async function startOwnStack(
     ...stack,
     ...{ kafka, postgres },
     client: createClient(stack.url),
-    booksAreClean: (limitMs, isExpected = () => false) =>
+    untilInvariantsHold: (limitMs, isExpected = () => false) =>
       eventually(() => audited(isExpected), limitMs),
     async close() {
       await stack.close()

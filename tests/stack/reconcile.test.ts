@@ -5,7 +5,7 @@ import { after, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { openPostgres } from '../../platform/postgres/postgres.ts'
-import { assertCleanBooks } from '../e2e/books.ts'
+import { assertInvariantsHold } from '../e2e/invariants.ts'
 import { temporaryFolder } from '../e2e/program.ts'
 import { startOnStack } from '../e2e/stack-program.ts'
 import { type Customer, tradeAfter, tradeBefore, viewOf } from '../support/restored-traffic.ts'
@@ -24,7 +24,7 @@ test("billing's database, restored from an earlier dump, is reconciled with Kafk
   const dump = join(folder, 'billing.dump')
   await run('pg_dump', ['-Fc', '-f', dump, urls.billing])
   const all = await tradeAfter(program, customers)
-  await assertCleanBooks(program)
+  await assertInvariantsHold(program)
   const views = await viewsOf(all)
 
   await program.lab.billing.stop()
@@ -37,7 +37,7 @@ test("billing's database, restored from an earlier dump, is reconciled with Kafk
   assert.equal(repaired.code, 0, repaired.output)
   await program.lab.billing.start()
 
-  await assertCleanBooks(program)
+  await assertInvariantsHold(program)
   assert.deepEqual(await viewsOf(all), views)
   assert.deepEqual(await reconcile(), { code: 0, output: 'Nothing differs.\n' })
 })

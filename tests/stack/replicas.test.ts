@@ -212,7 +212,7 @@ async function assertAllSettled(
 ): Promise<void> {
   const begunMs = performance.now()
   await assertPromisesKept(stack.client, accounts, errands, SETTLE_LIMIT_MS)
-  await stack.booksAreClean(SETTLE_LIMIT_MS)
+  await stack.untilInvariantsHold(SETTLE_LIMIT_MS)
   t.diagnostic(`all is settled and audited ${Math.round(performance.now() - begunMs)} ms later`)
   const tries = errands.flatMap((errand) => errand.tries)
   const count = (status: number | undefined) =>

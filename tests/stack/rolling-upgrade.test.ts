@@ -113,7 +113,7 @@ describe(skip ? `${NAME} (skipped: ${skip})` : NAME, { skip, timeout: 600_000 },
     const { accounts, errands } = customers
     await assertPromisesKept(stack.client, accounts, errands, SETTLE_LIMIT_MS)
     assert.deepEqual(await deadLetters(), [])
-    await stack.booksAreClean(SETTLE_LIMIT_MS)
+    await stack.untilInvariantsHold(SETTLE_LIMIT_MS)
     const tries = errands.flatMap((errand) => errand.tries)
     t.diagnostic(`${errands.length} errands in ${tries.length} requests`)
   })
@@ -152,7 +152,7 @@ describe(skip ? `${NAME} (skipped: ${skip})` : NAME, { skip, timeout: 600_000 },
       assert.equal(await client.balance(accountId), UNIT_PRICE + 7)
     }, SETTLE_LIMIT_MS)
     assert.deepEqual(await deadLetters(), [])
-    await stack.booksAreClean(SETTLE_LIMIT_MS)
+    await stack.untilInvariantsHold(SETTLE_LIMIT_MS)
   })
 })
 

@@ -7,7 +7,7 @@ import { caller, openParts, readTopics, sendBare, startFakeService } from './har
 /** Milliseconds between billing's polls for deposits to resend. */
 export const POLL_MS = 1_000
 
-/** Billing alone, for one test file: around it a bus, and one stand-in for order and notification. */
+/** Billing alone, for one test file, with a bus and one fake service in place of order and notification. */
 export async function startBilling() {
   const { parts, clock, close } = await openParts('billing')
   const { bus, database } = parts
@@ -41,7 +41,7 @@ export async function startBilling() {
   return {
     ...world,
     ...observe(world),
-    /** Told of each message by its id: true loses it, although billing takes it for sent. */
+    /** Called with the id of each message; true loses it, although to billing the send succeeded. */
     loses,
   }
 }
@@ -55,8 +55,8 @@ function observe({ bus, database, call, wire }: World) {
   const on = (topic: string, accountId: string) =>
     wire.of(accountId).filter((message) => message.topic === topic)
 
-  /** The last event of a name about an account, once there are so many of them. */
-  const told = (accountId: string, event: string, count = 1) =>
+  /** The last event of this name about an account, once at least `count` of them were published. */
+  const announced = (accountId: string, event: string, count = 1) =>
     until(
       () => {
         const found = on('payment', accountId).filter(({ body }) => body.event === event)
@@ -73,9 +73,9 @@ function observe({ bus, database, call, wire }: World) {
 
   return {
     on,
-    told,
+    announced,
     deadLetters,
-    setAside: async (accountId: string) => {
+    firstDeadLetter: async (accountId: string) => {
       await until(async () => (await deadLetters(accountId)).length > 0, { what: 'a dead letter' })
       return (await deadLetters(accountId))[0]!
     },
@@ -84,19 +84,19 @@ function observe({ bus, database, call, wire }: World) {
     entriesOf: async (accountId: string): Promise<{ kind: string; amount: number }[]> =>
       (await call('GET', `/billing/account/${accountId}/entries`)).body,
 
-    /** An account with money, put there in `hybrid`: nothing about it is on the way any more. */
+    /** Opens an account. Money is deposited in `hybrid`; no message about it is in flight afterwards. */
     async openAccount(amount?: number): Promise<string> {
       const { body: accountId } = await call('POST', '/billing/account/create')
       if (amount) {
         const headers = { 'x-interaction-style': 'hybrid' }
         await call('POST', `/billing/account/${accountId}?amount=${amount}`, { headers })
-        await told(accountId, 'DEPOSIT_ACCEPTED')
+        await announced(accountId, 'DEPOSIT_ACCEPTED')
       }
       return accountId
     },
 
-    /** Waits until billing has passed everything that was sent before for an account. */
-    async passed(accountId: string): Promise<void> {
+    /** Waits until billing has handled everything that was sent before for an account. */
+    async handled(accountId: string): Promise<void> {
       const orderId = crypto.randomUUID()
       const body = { event: 'ORDER_CREATED', orderId, accountId, price: 1_000_000 }
       await sendBare(bus, 'billing', body)

@@ -9,9 +9,9 @@ import { createLog, createTelemetry } from '../../platform/telemetry/telemetry.t
 import { openTestBroker, openTestDatabase, type TestDatabase } from './backends.ts'
 
 /**
- * What component tests stand on: a service's real parts (a database and a broker of its own, the
- * pooled HTTP client) under a clock that can be moved on, and a stand-in for the other services
- * that really listens on HTTP.
+ * Everything that component tests need: a service's real parts (its own database and broker, the pooled
+ * HTTP client), a clock that the test can advance, and a fake for the other services that really
+ * listens on HTTP.
  */
 export async function openParts(service: string) {
   const database = await openTestDatabase()
@@ -45,13 +45,13 @@ export async function openParts(service: string) {
 }
 
 export interface ClockOptions {
-  /** Stands still except for `moveOn`, so that nothing happens by mere waiting. */
+  /** The time changes only by `advance`, so that nothing happens by mere waiting. */
   readonly frozen?: boolean
-  /** Follows this clock too, until another clock is made for it. */
+  /** This database follows the clock as well, until another clock is created for it. */
   readonly database?: TestDatabase
 }
 
-/** The time of day, plus what it was moved on by; sleepers whose time has come wake at once. */
+/** The time of day plus all advances. `advance` wakes all sleepers that are due. */
 export function createClock(options: ClockOptions = {}) {
   const start = Date.now()
   let aheadMs = 0
@@ -72,19 +72,19 @@ export function createClock(options: ClockOptions = {}) {
   }
   return {
     runtime,
-    /** Whether somebody began to sleep for so long at this very time, as time stands still. */
-    hasSleeper: (durationMs: number) =>
+    /** Whether a sleep of this duration started at the current time. For a frozen clock. */
+    isSleepingFor: (durationMs: number) =>
       [...sleepers].some(({ dueMs }) => dueMs === now() + durationMs),
-    /** How many sleep. */
-    asleep: () => [...sleepers].filter(({ dueMs }) => dueMs > now()).length,
-    moveOn(byMs: number) {
+    /** The number of sleeps that are not due yet. */
+    sleeperCount: () => [...sleepers].filter(({ dueMs }) => dueMs > now()).length,
+    advance(byMs: number) {
       aheadMs += byMs
       for (const { dueMs, wake } of sleepers) if (dueMs <= now()) wake.abort()
     },
   }
 }
 
-/** The largest that a timer takes. */
+/** The longest delay that a timer supports. */
 const LONGEST_SLEEP_MS = 2 ** 31 - 1
 
 export interface WireMessage {
@@ -92,11 +92,11 @@ export interface WireMessage {
   readonly key: string | null
   readonly headers: Readonly<Record<string, string>>
   readonly body: Record<string, unknown>
-  /** The body's text, byte by byte as a foreign reader gets it. */
+  /** The exact text of the body, as a foreign reader gets it. */
   readonly text: string
 }
 
-/** Everything that passes the topics, as a program that is none of ours reads it. */
+/** Records all messages on the topics, as a foreign program reads them. */
 export async function readTopics(bus: Bus, topics: readonly string[]) {
   const subscription = await bus.subscribe('observer', topics)
   const messages: WireMessage[] = []
@@ -111,7 +111,7 @@ export async function readTopics(bus: Bus, topics: readonly string[]) {
   const running = run()
   return {
     messages,
-    /** Those of one key, whose order is the order in which they were sent. */
+    /** The messages of one key, in the order in which they were sent. */
     of: (key: string) => messages.filter((message) => message.key === key),
     async close() {
       await subscription.close()
@@ -126,12 +126,12 @@ function toWire({ topic, key, headers, value }: BusMessage): WireMessage {
   try {
     body = JSON.parse(text) as Record<string, unknown>
   } catch {
-    // What is not JSON has no fields.
+    // A value that is not JSON has no fields.
   }
   return { topic, key, headers, body, text }
 }
 
-/** Sends a body as a program that is none of ours does: without headers, unless told otherwise. */
+/** Sends a body as a foreign program does: without headers, unless some are given. */
 export function sendBare(
   bus: Bus,
   topic: string,
@@ -149,13 +149,13 @@ export interface FakeRequest {
   readonly body: string
 }
 
-/** `hang` never answers, `cut` breaks the connection after the request was read. */
-export type FakeAnswer = { readonly status: number; readonly body?: unknown } | 'hang' | 'cut'
+/** `hang` never responds; `cut` breaks the connection after reading the request. */
+export type FakeResponse = { readonly status: number; readonly body?: unknown } | 'hang' | 'cut'
 
-/** Another service, as far as HTTP can tell: it records what it is asked and answers as told. */
-export async function startFakeService(answer: FakeAnswer) {
+/** A fake of another service: it records requests, and responds as the test says. */
+export async function startFakeService(initial: FakeResponse) {
   const requests: FakeRequest[] = []
-  let decide: (request: FakeRequest) => FakeAnswer = () => answer
+  let decide: (request: FakeRequest) => FakeResponse = () => initial
   const server = createServer((incoming, response) => {
     const chunks: Uint8Array[] = []
     incoming.on('data', (chunk: Uint8Array) => chunks.push(chunk))
@@ -163,7 +163,7 @@ export async function startFakeService(answer: FakeAnswer) {
       const { method = '', url: path = '', headers } = incoming
       const request = { method, path, headers, body: Buffer.concat(chunks).toString() }
       requests.push(request)
-      give(response, decide(request))
+      respond(response, decide(request))
     })
   })
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
@@ -172,7 +172,7 @@ export async function startFakeService(answer: FakeAnswer) {
     requests,
     /** The requests that mention an id, in path or body. */
     about: (id: string) => requests.filter(({ path, body }) => `${path} ${body}`.includes(id)),
-    answerWith(next: FakeAnswer | ((request: FakeRequest) => FakeAnswer)) {
+    respondWith(next: FakeResponse | ((request: FakeRequest) => FakeResponse)) {
       decide = typeof next === 'function' ? next : () => next
     },
     close: () =>
@@ -183,11 +183,11 @@ export async function startFakeService(answer: FakeAnswer) {
   }
 }
 
-function give(response: ServerResponse, answer: FakeAnswer): void {
-  if (answer === 'hang') return
-  if (answer === 'cut') return void response.destroy()
-  response.writeHead(answer.status, { 'content-type': 'application/json' })
-  response.end(JSON.stringify(answer.body ?? null))
+function respond(response: ServerResponse, fake: FakeResponse): void {
+  if (fake === 'hang') return
+  if (fake === 'cut') return void response.destroy()
+  response.writeHead(fake.status, { 'content-type': 'application/json' })
+  response.end(JSON.stringify(fake.body ?? null))
 }
 
 /** Calls a service through its own router, without a socket. */
@@ -198,17 +198,17 @@ export function caller(service: Service) {
     options: { body?: object; headers?: Record<string, string> } = {},
   ) => {
     const { body, headers = {} } = options
-    const answer = await service.app.inject({
+    const response = await service.app.inject({
       method,
       url,
       headers,
       ...(body && { payload: body }),
     })
     return {
-      status: answer.statusCode,
-      headers: answer.headers,
-      // biome-ignore lint/suspicious/noExplicitAny: a test states what it expects of an answer.
-      body: JSON.parse(answer.body) as any,
+      status: response.statusCode,
+      headers: response.headers,
+      // biome-ignore lint/suspicious/noExplicitAny: a test states what it expects of a response.
+      body: JSON.parse(response.body) as any,
     }
   }
 }

@@ -1,7 +1,7 @@
 import { after } from 'node:test'
 import type { OrderConfig } from '../../services/order/config.ts'
 import { createOrderService } from '../../services/order/service.ts'
-import { caller, type FakeAnswer, openParts, readTopics, startFakeService } from './harness.ts'
+import { caller, type FakeResponse, openParts, readTopics, startFakeService } from './harness.ts'
 
 /** Milliseconds between order's polls for resends that are due. */
 export const POLL_MS = 1_000
@@ -10,16 +10,16 @@ export const VOID_ATTEMPTS = 4
 export const ORDER_DEADLINE_MS = 600_000
 
 /**
- * Order alone, for one test file: around it a bus, whose `topics` are read, and a stand-in for billing
- * that gives this answer until it is told another one, and one for notification.
+ * Order alone, for one test file, with a bus whose `topics` are recorded, a fake billing that gives this
+ * response until the test sets another, and a fake notification.
  */
 export async function startOrder(
-  answer: FakeAnswer,
+  billingResponse: FakeResponse,
   topics: readonly string[],
   settings: Partial<OrderConfig> = {},
 ) {
   const { parts, clock, close } = await openParts('order')
-  const billing = await startFakeService(answer)
+  const billing = await startFakeService(billingResponse)
   const notification = await startFakeService({ status: 200, body: 'an id' })
   const service = await createOrderService(parts, {
     INTERACTION_STYLE: 'events',

@@ -4,8 +4,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { until } from '../../platform/async/until.ts'
 import { openPostgres } from '../../platform/postgres/postgres.ts'
-import { assertCleanBooks } from '../../tests/e2e/books.ts'
 import { createClient } from '../../tests/e2e/client.ts'
+import { assertInvariantsHold } from '../../tests/e2e/invariants.ts'
 import { assertSettled, beginBurst, PATIENT } from '../../tests/e2e/order-burst.ts'
 import { root } from '../repository-files.ts'
 import { startKafka } from '../servers/kafka.ts'
@@ -349,7 +349,7 @@ async function useStack({ docker, compose, gateway, folder, url }: ComposeStack)
   }
   try {
     const maildir = join(folder, 'letters', 'mail')
-    await assertCleanBooks({ ...client, databases, log: {}, maildir })
+    await assertInvariantsHold({ ...client, databases, log: {}, maildir })
   } finally {
     await Promise.all(Object.values(databases).map((database) => database.close()))
   }

@@ -9,7 +9,7 @@ import type { RunningProgram } from './program.ts'
  * Everything that must always be true is true of this program once its work is done: nothing waits,
  * in no outbox, topic or table. `isExpected` lets pass what a test has broken on purpose.
  */
-export async function assertCleanBooks(
+export async function assertInvariantsHold(
   program: Pick<RunningProgram, 'databases' | 'log' | 'maildir' | 'read'>,
   isExpected: (violation: Violation) => boolean = () => false,
 ): Promise<void> {
