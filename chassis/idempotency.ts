@@ -9,18 +9,19 @@ import {
 import type { Queryable } from '../platform/database/database.ts'
 
 /**
- * Idempotency-Key: the first request's answer is stored in the transaction of its effect and given
- * again to every request of the same owner with the same key and content. A key without an answer
- * belongs to a request whose outcome is not known yet; whoever settles that outcome stores the answer.
+ * A request with an Idempotency-Key. The response to the first request is stored in the transaction of its effect.
+ * Every later request of the same owner with the same key and content gets that response. A key without a response
+ * belongs to a request whose outcome is not known yet: the transaction that settles the outcome stores the response.
  *
- * The owner is the profile, account or, of a void, the order in the request. Opening an account names neither, so its keys
- * have no owner, and callers must choose keys that nobody else uses, such as random UUIDs.
+ * The owner is the profile or account in the request or, for a void, the order. A request that opens an account names
+ * none of them, so its keys have no owner, and callers must choose keys that no other caller uses, such as random
+ * UUIDs.
  */
 export interface KeyedRequest {
-  /** As it is stored: the caller's key, or its owner and that key where the key alone is taken. */
+  /** The key as it is stored: the caller's key, or owner and key if another owner already has the same key. */
   readonly key: string
   readonly owner: string
-  /** Call and content in one text. */
+  /** The call, such as `POST deposit`, and its content as one text, by which requests are compared. */
   readonly request: string
 }
 
@@ -35,8 +36,8 @@ export interface StoredResponse {
 }
 
 /**
- * A problem as an answer that can be stored. Only final problems qualify: a stored answer is sent
- * again for as long as its key is kept, so it must not invite the caller to retry.
+ * A problem document as a stored response. Only final problems are allowed: a stored response is sent for as long as
+ * its key is kept, so it must not invite the caller to retry.
  */
 export function problemResponse(
   code: FinalProblemCode,
@@ -59,9 +60,9 @@ create index idempotency_created on ${schema}.idempotency (created);
 }
 
 /**
- * The previous version neither writes nor reads the owner, and knows keys as unique by themselves. So
- * the key stays the primary key while both run, and a key that another owner has is stored with its
- * owner before it. The next version can make (owner, key) the primary key.
+ * Adds the owner. The previous version neither writes nor reads it, and relies on keys being unique by themselves. The
+ * key therefore stays the primary key while both versions run, and a key that another owner already has is stored with
+ * its owner as a prefix. The next version can make (owner, key) the primary key.
  */
 export function idempotencyOwnerColumn(schema: string): string {
   return `alter table ${schema}.idempotency add column owner text;`
@@ -78,7 +79,7 @@ export function keyedRequest(
   return { key, owner: ownerOf(request), request }
 }
 
-/** A void may leave out the account, so its keys belong to the order. */
+/** A void may omit the account, so its keys belong to the order. */
 function ownerOf(request: string): string {
   const { profileId, accountId, orderId } = contentOf(request)
   return String((request.startsWith('POST void') ? orderId : (profileId ?? accountId)) ?? '')
@@ -88,15 +89,15 @@ function contentOf(request: string): Readonly<Record<string, unknown>> {
   return JSON.parse(request.slice(request.indexOf('{')))
 }
 
-/** No header can contain a line break, so no caller can send such a key. */
+/** A header cannot contain a line break, so no caller can send a key of this form. */
 const withOwner = ({ owner, key }: KeyedRequest): string => `${owner}\n${key}`
 
 /** Every key under which a request may be stored. */
 export const keysOf = (keyed: KeyedRequest): string[] => [keyed.key, withOwner(keyed)]
 
 /**
- * What is stored for a request, among what was found under its keys; where there is nothing, the
- * request with the key to store it under.
+ * Finds the stored request among those found under `keysOf`. If there is none, `keyed` is the request with the key to
+ * store it under.
  */
 export function lookUp(
   known: ReadonlyMap<string, StoredRequest>,
@@ -109,7 +110,7 @@ export function lookUp(
   return { stored: undefined, keyed: { ...keyed, key: withOwner(keyed) } }
 }
 
-const EXPIRED_AT_ONCE = 2_000
+const EXPIRED_PER_STATEMENT = 2_000
 
 export type Idempotency = ReturnType<typeof createIdempotency>
 
@@ -129,14 +130,14 @@ where i.key = any($1::text[]) and i.key = a.key and i.status is null`
 with oldest as (
   select key from ${schema}.idempotency
   where created < now() - $1::bigint * interval '1 ms'
-  order by created limit ${EXPIRED_AT_ONCE}),
+  order by created limit ${EXPIRED_PER_STATEMENT}),
 gone as (
   delete from ${schema}.idempotency
   where key = any (array(select key from oldest)) returning 1)
 select count(*)::integer as deleted from gone`
 
   return {
-    /** What is stored under these keys; read it in the transaction that will `remember`. */
+    /** Reads what is stored under these keys. Call it in the transaction that calls `remember`. */
     async find(tx: Queryable, keys: readonly string[]): Promise<Map<string, StoredRequest>> {
       if (keys.length === 0) return new Map()
       const rows = await tx.query<{
@@ -154,8 +155,10 @@ select count(*)::integer as deleted from gone`
       )
     },
 
-    /** Stores keys with their answers, or without where the outcome is still open. A key that
-     * another transaction stored meanwhile is a conflict: the caller's transaction starts again. */
+    /**
+     * Stores keys with their responses, or without one while the outcome is open. If another transaction has stored a
+     * key since `find`, this is a conflict, and the caller's transaction is retried.
+     */
     async remember(tx: Queryable, entries: readonly StoredRequest[]): Promise<void> {
       if (entries.length === 0) return
       await tx.query(insert, [
@@ -167,7 +170,7 @@ select count(*)::integer as deleted from gone`
       ])
     },
 
-    /** Stores the answers of keys whose outcome was open. */
+    /** Stores the responses of keys that have none yet. */
     async complete(
       tx: Queryable,
       responses: readonly (StoredResponse & { readonly key: string })[],
@@ -180,9 +183,9 @@ select count(*)::integer as deleted from gone`
       ])
     },
 
-    /** Deletes keys older than that, a batch per transaction, so that no statement runs for long. */
+    /** Deletes keys older than `olderThanMs`, in batches, so that no statement runs for long. */
     async expire(db: Queryable, olderThanMs: number): Promise<void> {
-      for (let deleted = EXPIRED_AT_ONCE; deleted === EXPIRED_AT_ONCE; ) {
+      for (let deleted = EXPIRED_PER_STATEMENT; deleted === EXPIRED_PER_STATEMENT; ) {
         const [row] = await db.query<{ deleted: number }>(expire, [olderThanMs])
         deleted = row!.deleted
       }
@@ -190,7 +193,7 @@ select count(*)::integer as deleted from gone`
   }
 }
 
-/** What a request is told whose key was stored before: the first answer, or why there is none. */
+/** The result of a request whose key was stored before: the stored response, or why there is none for it. */
 export type RepeatResult =
   | { readonly kind: 'repeated'; readonly response: StoredResponse }
   | { readonly kind: 'refused'; readonly fault: Fault }
@@ -207,7 +210,7 @@ export function repeatResult(
   return { kind: 'repeated', response }
 }
 
-/** Whether two requests ask for the same; an amount can be written in several ways. */
+/** Whether two requests have the same content. Amounts are compared by value, because 1 and 1.0 are equal. */
 function isSame(one: string, other: string): boolean {
   return one === other || canonical(one) === canonical(other)
 }
@@ -219,22 +222,23 @@ function canonical(request: string): string {
   return `${call}${JSON.stringify({ ...content, ...(amount && { amount: String(amount) }) })}`
 }
 
-/** Sends a stored answer as it was; what an HTTP reply must be able to do is spelled out here. */
+/** Sends a stored response byte for byte. */
 export function sendStored<Reply extends RawReply>(reply: Reply, response: StoredResponse): Reply {
   const { status, body } = response
   reply.code(status)
   if (status < 400) {
     reply.type('application/json; charset=utf-8')
-    // Text that has a type is sent as it is: it is finished JSON.
+    // The body is JSON already. Fastify sends text unchanged once it has a content type.
     reply.send(body as never)
     return reply
   }
   reply.type('application/problem+json')
-  // As bytes: Fastify adds a charset to the type of text, and this type has none.
+  // As bytes, because Fastify would add a charset to the content type of text, and this type has none.
   reply.send(new TextEncoder().encode(body) as never)
   return reply
 }
 
+/** The part of Fastify's reply that `sendStored` needs. */
 interface RawReply {
   code(status: number): unknown
   type(name: string): unknown

@@ -26,7 +26,7 @@ import { createLog, createTelemetry } from '../platform/telemetry/telemetry.ts'
 import { openTracer, tracingConfig } from '../platform/telemetry/tracing-start.ts'
 import { measured, type Service, type ServiceParts } from './service.ts'
 
-/** What a service needs that is a process of its own, on Kafka and PostgreSQL. */
+/** Configuration of a service that runs as its own process, on Kafka and PostgreSQL. */
 export const processConfig = {
   ...httpConfig,
   DATABASE_URL: postgresUrl({
@@ -52,15 +52,15 @@ type ProcessConfig = Static<typeof processSchema>
 
 export interface ServiceProcess<Schema extends TObject> {
   readonly name: 'order' | 'billing' | 'notification'
-  /** The first part of the paths of its service. */
+  /** The first segment of the service's paths. */
   readonly path: 'orders' | 'billing' | 'notification'
   readonly schema: Schema
   readonly create: (parts: ServiceParts, config: Static<Schema>) => Promise<Service>
 }
 
 /**
- * Runs one service as a process. It listens at once, alive but not ready, and waits for its database
- * as long as it takes: the order in which things start does not matter.
+ * Runs a service as its own process. It listens at once, alive but not ready, and waits for its database without a
+ * time limit, so that services and servers may start in any order.
  */
 export function runService<Schema extends TObject>(service: ServiceProcess<Schema>): Promise<void> {
   const { name, path, schema } = service
@@ -76,7 +76,7 @@ export function runService<Schema extends TObject>(service: ServiceProcess<Schem
       log,
     ).then((running) => {
       if (running) door.mount(name, running.app)
-      if (running) log.info({ url: door.url }, `${name} serves`)
+      if (running) log.info({ url: door.url }, `${name} is serving requests`)
       return running
     })
     return {
@@ -100,16 +100,16 @@ function openDoor(config: ProcessConfig, name: string, path: string): Promise<Fr
     request: IncomingMessage,
     response: ServerResponse,
   ) => {
-    const asked = pathOf(request.url ?? '/', basePath)
-    // It belongs to no single service: each of them serves it, wherever a gateway sends the request.
-    if (sendAsyncApi(request, response, asked, basePath)) return
+    const requestPath = pathOf(request.url ?? '/', basePath)
+    // The AsyncAPI document belongs to no single service. Every service serves it, so a gateway may send it anywhere.
+    if (sendAsyncApi(request, response, requestPath, basePath)) return
     if (services.has(name)) return services.pass(name, request, response)
     const detail = `${name} is waiting for its database`
-    if (!asked.startsWith(`/${path}/actuator/health`)) {
+    if (!requestPath.startsWith(`/${path}/actuator/health`)) {
       return sendProblem(request, response, 'SERVICE_UNAVAILABLE', { detail })
     }
     if (!allows(request, response, READ_ONLY)) return
-    if (asked === `/${path}/actuator/health/liveness`) {
+    if (requestPath === `/${path}/actuator/health/liveness`) {
       return sendJson(request, response, 200, { status: 'UP' })
     }
     const components = { start: { status: 'DOWN' } }
@@ -126,8 +126,8 @@ function openDoor(config: ProcessConfig, name: string, path: string): Promise<Fr
 }
 
 /**
- * Only one process at a time can listen on an address and port of a host: the one that was here before is gone. A
- * container that is restarted keeps its host name.
+ * Names the place where this process runs. Only one process at a time can listen on an address and port of a host, so
+ * any earlier process with the same place is gone. A restarted container keeps its host name.
  */
 function placeOf({ url }: FrontDoor): string {
   return `${hostname()}-${new URL(url).host}`.replace(/[^\w.-]/g, '-')
@@ -181,7 +181,7 @@ async function openParts(config: ProcessConfig, name: string, log: Log, place: s
 const WAIT_BASE_MS = 200
 const WAIT_MAX_MS = 5_000
 
-/** undefined when it was told to stop before it could start. */
+/** Creates the service as soon as its database is up. Returns undefined if the process is stopped before that. */
 async function startWhenPossible(
   create: () => Promise<Service>,
   stopped: AbortSignal,

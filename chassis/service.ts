@@ -25,7 +25,7 @@ import type { Telemetry } from '../platform/telemetry/telemetry.ts'
 import { inCommitSpans, noTracing, type Tracer } from '../platform/telemetry/tracing.ts'
 import { measuredCalls, measuredDatabase } from './measured.ts'
 
-/** What every service is made of; which implementations, it cannot tell. */
+/** The dependencies of a service, behind interfaces. */
 export interface ServiceParts {
   readonly database: Database
   readonly bus: Bus
@@ -33,11 +33,11 @@ export interface ServiceParts {
   readonly runtime: Runtime
   readonly log: Log
   readonly telemetry: Telemetry
-  /** Absent where nothing is traced. */
+  /** Absent if tracing is off. */
   readonly tracer?: Tracer
-  /** True where no other process can have the database. */
+  /** True if no other process can use the database. */
   readonly soleProcess: boolean
-  /** Where this process runs: no other process is there as long as it lives. Absent where `soleProcess`. */
+  /** Where this process runs. No other process can run there at the same time. Absent if `soleProcess`. */
   readonly place?: string
   readonly server: Pick<
     HttpServerOptions,
@@ -45,7 +45,7 @@ export interface ServiceParts {
   >
 }
 
-/** The parts, with what database and other services take reported. */
+/** Wraps database and HTTP client so that the duration of each operation is reported. */
 export function measured(parts: ServiceParts): ServiceParts {
   const { database, http, telemetry } = parts
   return {
@@ -55,22 +55,25 @@ export function measured(parts: ServiceParts): ServiceParts {
   }
 }
 
-/** A running service. It answers through `app`; closing drains, finishes, commits and lets go. */
+/**
+ * A running service, which serves HTTP through `app`. `close` drains requests, finishes and commits what is in
+ * flight, and releases its resources.
+ */
 export interface Service {
   readonly app: HttpServer
   close(): Promise<void>
 }
 
-/** What a service reads its topics with. */
+/** The options of the consumer of a service, with the parts of that service. */
 export type Reader<Body> = ServiceParts & ConsumerOptions<Body>
 
-/** However often a service is probed, it writes no more often. */
+/** A readiness probe writes to the database at most once in this time, however often the service is probed. */
 const WRITE_PROBE_MS = 1_000
 const RETENTION_MS = 3_600_000
 
 /**
- * The HTTP side of a service, ready for its own routes, with those of its dead letters; it is ready
- * when database and broker are.
+ * Creates the HTTP server of a service with the routes for its dead letters and its outbox; the service adds its own.
+ * The server reports ready while the database accepts writes and the broker answers.
  */
 export async function createServiceServer<Body>(
   parts: ServiceParts & ReplayOptions<Body>,
@@ -86,15 +89,15 @@ export async function createServiceServer<Body>(
   outboxRoutes(app, about.service, { database, schema })
   const retention = periodically(RETENTION_MS, runtime, log, async () => {
     const removed = await expireDeadLetters(database, schema)
-    if (removed > 0) log.warn({ removed }, 'dead letters that nobody took care of were removed')
+    if (removed > 0) log.warn({ removed }, 'removed expired dead letters')
   })
   app.addHook('onClose', () => retention.close())
   return app
 }
 
 /**
- * What operators can read of a service that is switched off: health, metrics, dead letters and outbox.
- * `telemetry` is that of its last run.
+ * Creates the HTTP server of a service that is switched off, with what operators can read of it: health, metrics,
+ * dead letters and outbox. `parts.telemetry` is that of its last run.
  */
 export async function createStoppedServer(
   parts: ServiceParts,
@@ -116,8 +119,9 @@ export async function createStoppedServer(
 }
 
 /**
- * Batches of concurrent requests: at most so many share a transaction, at most so many wait. One
- * transaction at a time: what comes while it runs is one batch, and a second lane would halve it.
+ * Options for batches of concurrent requests: `maxBatch` limits those that share a transaction, `maxQueue` those that
+ * wait. One transaction runs at a time: the requests that arrive while it runs form one batch, which a second
+ * concurrent transaction would halve.
  */
 export const requestBatches = ({
   telemetry,
@@ -134,8 +138,9 @@ export const requestBatches = ({
 })
 
 /**
- * Lets concurrent requests share a transaction; `afterCommit` runs before they are answered, with
- * the transaction that was committed. Each item has a span of it in its own trace.
+ * Returns a function that runs concurrent items in shared transactions. `afterCommit` gets the results and the
+ * committed transaction, and runs before the returned promises resolve. Each item gets a span of the transaction in
+ * its own trace, whose context `traceOf` returns.
  */
 export function inBatches<Item, Result>(
   parts: Pick<ServiceParts, 'database' | 'telemetry' | 'tracer' | 'runtime'>,

@@ -3,26 +3,26 @@ import type { Log, Runtime } from '../../platform/async/runtime.ts'
 import type { Database } from '../../platform/database/database.ts'
 import { migrate } from '../../platform/database/migrate.ts'
 import type { Bus, OutgoingMessage, Subscription, TopicSpec } from '../bus.ts'
-import { type Group, type LogEnd, openSubscription, placeKey, wakeMembers } from './group.ts'
+import { type Group, type LogEnd, openSubscription, partitionKey, wakeMembers } from './group.ts'
 import { createLog, type EmbeddedLog, embeddedBusMigrations, type Position } from './log.ts'
 import { partitionOf } from './partitioner.ts'
 
-/** The bus in the embedded database: a durable log, and groups whose members are in this process. */
+/** The bus in the embedded database: a durable log, and consumer groups whose members are all in this process. */
 export interface EmbeddedBus extends Bus {
-  /** Retention and compaction, at once; the bus itself does the same about once a minute. */
+  /** Runs retention and compaction now. The bus does so by itself about once a minute. */
   maintain(): Promise<void>
-  /** A broker outage for experiments: until `resume`, every call fails as with a broker away. */
+  /** Simulates a broker outage for experiments: until `resume`, every call fails as if the broker were down. */
   pause(): void
   resume(): void
 }
 
 export interface EmbeddedBusOptions {
-  /** Owned by this process alone; the bus does not close it. */
+  /** Used by this process only. The bus does not close it. */
   readonly database: Database
   readonly runtime: Runtime
   readonly topics: readonly TopicSpec[]
   readonly log?: Log
-  /** How long messages stay that every known group has passed. */
+  /** How long messages are kept that every known group has read. */
   readonly retentionMs?: number
   /** The most messages that one take returns, over all its partitions. */
   readonly maxBatchMessages?: number
@@ -31,12 +31,12 @@ export interface EmbeddedBusOptions {
 
 const RETENTION_MS = 7 * 24 * 3600 * 1000
 const MAX_BATCH_MESSAGES = 500
-/** Kafka's default limit, so that nothing works here that would fail there. */
+/** Kafka's default limit, so that nothing works here that would fail on Kafka. */
 const MAX_MESSAGE_BYTES = 1_000_000
 const MAX_SENDS_PER_STATEMENT = 500
 const MAX_WAITING_SENDS = 50_000
 const MAINTENANCE_INTERVAL_MS = 60_000
-/** So many messages of each partition per statement of maintenance, because everybody waits for it. */
+/** Messages per partition and maintenance statement; all other statements wait while one runs. */
 const MAINTENANCE_MESSAGES = 250
 
 export async function createEmbeddedBus(options: EmbeddedBusOptions): Promise<EmbeddedBus> {
@@ -47,7 +47,7 @@ export async function createEmbeddedBus(options: EmbeddedBusOptions): Promise<Em
   const ends = new Map<string, LogEnd>()
   const partitionCounts = new Map<string, number>()
   for (const end of await log.ends()) {
-    ends.set(placeKey(end), { ...end })
+    ends.set(partitionKey(end), { ...end })
     partitionCounts.set(end.topic, (partitionCounts.get(end.topic) ?? 0) + 1)
   }
   const groups = new Map<string, Group>()
@@ -67,10 +67,10 @@ export async function createEmbeddedBus(options: EmbeddedBusOptions): Promise<Em
     return count
   }
 
-  /** Tells the members of all groups where partitions end now. */
+  /** Moves the known ends of partitions forward and wakes the members of all groups. */
   function advance(positions: readonly Position[]): void {
     for (const position of positions) {
-      const end = ends.get(placeKey(position))
+      const end = ends.get(partitionKey(position))
       if (end && end.offset < position.offset) end.offset = position.offset
     }
     for (const group of groups.values()) wakeMembers(group)
@@ -101,7 +101,7 @@ export async function createEmbeddedBus(options: EmbeddedBusOptions): Promise<Em
       if (messages.length === 0) return
       for (const message of messages) {
         partitionsOf(message.topic)
-        refuseUnstorable(message)
+        rejectUnstorable(message)
       }
       const sent = append(messages)
       sending.add(sent)
@@ -148,8 +148,8 @@ export async function createEmbeddedBus(options: EmbeddedBusOptions): Promise<Em
   }
 }
 
-/** What the database could not store fails alone and at once, not with those it was coalesced with. */
-function refuseUnstorable({ topic, key, value }: OutgoingMessage): void {
+/** Rejects a message that the database cannot store, before it would fail the batch that it shares with others. */
+function rejectUnstorable({ topic, key, value }: OutgoingMessage): void {
   if (key.includes('\0')) throw new Error(`a key on ${topic} contains a NUL character`)
   if (value !== null && value.byteLength > MAX_MESSAGE_BYTES) {
     throw new Error(`a message on ${topic} is larger than ${MAX_MESSAGE_BYTES} bytes`)
@@ -172,7 +172,7 @@ function maintainLog(
       const deleted = await log.expire(retentionMs, MAINTENANCE_MESSAGES)
       more = deleted >= MAINTENANCE_MESSAGES
     }
-    // A statement may have been executed although its send was rejected: its messages count too.
+    // A statement may have been committed although its send was rejected, so the ends are read again.
     await refreshEnds()
   }
 
@@ -181,7 +181,7 @@ function maintainLog(
       await runtime.sleep(MAINTENANCE_INTERVAL_MS, closing)
       if (closing.aborted) return
       await run().catch((error) =>
-        options.log?.warn({ err: error }, 'the maintenance of the log failed and will run again'),
+        options.log?.warn({ err: error }, 'log maintenance failed; it will run again'),
       )
     }
   }

@@ -2,8 +2,8 @@ import type { Batch, Subscription } from '../bus.ts'
 import type { EmbeddedLog, Position } from './log.ts'
 
 /**
- * Consumer groups of the embedded bus. Who is a member lives in memory, because the process that has
- * the members owns the log; how far a group is lives in the database, and `position` repeats it.
+ * A consumer group of the embedded bus. Its members are kept in memory, because the process that owns the log also
+ * has all members. Its offsets are kept in the database, and `position` mirrors them.
  */
 export interface Group {
   readonly name: string
@@ -11,20 +11,20 @@ export interface Group {
   readonly members: Set<Member>
 }
 
-/** One partition as one group sees it. */
+/** The state of one partition in one group. */
 interface Share {
   readonly end: LogEnd
-  /** Where the group goes on: what it committed, or the end of what was deleted unread. */
+  /** The next offset to read: the committed offset, or a later one if unread messages were deleted. */
   position: bigint
   owner: Member | undefined
   /**
-   * What the owner has in its hands: a read that runs, or the batch that it took. A partition that
-   * moves drops its lease, and so the late commit of an old owner finds that it has none.
+   * Identifies what the owner is doing: a read in progress, or the batch that it took. A partition that moves to
+   * another owner drops its lease, so a late commit of the old owner finds none.
    */
   lease: object | undefined
 }
 
-/** The known end of a partition, shared by all groups; `send` moves it. */
+/** The known end of a partition, shared by all groups. `send` moves it forward. */
 export interface LogEnd {
   readonly topic: string
   readonly partition: number
@@ -36,7 +36,7 @@ interface Member {
   wake(): void
 }
 
-export const placeKey = ({ topic, partition }: { topic: string; partition: number }) =>
+export const partitionKey = ({ topic, partition }: { topic: string; partition: number }) =>
   `${topic}/${partition}`
 
 export function wakeMembers(group: Group): void {
@@ -47,27 +47,27 @@ export interface SubscriptionOptions {
   readonly log: EmbeddedLog
   readonly group: Group
   readonly topics: readonly string[]
-  /** Where the group stands in each partition of the topics, as the database says. */
+  /** The group's offsets in the database, for each partition of the topics. */
   readonly positions: readonly Position[]
   readonly ends: ReadonlyMap<string, LogEnd>
-  /** The most messages that one take returns, shared out evenly over the partitions that have any. */
+  /** The most messages that one take returns, divided evenly among the partitions that have any. */
   readonly maxBatchMessages: number
-  /** Throws while the broker is out of reach. */
+  /** Throws while the bus is paused or closed. */
   readonly assertReachable: () => void
 }
 
-/** Joins a group. */
+/** Adds a member to the group and rebalances it. */
 export function openSubscription(options: SubscriptionOptions): Subscription {
   const { log, group, topics, assertReachable } = options
   let closed = false
-  let change = Promise.withResolvers<void>()
+  let nextChange = Promise.withResolvers<void>()
   const wake = () => {
-    change.resolve()
-    change = Promise.withResolvers()
+    nextChange.resolve()
+    nextChange = Promise.withResolvers()
   }
   const member: Member = { topics: new Set(topics), wake }
   for (const at of options.positions) {
-    const key = placeKey(at)
+    const key = partitionKey(at)
     if (group.shares.has(key)) continue
     const end = options.ends.get(key)!
     group.shares.set(key, { end, position: at.offset, owner: undefined, lease: undefined })
@@ -75,13 +75,13 @@ export function openSubscription(options: SubscriptionOptions): Subscription {
   group.members.add(member)
   rebalance(group)
 
-  const leasedTo = (batches: readonly Batch[]) =>
+  const leasedBy = (batches: readonly Batch[]) =>
     batches.flatMap((batch) => {
-      const share = group.shares.get(placeKey(batch))
+      const share = group.shares.get(partitionKey(batch))
       return share?.lease === batch ? [{ share, batch }] : []
     })
 
-  /** Reads all ready partitions in one statement and leases what is still this member's after it. */
+  /** Reads all ready partitions in one statement, and leases those that this member still owns after it. */
   async function fetch(ready: readonly Share[]): Promise<Batch[]> {
     const reading = {}
     const from = ready.map(({ end, position }) => ({ ...end, offset: position }))
@@ -95,7 +95,7 @@ export function openSubscription(options: SubscriptionOptions): Subscription {
         const { topic, partition } = share.end
         const batch = { topic, partition, messages: lists[index]! }
         share.lease = batch.messages.length > 0 ? batch : undefined
-        // Everything up to the end is gone by retention: there is nothing to wait for below it.
+        // Retention has deleted everything up to the end, so continue from there.
         if (share.lease === undefined) share.position = upTo[index]!
         return share.lease === undefined ? [] : [batch]
       })
@@ -113,7 +113,7 @@ export function openSubscription(options: SubscriptionOptions): Subscription {
             owner === member && lease === undefined && position < end.offset,
         )
         if (ready.length === 0) {
-          await change.promise
+          await nextChange.promise
           continue
         }
         const batches = await fetch(ready)
@@ -124,7 +124,7 @@ export function openSubscription(options: SubscriptionOptions): Subscription {
 
     async commit(batches) {
       assertReachable()
-      const own = leasedTo(batches)
+      const own = leasedBy(batches)
       if (own.length === 0) return
       const nextOf = (batch: Batch) => batch.messages.at(-1)!.offset + 1n
       await log.moveGroup(
@@ -140,7 +140,7 @@ export function openSubscription(options: SubscriptionOptions): Subscription {
     },
 
     release(batches) {
-      for (const { share } of leasedTo(batches)) share.lease = undefined
+      for (const { share } of leasedBy(batches)) share.lease = undefined
       wake()
     },
 
@@ -163,8 +163,8 @@ export function openSubscription(options: SubscriptionOptions): Subscription {
 }
 
 /**
- * Shares the partitions out evenly over the members that read them and moves as few as that takes,
- * idle ones first; what moves is taken again by its new owner from where the group stands.
+ * Divides the partitions evenly among the members that read them, and moves as few as possible, idle ones first.
+ * The new owner of a partition starts at the group's committed offset.
  */
 function rebalance(group: Group): void {
   const load = new Map([...group.members].map((member) => [member, 0]))
@@ -178,7 +178,7 @@ function rebalance(group: Group): void {
     share.lease = undefined
     if (owner) load.set(owner, load.get(owner)! + 1)
   }
-  const isTooMuch = (share: Share) =>
+  const overloadsOwner = (share: Share) =>
     share.owner !== undefined && load.get(share.owner)! - load.get(lightest(share)!)! > 1
 
   const shares = [...group.shares.values()]
@@ -189,7 +189,7 @@ function rebalance(group: Group): void {
     if (!share.owner || !load.has(share.owner)) give(share, lightest(share))
   }
   const idleFirst = shares.toSorted((a, b) => Number(!!a.lease) - Number(!!b.lease))
-  for (let next = idleFirst.find(isTooMuch); next; next = idleFirst.find(isTooMuch)) {
+  for (let next = idleFirst.find(overloadsOwner); next; next = idleFirst.find(overloadsOwner)) {
     give(next, lightest(next))
   }
   wakeMembers(group)

@@ -3,11 +3,11 @@ import type { Migration } from '../../platform/database/migrate.ts'
 import type { BusMessage, OutgoingMessage, TopicSpec } from '../bus.ts'
 
 /**
- * The tables and statements of the embedded bus. One process owns the database and PGlite answers
- * one statement at a time, on the process's own event loop: so each step is one set-based statement.
+ * The tables and statements of the embedded bus. One process owns the database, and PGlite runs one statement at
+ * a time on the event loop of that process. Each step is therefore a single statement on whole sets of rows.
  */
 
-/** The place in a partition from which something goes on: the next offset to write, or to read. */
+/** An offset in a partition: the next one to write or to read. */
 export interface Position {
   readonly topic: string
   readonly partition: number
@@ -25,7 +25,7 @@ export function embeddedBusMigrations(schema: string): Migration[] {
   ]
 }
 
-// `compacted` repeats the topic's flag on its messages, so that only those pay for an index by key.
+// `message.compacted` copies the flag of the topic, so that only compacted topics pay for the index by key.
 const logTables = (schema: string) => `
 create table ${schema}.topic (
   name text primary key,
@@ -70,7 +70,7 @@ export type EmbeddedLog = ReturnType<typeof createLog>
 export function createLog(db: Queryable, schema: string) {
   const sql = { ...statements(schema), ...maintenance(schema) }
   return {
-    /** Makes topics that are new and adds partitions where more are asked for; never removes any. */
+    /** Creates missing topics and adds partitions if a topic is to have more. Never removes any. */
     async declareTopics(specs: readonly TopicSpec[]): Promise<void> {
       await db.query(sql.declareTopics, [
         specs.map(({ name }) => name),
@@ -80,10 +80,10 @@ export function createLog(db: Queryable, schema: string) {
       await db.query(sql.declarePartitions)
     },
 
-    /** Where every partition ends. */
+    /** The next offset to write in every partition. */
     ends: () => db.query<Position>(sql.ends),
 
-    /** Writes messages in their order; returns the new ends of the partitions that they went to. */
+    /** Writes messages in the given order. Returns the new ends of the partitions that they went to. */
     append(messages: readonly PlacedMessage[]): Promise<Position[]> {
       return db.query<Position>(sql.append, [
         messages.map(({ topic }) => topic),
@@ -94,7 +94,7 @@ export function createLog(db: Queryable, schema: string) {
       ])
     },
 
-    /** Up to `limit` messages from each position; the lists are in the order of the positions. */
+    /** Reads up to `limit` messages from each position. The lists are in the order of the positions. */
     async read(from: readonly Position[], limit: number): Promise<BusMessage[][]> {
       const rows = await db.query<StoredMessage>(sql.read, [...columns(from), limit])
       const lists: BusMessage[][] = from.map(() => [])
@@ -113,18 +113,18 @@ export function createLog(db: Queryable, schema: string) {
       return lists
     },
 
-    /** Makes a group known and returns where it stands in each partition of these topics. */
+    /** Registers a group and returns its next offset in each partition of these topics. */
     joinGroup: (group: string, topics: readonly string[]) =>
       db.query<Position>(sql.joinGroup, [group, topics]),
 
-    /** Moves a group on; it never moves back. */
+    /** Stores new offsets of a group. An offset never decreases. */
     async moveGroup(group: string, to: readonly Position[]): Promise<void> {
       await db.query(sql.moveGroup, [group, ...columns(to)])
     },
 
     /**
-     * Deletes what is older than so many milliseconds and what all groups have passed, looking at no more than
-     * the oldest `limit` messages of each partition; returns how many it deleted.
+     * Deletes messages that are older than `olderThanMs` and that all groups have read. It examines no more than
+     * the oldest `limit` messages of each partition. Returns how many it deleted.
      */
     async expire(olderThanMs: number, limit: number): Promise<number> {
       const [row] = await db.query<{ deleted: number }>(sql.expire, [olderThanMs, limit])
@@ -132,8 +132,8 @@ export function createLog(db: Queryable, schema: string) {
     },
 
     /**
-     * Deletes what newer messages of the same keys replaced, for up to `limit` messages of each
-     * compacted partition that no compaction has looked at; `more` says that some are left.
+     * Examines the next `limit` messages of each compacted partition that were not compacted before, and deletes the
+     * older messages of their keys. `more` says whether any messages are left to examine.
      */
     async compact(limit: number): Promise<{ deleted: number; more: boolean }> {
       const [row] = await db.query<{ deleted: number; more: boolean }>(sql.compact, [limit])
@@ -223,7 +223,7 @@ where g.group_name = $1 and g.topic = t.topic and g.partition = t.partition
 
 function maintenance(schema: string) {
   return {
-    // Of a compacted topic only tombstones expire; the newest message of a living key stays.
+    // In a compacted topic only tombstones expire. The newest message of any other key stays.
     expire: `
 with passed as (
   select p.topic, p.partition, t.compacted,
@@ -250,7 +250,7 @@ with passed as (
   returning 1
 )
 select ((select count(*) from plain) + (select count(*) from tombstones))::integer as deleted`,
-    // A lateral limit and the rows' ctid keep the planner on the indexes, however large the log is.
+    // The lateral joins with a limit and the deletion by ctid make the planner use indexes, however large the log is.
     compact: `
 with dirty as (
   select p.topic, p.partition, p.cleaned_offset, p.next_offset,

@@ -1,8 +1,8 @@
 const encoder = new TextEncoder()
 
 /**
- * The partition of a key, as Apache Kafka's own Java client picks it: murmur2 over the UTF-8 bytes.
- * So messages of one key share a partition whoever sent them. Source: `BuiltInPartitioner`.
+ * The partition of a key, as the Java client of Apache Kafka chooses it: murmur2 of the UTF-8 bytes. Messages with
+ * the same key therefore share a partition, whichever client sent them. Source: `BuiltInPartitioner`.
  */
 export function partitionOf(key: string, partitions: number): number {
   return (murmur2(encoder.encode(key)) & 0x7fffffff) % partitions
@@ -11,7 +11,7 @@ export function partitionOf(key: string, partitions: number): number {
 const SEED = 0x9747b28c
 const MIX = 0x5bd1e995
 
-/** Kafka's 32-bit murmur2, a signed integer. Source: `org.apache.kafka.common.utils.Utils`. */
+/** Kafka's murmur2. Returns a signed 32-bit integer. Source: `org.apache.kafka.common.utils.Utils`. */
 export function murmur2(bytes: Uint8Array): number {
   const { length } = bytes
   const tail = length & ~3

@@ -5,11 +5,11 @@ import { createKafkaProducer } from './producer.ts'
 import { createKafkaSubscription, type KafkaSubscription } from './subscription.ts'
 
 export interface KafkaBusOptions {
-  /** `host:port` of some brokers; they name the others. */
+  /** `host:port` of some of the brokers. The client learns the others from them. */
   readonly brokers: readonly string[]
   /** The name of this program in the broker's logs and metrics, without spaces. */
   readonly clientId: string
-  /** Where this process runs, as letters, digits and `._-`. A member of a group replaces the one at its place. */
+  /** Where this process runs: letters, digits and `._-`. A new group member replaces an older one with the same place. */
   readonly place?: string
   readonly runtime: Runtime
   readonly log: Log
@@ -21,15 +21,15 @@ const MAX_BATCH_MESSAGES = 500
 const PING_TIMEOUT_MS = 3_000
 
 /**
- * The bus on Apache Kafka. It opens whether the brokers can be reached or not: while they cannot,
- * its calls reject, and later they work. Topics have to be there: none is made by being used.
+ * The bus on Apache Kafka. It opens even if no broker can be reached. Its calls reject until one can. Topics must
+ * exist: using a topic does not create it.
  */
 export async function createKafkaBus(options: KafkaBusOptions): Promise<Bus> {
   const { brokers, clientId, runtime, log, maxBatchMessages = MAX_BATCH_MESSAGES } = options
   const place = options.place === undefined ? {} : { place: options.place }
   const producer = createKafkaProducer({ brokers, clientId, runtime, log })
   const subscriptions = new Set<KafkaSubscription>()
-  // Asks over a connection of its own, so that no slow request is ahead of it.
+  // Pings have their own connection, so that they never wait behind a slow request.
   const admin = new Admin({
     clientId,
     bootstrapBrokers: [...brokers],
@@ -46,7 +46,7 @@ export async function createKafkaBus(options: KafkaBusOptions): Promise<Bus> {
   async function close(): Promise<void> {
     await Promise.all([...subscriptions].map((subscription) => subscription.close()))
     await producer.close()
-    await admin.close().catch((error) => log.debug({ err: error }, 'a connection did not close'))
+    await admin.close().catch((error) => log.debug({ err: error }, 'closing a connection failed'))
   }
 
   return {

@@ -1,36 +1,36 @@
 import { findErrorBy } from '@platformatic/kafka'
 import type { Runtime } from '../../platform/async/runtime.ts'
 
-/** True if Kafka answered with one of these errors, as its protocol names them. */
+/** Whether Kafka responded with one of these errors, named as in its protocol. */
 export function isKafkaError(error: unknown, ...ids: readonly string[]): boolean {
   return ids.some((id) => findErrorBy(error as Error, 'apiId', id) !== null)
 }
 
-/** The broker is away, or says that it cannot serve now and may later. */
+/** Whether the broker cannot be reached, or says that the request may succeed later. */
 export function isUnavailable(error: unknown): boolean {
   const is = (property: string, value: unknown) =>
     findErrorBy(error as Error, property, value) !== null
   return is('code', 'PLT_KFK_NETWORK') || is('canRetry', true)
 }
 
-/** The group has moved on without this member, or is about to: it has to join again. */
+/** Whether the group rebalances or has rebalanced without this member, which therefore has to rejoin. */
 export function needsRejoin(error: unknown): boolean {
   return findErrorBy(error as Error, 'needsRejoin', true) !== null
 }
 
-/** Resolves with true when the work is done, well or not, and with false when that takes too long. */
+/** Resolves with true when the work has ended, successfully or not, and with false if that takes longer than the limit. */
 export async function within(
   limitMs: number,
   runtime: Runtime,
   work: Promise<unknown>,
 ): Promise<boolean> {
-  const done = new AbortController()
-  const finished = work.then(
+  const timer = new AbortController()
+  const ended = work.then(
     () => true,
     () => true,
   )
-  const late = runtime.sleep(limitMs, done.signal).then(() => false)
-  const inTime = await Promise.race([finished, late])
-  done.abort()
-  return inTime
+  const timedOut = runtime.sleep(limitMs, timer.signal).then(() => false)
+  const isInTime = await Promise.race([ended, timedOut])
+  timer.abort()
+  return isInTime
 }

@@ -9,36 +9,36 @@ import { isKafkaError } from './faults.ts'
 import type { OwnedPartition, Partitions } from './partitions.ts'
 import { decode, type FetchResponse } from './records.ts'
 
-/** Fills the idle partitions of a member from the log. */
+/** Fetches messages for the idle partitions of a group member. */
 export interface Fetcher {
-  /** Resolves when a fetch has ended, with messages or without; rejects with faults of the broker. */
+  /** Resolves when a fetch has ended, with or without messages. Rejects if the broker fails. */
   fetch(): Promise<void>
 }
 
 export interface FetcherOptions {
   readonly consumer: Consumer
-  /** Of fetches alone: what else the client asks would wait behind them on the same connection. */
+  /** Connections for fetches only. On a shared connection, other requests would wait behind a fetch. */
   readonly connections: ConnectionPool
   readonly topics: readonly string[]
   readonly partitions: Partitions
   readonly log: Log
-  /** A topic has more partitions than before. */
-  readonly onGrowth: () => void
-  /** A topic was deleted, and another one has its name now. */
-  readonly onRemade: (topic: string) => void
+  /** Called when a topic has more partitions than before. */
+  readonly onPartitionsAdded: () => void
+  /** Called when a topic was deleted and recreated. */
+  readonly onTopicRecreated: (topic: string) => void
 }
 
 /**
- * How long a broker that has nothing waits for something. A partition that becomes idle meanwhile, or
- * comes to this member, waits too, so it is less while some are in hand.
+ * How long the broker waits for messages if there are none. A partition that becomes idle or is assigned during
+ * that time has to wait for the next fetch, so the wait is short while batches are being handled.
  */
 const WAIT_MS = 1_000
-const WAIT_BESIDE_BUSY_MS = 50
-/** Unread messages in memory: at most so many bytes of each partition, or one batch as it was sent. */
+const WAIT_WHILE_BUSY_MS = 50
+/** Bounds the fetched messages of a partition in memory. A single larger record batch is fetched all the same. */
 const MAX_PARTITION_BYTES = 256 * 1024
 const MAX_FETCH_BYTES = 8 * 1024 * 1024
 const OFFSET_OUT_OF_RANGE = 1
-/** The client drops a session that is out of step, and begins another with the next fetch. */
+/** After one of these the client drops its fetch session and starts a new one with the next fetch. */
 const SESSION_ERRORS = [
   'FETCH_SESSION_ID_NOT_FOUND',
   'INVALID_FETCH_SESSION_EPOCH',
@@ -48,20 +48,20 @@ const SESSION_ERRORS = [
 export function createFetcher(options: FetcherOptions): Fetcher {
   const { consumer, topics, partitions, log } = options
   const known = new Map<string, { id: string; partitions: number }>()
-  /** By broker: one fetch at a time, over all partitions that it leads and that are idle. */
-  const underWay = new Map<number, Promise<void>>()
+  /** By broker: at most one fetch each, for all idle partitions that the broker leads. */
+  const inFlight = new Map<number, Promise<void>>()
 
-  /** False when the topics are not what they were, and so the partitions neither. */
-  function compare(metadata: ClusterMetadata): boolean {
+  /** Reports changed topics. Returns false if one was recreated, because its offsets are no longer valid. */
+  function checkTopics(metadata: ClusterMetadata): boolean {
     for (const topic of topics) {
       const { id, partitionsCount } = metadata.topics.get(topic)!
       const before = known.get(topic)
       known.set(topic, { id, partitions: partitionsCount })
       if (before !== undefined && before.id !== id) {
-        options.onRemade(topic)
+        options.onTopicRecreated(topic)
         return false
       }
-      if (before !== undefined && before.partitions < partitionsCount) options.onGrowth()
+      if (before !== undefined && before.partitions < partitionsCount) options.onPartitionsAdded()
     }
     return true
   }
@@ -69,40 +69,40 @@ export function createFetcher(options: FetcherOptions): Fetcher {
   async function start(): Promise<void> {
     if (partitions.idle().length === 0) return
     const metadata = await consumer.metadata({ topics: [...topics] })
-    if (!compare(metadata)) return
-    await place(consumer, partitions)
+    if (!checkTopics(metadata)) return
+    await findStartOffsets(consumer, partitions)
     const leaders = Map.groupBy(
       partitions.idle().filter(({ next }) => next !== undefined),
       ({ topic, partition }) => metadata.topics.get(topic)?.partitions[partition]?.leader ?? -1,
     )
     for (const [leader, wanted] of leaders) {
-      if (underWay.has(leader)) continue
-      const fetch = fetchFrom(leader, wanted, metadata).finally(() => underWay.delete(leader))
-      // Whoever waits for it sees its fault; when nobody does, the next fetch meets it again.
+      if (inFlight.has(leader)) continue
+      const fetch = fetchFrom(leader, wanted, metadata).finally(() => inFlight.delete(leader))
+      // The method `fetch` below rejects with this error. If nothing awaits it, the next fetch meets it again.
       fetch.catch(() => undefined)
-      underWay.set(leader, fetch)
+      inFlight.set(leader, fetch)
     }
   }
 
   async function fetchFrom(node: number, wanted: OwnedPartition[], metadata: ClusterMetadata) {
-    const asked = new Map(wanted.map((one) => [one, one.next!]))
+    const offsets = new Map(wanted.map((one) => [one, one.next!]))
     const names = new Map([...metadata.topics].map(([name, { id }]) => [id, name]))
     const accept = (response: FetchResponse) => {
-      for (const { topicId, partitions: answers } of response.responses) {
-        for (const answer of answers) {
+      for (const { topicId, partitions: results } of response.responses) {
+        for (const result of results) {
           const topic = names.get(topicId)
-          const one = wanted.find((w) => w.topic === topic && w.partition === answer.partitionIndex)
-          // It may have been lost since, and won back at another offset.
+          const one = wanted.find((w) => w.topic === topic && w.partition === result.partitionIndex)
+          // This member may have lost the partition during the fetch, and may own it again at another offset.
           if (one?.next === undefined || !partitions.owns(one)) continue
           const at = { topic: one.topic, topicId, partition: one.partition }
-          if (one.next !== asked.get(one)) continue
-          if (answer.errorCode === OFFSET_OUT_OF_RANGE) {
-            log.warn({ ...at, offset: one.next }, 'an offset is not in the log any more')
+          if (one.next !== offsets.get(one)) continue
+          if (result.errorCode === OFFSET_OUT_OF_RANGE) {
+            log.warn({ ...at, offset: one.next }, 'an offset is no longer in the log')
             one.next = undefined
-            one.isLost = true
-          } else if (answer.errorCode === 0) {
-            const { messages, next } = decode(at, one.next, answer)
-            one.waiting = messages
+            one.isOutOfRange = true
+          } else if (result.errorCode === 0) {
+            const { messages, next } = decode(at, one.next, result)
+            one.fetched = messages
             one.next = next
           }
         }
@@ -110,13 +110,13 @@ export function createFetcher(options: FetcherOptions): Fetcher {
     }
     for (const one of wanted) one.isFetching = true
     try {
-      const request = requestOf(node, asked, metadata, partitions.isBusy())
+      const request = requestOf(node, offsets, metadata, partitions.isBusy())
       accept(await consumer.fetch({ ...request, connectionPool: options.connections }))
     } catch (error) {
       if (isKafkaError(error, ...SESSION_ERRORS)) return
       const { response } = error as { response?: FetchResponse }
       if (response === undefined) throw error
-      // One partition's error does not hold up what came of the others.
+      // An error of one partition does not discard the messages of the others.
       accept(response)
       const codes = response.responses.flatMap((topic) => topic.partitions.map((p) => p.errorCode))
       if (codes.some((code) => code !== 0 && code !== OFFSET_OUT_OF_RANGE)) throw error
@@ -128,20 +128,20 @@ export function createFetcher(options: FetcherOptions): Fetcher {
   return {
     async fetch() {
       await start()
-      // Without any, the member waits until something changes.
-      await Promise.race(underWay.size > 0 ? underWay.values() : [new Promise(() => undefined)])
+      // Without any fetch in flight this never resolves, and the caller waits for its other events.
+      await Promise.race(inFlight.size > 0 ? inFlight.values() : [new Promise(() => undefined)])
     },
   }
 }
 
 function requestOf(
   node: number,
-  asked: ReadonlyMap<OwnedPartition, bigint>,
+  offsets: ReadonlyMap<OwnedPartition, bigint>,
   metadata: ClusterMetadata,
   isBusy: boolean,
 ) {
   const topics: Parameters<Consumer['fetch']>[0]['topics'] = []
-  for (const [topic, positions] of Map.groupBy(asked, ([{ topic }]) => topic)) {
+  for (const [topic, positions] of Map.groupBy(offsets, ([{ topic }]) => topic)) {
     const { id: topicId, partitions } = metadata.topics.get(topic)!
     const requests = positions.map(([{ partition }, fetchOffset]) => ({
       partition,
@@ -152,18 +152,18 @@ function requestOf(
     }))
     topics.push({ topicId, partitions: requests })
   }
-  const maxWaitTime = isBusy ? WAIT_BESIDE_BUSY_MS : WAIT_MS
+  const maxWaitTime = isBusy ? WAIT_WHILE_BUSY_MS : WAIT_MS
   return { node, topics, minBytes: 1, maxBytes: MAX_FETCH_BYTES, maxWaitTime }
 }
 
 /**
- * Finds out where to begin in partitions that are new to the member: where the group stands, else
- * with the oldest message. So it is too when the group stands where there is no log any more, below
- * it or above: what is handled a second time changes nothing, what is left out is lost.
+ * Finds the start offset of partitions that are new to the member: the group's committed offset, or the oldest
+ * message if there is none. The oldest message is also the start if the committed offset is out of range, below or
+ * above the log: handling a message twice changes nothing, while a skipped message would be lost.
  */
-async function place(consumer: Consumer, partitions: Partitions): Promise<void> {
-  const unplaced = () => partitions.idle().filter(({ next }) => next === undefined)
-  const fresh = unplaced().filter(({ isLost }) => !isLost)
+async function findStartOffsets(consumer: Consumer, partitions: Partitions): Promise<void> {
+  const withoutOffset = () => partitions.idle().filter(({ next }) => next === undefined)
+  const fresh = withoutOffset().filter(({ isOutOfRange }) => !isOutOfRange)
   if (fresh.length > 0) {
     const topics = [...byTopic(fresh)].map(([topic, numbers]) => ({ topic, partitions: numbers }))
     const committed = await consumer.listCommittedOffsets({ topics })
@@ -172,7 +172,7 @@ async function place(consumer: Consumer, partitions: Partitions): Promise<void> 
       if (offset >= 0n) one.next ??= offset
     }
   }
-  const rest = unplaced()
+  const rest = withoutOffset()
   if (rest.length === 0) return
   const numbers = byTopic(rest)
   const oldest = await consumer.listOffsets({
@@ -182,7 +182,7 @@ async function place(consumer: Consumer, partitions: Partitions): Promise<void> 
   })
   for (const one of rest) {
     one.next ??= oldest.get(one.topic)?.[one.partition]
-    one.isLost = false
+    one.isOutOfRange = false
   }
 }
 

@@ -3,8 +3,8 @@ import type { PartitionLag } from '../bus.ts'
 import type { Partitions } from './partitions.ts'
 
 /**
- * The broker is asked where the partitions end: what the last fetch said of it is old wherever a
- * batch is held and nothing is fetched, and there the lag grows.
+ * Requests the ends of the partitions from the broker. The end that the last fetch reported is out of date for a
+ * partition whose batch is held, because it is not fetched; and that is where the lag grows.
  */
 export async function lagOf(
   consumer: Consumer,
@@ -12,7 +12,7 @@ export async function lagOf(
   partitions: Partitions,
 ): Promise<PartitionLag[]> {
   const metadata = await consumer.metadata({ topics: [...topics] })
-  const places = topics.flatMap((topic) =>
+  const all = topics.flatMap((topic) =>
     Array.from({ length: metadata.topics.get(topic)!.partitionsCount }, (_, partition) => ({
       topic,
       partition,
@@ -22,9 +22,9 @@ export async function lagOf(
     topics: [...topics],
     timestamp: ListOffsetTimestamps.LATEST,
   })
-  // After the ends, so that what was settled meanwhile does not count as lag.
+  // Read after the ends, so that messages settled during the request do not count as lag.
   const positions = partitions.positions()
-  return places.map(({ topic, partition }) => {
+  return all.map(({ topic, partition }) => {
     const own = positions.find((at) => at.topic === topic && at.partition === partition)
     const end = ends.get(topic)?.[partition]
     if (own === undefined || end === undefined) return { topic, partition, messages: undefined }

@@ -8,16 +8,16 @@ import { lagOf } from './lag.ts'
 import { type Committable, createPartitions, type Partitions } from './partitions.ts'
 
 /**
- * One membership of a consumer group, from joining to leaving. The client keeps it alive and follows
- * rebalances by itself; what it cannot overcome ends the membership, and a new one has to be made.
+ * One membership of a consumer group, from joining to leaving. The Kafka client sends heartbeats and follows
+ * rebalances by itself. A failure that it cannot recover from ends the membership, and a new one must be created.
  */
 export interface Member {
   join(): Promise<void>
-  /** Why this membership is over; undefined as long as it is not. */
+  /** The error that ended this membership; undefined while it lasts. */
   failure(): unknown
-  /** Takes what was fetched, if anything was. */
+  /** Takes the fetched messages, if there are any. */
   take(): Batch[]
-  /** Resolves when there may be something to take, or something else has changed. */
+  /** Resolves when there may be messages to take, or when anything else has changed. */
   poll(): Promise<void>
   commit(batches: readonly Batch[]): Promise<void>
   release(batches: readonly Batch[]): void
@@ -31,8 +31,8 @@ export interface MemberOptions {
   readonly group: string
   readonly topics: readonly string[]
   /**
-   * Where this process runs. A new member takes over from the one at the same place, whose process is gone, in place
-   * of waiting for its session to expire.
+   * Where this process runs. A new member takes over the partitions of an older one with the same place, whose
+   * process must be gone, instead of waiting for its session to expire.
    */
   readonly place?: string
   readonly maxBatchMessages: number
@@ -44,24 +44,25 @@ const SESSION_TIMEOUT_MS = 10_000
 const REBALANCE_TIMEOUT_MS = 15_000
 const HEARTBEAT_MS = 3_000
 const REQUEST_TIMEOUT_MS = 20_000
-/** Longer than a request may take, so that by then it is known why there is no heartbeat. */
+/** Longer than `REQUEST_TIMEOUT_MS`, so that the reason for missing heartbeats is known by then. */
 const STALL_TIMEOUT_MS = 30_000
 const CONNECTION = { connectTimeout: 3_000, requestTimeout: REQUEST_TIMEOUT_MS }
 const CLOSE_LIMIT_MS = 5_000
-const JOIN_TRIES = 20
+const JOIN_ATTEMPTS = 20
 const JOIN_PAUSE_MS = 200
-/** The broker that cares for the group is about to: as with the first group ever, or after a start. */
+/** The group's coordinator is not ready yet, as before the first group of a cluster or after a broker's start. */
 const COORDINATOR_ERRORS = [
   'COORDINATOR_NOT_AVAILABLE',
   'COORDINATOR_LOAD_IN_PROGRESS',
   'NOT_COORDINATOR',
 ]
-const COMMIT_TRIES = 5
-/** So long offsets gather before they are committed; a crash has as much delivered again. */
+const COMMIT_ATTEMPTS = 5
+/** How long offsets are gathered before a commit. A crash causes the redelivery of at most that much more. */
 const GATHER_MS = 50
-/** Nothing ends a handler that is stuck, so at least somebody should hear of it. */
+/** A handler that hangs is never aborted, but a batch held for this long is logged. */
 const OVERDUE_MS = 60_000
-const LOOK_AGAIN_MS = 5_000
+/** The longest time that `poll` waits for a change. */
+const POLL_LIMIT_MS = 5_000
 
 export function createMember(options: MemberOptions): Member {
   const { topics, runtime, log } = options
@@ -83,32 +84,33 @@ export function createMember(options: MemberOptions): Member {
     wake()
   }
 
-  /** Resolves at the next change, or when the work is done, or after so long. */
-  async function orChange(limitMs: number, work: Promise<void>[] = []): Promise<void> {
+  /** Resolves at the next change, when any of `work` ends, or after `limitMs`. */
+  async function waitForChange(limitMs: number, work: Promise<void>[] = []): Promise<void> {
     const change = Promise.withResolvers<void>()
-    const nap = new AbortController()
+    const timer = new AbortController()
     wakers.add(change.resolve)
     try {
-      await Promise.race([...work, change.promise, runtime.sleep(limitMs, nap.signal)])
+      await Promise.race([...work, change.promise, runtime.sleep(limitMs, timer.signal)])
     } finally {
       wakers.delete(change.resolve)
-      nap.abort(WOKEN)
+      timer.abort(WOKEN)
     }
   }
 
-  /** A rebalance may be overtaken by the next; then there is only to join again. */
+  /** Joins the group, with retries: the next rebalance may begin before this one has ended. */
   async function join(): Promise<void> {
-    for (let tries = 1; ; tries += 1) {
+    for (let attempt = 1; ; attempt += 1) {
       const takesOver = consumer.groupInstanceId !== null
       try {
         await consumer.joinGroup()
-        // The group keeps its assignment, which lacks the partitions that were added while it had no leader.
+        // A take-over keeps the old assignment, which lacks partitions added while the group had no leader. If the
+        // new member is the leader, joining once more has the assignment computed again.
         if (takesOver && joined?.isLeader) await consumer.joinGroup()
         return
       } catch (error) {
-        // A live process claims the same place: both are members under ids of their own.
+        // Another live process has the same place. Both become ordinary members, with ids of their own.
         if (isKafkaError(error, 'FENCED_INSTANCE_ID')) consumer.groupInstanceId = null
-        if (closed || tries === JOIN_TRIES || !canJoinLater(error)) throw error
+        if (closed || attempt === JOIN_ATTEMPTS || !canJoinLater(error)) throw error
         await runtime.sleep(JOIN_PAUSE_MS)
       }
     }
@@ -116,18 +118,18 @@ export function createMember(options: MemberOptions): Member {
 
   consumer.on('consumer:group:join', (now) => {
     consumer.groupInstanceId = null
-    // Between generations that do not follow each other, somebody else may have had the partitions.
+    // If a generation was missed, another member may have owned the partitions in it.
     if (!follows(joined, now)) partitions.clear()
     joined = now
     if (failure === undefined && !closed) partitions.assign(now.assignments ?? [])
     wake()
   })
   consumer.on('consumer:heartbeat:stalled', ({ lastError }) => {
-    // While the broker is away the client tries on, and is the quickest to come back.
+    // While the broker is down the client keeps trying, and that is the fastest way to recover.
     if (isUnavailable(lastError)) return
-    fail(lastError ?? new Error('the heartbeats of a group member are not answered'))
+    fail(lastError ?? new Error('the broker does not answer the heartbeats of a group member'))
   })
-  // An unheard error would end the process.
+  // An `error` event without a listener would end the process.
   ;(consumer as ErrorSource).on('error', (error) => {
     if (needsRejoin(error)) void join().catch(fail)
     else fail(error)
@@ -135,17 +137,17 @@ export function createMember(options: MemberOptions): Member {
 
   const fetcher = createFetcher({
     ...{ consumer, topics, partitions, log, connections: fetching },
-    onGrowth: () => {
+    onPartitionsAdded: () => {
       if (joined?.isLeader) void join().catch(fail)
     },
-    onRemade: (topic) => fail(new Error(`the topic ${topic} was deleted and made again`)),
+    onTopicRecreated: (topic) => fail(new Error(`the topic ${topic} was deleted and recreated`)),
   })
 
-  /** Waits for the group's next generation, but not for ever. */
+  /** Waits for the next generation of the group. Resolves with false if it does not come in time. */
   async function rejoined(past: ConsumerGroupJoinPayload | undefined): Promise<boolean> {
     const until = runtime.monotonic() + REBALANCE_TIMEOUT_MS
     while (joined === past && failure === undefined && !closed && runtime.monotonic() < until) {
-      await orChange(until - runtime.monotonic())
+      await waitForChange(until - runtime.monotonic())
     }
     return joined !== past || failure !== undefined || closed !== undefined
   }
@@ -162,10 +164,10 @@ export function createMember(options: MemberOptions): Member {
   async function leave(): Promise<void> {
     partitions.clear()
     wake()
-    // The fetch under way ends with its connection.
+    // Closing its connection ends the fetch in flight.
     disconnect(fetching)
     if (await within(CLOSE_LIMIT_MS, runtime, consumer.close())) return
-    // A frozen broker does not answer; without connections the client ends at once.
+    // An unresponsive broker does not answer. Without connections the client closes at once.
     disconnect(consumer.connections)
     await within(CLOSE_LIMIT_MS, runtime, consumer.close())
   }
@@ -177,9 +179,9 @@ export function createMember(options: MemberOptions): Member {
     async poll() {
       if (closed || failure !== undefined) return
       for (const { topic, partition } of partitions.overdue(runtime.monotonic() - OVERDUE_MS)) {
-        log.error({ topic, partition }, 'a batch has been in hand for very long')
+        log.error({ topic, partition }, 'a batch has not been settled for a minute')
       }
-      await orChange(LOOK_AGAIN_MS, [fetcher.fetch()])
+      await waitForChange(POLL_LIMIT_MS, [fetcher.fetch()])
     },
     async commit(batches) {
       partitions.settle(batches)
@@ -205,15 +207,16 @@ interface CommitOptions extends Pick<MemberOptions, 'runtime'> {
 
 interface Generations {
   current(): ConsumerGroupJoinPayload | undefined
-  /** While the client joins again it is not known yet whose the partitions are. */
+  /** Whether the client is rejoining. Until it has, it does not know which partitions it owns. */
   isJoining(): boolean
-  /** Waits for the one after this; false when it does not come. */
+  /** Waits for the generation after `past`. Resolves with false if it does not come in time. */
   rejoined(past: ConsumerGroupJoinPayload | undefined): Promise<boolean>
 }
 
 /**
- * Moves the group past all that is settled; in turn, so that no commit that is late moves it back. Nobody
- * waits for it, and one commit costs as much as one for many batches.
+ * Commits the offsets of everything that is settled. Commits run one after the other, so that a late one cannot
+ * move the group back. They are gathered for `GATHER_MS`, because no request waits for them and a commit costs the
+ * same for one batch as for many.
  */
 function createCommit(
   { consumer, partitions, runtime }: CommitOptions,
@@ -221,7 +224,7 @@ function createCommit(
 ): () => Promise<void> {
   return inTurn(async () => {
     await runtime.sleep(GATHER_MS)
-    for (let tries = 1; ; tries += 1) {
+    for (let attempt = 1; ; attempt += 1) {
       if (generations.isJoining()) await generations.rejoined(generations.current())
       const offsets = partitions.uncommitted()
       if (offsets.length === 0) return
@@ -231,7 +234,7 @@ function createCommit(
         partitions.committed(offsets)
         return
       } catch (error) {
-        if (tries === COMMIT_TRIES || !needsRejoin(error)) throw error
+        if (attempt === COMMIT_ATTEMPTS || !needsRejoin(error)) throw error
         if (!(await generations.rejoined(generation))) throw error
       }
     }
@@ -242,11 +245,11 @@ function createConsumer(options: MemberOptions): Consumer {
   const consumer = new Consumer({
     clientId: options.clientId,
     groupId: options.group,
-    // Serves to join only: rejoining with it after another process took the place over would evict that one.
+    // Used for the first join only. If another process has taken over since, rejoining with it would evict that one.
     ...(options.place !== undefined && { groupInstanceId: options.place }),
     bootstrapBrokers: [...options.brokers],
     autocommit: false,
-    // With retries a commit that came too late would join again and move the group's offset back.
+    // With retries, the client would rejoin after a commit that is too late, and then move the group's offset back.
     retries: 0,
     ...CONNECTION,
     sessionTimeout: SESSION_TIMEOUT_MS,
@@ -262,7 +265,7 @@ function disconnect(connections: ConnectionPool): void {
   for (const [, connection] of connections) connection.socket?.destroy()
 }
 
-/** What the client's types leave out: it emits this when it could not join again. */
+/** An event that is missing from the client's types. The client emits it when it fails to rejoin. */
 interface ErrorSource {
   on(event: 'error', listener: (error: unknown) => void): void
 }

@@ -9,11 +9,11 @@ const messages = (count: number): BusMessage[] =>
     ...{ key: 'k', value: null, headers: {} },
   }))
 
-/** A member that owns partitions of `t` with so many messages waiting in each. */
-function owning(...waiting: number[]) {
+/** A member that owns partitions of `t` with this many fetched messages in each. */
+function owning(...counts: number[]) {
   const partitions = createPartitions()
-  partitions.assign([{ topic: 't', partitions: [...waiting.keys()] }])
-  for (const one of partitions.idle()) one.waiting = messages(waiting[one.partition]!)
+  partitions.assign([{ topic: 't', partitions: [...counts.keys()] }])
+  for (const one of partitions.idle()) one.fetched = messages(counts[one.partition]!)
   return partitions
 }
 

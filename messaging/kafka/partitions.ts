@@ -1,89 +1,90 @@
 import type { GroupAssignment } from '@platformatic/kafka'
 import type { Batch, BusMessage } from '../bus.ts'
 
-/** A partition that a member of a group owns. */
+/** The state of a partition that a group member owns. */
 export interface OwnedPartition {
   readonly topic: string
   readonly partition: number
-  /** The offset to fetch from; unknown until it is asked where the group stands. */
+  /** The offset of the next fetch; undefined until the group's committed offset is known. */
   next: bigint | undefined
-  /** What the group committed is gone from the log: go on with the oldest message that is there. */
-  isLost: boolean
-  /** Fetched, not taken; it is fetched again only when this is empty, which bounds the memory. */
-  waiting: BusMessage[]
+  /** The committed offset is out of range: continue with the oldest message in the log. */
+  isOutOfRange: boolean
+  /** Fetched and not taken yet. The next fetch waits until this is empty, which bounds the memory. */
+  fetched: BusMessage[]
   /**
-   * The batch in hand. A partition that was lost is forgotten with its lease, and so the late commit
-   * of its batch finds that there is none, also when the partition has come back meanwhile.
+   * The batch that was taken and is not settled yet. When a member loses the partition, this whole object is
+   * dropped, so a late commit of the batch finds no lease, even if the member owns the partition again by then.
    */
   lease: { readonly batch: Batch; readonly sinceMs: number; isOverdue: boolean } | undefined
-  /** Up to here all is settled; undefined where the group has followed. */
+  /** The offset up to which all is settled but not committed; undefined if there is nothing to commit. */
   settled: bigint | undefined
   isFetching: boolean
 }
 
-/** The group can be moved to this offset of a partition. */
+/** An offset that can be committed. */
 export interface Committable {
   readonly partition: OwnedPartition
   readonly offset: bigint
 }
 
-/** The partitions of one member: what is fetched, in hand, and to be fetched next. */
+/** The partitions of one group member: which messages are fetched or taken, and what to fetch next. */
 export interface Partitions {
-  /** Keeps what stays, forgets what is not there any more. */
+  /** Applies an assignment: keeps the state of partitions that stay, and drops that of all others. */
   assign(assignments: readonly GroupAssignment[]): void
   clear(): void
-  /** Takes what is fetched: at most so many messages, shared out evenly over the partitions. */
+  /** Takes up to `maxMessages` fetched messages, divided evenly among the partitions that have any. */
   take(maxMessages: number, nowMs: number): Batch[]
-  /** Their work is done: the group may move past those of them that are still in hand. */
+  /** Marks batches as settled, so that their offsets can be committed. Ignores batches without a lease. */
   settle(batches: readonly Batch[]): void
-  /** Where the group has to be moved to. */
+  /** The offsets that are settled and not committed. */
   uncommitted(): Committable[]
-  /** The group was moved; a partition that was lost meanwhile takes no notice. */
+  /** Records that these offsets were committed. */
   committed(offsets: readonly Committable[]): void
-  /** They will be taken again. */
+  /** Returns batches, which will be taken again. Ignores batches without a lease. */
   release(batches: readonly Batch[]): void
-  /** Those that nothing is waiting of, in hand or being fetched. */
+  /** The partitions to fetch: those with nothing fetched, taken or being fetched. */
   idle(): OwnedPartition[]
+  /** Whether any batch is taken and not settled. */
   isBusy(): boolean
-  /** How far the work is done: the first offset that is not settled; not known of all that are owned. */
+  /** The first unsettled offset of each owned partition for which it is known. */
   positions(): { readonly topic: string; readonly partition: number; readonly offset: bigint }[]
   owns(partition: OwnedPartition): boolean
-  /** Batches in hand since before that time that were not told of before. */
+  /** Batches that were taken before `sinceMs` and are not settled. Returns each batch once. */
   overdue(sinceMs: number): Batch[]
 }
 
 export function createPartitions(): Partitions {
   const owned = new Map<string, OwnedPartition>()
-  const leasing = (batches: readonly Batch[]) =>
+  const leased = (batches: readonly Batch[]) =>
     batches.flatMap((batch) => {
-      const partition = owned.get(placeOf(batch))
+      const partition = owned.get(keyOf(batch))
       return partition?.lease?.batch === batch ? [{ partition, batch }] : []
     })
 
   return {
     assign(assignments) {
-      const places = assignments.flatMap(({ topic, partitions }) =>
+      const assigned = assignments.flatMap(({ topic, partitions }) =>
         partitions.map((partition) => ({ topic, partition })),
       )
-      const assigned = new Set(places.map(placeOf))
-      for (const place of owned.keys()) if (!assigned.has(place)) owned.delete(place)
-      for (const place of places) {
-        if (!owned.has(placeOf(place))) owned.set(placeOf(place), unplaced(place))
+      const assignedKeys = new Set(assigned.map(keyOf))
+      for (const key of owned.keys()) if (!assignedKeys.has(key)) owned.delete(key)
+      for (const at of assigned) {
+        if (!owned.has(keyOf(at))) owned.set(keyOf(at), newlyOwned(at))
       }
     },
     clear: () => owned.clear(),
     take(maxMessages, nowMs) {
-      const ready = [...owned.values()].filter((one) => !one.lease && one.waiting.length > 0)
+      const ready = [...owned.values()].filter((one) => !one.lease && one.fetched.length > 0)
       const limit = Math.max(1, Math.floor(maxMessages / ready.length))
       return ready.map((one) => {
-        const messages = one.waiting.splice(0, limit)
+        const messages = one.fetched.splice(0, limit)
         const batch = { topic: one.topic, partition: one.partition, messages }
         one.lease = { batch, sinceMs: nowMs, isOverdue: false }
         return batch
       })
     },
     settle(batches) {
-      for (const { partition, batch } of leasing(batches)) {
+      for (const { partition, batch } of leased(batches)) {
         partition.settled = batch.messages.at(-1)!.offset + 1n
         partition.lease = undefined
       }
@@ -98,22 +99,22 @@ export function createPartitions(): Partitions {
       }
     },
     release(batches) {
-      for (const { partition, batch } of leasing(batches)) {
-        partition.waiting.unshift(...batch.messages)
+      for (const { partition, batch } of leased(batches)) {
+        partition.fetched.unshift(...batch.messages)
         partition.lease = undefined
       }
     },
     idle: () =>
       [...owned.values()].filter(
-        ({ lease, waiting, isFetching }) => !lease && waiting.length === 0 && !isFetching,
+        ({ lease, fetched, isFetching }) => !lease && fetched.length === 0 && !isFetching,
       ),
     isBusy: () => [...owned.values()].some(({ lease }) => lease !== undefined),
     positions: () =>
-      [...owned.values()].flatMap(({ topic, partition, lease, waiting, next }) => {
-        const offset = lease?.batch.messages[0]?.offset ?? waiting[0]?.offset ?? next
+      [...owned.values()].flatMap(({ topic, partition, lease, fetched, next }) => {
+        const offset = lease?.batch.messages[0]?.offset ?? fetched[0]?.offset ?? next
         return offset === undefined ? [] : [{ topic, partition, offset }]
       }),
-    owns: (partition) => owned.get(placeOf(partition)) === partition,
+    owns: (partition) => owned.get(keyOf(partition)) === partition,
     overdue(sinceMs) {
       const leases = [...owned.values()].flatMap(({ lease }) => lease ?? [])
       const late = leases.filter((lease) => lease.sinceMs < sinceMs && !lease.isOverdue)
@@ -123,15 +124,15 @@ export function createPartitions(): Partitions {
   }
 }
 
-const placeOf = ({ topic, partition }: { topic: string; partition: number }) =>
+const keyOf = ({ topic, partition }: { topic: string; partition: number }) =>
   `${topic}/${partition}`
 
-function unplaced(place: { topic: string; partition: number }): OwnedPartition {
+function newlyOwned(at: { topic: string; partition: number }): OwnedPartition {
   return {
-    ...place,
+    ...at,
     next: undefined,
-    isLost: false,
-    waiting: [],
+    isOutOfRange: false,
+    fetched: [],
     lease: undefined,
     settled: undefined,
     isFetching: false,

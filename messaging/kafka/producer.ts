@@ -5,10 +5,10 @@ import type { OutgoingMessage } from '../bus.ts'
 import { isKafkaError, isUnavailable, within } from './faults.ts'
 import { chunksOf, type Encoded, encode } from './records.ts'
 
-/** The sending half of the bus. */
+/** Sends messages to Kafka. */
 export interface KafkaProducer {
   send(messages: readonly OutgoingMessage[]): Promise<void>
-  /** Sends what is under way, as far as that is possible within a few seconds. */
+  /** Waits a few seconds for the sends in flight, and gives up on the rest. */
   close(): Promise<void>
 }
 
@@ -23,13 +23,13 @@ const MAX_SENDS_PER_BATCH = 500
 const MAX_WAITING_SENDS = 50_000
 const FLUSH_LIMIT_MS = 5_000
 const CLOSE_LIMIT_MS = 2_000
-const TRIES = 2
+const ATTEMPTS = 2
 
 /**
- * One request is under way at a time; what is sent meanwhile goes together in the next, so that the
- * order of sends is the order in the log. The client tries a request again on its own (a broker that
- * restarts or freezes for a while is bridged without doubles, because it is idempotent); when it has
- * given up the send is rejected, and whoever sends again is the outer loop: the relay.
+ * One request at a time is in flight. Messages sent during that time share the next request, so the order of sends
+ * is the order in the log. The client itself retries a request; as it is an idempotent producer, this bridges a
+ * restart or a short freeze of the broker without duplicates. When the client gives up, `send` rejects, and the
+ * caller (the relay) has to send the messages again.
  */
 export function createKafkaProducer(options: KafkaProducerOptions): KafkaProducer {
   const { runtime, log } = options
@@ -37,9 +37,9 @@ export function createKafkaProducer(options: KafkaProducerOptions): KafkaProduce
     clientId: options.clientId,
     bootstrapBrokers: [...options.brokers],
     idempotent: true,
-    // As Java's own client; this one's default puts half of the keys elsewhere.
+    // The partitioner of Kafka's Java client. The default of this client puts half of the keys elsewhere.
     partitioner: compatibilityPartitioner,
-    // With the default, which is to try for ever, some errors would never be told.
+    // By default the client retries forever, and would never report some errors.
     retries: 8,
     retryDelay: 500,
     connectTimeout: 3_000,
@@ -49,15 +49,15 @@ export function createKafkaProducer(options: KafkaProducerOptions): KafkaProduce
   let closed = false
 
   async function produce(messages: Parameters<typeof producer.send>[0]['messages']) {
-    for (let tries = 1; ; tries += 1) {
+    for (let attempt = 1; ; attempt += 1) {
       try {
         await producer.send({ messages, acks: ProduceAcks.ALL })
         return
       } catch (error) {
         if (isUnavailable(error)) throw unavailable(error)
-        // The client has a new identity now: a sequence of numbers that was broken begins anew.
-        if (tries === TRIES || isKafkaError(error, 'MESSAGE_TOO_LARGE')) throw error
-        log.warn({ err: error }, 'Kafka refused a batch; it is sent once more')
+        // By now the client has a new producer id, so a gap in its sequence numbers does not matter any more.
+        if (attempt === ATTEMPTS || isKafkaError(error, 'MESSAGE_TOO_LARGE')) throw error
+        log.warn({ err: error }, 'Kafka rejected a batch; sending it once more')
       }
     }
   }
@@ -70,7 +70,7 @@ export function createKafkaProducer(options: KafkaProducerOptions): KafkaProduce
     async run(sends) {
       const messages = sends.flat()
       const topics = [...new Set(messages.map(({ message }) => message.topic))]
-      // Before anything is written, so that a topic that is not there fails its own sends only.
+      // Checked before anything is written, so that a missing topic fails only the sends to it.
       await producer.metadata({ topics, retries: 0 }).catch((error) => {
         throw isUnavailable(error) ? unavailable(error) : error
       })
@@ -90,13 +90,13 @@ export function createKafkaProducer(options: KafkaProducerOptions): KafkaProduce
     async close() {
       closed = true
       const flushed = await within(FLUSH_LIMIT_MS, runtime, Promise.allSettled(sending))
-      if (!flushed) log.warn({ sends: sending.size }, 'sends were given up when the bus was closed')
+      if (!flushed) log.warn({ sends: sending.size }, 'gave up unfinished sends to close the bus')
       await within(CLOSE_LIMIT_MS, runtime, producer.close())
     },
   }
 }
 
-/** Tells those who share a batch that dividing it would not help. */
+/** Marks an error as `unavailable`, so that `coalesce` does not split the batch, which would not help. */
 function unavailable(cause: unknown): Error {
   return Object.assign(new Error('Kafka cannot be reached', { cause }), { kind: 'unavailable' })
 }

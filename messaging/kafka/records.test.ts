@@ -137,7 +137,7 @@ test('cuts requests by number of messages and by bytes, and leaves none empty', 
 test('refuses what Kafka would refuse, or would store as something else', () => {
   assert.throws(() => encode(outgoing(1_000_001)), /larger than/)
   assert.throws(() => encode({ ...outgoing(1), value: 'text' as never }), /neither bytes nor null/)
-  assert.throws(() => encode({ ...outgoing(1), key: undefined as never }), /no string/)
+  assert.throws(() => encode({ ...outgoing(1), key: undefined as never }), /not a string/)
 })
 
 test('sends a tombstone as no value, and an empty value as one', () => {

@@ -1,25 +1,25 @@
 import type { Consumer, MessageToProduce, RecordsBatch } from '@platformatic/kafka'
 import type { BusMessage, OutgoingMessage } from '../bus.ts'
 
-/** A message as it goes to the client, with about the bytes that it takes in a request. */
+/** A message as the Kafka client takes it, with its approximate size in a request. */
 export interface Encoded {
   readonly message: MessageToProduce
   readonly bytes: number
 }
 
-/** Brokers refuse more than 1,048,588 bytes of a partition in one request, unless told otherwise. */
+/** By default a broker rejects more than 1,048,588 bytes for a partition in one request. */
 const MAX_CHUNK_BYTES = 900_000
 const MAX_CHUNK_MESSAGES = 1000
-/** The limit of a value, on every bus; it leaves room for key and headers. */
+/** The largest value that any bus accepts. It leaves room for key and headers. */
 const MAX_MESSAGE_BYTES = 1_000_000
-/** Lengths, timestamps and the like of a record, rounded up. */
+/** Lengths, timestamps and other fields of a record, rounded up. */
 const RECORD_OVERHEAD_BYTES = 40
 const HEADER_OVERHEAD_BYTES = 8
 
-/** Throws on what the client would misread or the broker refuse. */
+/** Encodes a message. Throws if the client would misread it or the broker would reject it. */
 export function encode({ topic, key, value, headers }: OutgoingMessage): Encoded {
-  if (typeof key !== 'string') throw new Error(`a key on ${topic} is no string`)
-  // Anything but bytes and null would silently become a tombstone.
+  if (typeof key !== 'string') throw new Error(`a key on ${topic} is not a string`)
+  // The client would turn any other type into a tombstone without an error.
   if (value !== null && !(value instanceof Uint8Array)) {
     throw new Error(`a value on ${topic} is neither bytes nor null`)
   }
@@ -46,25 +46,25 @@ interface HeaderBytes {
   readonly value: Buffer
 }
 
-const lastOfName = new Map<string, HeaderBytes>()
-const MAX_KNOWN_NAMES = 100
+const cachedHeaders = new Map<string, HeaderBytes>()
+const MAX_CACHED_HEADERS = 100
 
-/** The messages of a batch have most headers in common: what the last one had is not encoded again. */
+/** Consecutive messages have most headers in common, so the last encoded value of each name is cached. */
 function bytesOfHeader(name: string, text: string): HeaderBytes {
-  const last = lastOfName.get(name)
+  const last = cachedHeaders.get(name)
   if (last?.text === text) return last
   const header = { name: last?.name ?? Buffer.from(name), text, value: Buffer.from(text) }
-  if (last !== undefined || lastOfName.size < MAX_KNOWN_NAMES) lastOfName.set(name, header)
+  if (last !== undefined || cachedHeaders.size < MAX_CACHED_HEADERS) cachedHeaders.set(name, header)
   return header
 }
 
-/** Cuts messages into requests, in order; none is so large that a broker with defaults refuses it. */
+/** Splits messages into requests, in order, each small enough for a broker with default limits. */
 export function* chunksOf(messages: readonly Encoded[]): Generator<MessageToProduce[]> {
   let chunk: MessageToProduce[] = []
   let chunkBytes = 0
   for (const { message, bytes } of messages) {
-    const full = chunk.length >= MAX_CHUNK_MESSAGES || chunkBytes + bytes > MAX_CHUNK_BYTES
-    if (full && chunk.length > 0) {
+    const isFull = chunk.length >= MAX_CHUNK_MESSAGES || chunkBytes + bytes > MAX_CHUNK_BYTES
+    if (isFull && chunk.length > 0) {
       yield chunk
       chunk = []
       chunkBytes = 0
@@ -75,7 +75,7 @@ export function* chunksOf(messages: readonly Encoded[]): Generator<MessageToProd
   if (chunk.length > 0) yield chunk
 }
 
-/** What a fetch brought of one partition, and the offset to go on from. */
+/** The messages that a fetch returned for one partition, and the offset of the next fetch. */
 export interface Fetched {
   readonly messages: BusMessage[]
   readonly next: bigint
@@ -85,27 +85,26 @@ const IS_CONTROL = 0x20
 const IS_TRANSACTIONAL = 0x10
 const ABORT_MARKER = 0
 
-/** What a broker answers to a fetch. */
 export type FetchResponse = Awaited<ReturnType<Consumer['fetch']>>
-type Answer = FetchResponse['responses'][number]['partitions'][number]
+type PartitionResponse = FetchResponse['responses'][number]['partitions'][number]
 
 /**
- * Reads the messages from an offset on. A broker answers with whole batches as they were written, so
- * the first may begin before that offset; batches that control transactions, and what an aborted
- * transaction wrote, are no messages, but the offset moves past them.
+ * Decodes the messages of a partition, starting at offset `from`. A broker returns whole batches as they were
+ * written, so the first may begin before that offset. Control batches of transactions and records of aborted
+ * transactions contain no messages, but the next offset moves past them.
  */
 export function decode(
   place: Pick<BusMessage, 'topic' | 'partition'> & { readonly topicId: string },
   from: bigint,
-  answer: Pick<Answer, 'records' | 'abortedTransactions'>,
+  response: Pick<PartitionResponse, 'records' | 'abortedTransactions'>,
 ): Fetched {
   const messages: BusMessage[] = []
   const aborted = new Set<bigint>()
-  const toAbort = [...(answer.abortedTransactions ?? [])].sort((a, b) =>
+  const toAbort = [...(response.abortedTransactions ?? [])].sort((a, b) =>
     a.firstOffset < b.firstOffset ? -1 : 1,
   )
   let next = from
-  for (const batch of answer.records ?? []) {
+  for (const batch of response.records ?? []) {
     const lastOffset = batch.firstOffset + BigInt(batch.lastOffsetDelta)
     if (lastOffset >= next) next = lastOffset + 1n
     while (toAbort[0] !== undefined && toAbort[0].firstOffset <= lastOffset) {
@@ -131,12 +130,12 @@ export function decode(
   return { messages, next }
 }
 
-/** The key of a control record: two bytes of version, two of type. */
+/** The key of a control record has two bytes of version and two bytes of type. */
 function isAbortMarker({ records }: RecordsBatch): boolean {
   return records[0]?.key?.readInt16BE(2) === ABORT_MARKER
 }
 
-/** Of several headers with one name the last counts. */
+/** If several headers have the same name, the last one counts. */
 function headersOf(pairs: readonly [Buffer | null, Buffer | null][]): Record<string, string> {
   const headers: Record<string, string> = {}
   for (const [name, text] of pairs)

@@ -1,9 +1,9 @@
 import type { Subscription } from '../bus.ts'
 import { createMember, type Member, type MemberOptions } from './member.ts'
 
-/** A subscription that outlives its memberships: when one is over, the next take begins another. */
+/** A subscription that outlives its memberships: when one has failed, the next `take` joins the group again. */
 export interface KafkaSubscription extends Subscription {
-  /** Joins the group; rejects when that is not possible now. */
+  /** Joins the group. Rejects if that is not possible. */
   open(): Promise<void>
 }
 
@@ -11,12 +11,12 @@ export function createKafkaSubscription(options: MemberOptions): KafkaSubscripti
   let member: Member | undefined
   let closed = false
 
-  /** The membership that works, a new one if there is none. */
-  async function live(): Promise<Member> {
+  /** Returns the current membership, or joins again if it has failed. */
+  async function ensureMember(): Promise<Member> {
     if (member !== undefined) {
       const failure = member.failure()
       if (failure === undefined) return member
-      options.log.warn({ err: failure, group: options.group }, 'a group is joined anew')
+      options.log.warn({ err: failure, group: options.group }, 'rejoining the consumer group')
       await member.close()
     }
     const joining = createMember(options)
@@ -33,13 +33,13 @@ export function createKafkaSubscription(options: MemberOptions): KafkaSubscripti
 
   return {
     async open() {
-      await live()
+      await ensureMember()
     },
 
     async take() {
       try {
         while (!closed) {
-          const current = await live()
+          const current = await ensureMember()
           const batches = current.take()
           if (batches.length > 0) return batches
           await current.poll()
