@@ -254,7 +254,7 @@ describe('doctored tables', () => {
     assert.match(await sentences([...letters, letters[0]!]), /was found 2 times/)
     // Notices of the first moments may have no letter, because the customer had just set the contact.
     const missing = await sentences(letters.slice(0, 1))
-    assert.match(missing, /was never written as a letter/)
+    assert.match(missing, /was never sent as a letter/)
   })
 })
 

@@ -34,7 +34,7 @@ const ARRIVALS_PER_SECOND = 3
 /** While this many customers are active, no other arrives, so that no fault can pile them up without limit. */
 const MAX_CUSTOMERS = 60
 /** Longer than the time-out of calls between services, so that most customers get the outcome of a slow request. */
-const PATIENCE = { answerMs: 10_000, tries: 12 }
+const PATIENCE = { timeoutMs: 10_000, attempts: 12 }
 const RETRY_PAUSE_MS = 250
 const RETRY_CONCURRENCY = 16
 

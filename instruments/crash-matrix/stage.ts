@@ -52,7 +52,7 @@ export function createStage(world: World, style: InteractionStyle): Stage {
 }
 
 /** Longer than a dead process's leases, which hold up the rows of its lanes if there is another instance. */
-const PATIENCE = { tries: 60, answerMs: 3_500 }
+const PATIENCE = { attempts: 60, timeoutMs: 3_500 }
 const POLL_MS = 200
 const MAX_POLLS = 300
 

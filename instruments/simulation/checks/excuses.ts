@@ -4,10 +4,10 @@ import { HEARD } from './heard-outcomes.ts'
 import type { Finding } from './tables.ts'
 
 /**
- * What is lost with messages that were not read, in a lost log or a recreated topic. Money and orders must
- * come right by asking again; but a message that notification had not read is gone, what is announced again
- * comes later than it would have, and an order does not hear of a refund that its customer had from billing
- * directly. Nothing is excused where everything was read.
+ * Whether a finding is the inevitable result of messages that were lost unread, with the log or a recreated topic.
+ * Resends must repair money and orders even then. But an announcement that notification had not read is gone,
+ * announcements that are repeated come out of order, and order is not notified of a refund made directly at billing. If
+ * every lost message had been read, nothing is excused.
  */
 export function isExcused(finding: Finding, lost: readonly LostMessage[]): boolean {
   if (lost.every(({ unreadBy }) => unreadBy.length === 0)) return false

@@ -19,7 +19,7 @@ function found(
   return checkHeardOutcomes(tables).map(({ sentence }) => sentence)
 }
 
-test('a customer hears the outcome of an order last, and what led to it before', () => {
+test('accepts notices that end with the outcome of the order', () => {
   assert.deepEqual(found('PENDING', []), [])
   assert.deepEqual(found('APPROVED', ['ORDER_PAID']), [])
   assert.deepEqual(found('CANCELED', ['PAYMENT_FAIL']), [])
@@ -27,7 +27,7 @@ test('a customer hears the outcome of an order last, and what led to it before',
   assert.deepEqual(found('CANCELED', ['PAYMENT_FAIL', 'ORDER_PAID', 'PAYMENT_REFUNDED']), [])
 })
 
-test('silence, the wrong last word and the wrong order are found', () => {
+test('finds missing notices, a wrong last notice and a wrong order of notices', () => {
   assert.deepEqual(found('CANCELED', []), ['is CANCELED, and its customer heard nothing'])
   assert.equal(found('CANCELED', ['ORDER_PAID']).length, 1)
   assert.equal(found('CANCELED', ['ORDER_PAID', 'PAYMENT_FAIL']).length, 1)
@@ -35,6 +35,6 @@ test('silence, the wrong last word and the wrong order are found', () => {
   assert.equal(found('APPROVED', ['PAYMENT_FAIL', 'ORDER_PAID']).length, 1)
 })
 
-test('what somebody else hears of an order does not count', () => {
+test('ignores notices to other customers', () => {
   assert.equal(found('CANCELED', ['PAYMENT_FAIL'], stranger).length, 1)
 })

@@ -1,22 +1,23 @@
 import type { Finding, Tables } from './tables.ts'
 
 /**
- * Every customer hears the final outcome of every order, and hears it last: that it was paid, that it failed,
- * or that its payment was refunded. Nobody reads of a refund before the payment, or of a failure after it.
+ * The last notice about an order states its final outcome: paid, failed or refunded. No notice of a refund comes before
+ * that of the payment, and no notice of a failure comes after it.
  */
 export function checkHeardOutcomes({ orders, messages }: Tables): Finding[] {
-  const heard = Map.groupBy(messages, ({ eventId }) => eventId.slice(0, eventId.lastIndexOf('/')))
+  const notices = Map.groupBy(messages, ({ eventId }) => eventId.slice(0, eventId.lastIndexOf('/')))
   return orders.flatMap(({ id, profileId, state }) => {
-    const events = (heard.get(id) ?? [])
+    const events = (notices.get(id) ?? [])
       .filter(({ accountId }) => accountId === profileId)
       .map(({ event }) => event)
     if (state === 'PENDING' || ALLOWED[state].includes(events.join())) return []
-    const said = events.join(', then ') || 'nothing'
-    const sentence = `is ${state}, ${HEARD} ${said}`
+    const heard = events.join(', then ') || 'nothing'
+    const sentence = `is ${state}, ${HEARD} ${heard}`
     return [{ invariant: 'I5', subject: `order ${id}`, sentence }]
   })
 }
 
+/** Part of this check's sentences, by which `excuses.ts` recognizes them. */
 export const HEARD = 'and its customer heard'
 
 const ALLOWED: Readonly<Record<'APPROVED' | 'CANCELED', readonly string[]>> = {
@@ -24,7 +25,7 @@ const ALLOWED: Readonly<Record<'APPROVED' | 'CANCELED', readonly string[]>> = {
   CANCELED: [
     'PAYMENT_FAIL',
     'ORDER_PAID,PAYMENT_REFUNDED',
-    // Canceled by order while it did not know yet that billing had been paid.
+    // Order canceled it before it knew that billing had taken the payment.
     'PAYMENT_FAIL,ORDER_PAID,PAYMENT_REFUNDED',
   ],
 }

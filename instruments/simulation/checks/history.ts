@@ -13,8 +13,8 @@ import { checkBalances } from './reported-balances.ts'
 import type { Add, Finding, Tables } from './tables.ts'
 
 /**
- * What customers were told, against the tables: every acknowledged request has its effect, every
- * effect has a request, and the same request, repeated, was answered the same.
+ * Compares the responses that customers got with the tables: every acknowledged request has its effect, every effect
+ * has a request, and a repeated request got the same response.
  */
 export function checkHistory(
   operations: readonly Operation[],
@@ -26,7 +26,7 @@ export function checkHistory(
   const add = (subject: string, sentence: string, invariant = 'history') =>
     found.push({ invariant, subject, sentence })
   for (const operation of operations) {
-    checkAnswers(operation, add)
+    checkResponses(operation, add)
     checkEffect(operation, tables, add)
   }
   checkCauses(operations, tables, add)
@@ -38,13 +38,13 @@ export function checkHistory(
 
 const UNIT_PRICE_MINOR = 6_500n
 
-/** What a request was answered that took effect, or was refused for good. */
-interface Told {
+/** The response to a request that took effect or was rejected for good. */
+interface FinalResponse {
   readonly status: number
   readonly body: unknown
 }
 
-const finals = ({ intent, attempts }: Operation): Told[] =>
+const finalResponses = ({ intent, attempts }: Operation): FinalResponse[] =>
   attempts.flatMap((attempt) => {
     const { response } = attempt
     return isFinal(attempt) && response && isReadable(intent, response) ? [response] : []
@@ -52,33 +52,33 @@ const finals = ({ intent, attempts }: Operation): Told[] =>
 
 const nameOf = ({ intent, key }: Operation) => `${intent.kind}${key === undefined ? '' : ` ${key}`}`
 
-/** The same key has one answer, for ever; and nobody is told of faults of our own making. */
-function checkAnswers(operation: Operation, add: Add): void {
-  const answers = finals(operation)
+/** A key has one final response forever. No response is a 500, an unexpected status or outside the contract. */
+function checkResponses(operation: Operation, add: Add): void {
   if (operation.key !== undefined) {
-    const texts = new Set(answers.map(({ status, body }) => `${status} ${withoutInstance(body)}`))
-    if (texts.size > 1)
-      add(nameOf(operation), `was answered differently: ${[...texts].join(' / ')}`)
+    const texts = new Set(
+      finalResponses(operation).map(({ status, body }) => `${status} ${withoutInstance(body)}`),
+    )
+    if (texts.size > 1) add(nameOf(operation), `got different responses: ${[...texts].join(' / ')}`)
   }
   for (const attempt of operation.attempts) {
     const { response } = attempt
     if (response === undefined) continue
-    const is = `was answered ${response.status} ${JSON.stringify(response.body)}`
+    const got = `got ${response.status} ${JSON.stringify(response.body)}`
     const isExpected =
       !isFinal(attempt) || EXPECTED[operation.intent.kind].includes(response.status)
-    if (response.status === 500 || !isExpected) add(nameOf(operation), is)
+    if (response.status === 500 || !isExpected) add(nameOf(operation), got)
     else if (isFinal(attempt) && isRetryable(response.body))
-      add(nameOf(operation), `${is}, for good`)
+      add(nameOf(operation), `${got}, which is final but says that it is retryable`)
     else if (!isReadable(operation.intent, response))
-      add(nameOf(operation), `${is}, which nobody can read`)
+      add(nameOf(operation), `${got}, which does not match the contract`)
   }
 }
 
-/** A final answer is stored, so a retry would be told the same. */
+/** A final response must not say that it is retryable: it is stored, so every retry would get it again. */
 const isRetryable = (body: unknown) =>
   (body as { retryable?: boolean } | undefined)?.retryable === true
 
-/** The id of the request differs, and is not part of the answer. */
+/** Leaves out `instance`, the id of the HTTP request, which differs between repeats. */
 function withoutInstance(body: unknown): string {
   if (body === null || typeof body !== 'object') return JSON.stringify(body)
   const { instance: _, ...rest } = body as Record<string, unknown>
@@ -102,26 +102,26 @@ const EXPECTED: Readonly<Record<Intent['kind'], readonly number[]>> = {
 
 function checkEffect(operation: Operation, tables: Tables, add: Add): void {
   const { intent } = operation
-  for (const told of finals(operation)) {
+  for (const response of finalResponses(operation)) {
     switch (intent.kind) {
       case 'open':
-        if (!tables.accounts.some(({ id }) => id === told.body)) {
-          add(nameOf(operation), `was acknowledged, but there is no account ${told.body}`)
+        if (!tables.accounts.some(({ id }) => id === response.body)) {
+          add(nameOf(operation), `was acknowledged, but there is no account ${response.body}`)
         }
         break
       case 'deposit':
-        if (told.status === 200 && creditsOf(intent, tables) === 0) {
+        if (response.status === 200 && creditsOf(intent, tables) === 0) {
           add(
             nameOf(operation),
-            `of ${intent.amountMinor} was acknowledged and is not on its account`,
+            `of ${intent.amountMinor} was acknowledged but is not in the ledger`,
           )
         }
         break
       case 'order':
-        checkOrder(operation, told, intent, tables, add)
+        checkOrder(operation, response, intent, tables, add)
         break
       case 'pay':
-        checkPayment(operation, told, intent, tables, add)
+        checkPayment(operation, response, intent, tables, add)
         break
       case 'delete': {
         const order = tables.orders.find(({ id }) => id === intent.orderId)
@@ -130,15 +130,15 @@ function checkEffect(operation: Operation, tables: Tables, add: Add): void {
         break
       }
       case 'void': {
-        const { state } = told.body as { state?: string }
+        const { state } = response.body as { state?: string }
         const payment = tables.payments.find(({ orderId }) => orderId === intent.orderId)
-        if (told.status === 200 && payment?.state !== state) {
-          add(nameOf(operation), `was answered ${state}, but the payment is ${payment?.state}`)
+        if (response.status === 200 && payment?.state !== state) {
+          add(nameOf(operation), `got ${state}, but the payment is ${payment?.state}`)
         }
         break
       }
       case 'read order':
-        checkView(operation, told, intent, tables, add)
+        checkView(operation, response, intent, tables, add)
         break
       default:
     }
@@ -155,7 +155,7 @@ const creditsOf = (intent: { accountId: string; amountMinor: number }, { entries
 
 function checkOrder(
   operation: Operation,
-  { status, body }: Told,
+  { status, body }: FinalResponse,
   intent: Intent & { kind: 'order' },
   tables: Tables,
   add: Add,
@@ -164,31 +164,30 @@ function checkOrder(
   const id = status === 201 ? body : orderId
   const order = tables.orders.find((one) => one.id === id)
   if (order === undefined)
-    return add(nameOf(operation), `was answered ${status}; no order ${id} is known`)
+    return add(nameOf(operation), `got ${status}, but there is no order ${id}`)
   const { state, reason, created } = order
   const earliestMs = Math.min(...operation.attempts.map(({ sentMs }) => sentMs)) - CLOCK_ERROR_MS
   const latestMs = Math.max(...operation.attempts.map(({ doneMs }) => doneMs)) + CLOCK_ERROR_MS
   if (created.getTime() < earliestMs || created.getTime() > latestMs) {
-    const asked = `${new Date(earliestMs).toISOString()} and ${new Date(latestMs).toISOString()}`
-    add(nameOf(operation), `was created at ${created.toISOString()}, not between ${asked}`)
+    const interval = `${new Date(earliestMs).toISOString()} and ${new Date(latestMs).toISOString()}`
+    add(nameOf(operation), `was created at ${created.toISOString()}, not between ${interval}`)
   }
   const is = `${state} ${reason ?? ''}`
   if (order.quantity !== intent.quantity)
-    add(nameOf(operation), `is known with ${order.quantity} pieces`)
+    add(nameOf(operation), `is stored with quantity ${order.quantity}`)
   if (order.priceMinor !== UNIT_PRICE_MINOR * BigInt(intent.quantity)) {
-    add(nameOf(operation), `of ${intent.quantity} pieces costs ${order.priceMinor}`)
+    add(nameOf(operation), `with quantity ${intent.quantity} costs ${order.priceMinor}`)
   }
   if (status === 201 && flowOf(order.style).response === 'outcome') {
     const isReversed = state === 'CANCELED' && ['DELETED', 'REFUNDED'].includes(reason ?? '')
-    if (state !== 'APPROVED' && !isReversed) add(nameOf(operation), `was answered 201 and is ${is}`)
+    if (state !== 'APPROVED' && !isReversed) add(nameOf(operation), `got 201 but is ${is}`)
   }
-  if (status !== 201 && state !== 'CANCELED')
-    add(nameOf(operation), `was answered ${code} and is ${is}`)
+  if (status !== 201 && state !== 'CANCELED') add(nameOf(operation), `got ${code} but is ${is}`)
 }
 
 function checkPayment(
   operation: Operation,
-  { status, body }: Told,
+  { status, body }: FinalResponse,
   intent: Intent & { kind: 'pay' },
   tables: Tables,
   add: Add,
@@ -197,16 +196,16 @@ function checkPayment(
   const payment = tables.payments.find(({ id }) => id === (status === 200 ? body : orderId))
   const isRight =
     payment?.accountId === intent.accountId && payment.amountMinor === BigInt(intent.amountMinor)
-  if (!isRight) return add(nameOf(operation), `was answered ${status}; its payment is not known`)
+  if (!isRight) return add(nameOf(operation), `got ${status}, but its payment is not stored`)
   const states = status === 200 ? ['PAID', 'REFUNDED'] : ['REFUSED']
   if (!states.includes(payment.state))
-    add(nameOf(operation), `was answered ${status} and is ${payment.state}`)
+    add(nameOf(operation), `got ${status} but is ${payment.state}`)
 }
 
-/** A customer who saw an outcome sees no other later, but that the order was given back. */
+/** Once a customer has read the outcome of an order, it can only change by a deletion or a refund. */
 function checkView(
   operation: Operation,
-  { body }: Told,
+  { body }: FinalResponse,
   intent: Intent & { kind: 'read order' },
   tables: Tables,
   add: Add,
@@ -218,11 +217,11 @@ function checkView(
   if (seen === 'APPROVED' && isReversed) return
   add(
     nameOf(operation),
-    `showed order ${intent.orderId} as ${seen}, it is ${order?.state} ${order?.reason}`,
+    `returned order ${intent.orderId} as ${seen}, but it is ${order?.state} ${order?.reason}`,
   )
 }
 
-/** At most one effect for a key, or for each time that a request without one was sent. */
+/** An operation has at most one effect with a key; without a key, it has at most two per attempt (see `call twice`). */
 function checkCauses(operations: readonly Operation[], tables: Tables, add: Add): void {
   const limits = new Map<string, number>()
   for (const { intent, key, attempts } of operations) {
@@ -234,33 +233,33 @@ function checkCauses(operations: readonly Operation[], tables: Tables, add: Add)
   const effects = [
     ...tables.accounts.map(() => 'open'),
     ...tables.deposits.map((deposit) => moneyOf('deposit', deposit)),
-    ...tables.orders.map(({ quantity, profileId }) => piecesOf(quantity, profileId)),
+    ...tables.orders.map(({ quantity, profileId }) => quantityOf(quantity, profileId)),
     ...tables.payments
       .filter(({ orderId }) => !orderIds.has(orderId))
       .map((payment) => moneyOf('pay', payment)),
   ]
   for (const [what, same] of Map.groupBy(effects, (effect) => effect)) {
     const limit = limits.get(what) ?? 0
-    if (same.length > limit) add(what, `has ${same.length} effects of at most ${limit}`)
+    if (same.length > limit) add(what, `took effect ${same.length} times, at most ${limit} allowed`)
   }
 }
 
-/** What a intent may bring about: effects are traced back to intents by their account and amount. */
+/** The effect that an operation may have. Effects are traced back to operations by account and amount or quantity. */
 function effectOf(intent: Intent): string | undefined {
   if (intent.kind === 'open') return 'open'
-  if (intent.kind === 'order') return piecesOf(intent.quantity, intent.accountId)
+  if (intent.kind === 'order') return quantityOf(intent.quantity, intent.accountId)
   return intent.kind === 'deposit' || intent.kind === 'pay'
     ? moneyOf(intent.kind, intent)
     : undefined
 }
 
-const piecesOf = (quantity: number, accountId: string) => `order of ${quantity} for ${accountId}`
+const quantityOf = (quantity: number, accountId: string) => `order of ${quantity} for ${accountId}`
 const moneyOf = (
   kind: 'deposit' | 'pay',
   { amountMinor, accountId }: { amountMinor: number | bigint | null; accountId: string | null },
 ) => `${kind} of ${amountMinor} on ${accountId}`
 
-/** Who gave an address before is written to, once for each message. */
+/** Every notice that was written after its customer had set a contact is sent as a letter to that address, and to no other. */
 function checkLetters(
   operations: readonly Operation[],
   { messages }: Tables,
@@ -269,7 +268,7 @@ function checkLetters(
 ): void {
   const sent = new Set<string>()
   for (const { messageId, recipient } of letters) {
-    if (sent.has(messageId)) add(`letter ${messageId}`, 'was written to several', 'I7')
+    if (sent.has(messageId)) add(`letter ${messageId}`, 'was sent to several addresses', 'I7')
     sent.add(messageId)
     const of = messages.find(({ id }) => messageId === `<${id}@trifold>`)
     if (of && recipient !== addressOf(of.accountId)) {
@@ -279,16 +278,16 @@ function checkLetters(
   for (const { intent, attempts } of operations) {
     if (intent.kind !== 'contact') continue
     const { accountId } = intent
-    const since = attempts.find(isAnswered)?.doneMs ?? Number.POSITIVE_INFINITY
+    const since = attempts.find(isGranted)?.doneMs ?? Number.POSITIVE_INFINITY
     for (const { id } of messages.filter(
       (message) => message.accountId === accountId && message.created.getTime() > since + CLOCKS_MS,
     )) {
-      if (!sent.has(`<${id}@trifold>`)) add(`message ${id}`, 'was never written as a letter', 'I7')
+      if (!sent.has(`<${id}@trifold>`)) add(`message ${id}`, 'was never sent as a letter', 'I7')
     }
   }
 }
 
-const isAnswered = ({ response }: Attempt) => response?.status === 200
+const isGranted = ({ response }: Attempt) => response?.status === 200
 
-/** The clocks of two processes may differ by so much. */
+/** How far the clocks of two processes may differ. */
 const CLOCKS_MS = 2_000

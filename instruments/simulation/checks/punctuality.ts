@@ -1,26 +1,30 @@
 import type { Settings } from '../world/deployment.ts'
 import type { Add, Tables } from './tables.ts'
 
+/** The times and faults of a run that decide how late an order may be settled. */
 export interface Times {
   readonly settings: Pick<Settings, 'orderDeadlineMs' | 'resendAfterMs'>
   /** When faults stopped. */
   readonly healedMs: number
-  /** The names of the faults that happened. */
+  /** Names of the faults that happened. */
   readonly faults: readonly string[]
 }
 
-/** So long it may take from a time to ask again to the outcome, leases and frozen processes included. */
+/** The longest time from a due resend to the outcome, including waits for leases and frozen processes. */
 const OUTCOME_MS = 20_000
-/** Order looks once a second; a look that fails, or its commit, is made up for by one of the next. */
-const LOOKS_MS = 5_000
-/** Services read the database's clock once a second, and may be so far off when their own is set meanwhile. */
+/** How late order may notice a deadline: it polls once a second, and some polls or their commits may fail. */
+const POLLS_MS = 5_000
+/**
+ * How far a service's idea of the database's clock may be off: it reads that clock once a second, and its own clock may
+ * be changed between two reads.
+ */
 export const CLOCK_ERROR_MS = 1_000
-/** What keeps order from looking at all. */
+/** Faults that can keep order from polling for longer than `POLLS_MS`. */
 const KEEPS_ORDER_DOWN = /^(crash|freeze|hang|service down|database down|conflicts)/
 
 /**
- * What is repaired is repaired in time: an order is canceled at its deadline and not later; and once
- * faults have stopped, asking again brings its outcome, rather than the deadline its end.
+ * Orders are repaired in time. An order is canceled at its deadline, not earlier or later, and is never paid after it.
+ * Once faults have stopped, a resend must settle an order, so that its deadline does not cancel it.
  */
 export function checkPunctuality(tables: Tables, times: Times, add: Add): void {
   const { settings, healedMs, faults } = times
@@ -31,7 +35,7 @@ export function checkPunctuality(tables: Tables, times: Times, add: Add): void {
     const createdMs = created.getTime()
     const lastedMs = updated.getTime() - createdMs
     const isReversed = reason === 'DELETED' || reason === 'REFUNDED'
-    if (!isOrderDisturbed && !isReversed && lastedMs > orderDeadlineMs + LOOKS_MS) {
+    if (!isOrderDisturbed && !isReversed && lastedMs > orderDeadlineMs + POLLS_MS) {
       add(`order ${id}`, `was settled after ${lastedMs} ms, as ${state} ${reason ?? ''}`, 'I4')
     }
     if (reason === 'DEADLINE_PASSED' && lastedMs < orderDeadlineMs - CLOCK_ERROR_MS) {
@@ -42,11 +46,11 @@ export function checkPunctuality(tables: Tables, times: Times, add: Add): void {
     const lateMs = isTaken ? paid.created.getTime() - createdMs - orderDeadlineMs : 0
     if (lateMs > CLOCK_ERROR_MS)
       add(`order ${id}`, `was paid ${lateMs} ms after its deadline`, 'I4')
-    // The intervals double, so the next time to ask is no farther away than the order is old.
+    // Resend intervals double, so the next resend comes before the order is twice as old as when faults stopped.
     const ageMs = Math.max(0, healedMs - createdMs)
-    const askedMs = 2 * (ageMs + resendAfterMs) + OUTCOME_MS
-    if (reason === 'DEADLINE_PASSED' && orderDeadlineMs > askedMs) {
-      add(`order ${id}`, 'passed its deadline although billing could be asked', 'I4')
+    const resentMs = 2 * (ageMs + resendAfterMs) + OUTCOME_MS
+    if (reason === 'DEADLINE_PASSED' && orderDeadlineMs > resentMs) {
+      add(`order ${id}`, 'passed its deadline although a resend had time to settle it', 'I4')
     }
   }
 }

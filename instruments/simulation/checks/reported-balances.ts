@@ -4,16 +4,15 @@ import { isReadable } from '../world/responses.ts'
 import type { Add, Tables } from './tables.ts'
 
 /**
- * Every balance that a customer was told is explained by the account's ledger. A look shows the
- * balance after some entry; so does the answer to a deposit in `http` and `hybrid`, after its own. In
- * `events` the answer is what the deposit will lead to: the balance after some entry, and deposits
- * that were requested by then and not yet booked.
+ * The ledger must explain every balance that a customer got in a response. A read returns the balance after some ledger
+ * entry. A deposit in `http` and `hybrid` returns the balance after its own entry. In `events` it returns the promised
+ * balance: the balance after some entry, plus this deposit, plus other deposits that were requested and not yet booked.
  */
 export function checkBalances(operations: readonly Operation[], tables: Tables, add: Add): void {
   for (const { id } of tables.accounts) checkAccount(id, operations, tables, add)
 }
 
-interface ToldBalance {
+interface ReportedBalance {
   readonly operation: Operation
   readonly sentMs: number
   readonly doneMs: number
@@ -28,42 +27,42 @@ function checkAccount(
 ): void {
   const entries = tables.entries.filter((entry) => entry.accountId === accountId)
   const balances = [0n, ...entries.map(({ balanceAfterMinor }) => balanceAfterMinor)]
-  for (const told of toldOf(accountId, operations)) {
-    const { operation, balanceMinor } = told
+  for (const reported of reportedTo(accountId, operations)) {
+    const { operation, balanceMinor } = reported
     const { intent, style } = operation
     const subject = `${intent.kind} of ${accountId}`
     if (intent.kind === 'read balance') {
       if (!balances.includes(balanceMinor)) {
-        add(subject, `was told ${balanceMinor}, which it never was: ${balances.join()}`)
+        add(subject, `got ${balanceMinor}, which the balance never was: ${balances.join()}`)
       }
     } else if (intent.kind === 'deposit' && isBooked(style)) {
       const own = entries.find((entry) => isOf(intent, entry))
       if (own && operation.key !== undefined && own.balanceAfterMinor !== balanceMinor) {
-        add(subject, `was told ${balanceMinor}, but left ${own.balanceAfterMinor}`)
+        add(subject, `got ${balanceMinor}, but the balance after it was ${own.balanceAfterMinor}`)
       }
     } else if (intent.kind === 'deposit') {
       const others = sumsOf(requestedBeside(accountId, operation, operations))
       const base = balances.map((balance) => balance + BigInt(intent.amountMinor))
       if (!base.some((sum) => hasSum(others, balanceMinor - sum))) {
-        add(subject, `was told ${balanceMinor}, which no entry and requests explain`)
+        add(subject, `got ${balanceMinor}, which no ledger entry and open deposits explain`)
       }
     }
   }
-  checkLooks(toldOf(accountId, operations), { accountId, entries }, balances, add)
+  checkReads(reportedTo(accountId, operations), { accountId, entries }, balances, add)
 }
 
 /**
- * One look after another goes on in the ledger, never back, nor to before a deposit that was answered by
- * then.
+ * Successive reads move forward in the ledger: a read never returns a balance from before an earlier read, or from before
+ * a deposit whose response had already arrived.
  */
-function checkLooks(
-  told: readonly ToldBalance[],
+function checkReads(
+  reported: readonly ReportedBalance[],
   { accountId, entries }: { accountId: string; entries: Tables['entries'] },
   balances: readonly bigint[],
   add: Add,
 ): void {
   const known: { doneMs: number; place: number }[] = []
-  for (const { operation, sentMs, doneMs, balanceMinor } of told.toSorted(byAnswer)) {
+  for (const { operation, sentMs, doneMs, balanceMinor } of reported.toSorted(byResponse)) {
     const { intent, style } = operation
     const before = known.filter((one) => one.doneMs <= sentMs).map(({ place }) => place)
     if (intent.kind === 'read balance') {
@@ -78,12 +77,12 @@ function checkLooks(
 }
 
 const isBooked = (style: InteractionStyle) => flowOf(style).deposit === 'booked'
-const byAnswer = (a: ToldBalance, b: ToldBalance) => a.doneMs - b.doneMs
+const byResponse = (a: ReportedBalance, b: ReportedBalance) => a.doneMs - b.doneMs
 
 const isOf = (intent: { amountMinor: number }, { kind, amountMinor }: Tables['entries'][number]) =>
   kind === 'DEPOSIT' && amountMinor === BigInt(intent.amountMinor)
 
-function toldOf(accountId: string, operations: readonly Operation[]): ToldBalance[] {
+function reportedTo(accountId: string, operations: readonly Operation[]): ReportedBalance[] {
   return operations.flatMap((operation) => {
     const { intent } = operation
     if (intent.kind !== 'deposit' && intent.kind !== 'read balance') return []
@@ -99,7 +98,7 @@ function toldOf(accountId: string, operations: readonly Operation[]): ToldBalanc
 
 const balanceOf = (body: unknown) => (body as { balance: number }).balance
 
-/** Other deposits that may have been promised and not booked at that time. */
+/** The amounts of other deposits that may have been promised and not yet booked. */
 function requestedBeside(
   accountId: string,
   own: Operation,
@@ -109,15 +108,15 @@ function requestedBeside(
     const { intent, style, attempts, key } = operation
     if (operation === own && key !== undefined) return []
     if (intent.kind !== 'deposit' || intent.accountId !== accountId || isBooked(style)) return []
-    // Without a key every request, and each copy of it on the way, is another deposit.
+    // Without a key, every attempt and its possible copy in the network (`call twice`) is a deposit of its own.
     const times = key === undefined ? 2 * attempts.length : 1
     return Array.from({ length: times }, () => BigInt(intent.amountMinor))
   })
 }
 
 /**
- * All sums of some of the parts, none of them included, as a set of bits: bit n is set where n is such a
- * sum. A set of the sums themselves would double with each part.
+ * The sums of all subsets of the parts, including the empty one, as a bit set: bit n is set if some subset has the
+ * sum n. A `Set` of the sums could double in size with each part.
  */
 export function sumsOf(parts: readonly bigint[]): bigint {
   return parts.reduce((sums, part) => sums | (sums << part), 1n)

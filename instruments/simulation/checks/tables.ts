@@ -1,17 +1,17 @@
 import type { InteractionStyle } from '../../../contracts/style.ts'
 import type { Queryable } from '../../../platform/database/database.ts'
 
-/** What a check found wrong: an invariant of the audit, or `history`. */
+/** A violation: of an invariant of the audit, of `history`, of `foreign` (messages) or of a `scenario`. */
 export interface Finding {
   readonly invariant: string
   readonly subject: string
   readonly sentence: string
 }
 
-/** Notes a finding, of `history` unless told. */
+/** Adds a finding; the invariant is `history` by default. */
 export type Add = (subject: string, sentence: string, invariant?: string) => void
 
-/** What the databases hold at the end of a run. */
+/** The rows that the checks need, as they are in the databases at the end of a run. */
 export interface Tables {
   readonly accounts: readonly { id: string }[]
   readonly entries: readonly {
@@ -50,7 +50,7 @@ export interface Tables {
   }[]
 }
 
-/** The schemas may be in one database, or each in one of its own. */
+/** Reads the tables of the three schemas, which may share one database or each have their own. */
 export async function readTables(databases: {
   readonly orders: Queryable
   readonly billing: Queryable

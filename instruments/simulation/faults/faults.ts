@@ -4,24 +4,24 @@ import type { Life } from '../world/lives.ts'
 import type { Mishap, Step, StepKind, Trouble } from './mishaps.ts'
 
 /**
- * Decides what goes wrong. Each decision has a name that is the same in every run of a seed, so that
- * a run can be repeated with some of its faults left out.
+ * Decides which faults happen. Each decision has a name that is the same in every run of a seed, so a run can be repeated
+ * with some of its faults left out.
  */
 export interface Faults {
   mishapAt(life: Life, step: Step): Mishap | undefined
   happens(trouble: Trouble, place: string): boolean
-  /** Whether something that was planned for this run takes place. */
+  /** Whether a planned fault takes place: not if it is left out, or faults have stopped. */
   takesPlace(name: string): boolean
-  /** From now on nothing goes wrong any more. */
+  /** No more faults happen after this call. */
   stop(): void
-  /** The names of the faults that happened. */
+  /** Names of the faults that happened. */
   happened(): readonly string[]
 }
 
 export interface FaultsOptions {
   readonly chances: Chances
   readonly profile: Profile
-  /** Names of faults that are left out. */
+  /** Names of faults to leave out. */
   readonly without?: ReadonlySet<string>
 }
 
@@ -71,8 +71,8 @@ const MISHAPS: readonly Mishap[] = [
 ]
 
 /**
- * How likely a mishap is at a step of each kind, where the profile has it in full. Steps that happen
- * often and change little fail more rarely than those that move something on.
+ * The probability of a mishap at each kind of step; the profile's factor multiplies it. Steps that are frequent and change
+ * little have lower probabilities than steps with consequences.
  */
 const CHANCES_OF: Readonly<Record<Mishap, Readonly<Partial<Record<StepKind, number>>>>> = {
   'crash before': {

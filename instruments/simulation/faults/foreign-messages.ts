@@ -5,25 +5,25 @@ import type { Broker, LostMessage } from '../servers/broker.ts'
 import type { Chance } from '../world/chance.ts'
 
 /**
- * A program that is not ours and writes to our topics, without the headers of ours. Its deposits are as good
- * as any and take effect once. What it sends by mistake is set aside by each reader of the topic, whole and
- * once; an event that no reader knows is skipped.
+ * A foreign program that writes to our topics without our headers. Its deposit requests are valid and take effect once.
+ * Its invalid messages become one dead letter in each service that reads the topic. Its unknown events are skipped.
  *
- * A message without `ce_id` is known by its position. So when a topic is recreated, this program first writes
- * another message wherever it wrote one before, and events that no one knows in between.
+ * A message without `ce_id` is identified by its position. To test that positions in a recreated topic are not confused
+ * with those in the old one, this program writes a new message to every offset that it had written to in the old topic,
+ * with unknown events in between.
  */
 export interface ForeignProgram {
-  /** Its next message goes out right behind one of ours. */
+  /** Draws a message, which is sent right after the next message of ours in the same topic. */
   prepare(): void
-  /** Call when a message is in the log. */
+  /** Call this after each message that is appended to the log. */
   follow(message: Pick<BusMessage, 'topic' | 'key'>): void
-  /** Call when topics were recreated. */
+  /** Call this after topics were recreated. */
   repeat(topics: readonly string[]): void
   readonly sent: readonly ForeignMessage[]
 }
 
 export interface ForeignMessage extends Draft {
-  /** The account whose messages it is among. */
+  /** The key of the message of ours that it follows, an account's id. */
   readonly key: string
   readonly text: string
   readonly offset: bigint
@@ -31,14 +31,14 @@ export interface ForeignMessage extends Draft {
 
 interface Draft {
   readonly topic: 'billing' | 'payment'
-  /** What is to become of it: a deposit, a dead letter with this code, or nothing. */
+  /** The expected result: a deposit, a dead letter with this code, or nothing. */
   readonly fate: 'DEPOSITED' | 'UNREADABLE' | 'REFUSED' | 'SKIPPED'
-  /** In units of money, where it is about money. No other message or customer has the same. */
+  /** A number that identifies the message; in a deposit request, the amount. No customer uses the same amount. */
   readonly value: number
   textFor(key: string): string
 }
 
-/** More than any customer pays in. */
+/** More than any customer's deposit. */
 const LOWEST_VALUE = 1_000
 const NOBODY = '00000000-0000-4000-8000-000000000000'
 
@@ -112,7 +112,7 @@ const mistake = (
 const skipped = (topic: Draft['topic'], value: number): Draft =>
   mistake(topic, value, 'SKIPPED', JSON.stringify({ event: 'ORDER_FORGOTTEN', value }))
 
-/** The schemas of the readers of a topic, and their groups. */
+/** The services that read each topic: schema and consumer group. */
 const READERS = {
   billing: [['billing', 'billing']],
   payment: [
@@ -121,7 +121,7 @@ const READERS = {
   ],
 } as const
 
-/** What is wrong with the effects of these messages, and the names of letters that are as they must be. */
+/** Checks the effects of the foreign messages. `letters` are the names of the dead letters that were expected. */
 export async function checkForeign(
   db: Queryable,
   messages: readonly ForeignMessage[],
@@ -133,7 +133,7 @@ export async function checkForeign(
     const unreadBy = lost.find(({ message }) => isText(message.value, text))?.unreadBy ?? []
     const expect = (times: number, actual: number, group: string, what: string) => {
       if (actual === times || (actual === 0 && unreadBy.includes(group))) return
-      const sentence = `is ${what} ${actual} times, not ${times}`
+      const sentence = `was ${what} ${actual} times, not ${times}`
       found.push({ invariant: 'foreign', subject: `message ${text}`, sentence })
     }
     for (const [schema, group] of READERS[topic]) {
@@ -145,8 +145,8 @@ export async function checkForeign(
       const isLetter = fate === 'UNREADABLE' || fate === 'REFUSED'
       const right = rows.filter(({ code }) => isLetter && code === fate)
       for (const { name } of right) letters.add(name)
-      expect(isLetter ? 1 : 0, rows.length, group, `set aside by ${schema}`)
-      expect(isLetter ? 1 : 0, right.length, group, `set aside by ${schema} as ${fate}`)
+      expect(isLetter ? 1 : 0, rows.length, group, `dead-lettered in ${schema}`)
+      expect(isLetter ? 1 : 0, right.length, group, `dead-lettered in ${schema} as ${fate}`)
     }
     if (fate !== 'DEPOSITED') continue
     const deposits = await db.query(

@@ -47,7 +47,7 @@ const lock = (tx: Queryable, lane: number) =>
   tx.query('select lane from billing.relay_lane where lane = $1 for update', [lane])
 const at = (ms: number) => scheduler.runUntil(START_MS + ms)
 
-/** What became of it, and when. */
+/** The outcome of `work` and its time; both are missing until then. */
 function watch(work: Promise<unknown>) {
   const seen: { outcome?: string; ms?: number } = {}
   const note = (outcome: string) => Object.assign(seen, { outcome, ms: scheduler.now() - START_MS })
@@ -58,7 +58,7 @@ function watch(work: Promise<unknown>) {
   return seen
 }
 
-/** A transaction of two statements, whose process freezes between them. */
+/** Starts a transaction of two statements and freezes its process between them. */
 async function freezeInTransaction(life: Life, durationMs: number) {
   const work = databases.of(life).transaction(async (tx) => {
     await lock(tx, 0)
@@ -71,13 +71,13 @@ async function freezeInTransaction(life: Life, durationMs: number) {
 }
 
 function lockLater(database: Database, afterMs: number) {
-  const begun = Promise.withResolvers<void>()
-  scheduler.after(afterMs, begun.resolve)
-  return watch(begun.promise.then(() => database.transaction((tx) => lock(tx, 0))))
+  const due = Promise.withResolvers<void>()
+  scheduler.after(afterMs, due.resolve)
+  return watch(due.promise.then(() => database.transaction((tx) => lock(tx, 0))))
 }
 
-describe('a process that is frozen in a transaction', () => {
-  test('for less than the server allows goes on and commits, and others wait for it', async () => {
+describe('a process that freezes in a transaction', () => {
+  test('commits after a freeze shorter than the idle limit, while others wait', async () => {
     const frozen = await freezeInTransaction(createLife('billing-1', 'billing'), 3_000)
     const other = lockLater(databases.of(createLife('billing-2', 'billing')), 0)
     await at(2_900)
@@ -88,7 +88,7 @@ describe('a process that is frozen in a transaction', () => {
     assert.ok(other.ms! > frozen.ms!)
   })
 
-  test('for longer loses its session and learns of it when it runs on', async () => {
+  test('has lost its session after a longer freeze, and notices when it is thawed', async () => {
     const frozen = await freezeInTransaction(createLife('billing-1', 'billing'), 20_000)
     await at(19_900)
     assert.deepEqual(frozen, {})
@@ -96,7 +96,7 @@ describe('a process that is frozen in a transaction', () => {
     assert.equal(frozen.outcome, 'unavailable')
   })
 
-  test('keeps its locks until the server ends the session: others of its service time out, then get them', async () => {
+  test('keeps its locks until the server ends its session, and its twin times out until then', async () => {
     await freezeInTransaction(createLife('billing-1', 'billing'), 60_000)
     const twin = databases.of(createLife('billing-2', 'billing'))
     const [early, late] = [lockLater(twin, 0), lockLater(twin, 7_000)]
@@ -107,7 +107,7 @@ describe('a process that is frozen in a transaction', () => {
     assert.ok(late.ms! >= 10_000 && late.ms! < 11_000)
   })
 
-  test('holds up neither reads nor other services', async () => {
+  test('does not block reads or other services', async () => {
     await freezeInTransaction(createLife('billing-1', 'billing'), 60_000)
     const order = lockLater(databases.of(createLife('order-1', 'order')), 0)
     const read = watch(
@@ -117,7 +117,7 @@ describe('a process that is frozen in a transaction', () => {
     assert.deepEqual([order.outcome, read.outcome], ['done', 'done'])
   })
 
-  test('and dies then leaves its locks at once', async () => {
+  test('releases its locks at once when it dies', async () => {
     const life = createLife('billing-1', 'billing')
     await freezeInTransaction(life, 60_000)
     life.end()

@@ -2,17 +2,17 @@ import type { Life, ServiceName } from '../world/lives.ts'
 import type { Scheduler } from '../world/scheduler.ts'
 import type { Story } from '../world/story.ts'
 
-/** Stops processes as SIGSTOP does, and lets them run on as SIGCONT does. */
+/** Freezes processes like SIGSTOP and thaws them like SIGCONT. */
 export interface Freezer {
   freeze(life: Life, durationMs: number): Promise<void>
-  /** Lets those of the frozen processes run on; returns whether there were any. */
+  /** Thaws the frozen processes that `isMeant` selects; returns whether there were any. */
   thaw(isMeant: (life: Life) => boolean): boolean
 }
 
 export interface FreezerOptions {
   readonly scheduler: Scheduler
   readonly story: Story
-  /** Tells the servers that a process is connected to. */
+  /** Notifies the servers that the process is connected to. */
   readonly onFreeze: (life: Life, durationMs: number) => Promise<void>
 }
 
@@ -21,7 +21,7 @@ export function createFreezer({ scheduler, story, onFreeze }: FreezerOptions): F
 
   function thaw(life: Life): void {
     if (!frozen.delete(life) || !life.alive) return
-    record(life, 'runs on')
+    record(life, 'is thawed')
     life.thaw()
   }
 

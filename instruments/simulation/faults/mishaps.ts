@@ -1,4 +1,4 @@
-/** Everything that a process does to the world outside its memory. */
+/** The kinds of operations of a process on the world outside its memory. */
 export type StepKind =
   | 'statement'
   | 'commit'
@@ -13,19 +13,19 @@ export type StepKind =
 
 export interface Step {
   readonly kind: StepKind
-  /** What it is, the same in every run: the beginning of a statement, a topic, a path. */
+  /** What the step does, the same in every run: verbs and tables of a statement, a topic, a consumer group. */
   readonly label: string
 }
 
 /**
- * What goes wrong at a step. A crash ends the process before or after the step took effect. A process
- * that `freezes` is stopped between the effect of the step and its answer, and runs on later. A step
- * that `fails` takes no effect; one that is `unanswered` does, and the process is told that it
- * failed. Where it matters to whoever asked, the fault is said to be the rival of a transaction.
+ * What can go wrong at a step. A crash ends the process before or after the step takes effect. With `freezes`, the process
+ * is frozen after the step has taken effect and before it sees the result. With `fails`, the step has no effect and the
+ * process gets an error. With `loses`, it has no effect either, and the error is a serialization failure. With
+ * `unanswered`, the step takes effect but the process gets an error.
  */
 export type Mishap = 'crash before' | 'crash after' | 'freezes' | 'fails' | 'loses' | 'unanswered'
 
-/** What may go wrong with a call, a message or a signal, besides what goes wrong at steps. */
+/** What can go wrong with a call, a message or a notification between processes, in addition to mishaps at steps. */
 export type Trouble =
   | 'call lost'
   | 'answer lost'

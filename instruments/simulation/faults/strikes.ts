@@ -22,7 +22,7 @@ export interface StrikeOptions {
   readonly foreign: ForeignProgram
 }
 
-/** Lets something that was planned take place, on whom its draw hits. */
+/** Makes a planned fault happen to the target that its draw selects. */
 export async function strike(at: StrikeOptions, planned: Planned): Promise<void> {
   const { scheduler, story, databases, processes } = at
   const { kind, durationMs, draw } = planned
@@ -38,7 +38,7 @@ export async function strike(at: StrikeOptions, planned: Planned): Promise<void>
       if (slot.life) await at.freeze(slot.life, durationMs)
       return
     case 'hang':
-      // Where no other process does its work, nobody could wait for so long.
+      // Only if a twin can do the work: otherwise the run could not settle.
       if (slot.life && processes.hasTwin(slot.life)) {
         await at.freeze(slot.life, Number.POSITIVE_INFINITY)
       }
@@ -58,7 +58,7 @@ export async function strike(at: StrikeOptions, planned: Planned): Promise<void>
       databases.down = { untilMs, services: new Set([service]) }
       return
     case 'conflicts':
-      story.record(service, service, `transactions of ${service} lose ${lasts}`)
+      story.record(service, service, `transactions of ${service} conflict ${lasts}`)
       databases.conflicting = { untilMs, services: new Set([service]) }
       return
     case 'broker down':
@@ -98,11 +98,11 @@ function strikeBroker(at: StrikeOptions, planned: Planned & { kind: BrokerKind }
       if (group) broker.rebalance(group, chance.shuffled)
       return
     case 'rewind':
-      record(`${group} goes back`)
+      record(`${group} is rewound`)
       if (group) broker.rewind(group, 1 + chance.integer(5))
       return
     case 'replay of the log':
-      record('all groups go back to the start')
+      record('all groups are rewound to the start')
       for (const one of groups) broker.rewind(one, Number.MAX_SAFE_INTEGER)
       return
     case 'loss of the log':
@@ -111,30 +111,30 @@ function strikeBroker(at: StrikeOptions, planned: Planned & { kind: BrokerKind }
     case 'topic recreated':
       return recreate(at, draw)
     case 'foreign message':
-      record('a foreign message comes')
+      record('a foreign message is prepared')
       return at.foreign.prepare()
   }
 }
 
 const READ_TOPICS = ['billing', 'payment'] as const
 const POLL_MS = 20
-/** An operator who waits until a topic is read waits no longer than that. */
+/** How many polls an operator waits at most until a topic has been read. */
 const MAX_POLLS = 500
 
-/** Recreates a topic: at once, or as soon as everything in it was read. */
+/** Recreates a topic, either at once or when everything in it has been read. */
 function recreate(
   { scheduler, chance, story, broker, onLost, foreign }: StrikeOptions,
   draw: number,
 ) {
   const topic = READ_TOPICS[Math.floor(draw * READ_TOPICS.length)]!
   const waits = chance.happens(0.5)
-  const look = (looks: number): void => {
-    if (waits && looks < MAX_POLLS && !broker.isTopicRead(topic)) {
-      return void scheduler.after(POLL_MS, () => look(looks + 1))
+  const poll = (polls: number): void => {
+    if (waits && polls < MAX_POLLS && !broker.isTopicRead(topic)) {
+      return void scheduler.after(POLL_MS, () => poll(polls + 1))
     }
     story.record('broker', 'broker', `topic ${topic} is recreated`)
     onLost(broker.recreate([topic]))
     foreign.repeat([topic])
   }
-  look(0)
+  poll(0)
 }

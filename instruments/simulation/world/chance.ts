@@ -1,7 +1,6 @@
 /**
- * Chance in the simulation: one stream of numbers for each place that draws any, all from the seed.
- * Streams do not share numbers, so that a fault that is switched off shifts nothing but what follows
- * from it.
+ * A stream of pseudorandom numbers. Each place that draws numbers has its own stream, derived from the seed and the place's
+ * name. Streams are independent, so leaving out one fault changes only what follows from that fault.
  */
 export interface Chance {
   /** From 0 (included) to 1 (excluded). */
@@ -10,12 +9,12 @@ export interface Chance {
   integer(below: number): number
   between(low: number, high: number): number
   happens(probability: number): boolean
-  /** One of some; there must be any. */
+  /** One of the items; there must be at least one. */
   pick<Item>(items: readonly Item[]): Item
   shuffled<Item>(items: readonly Item[]): Item[]
 }
 
-/** The stream of a place, the same object each time it is asked for. */
+/** Returns the stream of a place: the same object every time. */
 export type Chances = (place: string) => Chance
 
 export function createChances(seed: number): Chances {
@@ -52,7 +51,7 @@ function createChance(name: string): Chance {
   }
 }
 
-/** sfc32, a small generator of good quality, begun from four hashes of the name. */
+/** sfc32, a small generator of good quality, seeded with four hashes of the name. */
 function numbersOf(name: string): () => number {
   let [a, b, c, counter] = [1, 2, 3, 4].map((salt) => hashOf(name, salt)) as [
     number,
@@ -73,7 +72,7 @@ function numbersOf(name: string): () => number {
   return next
 }
 
-/** FNV-1a with a final mix, so that names that differ in one character give unlike streams. */
+/** FNV-1a with a final mix, so that names that differ in one character give unrelated streams. */
 function hashOf(text: string, salt: number): number {
   let hash = 0x811c9dc5 ^ (salt * 0x9e3779b1)
   for (let index = 0; index < text.length; index += 1) {

@@ -1,16 +1,16 @@
 import type { Chance } from './chance.ts'
 
-/** The clock of one machine. Timers run by true time; only what the clock shows is wrong. */
+/** The clock of one machine. Only its readings can be wrong; timers always run by true time. */
 export interface Clock {
-  /** What it shows at a true time; both in epoch milliseconds. */
+  /** The reading at a true time; both in epoch milliseconds. */
   read(trueMs: number): number
-  /** Sets it ahead, or back where negative. */
+  /** Moves the clock forward or, if negative, back. */
   jump(byMs: number): void
 }
 
 /**
- * How good the clocks of a profile are: true to the database's; near it, as with NTP; or wrong, as
- * without: minutes, hours or more than a day off, drifting, and set while the process runs.
+ * How accurate the clocks of a profile are: `true` clocks agree with the database's, `near` ones are a fraction of a second
+ * off, as with NTP, and `wrong` ones drift and are up to more than a day off, as without NTP.
  */
 export type ClockQuality = 'true' | 'near' | 'wrong'
 
@@ -18,7 +18,7 @@ const NEAR_MS = 300
 const MAX_DRIFT = 0.02
 const MINUTE_MS = 60_000
 const HOUR_MS = 60 * MINUTE_MS
-/** Longer than an idempotency key is kept. */
+/** A little more than a day, so longer than the lifetime of an idempotency key. */
 const DAY_MS = 25 * HOUR_MS
 
 export function drawClock(quality: ClockQuality, chance: Chance, startMs: number): Clock {
@@ -32,7 +32,7 @@ export function drawClock(quality: ClockQuality, chance: Chance, startMs: number
   }
 }
 
-/** A clock that shows the true time plus an offset, and gains or loses a share of the time since `startMs`. */
+/** A clock that is off by `offsetMs` and gains `drift` milliseconds for each millisecond since `startMs`. */
 export function createClock(offsetMs = 0, drift = 0, startMs = 0): Clock {
   let aheadMs = offsetMs
   return {
@@ -43,7 +43,7 @@ export function createClock(offsetMs = 0, drift = 0, startMs = 0): Clock {
   }
 }
 
-/** How wrong a clock is, or how far it jumps. */
+/** Draws how far a clock is off, or how far it jumps. */
 export function drawOffsetMs(chance: Chance): number {
   const size = chance.pick([NEAR_MS, MINUTE_MS, 30 * MINUTE_MS, HOUR_MS, 12 * HOUR_MS, DAY_MS])
   return chance.pick([-1, 1]) * size * chance.between(1, 1.2)

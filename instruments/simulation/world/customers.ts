@@ -5,8 +5,8 @@ import type { Chance, Chances } from './chance.ts'
 import type { Scheduler } from './scheduler.ts'
 
 /**
- * What customers want, and what came of it. They act on their own and at the same time: open accounts,
- * pay in, order, change their minds, ask again when no answer came, press twice.
+ * What a customer wants to do. Customers act independently and concurrently: they open accounts, make deposits, place
+ * orders, change their minds, repeat requests that got no response, and click twice.
  */
 export type Intent =
   | { readonly kind: 'open' }
@@ -19,30 +19,32 @@ export type Intent =
   | { readonly kind: 'read balance'; readonly accountId: string }
   | { readonly kind: 'read order'; readonly accountId: string; readonly orderId: string }
   | { readonly kind: 'list orders'; readonly accountId: string }
-  /** To see somebody else's order, or to delete it. */
+  /** To read or delete another customer's order. */
   | {
       readonly kind: 'pry'
       readonly accountId: string
       readonly orderId: string
       readonly isToDelete?: boolean
     }
-  /** Something else under the key of what was answered. */
+  /** To send a different request under a key that is already used. */
   | { readonly kind: 'reuse a key'; readonly of: MoneyIntent }
 
 type MoneyIntent = Extract<Intent, { readonly kind: 'deposit' | 'order' | 'pay' }>
 
+/** One request that was sent for an operation; times in epoch milliseconds. */
 export interface Attempt {
   readonly sentMs: number
+  /** When the response arrived, or the customer stopped waiting for it. */
   readonly doneMs: number
-  /** Without one no answer came: it may have had its effect or not. */
+  /** Absent if no response came; the request may have taken effect or not. */
   readonly response?: { readonly status: number; readonly body: unknown }
 }
 
-/** A intent with everything that was tried to get it. */
+/** An intent with all its attempts. */
 export interface Operation {
   readonly intent: Intent
   readonly style: InteractionStyle
-  /** The Idempotency-Key of all tries. */
+  /** The Idempotency-Key of all attempts. */
   readonly key?: string
   readonly attempts: Attempt[]
 }
@@ -52,28 +54,29 @@ export interface CustomersOptions {
   readonly scheduler: Pick<Scheduler, 'now' | 'after'>
   readonly chances: Chances
   readonly style: InteractionStyle | 'mixed'
-  /** How long they wait for an answer, and how often they ask; as in the simulation unless told. */
-  readonly patience?: { readonly answerMs: number; readonly tries: number }
-  /** Told of each attempt when it has ended. */
+  /** How long customers wait for a response, and how many attempts they make; by default as in the simulation. */
+  readonly patience?: { readonly timeoutMs: number; readonly attempts: number }
+  /** Called after each attempt. */
   readonly onAttempt?: (operation: Operation, attempt: Attempt) => void
 }
 
 export interface Customers {
   readonly operations: readonly Operation[]
+  /** Whether every customer has finished. */
   areDone(): boolean
-  /** Lets those ask again who had no answer and may repeat their request; returns how many. */
+  /** Repeats the requests that got no final response and may be repeated; returns how many there are. */
   repeatUnanswered(): number
 }
 
-const PATIENCE = { answerMs: 3_500, tries: 8 }
-/** How often somebody tries to become a customer. */
-const MAX_ENTRIES = 8
-/** How long after the start the last customer comes. */
+const PATIENCE = { timeoutMs: 3_500, attempts: 8 }
+/** How often a customer tries to open an account. */
+const MAX_OPENINGS = 8
+/** How long after the start the last customer arrives. */
 const LAST_ARRIVAL_MS = 1_500
 const LONGEST_THOUGHT_MS = 1_200
 const LONGEST_REGRET_MS = 300
 
-/** Numbers that no two intents of a run share, by which effects are traced back to their intents. */
+/** Amounts and quantities that are each used for one intent only, so that an effect can be traced back to its intent. */
 export interface UniqueValues {
   amountMinor(): number
   quantity(): number
@@ -93,10 +96,10 @@ export function startCustomers(options: CustomersOptions): Customers {
       const name = `c${number}`
       const accountKeys = { count: 0 }
       const parts = { chance: own, operations, unique, known, unanswered, name, accountKeys }
-      void during(runCustomer({ ...options, ...parts }))
+      void counted(runCustomer({ ...options, ...parts }))
     })
   }
-  async function during(work: Promise<unknown>): Promise<void> {
+  async function counted(work: Promise<unknown>): Promise<void> {
     await work.finally(() => {
       running -= 1
     })
@@ -107,7 +110,7 @@ export function startCustomers(options: CustomersOptions): Customers {
     repeatUnanswered() {
       const open = unanswered.splice(0)
       running += open.length
-      for (const ask of open) void during(ask())
+      for (const repeat of open) void counted(repeat())
       return open.length
     },
   }
@@ -122,12 +125,12 @@ export function createUniqueValues(chance: Chance): UniqueValues {
   }
 }
 
-/** What it takes to perform a intent. */
+/** What it takes to send a customer's requests. */
 export interface RequestContext extends Omit<CustomersOptions, 'chances'> {
   readonly chance: Chance
-  /** Orders that anybody has placed, for those who pry. */
+  /** The orders of all customers, so that some can try to access those of others. */
   readonly known: { accountId: string; orderId: string }[]
-  /** What had no answer yet and may be asked again. */
+  /** Repeats each operation that has no final response yet and may be repeated. */
   readonly unanswered?: (() => Promise<unknown>)[]
 }
 
@@ -135,17 +138,17 @@ export interface CustomerContext extends RequestContext {
   readonly name: string
   readonly operations: Operation[]
   readonly unique: UniqueValues
-  /** How many keys this customer has used that others may use, too. */
+  /** How many Idempotency-Keys this customer has used that other customers may use as well. */
   readonly accountKeys: { count: number }
 }
 
-/** One customer, from his first request to his last answer. */
+/** Runs one customer, from the first request to the last response. */
 export async function runCustomer(at: CustomerContext): Promise<void> {
   const { chance, unique } = at
   const accountId = await openAccount(at)
   if (accountId === undefined) return
   const acts = 3 + chance.integer(6)
-  /** Some have several requests under way at nearly all times. */
+  /** A busy customer has several requests in flight nearly all the time. */
   const isBusy = chance.happens(0.3)
   const side: Promise<unknown>[] = []
   if (chance.happens(0.6)) side.push(perform(at, { kind: 'contact', accountId }))
@@ -159,7 +162,7 @@ export async function runCustomer(at: CustomerContext): Promise<void> {
   await Promise.all(side)
 }
 
-/** Some think better of an order while it is still on its way, and some of these press twice. */
+/** Performs an intent. Some customers soon cancel their order, and some of these click twice. */
 async function act(at: CustomerContext, intent: Intent): Promise<void> {
   const { chance } = at
   const orderId = await perform(at, intent)
@@ -172,7 +175,7 @@ async function act(at: CustomerContext, intent: Intent): Promise<void> {
 }
 
 async function openAccount(at: CustomerContext): Promise<string | undefined> {
-  for (let tries = 0; tries < MAX_ENTRIES; tries += 1) {
+  for (let tries = 0; tries < MAX_OPENINGS; tries += 1) {
     const body = await perform(at, { kind: 'open' })
     if (typeof body === 'string') return body
     await pause(at, 1_000)
@@ -201,7 +204,7 @@ function drawIntent(at: CustomerContext, accountId: string): Intent {
   return { kind: 'read order', ...mine }
 }
 
-/** Tries until there is an answer that settles it, and returns the body of that; sometimes twice at once. */
+/** Performs an intent; returns the body of its final response. Some requests with a key are sent twice concurrently. */
 async function perform(at: CustomerContext, intent: Intent): Promise<unknown> {
   const { chance, operations } = at
   const style = at.style === 'mixed' ? chance.pick(STYLES) : at.style
@@ -220,7 +223,7 @@ async function perform(at: CustomerContext, intent: Intent): Promise<unknown> {
   return body
 }
 
-/** Keys belong to the account in the request, so what other customers use does not matter where there is one. */
+/** Draws an Idempotency-Key. Keys belong to the account in the request, so some are shared with other customers. */
 function drawKey(
   { chance, operations, name, accountKeys }: CustomerContext,
   { kind }: Intent,
@@ -230,7 +233,7 @@ function drawKey(
   return `key-${accountKeys.count}`
 }
 
-/** Now and then a customer's program mistakes the key of one request for that of another. */
+/** Now and then a customer's program sends a different request under the same key by mistake. */
 async function reuse(
   at: CustomerContext,
   { intent, style }: Operation,
@@ -255,41 +258,41 @@ function changed(intent: MoneyIntent): Intent {
   return { ...intent, amountMinor: intent.amountMinor + 1 }
 }
 
-/** Tries, with pauses, until an answer settles it; returns its body, or undefined where none did. */
+/** Repeats the request, with pauses, until its response is final; returns the body, or undefined after the last attempt. */
 export async function sendUntilFinal(at: RequestContext, operation: Operation): Promise<unknown> {
   const { chance } = at
-  const { tries: maxTries } = at.patience ?? PATIENCE
-  for (let tries = 1; ; tries += 1) {
+  const { attempts: maxAttempts } = at.patience ?? PATIENCE
+  for (let attempts = 1; ; attempts += 1) {
     const attempt = await makeAttempt(at, operation)
     rememberOrders(at, operation.intent, attempt)
     if (isFinal(attempt)) return attempt.response?.body
     if (!mayRepeat(operation)) return undefined
-    if (tries === maxTries) break
+    if (attempts === maxAttempts) break
     await pause(at, chance.between(20, 1_000))
   }
   at.unanswered?.push(() => sendUntilFinal(at, operation))
   return undefined
 }
 
-/** Whether the same request may be sent once more and is still the same intent. */
+/** Whether the request may be repeated without a second effect. */
 export const mayRepeat = ({ intent, key }: Operation) => key !== undefined || !isKeyed(intent)
 
-/** Wishes that would have another effect each time, but for an Idempotency-Key. */
+/** Requests that have an effect each time, unless they carry an Idempotency-Key. */
 const isKeyed = ({ kind }: Intent) => ['open', 'deposit', 'order', 'pay'].includes(kind)
 
-/** Asks once more, and notes what came of it. */
+/** Sends the request once and records the attempt. */
 export async function makeAttempt(at: RequestContext, operation: Operation): Promise<Attempt> {
-  const attempt = await ask(at, operation)
+  const attempt = await send(at, operation)
   operation.attempts.push(attempt)
   at.onAttempt?.(operation, attempt)
   return attempt
 }
 
-async function ask(at: RequestContext, operation: Operation): Promise<Attempt> {
+async function send(at: RequestContext, operation: Operation): Promise<Attempt> {
   const { http, scheduler, patience = PATIENCE } = at
   const sentMs = scheduler.now()
   try {
-    const { status, body } = await http(requestOf(at, operation), patience.answerMs)
+    const { status, body } = await http(requestOf(at, operation), patience.timeoutMs)
     const response = { status, body: body === '' ? undefined : JSON.parse(body) }
     return { sentMs, doneMs: scheduler.now(), response }
   } catch (error) {
@@ -330,7 +333,7 @@ function requestOf(
       return { method: 'DELETE', url, headers } as const
     }
     case 'void': {
-      // Nobody has to say whose payment it is; some never do.
+      // The account is optional; for a third of the orders it is never sent.
       const isNamed = Number.parseInt(intent.orderId.at(-1)!, 16) % 3 > 0
       const body = JSON.stringify(isNamed ? { accountId: intent.accountId } : {})
       return { ...post(`/billing/payments/${intent.orderId}/void`), headers: json, body }
@@ -364,7 +367,7 @@ function unitsOf(minor: number): string {
   return (minor / 100).toFixed(2)
 }
 
-/** Whether the answer tells what became of the intent, so that asking again would add nothing. */
+/** Whether the response states the outcome of the operation, so that repeating the request would not change it. */
 export function isFinal({ response }: Attempt): boolean {
   if (response === undefined) return false
   const { status } = response
@@ -376,14 +379,14 @@ export function isFinal({ response }: Attempt): boolean {
 function rememberOrders({ known }: RequestContext, intent: Intent, { response }: Attempt): void {
   if (response === undefined || !('accountId' in intent)) return
   const { accountId } = intent
-  const meet = (orderId: unknown) => {
+  const remember = (orderId: unknown) => {
     if (typeof orderId !== 'string' || known.some((one) => one.orderId === orderId)) return
     known.push({ accountId, orderId })
   }
   const { body } = response
   if (intent.kind === 'order')
-    meet(typeof body === 'string' ? body : (body as { orderId?: string }).orderId)
-  if (intent.kind === 'list orders' && Array.isArray(body)) for (const { id } of body) meet(id)
+    remember(typeof body === 'string' ? body : (body as { orderId?: string }).orderId)
+  if (intent.kind === 'list orders' && Array.isArray(body)) for (const { id } of body) remember(id)
 }
 
 function pause({ scheduler }: RequestContext, durationMs: number): Promise<void> {

@@ -7,7 +7,7 @@ import { createOrderService } from '../../../services/order/service.ts'
 import type { Chance } from './chance.ts'
 import type { ServiceName } from './lives.ts'
 
-/** How the services of a run are configured: like real ones, but less patient. */
+/** The configuration of the services in a run, with shorter times than in production. */
 export interface Settings {
   readonly style: InteractionStyle
   readonly orderDeadlineMs: number
@@ -15,12 +15,12 @@ export interface Settings {
   readonly resendAfterMs: number
 }
 
-/** How often and how the services of a run are there. */
+/** How the services of a run are configured, and how many processes they have. */
 export interface Deployment {
   readonly settings: Settings
-  /** Of each service. */
+  /** Processes per service. */
   readonly instances: number
-  /** Whether each service is told that it alone has its database. */
+  /** The value of `soleProcess` in the services' parts: true only if no other process can open their database. */
   readonly isSoleProcess: boolean
 }
 
@@ -31,7 +31,7 @@ const DEFAULTS: Settings = {
   resendAfterMs: 500,
 }
 
-/** One process of each service, or two. */
+/** Draws the settings and whether each service has one process or two. */
 export function drawDeployment(
   style: InteractionStyle | 'mixed',
   chance: Chance,
@@ -52,10 +52,10 @@ function drawSettings(style: InteractionStyle | 'mixed', chance: Chance): Settin
   }
 }
 
-/** Every call goes to the gateway, which chooses by the path. */
+/** Every call goes to the gateway, which selects the service by the path. */
 const GATEWAY = 'http://gateway'
 
-/** A real service on the parts that it is given. */
+/** Creates a real service from the given parts. */
 export function createService(
   name: ServiceName,
   parts: ServiceParts,

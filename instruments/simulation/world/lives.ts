@@ -6,8 +6,8 @@ export const SERVICES = ['order', 'billing', 'notification'] as const
 export type ServiceName = (typeof SERVICES)[number]
 
 /**
- * One life of a process, from its start to its end. What it has in memory is gone with it: whatever
- * it asked of the world is never answered, and what it still asks is not done.
+ * One life of a process, from its start to its end. Its memory ends with it: operations that it is waiting for never
+ * return, and operations that its code still starts are not done.
  */
 export interface Life {
   /** `billing-1` */
@@ -15,13 +15,13 @@ export interface Life {
   readonly service: ServiceName | 'customer'
   readonly clock: Clock
   readonly alive: boolean
-  /** Stopped as by SIGSTOP: it keeps its memory and connections, and runs on when it is thawed. */
+  /** Stopped as by SIGSTOP: it keeps its memory and connections, and continues when it is thawed. */
   readonly frozen: boolean
   freeze(): void
   thaw(): void
-  /** Calls back once, when it is thawed; returns what calls that off. */
+  /** Calls `run` once, at the next thaw; returns a function that cancels this. */
   onThaw(run: () => void): () => void
-  /** What others do when it ends: they notice that it is gone. */
+  /** Calls `notice` when the life ends, for others that must react; returns a function that cancels this. */
   onEnd(notice: () => void): () => void
   end(): void
 }
@@ -64,7 +64,10 @@ export function createLife(
   return life
 }
 
-/** Runs at a later time, unless the life is over by then, and not while it is frozen. */
+/**
+ * Runs something in a life after a delay: not if the life has ended by then, and after the thaw if it is frozen. Returns a
+ * function that cancels this.
+ */
 export function laterIn(life: Life, scheduler: Scheduler, delayMs: number, run: () => unknown) {
   let cancel = () => {}
   const begin = (afterMs: number) => {
@@ -80,5 +83,5 @@ export function laterIn(life: Life, scheduler: Scheduler, delayMs: number, run: 
   return () => cancel()
 }
 
-/** What a dead process waits for. */
+/** A promise that never settles: what every operation of a dead process returns. */
 export const never = <T>() => new Promise<T>(() => {})

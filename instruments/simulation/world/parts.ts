@@ -20,7 +20,7 @@ const inertTelemetry: Telemetry = {
   scrape: async () => ({ contentType: 'text/plain', body: '' }),
 }
 
-/** What a service is made of, as far as it does not matter here: nothing is logged or measured. */
+/** Parts of a service that do nothing: logs and metrics are discarded, and calls never return. */
 export const inertParts: Omit<ServiceParts, 'database'> = {
   bus: inertBus,
   http: never,
@@ -39,7 +39,7 @@ export const inertParts: Omit<ServiceParts, 'database'> = {
   },
 }
 
-/** Time and chance of one life. */
+/** The clock, timers and random numbers of one life. */
 export function runtimeOf(life: Life, scheduler: Scheduler, chance: Chance): Runtime {
   const now = () => life.clock.read(scheduler.now())
   return {

@@ -6,20 +6,20 @@ import { createLife, type Life, SERVICES, type ServiceName } from './lives.ts'
 import type { Scheduler } from './scheduler.ts'
 import type { Story } from './story.ts'
 
-/** The processes of a run: they start, die, stay away for a while and start again. */
+/** The processes of a run, which start, die, stay down for a while and restart. */
 export interface Processes {
   readonly slots: readonly Slot[]
-  /** Ends a life; the process starts again after so long. */
+  /** Ends a life; its process restarts after `downMs`, which is drawn if absent. */
   crash(life: Life, downMs?: number): Promise<void>
-  /** The same from within a life: it ends at once, and its end is seen to in an event of its own. */
+  /** Ends a life from within: it ends at once, and its clean-up and restart follow in a later event. */
   kill(life: Life): void
-  /** Whether another process of the same service runs. */
+  /** Whether another process of the same service is running and not frozen. */
   hasTwin(life: Life): boolean
-  /** Ends the processes of a service, and starts none before that time. */
+  /** Ends all processes of a service; they restart at that time. */
   keepDown(service: ServiceName, untilMs: number): Promise<void>
 }
 
-/** The place of one process, whichever life it is in. */
+/** One process through all its lives. */
 export interface Slot {
   readonly name: string
   readonly service: ServiceName
@@ -38,10 +38,10 @@ export interface ProcessesOptions {
   readonly story: Story
   readonly deployment: Deployment
   readonly clocks: ClockQuality
-  /** Makes what a life is made of. */
+  /** Creates the parts of a life's service. */
   readonly partsOf: (life: Life) => ServiceParts
   readonly letterOf: (life: Life) => Parameters<typeof createService>[3]
-  /** Told of a service that answers requests from now on. */
+  /** Called when a service is ready to serve requests. */
   readonly onStart: (life: Life, app: Awaited<ReturnType<typeof createService>>['app']) => void
   /** Called when a life has ended, before anything else happens. */
   readonly onEnd: (life: Life) => Promise<void>
@@ -82,7 +82,7 @@ export function startProcesses(options: ProcessesOptions): Processes {
   async function crash(life: Life, downMs?: number): Promise<void> {
     if (!life.alive) return
     end(life)
-    await bury(life, downMs)
+    await restart(life, downMs)
   }
 
   function end(life: Life): void {
@@ -90,7 +90,10 @@ export function startProcesses(options: ProcessesOptions): Processes {
     life.end()
   }
 
-  async function bury(life: Life, downMs = chance.next() ** 2 * SLOWEST_RESTART_MS): Promise<void> {
+  async function restart(
+    life: Life,
+    downMs = chance.next() ** 2 * SLOWEST_RESTART_MS,
+  ): Promise<void> {
     const slot = slots.find((one) => one.life === life)!
     await options.onEnd(life)
     slot.startsAtMs = Math.max(slot.startsAtMs, scheduler.now() + downMs)
@@ -103,7 +106,7 @@ export function startProcesses(options: ProcessesOptions): Processes {
     kill(life) {
       if (!life.alive) return
       end(life)
-      scheduler.after(0, () => bury(life))
+      scheduler.after(0, () => restart(life))
     },
     hasTwin: (life) =>
       slots.some(

@@ -8,7 +8,7 @@ const id = Compile(Id)
 const order = Compile(Order)
 const problem = Compile(Problem)
 
-/** What a customer reads from an answer that grants the intent: strictly what the contract says. */
+/** What the contract says that the body of a successful response must be. */
 const GRANTED = {
   open: id,
   deposit: Compile(Type.Number()),
@@ -24,7 +24,7 @@ const GRANTED = {
   'reuse a key': Compile(Type.Never()),
 } satisfies Record<Intent['kind'], unknown>
 
-/** Whether a strict program could read the answer: what was asked for, or a problem. */
+/** Whether the body of a response is exactly what the contract says: the result of the request, or a problem. */
 export function isReadable({ kind }: Intent, { status, body }: NonNullable<Attempt['response']>) {
   return (status < 300 ? GRANTED[kind] : problem).Check(body)
 }

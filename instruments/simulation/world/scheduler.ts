@@ -1,21 +1,20 @@
 /**
- * Simulated time. Everything that happens is an event at a time; the scheduler lets one happen, waits
- * until all that follows from it at once has come to rest, and goes on to the next, however far
- * away it is. Nothing waits for a real clock.
+ * Simulated time. Everything that happens is an event at a certain time. The scheduler runs one event, waits until
+ * everything that it triggers immediately has come to rest, and then jumps to the time of the next event. Nothing waits for
+ * a real clock.
  *
- * At rest means: no code of ours can run until another event happens. What follows from an event
- * runs in microtasks, and the next tick comes when there are no more of these. Only an injected HTTP
- * request takes ticks and turns of the event loop of its own, so while requests are inside a service
- * the scheduler lets the loop turn a few times.
+ * At rest means that no code of ours can run before another event happens. An event's consequences run in microtasks, and
+ * the next tick comes only after the last of them. The exception is an injected HTTP request, which needs ticks and turns
+ * of the event loop; so while requests are inside a service, the scheduler lets the loop turn a few times.
  */
 export interface Scheduler {
   /** Epoch milliseconds, with fractions. */
   now(): number
-  /** Lets something happen after so many milliseconds; returns what calls it off. */
+  /** Schedules `happen` after a delay; returns a function that cancels it. */
   after(delayMs: number, happen: () => unknown): () => void
   /** UniqueValues a request as inside a service until what it returns is called. */
   enter(): () => void
-  /** Runs events until the time has come, or before the first one after which `isOver`. */
+  /** Runs events until `timeMs`, or until `isOver()` is true. */
   runUntil(timeMs: number, isOver?: () => boolean): Promise<void>
   /** How many events have happened. */
   happened(): number
@@ -23,20 +22,20 @@ export interface Scheduler {
 
 interface Event {
   readonly timeMs: number
-  /** Events of one time happen in the order in which they were planned. */
+  /** Events with the same time happen in the order in which they were scheduled. */
   readonly place: number
   happen: (() => unknown) | undefined
 }
 
-/** Any fixed time will do; this one is easy to read in traces. */
+/** An arbitrary fixed time that is easy to read in traces. */
 export const START_MS = Date.UTC(2030, 0, 1)
 
 export interface SchedulerOptions {
-  /** How often the event loop turns after every event, instead of where it is needed. */
+  /** Turns of the event loop after every event; by default the loop turns only while a request is in a service. */
   readonly turns?: number
 }
 
-/** An injected request crosses the event loop twice, once to read its body, once to end. */
+/** An injected request needs two turns of the event loop: one to read its body and one to end. */
 const TURNS = 3
 
 export function createScheduler(options: SchedulerOptions = {}): Scheduler {

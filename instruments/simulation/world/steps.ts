@@ -5,19 +5,19 @@ import { type Life, laterIn, never } from './lives.ts'
 import type { Scheduler } from './scheduler.ts'
 import type { Story } from './story.ts'
 
-/** Lets only one at a time through; the others wait until it opens, or for so long at most. */
+/** Lets a step through when it is open; other steps wait until it opens, for `limitMs` at most. */
 export interface Gate {
   isOpen(): boolean
   wait(attempt: () => unknown): void
   readonly limitMs: number
-  /** The error of a step that has waited for too long. */
+  /** The error of a step that waited for `limitMs`. */
   timeout(): Error
 }
 
 export interface Steps {
   /**
-   * Does something to the world, later: the promise settles in an event of its own. `fault` makes
-   * the error of a mishap.
+   * Does an operation on the outside world after a delay; the promise settles in an event of its own. `fault` creates the
+   * error for a mishap.
    */
   perform<T>(
     life: Life,
@@ -33,9 +33,9 @@ export interface StepsOptions {
   readonly faults: Faults
   readonly chances: Chances
   readonly story: Story
-  /** Whether steps of this kind are all slow now. */
+  /** Whether all steps of this kind are slow at present. */
   readonly isSlow: (kind: StepKind) => boolean
-  /** Ends a life and what depends on it. */
+  /** Ends a life and everything that depends on it. */
   readonly crash: (life: Life) => Promise<void> | void
   readonly freeze: (life: Life, durationMs: number) => Promise<void>
 }
@@ -90,7 +90,7 @@ export function createSteps(options: StepsOptions): Steps {
     },
   }
 
-  /** A slow step is slow on its way, or its answer is on the way back. */
+  /** A slow step is delayed either before its effect or between its effect and its result. */
   function delaysOf(life: Life, { kind, label }: Step, luck: Chance) {
     const beforeMs = latencyMs(luck.next(), kind)
     const isSlow =
@@ -103,7 +103,7 @@ export function createSteps(options: StepsOptions): Steps {
   }
 }
 
-/** So long a step takes half of the time; it may take almost nothing, and rarely much longer. */
+/** The median duration of a step. A step may take almost no time, and on rare occasions takes much longer. */
 const TYPICAL_MS: Readonly<Record<StepKind, number>> = {
   statement: 0.3,
   commit: 1,
@@ -117,13 +117,13 @@ const TYPICAL_MS: Readonly<Record<StepKind, number>> = {
   letter: 5,
 }
 
-/** Three times as long as a server lets a transaction idle. */
+/** Three times as long as the server lets a transaction idle. */
 const LONGEST_FREEZE_MS = 30_000
 
-/** A slow step takes up to so long: enough for everything else to come between it and the last. */
+/** The longest extra delay of a slow step: long enough for other work to happen in the meantime. */
 const SLOW_MS = 400
 
-/** A long tail, so that any two things that run side by side may come in either order. */
+/** Has a long tail, so that two concurrent steps can happen in either order. */
 function latencyMs(draw: number, kind: StepKind): number {
   return TYPICAL_MS[kind] * Math.min(draw / (1.0001 - draw), 50)
 }

@@ -13,13 +13,14 @@ export interface Arrow {
 }
 
 /**
- * What happened in a run: every step goes into its fingerprint, by which two runs are compared to the
- * byte; what is worth telling is kept as arrows of a sequence diagram, where it is asked for.
+ * The record of a run. Every step goes into a fingerprint, which is equal for two runs only if they are identical. If the
+ * run is traced, the messages, calls and faults are also kept as arrows of a sequence diagram.
  */
 export interface Story {
   step(life: Life, step: Step, mishap: Mishap | undefined): void
+  /** Adds an arrow, and its text to the fingerprint. */
   record(from: Column, to: Column, text: string): void
-  /** Adds to the fingerprint only. */
+  /** Adds a text to the fingerprint only. */
   note(text: string): void
   fingerprint(): string
   arrows(): readonly Arrow[]

@@ -30,8 +30,8 @@ import { createSteps } from './steps.ts'
 import { createStory, type Story } from './story.ts'
 
 /**
- * The simulated world: processes of the three services on one database, one broker and one network,
- * under one clock. Processes come and go; the database, the broker and the letters stay.
+ * The simulated world: processes of the three services with one database, one broker and one network, in one simulated
+ * time. Processes come and go; the database, the broker and the delivered letters remain.
  */
 export interface World {
   readonly scheduler: Scheduler
@@ -41,38 +41,38 @@ export interface World {
   readonly story: Story
   readonly mailbox: Mailbox
   readonly settings: Settings
-  /** What the log held each time it was lost. */
+  /** The messages that were in the log each time that it, or one topic, was lost. */
   readonly lost: readonly LostMessage[]
-  /** What programs that are not ours have sent. */
+  /** The messages that the foreign program has sent. */
   readonly foreign: readonly ForeignMessage[]
-  /** The topic `balance` from its first message on. */
+  /** All messages of the topic `balance`, including those that were lost with the log. */
   balanceStream(): readonly BusMessage[]
-  /** The client of somebody outside. */
+  /** The HTTP client of the customers. */
   readonly customer: Client
-  /** Whether every message that was sent, and every copy of one, is read. */
+  /** Whether the services have read every message, including delayed copies. */
   isRead(): boolean
-  /** Lets something that was planned take place. */
+  /** Makes a planned fault happen. */
   strike(planned: Planned): Promise<void>
-  /** Puts messages into the log that are no service's. */
+  /** Appends messages to the log that no service has sent. */
   publish(messages: readonly OutgoingMessage[]): void
-  /** Ends all faults: whatever is away comes back. What is frozen and has a running twin stays so. */
+  /** Ends all faults: servers come back, and frozen processes are thawed, except those that have a running twin. */
   heal(): void
-  /** Lets all processes run on that are frozen; returns whether there were any. */
+  /** Thaws all frozen processes; returns whether there were any. */
   thaw(): boolean
 }
 
-/** Changes what a service is made of: how a bug is planted that the product does not have. */
+/** Changes the parts of services, to plant crashes or bugs. */
 export interface Planted {
   parts?(service: ServiceName, parts: ServiceParts, life: MortalLife): ServiceParts
   letter?(deliver: Deliver, life: MortalLife): Deliver
 }
 
-/** A life with the means to end it, for who plants a crash. */
+/** A life that planted code can end. */
 export interface MortalLife {
   readonly name: string
   readonly service: ServiceName
   isAlive(): boolean
-  /** Ends it at once: nothing that it still asks of the world is done. */
+  /** Ends the life at once: no operation that its code still starts is done. `why` is recorded in the story. */
   crash(why: string): void
 }
 
@@ -85,7 +85,7 @@ export interface WorldOptions {
   readonly isTraced?: boolean | undefined
   readonly planted?: Planted | undefined
   readonly turns?: number | undefined
-  /** Drawn from the seed where it is not given. */
+  /** Drawn from the seed if absent. */
   readonly deployment?: Deployment | undefined
 }
 
