@@ -7,7 +7,7 @@ import { sendJson } from './plain-responses.ts'
 
 const LOCAL = new Set(['localhost', '127.0.0.1', '[::1]'])
 
-/** A door to nothing but one answer, and a way to send bytes to it. */
+/** A front door with a constant response, and a function that sends bytes to it. */
 async function open(t: TestContext, options: Partial<FrontDoorOptions> = {}) {
   const door = await openFrontDoor({
     host: '127.0.0.1',
@@ -118,13 +118,13 @@ for (const [what, text] of Object.entries(ACCEPTED)) {
   })
 }
 
-test('answers for any host where it is told to', async (t) => {
+test('accepts any host if it is configured to', async (t) => {
   const { send } = await open(t, { allowedHosts: 'any' })
   assert.equal((await send(get('/', 'host: arch.homework'))).status, 200)
   assert.equal((await send('GET / HTTP/1.0\r\n\r\n')).status, 200)
 })
 
-test('a service that is not mounted answers 503 with a problem', async (t) => {
+test('a service that is not mounted responds with 503 and a problem', async (t) => {
   const { send } = await open(t, {
     handle: (services, request, response) => services.pass('billing', request, response),
   })

@@ -58,7 +58,7 @@ async function listen(
   }
 }
 
-/** All that arrives until the server ends its side. */
+/** Everything that arrives until the server ends its side. */
 async function textOf(client: Socket): Promise<string> {
   let text = ''
   for await (const chunk of client) text += chunk
@@ -67,7 +67,7 @@ async function textOf(client: Socket): Promise<string> {
 
 const never = () => undefined
 
-test('reclaims connections that send nothing, half a header, half a body or garbage', async (t) => {
+test('closes connections that send nothing, half a header, half a body or garbage', async (t) => {
   const readBody = (request: IncomingMessage) => void request.resume()
   const { client, connections } = await listen(t, readBody, { requestTimeoutMs: 300 })
   const kept = await Promise.all(
@@ -82,14 +82,14 @@ test('reclaims connections that send nothing, half a header, half a body or garb
   for (const one of kept) assert.equal(one.writable, true)
 })
 
-test('tells a client that was too slow so, with a problem', async (t) => {
+test('sends a problem to a client that was too slow', async (t) => {
   const { client } = await listen(t, never, { requestTimeoutMs: 300 })
   const text = await textOf(await client('POST / HTTP/1.1\r\nhost: here\r\ncontent-le'))
   assert.match(text, /^HTTP\/1\.1 408 /)
   assert.match(text, /"code":"REQUEST_TIMEOUT"/)
 })
 
-test('answers requests in flight before a client error, not over them', async (t) => {
+test('sends the responses in flight before the response to a client error', async (t) => {
   const { promise: begun, resolve: begin } = Promise.withResolvers<ServerResponse>()
   const { client } = await listen(t, (_request, response) => begin(response))
   const socket = await client(GET)
@@ -100,7 +100,7 @@ test('answers requests in flight before a client error, not over them', async (t
   assert.doesNotMatch(await textOf(socket).catch(String), /400/)
 })
 
-test('cuts off a client that does not read its answer', async (t) => {
+test('cuts off a client that does not read its response', async (t) => {
   const answer = (_request: IncomingMessage, response: ServerResponse) =>
     void response.end('x'.repeat(20 * MEBIBYTE))
   const { client, connections, done } = await listen(t, answer, { requestTimeoutMs: 500 })
@@ -108,7 +108,7 @@ test('cuts off a client that does not read its answer', async (t) => {
   await until(async () => (await connections()) === 0 && done() === 3, SOON)
 })
 
-test('holds a bounded amount of unread answers', async (t) => {
+test('holds a limited amount of unread responses', async (t) => {
   const answer = (_request: IncomingMessage, response: ServerResponse) =>
     void response.end('x'.repeat(40 * MEBIBYTE))
   const { client, connections } = await listen(t, answer)
@@ -117,7 +117,7 @@ test('holds a bounded amount of unread answers', async (t) => {
   await until(async () => (await connections()) === 1, SOON)
 })
 
-test('while it drains, clients that do not read or send hold it up for seconds only', async (t) => {
+test('clients that do not read or send delay its draining only by seconds', async (t) => {
   const answer = (request: IncomingMessage, response: ServerResponse) =>
     request.method === 'GET' ? void response.end('x'.repeat(20 * MEBIBYTE)) : undefined
   const { client, listener, connections, done } = await listen(t, answer)
@@ -129,7 +129,7 @@ test('while it drains, clients that do not read or send hold it up for seconds o
   await listener.close()
 })
 
-test('a request that takes too long is answered 503', async (t) => {
+test('a request that takes too long gets 503', async (t) => {
   t.mock.timers.enable({ apis: ['setInterval'] })
   const now = t.mock.method(performance, 'now')
   const { promise: begun, resolve: begin } = Promise.withResolvers<void>()
@@ -142,7 +142,7 @@ test('a request that takes too long is answered 503', async (t) => {
   assert.match(String(answer), /^HTTP\/1\.1 503 .*SERVICE_UNAVAILABLE/s)
 })
 
-test('refuses more than a few requests in flight on one connection', async (t) => {
+test('rejects too many requests in flight on one connection', async (t) => {
   const waiting: ServerResponse[] = []
   const { client } = await listen(t, (_request, response) => void waiting.push(response))
   const socket = await client(GET.repeat(40))
@@ -158,7 +158,7 @@ test('refuses more than a few requests in flight on one connection', async (t) =
   assert.equal(waiting.length, 32)
 })
 
-test('answers connections beyond its limit with 429, and lets idle ones go for new ones', async (t) => {
+test('rejects connections beyond its limit with 429, and closes idle ones to make room for new ones', async (t) => {
   const answer = (_request: IncomingMessage, response: ServerResponse) => void response.end('ok')
   const { client, connections } = await listen(t, answer, { maxConnections: 2 })
   for (const idle of [await client(GET), await client(GET)]) await once(idle, 'data')

@@ -4,47 +4,49 @@ import type { ProblemCode } from '../../contracts/problems.ts'
 import { rawProblem, sendProblem } from './plain-responses.ts'
 
 export interface HttpListenerOptions {
-  /** How long a request may take to arrive, its answer to be ready, and the client to read that. */
+  /** How long a request may take to arrive, its response to be ready, and the client to read it, each. */
   readonly requestTimeoutMs: number
-  /** More are answered 429 at once; twice as many are not accepted at all. */
+  /** Connections beyond this number get 429 at once. Beyond twice this number, none are accepted. */
   readonly maxConnections: number
   readonly onRequest: (request: IncomingMessage, response: ServerResponse) => void
-  /** Called once for each request when its connection is done with it, answered or not. */
+  /** Called once for each request when its response has been sent or its connection has closed. */
   readonly onDone: (response: ServerResponse) => void
 }
 
-/** An HTTP server that no client can hold on to: every connection has its limits in time and size. */
+/** An HTTP server whose resources no client can hold, because every connection is limited in time and size. */
 export interface HttpListener {
   readonly server: Server
-  /** Answers end their connections from now on, and clients that stall are cut off within seconds. */
+  /** Makes every later response close its connection, and cuts off clients that stall within seconds. */
   drain(): void
-  /** Accepts no new connections; resolves when the remaining ones are gone, a second at most. */
+  /** Accepts no new connections; resolves when the existing ones are closed, after a second at most. */
   close(): Promise<void>
 }
 
 interface Exchange {
   readonly request: IncomingMessage
   readonly response: ServerResponse
-  readonly beganAt: number
-  /** When a check first found the answer on its way. */
-  writingSince?: number
+  readonly startedMs: number
+  /** When a check first found that the response is being sent. */
+  writingSinceMs?: number
 }
 
-/** Longer than the pools of clients and proxies keep a connection, so that they close it first. */
+/** Longer than clients and proxies keep idle connections in their pools, so that they close them first. */
 const KEEP_ALIVE_MS = 72_000
 const MAX_HEADERS_MS = 10_000
-/** What `Prefer: wait` may add to the time for an answer. */
+/** How much time `Prefer: wait` may add to the time for a response. */
 const LONGEST_WAIT_MS = 30_000
-/** How long a socket that was ended may linger, so that the client reads the answer. */
+/** How long a socket that this side has ended stays open, so that the client can read the response. */
 const LINGER_MS = 500
 const CHECK_EVERY_MS = 1_000
-const LAST_ANSWERS_MS = 1_000
-/** While draining: for a client to send or read the rest, and for everything. */
+/** How long the last responses may take when the server closes. */
+const LAST_RESPONSES_MS = 1_000
+/** While draining, how long a client may take to send or read the rest. */
 const DRAIN_CLIENT_MS = 2_000
+/** How long draining may take in all. */
 const DRAIN_ALL_MS = 16_000
-/** Requests in flight on one connection. */
+/** How many requests may be in flight on one connection. */
 const MAX_PIPELINED = 32
-/** Answers that clients have not read yet, on all connections. */
+/** How much clients may leave unread, on all connections together. */
 const MAX_UNREAD_BYTES = 64 * 1_048_576
 
 export function createHttpListener(options: HttpListenerOptions): HttpListener {
@@ -58,7 +60,7 @@ export function createHttpListener(options: HttpListenerOptions): HttpListener {
       headersTimeout: Math.min(requestTimeoutMs, MAX_HEADERS_MS),
       keepAliveTimeout: KEEP_ALIVE_MS,
       connectionsCheckingInterval: CHECK_EVERY_MS,
-      // Node would answer without a body; the guard checks it and answers with a problem.
+      // Node would respond without a body. The request guard checks the header, and responds with a problem.
       requireHostHeader: false,
     },
     onRequest,
@@ -66,10 +68,10 @@ export function createHttpListener(options: HttpListenerOptions): HttpListener {
   server.maxConnections = 2 * maxConnections
   server.on('connection', onConnection)
   server.on('clientError', onClientError)
-  // Expectations other than 100-continue may be ignored (RFC 9110), and so are upgrades.
+  // Expectations other than 100-continue may be ignored (RFC 9110). Upgrades are ignored as well.
   server.on('checkExpectation', onRequest)
   server.on('connect', (_request, socket: Socket) => {
-    const detail = 'this is not a proxy'
+    const detail = 'this server is not a proxy'
     endWith(socket, rawProblem('METHOD_NOT_ALLOWED', detail, { allow: 'GET, HEAD' }))
   })
   const checks = setInterval(check, CHECK_EVERY_MS).unref()
@@ -77,7 +79,7 @@ export function createHttpListener(options: HttpListenerOptions): HttpListener {
 
   function onConnection(socket: Socket): void {
     connections.set(socket, new Set())
-    // The responses queued behind the current one have no 'close' event of their own.
+    // Responses that are queued behind the current one emit no 'close' event.
     socket.once('close', () => {
       for (const exchange of connections.get(socket) ?? []) finish(socket, exchange)
       connections.delete(socket)
@@ -90,12 +92,12 @@ export function createHttpListener(options: HttpListenerOptions): HttpListener {
     const { socket } = request
     const exchanges = connections.get(socket)
     if (exchanges === undefined || socket.writableEnded) return
-    const exchange = { request, response, beganAt: performance.now() }
+    const exchange = { request, response, startedMs: performance.now() }
     exchanges.add(exchange)
     response.once('close', () => finish(socket, exchange))
     if (drainingSince !== undefined) response.setHeader('connection', 'close')
     if (exchanges.size > MAX_PIPELINED) {
-      const detail = `a connection may have ${MAX_PIPELINED} requests in flight`
+      const detail = `a connection may have at most ${MAX_PIPELINED} requests in flight`
       return sendProblem(request, response, 'TOO_MANY_REQUESTS', { detail })
     }
     options.onRequest(request, response)
@@ -107,15 +109,15 @@ export function createHttpListener(options: HttpListenerOptions): HttpListener {
 
   function onClientError(error: Error & { code?: string }, socket: Socket): void {
     const exchanges = [...(connections.get(socket) ?? [])]
-    const isAnswering = exchanges.length > 1 || exchanges[0]?.response.headersSent === true
-    if (!socket.writable || isAnswering) socket.destroy()
+    const isResponding = exchanges.length > 1 || exchanges[0]?.response.headersSent === true
+    if (!socket.writable || isResponding) socket.destroy()
     else endWith(socket, rawProblem(...problemOf(error.code)))
   }
 
-  /** Cuts off clients that take too long, and the largest of those that do not read. */
+  /** Cuts off clients that take too long, and those with the most unread bytes if there are too many. */
   function check(): void {
     const now = performance.now()
-    // Idle connections give way to new ones.
+    // Idle connections are closed to make room for new ones.
     if (connections.size >= maxConnections) server.closeIdleConnections()
     const unread: { socket: Socket; bytes: number }[] = []
     for (const [socket, exchanges] of connections) {
@@ -123,7 +125,7 @@ export function createHttpListener(options: HttpListenerOptions): HttpListener {
       for (const exchange of exchanges) {
         bytes += exchange.response.writableLength
         if (isStalled(exchange, now)) socket.destroy()
-        else answerIfLate(exchange, now)
+        else rejectIfLate(exchange, now)
       }
       unread.push({ socket, bytes })
     }
@@ -140,16 +142,16 @@ export function createHttpListener(options: HttpListenerOptions): HttpListener {
     const drainedFor = drainingSince === undefined ? 0 : now - drainingSince
     if (drainedFor > DRAIN_ALL_MS) return true
     if (!request.complete && drainedFor > DRAIN_CLIENT_MS) return true
-    // An answer without a socket waits for the answers before it, not for the client.
+    // A response without a socket waits for earlier responses of its connection, not for the client.
     if (!response.headersSent || response.socket === null) return false
-    exchange.writingSince ??= now
+    exchange.writingSinceMs ??= now
     const limit = drainingSince === undefined ? requestTimeoutMs : DRAIN_CLIENT_MS
-    return now - exchange.writingSince > limit
+    return now - exchange.writingSinceMs > limit
   }
 
-  function answerIfLate({ request, response, beganAt }: Exchange, now: number): void {
-    if (response.headersSent || now - beganAt < requestTimeoutMs + LONGEST_WAIT_MS) return
-    const detail = 'no answer was ready in time; the request may still take effect'
+  function rejectIfLate({ request, response, startedMs }: Exchange, now: number): void {
+    if (response.headersSent || now - startedMs < requestTimeoutMs + LONGEST_WAIT_MS) return
+    const detail = 'the response took too long; the request may still take effect'
     sendProblem(request, response, 'SERVICE_UNAVAILABLE', { detail })
   }
 
@@ -160,7 +162,7 @@ export function createHttpListener(options: HttpListenerOptions): HttpListener {
     },
     close: () =>
       new Promise((resolve) => {
-        const limit = setTimeout(() => server.closeAllConnections(), LAST_ANSWERS_MS)
+        const limit = setTimeout(() => server.closeAllConnections(), LAST_RESPONSES_MS)
         server.close(() => {
           clearTimeout(limit)
           resolve()
@@ -170,7 +172,7 @@ export function createHttpListener(options: HttpListenerOptions): HttpListener {
   }
 }
 
-/** A socket that was only ended stays until the client closes its side, which it need not do. */
+/** Sends a last response and closes the socket, even if the client never closes its side. */
 function endWith(socket: Socket, text: string): void {
   socket.on('error', () => socket.destroy())
   socket.end(text)
@@ -182,10 +184,10 @@ function problemOf(code: string | undefined): [ProblemCode, string] {
     return ['REQUEST_TIMEOUT', 'the request did not arrive in time']
   }
   if (code === 'HPE_HEADER_OVERFLOW') {
-    return ['HEADERS_TOO_LARGE', 'the URL and the headers may have 16 KB together']
+    return ['HEADERS_TOO_LARGE', 'the URL and the headers may have at most 16 KB together']
   }
   if (code === 'HPE_CHUNK_EXTENSIONS_OVERFLOW') {
     return ['BODY_TOO_LARGE', 'the chunk extensions of the body are too large']
   }
-  return ['VALIDATION_FAILED', 'this is not valid HTTP']
+  return ['VALIDATION_FAILED', 'the request is not valid HTTP']
 }

@@ -17,7 +17,7 @@ async function serve(t: TestContext) {
   return { server, port: listening.port }
 }
 
-test('answers on whichever socket a connection arrives', async (t) => {
+test('responds on whichever socket a connection arrives', async (t) => {
   const { port } = await serve(t)
   const answers = Array.from({ length: 100 }, async () => {
     const answer = await fetch(`http://127.0.0.1:${port}`, { headers: { connection: 'close' } })
@@ -26,7 +26,7 @@ test('answers on whichever socket a connection arrives', async (t) => {
   assert.deepEqual([...new Set(await Promise.all(answers))], ['ok'])
 })
 
-test('a port in use is refused, although its sockets share it among themselves', async (t) => {
+test('a port in use is rejected, although the sockets of one server share a port', async (t) => {
   const { port } = await serve(t)
   await assert.rejects(listenOn(createServer(), '127.0.0.1', port), { code: 'EADDRINUSE' })
 })
@@ -52,12 +52,12 @@ test('accepts several connections in a turn of the event loop', {
   assert.ok(turns < sockets.length / 2, `${turns} turns for ${accepted} connections`)
 })
 
-test('the connections of all sockets are the HTTP server’s to close', async (t) => {
+test('the HTTP server closes the connections of all sockets', async (t) => {
   const { server, port } = await serve(t)
   const sockets = Array.from({ length: 50 }, () => connect(port, '127.0.0.1').resume())
   await Promise.all(sockets.map((socket) => once(socket, 'connect')))
   const areClosed = async () => {
-    // Some may not have been accepted yet.
+    // Some connections may not have been accepted yet.
     server.closeAllConnections()
     return sockets.every(({ destroyed }) => destroyed)
   }

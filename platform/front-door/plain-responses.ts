@@ -11,7 +11,7 @@ import { PROBLEM_TYPE, RETRY_AFTER_SECONDS } from '../http/problems.ts'
 import { redact } from '../telemetry/redact.ts'
 import { asyncApiPage } from './asyncapi-page.ts'
 
-/** Answers of the front door itself, to requests that reach no service. */
+/** Responses of the front door itself, to requests that reach no service. */
 
 const SECURITY = {
   'x-content-type-options': 'nosniff',
@@ -42,7 +42,7 @@ export function sendProblem(
   send(response, instance, status, PROBLEM_TYPE, body)
 }
 
-/** Whether the method is one of these; otherwise answers 405 and lists them. */
+/** Whether the method is one of these. If not, this responds with 405 and lists them. */
 export function allows(
   request: IncomingMessage,
   response: ServerResponse,
@@ -54,7 +54,7 @@ export function allows(
   return false
 }
 
-/** Serves the contract of the events; returns false for any other path. */
+/** Serves the AsyncAPI document and its page. Returns false, without a response, for any other path. */
 export function sendAsyncApi(
   request: IncomingMessage,
   response: ServerResponse,
@@ -71,7 +71,7 @@ export function sendAsyncApi(
   return true
 }
 
-/** A whole response for a socket on which no request could be read. */
+/** The bytes of a response for a socket from which no request could be read. */
 export function rawProblem(code: ProblemCode, detail: string, headers: object = {}): string {
   const { status, title, retryable } = PROBLEMS[code]
   const instance = crypto.randomUUID()

@@ -11,7 +11,7 @@ import { createHttpServer } from './server.ts'
 
 const BODY = '{}'
 
-/** A service behind a front door, whose orders are answered when the test says so, and whose clock is the test's. */
+/** A service behind a front door. The test decides when its orders get their responses, and controls its clock. */
 async function serve(t: TestContext) {
   let aheadMs = 0
   const held: (() => void)[] = []
@@ -54,7 +54,7 @@ async function serve(t: TestContext) {
     pass(ms: number) {
       aheadMs += ms
     },
-    /** Starts orders that are not answered yet. */
+    /** Starts orders that do not get a response yet. */
     async hold(count: number, headers: Record<string, string> = {}) {
       const before = held.length
       const answers = Array.from({ length: count }, () => order(headers))
@@ -83,7 +83,7 @@ test('a service that falls behind rejects new orders with a problem and Retry-Af
   assert.match((await telemetry.scrape()).body, /^trifold_requests_refused_total\{.*\} 1$/m)
 })
 
-test('while orders are rejected, probes, calls between services, reads and other styles are not', async (t) => {
+test('rejecting orders does not affect probes, calls between services, reads and other styles', async (t) => {
   const { hold, pass, order, url } = await serve(t)
   await hold(64, { 'x-interaction-style': 'http' })
   pass(2_000)
@@ -95,7 +95,7 @@ test('while orders are rejected, probes, calls between services, reads and other
   await hold(1, { 'x-interaction-style': 'events' })
 })
 
-test('probes and scrapes are answered while reads are rejected', async (t) => {
+test('probes and scrapes get a response while reads are rejected', async (t) => {
   const { pass, held, url } = await serve(t)
   for (let n = 0; n < 64; n += 1) void fetch(`${url}/orders/slow`).catch(() => undefined)
   await until(async () => held.length === 64, { limitMs: 10_000 })
@@ -106,7 +106,7 @@ test('probes and scrapes are answered while reads are rejected', async (t) => {
   }
 })
 
-test('orders whose clients hang up leave room for others, though their handlers still run', async (t) => {
+test('orders whose clients hang up make room for others, even if their handlers still run', async (t) => {
   const { hold, pass, order, begun, held, url } = await serve(t)
   const { port, hostname } = new URL(url)
   const sockets = Array.from({ length: 64 }, () => connect(Number(port), hostname))
@@ -133,7 +133,7 @@ test('a service that has caught up admits orders again', async (t) => {
   await hold(1)
 })
 
-test('bodies that arrive slowly take nobody’s place', async (t) => {
+test('bodies that arrive slowly do not take room from other requests', async (t) => {
   const { hold, pass, url } = await serve(t)
   const { port, hostname } = new URL(url)
   const sockets = Array.from({ length: 100 }, () => connect(Number(port), hostname))
@@ -151,7 +151,7 @@ test('bodies that arrive slowly take nobody’s place', async (t) => {
   await hold(1)
 })
 
-test('it is too late to begin once the client has hung up', async (t) => {
+test('a request expires when its client hangs up', async (t) => {
   const { begun, url } = await serve(t)
   const { port, hostname } = new URL(url)
   const socket = connect(Number(port), hostname)
@@ -166,7 +166,7 @@ test('it is too late to begin once the client has hung up', async (t) => {
   await until(async () => begun[0]!.isExpired(), { limitMs: 10_000 })
 })
 
-test('it is too late to begin once the caller’s time has run out, or after a second in the queue', async (t) => {
+test('a request expires at the end of the caller’s timeout, or after a second in the queue', async (t) => {
   const { hold, begun, pass } = await serve(t)
   await hold(1, { 'x-request-timeout-ms': '5000' })
   await hold(1)

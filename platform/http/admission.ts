@@ -11,18 +11,18 @@ import { createWorkload, type Work, type Workload } from './workload.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {
-    /** False if the request was rejected, and answered, because the service is overloaded. */
+    /** Returns false if the service is overloaded. The request has then been rejected with 429. */
     admit(request: IncomingMessage, response: ServerResponse): boolean
   }
   interface FastifyRequest {
     work: Work | undefined
-    /** When its caller stops waiting, by the runtime's monotonic clock; Infinity unless the caller said so. */
+    /** When the caller stops waiting, by the runtime's monotonic clock. Infinity if the caller has not said. */
     deadlineMs: number
-    /** When it is too late to begin with its work, by the same clock. */
+    /** The time after which its work does not start any more, by the same clock. */
     startByMs: number
-    /** Milliseconds its caller will still wait; Infinity unless the caller said so. */
+    /** Milliseconds that the caller will still wait. Infinity if the caller has not said. */
     remainingMs(): number
-    /** Whether it is too late to begin: the caller hung up, or has been waiting for too long. */
+    /** Whether it is too late to start: the caller has hung up, or has waited too long. */
     isExpired(): boolean
   }
 }
@@ -34,21 +34,21 @@ export interface AdmissionOptions {
   readonly runtime: Runtime
 }
 
-/** Calls between services belong to work that was admitted already, so only their number is bounded. */
+/** Calls between services belong to work that was already admitted, so only their number is limited. */
 const MAX_SERVICE_CALLS = 2_000
 /** A read with `Prefer: wait` costs memory and little else. */
 const MAX_WAITING_READS = 1_000
 const RETRY_AFTER_SECONDS = '1'
 /** How long a customer's command may be queued before its transaction begins. */
 const MAX_QUEUED_MS = 1_000
-/** Distinguishes where the id of a request goes in a body that is built once. */
+/** The placeholder for the request id in the body of a rejection, which is built once. */
 const ID = '{id}'
 
 /**
  * Rejects new work while a service has more than it can finish in time. The front door calls `admit` before
- * routing and body parsing, because a rejection must cost far less than the work it saves. Work counts from
- * the start of its handler to the answer, so slow bodies and slow readers don't count. Each kind of work
- * has a limit of its own: orders that wait for a frozen billing must not shut out those that don't.
+ * routing and body parsing, because a rejection must cost far less than the work that it saves. A request counts
+ * from the start of its handler to its response, so slow bodies and slow readers don't count. Each kind of work
+ * has a limit of its own: orders that wait for a frozen billing must not shut out orders that don't.
  */
 export function addAdmission(app: HttpServer, options: AdmissionOptions): void {
   const workloadOf = createWorkloads(options.runtime.monotonic)
@@ -67,7 +67,7 @@ export function addAdmission(app: HttpServer, options: AdmissionOptions): void {
     if (!request.routeOptions.config.quiet) {
       const work = workloadOf(request.raw).begin()
       request.work = work
-      // Work for a client that hung up is dropped from the queue, and Fastify runs no hook then.
+      // Work for a client that has hung up is dropped from the queue, and Fastify does not call onSend for it.
       reply.raw.once('close', () => work.end('abandoned'))
     }
     done()
@@ -79,8 +79,8 @@ export function addAdmission(app: HttpServer, options: AdmissionOptions): void {
 }
 
 /**
- * A call between services says how long its caller will wait. No work begins after that, nor for a client
- * that hung up: the answer would be of no use, and a caller that gave up has other plans by then.
+ * A call between services says how long its caller will wait. No work starts after that time, or for a client
+ * that has hung up: the response would be of no use, and a caller that gave up may already have acted on the failure.
  */
 function addDeadlines(app: HttpServer, clock: () => number): void {
   app.decorateRequest('deadlineMs', Number.POSITIVE_INFINITY)
@@ -116,7 +116,7 @@ function createWorkloads(clock: () => number): (request: Head) => Workload {
   }
 }
 
-/** Paths of probes and scrapes, which are answered however busy the service is. */
+/** The paths of probes and scrapes, which get a response however busy the service is. */
 function operationsOf({ service, basePath }: AdmissionOptions): ReadonlySet<string | undefined> {
   const paths = [
     'health',
@@ -129,7 +129,7 @@ function operationsOf({ service, basePath }: AdmissionOptions): ReadonlySet<stri
 }
 
 const [BEFORE_ID, AFTER_ID] = JSON.stringify({
-  ...problemBody('TOO_MANY_REQUESTS', { detail: 'the service is busy; nothing was done' }),
+  ...problemBody('TOO_MANY_REQUESTS', { detail: 'the service is busy; the request had no effect' }),
   instance: ID,
 }).split(ID) as [string, string]
 

@@ -18,7 +18,7 @@ async function serve(t: TestContext, listener: RequestListener) {
   return { server, call: client.call, url: `http://127.0.0.1:${port}` }
 }
 
-test('sends method, headers and body, and resolves with any answer', async (t) => {
+test('sends method, headers and body, and resolves with any response', async (t) => {
   const { call, url } = await serve(t, async (request, response) => {
     const chunks: Buffer[] = []
     for await (const chunk of request) chunks.push(chunk)
@@ -39,7 +39,7 @@ test('sends method, headers and body, and resolves with any answer', async (t) =
   assert.deepEqual(JSON.parse(answer.body), ['POST', '/a?b=1', '1', 'héllo'])
 })
 
-test('tells the other side how long it will wait', async (t) => {
+test('sends how long it will wait', async (t) => {
   const { call, url } = await serve(t, (request, response) => {
     response.end(request.headers['x-request-timeout-ms'])
   })
@@ -47,17 +47,17 @@ test('tells the other side how long it will wait', async (t) => {
   assert.equal(answer.body, '1235')
 })
 
-test('uses its connections again', async (t) => {
+test('reuses its connections', async (t) => {
   let connections = 0
   const { server, call, url } = await serve(t, (_request, response) => response.end('ok'))
   server.on('connection', () => connections++)
   for (let i = 0; i < 20; i++)
     await call({ target: 'billing', method: 'GET', url, headers: {} }, 2000)
-  // A connection is free again a moment after its answer, so a second one may open meanwhile.
+  // A connection becomes free shortly after its response, so a second one may be opened before that.
   assert.ok(connections <= 2, `${connections} connections for 20 calls`)
 })
 
-test('rejects when nobody listens, naming the call but not its query', async (t) => {
+test('rejects if no server listens, and names the call without its query', async (t) => {
   const { server, call, url } = await serve(t, () => {})
   server.close()
   await once(server, 'close')
@@ -71,18 +71,18 @@ test('rejects when nobody listens, naming the call but not its query', async (t)
   )
 })
 
-test('the time-out covers an answer that never comes, and a body that never ends', async (t) => {
+test('the timeout covers a response that never arrives, and a body that never ends', async (t) => {
   const { call, url } = await serve(t, (request, response) => {
     if (request.url === '/body') response.writeHead(200).write('half')
   })
-  // Without the time-out neither would ever end.
+  // Without the timeout, neither call would ever end.
   for (const path of ['/head', '/body']) {
     const answer = call({ target: 'billing', method: 'GET', url: url + path, headers: {} }, 100)
     await assert.rejects(answer, HttpUnreachable)
   }
 })
 
-test('rejects an answer that breaks off or is larger than the bound', async (t) => {
+test('rejects a response that is incomplete or exceeds the size limit', async (t) => {
   const { call, url } = await serve(t, (request, response) => {
     if (request.url === '/large') return response.end('x'.repeat(1_048_577))
     response.writeHead(200, { 'content-length': 10 }).write('x', () => response.destroy())

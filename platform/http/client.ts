@@ -2,7 +2,7 @@ import { Agent, request } from 'undici'
 import { traceContextOf } from '../../contracts/trace-context.ts'
 import type { Tracer } from '../telemetry/tracing.ts'
 
-/** One HTTP call. The URL is absolute; the body is text whose content type the headers name. */
+/** One HTTP call. The URL is absolute. The body is text, and the headers name its content type. */
 export interface HttpCall {
   /** The service that is called. */
   readonly target: 'order' | 'billing' | 'notification'
@@ -12,48 +12,52 @@ export interface HttpCall {
   readonly body?: string
 }
 
-/** Whatever the other side answered, whatever its status. */
+/** A response with any status. */
 export interface HttpResponse {
   readonly status: number
   readonly body: string
 }
 
 /**
- * Resolves with any whole answer. Rejects with HttpUnreachable when none came in time: the call may
+ * Resolves with any complete response. Rejects with HttpUnreachable if none arrives in time; the call may
  * or may not have taken effect.
  */
 export type HttpClient = (call: HttpCall, timeoutMs: number) => Promise<HttpResponse>
 
-/** Milliseconds for which the caller will go on waiting for the answer; later work would be wasted. */
+/** The header that says for how many milliseconds the caller waits. Later work would be wasted. */
 export const TIMEOUT_HEADER = 'x-request-timeout-ms'
 
 const MAX_CONNECTIONS_PER_ORIGIN = 128
-const MAX_ANSWER_BYTES = 1_048_576
+const MAX_RESPONSE_BYTES = 1_048_576
 
-/** A client with pooled connections. The time-out covers the wait for one, connect and the answer. */
+/**
+ * Creates a client with pooled connections. The timeout of a call covers the wait for a connection, connecting, and
+ * the response.
+ */
 export function createHttpClient(): { call: HttpClient; close(): Promise<void> } {
   const agent = new Agent({
     connections: MAX_CONNECTIONS_PER_ORIGIN,
-    maxResponseSize: MAX_ANSWER_BYTES,
+    maxResponseSize: MAX_RESPONSE_BYTES,
     allowH2: false,
-    // The signal of each call is the only clock.
+    // Only the signal of each call limits its time.
     headersTimeout: 0,
     bodyTimeout: 0,
   })
 
   async function call({ method, url, headers, body }: HttpCall, timeoutMs: number) {
-    // AbortSignal.timeout, which nothing can end early, is dearer.
-    const late = new AbortController()
-    const timer = setTimeout(() => late.abort(new Error(`no answer in ${timeoutMs} ms`)), timeoutMs)
+    // AbortSignal.timeout costs more, because it cannot be canceled after the response.
+    const timeout = new AbortController()
+    const fail = () => timeout.abort(new Error(`no response in ${timeoutMs} ms`))
+    const timer = setTimeout(fail, timeoutMs)
     try {
-      const { signal } = late
-      const answer = await request(url, {
+      const { signal } = timeout
+      const response = await request(url, {
         ...{ dispatcher: agent, method, body, signal },
         headers: { ...headers, [TIMEOUT_HEADER]: String(Math.ceil(timeoutMs)) },
       })
-      return { status: answer.statusCode, body: await answer.body.text() }
+      return { status: response.statusCode, body: await response.body.text() }
     } catch (error) {
-      throw new HttpUnreachable(`${method} ${withoutQuery(url)}: ${sentence(error)}`, error)
+      throw new HttpUnreachable(`${method} ${withoutQuery(url)}: ${messageOf(error)}`, error)
     } finally {
       clearTimeout(timer)
     }
@@ -63,8 +67,8 @@ export function createHttpClient(): { call: HttpClient; close(): Promise<void> }
 }
 
 /**
- * The same client, with a span for each call, in the trace that its headers continue; the other side
- * continues the span.
+ * Wraps a client so that each call has a span, in the trace of its headers. The receiver of the call continues
+ * that span.
  */
 export function tracedCalls(http: HttpClient, tracer: Tracer): HttpClient {
   if (!tracer.isOn) return http
@@ -83,12 +87,12 @@ export function tracedCalls(http: HttpClient, tracer: Tracer): HttpClient {
       },
     })
     try {
-      const answer = await http({ ...call, headers: { ...headers, ...span.context } }, timeoutMs)
+      const response = await http({ ...call, headers: { ...headers, ...span.context } }, timeoutMs)
       span.end({
-        attributes: { 'http.response.status_code': answer.status },
-        error: answer.status >= 400 ? String(answer.status) : undefined,
+        attributes: { 'http.response.status_code': response.status },
+        error: response.status >= 400 ? String(response.status) : undefined,
       })
-      return answer
+      return response
     } catch (error) {
       span.end({ error })
       throw error
@@ -107,8 +111,8 @@ function withoutQuery(url: string): string {
   return url.split('?', 1)[0]!
 }
 
-/** A failure to connect on several addresses is an AggregateError, whose own message is empty. */
-function sentence(error: unknown): string {
+/** If several addresses were tried, a failed connect is an AggregateError, whose own message is empty. */
+function messageOf(error: unknown): string {
   if (!(error instanceof Error)) return String(error)
   return error.message || (error as { code?: string }).code || error.name
 }

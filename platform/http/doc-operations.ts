@@ -5,14 +5,14 @@ import { PROBLEM_TYPE } from './problems.ts'
 
 declare module 'fastify' {
   interface FastifySchema {
-    /** Problems of this route, besides those that any request with its method can meet. */
+    /** Problems of this route, besides those of any request with its method. */
     problems?: readonly ProblemCode[]
-    /** Headers of its successful answer: a schema for each name. `x-next-cursor` needs no mention. */
+    /** The headers of a successful response: a schema for each name. `x-next-cursor` is added automatically. */
     responseHeaders?: Readonly<Record<string, object>>
   }
 }
 
-/** An operation of an OpenAPI document, as far as it is completed here. */
+/** The members of an OpenAPI operation that are completed here. */
 export interface Operation {
   operationId?: string
   tags?: string[]
@@ -38,7 +38,7 @@ const PROBLEMS_OF_ANY_REQUEST: readonly ProblemCode[] = [
   'SERVICE_UNAVAILABLE',
 ]
 
-/** Bodies of methods other than GET are read even where the route has no use for them. */
+/** For methods other than GET, which read the body even if the route does not use it. */
 const PROBLEMS_OF_CHANGES: readonly ProblemCode[] = [
   'CROSS_SITE_REQUEST',
   'MALFORMED_JSON',
@@ -46,20 +46,20 @@ const PROBLEMS_OF_CHANGES: readonly ProblemCode[] = [
   'UNSUPPORTED_MEDIA_TYPE',
 ]
 
-/** What operations refer to under `components`. */
+/** The `components` that operations refer to. */
 export const SHARED_COMPONENTS = {
   parameters: {
     traceparent: {
       name: 'traceparent',
       in: 'header',
-      description: 'W3C trace context; linked to, and continued for trusted callers',
+      description: 'W3C trace context; continued for trusted callers, and linked for others',
       schema: { type: 'string' },
     },
     'x-request-id': {
       name: 'x-request-id',
       in: 'header',
       description:
-        'the id of the request in logs; one that is not 1 to 128 letters, digits, or any of _ . - is replaced',
+        'the id of the request in logs; it is replaced unless it is 1 to 128 letters, digits, or any of _ . -',
       schema: { type: 'string' },
     },
   },
@@ -70,7 +70,7 @@ export const SHARED_COMPONENTS = {
       schema: { type: 'string' },
     },
     'retry-after': {
-      description: 'seconds to wait before a retry; absent where a retry cannot help',
+      description: 'seconds to wait before a retry; absent if a retry cannot help',
       schema: { type: 'string', pattern: '^[0-9]+$' },
     },
   },
@@ -80,7 +80,7 @@ const REQUEST_ID = { 'x-request-id': { $ref: '#/components/headers/x-request-id'
 const NEXT_CURSOR = { 'x-next-cursor': { $ref: '#/components/headers/x-next-cursor' } }
 const RETRY_AFTER = { 'retry-after': { $ref: '#/components/headers/retry-after' } }
 
-/** Adds to an operation what follows from its route: optional bodies, headers, and each problem it answers with. */
+/** Adds what the schema of its route implies to an operation: optional bodies, headers, and problems. */
 export function completeOperation(
   method: string,
   operation: Operation,
@@ -130,7 +130,7 @@ function problemsOf(method: string, { problems = [], tags }: FastifySchema): Pro
 function failures(codes: readonly ProblemCode[]): Operation['responses'] {
   const byStatus = Map.groupBy(codes, (code) => PROBLEMS[code].status)
   return Object.fromEntries(
-    [...byStatus].map(([status, those]) => [String(status), failure(status, those)]),
+    [...byStatus].map(([status, group]) => [String(status), failure(status, group)]),
   )
 }
 

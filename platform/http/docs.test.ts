@@ -108,7 +108,7 @@ interface Document {
 const named = ({ parameters }: Operation) =>
   parameters.flatMap((one) => ('$ref' in one ? [] : [one]))
 
-test('the document shows the routes, both servers and that there is no authentication', async (t) => {
+test('the document has the routes, both servers and the lack of authentication', async (t) => {
   const app = await build(t)
   const answer = await app.inject('/billing/openapi.json')
   assert.match(String(answer.headers['content-type']), /^application\/json/)
@@ -139,7 +139,7 @@ test('the document shows the routes, both servers and that there is no authentic
   assert.deepEqual(document.components.schemas.State, { type: 'string', enum: ['ON', 'OFF'] })
 })
 
-test('an operation shows each status of its problems, with their codes', async (t) => {
+test('an operation has each status of its problems, with their codes', async (t) => {
   const document: Document = (await (await build(t)).inject('/billing/openapi.json')).json()
   const { responses } = document.paths['/billing/{id}']!.post!
   const codes = Object.entries(responses).flatMap(([status, { content }]) => {
@@ -164,7 +164,7 @@ test('an operation shows each status of its problems, with their codes', async (
   assert.ok(!('415' in reading.responses), 'bodies of GET are not read')
 })
 
-test('an operation shows an optional body, response headers and what is accepted past a schema', async (t) => {
+test('an operation has its optional body, its response headers and the exact schemas of looser ones', async (t) => {
   const document: Document = (await (await build(t)).inject('/billing/openapi.json')).json()
   const undo = document.paths['/billing/{id}/undo']!.post!
   assert.equal(undo.requestBody!.required, false)
@@ -179,7 +179,7 @@ test('an operation shows an optional body, response headers and what is accepted
   assert.deepEqual(headersOf(document.paths['/billing/{id}']!.post!), ['x-request-id', 'x-done'])
 })
 
-test('every schema of the document is valid JSON Schema 2020-12 whose references are there', async (t) => {
+test('every schema of the document is valid JSON Schema 2020-12 without dangling references', async (t) => {
   const app = await build(t)
   const document: Document = (await app.inject('/billing/openapi.json')).json()
   const ajv = new Ajv2020.default({ strict: true, allowUnionTypes: true })
@@ -207,7 +207,7 @@ test('every schema of the document is valid JSON Schema 2020-12 whose references
   }
 })
 
-test('a problem that is sent fits the schema of problems', async (t) => {
+test('a problem matches the schema of problems', async (t) => {
   const app = await build(t)
   const document: Document = (await app.inject('/billing/openapi.json')).json()
   const ajv = new Ajv2020.default({ strict: true })
@@ -217,7 +217,7 @@ test('a problem that is sent fits the schema of problems', async (t) => {
 })
 
 for (const prefix of ['', PREFIX]) {
-  test(`the page works offline under "${prefix}/": all it needs is beside it`, async (t) => {
+  test(`the page works offline under "${prefix}/", without external resources`, async (t) => {
     const app = await build(t)
     const bare = await app.inject(`${prefix}/billing/docs`)
     assert.equal(bare.statusCode, 302)

@@ -11,22 +11,22 @@ import type { HttpServer } from './validation.ts'
 export interface DocsOptions {
   readonly service: string
   readonly title: string
-  /** The prefix, without a slash at its end; empty where there is none. */
+  /** The path prefix without a slash at its end; empty if there is none. */
   readonly basePath: string
 }
 
-/** The tags of operations. One without a tag has that of its service. */
+/** The tags of operations. An operation without a tag gets the tag of its service. */
 const TAGS: Readonly<Record<string, string>> = {
   orders: 'Orders of customers',
   billing: 'Accounts, deposits and payments',
-  notification: 'Messages and contacts of customers',
-  operators: 'What operators need to find stuck orders',
-  'dead letters': 'Messages that the service set aside',
+  notification: 'Notices and contacts of customers',
+  operators: 'Orders that are waiting for billing, for operators',
+  'dead letters': 'Messages and outbox rows that can never succeed',
   outbox: 'Messages, calls and letters that wait for delivery',
-  health: 'Whether the service runs',
+  health: 'Whether the service is running',
 }
 
-/** The OpenAPI document at /S/openapi.json, and the page that shows it, offline, at /S/docs/. */
+/** Adds the OpenAPI document at /S/openapi.json, and a page at /S/docs/ that shows it and works offline. */
 export async function addDocs(app: HttpServer, { service, title, basePath }: DocsOptions) {
   const schemas = new Map<string, FastifySchema>()
   await app.register(swagger, {
@@ -43,7 +43,7 @@ export async function addDocs(app: HttpServer, { service, title, basePath }: Doc
       components: { schemas: { Problem: Problem as object }, ...SHARED_COMPONENTS },
     },
     stripBasePath: false,
-    // A schema with a name of its own is found under it.
+    // A schema with an $id keeps it as its name.
     refResolver: { buildLocalReference: (json, _base, _part, i) => String(json.$id ?? `def-${i}`) },
     transform: ({ schema, url }) => {
       const tagged = { ...schema, tags: schema?.tags ?? [service] }
@@ -65,8 +65,8 @@ async function addPage(scope: FastifyInstance, service: string, title: string): 
     done()
   })
   await scope.register(helmet, {
-    // Both are for the gateway to say, which knows whether TLS ends there: over plain HTTP the
-    // upgrade would break the page on every host but localhost.
+    // The gateway has to set both, because it knows whether it terminates TLS. Over plain HTTP, the upgrade
+    // would break the page on every host except localhost.
     strictTransportSecurity: false,
     contentSecurityPolicy: { directives: { upgradeInsecureRequests: null } },
   })
@@ -74,7 +74,7 @@ async function addPage(scope: FastifyInstance, service: string, title: string): 
     routePrefix: `/${service}/docs`,
     theme: { title },
     uiHooks: {
-      // The page's links are relative, so that they hold under any prefix; they need the slash.
+      // The links of the page are relative, so that they work under any prefix. They require the slash.
       onRequest(request, reply, done) {
         if (pathWithoutQuery(request.url) === `/${service}/docs`) reply.redirect('docs/')
         else done()
@@ -83,7 +83,7 @@ async function addPage(scope: FastifyInstance, service: string, title: string): 
   })
 }
 
-/** A query parameter that has a default may be left out, although TypeBox requires it. */
+/** Makes query parameters with a default optional in the document, because TypeBox marks them as required. */
 function readable(schema: FastifySchema): FastifySchema {
   const query = schema.querystring as QuerySchema | undefined
   const required = query?.required?.filter((name) => query.properties[name]?.default === undefined)
@@ -99,7 +99,7 @@ interface Document {
   readonly paths?: Readonly<Record<string, Readonly<Record<string, Operation>>>>
 }
 
-/** The document with its operations completed, and a description for each tag that they have. */
+/** Completes the operations of the document, and adds a description for each tag that they use. */
 function complete(document: object, schemas: ReadonlyMap<string, FastifySchema>): object {
   const { paths = {} } = document as Document
   const used = new Set<string>()
@@ -118,8 +118,8 @@ function complete(document: object, schemas: ReadonlyMap<string, FastifySchema>)
 }
 
 /**
- * A union of literals reads better as one enum, to people and to generators of clients, and `documentedAs`
- * takes the place of its schema.
+ * Turns each union of literals into one enum, which people and client generators read more easily, and replaces
+ * a schema with its `documentedAs`.
  */
 function readableSchemas(node: unknown): unknown {
   if (Array.isArray(node)) return node.map(readableSchemas)

@@ -9,19 +9,19 @@ import type { HttpServer } from './validation.ts'
 
 declare module 'fastify' {
   interface FastifyRequest {
-    /** What follows from the request continues this: its span, or what the caller sent, if any. */
+    /** The context that the request's work continues: its span, or if it has none, the context of the caller. */
     trace: TraceContext
     span: Span | undefined
   }
   interface FastifyContextConfig {
-    /** Its requests have no span and are logged at debug only: probes and scrapes never end. */
+    /** Requests of this route have no span and are logged at debug only, because probes and scrapes are endless. */
     quiet?: boolean
   }
 }
 
 /**
- * What keeps a browser from taking data for a page. Fixed, because a policy that is put together for
- * each answer costs more than the rest of a request; the pages have one of their own.
+ * Headers that keep a browser from interpreting data as a page. They are constant, because building a policy for
+ * each response costs more than the rest of a request. Pages have a policy of their own.
  */
 export const DATA_HEADERS = {
   'content-security-policy': "default-src 'none'; frame-ancestors 'none'",
@@ -32,8 +32,8 @@ export const DATA_HEADERS = {
 }
 
 /**
- * What happens to every request: its id and trace context come in, its id goes out, and its answer
- * is counted, timed and logged.
+ * Adds the hooks of every request. They read its id and trace context, send the id back, and count, time and log
+ * the response.
  */
 export function addRequestHooks(
   app: HttpServer,
@@ -48,7 +48,7 @@ export function addRequestHooks(
   app.decorateRequest('trace')
   app.decorateRequest('span')
 
-  // With callbacks, not promises: these run for every request.
+  // These hooks use callbacks instead of promises, which cost more, because they run for every request.
   app.addHook('onRequest', (request, reply, done) => {
     const caller = traceContextOf(request.headers)
     const isTraced = tracer.isOn && !request.routeOptions.config.quiet
@@ -58,7 +58,7 @@ export function addRequestHooks(
     request.trace = request.span?.context ?? caller
     if (request.trace.traceparent) request.log = request.log.child(traceIds(request.trace))
     reply.header('x-request-id', request.id).headers(DATA_HEADERS)
-    // Running requests are finished; those that come late on an open connection go elsewhere.
+    // Requests that are already running finish. Later ones, on connections that are still open, are rejected.
     const detail = 'the service is closing'
     done(isClosing ? new Fault('SERVICE_UNAVAILABLE', { detail }) : undefined)
   })
@@ -79,7 +79,7 @@ export function addRequestHooks(
     telemetry.observe('trifold_http_request_seconds', durationMs / 1000, { method, route })
     request.log[levelOf(request, status, durationMs)](
       { method, route, status, durationMs },
-      'a request was answered',
+      'request completed',
     )
     request.span?.end({
       attributes: { 'http.response.status_code': status },
@@ -90,8 +90,8 @@ export function addRequestHooks(
 }
 
 /**
- * A line for each request costs more than the rest of its logging together, and proxies keep access logs.
- * So at info only requests that failed or were slow are logged.
+ * Only requests that failed or were slow are logged at info. A line for each request would cost more than all
+ * other logging, and proxies keep access logs.
  */
 function levelOf(request: FastifyRequest, status: number, durationMs: number): 'debug' | 'info' {
   const isNotable = status >= 500 || durationMs >= SLOW_MS
@@ -101,32 +101,32 @@ function levelOf(request: FastifyRequest, status: number, durationMs: number): '
 const SLOW_MS = 1_000
 
 /**
- * Whether this is text that the route's schema promises as a JSON string: left to itself, Fastify
- * sends it as plain text, without quotes. Text that has a type already is finished JSON.
+ * Whether this is text that has to be sent as a JSON string according to the route's schema. By default, Fastify
+ * would send it as plain text without quotes. Text that already has another content type is finished JSON.
  */
 function isBareText(payload: unknown, request: FastifyRequest, reply: FastifyReply): boolean {
   if (typeof payload !== 'string') return false
   if (reply.getHeader('content-type') !== 'text/plain; charset=utf-8') return false
-  const answers = request.routeOptions.schema?.response as Record<string, PlainSchema> | undefined
-  return answers?.[reply.statusCode]?.type === 'string'
+  const responses = request.routeOptions.schema?.response as Record<string, PlainSchema> | undefined
+  return responses?.[reply.statusCode]?.type === 'string'
 }
 
-/** The caller's id of a request, where it is fit for headers and log lines; otherwise a new one. */
+/** The caller's id of the request if it is safe in headers and log lines, otherwise a new id. */
 export function requestId(header: unknown): string {
-  const isSane = typeof header === 'string' && /^[\w.-]{1,128}$/.test(header)
-  return isSane ? header : crypto.randomUUID()
+  const isSafe = typeof header === 'string' && /^[\w.-]{1,128}$/.test(header)
+  return isSafe ? header : crypto.randomUUID()
 }
 
 /**
- * A caller's context decides whether a trace is sampled, so only a trusted caller's is continued. Any
- * other's is linked from a trace of our own.
+ * The context of a caller decides whether its trace is sampled, so only trusted callers' contexts are continued.
+ * Any other context is linked from a new trace.
  */
 function continuing(caller: TraceContext, isTrusted: boolean): Pick<SpanStart, 'parent' | 'links'> {
   if (isTrusted) return { parent: caller }
   return { parent: {}, ...(caller.traceparent && { links: [caller] }) }
 }
 
-/** By OpenTelemetry's conventions for HTTP servers. The name has the route, not the path: few names. */
+/** Follows OpenTelemetry's conventions for HTTP servers. The name has the route instead of the path, so names are few. */
 function spanOf(request: FastifyRequest): Omit<SpanStart, 'parent'> {
   const { method, url, protocol } = request
   const route = request.routeOptions.url

@@ -3,8 +3,8 @@ import { pathOf } from './request-target.ts'
 import type { HttpServer } from './validation.ts'
 
 /**
- * Answers 405 with `Allow` where the path has routes, but none for the method. Call it before routes
- * are added; `faultOf` is for requests that found no route.
+ * Makes the server respond with 405 and `Allow` if a path has routes, but none for the method. Call it before
+ * adding routes. The handler for unknown routes has to use `faultOf`.
  */
 export function addMethodChecks(app: HttpServer): {
   faultOf(request: { readonly method: string; readonly url: string }): {
@@ -20,7 +20,7 @@ export function addMethodChecks(app: HttpServer): {
     methodsByPattern.set(pattern, methods)
   })
 
-  // POST /account/create is a route; without this, GET would be taken for GET /account/:id.
+  // POST /account/create is a route. Without this hook, GET /account/create would match GET /account/:id.
   app.addHook('onRequest', (request, reply, done) => {
     if (!request.routeOptions.url?.includes(':')) return done()
     const methods = methodsByPattern.get(pathOf(request.url, ''))
@@ -37,15 +37,15 @@ export function addMethodChecks(app: HttpServer): {
     done(fault)
   })
 
-  function methodsOfFitting(path: string): Set<string> {
+  function methodsOfMatching(path: string): Set<string> {
     const steps = path.split('/')
-    const fitting = [...methodsByPattern].filter(([pattern]) => fits(pattern.split('/'), steps))
-    return new Set(fitting.flatMap(([, methods]) => [...methods]))
+    const matching = [...methodsByPattern].filter(([pattern]) => matches(pattern.split('/'), steps))
+    return new Set(matching.flatMap(([, methods]) => [...methods]))
   }
 
   function faultOf({ method, url }: { readonly method: string; readonly url: string }) {
     const path = pathOf(url, '')
-    const allowed = [...(methodsByPattern.get(path) ?? methodsOfFitting(path))]
+    const allowed = [...(methodsByPattern.get(path) ?? methodsOfMatching(path))]
     if (allowed.length > 0) return { fault: new Fault('METHOD_NOT_ALLOWED'), allowed }
     return { fault: new Fault('ROUTE_NOT_FOUND', { detail: `${method} ${path}` }), allowed }
   }
@@ -53,8 +53,10 @@ export function addMethodChecks(app: HttpServer): {
   return { faultOf }
 }
 
-function fits(pattern: readonly string[], path: readonly string[]): boolean {
-  if (pattern.at(-1) === '*') return fits(pattern.slice(0, -1), path.slice(0, pattern.length - 1))
-  const isFitting = (step: string, at: number) => step.startsWith(':') || step === path[at]
-  return pattern.length === path.length && pattern.every(isFitting)
+function matches(pattern: readonly string[], path: readonly string[]): boolean {
+  if (pattern.at(-1) === '*') {
+    return matches(pattern.slice(0, -1), path.slice(0, pattern.length - 1))
+  }
+  const isMatch = (step: string, at: number) => step.startsWith(':') || step === path[at]
+  return pattern.length === path.length && pattern.every(isMatch)
 }

@@ -9,26 +9,26 @@ export interface OperationsOptions {
   readonly service: string
   readonly log: Log
   readonly telemetry: Telemetry
-  /** One test for each dependency: resolves when it can be worked with. */
+  /** One check for each dependency. It resolves if the dependency is available. */
   readonly readiness: Readonly<Record<string, () => Promise<void>>>
   readonly runtime: Runtime
   readonly isTrusted: (request: FastifyRequest) => boolean
 }
 
-/** Less than a scrape waits for a gauge: a dependency that hangs is one that is down. */
-const MAX_TEST_MS = 1500
+/** Less than a scrape waits for a gauge, so that a dependency that hangs is reported as down. */
+const MAX_CHECK_MS = 1500
 
-/** How long a scrape is served again. Counting what waits in the database takes its time. */
+/** How long the result of a scrape is reused, because counting waiting rows in the database is expensive. */
 const SCRAPE_MS = 1_000
 
-/** Health, readiness and metrics. Probes have no rate limit, since a probe that fails kills its pod. */
+/** Adds health, readiness and metrics. Probes have no rate limit, because a failed probe kills the pod. */
 export function addOperations(app: HttpServer, options: OperationsOptions): void {
   const { service, telemetry } = options
   const config = { rateLimit: false, quiet: true } as const
   const hidden = { hide: true }
-  const test = shared(() => testAll(options))
+  const check = shared(() => checkAll(options))
   telemetry.gauge('trifold_ready', async () => {
-    const components = Object.entries(await test())
+    const components = Object.entries(await check())
     return components.map(([dependency, { status }]) => ({
       labels: { dependency },
       value: status === 'UP' ? 1 : 0,
@@ -41,7 +41,7 @@ export function addOperations(app: HttpServer, options: OperationsOptions): void
       config,
       schema: {
         operationId: 'getHealth',
-        summary: 'Whether the service runs',
+        summary: 'Whether the service is running',
         tags: ['health'],
         response: { 200: Type.Object({ status: Type.Literal('OK') }) },
       },
@@ -55,7 +55,7 @@ export function addOperations(app: HttpServer, options: OperationsOptions): void
 
   for (const path of ['actuator/health', 'actuator/health/readiness']) {
     app.get(`/${service}/${path}`, { config, schema: hidden }, async (_request, reply) => {
-      const components = await test()
+      const components = await check()
       const isUp = Object.values(components).every(({ status }) => status === 'UP')
       return reply.code(isUp ? 200 : 503).send({ status: isUp ? 'UP' : 'DOWN', components })
     })
@@ -76,26 +76,26 @@ export function addOperations(app: HttpServer, options: OperationsOptions): void
 
 type Components = Record<string, { status: 'UP' | 'DOWN' }>
 
-async function testAll({ readiness, log, runtime }: OperationsOptions): Promise<Components> {
-  const tests = Object.entries(readiness).map(async ([name, test]) => {
+async function checkAll({ readiness, log, runtime }: OperationsOptions): Promise<Components> {
+  const checks = Object.entries(readiness).map(async ([name, check]) => {
     try {
-      await inTime(test, runtime)
+      await inTime(check, runtime)
       return [name, { status: 'UP' }]
     } catch (err) {
-      log.warn({ err, dependency: name }, 'a dependency cannot be worked with')
+      log.warn({ err, dependency: name }, 'a dependency is not available')
       return [name, { status: 'DOWN' }]
     }
   })
-  return Object.fromEntries(await Promise.all(tests))
+  return Object.fromEntries(await Promise.all(checks))
 }
 
-async function inTime(test: () => Promise<void>, runtime: Runtime): Promise<void> {
+async function inTime(check: () => Promise<void>, runtime: Runtime): Promise<void> {
   const done = new AbortController()
-  const tooLate = runtime.sleep(MAX_TEST_MS, done.signal).then(() => {
-    if (!done.signal.aborted) throw new Error(`no answer within ${MAX_TEST_MS} ms`)
+  const timeout = runtime.sleep(MAX_CHECK_MS, done.signal).then(() => {
+    if (!done.signal.aborted) throw new Error(`no answer within ${MAX_CHECK_MS} ms`)
   })
   try {
-    await Promise.race([test(), tooLate])
+    await Promise.race([check(), timeout])
   } finally {
     done.abort()
   }

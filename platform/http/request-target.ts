@@ -1,4 +1,4 @@
-/** Reads the target of an HTTP request. Everything here takes time linear in its input. */
+/** Functions on the target of an HTTP request. All of them take time linear in its length. */
 
 /** The path without its query. */
 export function pathWithoutQuery(target: string): string {
@@ -6,12 +6,12 @@ export function pathWithoutQuery(target: string): string {
   return end === -1 ? target : target.slice(0, end)
 }
 
-/** The requested path without the prefix, the query and trailing slashes. */
+/** The path without the prefix, the query and trailing slashes. */
 export function pathOf(target: string, basePath: string): string {
   return withoutTrailingSlashes(pathWithoutQuery(withoutPrefix(target, basePath)))
 }
 
-/** The target as a service's routes know it: the query stays. */
+/** The target without the prefix, as the routes of a service expect it, including the query. */
 export function withoutPrefix(target: string, basePath: string): string {
   if (basePath === '' || !target.startsWith(basePath)) return target
   const rest = target.slice(basePath.length)
@@ -19,7 +19,7 @@ export function withoutPrefix(target: string, basePath: string): string {
   return rest.startsWith('/') ? rest : target
 }
 
-/** A regular expression such as /\/+$/ is quadratic: it starts over at each slash of a run. */
+/** A regular expression such as /\/+$/ would take quadratic time, because it restarts at each slash of a run. */
 function withoutTrailingSlashes(path: string): string {
   let end = path.length
   while (end > 1 && path[end - 1] === '/') end -= 1

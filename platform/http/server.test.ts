@@ -1,4 +1,4 @@
-// This file is long: each behaviour of the one server needs a line or two of its own.
+// This file is long because each behavior of the server needs a test of its own.
 
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
@@ -25,7 +25,7 @@ const Item = Type.Object(
   { additionalProperties: false },
 )
 
-/** A server with a few routes, and the log lines that it writes. */
+/** Creates a server with a few routes, and collects its log lines. */
 async function build(t: TestContext, options: Partial<HttpServerOptions> = {}) {
   const lines: Record<string, unknown>[] = []
   const write = (line: string) => void lines.push(JSON.parse(line))
@@ -79,7 +79,7 @@ async function problemOf(app: Built['app'], call: InjectOptions | string) {
   return { problem, headers: answer.headers }
 }
 
-test('answers with and without the prefix and a trailing slash', async (t) => {
+test('responds with and without the prefix and a trailing slash', async (t) => {
   const { app } = await build(t)
   for (const path of ['', '/', `?a=1`, `/?a=1`]) {
     for (const prefix of ['', PREFIX]) {
@@ -97,7 +97,7 @@ test('answers with and without the prefix and a trailing slash', async (t) => {
   }
 })
 
-test('reads numbers and booleans from the query, fills in defaults, leaves out what is unknown', async (t) => {
+test('reads numbers and booleans from the query, fills in defaults, and ignores unknown parameters', async (t) => {
   const { app } = await build(t)
   const { trace: _, ...plain } = (await app.inject(`/orders/${UUID}?utm=x&__proto__=y`)).json()
   assert.deepEqual(plain, { id: UUID, limit: 20 })
@@ -105,7 +105,7 @@ test('reads numbers and booleans from the query, fills in defaults, leaves out w
   assert.deepEqual({ limit, deep }, { limit: 7, deep: true })
 })
 
-test('lowers UUIDs, and sends text that the schema promises as a JSON string', async (t) => {
+test('converts UUIDs to lower case, and sends a string as JSON if the schema says so', async (t) => {
   const { app } = await build(t)
   const url = `/orders?profileId=${UUID.toUpperCase()}`
   const answer = await app.inject({ method: 'POST', url, payload: { productQuantity: 3 } })
@@ -114,7 +114,7 @@ test('lowers UUIDs, and sends text that the schema promises as a JSON string', a
   assert.equal(answer.body, `"${UUID} 3.0"`)
 })
 
-test('names the field that does not fit', async (t) => {
+test('names the invalid field', async (t) => {
   const { app } = await build(t)
   const url = `/orders?profileId=${UUID}`
   const bodies: [unknown, string, string][] = [
@@ -150,7 +150,7 @@ test('names the field that does not fit', async (t) => {
   }
 })
 
-test('refuses bodies that it cannot read, each with its own problem', async (t) => {
+test('rejects bodies that it cannot read, each with its own problem', async (t) => {
   const { app } = await build(t)
   const url = `/orders?profileId=${UUID}`
   const json = { 'content-type': 'application/json' }
@@ -173,7 +173,7 @@ test('refuses bodies that it cannot read, each with its own problem', async (t) 
   }
 })
 
-test('a route without a body takes none, an empty one and {}', async (t) => {
+test('a route without a body accepts no body, an empty body and {}', async (t) => {
   const { app } = await build(t)
   const url = '/orders/create'
   const json = { 'content-type': 'application/json' }
@@ -190,7 +190,7 @@ test('a route without a body takes none, an empty one and {}', async (t) => {
   }
 })
 
-test('faults become their problems, and only the unforeseen ones are logged with their stack', async (t) => {
+test('errors become problems, and only unexpected ones are logged with their stack', async (t) => {
   const { app, lines } = await build(t)
   const errors: Record<string, Error> = {
     ORDER_NOT_FOUND: new Fault('ORDER_NOT_FOUND', { orderId: UUID }),
@@ -224,7 +224,7 @@ test('faults become their problems, and only the unforeseen ones are logged with
   assert.match(logged[0]!.err.stack ?? '', /http\/server\.test\.ts/)
 })
 
-test('a handler that takes too long is answered for', async (t) => {
+test('a handler that takes too long gets 503', async (t) => {
   const { app } = await build(t)
   app.get('/orders/slow', { handlerTimeout: 20 }, () => new Promise(() => {}))
   const { problem, headers } = await problemOf(app, '/orders/slow')
@@ -232,7 +232,7 @@ test('a handler that takes too long is answered for', async (t) => {
   assert.equal(headers['retry-after'], '1')
 })
 
-test('answers carry headers that keep a browser from running them', async (t) => {
+test('responses have headers that keep a browser from running them', async (t) => {
   const { app } = await build(t)
   for (const url of [`/orders/${UUID}`, '/nowhere']) {
     const { headers } = await app.inject(url)
@@ -242,7 +242,7 @@ test('answers carry headers that keep a browser from running them', async (t) =>
   }
 })
 
-test('keeps a sane request id, replaces any other, and logs it in every line', async (t) => {
+test('keeps a valid request id, replaces any other, and logs it in every line', async (t) => {
   const { app, lines } = await build(t)
   const url = `/orders/${UUID}`
   const kept = await app.inject({ url, headers: { 'x-request-id': 'a-1.b_2' } })
@@ -254,7 +254,7 @@ test('keeps a sane request id, replaces any other, and logs it in every line', a
   }
 })
 
-test('passes a valid trace context on, logs it, and invents none', async (t) => {
+test('passes on a valid trace context, logs it, and creates none', async (t) => {
   const { app, lines } = await build(t)
   const url = `/orders/${UUID}`
   const traceparent = '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01'
@@ -272,7 +272,7 @@ test('passes a valid trace context on, logs it, and invents none', async (t) => 
   }
 })
 
-test('a plain log is enough, and a request that fails is logged at info, others at debug', async (t) => {
+test('works with a plain log, and logs failed requests at info and others at debug', async (t) => {
   const lines: [string, object, string][] = []
   const write = (level: string) => (members: object, sentence: string) => {
     lines.push([level, members, sentence])
@@ -287,12 +287,12 @@ test('a plain log is enough, and a request that fails is logged at info, others 
   const [level, members, sentence] = lines.at(-1)!
   assert.equal(level, 'debug')
   assert.equal((members as { requestId: string }).requestId, 'r1')
-  assert.equal(sentence, 'a request was answered')
+  assert.equal(sentence, 'request completed')
   await app.inject('/orders/away')
-  assert.deepEqual([lines.at(-1)![0], lines.at(-1)![2]], ['info', 'a request was answered'])
+  assert.deepEqual([lines.at(-1)![0], lines.at(-1)![2]], ['info', 'request completed'])
 })
 
-test('limits the rate of each address, but not of loopback nor of probes', async (t) => {
+test('limits the rate of each address, except for loopback and probes', async (t) => {
   const { app } = await build(t, { rateLimitPerMinute: 2 })
   const url = `/orders/${UUID}`
   const from = (remoteAddress: string, headers = {}) => ({ url, remoteAddress, headers })
@@ -302,14 +302,14 @@ test('limits the rate of each address, but not of loopback nor of probes', async
   assert.ok(Number(headers['retry-after']) > 0)
   assert.equal((await app.inject(from('203.0.113.10'))).statusCode, 200)
   for (let i = 0; i < 4; i++) assert.equal((await app.inject(from('127.0.0.1'))).statusCode, 200)
-  // Behind a proxy on this machine it is the proxy's client that counts.
+  // Behind a proxy on this machine, a request counts for the proxy's client.
   const behind = from('127.0.0.1', { 'x-forwarded-for': '203.0.113.9' })
   assert.equal((await app.inject(behind)).statusCode, 429)
   const probe = { url: '/orders/health', remoteAddress: '203.0.113.9' }
   assert.equal((await app.inject(probe)).statusCode, 200)
 })
 
-test('believes X-Forwarded-For of trusted networks only', async (t) => {
+test('trusts X-Forwarded-For from trusted networks only', async (t) => {
   const trustedNetworks = networksOf('10.0.0.0/8')
   const { app } = await build(t, { rateLimitPerMinute: 2, trustedNetworks })
   const statusOf = async (remoteAddress: string, forwarded?: string) => {
@@ -325,7 +325,7 @@ test('believes X-Forwarded-For of trusted networks only', async (t) => {
   for (const status of [200, 200, 429]) assert.equal(await statusOf('127.0.0.1'), status)
 })
 
-test('scrapes and unknown routes count against the rate limit, probes do not', async (t) => {
+test('scrapes and unknown routes count toward the rate limit, probes do not', async (t) => {
   const { app } = await build(t, { rateLimitPerMinute: 2 })
   const statusOf = async (url: string, remoteAddress: string) =>
     (await app.inject({ url, remoteAddress })).statusCode
@@ -336,7 +336,7 @@ test('scrapes and unknown routes count against the rate limit, probes do not', a
   }
 })
 
-test('concurrent scrapes share one, which is served for a second', async (t) => {
+test('concurrent scrapes share one result, which is reused for a second', async (t) => {
   let now = 1_000_000
   let reads = 0
   const runtime = { ...systemRuntime, now: () => now }
@@ -359,14 +359,14 @@ test('concurrent scrapes share one, which is served for a second', async (t) => 
   assert.equal(reads, 3)
 })
 
-test('continues the trace of a trusted caller, and links that of any other', async (t) => {
+test('continues the trace of a trusted caller, and links the trace of any other caller', async (t) => {
   const traceparent = '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01'
-  const begun: SpanStart[] = []
+  const started: SpanStart[] = []
   const tracer: Tracer = {
     ...noTracing,
     isOn: true,
     begin(start) {
-      begun.push(start)
+      started.push(start)
       return noTracing.begin(start)
     },
   }
@@ -375,7 +375,7 @@ test('continues the trace of a trusted caller, and links that of any other', asy
     await app.inject({ url: `/orders/${UUID}`, headers: { traceparent }, remoteAddress })
   }
   assert.deepEqual(
-    begun.map(({ parent, links }) => ({ parent, links })),
+    started.map(({ parent, links }) => ({ parent, links })),
     [
       { parent: { traceparent }, links: undefined },
       { parent: {}, links: [{ traceparent }] },
@@ -383,7 +383,7 @@ test('continues the trace of a trusted caller, and links that of any other', asy
   )
 })
 
-test('loopback is who calls from this machine on his own behalf', () => {
+test('isLoopback accepts callers on this machine that are not proxies', () => {
   const from = (remoteAddress: string, headers = {}) =>
     isLoopback({ socket: { remoteAddress }, headers })
   assert.ok(from('127.0.0.1') && from('::1') && from('::ffff:127.0.0.1'))
@@ -391,7 +391,7 @@ test('loopback is who calls from this machine on his own behalf', () => {
   assert.ok(!from('127.0.0.1', { 'x-forwarded-for': '127.0.0.1' }))
 })
 
-test('liveness tests nothing; readiness says which dependency is down, and never hangs', async (t) => {
+test('liveness checks nothing; readiness shows which dependency is down, and never hangs', async (t) => {
   let isBrokerUp = true
   const { app } = await build(t, {
     readiness: {
@@ -422,7 +422,7 @@ test('liveness tests nothing; readiness says which dependency is down, and never
   ])
   assert.deepEqual((await app.inject('/orders/actuator/health/liveness')).json(), { status: 'UP' })
   assert.deepEqual((await app.inject('/orders/health')).json(), { status: 'OK' })
-  // A clock that jumps: the test that never ends is out of time at once.
+  // All sleeps end at once, so a check that never ends exceeds its time at once.
   const runtime = { ...systemRuntime, sleep: async () => {} }
   const hung = await build(t, { runtime, readiness: { database: () => new Promise(() => {}) } })
   assert.equal((await hung.app.inject('/orders/actuator/health')).statusCode, 503)
@@ -431,7 +431,7 @@ test('liveness tests nothing; readiness says which dependency is down, and never
   ])
 })
 
-test('answers 405 and lists the methods where a path has others', async (t) => {
+test('responds with 405 and lists the methods if a path has others', async (t) => {
   const { app } = await build(t)
   const cases = [
     ['PUT', '/orders', 'POST'],
@@ -472,12 +472,12 @@ test('counts requests by the pattern of their route', async (t) => {
   assert.doesNotMatch(answer.body, new RegExp(UUID))
 })
 
-test('finishes a running request when it closes, and refuses what comes late', async (t) => {
+test('finishes a running request when it closes, and rejects later ones', async (t) => {
   const { app } = await build(t)
   const { promise: finish, resolve: letFinish } = Promise.withResolvers<void>()
-  const { promise: begun, resolve: begin } = Promise.withResolvers<void>()
+  const { promise: started, resolve: start } = Promise.withResolvers<void>()
   app.get('/orders/slow', async () => {
-    begin()
+    start()
     await finish
     return { done: true }
   })
@@ -489,13 +489,13 @@ test('finishes a running request when it closes, and refuses what comes late', a
 
   const late = await half(app.server, address, 'GET /orders/health HTTP/1.1\r\nHost: a\r\n')
   const running = read(`${address}/orders/slow`, agent)
-  await begun
+  await started
   const closed = app.close()
   late.write('\r\n')
-  let refusal = ''
-  for await (const chunk of late) refusal += chunk
-  assert.match(refusal, /^HTTP\/1\.1 503 /)
-  assert.match(refusal, /SERVICE_UNAVAILABLE/)
+  let rejection = ''
+  for await (const chunk of late) rejection += chunk
+  assert.match(rejection, /^HTTP\/1\.1 503 /)
+  assert.match(rejection, /SERVICE_UNAVAILABLE/)
 
   letFinish()
   const answer = await running
@@ -505,7 +505,7 @@ test('finishes a running request when it closes, and refuses what comes late', a
   await assert.rejects(read(`${address}/orders/health`, agent), { code: 'ECONNREFUSED' })
 })
 
-test('refuses a body that is too large while it is still coming, and waits so long for the rest', async (t) => {
+test('rejects a body that is too large while it arrives, and closes the connection if the rest does not arrive', async (t) => {
   const { app } = await build(t)
   const address = await app.listen({ port: 0, host: '127.0.0.1' })
   const request = send(`${address}/orders?profileId=${UUID}`, {
@@ -519,7 +519,7 @@ test('refuses a body that is too large while it is still coming, and waits so lo
   await once(request.socket!, 'close', { signal: AbortSignal.timeout(10_000) })
 })
 
-test('a body that is too large takes no other request of its connection with it', async (t) => {
+test('a body that is too large does not affect other requests on its connection', async (t) => {
   const { app } = await build(t)
   const address = await app.listen({ port: 0, host: '127.0.0.1' })
   const agent = new Agent({ keepAlive: true, maxSockets: 1 })
@@ -541,7 +541,7 @@ test('a body that is too large takes no other request of its connection with it'
   assert.ok(next.reusedSocket)
 })
 
-test('a client that first sends all of a body that is too large still has the answer', async (t) => {
+test('a client that sends all of a body that is too large before reading gets the response', async (t) => {
   const { app } = await build(t)
   const { port } = new URL(await app.listen({ port: 0, host: '127.0.0.1' }))
   const socket = connect({ port: Number(port), host: '127.0.0.1' })
@@ -558,7 +558,7 @@ test('a client that first sends all of a body that is too large still has the an
   assert.match(String(answer), /^HTTP\/1\.1 413 .*BODY_TOO_LARGE/s)
 })
 
-test('serves through another server, without listening itself', async (t) => {
+test('serves requests of another server, without listening itself', async (t) => {
   const { app } = await build(t)
   await app.ready()
   const server = createServer((request, response) => app.routing(request, response))
@@ -572,7 +572,7 @@ test('serves through another server, without listening itself', async (t) => {
   assert.equal(JSON.parse(answer.body).id, UUID)
 })
 
-/** A connection on which the server has read so much of a request. */
+/** A connection on which the server has read this part of a request. */
 async function half(server: Server, address: string, text: string) {
   const accepted = once(server, 'connection')
   const socket = connect({ port: Number(new URL(address).port), host: '127.0.0.1' })

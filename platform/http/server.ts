@@ -17,18 +17,18 @@ import { withoutPrefix } from './request-target.ts'
 import { compileValidator, type HttpServer, parseJsonBody } from './validation.ts'
 
 export interface HttpServerOptions {
-  /** The first part of every path of the service. */
+  /** The first segment of every path of the service. */
   readonly service: 'orders' | 'billing' | 'notification'
-  /** The title of its documents. */
+  /** The title of its OpenAPI document. */
   readonly title: string
-  /** Every path is served with and without this prefix; '' or '/' is none. */
+  /** Every path is served with and without this prefix; '' or '/' means no prefix. */
   readonly basePath: string
   readonly bodyLimitBytes: number
-  /** For each client address outside the trusted networks; 0 sets no limit. */
+  /** The limit for each client address outside the trusted networks; 0 means no limit. */
   readonly rateLimitPerMinute: number
-  /** Networks whose X-Forwarded-For and traceparent are believed; loopback if left out. */
+  /** Networks whose X-Forwarded-For and traceparent are trusted; loopback by default. */
   readonly trustedNetworks?: BlockList
-  /** False where nobody reads its documents: in a simulation, where services start all the time. */
+  /** False to leave out the OpenAPI document, in a simulation, which starts services all the time. */
   readonly documented?: boolean
   readonly log: Log | FastifyBaseLogger
   readonly telemetry: Telemetry
@@ -44,10 +44,10 @@ const MAX_RATE_LIMITED_ADDRESSES = 10_000
 const LOOPBACK = networksOf('127.0.0.0/8,::1')
 
 /**
- * The HTTP side of a service, before its own routes. It is meant to be mounted in a front door, which
- * owns connections and time-outs: add the routes, await `ready()`, hand requests to `routing`.
- * Header names in schemas are lower case; a string that a route's schema promises is sent as JSON.
- * Every error is a problem of contracts/problems.ts.
+ * Creates the HTTP server of a service, without its routes. It does not listen itself: it is mounted in a front
+ * door, which owns connections and timeouts. Add the routes, await `ready()`, then pass requests to `routing`.
+ * Header names in schemas are lower case. A string is sent as JSON if the route's schema says so. Every error is
+ * a problem of contracts/problems.ts.
  */
 export async function createHttpServer(options: HttpServerOptions): Promise<HttpServer> {
   const basePath = prefixOf(options.basePath)
@@ -71,7 +71,7 @@ export async function createHttpServer(options: HttpServerOptions): Promise<Http
     },
   })
   app.setValidatorCompiler(compileValidator)
-  // Fastify's own cannot meet one named schema twice; and types already bind what a route answers.
+  // Fastify's own serializer fails if a named schema occurs twice, and types already check the responses.
   app.setSerializerCompiler(() => JSON.stringify)
   app.setErrorHandler(sendProblem)
   readJsonOnly(app)
@@ -92,7 +92,7 @@ export async function createHttpServer(options: HttpServerOptions): Promise<Http
   return app
 }
 
-/** A trusted proxy counts as its client; a trusted caller without a proxy is a service of ours. */
+/** A request through a trusted proxy counts for the client. A trusted caller itself is one of our services. */
 async function limitRate(
   app: HttpServer,
   rateLimitPerMinute: number,
@@ -105,7 +105,7 @@ async function limitRate(
     cache: MAX_RATE_LIMITED_ADDRESSES,
     allowList: isTrusted,
     errorResponseBuilder: (_request, { after }) => {
-      return new Fault('TOO_MANY_REQUESTS', { detail: `try again in ${after}` })
+      return new Fault('TOO_MANY_REQUESTS', { detail: `retry in ${after}` })
     },
   })
   return true
@@ -116,7 +116,7 @@ function isWithin(networks: BlockList, address: string): boolean {
   return version !== 0 && networks.check(address, version === 4 ? 'ipv4' : 'ipv6')
 }
 
-/** Whether the caller is on this machine and speaks for itself rather than, as a proxy, for another. */
+/** Whether the caller is on this machine and is not a proxy that forwards a request of another client. */
 export function isLoopback(request: {
   readonly socket: { readonly remoteAddress?: string | undefined }
   readonly headers: Readonly<Record<string, unknown>>
@@ -126,7 +126,7 @@ export function isLoopback(request: {
   return !isForwarded && /^(::1|(::ffff:)?127\.\d+\.\d+\.\d+)$/.test(address)
 }
 
-/** JSON is the only content type; an empty body is none, whatever type it claims. */
+/** Accepts JSON as the only content type. An empty body counts as no body, whatever its content type is. */
 function readJsonOnly(app: HttpServer): void {
   app.removeAllContentTypeParsers()
   const asBytes = { parseAs: 'buffer' } as const
@@ -144,7 +144,7 @@ function readJsonOnly(app: HttpServer): void {
   )
 }
 
-/** A plain Log as the logger that Fastify asks for: children carry members of their own. */
+/** Adapts a plain Log to the logger that Fastify requires, whose children have members of their own. */
 function asFastifyLogger(log: Log | FastifyBaseLogger, own: object = {}): FastifyBaseLogger {
   if ('child' in log) return log
   const write = (level: keyof Log) => (first: unknown, sentence?: string) => {

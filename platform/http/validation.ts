@@ -18,7 +18,7 @@ interface TypeBoxProvider extends FastifyTypeProvider {
   serializer: this['schema'] extends TSchema ? Static<this['schema']> : unknown
 }
 
-/** Fastify, with the types of a route's input and answers taken from its TypeBox schemas. */
+/** Fastify, with the types of requests and responses derived from the TypeBox schemas of a route. */
 export type HttpServer = FastifyInstance<
   RawServerDefault,
   RawRequestDefaultExpression,
@@ -30,14 +30,14 @@ export type HttpServer = FastifyInstance<
 type Values = Readonly<Record<string, unknown>>
 type Verdict = { value: unknown } | { error: Fault }
 
-/** Far deeper than any schema here needs. */
+/** Far deeper than any of our schemas. */
 const MAX_BODY_DEPTH = 16
 
 /**
- * Fastify's validator compiler over TypeBox. A body is taken as it is: no coercion, and an unknown
- * field of a closed schema is refused. Parameters, query and headers are text, so numbers and
- * booleans are read from it; query parameters that the schema does not name are left out, because
- * proxies and clients add some. UUIDs are lower case afterwards, in all of them.
+ * A validator compiler for Fastify that uses TypeBox. A body is not coerced, and unknown fields are rejected if its
+ * schema is closed. Parameters, query and headers are text, so numbers and booleans are read from text. Query
+ * parameters that the schema does not name are ignored, because proxies and clients add some. UUIDs are converted
+ * to lower case everywhere.
  */
 export function compileValidator(route: FastifyRouteSchemaDef<TSchema>) {
   const schema = route.schema as PlainSchema
@@ -47,32 +47,32 @@ export function compileValidator(route: FastifyRouteSchemaDef<TSchema>) {
   return (input: unknown): Verdict => {
     const repeated = part === 'query' ? firstRepeated(input as Values) : undefined
     if (repeated !== undefined) {
-      return refused(`query/${repeated}`, `${repeated} is given more than once`)
+      return rejected(`query/${repeated}`, `${repeated} occurs more than once`)
     }
     const value = part === 'body' ? lowerUuids(input) : readNamed(schema, input as Values)
     if (validator.Check(value)) {
-      // Routes and hooks still want the headers that no schema names.
+      // Routes and hooks also use headers that no schema names.
       return { value: part === 'headers' ? { ...(input as Values), ...(value as Values) } : value }
     }
     if (part === 'body' && (input === undefined || input === null)) {
       if (Type.IsOptional(route.schema)) return { value: undefined }
-      return refused('body', 'the request needs a JSON body')
+      return rejected('body', 'the request needs a JSON body')
     }
     const [field, detail] = firstProblem(schema, validator.Errors(value))
-    return refused(`${part}${field}`, `${part}${field} ${detail}`)
+    return rejected(`${part}${field}`, `${part}${field} ${detail}`)
   }
 }
 
 const validators = new WeakMap<TSchema, Validator>()
 
-/** Compiled once for all servers of this process that serve the route. */
+/** Compiles a schema once for all servers of this process. */
 function validatorOf(schema: TSchema): Validator {
   const validator = validators.get(schema) ?? Compile(schema)
   validators.set(schema, validator)
   return validator
 }
 
-/** Parses a JSON body. An empty one is no body; throws the Fault that says what is wrong. */
+/** Parses a JSON body. An empty body is undefined. Throws a Fault if the body is invalid. */
 export function parseJsonBody(bytes: Uint8Array): unknown {
   let text: string
   try {
@@ -92,7 +92,7 @@ export function parseJsonBody(bytes: Uint8Array): unknown {
   }
 }
 
-/** Looks at the text, because JSON.parse spends milliseconds on a few kilobytes of open brackets. */
+/** Checks the text first, because JSON.parse takes milliseconds for a few kilobytes of open brackets. */
 function isNestedDeeper(json: string, levels: number): boolean {
   let depth = 0
   let inString = false
@@ -109,7 +109,7 @@ function isNestedDeeper(json: string, levels: number): boolean {
   return false
 }
 
-function refused(field: string, detail: string): Verdict {
+function rejected(field: string, detail: string): Verdict {
   return { error: new Fault('VALIDATION_FAILED', { field, detail }) }
 }
 
@@ -117,7 +117,7 @@ function firstRepeated(query: Values): string | undefined {
   return Object.keys(query).find((name) => Array.isArray(query[name]))
 }
 
-/** The values that the schema names, each read from its text; defaults stand in for missing ones. */
+/** The values that the schema names, read from their text. Missing values get their defaults. */
 function readNamed({ properties }: PlainSchema, input: Values): unknown {
   if (properties === undefined) return input
   const values: Record<string, unknown> = {}
@@ -137,7 +137,7 @@ interface ValidationError {
   readonly message: string
 }
 
-/** The path of the field to name, and what is wrong with it. An unknown or missing field comes first. */
+/** The path of the first invalid field, and what is wrong with it. Unknown and missing fields have priority. */
 function firstProblem(schema: PlainSchema, errors: ValidationError[]): [string, string] {
   for (const { keyword, instancePath, params } of errors) {
     const names = params as { additionalProperties?: string[]; requiredProperties?: string[] }
@@ -147,12 +147,12 @@ function firstProblem(schema: PlainSchema, errors: ValidationError[]): [string, 
     if (missing !== undefined) return [`${instancePath}/${missing}`, 'is required']
   }
   const error = errors[0]
-  if (error === undefined) return ['', 'does not fit its schema']
+  if (error === undefined) return ['', 'does not match its schema']
   const inner = schemaAt(schema, error.instancePath)
   return [error.instancePath, inner ? `must be ${expectedText(inner)}` : error.message]
 }
 
-/** The part of a schema that a JSON pointer into the value leads to, through objects and lists. */
+/** The part of a schema for the value at a JSON pointer, through objects and lists. */
 function schemaAt(schema: PlainSchema, pointer: string): PlainSchema | undefined {
   const steps = pointer.split('/').slice(1)
   return steps.reduce<PlainSchema | undefined>((at, step) => {

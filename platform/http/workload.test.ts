@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import { createWorkload, type Work } from './workload.ts'
 
-/** A server that finishes work in order at a fixed rate, in virtual time, with as much offered as given. */
+/** A server that finishes work in order at a fixed rate, in virtual time, while work arrives at another rate. */
 function simulate(max?: number) {
   let nowMs = 1_000
   const workload = createWorkload(() => nowMs, max)
@@ -15,7 +15,7 @@ function simulate(max?: number) {
     pass(ms: number) {
       nowMs += ms
     },
-    /** Passes time in steps of 10 ms; returns what was rejected and how long the work took that got done. */
+    /** Advances the time in steps of 10 ms. Returns how much was rejected, and how long the finished work took. */
     run(load: { perSecond: number; capacity: number; seconds: number }) {
       const tookMs: number[] = []
       let rejected = 0
@@ -37,12 +37,12 @@ function simulate(max?: number) {
 }
 
 describe('a workload', () => {
-  test('that gets done in time is never rejected', () => {
+  test('that finishes in time is never rejected', () => {
     const server = simulate()
     assert.equal(server.run({ perSecond: 990, capacity: 1_000, seconds: 30 }).rejected, 0)
   })
 
-  test('admits a burst before it knows how fast work gets done', () => {
+  test('admits a burst while its rate is unknown', () => {
     const { workload } = simulate()
     for (let n = 0; n < 500; n += 1) {
       assert.ok(workload.hasRoom())
@@ -52,7 +52,7 @@ describe('a workload', () => {
 
   for (const capacity of [300, 3_000]) {
     for (const times of [2, 4]) {
-      test(`offered ${times} times a capacity of ${capacity}/s is served at capacity, and soon`, () => {
+      test(`at ${times} times a capacity of ${capacity}/s finishes at capacity, and soon`, () => {
         const server = simulate()
         server.run({ perSecond: times * capacity, capacity, seconds: 5 })
         const { served, tookMs } = server.run({
@@ -66,14 +66,14 @@ describe('a workload', () => {
     }
   }
 
-  test('rejects nothing more once less is offered than gets done', () => {
+  test('stops rejecting once less work arrives than finishes', () => {
     const server = simulate()
     server.run({ perSecond: 4_000, capacity: 1_000, seconds: 5 })
     server.run({ perSecond: 500, capacity: 1_000, seconds: 1 })
     assert.equal(server.run({ perSecond: 500, capacity: 1_000, seconds: 10 }).rejected, 0)
   })
 
-  test('that is stuck rejects newcomers, and recovers when it moves on', () => {
+  test('that is stuck rejects new work, and recovers when work finishes again', () => {
     const server = simulate()
     server.run({ perSecond: 500, capacity: 1_000, seconds: 2 })
     assert.ok(server.run({ perSecond: 500, capacity: 0, seconds: 5 }).rejected > 1_500)
@@ -81,7 +81,7 @@ describe('a workload', () => {
     assert.equal(server.run({ perSecond: 500, capacity: 1_000, seconds: 10 }).rejected, 0)
   })
 
-  test('that is stuck rejects newcomers even if little is in flight', () => {
+  test('that is stuck rejects new work even if little is in flight', () => {
     const { workload, pass } = simulate()
     for (let n = 0; n < 64; n += 1) workload.begin()
     pass(400)
@@ -102,7 +102,7 @@ describe('a workload', () => {
     assert.ok(!burst().includes(false))
   })
 
-  test('that clients abandon does not count toward its rate', () => {
+  test('does not count abandoned work toward its rate', () => {
     const { workload, pass } = simulate()
     const works = Array.from({ length: 600 }, () => workload.begin())
     pass(1_200)
@@ -113,7 +113,7 @@ describe('a workload', () => {
     assert.ok(workload.hasRoom())
   })
 
-  test('with a fixed bound is limited by its number alone', () => {
+  test('with a maximum is limited by its number only', () => {
     const server = simulate(100)
     const { rejected } = server.run({ perSecond: 50, capacity: 0, seconds: 10 })
     assert.equal(rejected, 400)

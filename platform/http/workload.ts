@@ -1,8 +1,8 @@
 /**
- * One kind of work of a service: how much of it is in flight, and whether there is room for more. While
- * the work gets done in time, everything is admitted. Once it doesn't, only as much is admitted as gets done
- * in TARGET_MS at the rate measured just now (Little's law), until nothing has been rejected for a second.
- * So the queue stays short while clients send more than can be served, and what is served is served soon.
+ * One kind of work of a service: how much of it is in flight, and whether there is room for more. While work
+ * finishes in time, all of it is admitted. When it no longer does, only as much is admitted as finishes in TARGET_MS
+ * at the rate of the last second (Little's law), until nothing has been rejected for a second. So the queue stays
+ * short while clients send more than the service can handle, and admitted work finishes soon.
  */
 export interface Workload {
   hasRoom(): boolean
@@ -11,28 +11,28 @@ export interface Workload {
 }
 
 export interface Work {
-  /** Further calls have no effect. Work that was abandoned doesn't count toward the rate. */
+  /** Only the first call has an effect. Abandoned work doesn't count toward the rate. */
   end(outcome: 'done' | 'abandoned'): void
 }
 
-/** How long an admitted piece of work should take while there is more than can be served. */
+/** How long admitted work should take while clients send more than the service can handle. */
 const TARGET_MS = 150
-/** Work is late if, at the present rate, the last of it would take this long to finish. */
+/** Work is late if, at the present rate, the last of it would finish after this time. */
 const LATE_MS = 1_000
-/** So much is always admitted: with less in flight, batches are too small to be efficient. */
+/** This much is always admitted, because with less in flight batches are too small to be efficient. */
 const MIN_IN_FLIGHT = 64
-/** A burst this large is admitted before anything is known about the rate. */
+/** A burst of this size is admitted while the rate is still unknown. */
 const BURST = 512
 const RECOVERED_AFTER_MS = 1_000
-/** The rate is measured over the present window and the one before it. */
+/** The rate is measured over the current window and the one before it. */
 const WINDOW_MS = 500
 
-/** `clock` returns milliseconds that only rise; `max` bounds the work in flight whatever the rate. */
+/** `clock` returns monotonic milliseconds. `max` limits the work in flight by its number instead of its rate. */
 export function createWorkload(clock: () => number, max = Number.POSITIVE_INFINITY): Workload {
   const isTimed = max === Number.POSITIVE_INFINITY
   let inFlight = 0
-  /** The sum of the times at which the work in flight began. */
-  let begunMs = 0
+  /** The sum of the start times of the work in flight. */
+  let startSumMs = 0
   let isLate = false
   let rejectedMs = 0
   let windowMs = clock()
@@ -49,9 +49,9 @@ export function createWorkload(clock: () => number, max = Number.POSITIVE_INFINI
     return ((doneBefore + doneNow) * 1_000) / (WINDOW_MS + nowMs - windowMs)
   }
 
-  function fallsBehind(nowMs: number): boolean {
-    const averageAgeMs = nowMs - begunMs / inFlight
-    // In a queue that is served in order, the oldest is twice as old as the average.
+  function isBehind(nowMs: number): boolean {
+    const averageAgeMs = nowMs - startSumMs / inFlight
+    // In a queue that is served in order, the oldest item is twice as old as the average.
     if (averageAgeMs > LATE_MS / 2) return true
     return inFlight > BURST && inFlight * 1_000 > perSecond(nowMs) * LATE_MS
   }
@@ -62,7 +62,7 @@ export function createWorkload(clock: () => number, max = Number.POSITIVE_INFINI
       if (inFlight < MIN_IN_FLIGHT) return true
       const nowMs = clock()
       if (isLate) isLate = nowMs - rejectedMs < RECOVERED_AFTER_MS
-      isLate ||= fallsBehind(nowMs)
+      isLate ||= isBehind(nowMs)
       if (!isLate || inFlight * 1_000 < perSecond(nowMs) * TARGET_MS) return true
       rejectedMs = nowMs
       return false
@@ -72,13 +72,13 @@ export function createWorkload(clock: () => number, max = Number.POSITIVE_INFINI
       const startMs = clock()
       let hasEnded = false
       inFlight += 1
-      begunMs += startMs
+      startSumMs += startMs
       return {
         end(outcome) {
           if (hasEnded) return
           hasEnded = true
           inFlight -= 1
-          begunMs = inFlight === 0 ? 0 : begunMs - startMs
+          startSumMs = inFlight === 0 ? 0 : startSumMs - startMs
           if (outcome === 'abandoned') return
           perSecond(clock())
           doneNow += 1

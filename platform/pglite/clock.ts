@@ -1,15 +1,15 @@
 import type { Extension } from '@electric-sql/pglite'
 
-/** What PGlite's WebAssembly calls of JavaScript: modules of functions. */
+/** The JavaScript functions that PGlite's WebAssembly imports, by module. */
 type Imports = Record<string, Record<string, (...args: unknown[]) => unknown>>
 type Instantiate = (imports: Imports, done: unknown) => unknown
 
 const CLOCKS = ['clock_time_get', 'emscripten_date_now']
 
 /**
- * Gives a PGlite another clock than the machine's, from its start: `now` returns epoch milliseconds,
- * and everything in SQL that asks for the time follows it. PostgreSQL's own timers, which would run
- * on the machine's clock, are off; PGlite uses them only to flush statistics while it is idle.
+ * Makes PGlite use another clock than the machine's, from its start. `now` returns epoch milliseconds, and all
+ * functions of SQL that return the time follow it. PostgreSQL's own timers are off, because they would use the
+ * machine's clock. PGlite needs them only to flush statistics while it is idle.
  */
 export function pgliteClock(now: () => number): Extension {
   return {
@@ -39,7 +39,7 @@ function onClock(functions: Imports[string], now: () => number): Imports[string]
   return replaced
 }
 
-/** Emscripten reads Date.now and nothing else of JavaScript's clocks to tell the time of day. */
+/** Emscripten gets the time of day from Date.now only, and from no other clock of JavaScript. */
 function atTime<T>(epochMs: number, read: () => T): T {
   const { now } = Date
   Date.now = () => epochMs

@@ -5,18 +5,18 @@ import { promisify } from 'node:util'
 import { type BrotliOptions, brotliDecompress } from 'node:zlib'
 
 const decompress = promisify<Buffer, BrotliOptions, Buffer<ArrayBuffer>>(brotliDecompress)
-/** More than an image holds: in the usual chunks of 16 KB, joining them takes longer than decompressing. */
+/** Larger than an image, so that it is one chunk. Joining the default chunks of 16 KB takes longer than decompressing. */
 const CHUNK_BYTES = 64 * 1024 * 1024
 
 /**
- * Makes sure that the folder holds a database cluster. A crash halfway leaves either all of the cluster or
- * nothing, because it is written under another name first.
+ * Creates a database cluster in the folder, unless it contains one. The cluster is written under another name and
+ * then renamed, so a crash leaves either all of it or nothing.
  */
 export async function ensureCluster(folder: string): Promise<void> {
   if (existsSync(join(folder, 'PG_VERSION'))) return
   const unfinished = `${folder}.new`
   rmSync(unfinished, { recursive: true, force: true })
-  // Synchronously: a thousand small files take several times as long one promise at a time.
+  // Writing is synchronous, because a thousand small files take several times as long with promises.
   for (const entry of tarEntries(await freshCluster())) {
     const path = join(unfinished, entry.path)
     if (entry.bytes) writeFileSync(path, entry.bytes, { mode: 0o600 })
@@ -26,9 +26,9 @@ export async function ensureCluster(folder: string): Promise<void> {
 }
 
 /**
- * An empty cluster, as a tar. It is an image of what initdb makes, which takes seconds to run.
+ * An empty cluster, as a tar. It comes from an image of what initdb creates, because initdb takes seconds.
  *
- * Throws an Error if there is no image for the PGlite that is installed.
+ * Rejects with an Error if there is no image for the installed version of PGlite.
  */
 export async function freshCluster(): Promise<Uint8Array<ArrayBuffer>> {
   const image = clusterImagePath()
@@ -40,14 +40,14 @@ export async function freshCluster(): Promise<Uint8Array<ArrayBuffer>> {
   return await decompress(readFileSync(image), { chunkSize: CHUNK_BYTES })
 }
 
-/** The cluster image of the PGlite that is installed. Its name has the version, so that no other PGlite loads it. */
+/** The path of the image for the installed PGlite. The version is in its name, so that no other version loads it. */
 export function clusterImagePath(): string {
   const packageFile = new URL('../package.json', import.meta.resolve('@electric-sql/pglite'))
   const { version } = JSON.parse(readFileSync(packageFile, 'utf8'))
   return fileURLToPath(new URL(`./cluster-${version}.tar.br`, import.meta.url))
 }
 
-/** Files with their bytes and folders without, from a tar of plain names under 100 bytes. */
+/** The entries of a tar: files with their bytes, and folders. It supports only plain names of less than 100 bytes. */
 function* tarEntries(tar: Uint8Array): Generator<{ path: string; bytes?: Uint8Array }> {
   const block = 512
   const text = (from: number, length: number) =>

@@ -3,10 +3,10 @@ import { dirname, join } from 'node:path'
 import type { PGlite } from '@electric-sql/pglite'
 import { NodeFS } from '@electric-sql/pglite/nodefs'
 
-/** The start parameter by which PGlite keeps PostgreSQL from flushing its files. */
+/** The start parameter with which PGlite turns off the flushing of files in PostgreSQL. */
 const WITHOUT_FLUSHING = '-F'
 
-/** These start parameters of PGlite, with flushing on: a commit returns when its log is on the disk. */
+/** Changes start parameters of PGlite so that a commit returns only when its log is on the disk. */
 export function flushingParams(params: readonly string[]): string[] {
   return [
     ...params.filter((param) => param !== WITHOUT_FLUSHING),
@@ -14,14 +14,14 @@ export function flushingParams(params: readonly string[]): string[] {
   ]
 }
 
-/** The part of Emscripten's file system that is changed here; PGlite does not export its type. */
+/** The part of Emscripten's file system that is changed here. PGlite does not export its type. */
 interface EmscriptenModule {
   readonly NODEFS: { readonly stream_ops: { fsync?: (stream: { nfd: number }) => number } }
 }
 
 /**
- * PGlite's folder on the disk, with the one operation that Emscripten leaves out: flushing an open file or
- * folder. PostgreSQL asks for it on commit, in a checkpoint, and after it renames a file.
+ * PGlite's file system on the disk, with the one operation that Emscripten lacks: flushing an open file or folder.
+ * PostgreSQL calls it on commit, in a checkpoint, and after renaming a file.
  */
 export class FlushingFiles extends NodeFS {
   override async init(pglite: PGlite, options: Parameters<NodeFS['init']>[1]) {
@@ -38,8 +38,8 @@ export class FlushingFiles extends NodeFS {
 }
 
 /**
- * Flushes every file and folder below this one, and the names of the folders that lead to it. Whatever wrote
- * them before may not have flushed them.
+ * Flushes all files and folders below this one, and the entries of the folders above it, because the program that
+ * wrote them may not have flushed them.
  */
 export function flushTree(folder: string): void {
   flushBelow(folder)
@@ -56,12 +56,12 @@ function flushBelow(folder: string): void {
 }
 
 function flushFolder(folder: string): void {
-  // Windows cannot open a folder like a file, and needs no such flush for its names.
+  // Windows cannot open a folder like a file, and does not need this flush for the entries of a folder.
   if (process.platform === 'win32') return
   try {
     flush(folder)
   } catch (error) {
-    // A folder that this user may not read is none that this program has made.
+    // This program did not create a folder that its user may not read, so the folder needs no flush.
     if ((error as { code?: unknown }).code !== 'EACCES') throw error
   }
 }

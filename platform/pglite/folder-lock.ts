@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 
 export class FolderInUse extends Error {
-  /** The process that holds the folder, where it is known. */
+  /** The process that holds the lock, if it is known. */
   readonly pid: number | undefined
 
   constructor(folder: string, pid: number | undefined, cause: unknown) {
@@ -13,9 +13,9 @@ export class FolderInUse extends Error {
 }
 
 /**
- * Holds a folder for one owner, across processes and within this one. SQLite's lock on an empty
- * file is the kernel's, so it goes with its process, however that dies: there are no stale locks.
- * Throws FolderInUse where another process holds it.
+ * Locks a folder for one owner, across processes and within this one. It uses SQLite's lock on an empty file,
+ * which the kernel releases when its process ends in any way, so there are no stale locks. Throws FolderInUse if
+ * the folder is already locked.
  */
 export function lockFolder(folder: string): { release(): void } {
   const holderFile = join(folder, 'trifold.pid')
@@ -24,7 +24,7 @@ export function lockFolder(folder: string): { release(): void } {
     lock.exec('pragma locking_mode = exclusive; begin exclusive')
   } catch (cause) {
     lock.close()
-    if ((cause as { errcode?: number }).errcode !== sqliteBusy) throw cause
+    if ((cause as { errcode?: number }).errcode !== SQLITE_BUSY) throw cause
     throw new FolderInUse(folder, holder(holderFile), cause)
   }
   writeFileSync(holderFile, String(process.pid))
@@ -35,9 +35,9 @@ export function lockFolder(folder: string): { release(): void } {
   }
 }
 
-const sqliteBusy = 5
+const SQLITE_BUSY = 5
 
-/** The holder writes its id just after it took the lock, so it may be missing for a moment. */
+/** The process that holds the lock. It writes its id just after it takes the lock, so the id may be missing. */
 function holder(file: string): number | undefined {
   try {
     return Number(readFileSync(file, 'utf8')) || undefined

@@ -16,37 +16,37 @@ import { createSession, type Session } from './session.ts'
 import { upkeep } from './upkeep.ts'
 
 export interface PgliteOptions {
-  /** Where the data live, created if missing; without it they live in memory. */
+  /** The folder of the data, which is created if missing. Without a folder, the data is in memory. */
   readonly folder?: string
   /**
-   * Whether a commit waits until its data are on the disk, and so survives a power cut. Off by default;
-   * only for a database in a folder.
+   * Whether a commit waits until its data is on the disk, and so survives a power cut. Off by default. It has
+   * an effect only for a database in a folder.
    */
   readonly flush?: boolean
-  /** The database's clock, in epoch milliseconds; the machine's by default. */
+  /** The database's clock, in epoch milliseconds. By default, it is the machine's clock. */
   readonly now?: () => number
-  /** At most how often, between statements, PGlite's housekeeping is looked after. */
+  /** Milliseconds between two runs of the upkeep. A run happens only after a statement. */
   readonly upkeepEveryMs?: number
 }
 
-/** Longer than this in one go, statements would keep timers and sockets waiting. */
-const maxTurnMs = 10
+/** How long statements may run before the event loop gets a turn. Timers and sockets wait during that time. */
+const MAX_TURN_MS = 10
 
 /**
- * PostgreSQL inside this process. It has one connection: transactions run one after the other, and
- * whoever calls the database itself, instead of `tx`, inside a transaction waits for ever.
+ * Opens PostgreSQL inside this process. It has one connection, so transactions run one after the other. Code in a
+ * transaction has to use `tx`: a call of the database itself would wait forever.
  *
- * A commit survives the death of the process. It survives a power cut only with `flush`, because PGlite
- * by itself never flushes its files to the disk.
+ * A commit survives the death of the process. It survives a power cut only with `flush`, because PGlite by itself
+ * never flushes its files to the disk.
  *
- * Rejects with a plain Error when the folder is in use or holds something else.
+ * Rejects with a plain Error if the folder is in use or does not contain a database.
  */
 export async function openPglite(options: PgliteOptions = {}): Promise<Database> {
   const opened = await open(options)
   const upkeepEveryMs = options.upkeepEveryMs ?? 1_000
   const session = createSession(opened.pglite)
   const exclusively = createQueue()
-  // One process has this database, so whoever listens is in it.
+  // Only this process uses the database, so all listeners are in it.
   const listeners = new Map<string, Set<() => void>>()
   let upkeepAt = performance.now() + upkeepEveryMs
   let closing: Promise<void> | undefined
@@ -58,7 +58,7 @@ export async function openPglite(options: PgliteOptions = {}): Promise<Database>
     const result = exclusively(work)
     if (performance.now() >= upkeepAt) {
       upkeepAt = performance.now() + upkeepEveryMs
-      // Nobody waits for upkeep, and what ails the database shows in the next statement anyway.
+      // No caller waits for the upkeep. If the database has failed, the next statement fails as well.
       exclusively(() => upkeep(session)).catch(() => {})
     }
     return result
@@ -91,7 +91,7 @@ async function runTransaction<T>(session: Session, work: (tx: Queryable) => Prom
       if (over) throw new Error('this transaction is over')
       return (await session.run(text, params)).rows as Row[]
     },
-    // There is no round trip to save.
+    // Within a process, there is no round trip to save.
     last() {
       over = true
     },
@@ -111,13 +111,13 @@ async function runTransaction<T>(session: Session, work: (tx: Queryable) => Prom
   return result
 }
 
-/** Runs what it is given one by one, in order, and lets the event loop turn now and then. */
+/** Runs work one at a time, in order, and gives the event loop a turn every MAX_TURN_MS. */
 function createQueue(): <T>(work: () => Promise<T>) => Promise<T> {
   let last: Promise<unknown> = Promise.resolve()
   let turnStarted = performance.now()
   return (work) => {
     const result = last.then(async () => {
-      if (performance.now() - turnStarted > maxTurnMs) {
+      if (performance.now() - turnStarted > MAX_TURN_MS) {
         await new Promise((resolve) => setImmediate(resolve))
         turnStarted = performance.now()
       }
@@ -155,7 +155,7 @@ async function start(
   place: { dataDir: string } | { fs: FlushingFiles } | { loadDataDir: Blob },
   now: PgliteOptions['now'],
 ): Promise<PGlite> {
-  const said: string[] = []
+  const lines: string[] = []
   const settings = Object.entries({
     timezone: 'UTC',
     min_wal_size: '32MB',
@@ -170,9 +170,9 @@ async function start(
         ...('fs' in place ? flushingParams(PGlite.defaultStartParams) : PGlite.defaultStartParams),
         ...settings,
       ],
-      onStderr: (line) => said.push(line) > 100,
+      onStderr: (line) => lines.push(line) > 100,
     })
   } catch (cause) {
-    throw new Error(`PGlite cannot start: ${said.slice(-5).join(' ') || cause}`, { cause })
+    throw new Error(`PGlite cannot start: ${lines.slice(-5).join(' ') || cause}`, { cause })
   }
 }

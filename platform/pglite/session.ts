@@ -3,20 +3,23 @@ import { DatabaseError, kindOf } from '../database/database.ts'
 import { decoderOf, encodeValue } from '../postgres/values.ts'
 import { type Answer, type Column, createRequests, readAnswer } from './wire.ts'
 
-/** What a statement gave: its rows, and its command tag, such as `COMMIT` or `UPDATE 3`. */
-interface Outcome {
+/** The result of a statement: its rows, and its command tag, such as `COMMIT` or `UPDATE 3`. */
+interface Result {
   readonly rows: unknown[]
   readonly tag: string
 }
 
 export interface Session {
-  run(text: string, params?: readonly unknown[]): Promise<Outcome>
+  run(text: string, params?: readonly unknown[]): Promise<Result>
   /**
-   * Several statements in PostgreSQL's simple protocol, which are one implicit transaction, or one
-   * that neither takes nor returns anything: for those it is the quicker way. Returns the last tag.
+   * Runs statements in PostgreSQL's simple protocol: several, as one implicit transaction, or a single one
+   * without parameters and rows, for which this protocol is faster. Returns the last command tag.
    */
   script(text: string): Promise<string>
-  /** For whoever puts the database back to what it is now: call then what this returns. */
+  /**
+   * For code that later restores the memory of PGlite to its present state: it then has to call the function that
+   * this returns, which restores the list of prepared statements.
+   */
   snapshotStatements(): () => void
 }
 
@@ -30,15 +33,15 @@ interface Statement {
   readonly fields: readonly Field[]
 }
 
-/** Past this many texts, which constants of the code never reach, statements are not kept. */
-const maxStatements = 1_000
+/** How many statements are kept prepared. Texts are constants of the code, so this limit is never reached. */
+const MAX_STATEMENTS = 1_000
 
 /**
- * Speaks PostgreSQL's protocol to PGlite with named prepared statements. Its own `query` parses and
- * describes the text anew at every call, which makes a small statement three times slower.
+ * Uses PGlite through PostgreSQL's protocol with named prepared statements. PGlite's own `query` parses and
+ * describes the text at every call, which makes a small statement three times slower.
  *
- * A statement runs to its end within the call, before its promise settles, so that calls never
- * overlap; to keep other work out of a transaction is the caller's part.
+ * A statement runs to its end within the call, before its promise settles, so calls never overlap. The caller has
+ * to keep other work out of a transaction.
  */
 export function createSession(pglite: PGlite): Session {
   const requests = createRequests()
@@ -49,18 +52,20 @@ export function createSession(pglite: PGlite): Session {
     const parts: Uint8Array[] = []
     await pglite.execProtocolRawStream(requests.take(), {
       syncToFs: false,
-      // The bytes are PGlite's memory, which goes on to change.
+      // The bytes are a view of PGlite's memory, which changes afterwards.
       onRawData: (bytes) => parts.push(bytes.slice()),
     })
     const answer = readAnswer(Buffer.concat(parts))
-    if (!answer.isWhole) throw new DatabaseError('PGlite broke off its answer', 'unavailable')
+    if (!answer.isComplete) {
+      throw new DatabaseError('the answer of PGlite was incomplete', 'unavailable')
+    }
     return answer
   }
 
   function fail({ error }: Answer): void {
     if (!error) return
     const { code, message } = error
-    // A column was added to what a kept statement returns. Prepared anew, it will succeed.
+    // A column was added to the result of a prepared statement. It succeeds once it is prepared again.
     if (code === '0A000' && message.startsWith('cached plan')) {
       statements.clear()
       throw new DatabaseError(message, 'conflict', code)
@@ -68,9 +73,9 @@ export function createSession(pglite: PGlite): Session {
     throw new DatabaseError(message, kindOf(code), code)
   }
 
-  async function run(text: string, params: readonly unknown[] = []): Promise<Outcome> {
+  async function run(text: string, params: readonly unknown[] = []): Promise<Result> {
     const known = statements.get(text)
-    const kept = known !== undefined || statements.size < maxStatements
+    const kept = known !== undefined || statements.size < MAX_STATEMENTS
     const name = known?.name ?? (kept ? `s${++namesGiven}` : '')
     const values = params.map(encodeValue)
     if (!known) requests.prepare(name, text)

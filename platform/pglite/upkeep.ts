@@ -1,29 +1,29 @@
 import type { Session } from './session.ts'
 
-/** Replaying this much log after a crash takes about a second. */
-const checkpointAfterBytes = 32n * 1024n * 1024n
+/** The size of the log after which a checkpoint runs. Replaying this much after a crash takes about a second. */
+const CHECKPOINT_AFTER_BYTES = 32n * 1024n * 1024n
 
 /**
- * What PostgreSQL's background processes do and PGlite, which has none, leaves undone. Without
- * checkpoints its log grows until it is closed; without vacuum a table grows with all rows that it
- * ever had; without analyze a kept statement keeps the plan that suited an empty table.
+ * Does the work of PostgreSQL's background processes, which PGlite does not have. Without checkpoints, its log grows
+ * until it is closed. Without vacuum, a table grows with every row that was ever inserted. Without analyze, a prepared
+ * statement keeps a plan that was made for an empty table.
  *
- * One step: at most one checkpoint and one table, because everybody waits meanwhile.
+ * One call does one step, which is at most one checkpoint and one table, because all other work waits for it.
  */
 export async function upkeep(session: Session): Promise<void> {
   const [log] = (await session.run(selectLogSize)).rows as { bytes: bigint }[]
-  if (log && log.bytes > checkpointAfterBytes) await session.script('checkpoint')
+  if (log && log.bytes > CHECKPOINT_AFTER_BYTES) await session.script('checkpoint')
   const [table] = (await session.run(selectNeediestTable)).rows as { name: string }[]
   if (table) await session.script(`vacuum (analyze) ${table.name}`)
 }
 
-/** Has the counts of dead rows, which PostgreSQL holds back for a while, ready for what follows. */
+/** Also makes PostgreSQL report its counts of dead rows, which it delays by default, so that the next query has them. */
 const selectLogSize = `
   select pg_wal_lsn_diff(pg_current_wal_insert_lsn(), redo_lsn)::bigint as bytes,
     pg_stat_force_next_flush()
   from pg_control_checkpoint()`
 
-/** Thresholds in the manner of autovacuum: a share of the table over a floor. */
+/** The thresholds have the form of autovacuum's: a share of the table plus a minimum. */
 const selectNeediestTable = `
   select format('%I.%I', schemaname, relname) as name
   from pg_stat_all_tables

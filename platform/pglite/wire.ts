@@ -1,12 +1,12 @@
 /**
- * PostgreSQL's protocol as far as an embedded one needs it: named statements, and text both ways.
- * Written for speed: within one process it costs as much as small statements themselves.
- * Source: PostgreSQL's manual, "Message Formats".
+ * The part of PostgreSQL's protocol that an embedded database needs: named statements, with parameters and results
+ * as text. It is written for speed, because within a process the protocol costs as much as small statements
+ * themselves. Source: PostgreSQL's manual, "Message Formats".
  */
 
 const FIRST_LENGTH = 16 * 1024
 
-/** Writes requests one after the other into one buffer, which is used again and again. */
+/** Writes requests one after the other into one buffer, which is reused. */
 export function createRequests() {
   let bytes = Buffer.alloc(FIRST_LENGTH)
   let end = 0
@@ -18,7 +18,7 @@ export function createRequests() {
     bytes = wider
   }
 
-  /** Returns where the message's length goes. */
+  /** Starts a message. Returns the position of its length, for `finish`. */
   function begin(type: string): number {
     reserve(5)
     bytes[end] = type.charCodeAt(0)
@@ -62,13 +62,13 @@ export function createRequests() {
   }
 
   return {
-    /** What was written since the last call; good until the next write. */
+    /** The bytes written since the last call. They are valid until the next write. */
     take(): Uint8Array {
       const written = bytes.subarray(0, end)
       end = 0
       return written
     },
-    /** Statements without parameters. */
+    /** Writes statements without parameters, in the simple protocol. */
     query(script: string): void {
       const start = begin('Q')
       string(script)
@@ -106,15 +106,15 @@ export function createRequests() {
 }
 
 export interface Answer {
-  /** Absent where nothing was prepared; none where a statement returns nothing. */
+  /** Absent if no statement was described. Empty if the statement returns no rows. */
   readonly columns: readonly Column[] | undefined
-  /** Each row's values. */
+  /** The values of each row. */
   readonly rows: readonly (readonly (string | null)[])[]
-  /** The last command's, such as `COMMIT` or `UPDATE 3`. */
+  /** The tag of the last command, such as `COMMIT` or `UPDATE 3`. */
   readonly tag: string
   readonly error: { readonly code: string; readonly message: string } | undefined
-  /** Whether the server said that this is all. */
-  readonly isWhole: boolean
+  /** Whether the answer ends with the server's message that it is ready for the next query. */
+  readonly isComplete: boolean
 }
 
 export interface Column {
@@ -122,13 +122,13 @@ export interface Column {
   readonly typeOid: number
 }
 
-/** Reads all messages of an answer; what only tells of progress, or warns, is passed over. */
+/** Reads all messages of an answer. Messages about progress, and warnings, are skipped. */
 export function readAnswer(bytes: Buffer): Answer {
   const rows: (string | null)[][] = []
   let columns: Column[] | undefined
   let tag = ''
   let error: Answer['error']
-  let isWhole = false
+  let isComplete = false
   for (let at = 0; at < bytes.length; ) {
     const type = String.fromCharCode(bytes[at]!)
     const body = at + 5
@@ -150,12 +150,12 @@ export function readAnswer(bytes: Buffer): Answer {
         error = readError(bytes, body)
         break
       case 'Z':
-        isWhole = true
+        isComplete = true
         break
       default:
     }
   }
-  return { columns, rows, tag, error, isWhole }
+  return { columns, rows, tag, error, isComplete }
 }
 
 function readRow(bytes: Buffer, start: number): (string | null)[] {
@@ -170,7 +170,7 @@ function readRow(bytes: Buffer, start: number): (string | null)[] {
   return values
 }
 
-/** Of a column: its name, its table (6 bytes), its type, and how it is sent (8 bytes). */
+/** Each column has its name, its table (6 bytes), its type, and its format (8 bytes). */
 function readColumns(bytes: Buffer, start: number): Column[] {
   const columns: Column[] = []
   let at = start + 2
@@ -182,7 +182,7 @@ function readColumns(bytes: Buffer, start: number): Column[] {
   return columns
 }
 
-/** Fields, each a letter and a string: `C` is the SQLSTATE, `M` the message. */
+/** An error has fields, each of which is a letter and a string: `C` is the SQLSTATE, `M` the message. */
 function readError(bytes: Buffer, start: number): { code: string; message: string } {
   const fields = new Map<string, string>()
   for (let at = start; bytes[at] !== 0; ) {

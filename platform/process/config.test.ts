@@ -38,7 +38,7 @@ function problemsOf(environment: Record<string, string>): readonly string[] {
   return []
 }
 
-test('takes the defaults where nothing is set, and the result is frozen', () => {
+test('uses the defaults of unset variables, and freezes the result', () => {
   const config = readConfig(schema, { HOST: '' })
   assert.equal(config.HOST, '127.0.0.1')
   assert.equal(config.PORT, 8081)
@@ -57,7 +57,7 @@ test('reads numbers and booleans from text', () => {
   assert.equal(readConfig(schema, { OVERRIDE: 'true' }).OVERRIDE, true)
 })
 
-test('names every variable that is wrong at once, with what is expected', () => {
+test('names all invalid variables at once, with the expected values', () => {
   const problems = problemsOf({ PORT: '70000', OVERRIDE: 'yes', STYLE: 'soap', LOG_LEVEL: 'loud' })
   assert.deepEqual(
     problems.map((problem) => problem.split(' (')[0]),
@@ -77,7 +77,7 @@ test('names a required variable that is not set', () => {
   })
 })
 
-test('refuses text that only looks like a number', () => {
+test('rejects text that only looks like a number', () => {
   for (const PORT of ['0x50', '1e3', ' 80', '80.5', '8 0', '99999999999999999999', '--1']) {
     assert.match(problemsOf({ PORT })[0] ?? '', /^PORT must be an integer/, PORT)
   }
@@ -88,7 +88,7 @@ test('never shows the value of a secret', () => {
   assert.equal(problem, 'PASSWORD must be text of at least 12 characters')
 })
 
-test('refuses a base path that is no path', () => {
+test('rejects an invalid base path', () => {
   for (const BASE_PATH of ['otusapp', '/a/', '/a b', 'http://x/', '/orders', '/lab/x', '/a/..']) {
     assert.equal(problemsOf({ BASE_PATH }).length, 1, BASE_PATH)
   }
@@ -97,7 +97,7 @@ test('refuses a base path that is no path', () => {
   }
 })
 
-/** Each with a password that must not be in any message. */
+/** Each URL has a password, which must not occur in any message. */
 const SECRET = 'canary'
 const BAD_URLS: Readonly<Record<string, readonly string[]>> = {
   BILLING: [
@@ -154,7 +154,7 @@ const urls = Type.Object({
 })
 
 for (const name of Object.keys(BAD_URLS)) {
-  test(`refuses a wrong ${name} without showing its password`, () => {
+  test(`rejects an invalid ${name} without showing its password`, () => {
     for (const value of BAD_URLS[name]!) {
       const refused = { name: 'ConfigError', message: new RegExp(`^ +${name} must be `, 'm') }
       assert.throws(() => readConfig(urls, { [name]: value }), refused, value)
@@ -170,7 +170,7 @@ for (const name of Object.keys(BAD_URLS)) {
   })
 }
 
-test('refuses a duration that a timer cannot wait for', () => {
+test('rejects a duration that exceeds the limit of timers', () => {
   const durations = Type.Object({
     WAIT_MS: durationMs({ default: 1, minimum: 1, description: '' }),
   })
@@ -182,7 +182,7 @@ test('refuses a duration that a timer cannot wait for', () => {
   }
 })
 
-test('answers for loopback names on loopback, and for any elsewhere, unless told otherwise', () => {
+test('by default accepts loopback names on loopback, and any name elsewhere', () => {
   const hostsOf = (HOST: string, ALLOWED_HOSTS = '') => allowedHostsOf({ HOST, ALLOWED_HOSTS })
   const local = ['localhost', '127.0.0.1', '[::1]']
   for (const host of ['localhost', '127.0.0.1', '::1', '127.0.0.2']) {

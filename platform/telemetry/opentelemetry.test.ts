@@ -22,7 +22,7 @@ function setUp(t: { after(work: () => Promise<void>): void }, service = 'order')
   const ended: tracing.ReadableSpan[] = []
   const tracer = createOpenTelemetryTracer({
     ...{ service, messagingSystem: 'kafka', log: createLog('silent', service) },
-    // An exporter would get them later: the resource is still being found out.
+    // An exporter would get the spans later, because the SDK is still detecting its resource.
     processor: {
       onStart: () => undefined,
       onEnd: (span) => void ended.push(span),
@@ -35,7 +35,7 @@ function setUp(t: { after(work: () => Promise<void>): void }, service = 'order')
 }
 
 describe('a span', () => {
-  test('continues its parent and is what the next step continues', (t) => {
+  test('continues its parent, and its context continues it', (t) => {
     const { tracer, spans } = setUp(t)
     const span = tracer.begin(start({ parent, attributes: { words: 2, none: undefined } }))
     span.end({ attributes: { more: 'x' } })
@@ -50,7 +50,7 @@ describe('a span', () => {
     assert.equal(span.context.tracestate, 'shop=7')
   })
 
-  test('begins a trace where there is none, and continues none that was not sampled', (t) => {
+  test('starts a trace if it has no parent, and records nothing if its parent was not sampled', (t) => {
     const { tracer, spans } = setUp(t)
     tracer.begin(start()).end()
     assert.equal(spans()[0]!.parentSpanContext, undefined)
@@ -61,7 +61,7 @@ describe('a span', () => {
     assert.match(span.context.traceparent!, new RegExp(`^00-${traceId}-[0-9a-f]{16}-00$`))
   })
 
-  test('says what went wrong: the code or class of an error, or a word', (t) => {
+  test('has the type of its error: a code, a class or a word', (t) => {
     const { tracer, spans } = setUp(t)
     const errors = [
       new RangeError('far'),
@@ -80,7 +80,7 @@ describe('a span', () => {
   })
 })
 
-test('services of one process are told apart, and leave nothing in the globals', (t) => {
+test('services of one process have separate spans, and leave no globals behind', (t) => {
   const [order, billing] = [setUp(t, 'order'), setUp(t, 'billing')]
   order.tracer.begin(start()).end()
   billing.tracer.begin(start()).end()
@@ -97,7 +97,7 @@ test('services of one process are told apart, and leave nothing in the globals',
 describe('spans of work that is shared', () => {
   const whole = { name: 'send', kind: 'client' } as const
 
-  test('are one in the trace of each, and one that is linked to all of them', (t) => {
+  test('are a span in the trace of each member, and a batch span that is linked to all of them', (t) => {
     const { tracer, spans } = setUp(t)
     const members = [newParent(), newParent()].map((one) => start({ parent: one }))
     const shared = beginShared(tracer, members, whole)
@@ -121,7 +121,7 @@ describe('spans of work that is shared', () => {
     assert.equal(batch!.attributes['error.type'], undefined)
   })
 
-  test('are one alone where there is one member, and have 128 links where there are many', (t) => {
+  test('are a single span for one member, and have at most 128 links', (t) => {
     const { tracer, spans } = setUp(t)
     beginShared(tracer, [start({ parent })], whole).end()
     assert.deepEqual(
@@ -136,7 +136,7 @@ describe('spans of work that is shared', () => {
     assert.equal(spans().length, 202)
   })
 
-  test('tell of a transaction that failed, and let its error through', async (t) => {
+  test('have the error of a failed transaction, and rethrow it', async (t) => {
     const { tracer, spans } = setUp(t)
     const failing = inCommitSpans(tracer, 'orders', [parent], () =>
       Promise.reject(new RangeError('far')),
@@ -147,13 +147,13 @@ describe('spans of work that is shared', () => {
   })
 })
 
-test('without tracing a span is nothing, and passes on what it was given', async () => {
+test('without tracing, no span is created, and the context of the parent is passed on', async () => {
   assert.deepEqual(noTracing.begin(start({ parent })).context, parent)
   assert.deepEqual(noTracing.begin(start()).context, {})
   assert.equal(await inCommitSpans(noTracing, 'orders', [parent], async () => 7), 7)
 })
 
-test('tracing is on where an exporter is named, and nothing says off', () => {
+test('tracing is on if an exporter is configured and nothing turns it off', () => {
   const off = {
     ...{ OTEL_EXPORTER_OTLP_ENDPOINT: '', OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: '' },
     ...{ OTEL_TRACES_EXPORTER: '', OTEL_SDK_DISABLED: false },

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { redact, registerSecret, registerSecrets } from './redact.ts'
 
-test('masks a registered secret wherever it turns up, in each form that it is written in', () => {
+test('masks a registered secret wherever it occurs, in each of its encodings', () => {
   registerSecret('s3cr"t/with\\all@of#it?%')
   for (const form of [
     's3cr"t/with\\all@of#it?%',
@@ -14,7 +14,7 @@ test('masks a registered secret wherever it turns up, in each form that it is wr
   }
 })
 
-test('masks the password of a URL that its own characters break', () => {
+test('masks the password of a URL that its characters make invalid', () => {
   for (const [index, special] of ['/', '@', '#', '%', '?', ':'].entries()) {
     const [left, right] = [`left${index}part`, `right${index}part`]
     registerSecret(`smtp://mailer:${left}${special}${right}@mail.example:587`)
@@ -24,7 +24,7 @@ test('masks the password of a URL that its own characters break', () => {
   }
 })
 
-test('masks a password whose parts are too short to be masked alone', () => {
+test('masks a password whose parts are too short to be masked by themselves', () => {
   registerSecret('smtp://mailer:p/q@r@mail.example:587')
   assert.equal(redact('535 rejected p/q@r'), '535 rejected ***')
 })
@@ -36,7 +36,7 @@ test('masks the credentials of any URL, registered or not', () => {
   assert.equal(redact(plain), plain)
 })
 
-test('registers what an environment holds, by name and by URL', () => {
+test('registers the secrets of an environment, by name and by URL', () => {
   registerSecrets({
     OTEL_EXPORTER_OTLP_HEADERS: 'authorization=Bearer header-canary,x-key=other-canary',
     SMTP_PASSWORD: 'password-canary',

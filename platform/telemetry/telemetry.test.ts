@@ -7,7 +7,7 @@ import { wakeUpsOf } from '../../instruments/bench/processes.ts'
 import { until } from '../async/until.ts'
 import { createLog, createTelemetry, METRICS } from './telemetry.ts'
 
-test('counts, observes and reads gauges at the scrape, under the name of the service', async () => {
+test('counts, observes and reads gauges at the scrape, with the label of the service', async () => {
   const telemetry = createTelemetry('order')
   telemetry.count('trifold_outbox_delivered_total', { carrier: 'http' })
   telemetry.count('trifold_outbox_delivered_total', { carrier: 'http' }, 2)
@@ -25,7 +25,7 @@ test('counts, observes and reads gauges at the scrape, under the name of the ser
   assert.match(body, /trifold_outbox_rows\{carrier="letter",service="order"\} 4\n/)
 })
 
-test('a gauge whose reading fails is absent from the scrape, and back when it can be read', async () => {
+test('a gauge whose reading fails is absent from the scrape until it can be read again', async () => {
   const telemetry = createTelemetry('order')
   let isDown = true
   telemetry.gauge('trifold_dead_letters', async () => {
@@ -45,7 +45,7 @@ test('a gauge whose reading fails is absent from the scrape, and back when it ca
   }
 })
 
-test('services of one process do not mix, and only one tells of the process', async () => {
+test('services of one process have separate metrics, and only one has those of the process', async () => {
   const scrapes = await Promise.all(
     ['order', 'billing'].map(async (service) => {
       const telemetry = createTelemetry(service)
@@ -58,7 +58,7 @@ test('services of one process do not mix, and only one tells of the process', as
   assert.ok(scrapes.filter((body) => body.includes('process_cpu')).length <= 1)
 })
 
-test('every metric has a name and a help that Prometheus takes', () => {
+test('every metric has a name and a help text that Prometheus accepts', () => {
   for (const [name, { type, help }] of Object.entries(METRICS)) {
     assert.match(name, /^trifold_[a-z_]+$/)
     assert.equal(name.endsWith('_total'), type === 'counter', name)
@@ -85,7 +85,7 @@ test('log lines are JSON with service, level and ISO time, and credentials are m
 
 const linux = process.platform !== 'linux' && 'reads /proc, which is of Linux'
 
-test('a process that has nothing to do is not woken to be measured', { skip: linux }, async () => {
+test('an idle process is not woken by its metrics', { skip: linux }, async () => {
   const program = `
     const { createTelemetry } = await import(${JSON.stringify(import.meta.resolve('./telemetry.ts'))})
     const { body } = await createTelemetry('order').scrape()
@@ -95,7 +95,7 @@ test('a process that has nothing to do is not woken to be measured', { skip: lin
   try {
     const [said] = await once(child.stdout, 'data')
     assert.equal(String(said).trim(), 'true')
-    // Compiling and collecting garbage after the start also wake it, for longer on a slow machine.
+    // Compiling and garbage collection after the start also wake it, and take longer on a slow machine.
     await until(
       async () => {
         const before = wakeUpsOf(child.pid!).mainThread

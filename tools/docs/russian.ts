@@ -66,7 +66,7 @@ export const RUSSIAN: Readonly<Record<string, string>> = {
 
   call: 'вызов',
   'what it does': 'что делает',
-  'Whether the service runs': 'Работает ли сервис',
+  'Whether the service is running': 'Работает ли сервис',
   'Dead letters, oldest first': 'Dead letters, от старых к новым',
   'One dead letter': 'Одна запись из dead letters',
   'Remove it permanently': 'Удалить её насовсем',
