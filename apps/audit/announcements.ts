@@ -1,6 +1,6 @@
 import { flowOf, type InteractionStyle } from '../../contracts/style.ts'
 import { findInOutbox, findUnread } from '../../messaging/outstanding.ts'
-import { type Books, type Findings, type Letter, MAX_VIOLATIONS_EACH } from './findings.ts'
+import { type AuditInput, type Findings, type Letter, MAX_VIOLATIONS_EACH } from './findings.ts'
 import { LOWEST_ID, PAGE_ROWS, pagesOf } from './pages.ts'
 import {
   type Deposit,
@@ -20,15 +20,15 @@ import {
   repeatedEvents,
 } from './store.ts'
 
-/** What is said to customers, against what is in the books: I5, I6 and I7. */
-export async function auditAnnouncements(books: Books, findings: Findings): Promise<void> {
-  await auditOutcomes(books, findings)
-  await auditOrderOfLedger(books, findings)
-  await auditMessages(books, findings)
-  if (books.letters) await auditLetters(books, books.letters, findings)
+/** I5, I6 and I7: compares the notices to customers with the ledger, the payments and the deposits. */
+export async function auditAnnouncements(input: AuditInput, findings: Findings): Promise<void> {
+  await auditOutcomes(input, findings)
+  await auditOrderOfLedger(input, findings)
+  await auditMessages(input, findings)
+  if (input.letters) await auditLetters(input, input.letters, findings)
 }
 
-/** An event that must reach its customer. */
+/** An event whose notice must exist. */
 export interface Announced {
   readonly eventId: string
   readonly style: InteractionStyle
@@ -36,14 +36,14 @@ export interface Announced {
 }
 
 /** I5: every committed outcome is announced. */
-async function auditOutcomes(books: Books, findings: Findings): Promise<void> {
-  const { billing } = books
+async function auditOutcomes(input: AuditInput, findings: Findings): Promise<void> {
+  const { billing } = input
   const payments = pagesOf(
     (from, limit) => paymentsFrom(billing, from, limit),
     ({ orderId }) => orderId,
   )
   for await (const page of payments) {
-    await auditMissing(books, findings, 'billing', page.flatMap(paymentAnnounced))
+    await auditMissing(input, findings, 'billing', page.flatMap(paymentAnnounced))
   }
   const deposits = pagesOf(
     (from, limit) => depositsFrom(billing, from, limit),
@@ -51,11 +51,11 @@ async function auditOutcomes(books: Books, findings: Findings): Promise<void> {
     '',
   )
   for await (const page of deposits) {
-    await auditMissing(books, findings, 'billing', page.flatMap(depositAnnounced))
+    await auditMissing(input, findings, 'billing', page.flatMap(depositAnnounced))
   }
 }
 
-/** A void tells nobody; only a payment that it refuses later does. */
+/** The events that announce a payment. A void alone is not announced; the payment that it refuses later is. */
 export function paymentAnnounced({ orderId, state, style }: Payment): Announced[] {
   const events = {
     PAID: ['ORDER_PAID'],
@@ -73,18 +73,19 @@ export function depositAnnounced({ id, state, style }: Deposit): Announced[] {
 }
 
 /**
- * I5 for events that `schema` has committed. Until all is settled, one may still be in the outbox or
- * in the log; both are read in the direction of the flow, so that nothing slips by on its way.
+ * I5 for events that `schema` has committed. Unless all work must be finished, an event may still be in the
+ * outbox or in the log. The outbox is read before the log, and the notices last, so that an event in flight is
+ * found in at least one of them.
  */
 export async function auditMissing(
-  books: Books,
+  input: AuditInput,
   findings: Findings,
   schema: 'orders' | 'billing',
   announced: readonly Announced[],
 ): Promise<void> {
   if (announced.length === 0) return
-  const { notification, bus, settled } = books
-  const told = async (ids: string[]) =>
+  const { notification, bus, settled } = input
+  const withNotice = async (ids: string[]) =>
     (await messagesOf(notification, ids)).map(({ eventId }) => eventId)
   const without = async (found: (ids: string[]) => Promise<string[]>) => {
     if (missing.length === 0) return
@@ -92,13 +93,13 @@ export async function auditMissing(
     missing = missing.filter(({ eventId }) => !ids.has(eventId))
   }
   let missing = announced
-  await without(told)
+  await without(withNotice)
   if (!settled) {
-    await without((ids) => findInOutbox(books[schema], schema, ids))
+    await without((ids) => findInOutbox(input[schema], schema, ids))
     if (bus) await without((ids) => findUnread(bus, 'payment', 'notification', ids))
-    // Without the bus, an event may still be in the log. A call leaves the outbox only when it was taken.
+    // A log that cannot be read may still hold an event. A call leaves the outbox only once it was accepted.
     else missing = missing.filter(({ style }) => flowOf(style).announcement === 'call')
-    await without(told)
+    await without(withNotice)
   }
   findings.checked('I5', announced.length, 'outcomes')
   for (const { eventId, subject, style } of missing) {
@@ -107,9 +108,9 @@ export async function auditMissing(
   }
 }
 
-/** I6: a style is one way from billing to the customer, which nothing overtakes. */
-async function auditOrderOfLedger(books: Books, findings: Findings): Promise<void> {
-  const { billing, notification } = books
+/** I6: within a style, notices arrive in the order of the ledger. */
+async function auditOrderOfLedger(input: AuditInput, findings: Findings): Promise<void> {
+  const { billing, notification } = input
   let after: Pick<LedgerEntry, 'accountId' | 'version'> = { accountId: LOWEST_ID, version: 0 }
   const latest = new Map<string, { readonly entry: LedgerEntry; readonly message: Message }>()
   for (;;) {
@@ -122,11 +123,11 @@ async function auditOrderOfLedger(books: Books, findings: Findings): Promise<voi
       const message = byEvent.get(eventOf(entry))
       if (message === undefined || entry.style === null) continue
       const before = latest.get(entry.style)
-      // A second transfer of one event has the same message; that is I2's.
+      // Two transfers of one event share a message; I2 reports them.
       if (before?.message.id === message.id) continue
       if (before && before.message.created >= message.created) {
-        const place = (at: LedgerEntry, { event }: Message) => `entry ${at.version} (${event})`
-        const sentence = `heard of ${place(entry, message)} no later than of ${place(before.entry, before.message)}`
+        const nameOf = (at: LedgerEntry, { event }: Message) => `entry ${at.version} (${event})`
+        const sentence = `got the notice of ${nameOf(entry, message)} no later than that of ${nameOf(before.entry, before.message)}`
         findings.add('I6', `account ${entry.accountId}`, sentence)
       } else latest.set(entry.style, { entry, message })
     }
@@ -142,14 +143,14 @@ const EVENT_OF_KIND = {
 } as const
 export const eventOf = ({ kind, causeId }: LedgerEntry) => `${causeId}/${EVENT_OF_KIND[kind]}`
 
-/** I7 and the other half of I5: messages have rising times, and a cause. */
-async function auditMessages(books: Books, findings: Findings): Promise<void> {
-  const { notification } = books
+/** I7, and the other half of I5: the messages of an account have increasing times, and each has a cause. */
+async function auditMessages(input: AuditInput, findings: Findings): Promise<void> {
+  const { notification } = input
   for (const { eventId, messages } of await repeatedEvents(notification, MAX_VIOLATIONS_EACH)) {
     findings.add('I7', `event ${eventId}`, `has ${messages} messages`)
   }
   let last: Message | undefined
-  /** Orders whose payment the account has read of so far. */
+  /** The orders whose payment has been announced to the account so far. */
   const paid = new Set<string>()
   for (;;) {
     const after = last ?? { accountId: LOWEST_ID, seq: 0n }
@@ -165,8 +166,11 @@ async function auditMessages(books: Books, findings: Findings): Promise<void> {
     }
     findings.checked('I7', messages.length, 'messages')
     if (messages.length === 0) return
-    const said = messages.map((message) => ({ ...message, subject: `message ${message.id}` }))
-    await auditCauses(books, said, findings)
+    const announcements = messages.map((message) => ({
+      ...message,
+      subject: `message ${message.id}`,
+    }))
+    await auditCauses(input, announcements, findings)
   }
 }
 
@@ -174,21 +178,21 @@ const ID = '[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}'
 const PAYMENT_EVENT = new RegExp(`^(${ID})/(ORDER_PAID|PAYMENT_FAIL|PAYMENT_REFUNDED)$`)
 const DEPOSIT_EVENT = /^(.+)\/(DEPOSIT_ACCEPTED)$/s
 
-/** I6: that an order failed is never read after that it was paid. Of its refund the customer reads last. */
+/** I6: a failure is never announced after the payment of the same order. */
 function auditFailure(message: Message, paid: Set<string>, findings: Findings): void {
   const [, orderId, event] = PAYMENT_EVENT.exec(message.eventId) ?? []
   if (orderId === undefined) return
   if (event !== 'PAYMENT_FAIL') paid.add(orderId)
   else if (paid.has(orderId)) {
-    const sentence = `says that order ${orderId} failed, after its customer read that it was paid`
+    const sentence = `says that order ${orderId} failed, after the customer read that it was paid`
     findings.add('I6', `message ${message.id}`, sentence)
   }
 }
 
-/** I5: every announcement has a cause; ids of other forms are those of foreign programs. */
+/** I5: every announcement has a cause. Event ids of another form come from foreign programs and are skipped. */
 export async function auditCauses(
-  { billing, orders }: Books,
-  messages: readonly Said[],
+  { billing, orders }: AuditInput,
+  messages: readonly Announcement[],
   findings: Findings,
 ): Promise<void> {
   const ofPayments = messages.flatMap((message) => caused(message, PAYMENT_EVENT))
@@ -200,7 +204,9 @@ export async function auditCauses(
   const deposits = await depositsOf(billing, depositIds)
   const byDeposit = new Map(deposits.map((deposit) => [deposit.id, deposit]))
 
-  const unpaid = ofPayments.filter((said) => !isPaymentsOwn(said, byOrder.get(said.causeId)))
+  const unpaid = ofPayments.filter(
+    (announcement) => !isCausedByPayment(announcement, byOrder.get(announcement.causeId)),
+  )
   const failures = unpaid.filter(({ event }) => event === 'PAYMENT_FAIL')
   const canceled = await ordersOf(
     orders,
@@ -208,63 +214,67 @@ export async function auditCauses(
   )
   const byId = new Map(canceled.map((order) => [order.id, order]))
   const causeless = [
-    ...unpaid.filter((said) => !isOrdersOwn(said, byId.get(said.causeId))),
-    ...ofDeposits.filter((said) => !isDepositsOwn(said, byDeposit.get(said.causeId))),
+    ...unpaid.filter(
+      (announcement) => !isCausedByOrder(announcement, byId.get(announcement.causeId)),
+    ),
+    ...ofDeposits.filter(
+      (announcement) => !isCausedByDeposit(announcement, byDeposit.get(announcement.causeId)),
+    ),
   ]
   findings.checked('I5', ofPayments.length + ofDeposits.length, 'announcements')
   for (const { message, event, causeId } of causeless) {
     const cause = event === 'DEPOSIT_ACCEPTED' ? byDeposit.get(causeId) : byOrder.get(causeId)
     const found = cause ? `${cause.state}, of account ${cause.accountId}` : 'nothing'
-    const sentence = `says ${message.event} of ${causeId} to ${message.accountId}; billing has ${found}`
+    const sentence = `announces ${message.event} of ${causeId} to account ${message.accountId}, but billing has ${found}`
     findings.add('I5', message.subject, sentence)
   }
 }
 
-/** An announcement to an account, and what it is called in a finding. */
-export interface Said extends Pick<Message, 'eventId' | 'event' | 'accountId'> {
+/** An announcement to an account, and its name in a violation. */
+export interface Announcement extends Pick<Message, 'eventId' | 'event' | 'accountId'> {
   readonly subject: string
 }
 
 interface Caused {
-  readonly message: Said
+  readonly message: Announcement
   readonly causeId: string
   readonly event: string
 }
 
-function caused(message: Said, form: RegExp): Caused[] {
+function caused(message: Announcement, form: RegExp): Caused[] {
   const [, causeId, event] = form.exec(message.eventId) ?? []
   return causeId && event ? [{ message, causeId, event }] : []
 }
 
-/** In which states a payment has caused an event. */
+/** The states of a payment in which it can have caused an event. */
 const STATES_BEHIND: Readonly<Record<string, readonly Payment['state'][]>> = {
   ORDER_PAID: ['PAID', 'REFUNDED'],
   PAYMENT_FAIL: ['REFUSED', 'VOIDED'],
   PAYMENT_REFUNDED: ['REFUNDED'],
 }
 
-function isPaymentsOwn({ message, event }: Caused, payment: Payment | undefined): boolean {
+function isCausedByPayment({ message, event }: Caused, payment: Payment | undefined): boolean {
   if (payment === undefined || message.event !== event) return false
-  // A void that came first may not know the account: the payment that it refused did.
+  // A void that arrived before the payment may not name the account; the payment that it refused did.
   if (payment.accountId !== null && payment.accountId !== message.accountId) return false
   return STATES_BEHIND[event]?.includes(payment.state) ?? false
 }
 
-function isOrdersOwn({ message, event }: Caused, order: Order | undefined): boolean {
+function isCausedByOrder({ message, event }: Caused, order: Order | undefined): boolean {
   if (order === undefined || message.event !== event) return false
   return order.state === 'CANCELED' && order.profileId === message.accountId
 }
 
-function isDepositsOwn({ message, event }: Caused, deposit: Deposit | undefined): boolean {
+function isCausedByDeposit({ message, event }: Caused, deposit: Deposit | undefined): boolean {
   if (deposit === undefined || message.event !== event) return false
   return deposit.state === 'APPLIED' && deposit.accountId === message.accountId
 }
 
 const OUR_LETTER = new RegExp(`^<(${ID})@trifold>$`)
 
-/** I7: letters, each to a recipient once; those that others put there are none of ours. */
+/** I7: each letter reached each recipient once. Letters of other senders are skipped. */
 async function auditLetters(
-  { notification }: Books,
+  { notification }: AuditInput,
   letters: readonly Letter[],
   findings: Findings,
 ): Promise<void> {
@@ -285,7 +295,7 @@ async function auditLetters(
     const page = all.slice(from, from + PAGE_ROWS)
     const known = await knownMessages(notification, page)
     for (const id of page) {
-      if (!known.has(id)) findings.add('I7', `letter <${id}@trifold>`, 'is of no message')
+      if (!known.has(id)) findings.add('I7', `letter <${id}@trifold>`, 'belongs to no message')
     }
   }
   findings.checked('I7', copies.size, 'letters')

@@ -1,20 +1,20 @@
 import type { BusMessage } from '../../messaging/bus.ts'
 import type { Queryable } from '../../platform/database/database.ts'
 
-/** The books of a deployment: the database of each service, and what is known beside them. */
-export interface Books {
+/** What an audit reads: the database of each service, and further sources if they are available. */
+export interface AuditInput {
   readonly orders: Queryable
   readonly billing: Queryable
   readonly notification: Queryable
-  /** The embedded log, where that is the broker. */
+  /** The database of the embedded bus, if that is the broker. */
   readonly bus?: Queryable
-  /** Letters that were found where letters go, each as often as it was found. */
+  /** The letters in the Maildir or mailbox, with duplicates. */
   readonly letters?: readonly Letter[]
-  /** All that the topics ever got, each partition in its sequence; where there is a way to read it. */
+  /** All messages that were ever sent to the topics, each partition in the order of its offsets. */
   readonly topics?: readonly BusMessage[]
   /** Epoch milliseconds. */
   readonly now: number
-  /** Faults and requests have stopped, and everything had its time: all must be final. */
+  /** Whether all work must be finished: requests and faults have stopped, and there was time to finish. */
   readonly settled?: boolean
 }
 
@@ -23,32 +23,32 @@ export interface Letter {
   readonly recipient: string
 }
 
-/** The invariants, as their names and sentences; `audit` is what they say as code. */
+/** The invariants as sentences; `audit` checks them. */
 export const INVARIANTS = {
   I1: 'all transfers sum to zero; a balance is the sum of its entries and never negative',
   I2: 'at most one debit per order, at most one credit per deposit',
-  I3: 'an approved order has one net debit of its price, any other none once settled',
-  I4: 'every order is approved or canceled within its time',
+  I3: 'an approved order has one net debit of its price; once settled, any other order has none',
+  I4: 'every order is approved or canceled by its deadline',
   I5: 'every committed outcome is announced, every announcement has a committed cause',
-  I6: 'announcements about one account come in the order of its ledger',
+  I6: 'announcements to an account arrive in the order of its ledger',
   I7: 'one message per event, one letter per message',
-  I8: 'nobody reads or changes what belongs to somebody else',
-  I9: 'queues and tables hold nothing but work that is truly outstanding',
+  I8: 'no customer reads or changes the data of another one',
+  I9: 'queues and tables hold only work that is still outstanding',
 } as const
 export type Invariant = keyof typeof INVARIANTS
 
 export interface Violation {
   readonly invariant: Invariant
-  /** What it is about: `order 0198…`, `account 0198…`, `outbox of billing`. */
+  /** The subject of the sentence: `order 0198…`, `account 0198…`, `outbox of billing`. */
   readonly subject: string
-  /** What is wrong with the subject; read after it. */
+  /** What is wrong, as a sentence that continues the subject. */
   readonly sentence: string
 }
 
-/** Told how much of what an invariant was checked on. */
+/** Called with how many rows of a kind an invariant was checked on. */
 export type Checked = (invariant: Invariant, count: number, what: string) => void
 
-/** So many violations of one invariant are kept: whoever has more has enough to read. */
+/** The most violations of one invariant that are kept, because more would not help the reader. */
 export const MAX_VIOLATIONS_EACH = 1_000
 
 export interface Findings {

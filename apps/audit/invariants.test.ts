@@ -5,7 +5,7 @@ import { systemRuntime } from '../../platform/async/runtime.ts'
 import type { Queryable } from '../../platform/database/database.ts'
 import { eventually } from '../../tests/e2e/client.ts'
 import { startProgram } from '../../tests/e2e/program.ts'
-import { type Books, INVARIANTS, type Letter, type Violation } from './findings.ts'
+import { type AuditInput, INVARIANTS, type Letter, type Violation } from './findings.ts'
 import { audit } from './invariants.ts'
 import { lettersIn } from './maildir.ts'
 
@@ -25,22 +25,22 @@ for (const style of STYLES) flows[style] = await run(style)
 await eventually(async () => assert.deepEqual(await within([]), []))
 const letters = await lettersIn(trifold.maildir)
 
-describe('the books of a settled program', () => {
-  test('hold every invariant, which was checked on something', async () => {
+describe('the data of a settled program', () => {
+  test('holds every invariant, and each is checked on some rows', async () => {
     const checked = new Set<string>()
-    const books = { ...inOne(database), letters, settled: true }
+    const input = { ...inOne(database), letters, settled: true }
     assert.deepEqual(
-      await audit(books, (invariant, count) => count > 0 && checked.add(invariant)),
+      await audit(input, (invariant, count) => count > 0 && checked.add(invariant)),
       [],
     )
     assert.deepEqual([...checked].sort(), Object.keys(INVARIANTS))
     assert.ok(letters.length > 0)
   })
 
-  test('hold them without sight of log and letters, too', async () => {
-    const { bus: _, ...books } = inOne(database)
-    assert.deepEqual(await audit(books), [])
-    assert.deepEqual(await audit({ ...books, settled: true }), [])
+  test('holds them if log and letters cannot be read, too', async () => {
+    const { bus: _, ...input } = inOne(database)
+    assert.deepEqual(await audit(input), [])
+    assert.deepEqual(await audit({ ...input, settled: true }), [])
   })
 })
 
@@ -48,13 +48,13 @@ const CHECKS_OF_TRANSFER = `
 alter table billing.transfer drop constraint transfer_check, drop constraint transfer_check1,
   drop constraint transfer_check2`
 
-describe('broken books', () => {
+describe('broken data', () => {
   const { events, http, hybrid } = flows
 
   breaking('a balance that is not the sum of its entries', 'I1', [
     ['update billing.account set balance_minor = balance_minor + 1 where id = $1', events.account],
   ])
-  breaking('money that is expected and was not requested', 'I1', [
+  breaking('a pending amount that was not requested', 'I1', [
     ['update billing.account set pending_minor = 1 where id = $1', events.account],
   ])
   breaking('a version that is missing from the ledger', 'I1', [
@@ -141,7 +141,7 @@ describe('broken books', () => {
   breaking('an approved order that was not paid', 'I3', [
     [`update orders.orders set state = 'APPROVED', reason = null where id = $1`, http.refused],
   ])
-  breaking('an approved order whose money went back', 'I3', [
+  breaking('an approved order whose payment was refunded', 'I3', [
     [`update orders.orders set state = 'APPROVED', reason = null where id = $1`, http.refunded],
   ])
   breaking('a canceled order that was paid', 'I3', [
@@ -151,20 +151,20 @@ describe('broken books', () => {
     ['update orders.orders set price_minor = price_minor + 1 where id = $1', events.paid],
   ])
 
-  breaking('an order that is pending and forgotten', 'I4', [
+  breaking('a pending order that is not in the watch', 'I4', [
     [`update orders.orders set state = 'PENDING', reason = null where id = $1`, http.refused],
   ])
 
-  breaking('a payment that nobody heard of', 'I5', [
+  breaking('a payment that was not announced', 'I5', [
     ['delete from notification.message where event_id = $1', `${http.paid}/ORDER_PAID`],
   ])
-  breaking('a refund that nobody heard of', 'I5', [
+  breaking('a refund that was not announced', 'I5', [
     ['delete from notification.message where event_id = $1', `${events.refunded}/PAYMENT_REFUNDED`],
   ])
-  breaking('a failure that nobody heard of', 'I5', [
+  breaking('a refusal that was not announced', 'I5', [
     ['delete from notification.message where event_id = $1', `${hybrid.refused}/PAYMENT_FAIL`],
   ])
-  breaking('a failure that order did not tell of, when it could not reach billing', 'I5', [
+  breaking('a failure to reach billing that order did not announce', 'I5', [
     ['delete from billing.payment where order_id = $1', hybrid.refused],
     ['delete from notification.message where event_id = $1', `${hybrid.refused}/PAYMENT_FAIL`],
     [`update orders.orders set reason = 'BILLING_UNREACHABLE' where id = $1`, hybrid.refused],
@@ -177,7 +177,7 @@ describe('broken books', () => {
     ],
     ['delete from billing.payment where order_id = $1', http.refused],
   ])
-  breaking('a message to another account than paid', 'I5', [
+  breaking('a message to another account than the one that paid', 'I5', [
     [
       'update notification.message set account_id = $1 where event_id = $2',
       systemRuntime.uuid(),
@@ -185,7 +185,7 @@ describe('broken books', () => {
     ],
   ])
 
-  breaking('a refund that was told before its payment', 'I6', [
+  breaking('a refund that was announced before its payment', 'I6', [
     [
       `update notification.message set event = 'PAYMENT_REFUNDED', event_id = 'x' where event_id = $1`,
       `${events.refunded}/ORDER_PAID`,
@@ -201,7 +201,7 @@ describe('broken books', () => {
     ],
   ])
 
-  breaking('two messages of an account at one time', 'I7', [
+  breaking('two messages of an account with the same time', 'I7', [
     [
       `update notification.message m set created = p.created
       from notification.message p where p.event_id = $1 and m.event_id = $2`,
@@ -219,7 +219,7 @@ describe('broken books', () => {
       `${http.paid}/ORDER_PAID`,
     ],
   ])
-  breaking('a letter that came twice', 'I7', [], [...letters, letters[0]!])
+  breaking('a letter that was delivered twice', 'I7', [], [...letters, letters[0]!])
   breaking(
     'a letter of no message',
     'I7',
@@ -238,7 +238,7 @@ describe('broken books', () => {
       new Date(),
     ],
   ])
-  breaking('a request without an answer', 'I9', [
+  breaking('an Idempotency-Key without a response', 'I9', [
     [
       `insert into orders.idempotency (key, request, created) values ('k', 'POST /orders {}', $1)`,
       new Date(),
@@ -253,7 +253,7 @@ describe('broken books', () => {
     ],
     ['update billing.account set pending_minor = 100 where id = $1', http.account],
   ])
-  breaking('a log that is not read to its end', 'I9', [
+  breaking('a log with messages that a group has not read', 'I9', [
     [
       `update bus.partition set next_offset = next_offset + 1 where topic = 'payment' and partition = 0`,
     ],
@@ -266,7 +266,7 @@ describe('broken books', () => {
     ],
   ])
 
-  test('a message that was set aside breaks I9 with its place and reason', async () => {
+  test('a dead letter breaks I9 with its position and reason', async () => {
     const violations = await within([
       [
         `insert into orders.dead_letter (id, source, topic, partition, "offset", headers, code, reason, created)
@@ -279,13 +279,13 @@ describe('broken books', () => {
       {
         invariant: 'I9',
         subject: 'dead letter payment/3/17',
-        sentence: 'was set aside by orders, UNREADABLE: no JSON',
+        sentence: 'was stored by orders, UNREADABLE: no JSON',
       },
     ])
   })
 })
 
-describe('books while work is in flight', () => {
+describe('data while work is in flight', () => {
   const { events, http } = flows
   const unheard = [
     'delete from notification.message where event_id = $1',
@@ -305,7 +305,7 @@ values ('broker', 0, 'payment', 'k', $1, '', '{}', $2, $2)`,
     assert.deepEqual(named(await within([unheard], inFlight)), ['I5'])
   })
 
-  test('may have an announcement in the log that is not read yet', async () => {
+  test('may have an announcement in the log that was not read yet', async () => {
     const unread = [
       `
 update bus.group_offset set next_offset = 0 where group_name = 'notification'`,
@@ -313,7 +313,7 @@ update bus.group_offset set next_offset = 0 where group_name = 'notification'`,
     assert.deepEqual(await within([unheard, unread], inFlight), [])
   })
 
-  test('may have a refund that order has not heard of', async () => {
+  test('may have a refund that order was not notified of yet', async () => {
     const unaware = [
       `update orders.orders set state = 'APPROVED', reason = null where id = $1`,
       http.refunded,
@@ -354,10 +354,10 @@ const named = (violations: readonly Violation[]) => [
   ...new Set(violations.map(({ invariant }) => invariant)),
 ]
 
-/** What the audit says of the books with these changes, which are then taken back. */
+/** The violations after these changes, which are rolled back. */
 async function within(
   breaks: readonly Break[],
-  given: Partial<Books> = {},
+  given: Partial<AuditInput> = {},
 ): Promise<readonly Violation[]> {
   let violations: readonly Violation[] = []
   const undo = new Error('taken back')
@@ -372,7 +372,7 @@ async function within(
   return violations
 }
 
-function inOne(db: Queryable): Books {
+function inOne(db: Queryable): AuditInput {
   return { orders: db, billing: db, notification: db, bus: db, now: Date.now() }
 }
 

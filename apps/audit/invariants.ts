@@ -1,7 +1,7 @@
 import { toUnits } from '../../contracts/money.ts'
 import { type Announced, auditAnnouncements, auditMissing } from './announcements.ts'
 import {
-  type Books,
+  type AuditInput,
   type Checked,
   createFindings,
   type Findings,
@@ -32,24 +32,24 @@ import { auditTopics } from './topics.ts'
 const DEADLINE_GRACE_MS = 60_000
 
 /**
- * What must always be true, checked on the books: returns what is not, at most MAX_VIOLATIONS_EACH
- * of each invariant. Without `settled` the services may be running: states are read before what
- * must follow from them, so that work in flight is no violation. Rejects when a database does.
+ * Checks all invariants, and returns their violations, at most MAX_VIOLATIONS_EACH of each. Without `settled`
+ * the services may be running; a state is then read before its consequences, so that work in flight is not
+ * reported. Rejects if a database cannot be read.
  */
-export async function audit(books: Books, checked?: Checked): Promise<readonly Violation[]> {
+export async function audit(input: AuditInput, checked?: Checked): Promise<readonly Violation[]> {
   const findings = createFindings(checked)
-  await auditLedger(books, findings)
-  await auditTransfers(books, findings)
-  await auditOrders(books, findings)
-  await auditPending(books, findings)
-  await auditAnnouncements(books, findings)
-  if (books.topics) await auditTopics(books, books.topics, findings)
-  await auditOutstanding(books, findings)
+  await auditLedger(input, findings)
+  await auditTransfers(input, findings)
+  await auditOrders(input, findings)
+  await auditPending(input, findings)
+  await auditAnnouncements(input, findings)
+  if (input.topics) await auditTopics(input, input.topics, findings)
+  await auditOutstanding(input, findings)
   return findings.violations.toSorted((a, b) => (a.invariant < b.invariant ? -1 : 1))
 }
 
 /** I1. */
-async function auditLedger({ billing }: Books, findings: Findings): Promise<void> {
+async function auditLedger({ billing }: AuditInput, findings: Findings): Promise<void> {
   const totals = await ledgerTotals(billing)
   findings.checked('I1', Number(totals.transfers), 'transfers')
   findings.checked('I1', Number(totals.accounts), 'accounts')
@@ -78,11 +78,11 @@ function accountSentence(account: BrokenAccount): string {
   if (balanceMinor < 0n) faults.push(`has a negative balance of ${money(balanceMinor)}`)
   if (balanceMinor !== BigInt(entriesMinor)) {
     faults.push(
-      `has a balance of ${money(balanceMinor)}, its entries sum to ${money(entriesMinor)}`,
+      `has a balance of ${money(balanceMinor)}, but its entries sum to ${money(entriesMinor)}`,
     )
   }
   if (pendingMinor !== BigInt(requestedMinor)) {
-    faults.push(`expects ${money(pendingMinor)}, but ${money(requestedMinor)} are requested`)
+    faults.push(`has ${money(pendingMinor)} pending, but ${money(requestedMinor)} requested`)
   }
   if (BigInt(version) !== entries || faults.length === 0) {
     faults.push(`is at version ${version}, with ${entries} entries`)
@@ -95,12 +95,12 @@ function entrySentence(entry: BrokenEntry): string {
   const { movedMinor, balanceBeforeMinor } = entry
   if (version !== previousVersion + 1) return `has entry ${version} after entry ${previousVersion}`
   if (!entry.rightSides) return `has entry ${version}, a ${kind} from ${debit} to ${credit}`
-  const sum = `${money(balanceBeforeMinor)} and a movement of ${money(movedMinor)}`
-  return `has entry ${version}, which leaves ${money(balanceAfterMinor)} after ${sum}`
+  const before = `${money(balanceBeforeMinor)} and a transfer of ${money(movedMinor)}`
+  return `has entry ${version} with a balance of ${money(balanceAfterMinor)} after ${before}`
 }
 
 /** I2. */
-async function auditTransfers({ billing }: Books, findings: Findings): Promise<void> {
+async function auditTransfers({ billing }: AuditInput, findings: Findings): Promise<void> {
   for (const payment of await brokenPayments(billing, MAX_VIOLATIONS_EACH)) {
     findings.add('I2', `order ${payment.orderId}`, transfersSentence(payment))
   }
@@ -119,37 +119,37 @@ function transfersSentence({ state, debits, refunds, sameTerms }: BrokenPayment)
   return `${payment}, with ${debits} debits and ${refunds} refunds in the ledger`
 }
 
-/** I3 and I8, and of I5 what order announces itself. */
-async function auditOrders(books: Books, findings: Findings): Promise<void> {
+/** I3 and I8, and I5 for the failures that order announces itself. */
+async function auditOrders(input: AuditInput, findings: Findings): Promise<void> {
   const pages = pagesOf(
-    (from, limit) => ordersFrom(books.orders, from, limit),
+    (from, limit) => ordersFrom(input.orders, from, limit),
     ({ id }) => id,
   )
   for await (const orders of pages) {
     const payments = await paymentsOf(
-      books.billing,
+      input.billing,
       orders.map(({ id }) => id),
     )
     const byOrder = new Map(payments.map((payment) => [payment.orderId, payment]))
-    for (const order of orders) auditOrder(order, byOrder.get(order.id), books, findings)
+    for (const order of orders) auditOrder(order, byOrder.get(order.id), input, findings)
     findings.checked('I3', orders.length, 'orders')
     findings.checked('I4', orders.length, 'orders')
     findings.checked('I8', payments.length, 'payments of orders')
     const failures = orders.flatMap((order) => failureToAnnounce(order, byOrder.get(order.id)))
-    await auditMissing(books, findings, 'orders', failures)
+    await auditMissing(input, findings, 'orders', failures)
   }
 }
 
 function auditOrder(
   order: Order,
   payment: Payment | undefined,
-  { settled }: Books,
+  { settled }: AuditInput,
   findings: Findings,
 ): void {
   const { id, state, priceMinor, profileId } = order
   const subject = `order ${id}`
   if (state === 'APPROVED') {
-    // A refund that began at billing is on its way to order.
+    // If billing started a refund, the event or call that notifies order may be in flight.
     const isHeld = payment?.state === 'PAID' || (!settled && payment?.state === 'REFUNDED')
     if (!isHeld) {
       findings.add('I3', subject, `is APPROVED, but its payment is ${payment?.state ?? 'missing'}`)
@@ -168,8 +168,9 @@ function auditOrder(
 }
 
 /**
- * Every customer hears of a cancellation: by the refund where money was taken, else by PAYMENT_FAIL.
- * Billing announces that for lack of money or of an account, order for all other reasons.
+ * The failure that order must have announced. A cancellation is announced by PAYMENT_REFUNDED if money was
+ * taken, else by PAYMENT_FAIL. Billing announces PAYMENT_FAIL if money or the account was missing; order
+ * announces it for all other reasons.
  */
 export function failureToAnnounce(
   { id, profileId, state, style, reason, announcesCancellation }: Order,
@@ -183,21 +184,24 @@ export function failureToAnnounce(
 }
 
 /** I4. */
-async function auditPending({ orders, settled, now }: Books, findings: Findings): Promise<void> {
-  const due = settled ? 'at all' : now - DEADLINE_GRACE_MS
+async function auditPending(
+  { orders, settled, now }: AuditInput,
+  findings: Findings,
+): Promise<void> {
+  const due = settled ? 'any time' : now - DEADLINE_GRACE_MS
   for (const order of await lateOrders(orders, due, MAX_VIOLATIONS_EACH)) {
     const { id, state, deadline } = order
     const sentence =
       state === 'PENDING'
         ? deadline
           ? `is still PENDING, with a deadline of ${deadline.toISOString()}`
-          : 'is PENDING and nobody watches it'
-        : `is watched, though it is ${state ?? 'unknown'}`
+          : 'is PENDING, but not in the watch'
+        : `is in the watch, although it is ${state ?? 'unknown'}`
     findings.add('I4', `order ${id}`, sentence)
   }
 }
 
-/** Minor units as units; sums may be too large for an exact number and are only shown. */
+/** Minor units as units, for display only: a sum may be too large for an exact number. */
 function money(minor: bigint | string): string {
   return String(toUnits(BigInt(minor)))
 }

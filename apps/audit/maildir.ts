@@ -2,13 +2,13 @@ import { open, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Letter } from './findings.ts'
 
-/** The headers of our letters are much smaller. */
+/** Much more than the header of any of our letters. */
 const MAX_HEADER_BYTES = 16_384
 
-/** The letters of a Maildir, read or not; none where there is no such folder. */
+/** The letters of a Maildir, both new and read; none if the folder does not exist. */
 export async function lettersIn(maildir: string): Promise<Letter[]> {
   const letters: Letter[] = []
-  // Mail readers move letters from `new` to `cur`: in this order none is met twice.
+  // Mail readers move letters from `new` to `cur`, so in this order no letter is found twice.
   for (const folder of ['cur', 'new'].map((name) => join(maildir, name))) {
     for (const name of await readdir(folder).catch(orAbsent([]))) {
       const text = await headerOf(join(folder, name)).catch(orAbsent(''))

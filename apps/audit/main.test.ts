@@ -17,14 +17,14 @@ const account = await trifold.fundedAccount(100)
 await trifold.order(account, { style: 'http' })
 await assertInvariantsHold(trifold)
 
-test('refuses a folder that a program is using', async () => {
+test('rejects a folder that a program is using', async () => {
   const { code, stderr } = await run(['--data', data])
   assert.match(stderr, /in use by another Trifold process/)
   assert.equal(code, 2)
   await trifold.close()
 })
 
-test('finds nothing in the books of a stopped program, and says what it checked', async () => {
+test('finds no violation in a stopped program, and prints what it checked', async () => {
   const { code, stdout } = await run(['--settled'], { DATA_DIR: data })
   assert.match(stdout, /^I1 +ok +.*\(2 transfers, 1 accounts\)$/m)
   assert.match(stdout, /^I7 +ok +.*\(2 messages, 0 letters\)$/m)
@@ -32,7 +32,7 @@ test('finds nothing in the books of a stopped program, and says what it checked'
   assert.equal(code, 0)
 })
 
-test('names each violation, up to a hundred', async () => {
+test('prints each violation, up to a hundred', async () => {
   const database = await openPglite({ folder: join(data, 'database') })
   await database.query('update billing.account set balance_minor = balance_minor + 100')
   await database.query(
@@ -43,22 +43,22 @@ test('names each violation, up to a hundred', async () => {
   )
   await database.close()
   const { code, stdout } = await run(['--data', data])
-  const sentence = 'has a balance of 36, its entries sum to 35'
+  const sentence = 'has a balance of 36, but its entries sum to 35'
   assert.match(stdout, new RegExp(`^I1  account ${account} ${sentence}$`, 'm'))
   assert.match(stdout, /^I5 +150 +/m)
   assert.match(stdout, /^\.\.\. and 52 more$/m)
   assert.equal(code, 1)
 })
 
-test('refuses a folder without books and does not make it', async () => {
+test('rejects a folder without a database, and does not create it', async () => {
   const missing = join(folder, 'missing')
   const { code, stderr } = await run(['--data', missing])
-  assert.match(stderr, /is no data folder/)
+  assert.match(stderr, /is not a data folder/)
   assert.equal(code, 2)
   assert.equal(existsSync(missing), false)
 })
 
-test('refuses what it does not understand, with its usage', async () => {
+test('rejects wrong options, and prints its usage', async () => {
   for (const args of [
     ['--dada', data],
     ['--orders', 'postgres://127.0.0.1/orders'],
@@ -70,7 +70,7 @@ test('refuses what it does not understand, with its usage', async () => {
   }
 })
 
-test('fails where a database cannot be reached', async () => {
+test('fails if a database cannot be reached', async () => {
   const url = 'postgres://127.0.0.1:1/none'
   const { code, stderr } = await run(['--orders', url, '--billing', url, '--notification', url])
   assert.match(stderr, /no connection to PostgreSQL/)

@@ -6,7 +6,7 @@ import { openPglite } from '../../platform/pglite/pglite.ts'
 import { openPostgres } from '../../platform/postgres/postgres.ts'
 import { environment } from '../../platform/process/process.ts'
 import {
-  type Books,
+  type AuditInput,
   type Checked,
   INVARIANTS,
   type Invariant,
@@ -19,24 +19,25 @@ import { lettersIn } from './maildir.ts'
 const HELP = `
 npm run audit -- [--data DIR | --orders URL --billing URL --notification URL] [--settled]
 
-Checks what must always be true, on the books of a stopped program or of running services.
+Checks the invariants over the databases of the three services, in a stopped program or in running services.
 
-  --data DIR          the data folder of a stopped program; DATA_DIR or "data" unless told
+  --data DIR          the data folder of a stopped program; DATA_DIR or "data" by default
   --orders URL, --billing URL, --notification URL
                       the PostgreSQL databases of the three services, running or not
-  --settled           faults have stopped and everything had its time: all must be final
-  --help              this text
+  --settled           also check that all work is finished; use it when requests and faults have stopped
+                      and the services have had time to finish
+  --help              print this text
 
-Exit code: 0 all is true, 1 something is not, 2 wrong usage or the books cannot be read.
+Exit code: 0 all invariants hold, 1 some are violated, 2 wrong usage or a database cannot be read.
 `
 
 const MAX_LINES = 100
 const STATEMENT_TIMEOUT_MS = 600_000
 
-/** What a user can do something about; anything else is a fault. */
+/** An error that the user can correct; any other error is a fault. */
 class UsageError extends Error {}
 
-type Opened = Omit<Books, 'now' | 'settled'> & { readonly close: () => Promise<void> }
+type Opened = Omit<AuditInput, 'now' | 'settled'> & { readonly close: () => Promise<void> }
 
 process.exitCode = await main(process.argv.slice(2)).catch((error: Error) => {
   process.stderr.write(`audit: ${error.message}\n`)
@@ -50,7 +51,7 @@ async function main(args: readonly string[]): Promise<number> {
     process.stdout.write(HELP)
     return 0
   }
-  const { close, ...books } = await openBooks(options)
+  const { close, ...input } = await openDatabases(options)
   try {
     const checks = new Map<Invariant, Map<string, number>>()
     const checked: Checked = (invariant, count, what) => {
@@ -58,8 +59,8 @@ async function main(args: readonly string[]): Promise<number> {
       checks.set(invariant, counts.set(what, (counts.get(what) ?? 0) + count))
     }
     const { settled } = options
-    const now = await databaseTime(books.orders)
-    const violations = await audit({ ...books, now, settled }, checked)
+    const now = await databaseTime(input.orders)
+    const violations = await audit({ ...input, now, settled }, checked)
     process.stdout.write(report(violations, checks, settled))
     return violations.length === 0 ? 0 : 1
   } finally {
@@ -78,7 +79,7 @@ function readOptions(args: readonly string[]): Options {
   const { data, orders, billing, notification, help = false, settled = false } = parse(args)
   const given = [orders, billing, notification].filter((url) => url !== undefined)
   if (data !== undefined && given.length > 0) {
-    throw new UsageError('give a data folder or databases, not both')
+    throw new UsageError('use --data or the URLs of databases, not both')
   }
   if (!orders || !billing || !notification) {
     if (given.length > 0) throw new UsageError('--orders, --billing and --notification go together')
@@ -105,7 +106,7 @@ function parse(args: readonly string[]) {
   }
 }
 
-async function openBooks({ data, urls }: Options): Promise<Opened> {
+async function openDatabases({ data, urls }: Options): Promise<Opened> {
   const { DATA_DIR, MAILDIR } = environment()
   if (urls === undefined) return openFolder(data ?? (DATA_DIR || 'data'), MAILDIR)
   const open = (url: string) =>
@@ -121,13 +122,13 @@ async function openBooks({ data, urls }: Options): Promise<Opened> {
   }
 }
 
-/** One database holds all schemas; opening it repairs what a crash left, as a start would. */
+/** One database holds all schemas. Opening it recovers it after a crash, as a start of the program would. */
 async function openFolder(folder: string, maildir: string | undefined): Promise<Opened> {
-  const place = join(folder, 'database')
-  if (!existsSync(join(place, 'pgdata', 'PG_VERSION'))) {
-    throw new Error(`${folder} is no data folder: it holds no database`)
+  const databaseFolder = join(folder, 'database')
+  if (!existsSync(join(databaseFolder, 'pgdata', 'PG_VERSION'))) {
+    throw new Error(`${folder} is not a data folder: it holds no database`)
   }
-  const database = await openPglite({ folder: place })
+  const database = await openPglite({ folder: databaseFolder })
   const close = () => database.close()
   try {
     const letters = await lettersIn(maildir || join(folder, 'mail'))
@@ -165,9 +166,9 @@ function report(
   const more = violations.length - lines.length
   if (more > 0) lines.push(`... and ${more} more`)
   const mode = settled
-    ? 'everything must be final'
+    ? 'all work must be finished'
     : 'work may be in flight; --settled checks the rest'
-  const sum =
+  const verdict =
     violations.length === 0 ? 'No violations' : `Violations: ${atLeast(violations.length)}`
-  return `${[...table, '', ...lines, `${sum} (${mode}).`].join('\n')}\n`
+  return `${[...table, '', ...lines, `${verdict} (${mode}).`].join('\n')}\n`
 }

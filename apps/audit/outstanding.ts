@@ -6,19 +6,19 @@ import {
   unansweredKeys,
 } from '../../messaging/outstanding.ts'
 import type { Queryable } from '../../platform/database/database.ts'
-import { type Books, type Findings, MAX_VIOLATIONS_EACH } from './findings.ts'
+import { type AuditInput, type Findings, MAX_VIOLATIONS_EACH } from './findings.ts'
 import { requestedDeposits, watchedOrders, watchedVoids } from './store.ts'
 
-/** A relay's lease lasts seconds; one that ended so long ago belongs to nobody. */
+/** A relay's lease lasts ten seconds; one that expired this long ago belongs to a relay that died. */
 const DEAD_LEASE_MS = 60_000
 
-/** I9: once all is settled, nothing waits for anything. */
-export async function auditOutstanding(books: Books, findings: Findings): Promise<void> {
-  if (!books.settled) return
-  const { orders, billing, notification, bus } = books
-  await auditSchema(orders, 'orders', books.now, findings)
-  await auditSchema(billing, 'billing', books.now, findings)
-  await auditSchema(notification, 'notification', books.now, findings)
+/** I9: once all work is finished, nothing is outstanding. */
+export async function auditOutstanding(input: AuditInput, findings: Findings): Promise<void> {
+  if (!input.settled) return
+  const { orders, billing, notification, bus } = input
+  await auditSchema(orders, 'orders', input.now, findings)
+  await auditSchema(billing, 'billing', input.now, findings)
+  await auditSchema(notification, 'notification', input.now, findings)
   for (const [db, schema] of [
     [orders, 'orders'],
     [billing, 'billing'],
@@ -30,7 +30,7 @@ export async function auditOutstanding(books: Books, findings: Findings): Promis
   const voids = await watchedVoids(orders)
   if (voids > 0n) findings.add('I9', 'watch of voids', `still holds ${voids} orders`)
   for (const { id, created } of await requestedDeposits(billing, MAX_VIOLATIONS_EACH)) {
-    const sentence = `was requested at ${created.toISOString()} and is not on its account`
+    const sentence = `was requested at ${created.toISOString()} and is not booked`
     findings.add('I9', `deposit ${id}`, sentence)
   }
   if (!bus) return
@@ -52,18 +52,19 @@ async function auditSchema(
     findings.add('I9', `outbox of ${schema}`, sentence)
   }
   const leases = await expiredLeases(db, schema, now - DEAD_LEASE_MS)
-  if (leases > 0n) findings.add('I9', `relay of ${schema}`, `has ${leases} leases of the dead`)
+  if (leases > 0n)
+    findings.add('I9', `relay of ${schema}`, `has ${leases} leases of relays that died`)
   for (const letter of await oldestDeadLetters(db, schema, MAX_VIOLATIONS_EACH)) {
     const { topic, partition, offset, code, reason } = letter
     const subject = `dead letter ${topic}/${partition}/${offset}`
-    findings.add('I9', subject, `was set aside by ${schema}, ${code}: ${reason}`)
+    findings.add('I9', subject, `was stored by ${schema}, ${code}: ${reason}`)
   }
 }
 
-/** The outcome that an answer waited for is known by now, so the answer is too. */
+/** Every outcome is known once all work is finished, so every key must have its response. */
 async function auditKeys(db: Queryable, schema: string, findings: Findings): Promise<void> {
   for (const { key, created } of await unansweredKeys(db, schema, MAX_VIOLATIONS_EACH)) {
-    const sentence = `of ${schema} is without an answer since ${created.toISOString()}`
+    const sentence = `of ${schema} has had no response since ${created.toISOString()}`
     findings.add('I9', `idempotency key ${key}`, sentence)
   }
 }

@@ -15,7 +15,7 @@ async function pages(keys: readonly string[]): Promise<string[][]> {
   return found
 }
 
-describe('pages of the books', () => {
+describe('pages of rows', () => {
   test('have each row once, however the rows divide into pages', async () => {
     for (const keys of ['', 'a', 'abc', 'abcd', 'abcdefg']) {
       assert.deepEqual((await pages([...keys])).flat(), [...keys])

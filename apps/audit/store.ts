@@ -3,21 +3,21 @@ import type { InteractionStyle } from '../../contracts/style.ts'
 import type { Queryable } from '../../platform/database/database.ts'
 
 /**
- * What the audit reads. No statement touches the schemas of two services, which may be in different
- * databases. What lies in one schema is compared there, by one statement and so in one snapshot;
- * what spans services is read in pages, in the order of a key.
+ * The queries of the audit. No statement reads the schemas of two services, because they may be in different
+ * databases. Tables of one schema are compared by one statement, and so in one snapshot. Rows that are
+ * compared across services are read in pages, in the order of a key.
  */
 type State = 'PAID' | 'REFUSED' | 'VOIDED' | 'REFUNDED'
 type Kind = 'DEPOSIT' | 'PAYMENT' | 'REFUND'
 
-// Billing's books
+// Billing
 
 export interface LedgerTotals {
   accounts: bigint
   transfers: bigint
   payments: bigint
   deposits: bigint
-  /** Sums in minor units, as texts: over all accounts they may be larger than a bigint column. */
+  /** Sums in minor units, as text, because over all accounts they may exceed a bigint column. */
   customers: string
   cash: string
   revenue: string
@@ -47,7 +47,7 @@ export interface BrokenEntry {
   kind: Kind
   debit: string
   credit: string
-  /** What the entry adds to the balance; 0 where no side is the customer's. */
+  /** What the entry adds to the balance; 0 if no side is the customer's. */
   movedMinor: bigint
   balanceAfterMinor: bigint
   balanceBeforeMinor: bigint
@@ -86,7 +86,7 @@ export interface BrokenAccount {
   balanceMinor: bigint
   pendingMinor: bigint
   entries: bigint
-  /** As a text: broken books may hold any sum. */
+  /** As text, because in a broken database the sum may exceed a bigint column. */
   entriesMinor: string
   requestedMinor: string
 }
@@ -126,7 +126,7 @@ export interface BrokenPayment {
   sameTerms: boolean
 }
 
-/** Orders whose payment's state and terms are not those of their transfers. */
+/** Orders whose payment does not match their transfers in state, account or amount. */
 export function brokenPayments(billing: Queryable, limit: number): Promise<BrokenPayment[]> {
   return billing.query<BrokenPayment>(
     `
@@ -193,7 +193,7 @@ export interface Payment {
 const PAYMENT = `order_id as "orderId", account_id as "accountId", amount_minor as "amountMinor",
   state, style`
 
-/** Payments in the order of their orders' ids, from this one on. */
+/** Payments by order id, starting with this id. */
 export function paymentsFrom(billing: Queryable, from: string, limit: number): Promise<Payment[]> {
   return billing.query<Payment>(
     `select ${PAYMENT} from billing.payment where order_id >= $1 order by order_id limit $2`,
@@ -235,13 +235,13 @@ export interface LedgerEntry {
   accountId: string
   version: number
   kind: Kind
-  /** The order or deposit that it is about. */
+  /** The id of its order or deposit. */
   causeId: string
   style: InteractionStyle | null
   balanceAfterMinor: bigint
 }
 
-/** The ledger, account by account and in its order, after this entry. */
+/** Ledger entries by account and version, after this entry. */
 export function entriesAfter(
   billing: Queryable,
   after: Pick<LedgerEntry, 'accountId' | 'version'>,
@@ -271,14 +271,14 @@ export interface Order {
   style: InteractionStyle
   state: 'PENDING' | 'APPROVED' | 'CANCELED'
   reason: Reason | null
-  /** Versions before this one did not. */
+  /** Whether the version that placed the order announces cancellations; earlier versions did not. */
   announcesCancellation: boolean
 }
 
 const ORDER = `id, profile_id as "profileId", price_minor as "priceMinor", style, state, reason,
   created >= (select applied from orders.migration where id = 10) as "announcesCancellation"`
 
-/** Orders in the order of their ids, from this one on. */
+/** Orders by id, starting with this id. */
 export function ordersFrom(orders: Queryable, from: string, limit: number): Promise<Order[]> {
   return orders.query<Order>(
     `select ${ORDER} from orders.orders where id >= $1 order by id limit $2`,
@@ -297,12 +297,12 @@ export interface LateOrder {
 }
 
 /**
- * Orders that are watched and not PENDING or the reverse, and those that are PENDING though their
- * deadline passed before `due`, or at all.
+ * Orders that are in the watch but not PENDING, or PENDING but not in the watch, and PENDING orders whose
+ * deadline is before `due` (with `any time`, all PENDING orders).
  */
 export function lateOrders(
   orders: Queryable,
-  due: number | 'at all',
+  due: number | 'any time',
   limit: number,
 ): Promise<LateOrder[]> {
   return orders.query<LateOrder>(
@@ -312,7 +312,7 @@ from orders.orders o full join orders.watch w on w.order_id = o.id
 where (coalesce(o.state, '') = 'PENDING') <> (w.order_id is not null)
   or (w.order_id is not null and coalesce(w.deadline < $1, true))
 order by 1 limit $2`,
-    [due === 'at all' ? null : new Date(due), limit],
+    [due === 'any time' ? null : new Date(due), limit],
   )
 }
 
@@ -329,7 +329,7 @@ export interface Message {
 
 const MESSAGE = 'seq, id, event_id as "eventId", account_id as "accountId", event, created'
 
-/** Messages, account by account and in the sequence that they were written in, after this one. */
+/** Messages by account and in the order in which they were written, after this message. */
 export function messagesAfter(
   notification: Queryable,
   after: Pick<Message, 'accountId' | 'seq'>,

@@ -4,7 +4,7 @@ import type { BusMessage } from '../../messaging/bus.ts'
 import { eventually } from '../../tests/e2e/client.ts'
 import { startProgram } from '../../tests/e2e/program.ts'
 import { wholeLog } from '../../tests/e2e/whole-log.ts'
-import type { Books } from './findings.ts'
+import type { AuditInput } from './findings.ts'
 import { audit } from './invariants.ts'
 
 const trifold = await startProgram()
@@ -25,17 +25,17 @@ await eventually(async () => assert.equal((await trifold.payment(refunded)).stat
 const refused = await place(1_000)
 const paid = await place(2)
 
-const books: Books = {
+const input: AuditInput = {
   ...{ orders: database, billing: database, notification: database, bus: database },
   now: Date.now(),
   settled: true,
 }
-await eventually(async () => assert.deepEqual(await audit(books), []))
+await eventually(async () => assert.deepEqual(await audit(input), []))
 const bus = await trifold.openBus()
 const log = await wholeLog(bus)
 await bus.close()
 
-const said = (topics: readonly BusMessage[]) => audit({ ...books, topics })
+const violationsOf = (topics: readonly BusMessage[]) => audit({ ...input, topics })
 const find = (id: string) => {
   const found = log.find(({ headers }) => headers.ce_id === id)
   assert.ok(found, `${id} is not in the log`)
@@ -47,75 +47,75 @@ const withBody = (message: BusMessage, change: object): BusMessage => {
 }
 const replaced = (one: BusMessage, other: BusMessage) =>
   log.map((message) => (message === one ? other : message))
-/** One says what the other said, and the reverse. */
+/** One says what the other violationsOf, and the reverse. */
 const exchanged = (one: BusMessage, other: BusMessage) =>
   log.map((message) => {
     if (message !== one && message !== other) return message
-    const said = message === one ? other : one
-    return { ...message, value: said.value, headers: said.headers }
+    const violationsOf = message === one ? other : one
+    return { ...message, value: violationsOf.value, headers: violationsOf.headers }
   })
 
-describe('a log that agrees with the books', () => {
-  test('breaks nothing, and much of it is looked at', async () => {
+describe('a log that agrees with the databases', () => {
+  test('violates nothing, and all of it is checked', async () => {
     const checked = new Map<string, number>()
     const note = (_: string, count: number, what: string) =>
       checked.set(what, (checked.get(what) ?? 0) + count)
-    assert.deepEqual(await audit({ ...books, topics: log }, note), [])
+    assert.deepEqual(await audit({ ...input, topics: log }, note), [])
     assert.equal(checked.get('messages of topics'), log.length)
     assert.equal(checked.get('ledger entries against topics'), 4)
   })
 
-  test('breaks nothing where all of it was sent again', async () => {
+  test('violates nothing if all of it was sent twice', async () => {
     const again = log.map((message) => ({ ...message, offset: message.offset + 1_000n }))
-    assert.deepEqual(await said([...log, ...again]), [])
+    assert.deepEqual(await violationsOf([...log, ...again]), [])
   })
 })
 
-describe('a log that does not', () => {
-  breaking('an outcome that is not in it', 'I5', () =>
+describe('a log that does not agree', () => {
+  breaking('a missing outcome', 'I5', () =>
     log.filter((message) => message !== find(`${paid}/ORDER_PAID`)),
   )
-  breaking('an outcome that nothing has caused', 'I5', () => {
+  breaking('an outcome without a cause', 'I5', () => {
     const body = { orderId: refused, event: 'ORDER_PAID' }
     const message = withBody(find(`${paid}/ORDER_PAID`), body)
     const ce_id = `${refused}/ORDER_PAID`
     return [...log, { ...message, offset: 1_000n, headers: { ...message.headers, ce_id } }]
   })
-  breaking('an order that nobody has placed', 'I5', () => {
+  breaking('an order that was never placed', 'I5', () => {
     const orderId = crypto.randomUUID()
     const message = withBody(find(`${paid}/ORDER_CREATED`), { orderId })
     const ce_id = `${orderId}/ORDER_CREATED`
     return [...log, { ...message, offset: 1_000n, headers: { ...message.headers, ce_id } }]
   })
-  breaking('another price than the order has', 'I5', () => {
+  breaking('a price that is not the price of the order', 'I5', () => {
     const message = find(`${paid}/ORDER_CREATED`)
     return replaced(message, withBody(message, { price: 1 }))
   })
-  breaking('a cancellation of an order that stands', 'I5', () => {
+  breaking('a cancellation of an order that is not canceled', 'I5', () => {
     const message = withBody(find(`${refunded}/ORDER_CANCELED`), { orderId: paid })
     const ce_id = `${paid}/ORDER_CANCELED`
     return [...log, { ...message, offset: 1_000n, headers: { ...message.headers, ce_id } }]
   })
-  breaking('a request for a deposit that is not known', 'I5', () => {
+  breaking('a request for an unknown deposit', 'I5', () => {
     const message = log.find(({ headers }) => headers.ce_type === 'DEPOSIT_REQUEST')!
     const headers = { ...message.headers, ce_id: crypto.randomUUID() }
     return [...log, { ...message, offset: 1_000n, headers }]
   })
-  breaking('another body under an id that was used', 'I5', () => {
+  breaking('two bodies with the same id', 'I5', () => {
     const message = find(`${refunded}/PAYMENT_REFUNDED`)
     return [...log, { ...withBody(message, { value: 1 }), offset: 1_000n }]
   })
-  breaking('what cannot be read', 'I5', () => {
+  breaking('an unreadable message', 'I5', () => {
     const value = new TextEncoder().encode('{')
     return [...log, { ...log[0]!, offset: 1_000n, value }]
   })
-  breaking('another key than its account', 'I6', () =>
+  breaking('a key that is not the account', 'I6', () =>
     replaced(log[0]!, { ...log[0]!, key: crypto.randomUUID() }),
   )
-  breaking('announcements in another sequence than the ledger', 'I6', () =>
+  breaking('announcements in another order than the ledger', 'I6', () =>
     exchanged(find(`${refunded}/ORDER_PAID`), find(`${refunded}/PAYMENT_REFUNDED`)),
   )
-  breaking('balances in another sequence than the ledger', 'I6', () =>
+  breaking('balances in another order than the ledger', 'I6', () =>
     exchanged(find(`${account}/BALANCE_CHANGED/2`), find(`${account}/BALANCE_CHANGED/3`)),
   )
   breaking('a balance that the account did not have', 'I5', () => {
@@ -125,15 +125,15 @@ describe('a log that does not', () => {
   breaking('a balance stream that ends before the ledger', 'I5', () =>
     log.filter((message) => message !== find(`${account}/BALANCE_CHANGED/4`)),
   )
-  breaking('a balance stream whose end is an older one again', 'I5', () => [
+  breaking('a balance stream that ends with a copy of an older balance', 'I5', () => [
     ...log,
     { ...find(`${account}/BALANCE_CHANGED/3`), offset: 1_000n },
   ])
 })
 
 function breaking(what: string, invariant: string, doctored: () => readonly BusMessage[]): void {
-  test(`${what}, breaks ${invariant} alone`, async () => {
-    const violations = await said(doctored())
+  test(`${what} breaks ${invariant} alone`, async () => {
+    const violations = await violationsOf(doctored())
     const named = [...new Set(violations.map((violation) => violation.invariant))]
     assert.deepEqual(named, [invariant], JSON.stringify(violations, null, 1))
   })

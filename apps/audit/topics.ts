@@ -11,13 +11,13 @@ import { toUnits } from '../../contracts/money.ts'
 import { flowOf, publishesResults } from '../../contracts/style.ts'
 import type { BusMessage } from '../../messaging/bus.ts'
 import {
+  type Announcement,
   auditCauses,
   depositAnnounced,
   eventOf,
   paymentAnnounced,
-  type Said,
 } from './announcements.ts'
-import type { Books, Findings } from './findings.ts'
+import type { AuditInput, Findings } from './findings.ts'
 import { LOWEST_ID, PAGE_ROWS, pagesOf } from './pages.ts'
 import {
   depositsFrom,
@@ -28,31 +28,31 @@ import {
   paymentsFrom,
 } from './store.ts'
 
-/** A message as it was sent the first time; the same may come again, and nobody minds. */
+/** The first copy of a message. Later copies are allowed, because receivers deduplicate them. */
 interface Sent {
-  /** `payment/3/17`, to be read after `message`. */
+  /** Topic, partition and offset, such as `payment/3/17`. */
   readonly place: string
   readonly topic: string
-  /** Rises from one message of an account to its next, because a key has one partition. */
+  /** Increases from one message of an account to the next, because a key has one partition. */
   readonly offset: bigint
-  /** Of its last copy. */
+  /** The offset of its last copy. */
   lastOffset: bigint
   readonly meta: Pick<EventMeta, 'id' | 'style'>
   readonly body: Event | (BalanceChanged & { readonly event: 'BALANCE_CHANGED' })
 }
 
 /**
- * What the log says, against the books: I5, every outcome whose style is told by events is in the log, and
- * what is there has a cause; I6, in the order of the ledger. Of a log that is whole.
+ * Compares a complete log with the databases. I5: every outcome that its style publishes is in the log, and
+ * every message in the log has a cause. I6: messages are in the order of the ledger.
  */
 export async function auditTopics(
-  books: Books,
+  input: AuditInput,
   messages: readonly BusMessage[],
   findings: Findings,
 ): Promise<void> {
-  const sent = firstsOf(messages, findings)
+  const sent = firstCopies(messages, findings)
   findings.checked('I5', sent.size, 'messages of topics')
-  const payment: Said[] = []
+  const payment: Announcement[] = []
   const billing: (Sent & { readonly body: BillingEvent })[] = []
   const balances: (Sent & { readonly body: BalanceChanged })[] = []
   for (const one of sent.values()) {
@@ -63,14 +63,14 @@ export async function auditTopics(
     } else if (topic === 'billing') billing.push(one as (typeof billing)[number])
     else balances.push(one as (typeof balances)[number])
   }
-  await auditCauses(books, payment, findings)
-  await auditRequests(books, billing, findings)
-  await auditLedgerOrder(books, sent, balances, findings)
-  if (books.settled) await auditOutcomes(books, sent, findings)
+  await auditCauses(input, payment, findings)
+  await auditRequests(input, billing, findings)
+  await auditLedgerOrder(input, sent, balances, findings)
+  if (input.settled) await auditOutcomes(input, sent, findings)
 }
 
-/** By id. What cannot be read, or says another thing under an id that was used, is found. */
-function firstsOf(messages: readonly BusMessage[], findings: Findings): Map<string, Sent> {
+/** The first copies of messages, by id. Reports messages that are unreadable, or that differ from their first copy. */
+function firstCopies(messages: readonly BusMessage[], findings: Findings): Map<string, Sent> {
   const sent = new Map<string, Sent>()
   for (const message of messages) {
     const place = `${message.topic}/${message.partition}/${message.offset}`
@@ -85,7 +85,7 @@ function firstsOf(messages: readonly BusMessage[], findings: Findings): Map<stri
       findings.add(
         'I6',
         `message ${place}`,
-        `is of ${body.accountId} and has the key ${message.key}`,
+        `is about account ${body.accountId}, but has the key ${message.key}`,
       )
     }
     const before = sent.get(meta.id)
@@ -96,7 +96,7 @@ function firstsOf(messages: readonly BusMessage[], findings: Findings): Map<stri
     }
     before.lastOffset = message.offset
     if (JSON.stringify(before.body) !== JSON.stringify(body)) {
-      findings.add('I5', `message ${place}`, `says another thing than ${before.place} of its id`)
+      findings.add('I5', `message ${place}`, `differs from ${before.place}, which has the same id`)
     }
   }
   return sent
@@ -113,9 +113,9 @@ function readMessage(message: BusMessage): Pick<Sent, 'body' | 'meta'> | Unknown
   }
 }
 
-/** I5: what asks billing for something has an order, or a deposit, behind it. */
+/** I5: every request to billing belongs to an order or a deposit. */
 async function auditRequests(
-  { orders, billing }: Books,
+  { orders, billing }: AuditInput,
   requests: readonly (Sent & { readonly body: BillingEvent })[],
   findings: Findings,
 ): Promise<void> {
@@ -132,23 +132,23 @@ async function auditRequests(
     const add = (sentence: string) => findings.add('I5', `message ${place}`, sentence)
     if (body.event === 'DEPOSIT_REQUEST') {
       const deposit = requested.get(meta.id)
-      if (deposit?.accountId !== accountId) add(`asks for a deposit that is not known: ${meta.id}`)
+      if (deposit?.accountId !== accountId) add(`requests an unknown deposit: ${meta.id}`)
       continue
     }
     const order = known.get(body.orderId)
     if (order?.profileId !== accountId) {
-      add(`is about order ${body.orderId}, which ${accountId} does not have`)
+      add(`is about order ${body.orderId}, which account ${accountId} does not have`)
     } else if (body.event === 'ORDER_CREATED' && body.price !== toUnits(order.priceMinor)) {
-      add(`asks ${body.price} for order ${order.id}, which costs another price`)
+      add(`requests ${body.price} for order ${order.id}, which has another price`)
     } else if (body.event === 'ORDER_CANCELED' && order.state !== 'CANCELED') {
       add(`cancels order ${order.id}, which is ${order.state}`)
     }
   }
 }
 
-/** I6: announcements, and the balance stream, come in the order of each account's ledger. */
+/** I6: announcements and balance events are in the order of each account's ledger. */
 async function auditLedgerOrder(
-  { billing, settled }: Books,
+  { billing, settled }: AuditInput,
   sent: ReadonlyMap<string, Sent>,
   balances: readonly (Sent & { readonly body: BalanceChanged })[],
   findings: Findings,
@@ -172,7 +172,7 @@ async function auditLedgerOrder(
       const message = sent.get(eventOf(entry))
       if (message?.topic !== 'payment') continue
       if (last && message.offset < last.offset) {
-        const sentence = `announces entry ${entry.version} of ${entry.accountId} before one that came earlier, ${last.place}`
+        const sentence = `announces entry ${entry.version} of account ${entry.accountId}, but precedes ${last.place}, which announces an earlier entry`
         findings.add('I6', `message ${message.place}`, sentence)
       } else last = message
     }
@@ -182,8 +182,8 @@ async function auditLedgerOrder(
 }
 
 /**
- * Changes that were made together are told as one, the last. Whoever reads the stream only at its end,
- * which is all that compaction keeps, finds the balance of now.
+ * A batch has one balance event for each account, with the account's last balance. The last copy in the
+ * stream must have the current balance, because compaction keeps only that.
  */
 function auditBalances(
   entries: readonly LedgerEntry[],
@@ -191,33 +191,33 @@ function auditBalances(
   isSettled: boolean,
   findings: Findings,
 ): void {
-  let told = 0
+  let highest = 0
   let last: (typeof stream)[number] | undefined
   for (const one of stream) {
     const { place, body } = one
     const { version, balance } = body
-    // An account is told of when it is opened, too.
+    // The balance event of a new account has version 0.
     const booked = version === 0 ? 0n : entries[version - 1]?.balanceAfterMinor
     if (booked === undefined || toUnits(booked) !== balance) {
-      const sentence = `tells of ${balance} after entry ${version}, and the ledger does not`
+      const sentence = `has the balance ${balance} after entry ${version}, but the ledger does not`
       findings.add('I5', `message ${place}`, sentence)
     }
-    if (version < told) {
-      findings.add('I6', `message ${place}`, `tells of entry ${version} after entry ${told}`)
+    if (version < highest) {
+      findings.add('I6', `message ${place}`, `announces entry ${version} after entry ${highest}`)
     }
-    told = Math.max(told, version)
+    highest = Math.max(highest, version)
     if (last === undefined || one.lastOffset > last.lastOffset) last = one
   }
   if (isSettled && last?.body.version !== entries.length) {
     const end = last ? `entry ${last.body.version}` : 'nothing'
-    const sentence = `has ${entries.length} entries, and its balance stream ends with ${end}`
+    const sentence = `has ${entries.length} entries, but its balance stream ends with ${end}`
     findings.add('I5', `account ${entries[0]!.accountId}`, sentence)
   }
 }
 
-/** I5: every published result is in the log. */
+/** I5: every result that its style publishes is in the log. */
 async function auditOutcomes(
-  { billing }: Books,
+  { billing }: AuditInput,
   sent: ReadonlyMap<string, Sent>,
   findings: Findings,
 ): Promise<void> {

@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url'
 import { allInOneConfig } from '../../apps/all-in-one/config.ts'
 import type { Lab } from '../../apps/all-in-one/lab.ts'
 import { startAllInOne } from '../../apps/all-in-one/program.ts'
-import type { Books } from '../../apps/audit/findings.ts'
+import type { AuditInput } from '../../apps/audit/findings.ts'
 import type { Bus } from '../../messaging/bus.ts'
 import { createEmbeddedBus } from '../../messaging/embedded/bus.ts'
 import { TOPICS } from '../../messaging/topics.ts'
@@ -27,7 +27,7 @@ export interface RunningProgram extends Client {
   /** Of each service; in the all-in-one they are one and the same. */
   readonly databases: Readonly<Record<'orders' | 'billing' | 'notification', Database>>
   /** What an audit reads beside the databases of the services. */
-  readonly log: Pick<Books, 'bus'>
+  readonly log: Pick<AuditInput, 'bus'>
   readonly maildir: string
   /** A client of the broker for a program that is none of ours. */
   openBus(): Promise<Bus>
