@@ -117,7 +117,7 @@ export async function openBenchStack(
     const port = await freePorts(KAFKA_PORT, 2)
     const kafka = await startKafka({
       ...{ folder: join(folder, 'kafka'), port, say },
-      asByItsScript: true,
+      defaultHeap: true,
     })
     closers.push(kafka.close)
     const { brokers } = kafka
@@ -147,7 +147,10 @@ export async function openBenchStack(
   }
 }
 
-/** Drops the databases of earlier runs; creates one with the tables of each service, and one with all tables for references. */
+/**
+ * Drops the databases of earlier runs; creates one with the tables of each service, and one with all tables for the
+ * references.
+ */
 async function recreateDatabases(serverUrl: string): Promise<BenchStack['urls']> {
   const superuser = new URL(serverUrl)
   superuser.username = 'postgres'

@@ -18,6 +18,6 @@ test('a percentile is one of the values, and the given share of them does not ex
 })
 
 test('no values have no spread', () => {
-  assert.throws(() => spreadOf([]), /a value/)
-  assert.throws(() => percentile([], 0.5), /a value/)
+  assert.throws(() => spreadOf([]), /one value/)
+  assert.throws(() => percentile([], 0.5), /one value/)
 })

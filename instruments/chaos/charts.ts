@@ -12,7 +12,9 @@ const LANE = 19
 const AXIS = 26
 const TOP = 8
 
-/** The color class of each fault; faults that are not listed are network faults. The bar has the name of the fault. */
+/**
+ * The color class of each fault; faults that are not listed are network faults. The bar has the name of the fault.
+ */
 const CLASSES: Readonly<Record<string, string>> = {
   kill: 'killed',
   freeze: 'frozen',

@@ -23,11 +23,11 @@ import { freePorts } from './ports.ts'
 import { IMAGE_MAJOR, makeDatabases, startPostgres } from './postgres.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'trifold-docker-'))
-// PostgreSQL may run as another user than ours.
+// PostgreSQL may run as another user, who must be able to enter the folder.
 chmodSync(folder, 0o755)
 after(() => rmSync(folder, { recursive: true }))
 
-/** A client that answers each of its subcommands with a line of shell. */
+/** A fake Docker client that runs a line of shell for each subcommand. */
 function client(name: string, answers: Readonly<Record<string, string>>): string {
   const file = join(folder, name)
   const cases = Object.entries(answers).map(([subcommand, line]) => `${subcommand}) ${line} ;;`)
@@ -41,14 +41,18 @@ const HERE = 'echo unix:///var/run/docker.sock'
 describe('a Docker daemon', () => {
   for (const [what, answers, expected] of [
     ['is used on this machine', { context: HERE, info: 'echo "linux [name=seccomp]"' }, undefined],
-    ['is left alone elsewhere', { context: 'echo tcp://10.0.0.1:2375' }, /not on this machine/],
-    ['is none where none answers', { context: HERE, info: 'exit 1' }, /does not answer/],
+    ['is not used on another host', { context: 'echo tcp://10.0.0.1:2375' }, /not on this machine/],
+    ['is not used if it does not answer', { context: HERE, info: 'exit 1' }, /does not answer/],
     [
-      'is left alone where its users are not ours',
+      'is not used if it remaps user ids',
       { context: HERE, info: 'echo "linux [name=seccomp,profile=default name=rootless]"' },
-      /users of their own/,
+      /remap user ids/,
     ],
-    ['is left alone without Linux', { context: HERE, info: 'echo "windows []"' }, /not of Linux/],
+    [
+      'is not used without Linux',
+      { context: HERE, info: 'echo "windows []"' },
+      /no Linux containers/,
+    ],
   ] as const) {
     test(what, async () => {
       const command = client(`daemon ${what}`, answers)
@@ -58,7 +62,7 @@ describe('a Docker daemon', () => {
     })
   }
 
-  test('is none where there is no client', async () => {
+  test('is not found without a client', async () => {
     const docker = await findDocker(join(folder, 'missing'))
     assert.deepEqual(docker, { kind: 'none', why: 'Docker is not installed' })
   })
@@ -68,27 +72,27 @@ describe('an image', () => {
   const name = 'example:1'
   async function findWith(answers: Readonly<Record<string, string>>) {
     const command = client(`images ${Object.keys(answers).join(' ')}`, answers)
-    const said: string[] = []
-    const say = (line: string) => void said.push(line)
+    const lines: string[] = []
+    const say = (line: string) => void lines.push(line)
     const image = await findImage({ kind: 'daemon', command }, name, say)
-    return { image, said, command }
+    return { image, lines, command }
   }
 
-  test('that is there is not pulled', async () => {
-    const { image, said, command } = await findWith({ image: 'exit 0', pull: 'exit 9' })
+  test('that exists is not pulled', async () => {
+    const { image, lines, command } = await findWith({ image: 'exit 0', pull: 'exit 9' })
     assert.deepEqual(image, { kind: 'image', command, name })
-    assert.deepEqual(said, [])
+    assert.deepEqual(lines, [])
   })
 
-  test('is pulled, and how far is said', async () => {
-    const lines = ['a: Pulling fs layer', 'b: Already exists', 'a: Pull complete']
-    const pull = lines.map((line) => `echo "${line}"`).join('; ')
-    const { image, said } = await findWith({ pull })
+  test('is pulled, with progress', async () => {
+    const steps = ['a: Pulling fs layer', 'b: Already exists', 'a: Pull complete']
+    const pull = steps.map((step) => `echo "${step}"`).join('; ')
+    const { image, lines } = await findWith({ pull })
     assert.equal(image.kind, 'image')
-    assert.deepEqual(said, [`pulls the image ${name}`, 'has 2 of 2 layers'])
+    assert.deepEqual(lines, [`pulling the image ${name}`, 'pulled 2 of 2 layers'])
   })
 
-  test('that cannot be pulled is none, and the last word of the daemon says why', async () => {
+  test("that cannot be pulled is reported with the daemon's last line", async () => {
     const { image } = await findWith({ pull: 'echo "no such host" >&2; exit 1' })
     assert.deepEqual(image, {
       kind: 'none',
@@ -96,33 +100,33 @@ describe('an image', () => {
     })
   })
 
-  test('is not awaited by who gave up', async () => {
+  test('stops being pulled when the signal is aborted', async () => {
     const abort = new AbortController()
     const command = client('slow', { pull: 'echo "a: Pull complete"; exec sleep 600' })
     const say = (line: string) => {
-      if (line.startsWith('has')) abort.abort(new Error('gave up'))
+      if (line.startsWith('pulled')) abort.abort(new Error('gave up'))
     }
     const finding = findImage({ kind: 'daemon', command }, name, say, abort.signal)
     await assert.rejects(finding, /gave up/)
   })
 
-  test('is none without a daemon', async () => {
+  test('is not found without a daemon', async () => {
     const none: Docker = { kind: 'none', why: 'Docker is not installed' }
-    const say = () => assert.fail('nothing is to be said')
+    const say = () => assert.fail('nothing should be printed')
     assert.deepEqual(await findImage(none, name, say), none)
   })
 
-  test('counts its layers as they come', () => {
+  test('has its pulled layers counted', () => {
     const lines = [
       '17: Pulling from library/postgres',
       'a: Pulling fs layer',
       'b: Pulling fs layer',
     ]
-    assert.equal(pullProgress(lines), 'has 0 of 2 layers')
-    assert.equal(pullProgress([...lines, 'b: Pull complete']), 'has 1 of 2 layers')
+    assert.equal(pullProgress(lines), 'pulled 0 of 2 layers')
+    assert.equal(pullProgress([...lines, 'b: Pull complete']), 'pulled 1 of 2 layers')
   })
 
-  test('that is none and programs that are missing give one error that says both', () => {
+  test('that is missing, together with the programs, gives one error that explains both', () => {
     const find = () => {
       throw new Error('Install Java.')
     }
@@ -139,7 +143,7 @@ describe('a container', () => {
   const options = { name: 'one', folder: '/srv/data', user: { uid: 1000, gid: 100 }, port: 5440 }
   const program = { command: 'postgres', args: ['-D', '/srv/data/cluster'] }
 
-  test('is ours alone, is removed at its end, and hears that we have died', () => {
+  test('runs as our user, is removed when it ends, and keeps its standard input open', () => {
     const args = runArguments('postgres:17', program, options)
     const text = args.join(' ')
     assert.match(text, /^run --interactive --rm /)
@@ -165,7 +169,7 @@ const named = (name: string) => (skip ? `${name} (${skip})` : name)
 const PORTS = 23_000
 const LIMIT_MS = 60_000
 
-/** All containers that a server in this folder may have left, whatever their state. */
+/** All containers, in any state, that a server in this folder may have left behind. */
 function containersOf(what: string, serverFolder: string): string {
   const filter = `name=${containerName(what, serverFolder)}`
   const args = ['ps', '--all', '--format', '{{.Names}} {{.Status}}', '--filter', filter]

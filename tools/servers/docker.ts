@@ -5,36 +5,34 @@ import { closeSync, mkdirSync, openSync } from 'node:fs'
 import { promisify } from 'node:util'
 import { type KeptProcess, startKept } from './kept-process.ts'
 
-/** A daemon of this machine that answers, or a clause that says why it cannot be used. */
+/** A Docker daemon that can be used, or the reason why none can, as a clause. */
 export type Docker =
   | { readonly kind: 'daemon'; readonly command: string }
   | { readonly kind: 'none'; readonly why: string }
 
-/** An image that the daemon has, or a clause that says why it has not. */
+/** An image that the daemon has, or the reason why it does not, as a clause. */
 export type Image =
   | { readonly kind: 'image'; readonly command: string; readonly name: string }
   | { readonly kind: 'none'; readonly why: string }
 
-const ANSWER_LIMIT_MS = 20_000
+const COMMAND_LIMIT_MS = 20_000
 const SHARED_MEMORY = '256m'
 
 /**
- * Asks for a daemon whose containers can stand in for programs of this machine: they share our
- * folders under our user, and their ports are published on our loopback.
+ * Finds a daemon with containers that can replace programs of this machine: they mount our folders under our user, and
+ * their ports are published on our loopback.
  */
 export async function findDocker(command = 'docker'): Promise<Docker> {
   const none = (why: string): Docker => ({ kind: 'none', why })
   try {
-    // It knows DOCKER_HOST and the chosen context.
+    // `context inspect` respects DOCKER_HOST and the selected context.
     const format = '{{.Endpoints.docker.Host}}'
-    const host = (await ask(command, ['context', 'inspect', '--format', format])).trim()
+    const host = (await run(command, ['context', 'inspect', '--format', format])).trim()
     if (!host.startsWith('unix:')) return none(`Docker's daemon is not on this machine (${host})`)
-    const info = await ask(command, ['info', '--format', '{{.OSType}} {{.SecurityOptions}}'])
-    // In both, our user is somebody else in a container, who may not read our folders.
-    if (/name=(rootless|userns)/.test(info))
-      return none("Docker's containers have users of their own")
-    if (!info.startsWith('linux'))
-      return none(`Docker's containers are not of Linux (${info.trim()})`)
+    const info = await run(command, ['info', '--format', '{{.OSType}} {{.SecurityOptions}}'])
+    // In both modes our user id is another user in a container, who may not read our folders.
+    if (/name=(rootless|userns)/.test(info)) return none("Docker's containers remap user ids")
+    if (!info.startsWith('linux')) return none(`Docker runs no Linux containers (${info.trim()})`)
     return { kind: 'daemon', command }
   } catch (error) {
     const { code } = error as { code?: unknown }
@@ -43,8 +41,8 @@ export async function findDocker(command = 'docker'): Promise<Docker> {
 }
 
 /**
- * The image, pulled when the daemon does not have it, with its progress. Rejects only when `signal`
- * gives up.
+ * Finds the image, and pulls it if the daemon does not have it, reporting progress. Rejects only if `signal` is
+ * aborted.
  */
 export async function findImage(
   docker: Docker,
@@ -56,73 +54,73 @@ export async function findImage(
   const { command } = docker
   if (await hasImage(docker, name)) return { kind: 'image', command, name }
   signal?.throwIfAborted()
-  say(`pulls the image ${name}`)
+  say(`pulling the image ${name}`)
   const lines: string[] = []
   const onLine = (line: string) => {
     lines.push(line)
     if (line.endsWith(': Pull complete')) say(pullProgress(lines))
   }
   const pull = await startKept({ command, args: ['pull', name], onLine })
-  const giveUp = () => void pull.stop()
-  signal?.addEventListener('abort', giveUp)
-  // It may have been given up while the pull was begun, when nobody listened yet.
-  if (signal?.aborted) giveUp()
+  const abort = () => void pull.stop()
+  signal?.addEventListener('abort', abort)
+  // The signal may have been aborted while the pull was starting, before the listener was added.
+  if (signal?.aborted) abort()
   const code = await pull.ended
-  signal?.removeEventListener('abort', giveUp)
+  signal?.removeEventListener('abort', abort)
   signal?.throwIfAborted()
   if (code === 0) return { kind: 'image', command, name }
   return { kind: 'none', why: `Docker cannot pull ${name}: ${lines.at(-1) ?? `code ${code}`}` }
 }
 
-/** Without pulling it. */
+/** Whether the daemon has the image already. */
 export async function hasImage(docker: Docker, name: string): Promise<boolean> {
   if (docker.kind === 'none') return false
-  return await succeeds(ask(docker.command, ['image', 'inspect', '--format', '{{.Id}}', name]))
+  return await succeeds(run(docker.command, ['image', 'inspect', '--format', '{{.Id}}', name]))
 }
 
-/** Looks for the programs on this machine. The error says both ways: this one, and why there is no image. */
+/** Searches this machine for programs. The error says how to install them, and why Docker cannot run them. */
 export function withoutImage<T>(image: Image | undefined, find: () => T): T {
   try {
     return find()
   } catch (cause) {
-    const why = image?.kind === 'none' ? image.why : 'it is not to be asked'
-    throw new Error(`${(cause as Error).message} Or let Docker run it: ${why}.`, { cause })
+    const why = image?.kind === 'none' ? image.why : 'Docker is not to be used'
+    throw new Error(`${(cause as Error).message} Docker could run it, too, but ${why}.`, { cause })
   }
 }
 
-/** Of what `docker pull` prints where it has no terminal: a line for each step of a layer. */
+/** Progress from the lines that `docker pull` prints without a terminal, one for each step of a layer. */
 export function pullProgress(lines: readonly string[]): string {
   const count = (...steps: string[]) =>
     lines.filter((line) => steps.some((step) => line.endsWith(`: ${step}`))).length
   const done = count('Pull complete', 'Already exists')
-  return `has ${done} of ${count('Pulling fs layer', 'Already exists')} layers`
+  return `pulled ${done} of ${count('Pulling fs layer', 'Already exists')} layers`
 }
 
 export interface ContainerOptions {
   readonly name: string
-  /** It has the same path in the container; its owner is who the container runs as. */
+  /** Mounted at the same path in the container. */
   readonly folder: string
-  /** Who runs in the container: a user and a group of this machine. */
+  /** The user and group of this machine that the container runs as; they own the folder. */
   readonly user: { readonly uid: number; readonly gid: number }
-  /** Published at the same number on loopback. */
+  /** Published on loopback under the same number. */
   readonly port?: number
-  /** Files of this machine that stand in place of files of the image. */
+  /** Files of this machine, by the path of the file of the image that each replaces. */
   readonly files?: Readonly<Record<string, string>>
-  /** Takes what it prints. */
+  /** Receives the output of the container. */
   readonly logFile: string
 }
 
-/** One container for one folder, so a later start finds what an earlier one left. */
+/** The name follows from the folder, so that a start finds the container that an earlier start left behind. */
 export function containerName(what: string, folder: string): string {
   return `trifold-${what}-${createHash('sha256').update(folder).digest('hex').slice(0, 12)}`
 }
 
 /**
- * Runs a program of an image in the foreground: its container ends with us, however we end. The kernel
- * closes our end of the client's standard input when we die, the daemon closes the container's when the
- * client dies, and the container's first process ends the container at the end of its standard
- * input, also while the server is frozen. What a daemon that died itself has left is removed at the
- * next start. The process that is returned is the client's, which hands on the signals that it gets.
+ * Runs a program of an image in the foreground. The container ends with this process, however that ends: the kernel
+ * closes our end of the Docker client's standard input, the daemon closes the container's when the client exits, and
+ * the first process of the container ends the container at the end of its standard input, even while the server is
+ * frozen. A container left behind by a daemon that died is removed at the next start. The returned process is the
+ * Docker client, which forwards signals.
  */
 export async function startContainer(
   image: Extract<Image, { kind: 'image' }>,
@@ -135,7 +133,7 @@ export async function startContainer(
   const log = openSync(options.logFile, 'a')
   const client = spawn(command, runArguments(image.name, program, options), {
     stdio: ['pipe', log, log],
-    // Ctrl-C reaches it only through us.
+    // Keeps Ctrl-C from reaching the client; `stop` ends it.
     detached: true,
   })
   closeSync(log)
@@ -154,21 +152,21 @@ export async function startContainer(
   }
 }
 
-/** To the server in a container and all that descend from it; resolves when they have it. */
+/** Sends a signal to all processes of a container except its first; resolves when they have received it. */
 export async function signalContainer(
   { command }: Extract<Image, { kind: 'image' }>,
   name: string,
   signal: NodeJS.Signals,
 ): Promise<void> {
-  // The first process is left alone by a signal to all: it watches while the others are frozen.
+  // `kill -1` spares the first process, which keeps reading its input while the others are frozen.
   const all = ['exec', name, 'bash', '-c', `kill -s ${signal.slice('SIG'.length)} -1`]
-  // Who has ended already needs no signal.
-  await succeeds(ask(command, signal === 'SIGKILL' ? ['kill', name] : all))
+  // Fails if the container has ended, which then needs no signal.
+  await succeeds(run(command, signal === 'SIGKILL' ? ['kill', name] : all))
 }
 
 const STOP_LIMIT_MS = 15_000
 
-/** `docker run` of a program; nothing in it is secret, since every user can see it. */
+/** The arguments of `docker run`. They contain no secret, because every user of the machine can see them. */
 export function runArguments(
   image: string,
   program: { readonly command: string; readonly args: readonly string[] },
@@ -182,21 +180,21 @@ export function runArguments(
     ...['run', '--interactive', '--rm', '--pull', 'never', '--name', name],
     ...['--user', `${user.uid}:${user.gid}`],
     ...mounts.flatMap((mount) => ['--mount', mount]),
-    // Where SELinux guards the machine, it would keep the container out of the folder.
+    // SELinux would otherwise deny the container access to the folder.
     ...['--security-opt', 'label=disable'],
     ...(port === undefined ? [] : ['--publish', `127.0.0.1:${port}:${port}`]),
-    // PostgreSQL's parallel workers meet in it; Docker's 64 MB are too few for them.
+    // PostgreSQL's parallel workers share memory; Docker's default of 64 MB is too small for them.
     ...['--shm-size', SHARED_MEMORY],
-    // What it prints comes to us; the daemon need not keep it, too.
+    // The output goes to our log file, so the daemon need not store it.
     ...['--log-driver', 'none'],
     ...['--entrypoint', 'bash', image, '-c', FIRST_PROCESS, program.command, ...program.args],
   ]
 }
 
 /**
- * $0 is the program, $@ its arguments. When the first process of a container ends, the kernel kills all
- * others. `read` answers 1 at the end of the input and more than 128 when its time is over. Bash runs no
- * trap for a child's end while it reads, so the end of the server is looked for between reads.
+ * $0 is the program, $@ its arguments. When the first process of a container ends, the kernel kills all others. `read`
+ * returns 1 at the end of the input and more than 128 after its time-out. Bash runs no trap for the exit of a child
+ * while it reads, so the loop checks between reads whether the server still runs.
  */
 const FIRST_PROCESS = `
 for name in TERM INT; do trap "kill -s $name \\$!" $name; done
@@ -210,21 +208,21 @@ wait $!
 
 async function endAtOnce(command: string, name: string, client: ChildProcess): Promise<void> {
   await removeContainer(command, name)
-  // A daemon that hangs keeps its client waiting.
+  // The client of an unresponsive daemon would wait forever.
   client.kill('SIGKILL')
 }
 
-/** With the anonymous volumes that images ask for. That there is none is no failure. */
+/** Removes the container, if it exists, with the anonymous volumes that its image declares. */
 const removeContainer = (command: string, name: string) =>
-  succeeds(ask(command, ['rm', '--force', '--volumes', name]))
+  succeeds(run(command, ['rm', '--force', '--volumes', name]))
 
-async function ask(command: string, args: readonly string[]): Promise<string> {
-  const { stdout } = await promisify(execFile)(command, args, { timeout: ANSWER_LIMIT_MS })
+async function run(command: string, args: readonly string[]): Promise<string> {
+  const { stdout } = await promisify(execFile)(command, args, { timeout: COMMAND_LIMIT_MS })
   return stdout
 }
 
-const succeeds = (asked: Promise<unknown>) =>
-  asked.then(
+const succeeds = (running: Promise<unknown>) =>
+  running.then(
     () => true,
     () => false,
   )

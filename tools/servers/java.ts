@@ -5,32 +5,32 @@ import { promisify } from 'node:util'
 import { root } from '../repository-files.ts'
 import { downloadJars } from './maven.ts'
 
-const LEAST_JAVA = 17
-/** A path in a Maven repository, and its SHA-256. It runs on Java 17. */
+const MIN_JAVA = 17
+/** The path of the compiler in a Maven repository, and its SHA-256. It runs on Java 17. */
 const COMPILER = {
   'org/eclipse/jdt/ecj/3.46.0/ecj-3.46.0.jar':
     'd0d43f8e2d7003e5efed612e2cbb5f01870043397d8f1bbe536fd9128f4fcbf7',
 }
 const COMPILE_LIMIT_MS = 120_000
 
-/** The command that runs Java 17 or newer. Throws an Error that says how to install one. */
+/** The command that runs Java 17 or newer. Throws an Error that says how to install Java if there is none. */
 export function findJava(user: string): string {
   const home = process.env.JAVA_HOME
   const java = home ? join(home, 'bin', 'java') : 'java'
   const { stderr, error } = spawnSync(java, ['-version'], { encoding: 'utf8' })
   const version = Number(/version "(\d+)/.exec(stderr ?? '')?.[1] ?? 0)
-  if (error === undefined && version >= LEAST_JAVA) return java
-  const found = error === undefined ? `${java} is of version ${version}` : `${java} cannot be run`
+  if (error === undefined && version >= MIN_JAVA) return java
+  const found = error === undefined ? `${java} is version ${version}` : `${java} cannot be run`
   throw new Error(
-    `${user} needs Java ${LEAST_JAVA} or newer, and ${found}. Install one (Debian and Ubuntu: ` +
+    `${user} needs Java ${MIN_JAVA} or newer, but ${found}. Install it (Debian and Ubuntu: ` +
       'apt-get install openjdk-17-jre-headless; macOS: brew install openjdk), or set JAVA_HOME.',
   )
 }
 
 /**
- * Compiles Java with the compiler of Eclipse, which is an archive like any other (3 MB, kept in
- * `.cache/`): so a machine that can run Java need not have a JDK. Returns a class path of `folder`,
- * which takes what was compiled, and the archives in the folder `libraries`. Warnings count as errors.
+ * Compiles Java sources into `folder` with Eclipse's compiler, a JAR file of 3 MB kept in `.cache/`, so that a machine
+ * with a Java runtime needs no JDK. Returns a class path of `folder` and the JAR files in the folder `libraries`.
+ * Warnings count as errors.
  */
 export async function compileJava(
   sources: readonly string[],
@@ -38,11 +38,11 @@ export async function compileJava(
   folder: string,
   say: (line: string) => void,
 ): Promise<string> {
-  const java = findJava('the compiler of Eclipse')
+  const java = findJava("Eclipse's compiler")
   const compilers = join(root, '.cache', 'ecj')
-  await downloadJars(COMPILER, compilers, (line) => say(`compiler of Eclipse: ${line}`))
+  await downloadJars(COMPILER, compilers, (line) => say(`Eclipse's compiler: ${line}`))
   const compiler = join(compilers, ...Object.keys(COMPILER).map((path) => basename(path)))
-  const options = [`-${LEAST_JAVA}`, '-encoding', 'UTF-8', '-failOnWarning', '-proc:none']
+  const options = [`-${MIN_JAVA}`, '-encoding', 'UTF-8', '-failOnWarning', '-proc:none']
   const archives = (await readdir(libraries)).filter((name) => name.endsWith('.jar'))
   const classPath = archives.map((name) => join(libraries, name)).join(delimiter)
   const args = ['-jar', compiler, ...options, '-cp', classPath, '-d', folder, ...sources]

@@ -19,62 +19,62 @@ import { freePorts } from './ports.ts'
 import { type Restartable, restartable, type SignalAll } from './restartable.ts'
 
 export interface Kafka {
-  /** `host:port`, as clients want it. */
+  /** The bootstrap address, `host:port`. */
   readonly brokers: string
   readonly server: Restartable
   close(): Promise<void>
 }
 
 export interface KafkaOptions {
-  /** Its data, configuration and log; a later start in the same folder goes on with what is there. */
+  /** Holds data, configuration and log; a later start in the same folder uses the data that is there. */
   readonly folder: string
-  /** Its controller takes the port after this one. Without it two free ports are found. */
+  /** The controller uses the next port. By default, two free ports are found. */
   readonly port?: number
-  /** Heap and collector as Kafka's own start script has them, where they are not to be as small as will do. */
-  readonly asByItsScript?: true
-  /** More doors for clients than the usual one; not in a container. */
-  readonly doors?: readonly KafkaDoor[]
-  /** Runs it in a container where it can; without it nothing asks for Docker. */
+  /** Uses the heap and the collector of Kafka's own start script, instead of the smallest that work. */
+  readonly defaultHeap?: true
+  /** Further listeners for clients. They are not reachable in a container. */
+  readonly listeners?: readonly KafkaListener[]
+  /** Runs the broker in a container if possible; without this option Docker is not used. */
   readonly docker?: Docker
-  /** Gives up pulling an image. */
+  /** Aborts the pull of an image. */
   readonly signal?: AbortSignal
   readonly say?: (line: string) => void
 }
 
-/** A listener whose clients are told to come to another port on loopback: that of a proxy before it. */
-export interface KafkaDoor {
-  /** In capitals. */
+/** A listener that advertises another loopback port than its own: that of a proxy in front of it. */
+export interface KafkaListener {
+  /** In upper case. */
   readonly name: string
   readonly port: number
   readonly advertisedPort: number
 }
 
-/** What runs Kafka's programs: Java of this machine, or a container. */
+/** Runs Kafka's programs, with Java of this machine or in a container. */
 interface Programs {
   readonly classPath: readonly string[]
-  /** Where the broker listens for clients. */
+  /** The address on which the broker listens for clients. */
   readonly listenAddress: string
-  /** Runs Java; what it prints goes to the log. */
+  /** Runs Java; its output goes to the log file. */
   run(args: readonly string[]): Promise<KeptProcess>
   readonly signalAll?: SignalAll
 }
 
 const VERSION = '4.3.1'
 export const KAFKA_IMAGE = `apache/kafka:${VERSION}`
-/** Of its log, in an error. */
+/** How many lines of the log an error includes. */
 const LAST_LINES = 8
 const READY_LIMIT_MS = 90_000
 
 /**
- * Starts Apache Kafka: one node that is broker and controller, on loopback only. It runs from the
- * project's image where Docker is given and has it or can pull it; else on Java of this machine, from
- * the archives that the project publishes on Maven Central (about 45 MB, kept in `.cache/`). Both work
- * on the same data in `folder`. Resolves when it answers; topics are never made by accident.
+ * Starts Apache Kafka on loopback, as one node that is broker and controller. It runs from the project's image if
+ * `docker` is given and has the image or can pull it; otherwise on Java of this machine, from the JAR files that the
+ * project publishes on Maven Central (about 45 MB, kept in `.cache/`). Both use the same data in `folder`. Topics are
+ * not created automatically. Resolves when the broker answers.
  */
 export async function startKafka(options: KafkaOptions): Promise<Kafka> {
-  const { asByItsScript = false, doors = [] } = options
+  const { defaultHeap = false, listeners = [] } = options
   const folder = resolve(options.folder)
-  const port = options.port ?? (await freePorts(somewhere(), 2))
+  const port = options.port ?? (await freePorts(randomPort(), 2))
   const brokers = `127.0.0.1:${port}`
   const logFile = join(folder, 'kafka.log')
   mkdirSync(folder, { recursive: true })
@@ -83,8 +83,9 @@ export async function startKafka(options: KafkaOptions): Promise<Kafka> {
     port,
     logFile,
   )
-  writeFileSync(join(folder, 'server.properties'), properties(folder, port, listenAddress, doors))
-  const heap = asByItsScript ? OF_ITS_SCRIPT : SMALL
+  const configuration = properties(folder, port, listenAddress, listeners)
+  writeFileSync(join(folder, 'server.properties'), configuration)
+  const heap = defaultHeap ? DEFAULT_HEAP : SMALL_HEAP
   const args = [...heap, ...classPath, 'kafka.Kafka', join(folder, 'server.properties')]
   const begin = async () => {
     await format(run, classPath, folder, logFile)
@@ -111,14 +112,14 @@ async function findPrograms(
   const image =
     docker && (await findImage(docker, KAFKA_IMAGE, (line) => say(`Kafka: ${line}`), signal))
   if (image?.kind === 'image') {
-    say(`Kafka: runs in a container of ${KAFKA_IMAGE}`)
+    say(`Kafka: running in a container of ${KAFKA_IMAGE}`)
     return containerPrograms(image, folder, port, logFile)
   }
-  if (image) say(`Kafka: ${image.why}, so it runs on Java of this machine`)
+  if (image) say(`Kafka: ${image.why}, so Java of this machine is used`)
   const java = withoutImage(image, () => findJava('Apache Kafka'))
   const libraries = await kafkaLibraries(say)
   return {
-    // `log4j` is not on the class path: this small logger writes to the standard error instead.
+    // log4j is not on the class path; SLF4J's simple logger writes to standard error instead.
     classPath: ['-Dorg.slf4j.simpleLogger.defaultLogLevel=warn', '-cp', `${libraries}/*`],
     listenAddress: '127.0.0.1',
     run: (args) => startKept({ command: java, args, logFile }),
@@ -132,34 +133,34 @@ function containerPrograms(
   logFile: string,
 ): Programs {
   const name = containerName('kafka', folder)
-  // Whoever runs the stack can then read its data and remove it.
+  // Runs as our user, who can then read and remove the data.
   const user = { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 }
   const options = { name, folder, user, port, logFile }
   return {
     classPath: ['-Dorg.apache.logging.log4j.level=WARN', '-cp', '/opt/kafka/libs/*'],
-    // Docker's proxy does not come from the container's loopback; outside there is ours alone.
+    // Docker's proxy does not connect from the container's loopback. Outside, the port is published on loopback only.
     listenAddress: '0.0.0.0',
     run: (args) => startContainer(image, { command: 'java', args }, options),
     signalAll: (_, signal) => signalContainer(image, name, signal),
   }
 }
 
-const SMALL = ['-Xms512m', '-Xmx512m', '-XX:+UseSerialGC']
+const SMALL_HEAP = ['-Xms512m', '-Xmx512m', '-XX:+UseSerialGC']
 /** KAFKA_HEAP_OPTS of kafka-server-start.sh and KAFKA_JVM_PERFORMANCE_OPTS of kafka-run-class.sh. */
-const OF_ITS_SCRIPT = [
+const DEFAULT_HEAP = [
   ...['-Xms1G', '-Xmx1G', '-server', '-XX:+UseG1GC', '-XX:MaxGCPauseMillis=20'],
   ...['-XX:InitiatingHeapOccupancyPercent=35', '-XX:+ExplicitGCInvokesConcurrent'],
 ]
 
-/** The folder with the archives of the broker, and so of the client for Java, once they are there. */
+/** Downloads the JAR files of the broker, which include those of the Java client. Returns their folder. */
 export async function kafkaLibraries(say: (line: string) => void): Promise<string> {
   const folder = join(root, '.cache', 'kafka', VERSION)
-  await downloadJars(archives(), folder, (line) => say(`Apache Kafka ${VERSION}: ${line}`))
+  await downloadJars(jarChecksums(), folder, (line) => say(`Apache Kafka ${VERSION}: ${line}`))
   return folder
 }
 
-/** Paths in a Maven repository with their SHA-256: `kafka_2.13` with all that it needs to run. */
-function archives(): Record<string, string> {
+/** The SHA-256 of `kafka_2.13` and its runtime dependencies, by path in a Maven repository. */
+function jarChecksums(): Record<string, string> {
   const text = readFileSync(join(root, 'tools', 'servers', 'kafka-jars.json'), 'utf8')
   return JSON.parse(text) as Record<string, string>
 }
@@ -168,17 +169,19 @@ function properties(
   folder: string,
   port: number,
   listenAddress: string,
-  doors: readonly KafkaDoor[],
+  listeners: readonly KafkaListener[],
 ): string {
-  const own = doors.map((door) => `,${door.name}://127.0.0.1:${door.port}`).join('')
-  const told = doors.map((door) => `,${door.name}://127.0.0.1:${door.advertisedPort}`).join('')
-  const protocols = doors.map(({ name }) => `,${name}:PLAINTEXT`).join('')
+  const more = listeners.map(({ name, port: own }) => `,${name}://127.0.0.1:${own}`).join('')
+  const advertised = listeners
+    .map(({ name, advertisedPort }) => `,${name}://127.0.0.1:${advertisedPort}`)
+    .join('')
+  const protocols = listeners.map(({ name }) => `,${name}:PLAINTEXT`).join('')
   return [
     'process.roles=broker,controller',
     'node.id=1',
     `controller.quorum.voters=1@127.0.0.1:${port + 1}`,
-    `listeners=PLAINTEXT://${listenAddress}:${port},CONTROLLER://127.0.0.1:${port + 1}${own}`,
-    `advertised.listeners=PLAINTEXT://127.0.0.1:${port}${told}`,
+    `listeners=PLAINTEXT://${listenAddress}:${port},CONTROLLER://127.0.0.1:${port + 1}${more}`,
+    `advertised.listeners=PLAINTEXT://127.0.0.1:${port}${advertised}`,
     'controller.listener.names=CONTROLLER',
     `listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT${protocols}`,
     `log.dirs=${join(folder, 'data')}`,
@@ -190,16 +193,16 @@ function properties(
     'transaction.state.log.min.isr=1',
     'share.coordinator.state.topic.replication.factor=1',
     'share.coordinator.state.topic.min.isr=1',
-    // A node that was killed is let in again only when the session of its earlier life is over.
+    // A killed node can register again only after the session of its previous run has expired.
     'broker.session.timeout.ms=3000',
     'broker.heartbeat.interval.ms=500',
-    // A group of few members should not wait for more of them to come.
+    // A new group must not wait for further members.
     'group.initial.rebalance.delay.ms=0',
     '',
   ].join('\n')
 }
 
-/** Gives a new folder its identity; one that has it keeps it. */
+/** Formats a new data folder with a cluster id; does nothing if it is formatted already. */
 async function format(
   run: Programs['run'],
   classPath: readonly string[],
@@ -211,10 +214,10 @@ async function format(
   const tool = ['kafka.tools.StorageTool', 'format', `--cluster-id=${id}`, '-c']
   const formatting = await run([...classPath, ...tool, join(folder, 'server.properties')])
   if ((await formatting.ended) === 0) return
-  throw new Error(`${folder} could not be prepared for Kafka: ${lastLines(logFile, LAST_LINES)}`)
+  throw new Error(`${folder} cannot be formatted for Kafka: ${lastLines(logFile, LAST_LINES)}`)
 }
 
-/** Resolves when the broker answers what it is asked; rejects when it ends before. */
+/** Resolves when the broker answers a request; rejects if it exits before that. */
 async function answers(brokers: string, ended: Promise<number>): Promise<void> {
   const admin = new Admin({
     clientId: 'start',
@@ -223,28 +226,28 @@ async function answers(brokers: string, ended: Promise<number>): Promise<void> {
     retryDelay: 100,
     connectTimeout: 1_000,
   })
-  const gaveUp = ended.then((code) => {
-    throw new Error(`it ended with code ${code}`)
+  const exited = ended.then((code) => {
+    throw new Error(`it exited with code ${code}`)
   })
   try {
-    await Promise.race([admin.metadata({ topics: [], forceUpdate: true }), gaveUp])
+    await Promise.race([admin.metadata({ topics: [], forceUpdate: true }), exited])
   } finally {
     await admin.close()
   }
 }
 
 /**
- * Where to look for ports: below those that the system gives to outgoing connections, since a client
- * that keeps asking for one of those may be connected to itself; and elsewhere each time, since
- * brokers that start at once should not look at the same ones.
+ * Where to start the search for free ports. It is below the ports that the system gives to outgoing connections,
+ * because a client that keeps connecting to one of those may end up connected to itself. It is random, so that brokers
+ * that start at the same time do not try the same ports.
  */
-const somewhere = () => 20_000 + 2 * Math.floor(Math.random() * 6_000)
+const randomPort = () => 20_000 + 2 * Math.floor(Math.random() * 6_000)
 
 if (import.meta.main) {
   const [folder = join(root, 'data', 'kafka'), port = '9092'] = process.argv.slice(2)
   await runProcess('kafka', async () => {
     const kafka = await startKafka({ folder, port: Number(port), say: console.log })
-    console.log(`Apache Kafka ${VERSION} answers at ${kafka.brokers}; Ctrl-C stops it`)
+    console.log(`Apache Kafka ${VERSION} is ready at ${kafka.brokers}; Ctrl-C stops it`)
     return kafka
   })
 }

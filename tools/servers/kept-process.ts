@@ -4,35 +4,34 @@ import { closeSync, existsSync, openSync, readFileSync } from 'node:fs'
 import { createInterface } from 'node:readline'
 import type { Readable } from 'node:stream'
 
-/** A server that was started as a child process and ends with us, however we end. */
+/** A server that runs as a child process, and that ends with this process however this process ends. */
 export interface KeptProcess {
-  /** Of the server itself. */
+  /** The process id of the server itself, not of the shell that watches it. */
   readonly pid: number
-  /** Resolves with the exit code when the server has ended, for whatever reason. */
+  /** Resolves with the exit code when the server has ended for any reason. */
   readonly ended: Promise<number>
-  /** SIGTERM or `gentle`, then SIGKILL after so many milliseconds; resolves when it has ended. */
+  /** Sends `gentle` (SIGTERM by default), and SIGKILL after `limitMs`; resolves when the server has ended. */
   stop(limitMs?: number, gentle?: NodeJS.Signals): Promise<void>
 }
 
 export interface KeptProcessOptions {
   readonly command: string
   readonly args: readonly string[]
-  /** Takes what the server prints; without it that goes where our own words go. */
+  /** Receives the server's output; without it, the output goes to this process's own. */
   readonly logFile?: string
-  /** Takes each line that it prints, in place of either. */
+  /** Gets each line of output, instead of the log file. */
   readonly onLine?: (line: string) => void
   readonly folder?: string
   readonly env?: Readonly<Record<string, string | undefined>>
-  /** Who it runs as, where that is not us. */
+  /** The user to run as, if not the user of this process. */
   readonly user?: { readonly uid: number; readonly gid: number } | undefined
 }
 
 /**
- * A process that is killed with SIGKILL cannot stop its children. So a shell stands between: it
- * starts the server and holds the end of a pipe whose other end is ours alone. When we die, by
- * whatever cause, the kernel closes our end, the shell's guard reads the end of the pipe and kills
- * the server with the workers of its process group. The server has a session of its own, so that
- * Ctrl-C reaches it only through us.
+ * A process that gets SIGKILL cannot stop its children. Therefore a shell starts the server and reads from a pipe that
+ * only this process can write to. When this process dies for any reason, the kernel closes the pipe, the shell's guard
+ * reads its end and kills the server with its process group. The server has a session of its own, so that Ctrl-C
+ * does not reach it directly.
  */
 export async function startKept(options: KeptProcessOptions): Promise<KeptProcess> {
   const log = options.logFile === undefined ? undefined : openSync(options.logFile, 'a')
@@ -56,7 +55,7 @@ export async function startKept(options: KeptProcessOptions): Promise<KeptProces
     ended,
     async stop(limitMs = STOP_LIMIT_MS, gentle = 'SIGTERM') {
       signal(shell, pid, gentle)
-      // A process that is stopped does not see a SIGTERM until it goes on.
+      // A frozen process does not receive SIGTERM until it continues.
       signal(shell, pid, 'SIGCONT')
       const timer = setTimeout(() => signal(shell, pid, 'SIGKILL'), limitMs)
       await ended
@@ -65,7 +64,7 @@ export async function startKept(options: KeptProcessOptions): Promise<KeptProces
   }
 }
 
-/** What a server said last; nothing where it has no log yet. */
+/** The last lines of a server's log; empty if there is no log yet. */
 export function lastLines(logFile: string, count: number): string {
   if (!existsSync(logFile)) return ''
   return readFileSync(logFile, 'utf8').trimEnd().split('\n').slice(-count).join('\n')
@@ -74,10 +73,10 @@ export function lastLines(logFile: string, count: number): string {
 const STOP_LIMIT_MS = 15_000
 
 /**
- * $0 is the command, $@ its arguments. Descriptor 4 is our pipe, because a shell gives its background
- * processes /dev/null as standard input; the server gets neither of the two pipes. $$ is also the
- * number of the process group, because the shell was started with one of its own. When the server has
- * ended, what is left of the group (the guard, a server's workers) is told to end, the shell is not.
+ * $0 is the command, $@ its arguments. Descriptor 4 is the pipe, because a shell gives its background processes
+ * /dev/null as standard input; the server gets neither of the two pipes. $$ is also the id of the process group,
+ * because the shell was started as the leader of one. When the server has ended, the rest of the group (the guard, and
+ * workers of the server) gets SIGTERM, which the shell ignores.
  */
 const KEEPER = `
 exec 4<&0
@@ -95,7 +94,7 @@ exit $code
 `
 
 async function endOf(shell: ChildProcess): Promise<number> {
-  // By then all that it printed has come, too.
+  // Unlike 'exit', 'close' comes after all output has been read.
   const [code] = (await once(shell, 'close')) as [number | null]
   return code ?? 1
 }
@@ -108,12 +107,12 @@ async function readPid(shell: ChildProcess): Promise<number> {
   return pid
 }
 
-/** While the shell lives it has not collected the server, so the number is nobody else's. */
+/** The shell waits for the server, so while it runs the process id cannot belong to another process. */
 function signal(shell: ChildProcess, pid: number, name: NodeJS.Signals): void {
   if (shell.exitCode !== null || shell.signalCode !== null) return
   try {
     process.kill(pid, name)
   } catch {
-    // It has just ended.
+    // The server has just ended.
   }
 }

@@ -3,10 +3,9 @@ import { access, mkdir, rename, writeFile } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 
 /**
- * Gets Java archives from a Maven repository over plain HTTPS, so that Java alone is enough: neither
- * Maven nor its settings are needed. What to get is a list of paths in the repository with their
- * SHA-256, and so the same bytes arrive wherever they come from. `MAVEN_REPOSITORY` names another
- * repository than Maven Central.
+ * Downloads JAR files from a Maven repository over plain HTTPS, so that Java is enough and Maven is not needed.
+ * `checksums` maps paths in the repository to SHA-256 hashes, which guarantee the same bytes from any repository.
+ * `MAVEN_REPOSITORY` names a repository to use instead of Maven Central.
  */
 export async function downloadJars(
   checksums: Readonly<Record<string, string>>,
@@ -21,26 +20,26 @@ export async function downloadJars(
   const total = missing.length
   let done = 0
   let bytes = 0
-  let saidAt = Date.now()
-  const lanes = Array.from({ length: DOWNLOADS_AT_ONCE }, async () => {
+  let reportedMs = Date.now()
+  const workers = Array.from({ length: CONCURRENT_DOWNLOADS }, async () => {
     for (let next = missing.shift(); next; next = missing.shift()) {
       bytes += await download(next[0], next[1], folder)
       done += 1
-      if (Date.now() - saidAt < PROGRESS_EVERY_MS && done < total) continue
-      saidAt = Date.now()
+      if (Date.now() - reportedMs < PROGRESS_PERIOD_MS && done < total) continue
+      reportedMs = Date.now()
       say(`downloaded ${done} of ${total} files, ${megabytes(bytes)} MB`)
     }
   })
-  await Promise.all(lanes)
+  await Promise.all(workers)
 }
 
 const MAVEN_CENTRAL = 'https://repo.maven.apache.org/maven2'
-const DOWNLOADS_AT_ONCE = 4
+const CONCURRENT_DOWNLOADS = 4
 const DOWNLOAD_TIMEOUT_MS = 120_000
-const TRIES = 3
-const PROGRESS_EVERY_MS = 1_000
+const MAX_ATTEMPTS = 3
+const PROGRESS_PERIOD_MS = 1_000
 
-/** Returns the number of bytes. A file has its name only once it is whole and is what it should be. */
+/** Returns the number of bytes. The file gets its final name only when it is complete and its hash matches. */
 async function download(path: string, checksum: string, folder: string): Promise<number> {
   const url = `${process.env.MAVEN_REPOSITORY ?? MAVEN_CENTRAL}/${path}`
   const bytes = await fetchBytes(url)
@@ -55,14 +54,14 @@ async function download(path: string, checksum: string, folder: string): Promise
 }
 
 async function fetchBytes(url: string): Promise<Uint8Array> {
-  for (let tries = 1; ; tries += 1) {
+  for (let attempt = 1; ; attempt += 1) {
     try {
-      const answer = await fetch(url, { signal: AbortSignal.timeout(DOWNLOAD_TIMEOUT_MS) })
-      if (!answer.ok) throw new Error(`HTTP status ${answer.status}`)
-      return new Uint8Array(await answer.arrayBuffer())
+      const response = await fetch(url, { signal: AbortSignal.timeout(DOWNLOAD_TIMEOUT_MS) })
+      if (!response.ok) throw new Error(`HTTP status ${response.status}`)
+      return new Uint8Array(await response.arrayBuffer())
     } catch (error) {
-      if (tries < TRIES) continue
-      const hint = 'Set MAVEN_REPOSITORY if another Maven repository can be reached.'
+      if (attempt < MAX_ATTEMPTS) continue
+      const hint = 'To use another Maven repository, set MAVEN_REPOSITORY.'
       throw new Error(`${url} cannot be downloaded. ${hint}`, { cause: error })
     }
   }

@@ -12,17 +12,17 @@ import { type KeptProcess, lastLines, startKept } from './kept-process.ts'
 export interface Gateway {
   readonly url: string
   readonly pid: number
-  /** Resolves with the exit code when nginx has ended, for whatever reason. */
+  /** Resolves with the exit code when nginx has ended for any reason. */
   readonly ended: Promise<number>
   close(): Promise<void>
 }
 
 export interface GatewayOptions {
-  /** On loopback. */
+  /** The loopback port that nginx listens on. */
   readonly port: number
-  /** Every path is served with and without it; '' or '/' is none. */
+  /** Every path is served with and without this prefix; '' and '/' mean no prefix. */
   readonly basePath: string
-  /** By the first part of a service's paths: its replicas, as `host:port`. */
+  /** The replicas of each service as `host:port`, by the first part of the service's paths. */
   readonly upstreams: Readonly<Record<'orders' | 'billing' | 'notification', readonly string[]>>
 }
 
@@ -30,8 +30,8 @@ const READY_LIMIT_MS = 10_000
 const TEMPLATE = join(root, 'deploy', 'nginx', 'trifold.conf.template')
 
 /**
- * Starts nginx before the services. All that it reads and writes is in `folder`, so that it needs no
- * privileges and no installation's configuration is touched. Resolves when it answers.
+ * Starts nginx; the services need not run yet. It reads and writes only files in `folder`, so it needs no privileges and
+ * leaves the installed configuration alone. Resolves when nginx answers.
  */
 export async function startNginx(folder: string, options: GatewayOptions): Promise<Gateway> {
   const command = findNginx()
@@ -51,8 +51,8 @@ export async function startNginx(folder: string, options: GatewayOptions): Promi
     await answers(url, server)
   } catch (cause) {
     await server.stop()
-    const said = [logFile, join(folder, 'error.log')].map((file) => lastLines(file, 8)).join('\n')
-    throw new Error(`nginx does not start: ${said.trim() || (cause as Error).message}`, { cause })
+    const log = [logFile, join(folder, 'error.log')].map((file) => lastLines(file, 8)).join('\n')
+    throw new Error(`nginx does not start: ${log.trim() || (cause as Error).message}`, { cause })
   }
   return { url, pid: server.pid, ended: server.ended, close: () => server.stop() }
 }
@@ -63,14 +63,14 @@ export function nginxConfiguration(options: GatewayOptions, asRoot: boolean): st
   const problems = {
     MALFORMED: problemBody('VALIDATION_FAILED', {
       field: 'path',
-      detail: 'the path is not percent-encoded as it must be, or the request is no HTTP',
+      detail: 'the path is not percent-encoded correctly, or the request is not HTTP',
     }),
     NOT_FOUND: problemBody('ROUTE_NOT_FOUND', {}),
     TOO_LARGE: problemBody('BODY_TOO_LARGE', {}),
     UNAVAILABLE: problemBody('SERVICE_UNAVAILABLE', {}),
   }
   const values: Record<string, string> = {
-    // Its workers would else be those of a user who may not enter our folder.
+    // Otherwise the workers would run as a user who may not enter the folder.
     USER: asRoot ? 'user root;' : '',
     PORT: String(options.port),
     BASE_PATH: basePath,
@@ -86,44 +86,44 @@ export function nginxConfiguration(options: GatewayOptions, asRoot: boolean): st
     .replace(/^#.*\n/gm, '')
     .replace(/\$\{([A-Z_]+)\}/g, (_, name: string) => {
       const value = values[name]
-      if (value === undefined) throw new Error(`${TEMPLATE}: nothing is known of ${name}`)
+      if (value === undefined) throw new Error(`${TEMPLATE}: there is no value for ${name}`)
       return value
     })
 }
 
 function upstream([path, replicas]: [string, readonly string[]]): string {
   const servers = replicas.map((address) => `    server ${address} max_fails=1 fail_timeout=2s;`)
-  // A service that does not run is away, and nginx asks for a server at least.
+  // nginx requires at least one server in an upstream, even if the service has no replicas.
   if (servers.length === 0) servers.push('    server 127.0.0.1:1 down;')
   return [`  upstream ${path} {`, ...BALANCING, ...servers, '    keepalive 64;', '  }'].join('\n')
 }
 
-/** All workers know who is away; a replica that hangs keeps its requests and so gets no more. */
+/** `zone` shares failures among workers. With `least_conn`, an unresponsive replica gets few new requests. */
 const BALANCING = ['    zone replicas 256k;', '    least_conn;']
 
 function location(path: string, basePath: string): string {
   return `    location ~ ^${basePath}/${path}(/|$) { proxy_pass http://${path}; }`
 }
 
-/** A regular expression for the prefix or nothing. */
+/** A regular expression that matches the prefix or nothing. */
 function prefixPattern(basePath: string): string {
   const bare = prefixOf(basePath)
   return bare === '' ? '' : `(${bare.replaceAll('.', '\\.')})?`
 }
 
 function findNginx(): string {
-  // Debian has it where only the administrator's PATH leads.
+  // Debian installs it in a folder that is only on the administrator's PATH.
   for (const command of ['nginx', '/usr/sbin/nginx', '/usr/local/sbin/nginx']) {
     if (spawnSync(command, ['-v']).status === 0) return command
   }
   throw new Error(
     'nginx is not installed. Debian and Ubuntu: apt-get install nginx-light; Fedora: dnf install ' +
-      'nginx; macOS: brew install nginx. It need not run: the stack starts its own.',
+      'nginx; macOS: brew install nginx. It need not run, because the stack starts its own.',
   )
 }
 
-/** Any answer will do: nothing else listens here, or nginx would have ended. */
+/** If another server listened on the port, nginx would have exited, so any successful response is from nginx. */
 async function answers(url: string, server: KeptProcess): Promise<void> {
-  const asked = async () => (await fetch(`${url}/asyncapi.json`)).ok
-  await until(asked, { limitMs: READY_LIMIT_MS, ended: server.ended })
+  const probe = async () => (await fetch(`${url}/asyncapi.json`)).ok
+  await until(probe, { limitMs: READY_LIMIT_MS, ended: server.ended })
 }

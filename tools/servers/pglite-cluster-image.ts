@@ -6,11 +6,11 @@ import { clusterImagePath } from '../../platform/pglite/cluster.ts'
 import { root } from '../repository-files.ts'
 
 /**
- * Runs initdb in the PGlite that is installed and writes the cluster image that first starts load.
- * To be run after a change of PGlite's version; takes about a minute, most of it compression.
+ * Runs initdb in the installed PGlite and writes the cluster image that a first start loads. Run this after a
+ * change of PGlite's version; it takes about a minute, most of it compression.
  */
 async function makeClusterImage(): Promise<Uint8Array> {
-  // initdb's log would be two thirds of the image. It is dropped if it is not recycled as a later segment.
+  // The log of initdb would be two thirds of the image. PostgreSQL deletes the segment if it may not recycle it.
   const startParams = [...PGlite.defaultStartParams, '-c', 'wal_recycle=off']
   const pglite = await PGlite.create({ startParams })
   await pglite.exec('select pg_switch_wal(); checkpoint')
@@ -23,10 +23,10 @@ const tar = await makeClusterImage()
 const image = brotliCompressSync(tar, {
   params: {
     [constants.BROTLI_PARAM_QUALITY]: constants.BROTLI_MAX_QUALITY,
-    // Wide enough to find that the three databases of a cluster are copies of one another.
+    // A window wide enough to see that the three databases of a cluster are copies of one another.
     [constants.BROTLI_PARAM_LGWIN]: constants.BROTLI_MAX_WINDOW_BITS,
   },
 })
 for (const old of globSync(join(root, 'platform', 'pglite', 'cluster-*.tar.br'))) rmSync(old)
 writeFileSync(clusterImagePath(), image)
-console.log(`${relative(root, clusterImagePath())} is written: ${image.length} bytes`)
+console.log(`${relative(root, clusterImagePath())} written: ${image.length} bytes`)

@@ -27,46 +27,46 @@ import { type KeptProcess, lastLines, startKept } from './kept-process.ts'
 import { type Restartable, restartable, type SignalAll } from './restartable.ts'
 
 export interface Postgres {
-  /** Of the server: its role may make databases and is no superuser. */
+  /** The URL of the server, for a role that may create databases and is not a superuser. */
   readonly url: string
   readonly server: Restartable
   close(): Promise<void>
 }
 
 export interface PostgresServerOptions {
-  /** Holds the cluster; a later start goes on with what is there. */
+  /** Holds the cluster; a later start uses the data that is there. */
   readonly folder: string
   readonly port: number
   readonly maxConnections: number
   readonly logFile: string
-  /** Runs it in a container where it can; without it nothing asks for Docker. */
+  /** Runs the server in a container if possible; without this option Docker is not used. */
   readonly docker?: Docker
-  /** Gives up pulling an image. */
+  /** Aborts the pull of an image. */
   readonly signal?: AbortSignal
   readonly say?: (line: string) => void
 }
 
-/** Who runs the server: it refuses to be root. */
+/** The user that the server runs as, because it refuses to run as root; undefined for the current user. */
 type User = { readonly uid: number; readonly gid: number } | undefined
 
-/** What runs PostgreSQL's programs: binaries of this machine, or a container. */
+/** Runs PostgreSQL's programs, from binaries of this machine or in a container. */
 interface Programs {
-  /** What the server needs to be reached from this machine. */
+  /** Settings without which this machine could not reach the server. */
   readonly settings: Readonly<Record<string, string>>
   run(program: 'initdb' | 'postgres', args: readonly string[]): Promise<KeptProcess>
   readonly signalAll?: SignalAll
 }
 
-/** Of a new cluster; one that is there is run by the image of its own version. */
+/** The version of a new cluster; an existing one runs on the image of its own version. */
 export const IMAGE_MAJOR = 17
 const READY_LIMIT_MS = 60_000
 const CLOSE_LIMIT_MS = 30_000
 const ROLE = 'trifold'
 
 /**
- * Starts PostgreSQL in a cluster of our own, on loopback with a password: from the official image where
- * Docker is given and has it or can pull it, else from binaries of this machine. Both work on the same
- * cluster. Nothing of an installed cluster is read or changed. Resolves when it answers.
+ * Starts PostgreSQL on a cluster of its own, on loopback with a password. It runs from the official image if `docker` is
+ * given and has the image or can pull it, otherwise from binaries of this machine; both use the same cluster. An
+ * installed cluster is neither read nor changed. Resolves when the server answers.
  */
 export async function startPostgres(options: PostgresServerOptions): Promise<Postgres> {
   const { port, logFile, maxConnections, say = () => undefined } = options
@@ -76,7 +76,7 @@ export async function startPostgres(options: PostgresServerOptions): Promise<Pos
   const password = passwordIn(folder)
   const programs = await findPrograms({ ...options, folder }, cluster, user)
   if (!existsSync(cluster)) {
-    say('makes its cluster')
+    say('creating the cluster')
     await makeCluster({ folder, cluster, run: programs.run, logFile, user })
   }
   const settings = {
@@ -90,17 +90,17 @@ export async function startPostgres(options: PostgresServerOptions): Promise<Pos
   const args = ['-D', cluster]
   for (const [name, value] of Object.entries(settings)) args.push('-c', `${name}=${value}`)
   const urlOf = (role: string) => `postgres://${role}:${password}@127.0.0.1:${port}/postgres`
-  // Its "fast shutdown": what is still connected does not hold it up.
+  // SIGINT is PostgreSQL's "fast shutdown", which does not wait for connected clients.
   const end = (server: KeptProcess) => server.stop(CLOSE_LIMIT_MS, 'SIGINT')
   const begin = async () => {
     const postmaster = await programs.run('postgres', args)
     try {
-      const asked = () => inDatabase(urlOf('postgres'), (client) => makeRole(client, password))
-      await until(asked, { limitMs: READY_LIMIT_MS, ended: postmaster.ended })
+      const probe = () => inDatabase(urlOf('postgres'), (client) => makeRole(client, password))
+      await until(probe, { limitMs: READY_LIMIT_MS, ended: postmaster.ended })
     } catch (cause) {
       await end(postmaster)
-      const said = lastLines(logFile, 8)
-      throw new Error(`PostgreSQL does not start: ${(cause as Error).message}\n${said}`, { cause })
+      const log = lastLines(logFile, 8)
+      throw new Error(`PostgreSQL does not start: ${(cause as Error).message}\n${log}`, { cause })
     }
     return postmaster
   }
@@ -117,10 +117,10 @@ async function findPrograms(
   const name = `postgres:${majorOfCluster(cluster) ?? IMAGE_MAJOR}`
   const image = docker && (await findImage(docker, name, say, signal))
   if (image?.kind === 'image') {
-    say(`runs in a container of ${name}`)
+    say(`running in a container of ${name}`)
     return containerPrograms(image, options, user)
   }
-  if (image) say(`${image.why}, so it runs on binaries of this machine`)
+  if (image) say(`${image.why}, so binaries of this machine are used`)
   const binaries = withoutImage(image, () => findBinaries(cluster))
   return {
     settings: {},
@@ -134,10 +134,11 @@ function containerPrograms(
   user: User = { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 },
 ): Programs {
   const name = containerName('postgres', folder)
-  // initdb asks for the name of its user, whom the image does not know.
+  // initdb looks up the name of its user, who is missing in the image's own file.
   const users = join(folder, 'container-passwd')
   writeFileSync(users, `postgres:x:${user.uid}:${user.gid}::/:/bin/false\n`)
-  // Docker's proxy does not come from the container's loopback, which is all that a new cluster trusts.
+  // Connections through Docker's proxy do not come from the container's loopback, the only source that a new
+  // cluster accepts.
   const access = join(folder, 'container-hba.conf')
   writeFileSync(access, 'host all all all scram-sha-256\n')
   for (const file of [users, access]) chownSync(file, user.uid, user.gid)
@@ -149,7 +150,7 @@ function containerPrograms(
   }
 }
 
-/** Makes the databases that are missing on a server. Returns the names of those that it made. */
+/** Creates the databases that the server does not have. Returns the names of those that it created. */
 export async function makeDatabases(serverUrl: string, names: readonly string[]) {
   const made: string[] = []
   await inDatabase(serverUrl, async (client) => {
@@ -161,7 +162,7 @@ export async function makeDatabases(serverUrl: string, names: readonly string[])
   return made
 }
 
-/** The address of another database of the same server. */
+/** The URL of another database of the same server. */
 export function databaseUrl(serverUrl: string, name: string): string {
   const url = new URL(serverUrl)
   url.pathname = `/${name}`
@@ -177,7 +178,7 @@ async function makeDatabase(client: Client, name: string): Promise<boolean> {
     await client.query(`create database ${escapeIdentifier(name)}`)
     return true
   } catch (error) {
-    // Somebody else made it at this moment.
+    // Another client created it at the same moment.
     if (DUPLICATES.includes((error as { code?: string }).code ?? '')) return false
     throw error
   }
@@ -192,7 +193,7 @@ async function makeRole(client: Client, password: string): Promise<boolean> {
 
 async function inDatabase<T>(url: string, work: (client: Client) => Promise<T>): Promise<T> {
   const client = new Client({ connectionString: url, connectionTimeoutMillis: 5_000 })
-  // A connection that breaks says so in its statements, too.
+  // An error without a listener would end the process; the statements of a broken connection fail anyway.
   client.on('error', () => undefined)
   try {
     await client.connect()
@@ -202,7 +203,10 @@ async function inDatabase<T>(url: string, work: (client: Client) => Promise<T>):
   }
 }
 
-/** Made beside its place and then moved there, so that a start that was interrupted leaves no half. */
+/**
+ * Creates the cluster in another folder and then renames that, so that an interrupted start leaves no partial
+ * cluster.
+ */
 async function makeCluster(parts: {
   folder: string
   cluster: string
@@ -232,7 +236,7 @@ function passwordIn(folder: string): string {
   return readFileSync(file, 'utf8')
 }
 
-/** undefined: we are one. */
+/** A user that is not root, to run the server; undefined if the current user is not root. */
 function ordinaryUser(): User {
   if (process.getuid?.() !== 0) return undefined
   for (const name of ['postgres', 'nobody']) {
@@ -245,19 +249,21 @@ function ordinaryUser(): User {
   throw new Error('PostgreSQL does not run as root, and there is no user "postgres" or "nobody".')
 }
 
-/** Root's own folders are often closed to the user who runs the server. */
+/** Returns `folder`, or another folder if the server's user cannot enter it, as is common for folders of root. */
 function reachableFolder(folder: string, user: User, say: (line: string) => void): string {
   mkdirSync(folder, { recursive: true })
   if (user === undefined || spawnSync('test', ['-x', folder], user).status === 0) return folder
   const name = createHash('sha256').update(folder).digest('hex').slice(0, 12)
   const elsewhere = join('/var/tmp', `trifold-postgres-${name}`)
   mkdirSync(elsewhere, { recursive: true, mode: 0o755 })
-  if (statSync(elsewhere).uid !== 0) throw new Error(`${elsewhere} belongs to somebody else`)
-  say(`its user cannot enter ${folder}: the cluster is in ${elsewhere}`)
+  if (statSync(elsewhere).uid !== 0) throw new Error(`${elsewhere} belongs to another user`)
+  say(`its user cannot enter ${folder}, so the cluster is in ${elsewhere}`)
   return elsewhere
 }
 
-/** The newest PostgreSQL of this machine, or the one that made the cluster. */
+/**
+ * The folder of the PostgreSQL version that created the cluster; without a cluster, of the newest on this machine.
+ */
 function findBinaries(cluster: string): string {
   const found = candidates()
     .map((folder) => ({ folder, major: majorOf(folder) }))
@@ -268,24 +274,24 @@ function findBinaries(cluster: string): string {
   if (chosen) return chosen.folder
   if (wanted !== undefined && found.length > 0) {
     throw new Error(
-      `${cluster} was made by PostgreSQL ${wanted}, which is not installed any more. Install it, ` +
-        'or remove the folder: its data is then lost.',
+      `${cluster} was created by PostgreSQL ${wanted}, which is no longer installed. Install it, ` +
+        'or remove the folder and lose its data.',
     )
   }
   throw new Error(
     "PostgreSQL's server is not installed. Debian and Ubuntu: apt-get install postgresql; Fedora: " +
-      'dnf install postgresql-server; macOS: brew install postgresql. It need not run: the stack ' +
-      'starts its own. Or set DATABASE_URL to a server that you have.',
+      'dnf install postgresql-server; macOS: brew install postgresql. It need not run, because the ' +
+      'stack starts its own. To use another server, set DATABASE_URL.',
   )
 }
 
-/** undefined: there is no cluster yet. */
+/** The major version of the cluster; undefined if there is no cluster yet. */
 function majorOfCluster(cluster: string): number | undefined {
   const versionFile = join(cluster, 'PG_VERSION')
   return existsSync(versionFile) ? Number(readFileSync(versionFile, 'utf8')) : undefined
 }
 
-/** Distributions keep the server's binaries apart, one folder for each version. */
+/** Folders that have PostgreSQL's server: those on PATH, and those of distributions, one for each version. */
 function candidates(): string[] {
   const below = (parent: string, pattern: RegExp) =>
     existsSync(parent)

@@ -13,7 +13,7 @@ after(() => rm(folder, { recursive: true }))
 
 const LIMIT_MS = 20_000
 
-/** A parent and a child of another session, each of which answers on a port of its own. */
+/** A parent and a child in another session, each an HTTP server on a port of its own. */
 const FAMILY = `
 const [parentPort, childPort] = process.argv.slice(1).map(Number)
 const answer = (port) => require('node:http').createServer((_, response) => response.end()).listen(port, '127.0.0.1')
@@ -49,7 +49,7 @@ async function startFamily(t: { after(work: () => Promise<void>): void }) {
 
 const pidsDiffer = (server: Restartable, before: number) => assert.notEqual(server.pid, before)
 
-test('a server that is killed takes its children along, and starts again at its address', async (t) => {
+test('kill ends a server with its children, and start brings it back at the same address', async (t) => {
   const { server, allAnswer, nobodyAnswers } = await startFamily(t)
   const before = server.pid
   await server.kill()
@@ -60,7 +60,7 @@ test('a server that is killed takes its children along, and starts again at its 
   assert.equal(await allAnswer(), true)
 })
 
-test('a frozen server answers nothing, nor do its children, until it goes on', async (t) => {
+test('a frozen server and its children do not answer until they are thawed', async (t) => {
   const { server, allAnswer, nobodyAnswers } = await startFamily(t)
   const before = server.pid
   await server.freeze()

@@ -1,29 +1,29 @@
 import { spawnSync } from 'node:child_process'
 import type { KeptProcess } from './kept-process.ts'
 
-/** A server that can be taken away in each way that servers go away, and brought back. */
+/** A server that tests can stop, kill, freeze, and start again. */
 export interface Restartable {
-  /** Of the process that runs, or ran last. */
+  /** The process id of the current process, or of the last one. */
   readonly pid: number
-  /** Resolves with the exit code of that process when it has ended, for whatever reason. */
+  /** Resolves with the exit code of that process when it has ended for any reason. */
   readonly ended: Promise<number>
-  /** Lets it end in its own time; resolves when it has. */
+  /** Shuts the server down gracefully; resolves when it has ended. */
   stop(): Promise<void>
-  /** SIGKILL to it and all of its children, as when the machine fails. */
+  /** Sends SIGKILL to the server and all its descendants, as if the machine had failed. */
   kill(): Promise<void>
-  /** SIGSTOP to all of them: connections stay open and nobody answers. */
+  /** Sends SIGSTOP to all of them: connections stay open and get no response. */
   freeze(): Promise<void>
   thaw(): Promise<void>
-  /** Starts it again at the same address and with the same data; resolves when it answers. */
+  /** Starts the server again at the same address with the same data; resolves when it answers. */
   start(): Promise<void>
 }
 
-/** To a server and all that descend from it. Who has ended already is passed over. */
+/** Signals a server and all its descendants, ignoring those that have ended. */
 export type SignalAll = (server: KeptProcess, name: NodeJS.Signals) => void | Promise<void>
 
 /**
- * `begin` starts the server and resolves when it answers; `end` lets it end. `signalAll` is another
- * for a server that is not a process of this machine.
+ * `begin` starts the server and resolves when it answers; `end` shuts it down. `signalAll` is replaced for a server that
+ * runs in a container.
  */
 export async function restartable(
   begin: () => Promise<KeptProcess>,
@@ -39,7 +39,7 @@ export async function restartable(
       return server.ended
     },
     async stop() {
-      // What is frozen cannot end.
+      // A frozen server could not shut down.
       await signalAll(server, 'SIGCONT')
       await end(server)
     },
@@ -60,7 +60,7 @@ export async function restartable(
 }
 
 function signalFamily({ pid }: KeptProcess, name: NodeJS.Signals): void {
-  // A parent that is stopped has no more children than those that are then found.
+  // Stopping the parent first keeps it from starting further children.
   if (name === 'SIGSTOP') send(name, [pid])
   send(name, familyOf(pid))
 }
@@ -70,17 +70,17 @@ function send(name: NodeJS.Signals, pids: readonly number[]): void {
     try {
       process.kill(pid, name)
     } catch {
-      // It has just ended.
+      // The process has just ended.
     }
   }
 }
 
-/** A process and all that descend from it. PostgreSQL's have sessions, and so groups, of their own. */
+/** A process and all its descendants. Their group is not enough: PostgreSQL's children have sessions of their own. */
 function familyOf(pid: number): number[] {
   const { stdout } = spawnSync('ps', ['-A', '-o', 'pid=,ppid='], { encoding: 'utf8' })
   const rows = stdout.split('\n').map((row) => row.trim().split(/\s+/).map(Number))
   const family = [pid]
-  // It grows while it is gone through.
+  // The array grows during the iteration, so that descendants of descendants are found, too.
   for (const parent of family) {
     for (const [child = 0, of] of rows) if (of === parent) family.push(child)
   }

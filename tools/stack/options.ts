@@ -3,35 +3,35 @@ import { parseArgs } from 'node:util'
 export interface StackOptions {
   /** How many processes of each service. */
   readonly replicas: Readonly<Record<ServiceName, number>>
-  /** Where nginx listens, on loopback. */
+  /** The loopback port of nginx. */
   readonly port: number
-  /** Everything that is kept, and the logs; undefined: data/stack in the repository. */
+  /** The folder for data and logs; undefined means data/stack in the repository. */
   readonly folder: string | undefined
-  /** Whether Kafka and PostgreSQL run in containers where a daemon answers; undefined: never. */
+  /** With `auto`, Kafka and PostgreSQL run in containers if a Docker daemon answers; undefined means `never`. */
   readonly docker?: 'auto' | 'never'
 }
 
 export const SERVICES = ['order', 'billing', 'notification'] as const
 export type ServiceName = (typeof SERVICES)[number]
 
-const MOST_REPLICAS = 9
+const MAX_REPLICAS = 9
 const DEFAULT_PORT = '8080'
 
 export const USAGE = `Usage: npm run stack -- [options]
 
-Starts Apache Kafka, PostgreSQL, nginx and each service as processes of their own, and stops them all
-on Ctrl-C. Their data stays. Kafka and PostgreSQL run in containers if a Docker daemon answers, else
-from this machine. KAFKA_BROKERS and DATABASE_URL name servers to use instead; all other variables of
-the services are passed on.
+Starts Apache Kafka, PostgreSQL, nginx and each service as processes of their own, and stops them all on
+Ctrl-C. Their data is kept. Kafka and PostgreSQL run in containers if a Docker daemon answers, otherwise
+from programs installed on this machine. KAFKA_BROKERS and DATABASE_URL name servers to use instead; all
+other environment variables are passed to the services.
 
-  --replicas NAME=N,...   how many of a service: order, billing, notification; 1 to ${MOST_REPLICAS} (1)
-  --port PORT             where nginx listens on 127.0.0.1 (${DEFAULT_PORT})
-  --folder FOLDER         where data and logs are (data/stack)
-  --without-docker        Kafka and PostgreSQL from this machine, also where Docker could run them
-  --help                  this text
+  --replicas NAME=N,...   number of processes of order, billing or notification, 1 to ${MAX_REPLICAS} (1)
+  --port PORT             port of nginx on 127.0.0.1 (${DEFAULT_PORT})
+  --folder FOLDER         folder for data and logs (data/stack)
+  --without-docker        run Kafka and PostgreSQL from this machine even if Docker is available
+  --help                  print this text
 `
 
-/** undefined: only its usage was asked for. Throws an Error whose message says what is wrong. */
+/** Returns undefined for --help. Throws an Error that says which option is wrong. */
 export function stackOptions(args: readonly string[]): StackOptions | undefined {
   const { values } = parseArgs({
     args: [...args],
@@ -60,7 +60,7 @@ function replicasOf(text: string): Record<ServiceName, number> {
     const [name = '', count = ''] = part.split('=').map((word) => word.trim())
     if (!isService(name)) throw new Error(`--replicas: there is no service "${name}"`)
     if (!/^[1-9]$/.test(count)) {
-      throw new Error(`--replicas: ${name} must be from 1 to ${MOST_REPLICAS}, not "${count}"`)
+      throw new Error(`--replicas: ${name} must be from 1 to ${MAX_REPLICAS}, not "${count}"`)
     }
     replicas[name] = Number(count)
   }

@@ -8,34 +8,35 @@ import { SERVICES, type ServiceName } from './options.ts'
 /** One process of a service. */
 export interface Replica {
   readonly service: ServiceName
-  /** Counts from 1 in its service. */
+  /** Counts the replicas of a service, from 1. */
   readonly number: number
   readonly port: number
   readonly url: string
   readonly logFile: string
-  /** It does not wait until it is ready: see `replicasReady`. */
+  /** Its `start` does not wait until the replica is ready; `replicasReady` does. */
   readonly server: Restartable
 }
 
-export interface Surroundings {
+/** What a replica needs to know of the rest of the stack. */
+export interface ReplicaContext {
   readonly brokers: string
   readonly databaseUrls: Readonly<Record<ServiceName, string>>
-  /** Where the services reach each other. */
+  /** The URL through which the services call each other. */
   readonly gatewayUrl: string
   readonly basePath: string
   readonly maildir: string
   readonly logs: string
-  /** What else the services are to read. */
+  /** Further variables of all services. */
   readonly environment: Readonly<Record<string, string | undefined>>
-  /** What one replica reads besides, asked for at each of its starts. */
+  /** Further variables of one replica; called at each of its starts. */
   readonly environmentOf?:
-    | ((replica: Pick<Replica, 'service' | 'number'>) => Surroundings['environment'])
+    | ((replica: Pick<Replica, 'service' | 'number'>) => ReplicaContext['environment'])
     | undefined
   readonly checkoutOf?: CheckoutOf | undefined
 }
 
 /**
- * The checkout whose code a replica runs. Asked each time the replica starts, so that a test can upgrade
+ * The folder of the checkout that a replica runs. Called at each start of a replica, so that a test can upgrade
  * one replica after another.
  */
 export type CheckoutOf = (replica: Pick<Replica, 'service' | 'number'>) => string
@@ -48,18 +49,18 @@ export const PATHS = {
 } as const satisfies Record<ServiceName, string>
 
 const READY_LIMIT_MS = 120_000
-const ANSWER_LIMIT_MS = 5_000
-/** A service has a limit of its own, which is shorter. */
+const PROBE_LIMIT_MS = 5_000
+/** Longer than the limit that a service sets itself for its drain. */
 const STOP_LIMIT_MS = 25_000
 
-/** Starts all replicas; they wait by themselves for what they need. */
+/** Starts all replicas at once; each waits by itself for the servers that it needs. */
 export async function startReplicas(
   ports: Readonly<Record<ServiceName, readonly number[]>>,
-  around: (service: ServiceName) => Surroundings,
+  contextOf: (service: ServiceName) => ReplicaContext,
 ): Promise<Replica[]> {
   const starting = SERVICES.flatMap((service) =>
     ports[service].map((port, index) =>
-      startReplica({ service, number: index + 1, port }, around(service)),
+      startReplica({ service, number: index + 1, port }, contextOf(service)),
     ),
   )
   return await Promise.all(starting)
@@ -67,27 +68,27 @@ export async function startReplicas(
 
 async function startReplica(
   replica: Pick<Replica, 'service' | 'number' | 'port'>,
-  around: Surroundings,
+  context: ReplicaContext,
 ): Promise<Replica> {
   const { service, number, port } = replica
-  const logFile = join(around.logs, `${service}-${number}.log`)
+  const logFile = join(context.logs, `${service}-${number}.log`)
   const begin = () =>
     startKept({
       command: process.execPath,
-      args: [join(around.checkoutOf?.(replica) ?? root, 'services', service, 'main.ts')],
-      // Not where a .env file may be: their environment is complete.
-      folder: around.logs,
-      env: { ...replicaEnvironment(replica, around), ...around.environmentOf?.(replica) },
+      args: [join(context.checkoutOf?.(replica) ?? root, 'services', service, 'main.ts')],
+      // A folder without a .env file, because the environment is complete.
+      folder: context.logs,
+      env: { ...replicaEnvironment(replica, context), ...context.environmentOf?.(replica) },
       logFile,
     })
   const server = await restartable(begin, (kept) => kept.stop(STOP_LIMIT_MS))
   return { ...replica, url: `http://127.0.0.1:${port}`, logFile, server }
 }
 
-/** What a replica is told, over what the environment says. */
+/** The environment of a replica: the given variables, overridden by those that the stack sets. */
 export function replicaEnvironment(
   { service, number, port }: Pick<Replica, 'service' | 'number' | 'port'>,
-  { brokers, databaseUrls, gatewayUrl, basePath, maildir, environment }: Surroundings,
+  { brokers, databaseUrls, gatewayUrl, basePath, maildir, environment }: ReplicaContext,
 ): Record<string, string | undefined> {
   return {
     ...environment,
@@ -112,7 +113,7 @@ function namedSessions(databaseUrl: string, name: string): string {
   return url.href
 }
 
-/** Resolves when each replica can do its work. Rejects when one ends, or past the limit. */
+/** Resolves when all replicas are ready. Rejects if one exits, or if one is not ready within two minutes. */
 export async function replicasReady(
   replicas: readonly Replica[],
   signal: AbortSignal,
@@ -132,16 +133,16 @@ export async function replicasReady(
   await Promise.all(each)
 }
 
-/** Asks a replica, or the gateway. Throws what keeps it from being ready. */
+/** Probes the readiness of a service, directly or through the gateway. Rejects with the reason if it is not ready. */
 export async function isReady(url: string, service: ServiceName): Promise<boolean> {
-  const signal = AbortSignal.timeout(ANSWER_LIMIT_MS)
-  const answer = await fetch(`${url}/${PATHS[service]}/actuator/health/readiness`, { signal })
-  const said = await answer.text()
-  if (!answer.ok) throw new Error(`its readiness is ${answer.status} ${said}`)
+  const signal = AbortSignal.timeout(PROBE_LIMIT_MS)
+  const response = await fetch(`${url}/${PATHS[service]}/actuator/health/readiness`, { signal })
+  const body = await response.text()
+  if (!response.ok) throw new Error(`the readiness probe got ${response.status} ${body}`)
   return true
 }
 
-/** Callers first: order calls billing, billing calls notification. */
+/** Stops callers before the services that they call: order, then billing, then notification. */
 export async function stopReplicas(replicas: readonly Replica[]): Promise<void> {
   for (const service of SERVICES) {
     await Promise.all(

@@ -10,13 +10,13 @@ import { stackOptions } from './options.ts'
 import { replicaEnvironment } from './services.ts'
 
 describe('the options of the stack', () => {
-  test('are one replica of each service and port 8080 unless told', () => {
+  test('default to one replica of each service and port 8080', () => {
     const replicas = { order: 1, billing: 1, notification: 1 }
     const expected = { replicas, port: 8080, folder: undefined, docker: 'auto' }
     assert.deepEqual(stackOptions([]), expected)
   })
 
-  test('leave Docker out when told', () => {
+  test('take --without-docker', () => {
     assert.equal(stackOptions(['--without-docker'])?.docker, 'never')
   })
 
@@ -27,7 +27,7 @@ describe('the options of the stack', () => {
     assert.deepEqual(stackOptions(several)?.replicas, replicas)
   })
 
-  test('are none when only the usage is asked for', () => {
+  test('are undefined for --help', () => {
     assert.equal(stackOptions(['--help']), undefined)
   })
 
@@ -42,7 +42,7 @@ describe('the options of the stack', () => {
     [['--prot', '8080'], /--prot/],
     [['order=2'], /order=2/],
   ] as const) {
-    test(`refuse ${args.join(' ')}`, () => {
+    test(`reject ${args.join(' ')}`, () => {
       assert.throws(() => stackOptions(args), complaint)
     })
   }
@@ -57,18 +57,18 @@ describe('the configuration of nginx', () => {
   const options = { port: 8080, basePath: '/otusapp/gur-ok', upstreams }
   const text = nginxConfiguration(options, false)
 
-  test('listens on loopback and leaves no name open', () => {
+  test('listens on loopback and has every placeholder replaced', () => {
     assert.match(text, /^ *listen 127\.0\.0\.1:8080;$/m)
     assert.doesNotMatch(text, /\$\{/)
   })
 
-  test('has every replica behind the path of its service', () => {
+  test('has every replica in the upstream of its service', () => {
     const group = /upstream orders \{([^}]*)\}/.exec(text)?.[1] ?? ''
     const servers = [...group.matchAll(/server (\S+) /g)].map(([, address]) => address)
     assert.deepEqual(servers, upstreams.orders)
   })
 
-  // What nginx makes of a location is its own affair; the patterns are ours.
+  // Evaluates the patterns of the locations as nginx would.
   const serviceOf = (configuration: string, path: string) => {
     const locations = configuration.matchAll(/location ~ (\S+) \{ proxy_pass http:\/\/(\w+); \}/g)
     return [...locations].find(([, pattern]) => new RegExp(pattern as string).test(path))?.[2]
@@ -86,21 +86,21 @@ describe('the configuration of nginx', () => {
     ['/x/orders', undefined],
     ['/', undefined],
   ] as const) {
-    test(`gives ${path} to ${service ?? 'nobody'}`, () => {
+    test(`routes ${path} to ${service ?? 'no service'}`, () => {
       assert.equal(serviceOf(text, path), service)
     })
   }
 
-  test('rewrites nothing: no address that it passes on to has a path', () => {
+  test('rewrites no path: no upstream address has a path', () => {
     const targets = [...text.matchAll(/proxy_pass (\S+);/g)].map(([, target]) => target)
     assert.deepEqual(targets, ['http://orders', 'http://billing', 'http://notification'])
   })
 
-  test('never repeats a call that changes something and was sent', () => {
+  test('never retries a request that changes something once it was sent', () => {
     assert.match(text, /^ *proxy_next_upstream error timeout;$/m)
   })
 
-  test('knows no prefix where there is none, and takes its dots as dots', () => {
+  test('accepts no prefix if none is configured, and matches dots literally', () => {
     for (const basePath of ['', '/']) {
       const bare = nginxConfiguration({ ...options, basePath }, false)
       assert.equal(serviceOf(bare, '/orders/1'), 'orders')
@@ -111,7 +111,7 @@ describe('the configuration of nginx', () => {
     assert.equal(serviceOf(dotted, '/v1x0/orders'), undefined)
   })
 
-  test('keeps the workers of root in a folder of root', () => {
+  test('runs the workers as root if root starts it, so that they can enter its folder', () => {
     assert.doesNotMatch(text, /^user /m)
     assert.match(nginxConfiguration(options, true), /^user root;$/m)
   })
@@ -148,7 +148,7 @@ describe('a replica', () => {
 })
 
 describe('databaseUrl', () => {
-  test('changes the database and keeps the rest', () => {
+  test('replaces the database and keeps everything else', () => {
     const url = 'postgres://me:p%40ss@db.example:5433/postgres?sslmode=require'
     const expected = 'postgres://me:p%40ss@db.example:5433/orders?sslmode=require'
     assert.equal(databaseUrl(url, 'orders'), expected)
@@ -157,7 +157,7 @@ describe('databaseUrl', () => {
 })
 
 describe('freePorts', () => {
-  test('passes over a port that is in use', async () => {
+  test('skips a port that is in use', async () => {
     const first = await freePorts(21_500, 2)
     const server = createServer()
     await new Promise<void>((resolve) => server.listen(first + 1, '127.0.0.1', resolve))
@@ -169,7 +169,7 @@ describe('freePorts', () => {
     }
   })
 
-  test('passes over a port that fetch refuses', async () => {
+  test('skips a port that fetch blocks', async () => {
     const refused = 10_080
     const refusal = { cause: new Error('bad port') }
     await assert.rejects(fetch(`http://127.0.0.1:${refused}/`), refusal)
@@ -179,18 +179,18 @@ describe('freePorts', () => {
 })
 
 describe('until', () => {
-  test('asks again until it is so', async () => {
-    let asked = 0
-    await until(async () => ++asked === 3, { limitMs: 5_000 })
-    assert.equal(asked, 3)
+  test('polls until the condition is true', async () => {
+    let polls = 0
+    await until(async () => ++polls === 3, { limitMs: 5_000 })
+    assert.equal(polls, 3)
   })
 
-  test('says what was in the way when its time is over', async () => {
-    const asked = () => Promise.reject(new Error('not yet'))
-    await assert.rejects(until(asked, { limitMs: 1 }), /within 0\.001 s: not yet/)
+  test('reports the last error when it times out', async () => {
+    const failing = () => Promise.reject(new Error('not yet'))
+    await assert.rejects(until(failing, { limitMs: 1 }), /within 0\.001 s: not yet/)
   })
 
-  test('gives up when what it waits for has ended', async () => {
+  test('gives up when the process has exited', async () => {
     const ended = sleep(1, 7)
     const limitMs = 60_000
     await assert.rejects(
@@ -199,11 +199,11 @@ describe('until', () => {
     )
   })
 
-  test('gives up when it is told to', async () => {
-    const signal = AbortSignal.abort(new Error('told to'))
+  test('gives up when its signal is aborted', async () => {
+    const signal = AbortSignal.abort(new Error('stopped'))
     await assert.rejects(
       until(async () => true, { limitMs: 60_000, signal }),
-      /told to/,
+      /stopped/,
     )
   })
 })

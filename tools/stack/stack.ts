@@ -7,7 +7,7 @@ import { lockFolder } from '../../platform/pglite/folder-lock.ts'
 import { runProcess } from '../../platform/process/process.ts'
 import { root } from '../repository-files.ts'
 import { type Docker, findDocker } from '../servers/docker.ts'
-import { type KafkaDoor, startKafka } from '../servers/kafka.ts'
+import { type KafkaListener, startKafka } from '../servers/kafka.ts'
 import { startNginx } from '../servers/nginx.ts'
 import { freePorts, isFree } from '../servers/ports.ts'
 import { databaseUrl, makeDatabases, startPostgres } from '../servers/postgres.ts'
@@ -17,66 +17,68 @@ import {
   type CheckoutOf,
   isReady,
   type Replica,
+  type ReplicaContext,
   replicasReady,
-  type Surroundings,
   startReplicas,
   stopReplicas,
 } from './services.ts'
 
-/** Kafka, PostgreSQL, nginx, and the services as processes of their own. */
+/** Kafka, PostgreSQL, nginx, and the services, each as a process of its own. */
 export interface Stack {
-  /** Where nginx answers. */
+  /** The URL of nginx. */
   readonly url: string
   readonly brokers: string
   readonly databaseUrls: Readonly<Record<ServiceName, string>>
   readonly replicas: readonly Replica[]
   readonly nginxPid: number
-  /** The servers that it started itself; undefined where it was told to use others. */
+  /** undefined if KAFKA_BROKERS names other brokers. */
   readonly kafka: Restartable | undefined
+  /** undefined if DATABASE_URL names another server. */
   readonly postgres: Restartable | undefined
-  /** What the stack keeps, and its logs. */
+  /** Holds the stack's data and logs. */
   readonly folder: string
   close(): Promise<void>
 }
 
 export interface StackStart extends StackOptions {
   readonly environment: Readonly<Record<string, string | undefined>>
-  /** What a replica reads besides, asked for at each of its starts. */
-  readonly environmentOf?: Surroundings['environmentOf']
+  /** Further variables of one replica; called at each of its starts. */
+  readonly environmentOf?: ReplicaContext['environmentOf']
   readonly checkoutOf?: CheckoutOf
-  /** Gives up the start. */
+  /** Aborts the start. */
   readonly signal: AbortSignal
   readonly say: (line: string) => void
   /**
-   * Added to the usual ports of all but nginx, 0 unless told: of two stacks that look at the same
-   * ports, one may take what the other has left for a moment.
+   * Added to the usual ports of everything except nginx; 0 by default. Two stacks that search for free ports in the
+   * same range may take a port that the other has released only for a moment.
    */
   readonly portOffset?: number
   /**
-   * Puts something of the caller's on the way from a service to what it needs: told the port of that on
-   * loopback, resolves with the port where the service is to look for it. Then nothing runs in
-   * containers, and servers that were named are reached as they are.
+   * Puts a proxy of the caller's between a service and a server that it depends on. Gets the server's loopback port,
+   * and resolves with the port that the service is to use instead. With it nothing runs in containers, and servers
+   * named by variables get no proxy.
    */
-  readonly between?: (from: ServiceName, to: Needed, port: number) => Promise<number>
+  readonly proxyFor?: (from: ServiceName, to: Dependency, port: number) => Promise<number>
 }
 
-export type Needed = 'kafka' | 'postgres' | 'gateway'
+export type Dependency = 'kafka' | 'postgres' | 'gateway'
 
 const DATABASES = { order: 'orders', billing: 'billing', notification: 'notification' } as const
 const KAFKA_PORT = 9092
 const POSTGRES_PORT = 5440
-/** The first replica of each service; the others follow. */
+/** The port of the first replica of each service; its other replicas use the ports after it. */
 const SERVICE_PORTS = { order: 8011, billing: 8021, notification: 8031 } as const
-/** A pool of a service is 10 unless told; and somebody may want to look inside. */
-const CONNECTIONS_EACH = 12
-const CONNECTIONS_MORE = 40
+/** A service's pool has 10 connections by default. */
+const CONNECTIONS_PER_PROCESS = 12
+/** For operators and tools. */
+const EXTRA_CONNECTIONS = 40
 const GATEWAY_LIMIT_MS = 30_000
-/** Three services in a row, each within its own limit, then the servers. */
+/** Three services stop one after the other, each within its own limit, then the servers. */
 const CLOSE_LIMIT_MS = 120_000
 
 /**
- * Brings up the whole stack and resolves when it can be used. What was started is stopped again
- * when a later part does not start.
+ * Starts the whole stack and resolves when it is ready. If a part does not start, those that were started before it are
+ * stopped.
  */
 export async function startStack(start: StackStart): Promise<Stack> {
   const folder = resolve(start.folder ?? join(root, 'data', 'stack'))
@@ -94,7 +96,7 @@ export async function startStack(start: StackStart): Promise<Stack> {
   }
 }
 
-/** In the opposite order of their start. */
+/** Closes the parts in the reverse order of their start. */
 async function closeAll(closers: (() => Promise<unknown> | undefined)[]): Promise<void> {
   for (const closer of closers.reverse()) await closer()
 }
@@ -109,9 +111,9 @@ async function startParts(
   mkdirSync(folder, { recursive: true })
   const lock = lockFolder(folder)
   closers.push(async () => lock.release())
-  keepLogsOfBefore(logs)
+  rotateLogs(logs)
   for (const part of ['logs', 'mail', 'nginx']) mkdirSync(join(folder, part), { recursive: true })
-  if (!(await isFree(port))) throw new Error(`port ${port} is in use; --port takes another one`)
+  if (!(await isFree(port))) throw new Error(`port ${port} is in use; choose another with --port`)
   const ports = await servicePorts(counts, start.portOffset ?? 0)
   const basePath = environment.BASE_PATH || '/otusapp/gur-ok'
 
@@ -126,7 +128,7 @@ async function startParts(
     },
   })
   closers.push(gateway.close)
-  say(`nginx: answers at ${gateway.url}`)
+  say(`nginx: ready at ${gateway.url}`)
   signal.throwIfAborted()
 
   const processes = Object.values(counts).reduce((sum, count) => sum + count)
@@ -134,46 +136,52 @@ async function startParts(
   signal.throwIfAborted()
 
   const maildir = resolve(environment.MAILDIR || join(folder, 'mail'))
-  const reach = await reachOf(start.between, servers, gateway.url)
-  const around = { basePath, maildir, logs, environment, environmentOf, checkoutOf }
-  const replicas = await startReplicas(ports, (service) => ({ ...reach[service], ...around }))
+  const addressesOf = await addressesFor(start.proxyFor, servers, gateway.url)
+  const shared = { basePath, maildir, logs, environment, environmentOf, checkoutOf }
+  const replicas = await startReplicas(ports, (service) => ({
+    ...addressesOf[service],
+    ...shared,
+  }))
   closers.push(() => stopReplicas(replicas))
-  say('services: start')
+  say('services: starting')
   await replicasReady(replicas, signal, say)
   for (const service of SERVICES.filter((name) => counts[name] > 0)) {
-    const asked = () => isReady(gateway.url, service)
-    await until(asked, { limitMs: GATEWAY_LIMIT_MS, ended: gateway.ended, signal })
+    const probe = () => isReady(gateway.url, service)
+    await until(probe, { limitMs: GATEWAY_LIMIT_MS, ended: gateway.ended, signal })
   }
   const { brokers, databaseUrls, kafka, postgres } = servers
   const nginx = { url: gateway.url, nginxPid: gateway.pid }
   return { ...nginx, brokers, databaseUrls, replicas, kafka, postgres }
 }
 
-type Reach = Pick<Surroundings, 'brokers' | 'databaseUrls' | 'gatewayUrl'>
+type Addresses = Pick<ReplicaContext, 'brokers' | 'databaseUrls' | 'gatewayUrl'>
 
-/** What each service is told of the servers and of nginx, with what the caller puts between. */
-async function reachOf(
-  between: StackStart['between'],
+/** The addresses of the servers and of nginx for each service, through the caller's proxies if there are any. */
+async function addressesFor(
+  proxyFor: StackStart['proxyFor'],
   { brokersOf, databaseUrls, postgres }: Servers,
   gatewayUrl: string,
-): Promise<Record<ServiceName, Reach>> {
-  const via = async (from: ServiceName, to: Needed, url: string) => {
-    if (!between || (to === 'postgres' && !postgres)) return url
+): Promise<Record<ServiceName, Addresses>> {
+  const via = async (from: ServiceName, to: Dependency, url: string) => {
+    if (!proxyFor || (to === 'postgres' && !postgres)) return url
     const changed = new URL(url)
-    changed.port = String(await between(from, to, Number(changed.port)))
-    // A URL gets a slash at its end, which is none of an address that paths are added to.
+    changed.port = String(await proxyFor(from, to, Number(changed.port)))
+    // URL appends a slash, which does not belong in an address that paths are appended to.
     return changed.href.replace(/\/$/, '')
   }
-  const reach = SERVICES.map(async (service): Promise<[ServiceName, Reach]> => {
+  const entries = SERVICES.map(async (service): Promise<[ServiceName, Addresses]> => {
     const own = await via(service, 'postgres', databaseUrls[service])
-    const told = { brokers: brokersOf[service], databaseUrls: { ...databaseUrls, [service]: own } }
-    return [service, { ...told, gatewayUrl: await via(service, 'gateway', gatewayUrl) }]
+    const servers = {
+      brokers: brokersOf[service],
+      databaseUrls: { ...databaseUrls, [service]: own },
+    }
+    return [service, { ...servers, gatewayUrl: await via(service, 'gateway', gatewayUrl) }]
   })
-  return Object.fromEntries(await Promise.all(reach)) as Record<ServiceName, Reach>
+  return Object.fromEntries(await Promise.all(entries)) as Record<ServiceName, Addresses>
 }
 
-/** Those of one start are kept for a look at what happened. */
-function keepLogsOfBefore(logs: string): void {
+/** Keeps the logs of the previous start, so that they can still be read after a restart. */
+function rotateLogs(logs: string): void {
   if (!existsSync(logs)) return
   rmSync(`${logs}-before`, { recursive: true, force: true })
   renameSync(logs, `${logs}-before`)
@@ -186,18 +194,21 @@ interface ServersStart extends StackStart {
 }
 
 interface Servers extends Pick<Stack, 'brokers' | 'databaseUrls' | 'kafka' | 'postgres'> {
-  /** As each service is told. */
+  /** The brokers that each service is configured with. */
   readonly brokersOf: Readonly<Record<ServiceName, string>>
 }
 
-/** Kafka with the topics and PostgreSQL with the databases; both are awaited, whatever fails. */
+/**
+ * Starts Kafka with the topics and PostgreSQL with the databases. If one fails, the other is awaited all the same, so
+ * that it can be stopped.
+ */
 async function startServers(
   start: ServersStart,
   closers: (() => Promise<unknown> | undefined)[],
 ): Promise<Servers> {
   const { KAFKA_BROKERS, DATABASE_URL } = start.environment
-  const wanted = start.docker === 'auto' && !start.between && !(KAFKA_BROKERS && DATABASE_URL)
-  const docker = wanted ? await findDocker() : undefined
+  const mayUse = start.docker === 'auto' && !start.proxyFor && !(KAFKA_BROKERS && DATABASE_URL)
+  const docker = mayUse ? await findDocker() : undefined
   const stopServers: (() => Promise<void>)[] = []
   closers.push(() => Promise.all(stopServers.map((stop) => stop())))
   const both = [
@@ -215,39 +226,39 @@ async function startServers(
 }
 
 async function kafkaWithTopics(
-  { environment, folder, portOffset = 0, between, signal, say }: ServersStart,
+  { environment, folder, portOffset = 0, proxyFor, signal, say }: ServersStart,
   docker: Docker | undefined,
   stopServers: (() => Promise<void>)[],
 ): Promise<Pick<Servers, 'brokers' | 'brokersOf' | 'kafka'>> {
   let brokers = environment.KAFKA_BROKERS
   let server: Restartable | undefined
-  let doors: readonly KafkaDoor[] = []
+  let listeners: readonly KafkaListener[] = []
   if (!brokers) {
-    say('Kafka: starts')
-    const port = await freePorts(KAFKA_PORT + portOffset, between ? 2 + SERVICES.length : 2)
-    if (between) doors = await doorsFrom(port + 2, between)
+    say('Kafka: starting')
+    const port = await freePorts(KAFKA_PORT + portOffset, proxyFor ? 2 + SERVICES.length : 2)
+    if (proxyFor) listeners = await listenersFrom(port + 2, proxyFor)
     const own = join(folder, 'kafka')
-    const kafka = await startKafka({ folder: own, port, doors, docker, signal, say })
+    const kafka = await startKafka({ folder: own, port, listeners, docker, signal, say })
     stopServers.push(kafka.close)
     ;({ brokers, server } = kafka)
   }
   say(`Kafka: at ${brokers}`)
   for (const sentence of await createTopics(brokers, TOPICS)) say(`topic ${sentence}`)
   const brokersOf = { order: brokers, billing: brokers, notification: brokers }
-  for (const [index, { advertisedPort }] of doors.entries()) {
+  for (const [index, { advertisedPort }] of listeners.entries()) {
     brokersOf[SERVICES[index]!] = `127.0.0.1:${advertisedPort}`
   }
   return { brokers, brokersOf, kafka: server }
 }
 
-/** A door of the broker for each service, so that what is between stands before that one alone. */
-function doorsFrom(first: number, between: NonNullable<StackStart['between']>) {
-  const doors = SERVICES.map(async (service, index): Promise<KafkaDoor> => {
+/** A listener of the broker for each service, so that each service has a proxy of its own. */
+function listenersFrom(first: number, proxyFor: NonNullable<StackStart['proxyFor']>) {
+  const listeners = SERVICES.map(async (service, index): Promise<KafkaListener> => {
     const port = first + index
-    const advertisedPort = await between(service, 'kafka', port)
+    const advertisedPort = await proxyFor(service, 'kafka', port)
     return { name: service.toUpperCase(), port, advertisedPort }
   })
-  return Promise.all(doors)
+  return Promise.all(listeners)
 }
 
 async function serverWithDatabases(
@@ -258,11 +269,11 @@ async function serverWithDatabases(
   let url = environment.DATABASE_URL
   let server: Restartable | undefined
   if (!url) {
-    say('PostgreSQL: starts')
+    say('PostgreSQL: starting')
     const postgres = await startPostgres({
       folder: join(folder, 'postgres'),
       port: await freePorts(POSTGRES_PORT + portOffset, 1),
-      maxConnections: CONNECTIONS_EACH * processes + CONNECTIONS_MORE,
+      maxConnections: CONNECTIONS_PER_PROCESS * processes + EXTRA_CONNECTIONS,
       logFile: join(logs, 'postgres.log'),
       docker,
       signal,
@@ -272,8 +283,8 @@ async function serverWithDatabases(
     ;({ url, server } = postgres)
   }
   const made = await makeDatabases(url, Object.values(DATABASES))
-  const news = made.length > 0 ? `, made ${made.join(', ')}` : ''
-  say(`PostgreSQL: at ${new URL(url).host}${news}`)
+  const created = made.length > 0 ? `, created ${made.join(', ')}` : ''
+  say(`PostgreSQL: at ${new URL(url).host}${created}`)
   return { url, postgres: server }
 }
 
@@ -307,28 +318,28 @@ function summary({ url, brokers, databaseUrls, replicas, folder }: Stack, second
 }
 
 async function main(environment: StackStart['environment'], options: StackOptions) {
-  const begun = performance.now()
-  const given = new AbortController()
+  const startedMs = performance.now()
+  const starting = new AbortController()
   for (const name of ['SIGINT', 'SIGTERM'] as const) {
-    process.once(name, () => given.abort(new Error(`${name} came before it was ready`)))
+    process.once(name, () => starting.abort(new Error(`${name} before the stack was ready`)))
   }
   const say = (line: string) => {
-    const seconds = ((performance.now() - begun) / 1000).toFixed(1).padStart(6)
+    const seconds = ((performance.now() - startedMs) / 1000).toFixed(1).padStart(6)
     console.log(`${seconds} s  ${line}`)
   }
-  const stack = await startStack({ ...options, environment, signal: given.signal, say })
-  console.log(summary(stack, ((performance.now() - begun) / 1000).toFixed(1)))
+  const stack = await startStack({ ...options, environment, signal: starting.signal, say })
+  console.log(summary(stack, ((performance.now() - startedMs) / 1000).toFixed(1)))
   let closing = false
   for (const { service, number, server, logFile } of stack.replicas) {
     server.ended.then((code) => {
-      if (!closing) say(`${service} ${number} ended with code ${code}: see ${logFile}`)
+      if (!closing) say(`${service} ${number} exited with code ${code}: see ${logFile}`)
     })
   }
   return {
     async close() {
       closing = true
       await stack.close()
-      console.log('The stack is stopped.')
+      console.log('The stack has stopped.')
     },
   }
 }

@@ -20,12 +20,13 @@ interface Suite {
   readonly files: (path: string) => boolean
   /** How many files run at a time. */
   readonly concurrency: number
-  /** What its tests find in their environment; `servers` adds a Kafka and a PostgreSQL. */
+  /** Environment variables of its tests. */
   readonly environment: Readonly<Record<string, string>>
+  /** Whether the suite needs a Kafka and a PostgreSQL, which are then named in its environment. */
   readonly servers: boolean
 }
 
-/** One after the other. A suite with no file that was asked for is left out. */
+/** The suites run one after the other. A suite without a chosen file is skipped. */
 const SUITES: readonly Suite[] = [
   {
     name: 'components and conformance',
@@ -53,28 +54,28 @@ const SUITES: readonly Suite[] = [
 const KAFKA = 'TEST_KAFKA_BROKERS'
 const POSTGRES = 'TEST_DATABASE_URL'
 const POSTGRES_PORT = 25_440
-/** Its role may do everything in a database that it made, and little in those that were there. */
+/** A database of its own, because the role has full rights only in databases that it created. */
 const DATABASE = 'test'
-/** Some connections of each file at a time, and those that make its database. */
+/** Enough for all test files that run at a time, and for the connections that create their databases. */
 const MAX_CONNECTIONS = 200
 const EXIT_INTERRUPTED = 130
 
 /**
- * Runs the suites on Apache Kafka and PostgreSQL: on those that the environment names, or on its own
- * ones, which end with it, as the tests do, whatever ends it. Returns the exit code: 0 when all passed.
+ * Runs the suites on Apache Kafka and PostgreSQL: on the servers that the environment names, or on servers that it
+ * starts. However this process ends, the servers and the tests end with it. Returns the exit code, 0 if all passed.
  */
 async function testStack(chosen: TestWords, stopped: AbortSignal): Promise<number> {
-  const due = SUITES.map((suite) => ({ suite, files: testFiles(chosen, suite.files) })).filter(
+  const selected = SUITES.map((suite) => ({ suite, files: testFiles(chosen, suite.files) })).filter(
     ({ files }) => files.length > 0,
   )
-  if (due.length === 0) throw new Error(nothingChosen(chosen))
+  if (selected.length === 0) throw new Error(nothingChosen(chosen))
   const results: string[] = []
   let exitCode = 0
-  for (const { suite, files } of due) {
-    const begun = performance.now()
+  for (const { suite, files } of selected) {
+    const startedMs = performance.now()
     const code = await runSuite(suite, files, chosen, stopped)
     if (stopped.aborted) return EXIT_INTERRUPTED
-    const seconds = ((performance.now() - begun) / 1000).toFixed(0)
+    const seconds = ((performance.now() - startedMs) / 1000).toFixed(0)
     results.push(`${code === 0 ? 'passed' : 'FAILED'}  ${suite.name} (${seconds} s)`)
     if (code !== 0) exitCode = 1
   }
@@ -108,10 +109,10 @@ async function runSuite(
   }
 }
 
-/** What is named already is used as it is; the rest is started, in a folder that goes at the end. */
+/** Starts the servers that the environment does not name, in a temporary folder. */
 async function startServers(stopped: AbortSignal) {
   const folder = mkdtempSync(join(tmpdir(), 'trifold-test-'))
-  // PostgreSQL may run as another user than ours.
+  // PostgreSQL may run as another user, who must be able to enter the folder.
   chmodSync(folder, 0o755)
   const closers: (() => Promise<void>)[] = []
   const environment: Record<string, string> = {}
@@ -142,12 +143,12 @@ async function startServers(stopped: AbortSignal) {
   } catch (error) {
     await close()
     if (stopped.aborted) throw error
-    const hint = `${KAFKA} and ${POSTGRES} name servers to use instead.`
+    const hint = `To use other servers, set ${KAFKA} and ${POSTGRES}.`
     throw new Error(`${(error as Error).message} ${hint}`, { cause: error })
   }
 }
 
-/** Whether a test file asks for the servers by the names of their variables, itself or through tests/. */
+/** Whether a test file, or a file in tests/ that it imports, mentions the variables that name the servers. */
 function usesServers(path: string, seen = new Set<string>()): boolean {
   if (seen.has(path)) return false
   seen.add(path)
@@ -162,7 +163,7 @@ function usesServers(path: string, seen = new Set<string>()): boolean {
 if (import.meta.main) {
   const stopped = new AbortController()
   for (const name of ['SIGINT', 'SIGTERM'] as const) {
-    process.on(name, () => stopped.abort(new Error(`${name} came before the tests`)))
+    process.on(name, () => stopped.abort(new Error(`interrupted by ${name}`)))
   }
   try {
     process.exitCode = await testStack(testWords(process.argv.slice(2)), stopped.signal)

@@ -32,7 +32,9 @@ export function ownConnections(port: number, hostname: string): Clients {
   }
 }
 
-/** Shared keep-alive connections with pipelining, like those of a gateway that never notices when a client hangs up. */
+/**
+ * Shared keep-alive connections with pipelining, like those of a gateway that never notices when a client hangs up.
+ */
 export function sharedConnections(port: number, hostname: string, count: number): Clients {
   const pipes = Array.from({ length: count }, () => openPipe(port, hostname))
   let next = 0

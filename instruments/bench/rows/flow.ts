@@ -120,7 +120,9 @@ export async function openShop(stack: BenchStack) {
 
 type Limit = Pick<Load, 'seconds' | 'orders'>
 
-/** CPU milliseconds per order, of each server with its descendants and of all servers. The load generator is not included. */
+/**
+ * CPU milliseconds per order, of each server with its descendants and of all servers, without the load generator.
+ */
 function costsOf(
   before: Readonly<Record<string, Usage>>,
   after: Readonly<Record<string, Usage>>,

@@ -104,7 +104,9 @@ const REFILL_MS = 250
 
 const SEARCH_LIMIT_MS = 10_000
 const SEARCH_PAUSE_MS = 15
-/** Long enough for what a replica sent before it was frozen to reach the server, and for running statements to end. */
+/**
+ * Long enough for what a replica sent before it was frozen to reach the server, and for running statements to end.
+ */
 const SETTLE_MS = 20
 
 /**
@@ -157,7 +159,7 @@ async function setWrongClock(
   await server.kill()
   setClock(target, offsetMs)
   await server.start()
-  // A process that is still starting cannot show what its clock does. It may not get ready if a server that it needs is down.
+  // A process that is still starting cannot show what its clock does. It may not become ready while a server is down.
   const isReady = until(() => stack.isReady(target), { limitMs: START_LIMIT_MS, signal })
   await isReady.catch(() => undefined)
   return async () => {

@@ -4,7 +4,7 @@ import { freePorts } from '../../../tools/servers/ports.ts'
 import type { Restartable } from '../../../tools/servers/restartable.ts'
 import type { ServiceName } from '../../../tools/stack/options.ts'
 import { isReady, replicasReady } from '../../../tools/stack/services.ts'
-import { type Needed, type Stack, startStack } from '../../../tools/stack/stack.ts'
+import { type Dependency, type Stack, startStack } from '../../../tools/stack/stack.ts'
 import { startProxy, type TcpProxy } from './proxy.ts'
 import type { Link, ProcessTarget, ReplicaTarget } from './schedule.ts'
 import { openSessions, type Sessions } from './sessions.ts'
@@ -85,7 +85,7 @@ export async function startFragileStack(options: FragileStackOptions): Promise<F
         const offsetMs = clocks.get(`${service} ${number}`)
         return { NODE_OPTIONS: offsetMs ? wrongClock(offsetMs) : undefined }
       },
-      between: (from: ServiceName, to: Needed, port: number) =>
+      proxyFor: (from: ServiceName, to: Dependency, port: number) =>
         // Notification calls no service, so it has no link to nginx.
         from === 'notification' && to === 'gateway'
           ? Promise.resolve(port)

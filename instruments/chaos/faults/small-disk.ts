@@ -95,7 +95,8 @@ export async function moveDatabase(
   spawnSync('chown', [`${uid}:${gid}`, tables])
   const url = new URL(databaseUrl)
   const name = url.pathname.slice(1)
-  // The URL has the role that owns the databases. Only the superuser may create a tablespace; it has the same password.
+  // The URL has the role that owns the databases. Only the superuser may create a tablespace; it has the same
+  // password.
   url.username = 'postgres'
   url.pathname = '/postgres'
   const client = new Client({ connectionString: url.href })
