@@ -30,7 +30,7 @@ const remember = (key: string, response: typeof created | null, request = 'POST 
 const find = async (key: string) => (await idempotency.find(database, [key])).get(key)
 
 describe('a stored key', () => {
-  test('is found with its answer, among others and beside unknown ones', async () => {
+  test('is found with its response, among other keys and unknown ones', async () => {
     await remember('a1', created)
     await remember('a2', null)
     const found = await idempotency.find(database, ['a1', 'a2', 'a3'])
@@ -41,7 +41,7 @@ describe('a stored key', () => {
     assert.equal(found.get('a2')?.response, null)
   })
 
-  test('that is stored again is a conflict, whatever is stored with it, and stays as it is', async () => {
+  test('conflicts when it is stored again, together with any other keys, and stays unchanged', async () => {
     await remember('b1', created)
     await assert.rejects(remember('b1', null), { name: 'DatabaseError', kind: 'conflict' })
     const both = database.transaction((tx) =>
@@ -55,7 +55,7 @@ describe('a stored key', () => {
     assert.equal(await find('b2'), undefined)
   })
 
-  test('gets its answer once the outcome is known, and keeps the first one', async () => {
+  test('gets its response once the outcome is known, and keeps the first response', async () => {
     await remember('c1', null)
     const refused = { status: 402, body: '{"code":"NOT_ENOUGH_MONEY"}' }
     await idempotency.complete(database, [{ key: 'c1', ...refused }])
@@ -68,7 +68,7 @@ describe('a stored key', () => {
     assert.equal(await find('unknown'), undefined)
   })
 
-  test('is forgotten after its time, and can then be used again', async () => {
+  test('is deleted when it expires, and can then be used again', async () => {
     await remember('d1', created)
     clock.advance(1)
     await remember('d2', created)
@@ -79,7 +79,7 @@ describe('a stored key', () => {
     await remember('d1', null)
   })
 
-  test('is forgotten in batches, however many there are', async () => {
+  test('is deleted in batches, however many keys have expired', async () => {
     const keys = Array.from({ length: 4_100 }, (_, n) => ({
       ...{ key: `many-${n}`, owner: '', request: 'r {}', response: created },
     }))
@@ -111,12 +111,12 @@ describe('a stored key', () => {
 describe('a repeated request', () => {
   const first = keyedRequest('k', 'POST /orders', { profileId: 'p', productQuantity: 3 })!
 
-  test('is the same whatever the sequence of its fields', () => {
+  test('is the same whatever the order of its fields', () => {
     const again = keyedRequest('k', 'POST /orders', { productQuantity: 3, profileId: 'p' })
     assert.deepEqual(again, first)
   })
 
-  test('is another with other content or by another call', () => {
+  test('is a different request if its content or call differs', () => {
     const others = [
       keyedRequest('k', 'POST /orders', { profileId: 'p', productQuantity: 4 }),
       keyedRequest('k', 'POST /orders', { profileId: 'p' }),
@@ -125,11 +125,11 @@ describe('a repeated request', () => {
     for (const other of others) assert.notEqual(other?.request, first.request)
   })
 
-  test('without a key is nothing to remember', () => {
+  test('without a key is not stored', () => {
     assert.equal(keyedRequest(undefined, 'POST /orders', {}), undefined)
   })
 
-  test('gets the stored answer', () => {
+  test('gets the stored response', () => {
     const { request } = first
     assert.deepEqual(repeatResult(first, { request, response: created }), {
       ...{ kind: 'repeated', response: created },
@@ -141,11 +141,11 @@ describe('a repeated request', () => {
     return repetition.kind === 'refused' ? repetition.fault.code : undefined
   }
 
-  test('is refused while the first one runs', () => {
+  test('is rejected while the first request is in progress', () => {
     assert.equal(code({ request: first.request, response: null }), 'IDEMPOTENCY_KEY_IN_PROGRESS')
   })
 
-  test('is refused with other content, answered or not', () => {
+  test('is rejected if its content differs, with or without a stored response', () => {
     for (const response of [null, created]) {
       assert.equal(code({ request: 'another {}', response }), 'IDEMPOTENCY_KEY_REUSED')
     }
@@ -157,7 +157,7 @@ describe('the owner of a key', () => {
     keyedRequest(key, 'POST /orders', { profileId: owner, productQuantity: 3 })!
   const find = (request: ReturnType<typeof of>) => idempotency.find(database, keysOf(request))
 
-  test('is the only one who gets its answer: another has the same key for itself', async () => {
+  test('is the only one to get its response; another owner has the same key independently', async () => {
     const [anna, boris] = [of('anna', 'shared'), of('boris', 'shared')]
     await idempotency.remember(database, [{ ...anna, response: created }])
     const found = lookUp(await find(boris), boris)
@@ -168,7 +168,7 @@ describe('the owner of a key', () => {
     assert.deepEqual(lookUp(await find(anna), anna).stored?.response, created)
   })
 
-  test('is read from the request where the previous version stored it', async () => {
+  test('is read from the request if the previous version stored the key', async () => {
     const [anna, boris] = [of('anna', 'older'), of('boris', 'older')]
     await database.query(
       `insert into keys.idempotency (key, request, status, body, created)
@@ -180,7 +180,7 @@ describe('the owner of a key', () => {
   })
 })
 
-test('an amount that is written differently is the same request', () => {
+test('an amount written differently is the same request', () => {
   const deposit = (amount: string) => keyedRequest('k', 'POST deposit', { accountId: 'a', amount })!
   for (const amount of ['1', '1.0', '1.00']) {
     const { request } = deposit(amount)
@@ -192,7 +192,7 @@ test('an amount that is written differently is the same request', () => {
   )
 })
 
-test('a stored answer is sent byte by byte', () => {
+test('a stored response is sent byte for byte', () => {
   const send = (response: { status: number; body: string }) => {
     const said: Record<string, unknown> = {}
     sendStored(

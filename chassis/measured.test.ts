@@ -18,7 +18,7 @@ function observed() {
   return { lines, telemetry }
 }
 
-test('reports statements and transactions with what ended them, and changes neither', async (t) => {
+test('reports queries and transactions with their outcome, and changes neither', async (t) => {
   const { lines, telemetry } = observed()
   const database = measuredDatabase(await openPglite(), telemetry)
   t.after(() => database.close())
@@ -48,7 +48,7 @@ test('reports statements and transactions with what ended them, and changes neit
   ])
 })
 
-test('reports calls by target and class of their answer, and those that got none', async () => {
+test('reports calls by target and status class, including those without a response', async () => {
   const { lines, telemetry } = observed()
   const answers = [200, 402, 503]
   const http = measuredCalls(async () => {

@@ -42,7 +42,7 @@ interface Scene {
   readonly reopen: () => Promise<Bus>
 }
 
-function behaviour(
+function behavior(
   suite: Suite,
   sentence: string,
   partitions: number,
@@ -66,25 +66,32 @@ function behaviour(
 }
 
 function delivery(suite: Suite): void {
-  behaviour(suite, 'keeps the order of each key, with dense rising offsets', 4, async (scene) => {
-    const { bus, topic, group } = scene
-    const messages = numbered(topic, 200, 17)
-    await bus.send(messages.slice(0, 120))
-    await bus.send(messages.slice(120))
-    const received = await receive(await bus.subscribe(group, [topic]), 200)
-    for (let key = 0; key < 17; key += 1) {
-      const expected = messages.filter((message) => message.key === `k${key}`).map(textOf)
-      const got = received.filter((message) => message.key === `k${key}`)
-      assert.deepEqual(got.map(textOf), expected)
-      assert.equal(new Set(got.map(({ partition }) => partition)).size, 1)
-    }
-    for (let partition = 0; partition < 4; partition += 1) {
-      const offsets = received.filter((m) => m.partition === partition).map(({ offset }) => offset)
-      assert.deepEqual(offsets, [...offsets.keys()].map(BigInt))
-    }
-  })
+  behavior(
+    suite,
+    'keeps the order of each key, with consecutive ascending offsets',
+    4,
+    async (scene) => {
+      const { bus, topic, group } = scene
+      const messages = numbered(topic, 200, 17)
+      await bus.send(messages.slice(0, 120))
+      await bus.send(messages.slice(120))
+      const received = await receive(await bus.subscribe(group, [topic]), 200)
+      for (let key = 0; key < 17; key += 1) {
+        const expected = messages.filter((message) => message.key === `k${key}`).map(textOf)
+        const got = received.filter((message) => message.key === `k${key}`)
+        assert.deepEqual(got.map(textOf), expected)
+        assert.equal(new Set(got.map(({ partition }) => partition)).size, 1)
+      }
+      for (let partition = 0; partition < 4; partition += 1) {
+        const offsets = received
+          .filter((m) => m.partition === partition)
+          .map(({ offset }) => offset)
+        assert.deepEqual(offsets, [...offsets.keys()].map(BigInt))
+      }
+    },
+  )
 
-  behaviour(suite, 'keeps the order of concurrent sends of one sender', 3, async (scene) => {
+  behavior(suite, 'keeps the order of concurrent sends of one sender', 3, async (scene) => {
     const { bus, topic, group } = scene
     const messages = numbered(topic, 60, 1)
     await Promise.all(messages.map((message) => bus.send([message])))
@@ -92,7 +99,7 @@ function delivery(suite: Suite): void {
     assert.deepEqual(received.map(textOf), messages.map(textOf))
   })
 
-  behaviour(suite, 'hands over bytes, headers, tombstones and keys unchanged', 1, async (scene) => {
+  behavior(suite, 'delivers bytes, headers, tombstones and keys unchanged', 1, async (scene) => {
     const { bus, topic, group } = scene
     const headers = { ce_id: '1', 'x-text': 'ключ "quoted" \\ 🗝️', empty: '' }
     const messages: OutgoingMessage[] = [
@@ -111,7 +118,7 @@ function delivery(suite: Suite): void {
     }
   })
 
-  behaviour(
+  behavior(
     suite,
     'sends to several topics at once and reads them as one group',
     2,
@@ -127,7 +134,7 @@ function delivery(suite: Suite): void {
     },
   )
 
-  behaviour(suite, "puts a key where Kafka's Java client would put it", 7, async (scene) => {
+  behavior(suite, "puts a key into the same partition as Kafka's Java client", 7, async (scene) => {
     const { bus, topic, group } = scene
     await bus.send(['21', 'foobar', 'abc', 'ключ', ''].map((key) => message(topic, key, key)))
     for (const { key, partition } of await receive(await bus.subscribe(group, [topic]), 5)) {
@@ -135,15 +142,20 @@ function delivery(suite: Suite): void {
     }
   })
 
-  behaviour(suite, 'rejects a topic that does not exist and does not make it', 1, async (scene) => {
-    const { bus, topic } = scene
-    const unknown = `${topic}-unknown`
-    await assert.rejects(bus.send(numbered(unknown, 1, 1)))
-    await assert.rejects(bus.send(numbered(unknown, 1, 1)))
-    await bus.send(numbered(topic, 1, 1))
-  })
+  behavior(
+    suite,
+    'rejects a topic that does not exist and does not create it',
+    1,
+    async (scene) => {
+      const { bus, topic } = scene
+      const unknown = `${topic}-unknown`
+      await assert.rejects(bus.send(numbered(unknown, 1, 1)))
+      await assert.rejects(bus.send(numbered(unknown, 1, 1)))
+      await bus.send(numbered(topic, 1, 1))
+    },
+  )
 
-  behaviour(suite, 'delivers a large backlog in bounded batches', 2, async (scene) => {
+  behavior(suite, 'delivers a large backlog in bounded batches', 2, async (scene) => {
     const { bus, topic, group } = scene
     const messages = numbered(topic, 3000, 50)
     await bus.send(messages)
@@ -163,17 +175,22 @@ function delivery(suite: Suite): void {
 }
 
 function progress(suite: Suite): void {
-  behaviour(suite, 'gives each group everything, a new group from the start', 2, async (scene) => {
-    const { bus, topic, group } = scene
-    await bus.send(numbered(topic, 20, 5))
-    const first = await receive(await bus.subscribe(`${group}-a`, [topic]), 20)
-    await bus.send(numbered(topic, 10, 5))
-    const second = await receive(await bus.subscribe(`${group}-b`, [topic]), 30)
-    assert.equal(new Set(places(first)).size, 20)
-    assert.equal(new Set(places(second)).size, 30)
-  })
+  behavior(
+    suite,
+    'delivers everything to each group, to a new group from the start of the log',
+    2,
+    async (scene) => {
+      const { bus, topic, group } = scene
+      await bus.send(numbered(topic, 20, 5))
+      const first = await receive(await bus.subscribe(`${group}-a`, [topic]), 20)
+      await bus.send(numbered(topic, 10, 5))
+      const second = await receive(await bus.subscribe(`${group}-b`, [topic]), 30)
+      assert.equal(new Set(places(first)).size, 20)
+      assert.equal(new Set(places(second)).size, 30)
+    },
+  )
 
-  behaviour(suite, 'wakes a waiting take when a message is sent', 2, async (scene) => {
+  behavior(suite, 'wakes a waiting take when a message is sent', 2, async (scene) => {
     const { bus, topic, group } = scene
     const subscription = await bus.subscribe(group, [topic])
     const taking = subscription.take()
@@ -182,9 +199,9 @@ function progress(suite: Suite): void {
     assert.deepEqual(batches.flatMap(({ messages }) => messages).map(textOf), ['0'])
   })
 
-  behaviour(
+  behavior(
     suite,
-    'yields nothing more of a partition until its batch is done',
+    'yields nothing more of a partition until its batch is committed or released',
     2,
     async (scene) => {
       const { bus, topic, group } = scene
@@ -204,7 +221,7 @@ function progress(suite: Suite): void {
     },
   )
 
-  behaviour(suite, 'delivers a released batch again', 1, async (scene) => {
+  behavior(suite, 'delivers a released batch again', 1, async (scene) => {
     const { bus, topic, group } = scene
     await bus.send(numbered(topic, 5, 2))
     const subscription = await bus.subscribe(group, [topic])
@@ -215,30 +232,35 @@ function progress(suite: Suite): void {
     assert.deepEqual(again.map(textOf), ['0', '1', '2', '3', '4'])
   })
 
-  behaviour(suite, 'goes on after what was committed, in a later process too', 1, async (scene) => {
-    const { bus, topic, group, reopen } = scene
-    await bus.send(numbered(topic, 5, 1))
-    const subscription = await bus.subscribe(group, [topic])
-    assert.equal((await receive(subscription, 5)).length, 5)
-    await bus.send([message(topic, 'k', 'taken, not committed')])
-    const lost = await subscription.take()
-    assert.equal(lost.length, 1)
-    const later = await reopen()
-    await later.send([message(topic, 'k', 'sent later')])
-    const received = await receive(await later.subscribe(group, [topic]), 2)
-    assert.deepEqual(received.map(textOf), ['taken, not committed', 'sent later'])
-    assert.deepEqual(
-      received.map(({ offset }) => offset),
-      [5n, 6n],
-    )
-    const [topicId] = lost[0]!.messages.map((message) => message.topicId)
-    assert.ok(topicId)
-    assert.ok(received.every((message) => message.topicId === topicId))
-  })
+  behavior(
+    suite,
+    'continues after the committed offset, also in a later process',
+    1,
+    async (scene) => {
+      const { bus, topic, group, reopen } = scene
+      await bus.send(numbered(topic, 5, 1))
+      const subscription = await bus.subscribe(group, [topic])
+      assert.equal((await receive(subscription, 5)).length, 5)
+      await bus.send([message(topic, 'k', 'taken, not committed')])
+      const lost = await subscription.take()
+      assert.equal(lost.length, 1)
+      const later = await reopen()
+      await later.send([message(topic, 'k', 'sent later')])
+      const received = await receive(await later.subscribe(group, [topic]), 2)
+      assert.deepEqual(received.map(textOf), ['taken, not committed', 'sent later'])
+      assert.deepEqual(
+        received.map(({ offset }) => offset),
+        [5n, 6n],
+      )
+      const [topicId] = lost[0]!.messages.map((message) => message.topicId)
+      assert.ok(topicId)
+      assert.ok(received.every((message) => message.topicId === topicId))
+    },
+  )
 }
 
 function lag(suite: Suite): void {
-  behaviour(suite, 'counts what a group has not committed, in hand or not', 2, async (scene) => {
+  behavior(suite, 'counts uncommitted messages as lag, taken or not', 2, async (scene) => {
     const { bus, topic, group } = scene
     const subscription = await bus.subscribe(group, [topic])
     const behind = async () => (await subscription.lag()).map(({ messages }) => messages)
@@ -251,40 +273,50 @@ function lag(suite: Suite): void {
     assert.equal(sum(await behind()), 3)
   })
 
-  behaviour(suite, 'knows the lag of its own partitions only', 4, async ({ bus, topic, group }) => {
-    const members = [await bus.subscribe(group, [topic]), await bus.subscribe(group, [topic])]
-    const works = members.map(async (member) => {
-      for (let batches = await member.take(); batches.length > 0; batches = await member.take()) {
-        await member.commit(batches)
-      }
-    })
-    const known = async (member: Subscription) =>
-      (await member.lag()).filter(({ messages }) => messages !== undefined).length
-    const [first, second] = members as [Subscription, Subscription]
-    const shared = async () => (await known(first)) === 2 && (await known(second)) === 2
-    await until(shared, { limitMs: REBALANCE_LIMIT_MS })
-    assert.equal((await first.lag()).length, 4)
-    await first.close()
-    await until(async () => (await known(second)) === 4, { limitMs: REBALANCE_LIMIT_MS })
-    await second.close()
-    await Promise.all(works)
-  })
+  behavior(
+    suite,
+    'reports the lag of its own partitions only',
+    4,
+    async ({ bus, topic, group }) => {
+      const members = [await bus.subscribe(group, [topic]), await bus.subscribe(group, [topic])]
+      const works = members.map(async (member) => {
+        for (let batches = await member.take(); batches.length > 0; batches = await member.take()) {
+          await member.commit(batches)
+        }
+      })
+      const known = async (member: Subscription) =>
+        (await member.lag()).filter(({ messages }) => messages !== undefined).length
+      const [first, second] = members as [Subscription, Subscription]
+      const shared = async () => (await known(first)) === 2 && (await known(second)) === 2
+      await until(shared, { limitMs: REBALANCE_LIMIT_MS })
+      assert.equal((await first.lag()).length, 4)
+      await first.close()
+      await until(async () => (await known(second)) === 4, { limitMs: REBALANCE_LIMIT_MS })
+      await second.close()
+      await Promise.all(works)
+    },
+  )
 }
 
 const sum = (numbers: readonly (number | undefined)[]) =>
   numbers.reduce<number>((total, one) => total + (one ?? Number.NaN), 0)
 
 function membership(suite: Suite): void {
-  behaviour(suite, 'resolves a waiting take with nothing when it is closed', 1, async (scene) => {
-    const { bus, topic, group } = scene
-    const subscription = await bus.subscribe(group, [topic])
-    const taking = subscription.take()
-    await subscription.close()
-    assert.deepEqual(await taking, [])
-    assert.deepEqual(await subscription.take(), [])
-  })
+  behavior(
+    suite,
+    'resolves a waiting take with an empty list when it is closed',
+    1,
+    async (scene) => {
+      const { bus, topic, group } = scene
+      const subscription = await bus.subscribe(group, [topic])
+      const taking = subscription.take()
+      await subscription.close()
+      assert.deepEqual(await taking, [])
+      assert.deepEqual(await subscription.take(), [])
+    },
+  )
 
-  behaviour(suite, 'shares partitions out over members and loses nothing', 4, async (scene) => {
+  behavior(suite, 'divides partitions among members and loses no message', 4, async (scene) => {
     const { bus, topic, group } = scene
     const seen = new Set<string>()
     const secondHasWorked = Promise.withResolvers<void>()
@@ -320,7 +352,7 @@ function membership(suite: Suite): void {
     await Promise.all([firstWorks, secondWorks])
   })
 
-  behaviour(
+  behavior(
     suite,
     'ignores the late commit of a member that lost the partition',
     2,
@@ -341,9 +373,9 @@ function membership(suite: Suite): void {
     },
   )
 
-  behaviour(
+  behavior(
     suite,
-    'gives what a member took and did not commit to the others',
+    'gives batches that a member took and did not commit to the others',
     1,
     async (scene) => {
       const { bus, topic, group } = scene
@@ -356,7 +388,7 @@ function membership(suite: Suite): void {
     },
   )
 
-  behaviour(suite, 'ends its subscriptions when it is closed', 1, async (scene) => {
+  behavior(suite, 'ends its subscriptions when it is closed', 1, async (scene) => {
     const { bus, topic, group } = scene
     const taking = (await bus.subscribe(group, [topic])).take()
     await bus.close()

@@ -42,7 +42,7 @@ const item = (offset: bigint) => ({
   read: { event: { body: 'word', meta: { id: `e${offset}`, traceparent } } },
 })
 
-test('a row is sent in the trace that it carries, and the message continues its span', () => {
+test('a row is sent in the trace that it carries, and the message carries the context of that span', () => {
   const { tracer, spans } = recorder()
   const send = beginSend(tracer, [row()])
   assert.deepEqual(send.rows[0]!.headers, { ce_id: 'e1', traceparent: spanId(1) })
@@ -59,7 +59,7 @@ test('a row is sent in the trace that it carries, and the message continues its 
   assert.ok(ended && error instanceof RangeError)
 })
 
-test('a message is processed in its trace, and a refusal is told of that message alone', () => {
+test('a message is processed in its trace, and a refusal marks the span of that message only', () => {
   const { tracer, spans } = recorder()
   const process = beginProcess(tracer, 'readers', [item(1n), item(2n)])
   process.end({ refusalOf: ({ offset }) => (offset === 2n ? 'REFUSED' : undefined) })
@@ -81,7 +81,7 @@ test('a message is processed in its trace, and a refusal is told of that message
   assert.equal(spans[1]!.attributes?.['messaging.destination.partition.id'], '3')
 })
 
-test('a message that cannot be read has its span, too', () => {
+test('an unreadable message has a span as well', () => {
   const { tracer, spans } = recorder()
   const unreadable = { message: message(1n), read: { code: 'UNREADABLE', reason: 'why' } }
   const process = beginProcess(tracer, 'readers', [unreadable])
@@ -90,7 +90,7 @@ test('a message that cannot be read has its span, too', () => {
   assert.equal(spans[0]!.error, 'UNREADABLE')
 })
 
-test('each try of a letter is a span in the trace of what caused it', async () => {
+test('each attempt at a letter is a span in the trace of the request that caused it', async () => {
   const { tracer, spans } = recorder()
   const tries: Delivery[] = [{ kind: 'retry', error: 'not now' }, { kind: 'done' }]
   const deliver = tracedLetters(tracer, async () => tries.shift()!)

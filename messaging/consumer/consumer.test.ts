@@ -148,7 +148,7 @@ test('settles all ready partitions in one transaction and in order', async (t) =
   await bus.ping()
 })
 
-test('commits the transaction, then runs what follows it, then commits the offsets', async (t) => {
+test('commits the transaction, then runs the after-commit hook, then commits the offsets', async (t) => {
   const { bus, start, send, words, write } = await setUp(t)
   const order: string[] = []
   const watched = watchCommits(bus, () => order.push('offsets'))
@@ -174,7 +174,7 @@ test('commits the transaction, then runs what follows it, then commits the offse
   assert.deepEqual(await words(), ['a'])
 })
 
-test('sets aside what cannot be decoded and what the handler refuses, in the same transaction', async (t) => {
+test('dead-letters undecodable and refused messages in the same transaction', async (t) => {
   const { start, send, words, write, committed, schema } = await setUp(t)
   await send(['a', 'unreadable', 'refused', 'b'])
   const calm = breakable(database)
@@ -203,7 +203,7 @@ test('sets aside what cannot be decoded and what the handler refuses, in the sam
   assert.deepEqual(letters.map(textOf), ['unreadable', 'refused'])
 })
 
-test('splits until the message that breaks its statement stands alone, in order', async (t) => {
+test('splits until the message that breaks its statement is alone, and keeps the order', async (t) => {
   const { start, send, words, write, committed, schema, log } = await setUp(t)
   const all = texts(100)
   await send(all)
@@ -229,7 +229,7 @@ test('splits until the message that breaks its statement stands alone, in order'
   assert.equal(log.lines.filter((line) => line.includes('dead-lettered')).length, 1)
 })
 
-test('keeps other partitions going at once when one has a message that fails', async (t) => {
+test('continues other partitions at once when a message of one partition fails', async (t) => {
   const { start, send, words, write, committed, schema } = await setUp(t, 4)
   const keys = Array.from({ length: 4 }, (_, partition) => keyOn(partition, 4))
   for (const [n, key] of keys.entries())
@@ -254,7 +254,7 @@ test('keeps other partitions going at once when one has a message that fails', a
   assert.equal(textOf(letter!), '2-5')
 })
 
-test('gives a message that fails alone three tries before it counts as poison', async (t) => {
+test('makes three attempts at a message that fails alone before it becomes a dead letter', async (t) => {
   const { start, send, words, write, committed, schema } = await setUp(t)
   await send(['passing', 'lasting', 'fine'])
   const alone = { passing: 0, lasting: 0 }
@@ -275,7 +275,7 @@ test('gives a message that fails alone three tries before it counts as poison', 
   assert.deepEqual((await deadLetters(schema)).map(textOf), ['lasting'])
 })
 
-test('waits while the database is away, logs it once and loses nothing', async (t) => {
+test('waits while the database is down, logs the outage once and loses nothing', async (t) => {
   const { start, send, words, committed, schema, log } = await setUp(t)
   const shaky = breakable(database)
   shaky.breakWith('unavailable')
@@ -292,7 +292,7 @@ test('waits while the database is away, logs it once and loses nothing', async (
   assert.deepEqual(log.lines, ['the database failed; retrying', 'the database works again'])
 })
 
-test('a database that fails in the middle of a split is a retry, never poison', async (t) => {
+test('a database failure in the middle of a split causes a retry, never a dead letter', async (t) => {
   const { start, send, words, write, committed, schema } = await setUp(t)
   await send(texts(16))
   const shaky = breakable(database)
@@ -342,7 +342,7 @@ test('a batch that is retried holds its own partition and no other', async (t) =
   assert.deepEqual(await words(), ['free 1', 'free 2', 'stuck 1', 'stuck 2'])
 })
 
-test('a handler that hangs does not keep other partitions waiting', async (t) => {
+test('a handler that hangs does not hold up other partitions', async (t) => {
   const { start, send, committed } = await setUp(t, 2)
   const [slow, free] = [keyOn(0, 2), keyOn(1, 2)]
   const hangs = Promise.withResolvers<void>()
@@ -368,7 +368,7 @@ test('a handler that hangs does not keep other partitions waiting', async (t) =>
   await until(async () => (await committed()) === 2)
 })
 
-test('tries again at once after conflicts and does not give up on lasting ones', async (t) => {
+test('retries at once after conflicts and does not give up if they last', async (t) => {
   const { start, send, words, committed, schema } = await setUp(t)
   const contested = breakable(database)
   contested.breakWith('conflict')
@@ -406,7 +406,7 @@ test('survives a broker that goes away and comes back, logging each outage once'
   assert.deepEqual(log.lines, ['the broker failed; retrying', 'the broker works again'])
 })
 
-test('starts while the broker is away and joins once it is there', async (t) => {
+test('starts while the broker is down and joins once it is up', async (t) => {
   const { broker, start, send, words } = await setUp(t)
   await send(['early'])
   broker.pause()
@@ -416,7 +416,7 @@ test('starts while the broker is away and joins once it is there', async (t) => 
   await until(async () => (await words()).length === 1)
 })
 
-test('takes what comes next while the offsets of the last are being committed', async (t) => {
+test('takes the next messages while the offsets of the last ones are being committed', async (t) => {
   const { bus, start, send, words, committed } = await setUp(t, 2)
   const end = Promise.withResolvers<void>()
   const slow = watchCommits(bus, () => end.promise)
@@ -430,7 +430,7 @@ test('takes what comes next while the offsets of the last are being committed', 
   await until(async () => (await committed()) === 2)
 })
 
-test('lets messages gather for which nobody waits, after the first of them', async (t) => {
+test('gathers messages that no request waits for, after the first of them', async (t) => {
   const { start, send, write, committed } = await setUp(t)
   const clock = createClock({ frozen: true, database })
   const batches: number[] = []
@@ -453,7 +453,7 @@ test('lets messages gather for which nobody waits, after the first of them', asy
   assert.deepEqual(batches, [1, 3])
 })
 
-test('takes no more while too many commits of offsets are not answered', async (t) => {
+test('takes no more while too many offset commits are in flight', async (t) => {
   const partitions = 66
   const most = 64
   const { broker, bus, start, send, committed } = await setUp(t, partitions)
@@ -474,7 +474,7 @@ test('takes no more while too many commits of offsets are not answered', async (
   await until(async () => (await committed()) === partitions)
 })
 
-test('delivers again what a crash left between the transaction and the offsets', async (t) => {
+test('redelivers messages after a crash between the transaction and the offset commit', async (t) => {
   const { broker, bus, start, send, words, committed } = await setUp(t)
   await send(['a', 'b'])
   const crashed = Promise.withResolvers<void>()
@@ -520,7 +520,7 @@ test('closing finishes and commits what is in flight', async (t) => {
   assert.equal(consumer.state().running, false)
 })
 
-test('closing interrupts a backoff and leaves the batch to others', async (t) => {
+test('closing interrupts a backoff and leaves the batch to other members', async (t) => {
   const { start, send, words, committed } = await setUp(t)
   const shaky = breakable(database)
   shaky.breakWith('unavailable')
@@ -567,7 +567,7 @@ test('counts batches, messages, retries and dead letters', async (t) => {
   })
 })
 
-test('stores a letter whatever its key, reason and value are, and stores it once', async (t) => {
+test('stores a dead letter with any key, reason and value, and stores it once', async (t) => {
   const { start, send, committed, schema } = await setUp(t)
   await send(['a'], 'the key')
   const decode = () => `a reason with \0 in it and ${'much'.repeat(1000)} more`
@@ -615,7 +615,7 @@ test('an event that this version does not know is skipped, and each name is logg
   assert.equal(log.lines.filter((line) => line === skipped).length, 2)
 })
 
-test('messages of a recreated topic are other messages, though their positions were used before', async (t) => {
+test('messages of a recreated topic are new messages, although their positions were used before', async (t) => {
   const { broker, schema, start, words } = await setUp(t)
   const letters = () =>
     database.query<{ value: Uint8Array }>(`select value from ${schema}.dead_letter order by seq`)
@@ -637,7 +637,7 @@ test('messages of a recreated topic are other messages, though their positions w
   assert.deepEqual(texts, ['unreadable first', 'unreadable first', 'unreadable third'])
 })
 
-test('a message that is read before the database answers is identified when it does', async (t) => {
+test('a message that arrives while the database is down is identified once it is up', async (t) => {
   const { bus, schema, start, words } = await setUp(t)
   let isAway = true
   const away: Database = {

@@ -104,7 +104,7 @@ describe('a replayed message of the broker', () => {
     assert.deepEqual(continued, [own])
   })
 
-  test('is handled and removed, and keeps its position as its id', async () => {
+  test('is handled and removed, and its position remains its id', async () => {
     const { replay, put, words, left, events } = await setUp()
     const id = await put({ value: bytes('fine') })
     assert.deepEqual(await replay(id), { kind: 'handled' })
@@ -114,7 +114,7 @@ describe('a replayed message of the broker', () => {
     assert.deepEqual(await replay(id), { kind: 'unknown' })
   })
 
-  test('is handled with another body under the id that its headers give', async () => {
+  test('is handled with another body under the id in its headers', async () => {
     const { replay, put, words, left } = await setUp()
     const id = await put({ headers: { ce_id: 'e1' } })
     assert.deepEqual(await replay(id, { body: bytes('mended') }), { kind: 'handled' })
@@ -122,7 +122,7 @@ describe('a replayed message of the broker', () => {
     assert.equal(await left(), 0)
   })
 
-  test('takes effect once, however many replay it at once', async () => {
+  test('takes effect once, even if it is replayed concurrently', async () => {
     const { replay, put, events, left } = await setUp()
     const id = await put({ value: bytes('fine') })
     const kinds = await Promise.all(Array.from({ length: 8 }, async () => (await replay(id)).kind))
@@ -138,7 +138,7 @@ describe('a replayed message of the broker', () => {
     { body: 'puzzling', code: 'HANDLER_FAILED', reason: /^RangeError: it puzzles$/ },
   ]
   for (const { body, code, reason } of refusals) {
-    test(`stays, with its bytes and the new reason, when it is ${code} again`, async () => {
+    test(`stays with its bytes and the new reason when it is ${code} again`, async () => {
       const { replay, put, find, words } = await setUp()
       const id = await put({ code: 'OLD' })
       const replayed = await replay(id, { body: body === undefined ? undefined : bytes(body) })
@@ -153,7 +153,7 @@ describe('a replayed message of the broker', () => {
     })
   }
 
-  test('stays as it was when the database is away', async () => {
+  test('stays unchanged while the database is down', async () => {
     let isAway = true
     const away: Database = {
       ...database,
@@ -170,7 +170,7 @@ describe('a replayed message of the broker', () => {
     assert.deepEqual(await replay(id), { kind: 'handled' })
   })
 
-  test('is tried again at once when its transaction loses a conflict', async () => {
+  test('is retried at once when its transaction loses a conflict', async () => {
     let conflicts = 3
     const { replay, put } = await setUp({
       async handle() {
@@ -181,7 +181,7 @@ describe('a replayed message of the broker', () => {
   })
 })
 
-describe('a replayed row of the outbox', () => {
+describe('a replayed outbox row', () => {
   const row = { source: 'outbox', topic: 'http:/calls?a=b:c', key: 'k', partition: 0 } as const
 
   test('goes back into the outbox under its event id, and the relay is woken', async () => {
@@ -202,7 +202,7 @@ describe('a replayed row of the outbox', () => {
     assert.deepEqual(taken, [{ ...back, headers: itsHeaders, attempts: 0 }])
   })
 
-  test('that was stored without its event id has the one that its headers give', async () => {
+  test('gets the event id from its headers if it was stored without one', async () => {
     const { replay, put, schema } = await setUp()
     await replay(await put({ ...row, headers: { 'idempotency-key': 'key' } }))
     await replay(await put({ ...row, headers: { ce_id: 'ce' } }))
@@ -216,7 +216,7 @@ describe('a replayed row of the outbox', () => {
   })
 })
 
-test('a letter is stored once, and another message at its position beside it', async () => {
+test('a dead letter is stored once; a different message at its position is stored beside it', async () => {
   const { put, left } = await setUp()
   const at = { topic: 'words', partition: 0, offset: 7n }
   for (const value of [bytes('one'), bytes('one'), bytes('other'), null])
@@ -235,7 +235,7 @@ describe('a replayed letter', () => {
       `select destination, headers from ${schema}.outbox`,
     )
 
-  test('goes to the address that it had, or to the one that counts now', async () => {
+  test('goes to its old address or to the current contact', async () => {
     const currentAddress = async () => 'new@example.org'
     const { put, replay, schema } = await setUp({ currentAddress })
     const headers = { 'message-id': '<m-1@trifold>' }
@@ -249,7 +249,7 @@ describe('a replayed letter', () => {
     assert.equal(JSON.parse(rows[0]!.headers)[DEAD_LETTER_HEADER], id)
   })
 
-  test('stays where the account has no address now, or where it is no letter', async () => {
+  test('stays if the account has no contact, or if it is not a letter', async () => {
     const { put, replay, left } = await setUp({ currentAddress: async () => undefined })
     const reason = 'the account has no contact'
     const toCurrent = { toCurrent: true }
@@ -262,7 +262,7 @@ describe('a replayed letter', () => {
   })
 })
 
-test('letters are removed after thirty days', async () => {
+test('dead letters are deleted after thirty days', async () => {
   const { put, schema, find } = await setUp()
   const [old, young] = [await put({}), await put({})]
   await database.query(
@@ -275,7 +275,7 @@ test('letters are removed after thirty days', async () => {
 })
 
 describe('the list of dead letters', () => {
-  test('goes from page to page, oldest first', async () => {
+  test('is paged, oldest first', async () => {
     const { put, schema } = await setUp()
     const ids: string[] = []
     for (let n = 0; n < 5; n += 1) ids.push(await put({}))
@@ -289,7 +289,7 @@ describe('the list of dead letters', () => {
     assert.deepEqual(read, ids)
   })
 
-  test('ends a page early when the bodies are large, and goes on after it', async () => {
+  test('ends a page early when bodies are large, and continues on the next page', async () => {
     const { put, schema } = await setUp()
     const value = new Uint8Array(1_000_000)
     for (let n = 0; n < 6; n += 1) await put({ value })

@@ -40,7 +40,7 @@ busConformance('the embedded bus', async (topics) => {
   }
 })
 
-test('finds messages and offsets again in its folder', async () => {
+test('finds its messages and offsets after a restart', async () => {
   const folder = await mkdtemp(join(tmpdir(), 'trifold-bus-'))
   const topics = [plain('billing', 3)]
   const start = async () => {
@@ -85,7 +85,7 @@ test('writes concurrent sends in one statement', async () => {
   await bus.close()
 })
 
-test('bounds a take over all its partitions', async () => {
+test('limits a take over all partitions together', async () => {
   const bus = await openFresh([plain('billing', 4)], { maxBatchMessages: 40 })
   await bus.send(numbered('billing', 400, 100))
   const batches = await (await bus.subscribe('reader', ['billing'])).take()
@@ -96,7 +96,7 @@ test('bounds a take over all its partitions', async () => {
   await bus.close()
 })
 
-test('refuses messages that could not be stored or would be too large for Kafka', async () => {
+test('rejects messages that cannot be stored or would be too large for Kafka', async () => {
   const bus = await openFresh([plain('billing')])
   await assert.rejects(bus.send([message('billing', 'a\0b', '')]), /NUL/)
   const value = new Uint8Array(1_000_001)
@@ -107,7 +107,7 @@ test('refuses messages that could not be stored or would be too large for Kafka'
   await bus.close()
 })
 
-test('adds partitions to a topic and never takes any away', async () => {
+test('adds partitions to a topic and never removes any', async () => {
   const schema = 'bus_growing'
   const count = async () =>
     (await database.query(`select from ${schema}.partition where topic = 'billing'`)).length
@@ -122,7 +122,7 @@ test('adds partitions to a topic and never takes any away', async () => {
   }
 })
 
-test('deletes what is old and passed by all groups, nothing else', async () => {
+test('deletes only messages that are old and that all groups have read', async () => {
   const bus = await openFresh([plain('billing')], { retentionMs: 1000 })
   const quick = await bus.subscribe('quick', ['billing'])
   const slow = await bus.subscribe('slow', ['billing'])
@@ -141,7 +141,7 @@ test('deletes what is old and passed by all groups, nothing else', async () => {
   await bus.close()
 })
 
-test('a new group skips what retention has deleted and then waits without asking', async () => {
+test('a new group skips deleted messages and then waits without queries', async () => {
   const { counts, ...counted } = counting()
   const bus = await openFresh([plain('billing')], { ...counted, retentionMs: 1000 })
   await bus.send(numbered('billing', 10, 1))
@@ -173,7 +173,7 @@ test('keeps the newest message of each key on a compacted topic, across many rou
   await bus.close()
 })
 
-test('removes a tombstone once it is old, passed and has removed its key', async () => {
+test('removes a tombstone once it is old, all groups have read it, and its key is compacted', async () => {
   const balance = { name: 'balance', partitions: 1, compacted: true }
   const bus = await openFresh([balance], { retentionMs: 1000 })
   const subscription = await bus.subscribe('reader', ['balance'])
@@ -198,7 +198,7 @@ test('removes a tombstone once it is old, passed and has removed its key', async
   await bus.close()
 })
 
-test('fails every call while paused and loses nothing of what was there', async () => {
+test('fails every call while paused and loses no stored message', async () => {
   const bus = await openFresh([plain('billing')])
   const subscription = await bus.subscribe('reader', ['billing'])
   await bus.send([message('billing', 'k', 'before')])
@@ -215,7 +215,7 @@ test('fails every call while paused and loses nothing of what was there', async 
   await bus.close()
 })
 
-test('delivers what was written although its send was rejected', async () => {
+test('delivers messages that were written although their send was rejected', async () => {
   let failNext = false
   const flaky: Database = {
     ...database,

@@ -66,7 +66,7 @@ interface Scene {
   readonly group: string
 }
 
-function behaviour(
+function behavior(
   at: string,
   sentence: string,
   partitions: number,
@@ -85,23 +85,28 @@ function behaviour(
 }
 
 function interoperability(at: string): void {
-  behaviour(at, 'reads what a foreign program wrote without key or headers', 3, async (scene) => {
-    const { bus, topic, group } = scene
-    const foreign = new Producer({ clientId: 'foreign', bootstrapBrokers: [at] })
-    const value = Buffer.from('{"event":"ORDER_PAID"}')
-    await foreign.send({ messages: [{ topic, value }], acks: -1 })
-    await foreign.send({ messages: [{ topic, value }], acks: -1, compression: 'gzip' })
-    await foreign.send({ messages: [{ topic, key: Buffer.from('k'), value }], acks: -1 })
-    await foreign.close()
-    const received = await receive(await bus.subscribe(group, [topic]), 3)
-    assert.deepEqual(received.map(({ key }) => key).sort(), ['k', null, null])
-    for (const got of received) {
-      assert.equal(textOf(got), '{"event":"ORDER_PAID"}')
-      assert.deepEqual(got.headers, {})
-    }
-  })
+  behavior(
+    at,
+    'reads messages that a foreign program wrote without key or headers',
+    3,
+    async (scene) => {
+      const { bus, topic, group } = scene
+      const foreign = new Producer({ clientId: 'foreign', bootstrapBrokers: [at] })
+      const value = Buffer.from('{"event":"ORDER_PAID"}')
+      await foreign.send({ messages: [{ topic, value }], acks: -1 })
+      await foreign.send({ messages: [{ topic, value }], acks: -1, compression: 'gzip' })
+      await foreign.send({ messages: [{ topic, key: Buffer.from('k'), value }], acks: -1 })
+      await foreign.close()
+      const received = await receive(await bus.subscribe(group, [topic]), 3)
+      assert.deepEqual(received.map(({ key }) => key).sort(), ['k', null, null])
+      for (const got of received) {
+        assert.equal(textOf(got), '{"event":"ORDER_PAID"}')
+        assert.deepEqual(got.headers, {})
+      }
+    },
+  )
 
-  behaviour(at, 'passes over the marks of transactions, and what was aborted', 1, async (scene) => {
+  behavior(at, 'skips transaction markers and aborted messages', 1, async (scene) => {
     const { bus, topic, group } = scene
     const foreign = new Producer({
       clientId: 'foreign',
@@ -123,7 +128,7 @@ function interoperability(at: string): void {
     assert.deepEqual(received.map(textOf), ['kept', 'kept too'])
   })
 
-  behaviour(at, 'sends more at once than one request may hold', 1, async (scene) => {
+  behavior(at, 'sends more messages at once than one request may contain', 1, async (scene) => {
     const { bus, topic, group } = scene
     const value = new Uint8Array(100_000)
     const large = Array.from({ length: 30 }, (_, n) => ({ topic, key: `${n}`, value, headers: {} }))
@@ -137,7 +142,7 @@ function interoperability(at: string): void {
     await assert.rejects(bus.send([tooLarge]), /larger than/)
   })
 
-  behaviour(at, 'lets a send fail alone that names an unknown topic', 1, async (scene) => {
+  behavior(at, 'fails only the send that names an unknown topic', 1, async (scene) => {
     const { bus, topic, group } = scene
     const outcomes = await Promise.allSettled([
       bus.send(numbered(topic, 3, 1)),
@@ -154,18 +159,23 @@ function interoperability(at: string): void {
 }
 
 function memberships(at: string): void {
-  behaviour(at, 'gives the partitions of a killed process to the others', 4, async (scene) => {
-    const { bus, topic, group } = scene
-    await bus.send(numbered(topic, 100, 40))
-    const doomed = startMember(scene)
-    await once(doomed.stdout!, 'data')
-    doomed.kill('SIGKILL')
-    const received = await receive(await bus.subscribe(group, [topic]), 100)
-    const places = received.map(({ partition, offset }) => `${partition}/${offset}`)
-    assert.equal(new Set(places).size, 100)
-  })
+  behavior(
+    at,
+    'gives the partitions of a killed process to the other members',
+    4,
+    async (scene) => {
+      const { bus, topic, group } = scene
+      await bus.send(numbered(topic, 100, 40))
+      const doomed = startMember(scene)
+      await once(doomed.stdout!, 'data')
+      doomed.kill('SIGKILL')
+      const received = await receive(await bus.subscribe(group, [topic]), 100)
+      const places = received.map(({ partition, offset }) => `${partition}/${offset}`)
+      assert.equal(new Set(places).size, 100)
+    },
+  )
 
-  behaviour(at, 'survives the late commit of a process that was frozen', 2, async (scene) => {
+  behavior(at, 'survives the late commit of a process that was frozen', 2, async (scene) => {
     const { bus, topic, group } = scene
     await bus.send(numbered(topic, 20, 20))
     const frozen = startMember(scene)
@@ -190,7 +200,7 @@ function memberships(at: string): void {
 const TAKEOVER_LIMIT_MS = 5_000
 
 function takeovers(at: string): void {
-  behaviour(at, 'takes over at once from a killed process at the same place', 4, async (scene) => {
+  behavior(at, 'takes over at once from a killed process with the same place', 4, async (scene) => {
     const { bus, topic, group } = scene
     await bus.send(numbered(topic, 100, 40))
     const doomed = startMember(scene, 'host-1')
@@ -205,7 +215,7 @@ function takeovers(at: string): void {
     })
   })
 
-  behaviour(at, 'finds partitions that were added before it took over', 1, async (scene) => {
+  behavior(at, 'finds partitions that were added before the take-over', 1, async (scene) => {
     const { bus, topic, group } = scene
     await bus.send(numbered(topic, 1, 1))
     const doomed = startMember(scene, 'host-1')
@@ -219,7 +229,7 @@ function takeovers(at: string): void {
     })
   })
 
-  behaviour(at, 'keeps two members that claim the same place by mistake', 4, async (scene) => {
+  behavior(at, 'keeps both members if two have the same place by mistake', 4, async (scene) => {
     const { topic, group } = scene
     await withBuses(['host-1', 'host-1'], at, async (buses) => {
       const seen = [new Set<number>(), new Set<number>()]
@@ -296,7 +306,7 @@ function startMember({ at, topic, group }: Scene, place = ''): ChildProcess {
 }
 
 function topicChanges(at: string): void {
-  behaviour(at, 'finds partitions that a topic gets later', 1, async (scene) => {
+  behavior(at, 'finds partitions that are added to a topic later', 1, async (scene) => {
     const { bus, topic, group } = scene
     const subscription = await bus.subscribe(group, [topic])
     await createTopics(at, [{ name: topic, partitions: 1, compacted: false }], { partitions: 4 })
@@ -308,27 +318,22 @@ function topicChanges(at: string): void {
     }
   })
 
-  behaviour(
-    at,
-    'reads a topic that was deleted and made again from its start',
-    1,
-    async (scene) => {
-      const { bus, topic, group } = scene
-      await bus.send(numbered(topic, 5, 1))
-      const subscription = await bus.subscribe(group, [topic])
-      const [before] = await receive(subscription, 5)
-      await withAdmin(at, (admin) => admin.deleteTopics({ topics: [topic] }))
-      await createTopics(at, [{ name: topic, partitions: 1, compacted: false }])
-      await insist(() => bus.send([message(topic, 'k', 'new')]))
-      const received = await insist(() => receive(subscription, 1))
-      assert.deepEqual(received.map(textOf), ['new'])
-      assert.equal(received[0]!.offset, 0n)
-      assert.ok(before?.topicId)
-      assert.notEqual(received[0]!.topicId, before.topicId)
-    },
-  )
+  behavior(at, 'reads a recreated topic from its start', 1, async (scene) => {
+    const { bus, topic, group } = scene
+    await bus.send(numbered(topic, 5, 1))
+    const subscription = await bus.subscribe(group, [topic])
+    const [before] = await receive(subscription, 5)
+    await withAdmin(at, (admin) => admin.deleteTopics({ topics: [topic] }))
+    await createTopics(at, [{ name: topic, partitions: 1, compacted: false }])
+    await insist(() => bus.send([message(topic, 'k', 'new')]))
+    const received = await insist(() => receive(subscription, 1))
+    assert.deepEqual(received.map(textOf), ['new'])
+    assert.equal(received[0]!.offset, 0n)
+    assert.ok(before?.topicId)
+    assert.notEqual(received[0]!.topicId, before.topicId)
+  })
 
-  behaviour(at, 'takes messages from a process whose clock is wrong', 1, async (scene) => {
+  behavior(at, 'accepts messages from a process whose clock is wrong', 1, async (scene) => {
     const { bus, topic, group } = scene
     const { now } = Date
     try {
@@ -343,26 +348,31 @@ function topicChanges(at: string): void {
     assert.deepEqual(received.map(textOf), ['90000000', '-90000000'])
   })
 
-  behaviour(at, 'goes on with the oldest message where the log was cut off', 1, async (scene) => {
-    const { bus, topic, group } = scene
-    await bus.send(numbered(topic, 10, 1))
-    const subscription = await bus.subscribe(group, [topic])
-    const held = await subscription.take()
-    await bus.send(numbered(topic, 10, 1))
-    await subscription.close()
-    await withAdmin(at, (admin) =>
-      admin.deleteRecords({
-        topics: [{ name: topic, partitions: [{ partition: 0, offset: 15n }] }],
-      }),
-    )
-    assert.equal(held.length, 1)
-    const received = await receive(await bus.subscribe(group, [topic]), 5)
-    assert.equal(received[0]!.offset, 15n)
-  })
+  behavior(
+    at,
+    'continues with the oldest message if its offset was deleted from the log',
+    1,
+    async (scene) => {
+      const { bus, topic, group } = scene
+      await bus.send(numbered(topic, 10, 1))
+      const subscription = await bus.subscribe(group, [topic])
+      const held = await subscription.take()
+      await bus.send(numbered(topic, 10, 1))
+      await subscription.close()
+      await withAdmin(at, (admin) =>
+        admin.deleteRecords({
+          topics: [{ name: topic, partitions: [{ partition: 0, offset: 15n }] }],
+        }),
+      )
+      assert.equal(held.length, 1)
+      const received = await receive(await bus.subscribe(group, [topic]), 5)
+      assert.equal(received[0]!.offset, 15n)
+    },
+  )
 }
 
 function absence(): void {
-  test('the bus on Kafka: opens while there is no broker, and closes', async () => {
+  test('the bus on Kafka: opens and closes without a broker', async () => {
     const bus = await open('127.0.0.1:9')
     await assert.rejects(bus.ping())
     await assert.rejects(bus.send([message('billing', 'k', 'text')]))

@@ -26,11 +26,11 @@ test('takes evenly from all partitions that have messages, up to the limit', () 
   assert.deepEqual(partitions.take(30, NOW), [])
 })
 
-test('gives at least one message of each partition, however small the limit', () => {
+test('takes at least one message of each partition, even with a smaller limit', () => {
   assert.deepEqual(sizes(owning(3, 3, 3).take(2, NOW)), [1, 1, 1])
 })
 
-test('takes on where a settled batch ended, and again what was released', () => {
+test('continues after a settled batch, and takes a released one again', () => {
   const partitions = owning(5)
   const first = partitions.take(2, NOW)
   partitions.settle(first)
@@ -51,7 +51,7 @@ test('keeps the batch of a partition that stays through a rebalance', () => {
   assert.deepEqual(offsetsOf(partitions), [[0, 1n]])
 })
 
-test('the group is to be moved past all that is settled and not committed', () => {
+test('offsets are uncommitted from the settling of a batch to its commit', () => {
   const partitions = owning(5, 1)
   partitions.settle(partitions.take(4, NOW))
   const first = partitions.uncommitted()
@@ -66,7 +66,7 @@ test('the group is to be moved past all that is settled and not committed', () =
   assert.deepEqual(offsetsOf(partitions), [])
 })
 
-test('forgets the batch of a partition that went and came back', () => {
+test('drops the batch of a partition that was lost and assigned again', () => {
   const partitions = owning(1)
   const held = partitions.take(10, NOW)
   partitions.assign([])
@@ -78,7 +78,7 @@ test('forgets the batch of a partition that went and came back', () => {
   assert.equal(partitions.idle()[0]!.next, undefined)
 })
 
-test('counts a partition as idle only while it is neither read, nor full, nor in hand', () => {
+test('a partition is idle while it is not being fetched and has no fetched or taken messages', () => {
   const partitions = owning(0, 1, 1)
   partitions.take(1, NOW)
   assert.deepEqual(
@@ -89,7 +89,7 @@ test('counts a partition as idle only while it is neither read, nor full, nor in
   assert.deepEqual(partitions.idle(), [])
 })
 
-test('tells once of a batch that has been in hand for too long', () => {
+test('reports an overdue batch once', () => {
   const partitions = owning(1)
   const held = partitions.take(1, NOW)
   assert.deepEqual(partitions.overdue(NOW), [])
@@ -97,7 +97,7 @@ test('tells once of a batch that has been in hand for too long', () => {
   assert.deepEqual(partitions.overdue(NOW + 1), [])
 })
 
-test('the work is done up to what is not settled, in hand or waiting', () => {
+test('the position is the first message that is not settled, taken or fetched', () => {
   const partitions = owning(5, 0)
   const [empty] = partitions.idle()
   empty!.next = 7n
@@ -109,6 +109,6 @@ test('the work is done up to what is not settled, in hand or waiting', () => {
   assert.deepEqual(standing(), [2n, 7n])
 })
 
-test('it is not known how far the work is in a partition that was just won', () => {
+test('the position of a newly assigned partition is unknown', () => {
   assert.deepEqual(owning(0).positions(), [])
 })

@@ -56,15 +56,15 @@ function read(from: bigint, records: Batch[], abortedTransactions: Answer['abort
   return { texts: messages.map(({ value }) => String(value)), next }
 }
 
-test('leaves out what lies before the offset that was asked for', () => {
+test('omits messages before the requested offset', () => {
   assert.deepEqual(read(11n, [batch(10n, ['a', 'b', 'c'])], null), { texts: ['b', 'c'], next: 13n })
 })
 
-test('stays where it is when there is nothing', () => {
+test('keeps the offset when there are no records', () => {
   assert.deepEqual(read(5n, [], null), { texts: [], next: 5n })
 })
 
-test('moves past what compaction has emptied', () => {
+test('moves past batches that compaction has emptied', () => {
   const emptied = batch(3n, ['a'], { lastOffsetDelta: 6, records: [record(2, 'kept')] })
   const { messages, next } = decode(at, 3n, { records: [emptied], abortedTransactions: null })
   assert.deepEqual(
@@ -74,7 +74,7 @@ test('moves past what compaction has emptied', () => {
   assert.equal(next, 10n)
 })
 
-test('leaves out what an aborted transaction wrote, and nothing beside it', () => {
+test('omits the messages of an aborted transaction, and no others', () => {
   const of = (producerId: bigint) => ({ producerId, attributes: TRANSACTIONAL })
   const log = [
     batch(0n, ['aborted'], of(7n)),
@@ -94,7 +94,7 @@ test('leaves out what an aborted transaction wrote, and nothing beside it', () =
   assert.deepEqual(read(0n, log.slice(0, 2), aborted), { texts: ['committed'], next: 2n })
 })
 
-test('gives headers as text, the last of a name, and null for no key', () => {
+test('decodes headers as text, takes the last one of a name, and null for a missing key', () => {
   const headers = [
     [Buffer.from('ключ'), Buffer.from('🗝️')],
     [Buffer.from('twice'), Buffer.from('1')],
@@ -128,19 +128,19 @@ const outgoing = (bytes: number): OutgoingMessage => ({
 const chunkSizes = (messages: readonly OutgoingMessage[]) =>
   [...chunksOf(messages.map(encode))].map(({ length }) => length)
 
-test('cuts requests by number of messages and by bytes, and leaves none empty', () => {
+test('splits requests by number of messages and by bytes, and leaves none empty', () => {
   assert.deepEqual(chunkSizes([]), [])
   assert.deepEqual(chunkSizes(Array.from({ length: 2_500 }, () => outgoing(10))), [1000, 1000, 500])
   assert.deepEqual(chunkSizes([outgoing(950_000), outgoing(10), outgoing(890_000)]), [1, 2])
 })
 
-test('refuses what Kafka would refuse, or would store as something else', () => {
+test('rejects messages that Kafka would reject or misread', () => {
   assert.throws(() => encode(outgoing(1_000_001)), /larger than/)
   assert.throws(() => encode({ ...outgoing(1), value: 'text' as never }), /neither bytes nor null/)
   assert.throws(() => encode({ ...outgoing(1), key: undefined as never }), /not a string/)
 })
 
-test('sends a tombstone as no value, and an empty value as one', () => {
+test('encodes a tombstone without a value, and an empty value as a value', () => {
   assert.equal(encode({ ...outgoing(0), value: null }).message.value, undefined)
   assert.deepEqual(encode(outgoing(0)).message.value, Buffer.alloc(0))
 })

@@ -18,29 +18,29 @@ const nobody = all.map(() => null)
 const others = (...names: string[]) => new Set(names)
 
 describe('a fair share of the lanes', () => {
-  test('is all of them for one alone', () => {
+  test('is all lanes for a single instance', () => {
     assert.deepEqual(share(heldBy(nobody), 'a', others()), all)
   })
 
-  test('is half of them beside another, its own ones first', () => {
+  test('is half of them beside another instance, its own lanes first', () => {
     const holders = ['a', null, null, null, 'a', null, null, 'a']
     assert.deepEqual(share(heldBy(holders), 'a', others('b')), [0, 1, 4, 7])
   })
 
-  test('leaves what is too much to a newcomer', () => {
+  test('gives up surplus lanes to a new instance', () => {
     assert.deepEqual(share(heldBy(all.map(() => 'a')), 'a', others('b')), [0, 1, 2, 3])
   })
 
-  test('takes nothing from the living', () => {
+  test('takes no lanes from live instances', () => {
     assert.deepEqual(share(heldBy(all.map(() => 'a')), 'b', others('a')), [])
   })
 
-  test('takes what the dead left', () => {
+  test('takes over the lanes of dead instances', () => {
     const holders = ['a', 'dead', 'a', 'dead', 'b', 'b', 'b', 'b']
     assert.deepEqual(share(heldBy(holders), 'a', others('b')), [0, 1, 2, 3])
   })
 
-  test('is reached by any number of instances, each lane with one of them, whoever comes and goes', () => {
+  test('is reached by any number of instances, whichever start and stop, with one holder per lane', () => {
     const instances = ['a', 'b', 'c', 'd']
     const step = fc.record({ who: fc.constantFrom(...instances), leaves: fc.boolean() })
     const renew = (rows: readonly Row[], who: string, alive: ReadonlySet<string>): Row[] => {
@@ -122,7 +122,7 @@ async function setUp(t: { after(work: () => Promise<void>): void }) {
 }
 
 describe('instances of a service', () => {
-  test('hold all lanes alone, half beside another, and all again when that one closes', async (t) => {
+  test('hold all lanes alone, half beside another one, and all again when that one closes', async (t) => {
     const { start, renewed } = await setUp(t)
     const first = start()
     await until(() => first.held().length === LANES)
@@ -138,7 +138,7 @@ describe('instances of a service', () => {
     assert.equal(first.gains.count, 2)
   })
 
-  test('hand a lane over when nothing of it is on its way, and begin nothing more in it before', async (t) => {
+  test('hand a lane over once none of its rows is in flight, and send no more of its rows until then', async (t) => {
     const { start, renewed } = await setUp(t)
     let inFlight: readonly number[] = [5, 6]
     const first = start({ lanesInFlight: () => inFlight })
@@ -152,7 +152,7 @@ describe('instances of a service', () => {
     assert.deepEqual(second.held(), [4, 5, 6, 7])
   })
 
-  test('take the lanes of one that died, once its lease is over', async (t) => {
+  test('take over the lanes of a dead instance once its lease has expired', async (t) => {
     const { start, clock, schema } = await setUp(t)
     const dead = clock.runtime.uuid()
     const until_ = new Date(clock.runtime.now() + 10_000)
@@ -166,7 +166,7 @@ describe('instances of a service', () => {
     await until(() => heir.held().length === LANES)
   })
 
-  test('do not wait for that where they have the database for themselves', async (t) => {
+  test('do not wait for the lease to expire if no other process can use the database', async (t) => {
     const { start, clock, schema } = await setUp(t)
     const dead = clock.runtime.uuid()
     const until_ = new Date(clock.runtime.now() + 10_000)
@@ -176,7 +176,7 @@ describe('instances of a service', () => {
     await until(() => heir.held().length === LANES)
   })
 
-  test('take over at once from one at the same place, and from no other', async (t) => {
+  test('take over at once from an instance with the same place, and from no other', async (t) => {
     const { start, clock, schema } = await setUp(t)
     const [gone, elsewhere] = [clock.runtime.uuid(), clock.runtime.uuid()]
     await database.query(
@@ -197,7 +197,7 @@ describe('instances of a service', () => {
     assert.deepEqual(heir.held(), [0, 1, 2, 3])
   })
 
-  test('share the lanes where two claim the same place by mistake', async (t) => {
+  test('share the lanes if two have the same place by mistake', async (t) => {
     const { start, renewed } = await setUp(t)
     const first = start({ place: 'host' })
     await until(() => first.held().length === LANES)
@@ -207,7 +207,7 @@ describe('instances of a service', () => {
     assert.deepEqual([...first.held(), ...second.held()].sort(), all)
   })
 
-  test('free their lanes ten seconds after they die, however wrong their own clock was', async (t) => {
+  test('free their lanes ten seconds after they die, even if their own clock was wrong', async (t) => {
     const { start, clock, schema } = await setUp(t)
     const anHourAhead = {
       ...clock.runtime,
@@ -242,7 +242,7 @@ describe('instances of a service', () => {
     assert.equal(lanes.held().length, LANES)
   })
 
-  test('hold nothing any more when they could not renew their lease in time', async (t) => {
+  test('hold no lanes after failing to renew their lease in time', async (t) => {
     const { start, clock } = await setUp(t)
     let away = false
     const unsteady: Database = {

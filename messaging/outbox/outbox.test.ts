@@ -55,7 +55,7 @@ const later = (row: { id: bigint }, byMs: number) => ({
 })
 
 describe('the outbox', () => {
-  test('gives back what was put in, whole and in order', async () => {
+  test('returns the written messages unchanged and in order', async () => {
     const { put, take } = await setUp()
     const odd = { ...message('1'), body: 'Заказ "\\{}\' 🛒', headers: { 'x-odd': '"\\,{}' } }
     await put([odd, message('2', 'l'), message('3')])
@@ -66,7 +66,7 @@ describe('the outbox', () => {
     assert.deepEqual(first, { ...odd, attempts: 0 })
   })
 
-  test('has nothing of a transaction that failed', async () => {
+  test('contains no rows of a failed transaction', async () => {
     const { outbox, take } = await setUp()
     const failed = database.transaction(async (tx) => {
       await outbox.enqueue(tx, [message('1')])
@@ -76,7 +76,7 @@ describe('the outbox', () => {
     assert.deepEqual(await take(), [])
   })
 
-  test('keeps its carriers apart, and tells which a transaction wrote for', async () => {
+  test('separates carriers, and knows those for which a transaction wrote rows', async () => {
     const { outbox, take, takeForBroker } = await setUp()
     const written = await database.transaction(async (tx) => {
       await outbox.enqueue(tx, [message('1', 'k', 'broker')])
@@ -98,7 +98,7 @@ describe('the outbox', () => {
     assert.deepEqual(names(letters.rows), ['2'])
   })
 
-  test('counts what waits, for each carrier', async () => {
+  test('counts waiting rows per carrier', async () => {
     const { outbox, put } = await setUp()
     await put([message('1')])
     clock.advance(2_000)
@@ -111,7 +111,7 @@ describe('the outbox', () => {
     ])
   })
 
-  test('gives only rows of the lanes that are asked for', async () => {
+  test('returns only rows of the given lanes', async () => {
     const { put, take, takeForBroker } = await setUp()
     const keys = Array.from({ length: 40 }, (_, n) => `key-${n}`)
     await put(keys.map((key) => message(key, key)))
@@ -125,7 +125,7 @@ describe('the outbox', () => {
 })
 
 describe('rows for the broker', () => {
-  test('leave when they are acknowledged, and the next ones come with that', async () => {
+  test('are deleted when they are acknowledged, by the statement that reads the next ones', async () => {
     const { put, takeForBroker } = await setUp()
     await put(['1', '2', '3', '4'].map((id) => message(id, 'k', 'broker')))
     const first = await takeForBroker([], 2)
@@ -136,7 +136,7 @@ describe('rows for the broker', () => {
   })
 })
 
-describe('an outbox that PostgreSQL has counted as empty', () => {
+describe('an outbox that PostgreSQL believes to be empty', () => {
   const many = Array.from({ length: 200 }, (_, n) => `key-${n}`)
 
   /** How often it is looked up in each index while `work` runs. */
@@ -152,7 +152,7 @@ describe('an outbox that PostgreSQL has counted as empty', () => {
     })
   }
 
-  test('finds rows by their ids, and older ones of their keys by these', async () => {
+  test('finds rows by id, and older rows of a key by key, each with an index', async () => {
     const { schema, outbox, put, takeForBroker } = await setUp()
     await put(many.map((key) => message(key, key, 'broker')))
     await takeForBroker(ids(await takeForBroker([], many.length)))
@@ -171,7 +171,7 @@ describe('an outbox that PostgreSQL has counted as empty', () => {
 })
 
 describe('calls', () => {
-  test('leave when they are done', async () => {
+  test('are deleted when they are delivered', async () => {
     const { put, take } = await setUp()
     await put(['1', '2', '3'].map((id) => message(id)))
     const rows = await take(nothing, { limit: 2 })
@@ -179,13 +179,13 @@ describe('calls', () => {
     assert.deepEqual(names(await take({ done: ids(rows) })), ['3'])
   })
 
-  test('of a busy key stay', async () => {
+  test('of a busy key are not returned', async () => {
     const { put, take } = await setUp()
     await put([message('1', 'a'), message('2', 'b')])
     assert.deepEqual(names(await take(nothing, { busy: ['a'] })), ['2'])
   })
 
-  test('that are postponed come again when they are due, with one more try behind them', async () => {
+  test('that are postponed are returned when they are due, with one more attempt counted', async () => {
     const { put, take } = await setUp()
     await put([message('1')])
     const [row] = await take()
@@ -200,7 +200,7 @@ describe('calls', () => {
     )
   })
 
-  test('wait behind an older one of their key that is not due, and no other', async () => {
+  test('wait for an older call of their key that is not due, and for no other call', async () => {
     const { put, take } = await setUp()
     await put([message('a1', 'a'), message('b1', 'b'), message('a2', 'a')])
     const [a1] = await take(nothing, { limit: 1 })
@@ -212,7 +212,7 @@ describe('calls', () => {
     assert.deepEqual(names(await take({ done: gone })), ['b1', 'a2'])
   })
 
-  test('are due again after a crash, though an older one of their key was written as done before it', async () => {
+  test('are due again after a crash, even if an older call of their key was deleted before it', async () => {
     const { put, take } = await setUp()
     await put(['1', '2', '3'].map((id) => message(id)))
     const rows = await take()
@@ -223,7 +223,7 @@ describe('calls', () => {
     assert.deepEqual(names(await take()), ['2', '3'])
   })
 
-  test('that wait are due at once when their destination answers again', async () => {
+  test('that are postponed become due at once when their destination is up again', async () => {
     const { outbox, put, take } = await setUp()
     await put([message('1')])
     const [row] = await take()
@@ -265,7 +265,7 @@ describe('a backlog of calls', () => {
     return { schema, ...of }
   }
 
-  test('of which nothing is due costs next to nothing', async () => {
+  test('costs almost nothing while none of it is due', async () => {
     const { schema, outbox } = await setUpBacklog(100_000, 1, "now() + interval '5 s'", "'k' || n")
     const wanted = { lanes: allLanes, busyKeys: [], room: 128 }
     const take = (tx: Queryable) => outbox.takeCalls(tx, 'http', nothing, wanted)
@@ -277,7 +277,7 @@ describe('a backlog of calls', () => {
     assert.ok(durationMs < 100, `${durationMs} ms`)
   })
 
-  test('behind a postponed row of its key is parked step by step, and starves nobody', async () => {
+  test('behind a postponed row of its key is parked step by step, and does not delay other keys', async () => {
     const { schema, put, takeAndPark } = await setUpBacklog(10_000, 0, 'now()', "'k' || n % 8")
     await database.query(
       `update ${schema}.outbox set due = now() + interval '5 s', attempts = 1 where id <= 8`,
@@ -296,7 +296,7 @@ describe('a backlog of calls', () => {
 })
 
 describe('lanes', () => {
-  test('are the same for a key for ever, since relays of two versions share them', () => {
+  test('never change for a key, because relays of two versions share them', () => {
     const keys = ['', 'k', '0190aaaa-0000-7000-8000-000000000001', 'anna@example.org', 'Анна']
     assert.deepEqual(keys.map(laneOf), [5, 2, 7, 5, 3])
   })

@@ -17,7 +17,7 @@ const { database, setUp, settle } = await openRelays()
 const away: Delivery = { kind: 'retry', error: 'no answer' }
 
 describe('calls', () => {
-  test('are made in order within a key, and keys side by side', async (t) => {
+  test('are made in order within a key and concurrently across keys', async (t) => {
     const { start, put, isEmpty } = await setUp(t)
     const { call, tries, answers } = receiver()
     const slow = Promise.withResolvers<Delivery>()
@@ -40,7 +40,7 @@ describe('calls', () => {
     )
   })
 
-  test('of a key wait behind one that fails, with backoff, while other keys flow', async (t) => {
+  test('wait, with backoff, for a failing call of their key, while other keys proceed', async (t) => {
     const { start, put, waiting, clock, isEmpty } = await setUp(t)
     const { call, tries, answers } = receiver()
     answers.set('a1', away)
@@ -68,7 +68,7 @@ describe('calls', () => {
     )
   })
 
-  test('that wait are made at once when the destination answers again', async (t) => {
+  test('that are postponed are made at once when the destination is up again', async (t) => {
     const { start, put, waiting, isEmpty } = await setUp(t)
     const { call, tries, answers } = receiver()
     for (const id of ['a1', 'b1', 'c1']) answers.set(id, away)
@@ -84,7 +84,7 @@ describe('calls', () => {
     assert.deepEqual(tries.slice(4).sort(), ['a1', 'b1', 'c1'])
   })
 
-  test('that go on failing keep their backoff while others succeed', async (t) => {
+  test('that keep failing keep their backoff while others succeed', async (t) => {
     const { start, put, waiting } = await setUp(t)
     const { call, tries, answers } = receiver()
     answers.set('a1', away)
@@ -99,7 +99,7 @@ describe('calls', () => {
     assert.ok(triesOfA <= 2, String(triesOfA))
   })
 
-  test('whose carrier throws are made again', async (t) => {
+  test('are retried if their carrier throws', async (t) => {
     const { start, put, waiting, clock, isEmpty } = await setUp(t)
     let throws = true
     start({
@@ -116,7 +116,7 @@ describe('calls', () => {
     await isEmpty()
   })
 
-  test('that can never succeed are set aside whole, and those behind them flow', async (t) => {
+  test('that can never succeed are dead-lettered whole, and later ones of the key proceed', async (t) => {
     const { start, put, schema, isEmpty } = await setUp(t)
     const { call, tries, answers } = receiver()
     answers.set('a1', { kind: 'poison', reason: 'they refuse it' })
@@ -140,7 +140,7 @@ describe('calls', () => {
     assert.ok(body.includes(delivered), 'a rejected row is not delivered')
   })
 
-  test('that were dead letters are dead letters again under their ids', async (t) => {
+  test('that were dead letters become dead letters under the same ids if they fail again', async (t) => {
     const { start, put, schema, isEmpty } = await setUp(t)
     const { call, answers } = receiver()
     answers.set('a1', { kind: 'poison', reason: 'they refuse it again' })
@@ -153,7 +153,7 @@ describe('calls', () => {
     assert.deepEqual(letters, [{ id }])
   })
 
-  test('that wait are listed with their tries, by carrier and key, page by page', async (t) => {
+  test('that wait are listed with their attempts, by carrier and key, page by page', async (t) => {
     const { start, put, schema } = await setUp(t)
     start({ call: async () => away })
     await put([message('a1', 'a'), message('b1', 'b'), message('a2', 'a')])
@@ -177,7 +177,7 @@ describe('calls', () => {
     assert.deepEqual(idsOf(await list({ cursor, key: 'a' })), ['a2'])
   })
 
-  test('are at most 128 at a time, however many wait', async (t) => {
+  test('run for at most 128 keys at a time', async (t) => {
     const { start, put, isEmpty } = await setUp(t)
     let now = 0
     let most = 0
@@ -195,7 +195,7 @@ describe('calls', () => {
     assert.ok(most > 64 && most <= 128, String(most))
   })
 
-  test('that run when the relay closes are finished and removed; no other begins', async (t) => {
+  test('in flight when the relay closes are finished and deleted, and no others start', async (t) => {
     const { start, put, waiting } = await setUp(t)
     const { call, tries, answers } = receiver()
     const slow = Promise.withResolvers<Delivery>()
@@ -216,7 +216,7 @@ describe('calls', () => {
 })
 
 describe('a watch', () => {
-  test('ends with the first try of each row, whether it fails or not', async (t) => {
+  test('ends with the first attempt at each row, successful or not', async (t) => {
     const { start, put } = await setUp(t)
     const { call, answers } = receiver()
     answers.set('a1', away)
@@ -226,7 +226,7 @@ describe('a watch', () => {
     await watch.attempted(60_000)
   })
 
-  test('ends without one after its limit', async (t) => {
+  test('ends at its limit without an attempt', async (t) => {
     const { start, put, clock } = await setUp(t)
     const { call, tries, answers } = receiver()
     answers.set('a1', new Promise<Delivery>((resolve) => t.after(async () => resolve(away))))
@@ -240,7 +240,7 @@ describe('a watch', () => {
     answers.clear()
   })
 
-  test('that is canceled ends at once', async (t) => {
+  test('ends at once when it is canceled', async (t) => {
     const { start } = await setUp(t)
     const relay = start({ call: receiver().call })
     const watch = relay.watch(['never'])
@@ -250,7 +250,7 @@ describe('a watch', () => {
 })
 
 describe('two relays of one service', () => {
-  test('share the work, each key with one of them, and one takes over when the other closes', async (t) => {
+  test('share the keys, and one takes over when the other closes', async (t) => {
     const { start, put, schema, clock, isEmpty } = await setUp(t)
     const [first, second] = [receiver(), receiver()]
     const holders = () =>
