@@ -47,12 +47,12 @@ const withBody = (message: BusMessage, change: object): BusMessage => {
 }
 const replaced = (one: BusMessage, other: BusMessage) =>
   log.map((message) => (message === one ? other : message))
-/** One says what the other violationsOf, and the reverse. */
+/** Swaps the contents of two messages. */
 const exchanged = (one: BusMessage, other: BusMessage) =>
   log.map((message) => {
     if (message !== one && message !== other) return message
-    const violationsOf = message === one ? other : one
-    return { ...message, value: violationsOf.value, headers: violationsOf.headers }
+    const content = message === one ? other : one
+    return { ...message, value: content.value, headers: content.headers }
   })
 
 describe('a log that agrees with the databases', () => {

@@ -51,16 +51,16 @@ describe('a backup', () => {
     assert.doesNotMatch(output, /paused/)
   })
 
-  test('never replaces what is there, and needs a data folder', async () => {
+  test('never overwrites a backup, and needs a data folder', async () => {
     const twice = await run('backup', '--data', live, '--to', kept)
     assert.equal(twice.code, 2)
-    assert.match(twice.output, /exists already/)
+    assert.match(twice.output, /already exists/)
     const empty = await run('backup', '--data', folder, '--to', join(folder, 'other'))
     assert.equal(empty.code, 2)
     assert.match(empty.output, /is not a data folder/)
   })
 
-  test('replaces a data folder only when told to, and moves that aside', async () => {
+  test('replaces a data folder only with --replace, and moves it aside', async () => {
     const target = join(folder, 'target')
     await mkdir(target)
     await writeFile(join(target, 'precious'), '')

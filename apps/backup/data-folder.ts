@@ -4,26 +4,26 @@ import { readdir, readFile, stat } from 'node:fs/promises'
 import { join, relative, sep } from 'node:path'
 import { pipeline } from 'node:stream/promises'
 
-/** What a user can correct; anything else is a fault of the program. */
+/** An error that the user can correct; any other error is a fault. */
 export class UsageError extends Error {}
 
-/** The parts of a data folder that make up its state. Locks and logs are not among them. */
+/** The subfolders of a data folder that a backup contains. Locks and logs are not among them. */
 export const STATE = ['database', 'mail'] as const
-/** Belong to the process that uses the folder, and so not to its state. */
-export const OF_THE_PROCESS = ['trifold.lock', 'trifold.pid']
+/** Files of the process that uses the folder; a backup leaves them out. */
+export const PROCESS_FILES = ['trifold.lock', 'trifold.pid']
 
 export const MANIFEST = 'manifest.json'
 
-/** What a backup says about itself. Written last, so a backup without it is not complete. */
+/** The description of a backup. It is written last, so a backup without it is incomplete. */
 export interface Manifest {
   readonly format: 1
-  /** ISO 8601, in UTC: the moment whose state the backup holds. */
+  /** The moment of the backup's state, as ISO 8601 in UTC. */
   readonly created: string
   readonly files: readonly BackupFile[]
 }
 
 export interface BackupFile {
-  /** From the root of the backup, with slashes. */
+  /** Relative to the root of the backup, with slashes. */
   readonly path: string
   readonly bytes: number
   readonly sha256: string
@@ -34,7 +34,7 @@ export function assertDataFolder(folder: string): void {
   throw new UsageError(`${folder} is not a data folder: it holds no database`)
 }
 
-/** Every file below a folder, in the order of their paths. */
+/** Size and checksum of every file below a folder except the manifest, sorted by path. */
 export async function describeFiles(folder: string): Promise<BackupFile[]> {
   const entries = await readdir(folder, { recursive: true, withFileTypes: true })
   const paths = entries
@@ -65,9 +65,9 @@ export async function verifyBackup(folder: string): Promise<Manifest> {
     }
     found.delete(path)
   }
-  const [unknown] = found.keys()
-  if (unknown !== undefined) {
-    throw new UsageError(`the backup is damaged: ${unknown} does not belong to it`)
+  const [extra] = found.keys()
+  if (extra !== undefined) {
+    throw new UsageError(`the backup is damaged: ${extra} does not belong to it`)
   }
   return manifest
 }

@@ -10,7 +10,7 @@ import {
   describeFiles,
   MANIFEST,
   type Manifest,
-  OF_THE_PROCESS,
+  PROCESS_FILES,
   STATE,
   UsageError,
 } from './data-folder.ts'
@@ -19,12 +19,12 @@ import { whilePaused } from './paused-process.ts'
 const HELP = `
 npm run backup -- --to FOLDER [--data DIR]
 
-Copies the state of the all-in-one program, its database and its letters as of one moment, into a new folder.
-A running program is paused while the files are copied, and clients wait for that long.
+Copies the database and the letters of the all-in-one program, as of one moment, into a new folder. A running
+program is paused while its files are copied, and its clients wait during that time.
 
-  --to FOLDER   where the backup goes; it must not exist yet
+  --to FOLDER   the folder to write the backup to; it must not exist
   --data DIR    the data folder; DATA_DIR or "data" by default
-  --help        this text
+  --help        print this text
 
 Exit code: 0 the backup is complete, 1 a fault, 2 wrong usage. Restore it with npm run restore.
 `
@@ -40,11 +40,11 @@ async function main(args: readonly string[]): Promise<number> {
     process.stdout.write(HELP)
     return 0
   }
-  if (to === undefined) throw new UsageError('--to FOLDER is missing; --help explains')
+  if (to === undefined) throw new UsageError('--to FOLDER is missing; see --help')
   const source = resolve(data ?? (environment().DATA_DIR || 'data'))
   const target = resolve(to)
   assertDataFolder(source)
-  if (existsSync(target)) throw new UsageError(`${target} exists already`)
+  if (existsSync(target)) throw new UsageError(`${target} already exists`)
   const unfinished = `${target}.unfinished`
   await rm(unfinished, { recursive: true, force: true })
   await mkdir(unfinished, { recursive: true, mode: 0o700 })
@@ -76,9 +76,9 @@ function readOptions(args: readonly string[]) {
 }
 
 /**
- * Nothing may write while the files are copied. The lock of the database's folder keeps a program from
- * starting; a running one is paused, which leaves files that it could also have left by dying, and
- * PostgreSQL repairs those when it starts on them.
+ * Copies the files while nothing writes to them. The lock on the database's folder keeps a program from
+ * starting. A running program is paused instead: its files are then as after a crash, and PostgreSQL recovers
+ * from those when it starts.
  */
 async function copyState(source: string, target: string) {
   const copy = async () => {
@@ -91,9 +91,9 @@ async function copyState(source: string, target: string) {
     return { created: await copy().finally(() => lock.release()), pausedMs: undefined }
   } catch (error) {
     if (!(error instanceof FolderInUse) || error.pid === undefined) throw error
-    const begun = performance.now()
+    const startedMs = performance.now()
     const created = await whilePaused(error.pid, copy)
-    return { created, pausedMs: Math.round(performance.now() - begun) }
+    return { created, pausedMs: Math.round(performance.now() - startedMs) }
   }
 }
 
@@ -103,6 +103,6 @@ async function copyPart(source: string, target: string): Promise<void> {
     recursive: true,
     preserveTimestamps: true,
     mode: constants.COPYFILE_FICLONE,
-    filter: (path) => !OF_THE_PROCESS.includes(basename(path)),
+    filter: (path) => !PROCESS_FILES.includes(basename(path)),
   })
 }

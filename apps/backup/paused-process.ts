@@ -3,13 +3,13 @@ import { readFile } from 'node:fs/promises'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { UsageError } from './data-folder.ts'
 
-/** A process that is still paused after this long is resumed, even if the backup was killed. */
+/** After this time a paused process is resumed even if the backup was killed. */
 const RESUME_AFTER_SECONDS = 120
 const POLL_MS = 5
 
 /**
- * Runs the work while another process is paused by SIGSTOP, and resumes that process afterwards in any case.
- * Clients of the process wait meanwhile.
+ * Runs the work while another process is paused by SIGSTOP, and then resumes that process even if the work
+ * fails. Clients of the process wait while it is paused.
  */
 export async function whilePaused<T>(pid: number, work: () => Promise<T>): Promise<T> {
   if (process.platform !== 'linux') {
@@ -26,7 +26,7 @@ export async function whilePaused<T>(pid: number, work: () => Promise<T>): Promi
   }
 }
 
-/** A process of its own, because this one may be killed. */
+/** Starts a separate process that resumes the paused one, because this process may be killed. */
 function resumeLater(pid: number): ChildProcess {
   const command = `sleep ${RESUME_AFTER_SECONDS}; kill -CONT ${pid}`
   const guard = spawn('/bin/sh', ['-c', command], { detached: true, stdio: 'ignore' })

@@ -13,15 +13,15 @@ import { type AddressedCommand, applyBatch } from '../../services/order/commands
 import type { Service } from './differences.ts'
 
 /**
- * Repairs, as the commands that the services themselves run, each in one transaction on the service's
- * own database. What it causes others to do goes into that service's outbox under the usual ids; the
- * running services deliver it, and receivers deduplicate. A command that finds its effect done changes
- * nothing, so services may work at the same time.
+ * Repairs are the commands that the services themselves run, each in one transaction on the service's own
+ * database. Their messages are written to that service's outbox under the usual ids; the running service
+ * sends them, and receivers deduplicate them. A command whose effect already exists changes nothing, so the
+ * services may run during a repair.
  */
 export interface CommandOptions {
   readonly databases: Readonly<Record<Service, Database>>
   readonly runtime: Pick<Runtime, 'now' | 'uuid'>
-  /** When order asks billing to confirm a void, and cancels a pending order. */
+  /** Order's RESEND_AFTER_MS and ORDER_DEADLINE_MS. */
   readonly resendAfterMs: number
   readonly deadlineMs: number
   readonly lettersPerHour: number
@@ -35,7 +35,7 @@ export interface Terms {
   readonly style: InteractionStyle
 }
 
-/** Each resolves with the reason where the service refused, and nothing was changed. */
+/** Each command resolves with the reason if the service refused it and so changed nothing. */
 export type Commands = ReturnType<typeof createCommands>
 
 export function createCommands(options: CommandOptions) {
@@ -43,13 +43,13 @@ export function createCommands(options: CommandOptions) {
   const { orders, billing, notification } = databases
   const inBilling = { outbox: createOutbox('billing'), idempotency: createIdempotency('billing') }
   const inOrders = { outbox: createOutbox('orders'), idempotency: createIdempotency('orders') }
-  const ofNotification = createOutbox('notification')
+  const notificationOutbox = createOutbox('notification')
 
   async function bill(command: Command): Promise<string | undefined> {
     const context = { ...inBilling, now: runtime.now() }
     const [applied] = await transact(billing, (tx) => applyCommands(tx, context, [{ command }]))
     if (applied?.kind !== 'applied' || applied.outcome.kind !== 'refused') return undefined
-    return `billing refuses it: ${applied.outcome.code}`
+    return `billing refused it: ${applied.outcome.code}`
   }
 
   return {
@@ -61,7 +61,7 @@ export function createCommands(options: CommandOptions) {
         byMessage: false,
       }),
 
-    /** Messages don't tell the style of a deposit; it only decides how the deposit is announced. */
+    /** The style of the deposit is unknown, but it only decides how the deposit is announced. */
     deposit: (depositId: string, accountId: string, amountMinor: bigint) =>
       bill({
         ...({ type: 'deposit', style: STYLE_OF_UNLABELED_EVENTS, byMessage: false } as const),
@@ -74,7 +74,7 @@ export function createCommands(options: CommandOptions) {
         ...{ orderId, accountId, style },
       }),
 
-    /** Never leaves a refusal behind, which would be final: an account that lacks money is left as it is. */
+    /** Does not attempt a payment that the account cannot cover, because a stored refusal would be final. */
     pay: ({ orderId, accountId, amountMinor, style }: Terms) =>
       transact(billing, async (tx) => {
         const account = (await lockAccounts(tx, [accountId])).get(accountId)
@@ -91,18 +91,18 @@ export function createCommands(options: CommandOptions) {
         return undefined
       }),
 
-    async moveOrder(command: AddressedCommand): Promise<string | undefined> {
+    async applyToOrder(command: AddressedCommand): Promise<string | undefined> {
       const { resendAfterMs, deadlineMs } = options
       const context = { ...inOrders, now: runtime.now(), resendAfterMs, deadlineMs }
-      const work = { placements: [], commands: [command] }
-      const { applied } = await transact(orders, (tx) => applyBatch(tx, context, work))
+      const batch = { placements: [], commands: [command] }
+      const { applied } = await transact(orders, (tx) => applyBatch(tx, context, batch))
       if (applied[0] === 'not theirs') return `another account paid: ${command.profileId}`
-      return applied[0] === 'unknown' ? 'order no longer knows it' : undefined
+      return applied[0] === 'unknown' ? 'the order no longer exists' : undefined
     },
 
     async writeMessage(notice: Notice): Promise<undefined> {
       const { lettersPerHour } = options
-      const context = { outbox: ofNotification, newId: runtime.uuid, lettersPerHour }
+      const context = { outbox: notificationOutbox, newId: runtime.uuid, lettersPerHour }
       await transact(notification, (tx) => writeMessages(tx, context, [notice]))
     },
   }

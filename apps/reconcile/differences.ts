@@ -1,24 +1,25 @@
 import type { Database } from '../../platform/database/database.ts'
 
 /**
- * What can differ between three databases of which one went back in time. `restored` names the one
- * that explains the difference; `repair` says what --apply does, and is null where nothing can.
+ * The kinds of differences between three databases of which one was restored to an earlier time. `restored`
+ * is the database whose restore explains the difference; `repair` says what --apply does, and is null if the
+ * difference cannot be repaired.
  */
 export const KINDS = {
   ACCOUNT_MISSING: {
     restored: 'billing',
-    found: 'accounts that billing does not know',
+    found: 'accounts that billing does not have',
     repair: 'created under their ids',
   },
   DEPOSIT_MISSING: {
     restored: 'billing',
-    found: 'deposits that customers were told of and billing has not applied',
+    found: 'deposits that were announced but that billing has not applied',
     repair: 'applied under their ids',
   },
   PAYMENT_MISSING: {
     restored: 'billing',
     found: 'paid orders without a payment',
-    repair: 'paid for at their price',
+    repair: 'paid at their price',
   },
   REFUND_MISSING: {
     restored: 'billing',
@@ -27,32 +28,32 @@ export const KINDS = {
   },
   VOID_MISSING: {
     restored: 'billing',
-    found: 'canceled orders of which billing knows nothing',
+    found: 'canceled orders without a payment or a void',
     repair: 'voided, so that they can never be paid',
   },
   DEPOSIT_UNREADABLE: {
     restored: 'billing',
-    found: 'deposits whose amount is unknown because the text of their message was removed',
+    found: 'deposits of unknown amount, because the text of their message was removed',
     repair: null,
   },
   PAYMENT_UNREADABLE: {
     restored: 'billing',
-    found: 'payments whose amount is unknown because order does not know their order',
+    found: 'payments of unknown amount, because order does not have their order',
     repair: null,
   },
   PAYMENT_CONFLICT: {
     restored: 'billing',
-    found: 'orders whose payment contradicts them',
+    found: 'orders that contradict their payment',
     repair: null,
   },
   ORDER_FORGOTTEN: {
     restored: 'orders',
-    found: 'PAID payments of orders that order does not know',
+    found: 'PAID payments of orders that order does not have',
     repair: 'REFUNDED to the account that paid',
   },
   ORDER_UNSETTLED: {
     restored: 'orders',
-    found: 'pending orders whose outcome billing knows; running services settle them by themselves',
+    found: 'PENDING orders whose outcome billing has; running services settle them by themselves',
     repair: 'settled',
   },
   ORDER_NOT_CANCELED: {
@@ -62,8 +63,8 @@ export const KINDS = {
   },
   MESSAGE_MISSING: {
     restored: 'notification',
-    found: 'outcomes that their customers have no message of',
-    repair: 'written, with a letter where the account has a contact',
+    found: 'outcomes without a message to their customer',
+    repair: 'written, with a letter if the account has a contact',
   },
 } as const satisfies Record<string, { restored: Service; found: string; repair: string | null }>
 export type Kind = keyof typeof KINDS
@@ -77,7 +78,7 @@ export interface Difference {
   readonly id: string
   readonly accountId: string | null
   readonly amountMinor?: bigint
-  /** What the kind does not say already. */
+  /** What the kind does not say. */
   readonly detail?: string
 }
 
@@ -87,15 +88,15 @@ export type Result =
   | { readonly kind: 'repaired' }
   | { readonly kind: 'failed'; readonly why: string }
 
-/** Runs one transaction; resolves with the reason where it changed nothing. */
+/** Runs one transaction; if it changed nothing, resolves with the reason. */
 export type Repair = () => Promise<string | undefined>
 
 export interface Comparison {
   readonly databases: Readonly<Record<Service, Database>>
-  /** The embedded log, where that is the broker. */
+  /** The database of the embedded bus, if that is the broker. */
   readonly bus?: Database
-  /** Rows that were last changed before this are left out; null compares everything. */
+  /** Rows that last changed before this time are skipped; null compares all rows. */
   readonly since: Date | null
-  /** Reports a difference, and repairs it where that is wanted. */
+  /** Reports a difference, after repairing it if that is requested. */
   found(difference: Difference, repair?: Repair): Promise<void>
 }

@@ -26,25 +26,25 @@ npm run reconcile -- [--data DIR | --orders URL --billing URL --notification URL
                      [--restored SERVICE] [--since TIME] [--apply] [--json FILE]
 
 Compares the databases of the three services after one of them was restored to an earlier time, and lists
-every difference. With --apply it repairs what can be repaired, by the services' own commands.
+every difference. With --apply it makes the repairs that are possible, with the services' own commands.
 
   --data DIR           the data folder of a stopped program; DATA_DIR or "data" by default
   --orders URL, --billing URL, --notification URL
                        the PostgreSQL databases of the three services, running or not
-  --restored SERVICE   orders, billing or notification: the database that went back in time; only its
-                       differences are listed and repaired
-  --since TIME         leave out what last changed before this time, such as 2026-11-30T08:00:00Z; take an
-                       hour before the time that the database went back to
+  --restored SERVICE   orders, billing or notification: the database that was restored; only differences
+                       that its restore explains are listed and repaired
+  --since TIME         skip rows that last changed before this time, such as 2026-11-30T08:00:00Z; use a time
+                       one hour before the time to which the database was restored
   --apply              repair the differences
   --json FILE          write each difference as a line of JSON to a new file
-  --help               this text
+  --help               print this text
 
 Exit code: 0 nothing differs or everything was repaired, 1 differences remain, 2 wrong usage or a database
 cannot be read.
 `
 
 const STATEMENT_TIMEOUT_MS = 600_000
-/** How many differences of a kind are printed; --json has all of them. */
+/** The most differences of one kind that are printed; --json writes all of them. */
 const MAX_LINES = 20
 
 class UsageError extends Error {}
@@ -90,7 +90,7 @@ function readOptions(args: readonly string[]) {
   const { data, orders, billing, notification, since, restored, json, ...flags } = parse(args)
   const urls = [orders, billing, notification].filter((url) => url !== undefined)
   if (data !== undefined && urls.length > 0) {
-    throw new UsageError('give a data folder or databases, not both')
+    throw new UsageError('use --data or the URLs of databases, not both')
   }
   if (urls.length % 3 !== 0) {
     throw new UsageError('--orders, --billing and --notification go together')
@@ -149,11 +149,11 @@ async function openDatabases({ data, urls }: ReturnType<typeof readOptions>): Pr
 
 /** One database holds the schemas of all services and of the bus. */
 async function openFolder(folder: string): Promise<Opened> {
-  const place = join(folder, 'database')
-  if (!existsSync(join(place, 'pgdata', 'PG_VERSION'))) {
+  const databaseFolder = join(folder, 'database')
+  if (!existsSync(join(databaseFolder, 'pgdata', 'PG_VERSION'))) {
     throw new Error(`${folder} is not a data folder: it holds no database`)
   }
-  const database = await openPglite({ folder: place })
+  const database = await openPglite({ folder: databaseFolder })
   return {
     databases: { orders: database, billing: database, notification: database },
     bus: database,

@@ -10,9 +10,9 @@ import type { Comparison } from './differences.ts'
 import { cancellationsAfter, entriesAfter, type LedgerEntry, paymentsAfter } from './store.ts'
 
 /**
- * Outcomes without a message. A message that was deleted keeps its row, and so is not written again. An
- * outcome that still waits in an outbox or in the embedded log will be told without our help.
- * Failures come first: an account never reads that an order failed after reading that it was paid.
+ * Finds outcomes without a message. A deleted message keeps its row, so it is not written again. An outcome
+ * that is still in an outbox or in the embedded log is not missing, because the services will announce it.
+ * Failures are written first, so that no failure follows the notice of its order's payment.
  */
 export async function compareMessages(at: Comparison, commands: Commands): Promise<void> {
   await compareRefusals(at, commands)
@@ -45,7 +45,7 @@ async function compareRefusals(at: Comparison, commands: Commands): Promise<void
   }
 }
 
-/** Cancellations that order announces itself: those of orders that the customer has not read to be paid. */
+/** Cancellations that order announces itself; skips orders whose payment was announced to the customer. */
 async function compareCancellations(at: Comparison, commands: Commands): Promise<void> {
   const { orders, billing, notification } = at.databases
   for (let after = LOWEST_ID; ; ) {
@@ -54,12 +54,12 @@ async function compareCancellations(at: Comparison, commands: Commands): Promise
     after = canceled.at(-1)!.id
     const ids = canceled.map(({ id }) => id)
     const payments = await findPayments(billing, ids)
-    const told = await findByEvents(
+    const announced = await findByEvents(
       notification,
       ids.flatMap((id) => [`${id}/ORDER_PAID`, `${id}/PAYMENT_REFUNDED`]),
     )
     const isPaid = (id: string) =>
-      told.has(`${id}/ORDER_PAID`) || told.has(`${id}/PAYMENT_REFUNDED`)
+      announced.has(`${id}/ORDER_PAID`) || announced.has(`${id}/PAYMENT_REFUNDED`)
     const notices = canceled
       .filter((order) => failureToAnnounce(order, payments.get(order.id)).length > 0)
       .filter(({ id }) => !isPaid(id))
@@ -105,7 +105,7 @@ async function reportMissing(
 ): Promise<void> {
   const { orders, billing, notification } = databases
   let missing = new Set(notices.map(({ eventId }) => eventId))
-  // In the direction of the flow, so that an event that moves on meanwhile is seen in one of the places.
+  // Read in the direction of the flow, so that an event in flight is found in at least one of these places.
   for (const find of [
     async (ids: string[]) => (await findByEvents(notification, ids)).keys(),
     (ids: string[]) => findInOutbox(billing, 'billing', ids),

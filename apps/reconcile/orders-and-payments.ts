@@ -3,11 +3,11 @@ import type { OrderCommand } from '../../services/order/order.ts'
 import { LOWEST_ID, PAGE_ROWS } from '../audit/pages.ts'
 import type { Commands } from './commands.ts'
 import type { Comparison, Difference, Repair } from './differences.ts'
-import { knownOrders, type Order, ordersAfter, paymentsAfter, toldEvents } from './store.ts'
+import { announcedEvents, knownOrders, type Order, ordersAfter, paymentsAfter } from './store.ts'
 
 /**
- * Orders against their payments. Orders are read first: billing commits before order follows, so an
- * order in flight is never ahead of its payment.
+ * Compares orders with their payments. Orders are read before payments, because billing commits an outcome
+ * before order does; so no order in flight is ahead of its payment.
  */
 export async function compareOrders(at: Comparison, commands: Commands): Promise<void> {
   const { databases, since } = at
@@ -18,24 +18,26 @@ export async function compareOrders(at: Comparison, commands: Commands): Promise
     const ids = orders.map(({ id }) => id)
     const payments = await findPayments(databases.billing, ids)
     const events = ids.flatMap((id) => [`${id}/ORDER_PAID`, `${id}/PAYMENT_REFUNDED`])
-    const told = await toldEvents(databases.notification, events, since)
+    const announced = await announcedEvents(databases.notification, events, since)
     for (const order of orders) {
       const payment = payments.get(order.id)
-      const difference = payment ? differenceOf(order, payment, told) : withoutPayment(order, told)
+      const difference = payment
+        ? differenceOf(order, payment, announced)
+        : withoutPayment(order, announced)
       if (difference) await at.found(difference, repairOf(difference, order, payment, commands))
     }
   }
 }
 
-/** What customers were told has been compared with billing before; `told` says what that covered. */
-function withoutPayment(order: Order, told: ReadonlySet<string>): Difference | undefined {
+/** Announced outcomes were compared with billing before; `announced` has the events which that covered. */
+function withoutPayment(order: Order, announced: ReadonlySet<string>): Difference | undefined {
   const { id, state, profileId: accountId, priceMinor: amountMinor, isVoidWatched } = order
-  const isTold = (event: string) => told.has(`${id}/${event}`)
-  if (state === 'APPROVED' && !isTold('ORDER_PAID')) {
+  const isAnnounced = (event: string) => announced.has(`${id}/${event}`)
+  if (state === 'APPROVED' && !isAnnounced('ORDER_PAID')) {
     return { kind: 'PAYMENT_MISSING', id, accountId, amountMinor }
   }
-  if (state !== 'CANCELED' || isVoidWatched || isTold('PAYMENT_REFUNDED')) return undefined
-  return isTold('ORDER_PAID')
+  if (state !== 'CANCELED' || isVoidWatched || isAnnounced('PAYMENT_REFUNDED')) return undefined
+  return isAnnounced('ORDER_PAID')
     ? { kind: 'REFUND_MISSING', id, accountId, amountMinor }
     : { kind: 'VOID_MISSING', id, accountId }
 }
@@ -43,7 +45,7 @@ function withoutPayment(order: Order, told: ReadonlySet<string>): Difference | u
 function differenceOf(
   order: Order,
   payment: StoredPayment,
-  told: ReadonlySet<string>,
+  announced: ReadonlySet<string>,
 ): Difference | undefined {
   const { id, profileId, priceMinor } = order
   const common = {
@@ -55,15 +57,15 @@ function differenceOf(
       return { ...common, kind: 'ORDER_UNSETTLED', detail: `its payment is ${payment.state}` }
     case 'CANCELED': {
       const isKept = payment.state === 'PAID' && !order.isVoidWatched
-      return isKept && !told.has(`${id}/PAYMENT_REFUNDED`)
+      return isKept && !announced.has(`${id}/PAYMENT_REFUNDED`)
         ? { ...common, kind: 'REFUND_MISSING' }
         : undefined
     }
     case 'APPROVED': {
       if (payment.state === 'REFUNDED') return { ...common, kind: 'ORDER_NOT_CANCELED' }
       if (payment.state === 'PAID' && payment.amountMinor === priceMinor) return undefined
-      // Told as paid: that has been reported already.
-      if (payment.state !== 'PAID' && told.has(`${id}/ORDER_PAID`)) return undefined
+      // If the payment was announced, compareLedger has reported the difference.
+      if (payment.state !== 'PAID' && announced.has(`${id}/ORDER_PAID`)) return undefined
       return { ...common, kind: 'PAYMENT_CONFLICT', detail: `its payment is ${payment.state}` }
     }
   }
@@ -86,14 +88,14 @@ function repairOf(
     case 'ORDER_NOT_CANCELED': {
       const payer = payment!.accountId
       const command = commandOf(payment!)
-      return () => commands.moveOrder({ orderId, command, ...(payer && { profileId: payer }) })
+      return () => commands.applyToOrder({ orderId, command, ...(payer && { profileId: payer }) })
     }
     default:
       return undefined
   }
 }
 
-/** What order does when billing announces this outcome. */
+/** The command that order applies when billing announces this outcome. */
 function commandOf({ state, reason, amountMinor }: StoredPayment): OrderCommand {
   switch (state) {
     case 'PAID':
@@ -107,7 +109,7 @@ function commandOf({ state, reason, amountMinor }: StoredPayment): OrderCommand 
   }
 }
 
-/** Payments for orders that order has forgotten: they were placed after the time that it went back to. */
+/** Payments of orders that order does not have, because they were placed after the time of its restored state. */
 export async function compareForgottenOrders(at: Comparison, commands: Commands): Promise<void> {
   const { billing, orders } = at.databases
   for (let after = LOWEST_ID; ; ) {

@@ -54,7 +54,7 @@ describe('billing restored to an earlier time', () => {
 })
 
 describe('order restored to an earlier time', () => {
-  test('settles what it knew, and has refunded what it forgot', async (t) => {
+  test('settles the orders that it has, and the payments of the others are refunded', async (t) => {
     const data = await restored('orders')
     const kinds = ['ORDER_FORGOTTEN', 'ORDER_NOT_CANCELED', 'ORDER_UNSETTLED']
     assert.deepEqual(kindsOf(await compare(data)), kinds)
@@ -125,19 +125,19 @@ test('a deposit whose text was removed, and what it paid for, are listed with th
   )
 })
 
-test('only the differences of the database that was restored count', async () => {
+test('with --restored, only differences of that database count', async () => {
   const data = await restored('orders')
   assert.deepEqual(kindsOf(await compare(data, { restored: 'billing', apply: true })), [])
   assert.deepEqual(kindsOf(await compare(data, { restored: 'notification' })), [])
   assert.equal(kindsOf(await compare(data, { restored: 'orders' })).length, 3)
 })
 
-test('what last changed before --since is left out', async () => {
+test('rows that last changed before --since are skipped', async () => {
   const data = await restored('billing')
   assert.deepEqual(kindsOf(await compare(data, { since: new Date(Date.now() + 60_000) })), [])
 })
 
-test('refuses what it does not understand, with its usage', async () => {
+test('rejects wrong options, and prints its usage', async () => {
   for (const args of [
     ['--orders', 'postgres://127.0.0.1/orders'],
     ['--restored', 'order'],

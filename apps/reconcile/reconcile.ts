@@ -1,23 +1,23 @@
 import { type CommandOptions, createCommands } from './commands.ts'
 import type { Comparison, Difference, Result, Service } from './differences.ts'
 import { KINDS } from './differences.ts'
+import { compareAccounts, compareLedger } from './ledger.ts'
 import { compareMessages } from './messages.ts'
-import { compareAccounts, compareMoneyTold } from './money-told.ts'
 import { compareForgottenOrders, compareOrders } from './orders-and-payments.ts'
 
 export interface ReconcileOptions
   extends CommandOptions,
     Pick<Comparison, 'databases' | 'bus' | 'since'> {
-  /** The database that went back in time: only its differences count. Without it all of them do. */
+  /** The database that was restored. Without it, differences of all three databases count. */
   readonly restored?: Service
   readonly apply: boolean
   readonly report: (difference: Difference, result: Result) => void
 }
 
 /**
- * Compares what the three services know of each other's work, repairs the differences on demand, and
- * reports each. Accounts come before deposits, deposits before payments, and messages last, so that a
- * repair finds what it builds on. Rejects when a database does.
+ * Compares the databases of the three services, repairs the differences if `apply` is set, and reports each.
+ * Accounts are compared before deposits, deposits before payments, and messages last, because later repairs
+ * depend on earlier ones. Rejects if a database cannot be read or written.
  */
 export async function reconcile(options: ReconcileOptions): Promise<void> {
   const { restored, apply, report } = options
@@ -34,7 +34,7 @@ export async function reconcile(options: ReconcileOptions): Promise<void> {
   const isWanted = (service: Service) => restored === undefined || restored === service
   if (isWanted('billing')) {
     await compareAccounts(at, commands)
-    await compareMoneyTold(at, commands)
+    await compareLedger(at, commands)
   }
   if (isWanted('billing') || isWanted('orders')) await compareOrders(at, commands)
   if (isWanted('orders')) await compareForgottenOrders(at, commands)

@@ -4,8 +4,8 @@ import type { Queryable } from '../../platform/database/database.ts'
 import type { Order as AuditedOrder } from '../audit/store.ts'
 
 /**
- * What reconcile reads, page by page in the order of a key. A time of null leaves nothing out. No
- * statement reads two schemas, because each may be in a database of its own.
+ * The queries of reconcile. They return pages in the order of a key. If `since` is null, no rows are skipped.
+ * No statement reads two schemas, because each may be in a database of its own.
  */
 export interface Order {
   readonly id: string
@@ -13,7 +13,7 @@ export interface Order {
   readonly priceMinor: bigint
   readonly style: InteractionStyle
   readonly state: 'PENDING' | 'APPROVED' | 'CANCELED'
-  /** Its void waits for billing, which will get it without our help. */
+  /** The void is still being resent, so it needs no repair. */
   readonly isVoidWatched: boolean
 }
 
@@ -56,7 +56,7 @@ export async function knownOrders(orders: Queryable, ids: readonly string[]): Pr
   return new Set(rows.map(({ id }) => id))
 }
 
-/** Accounts whose orders prove that they exist: billing approved one, or refused it for lack of money. */
+/** Accounts that exist because billing took a payment of theirs, or refused one for lack of money. */
 export async function buyersAfter(
   orders: Queryable,
   after: string,
@@ -93,7 +93,7 @@ export interface Payment {
   readonly style: InteractionStyle
 }
 
-/** Payments for orders in one of these states. A payment made without an order has its own id for it. */
+/** Payments of orders, in one of these states. A payment without an order has its own id as its order id. */
 export function paymentsAfter(
   billing: Queryable,
   after: string,
@@ -120,7 +120,7 @@ export interface LedgerEntry {
   readonly amountMinor: bigint
 }
 
-/** The ledger, account by account and in its order. */
+/** Ledger entries by account and version. */
 export function entriesAfter(
   billing: Queryable,
   after: Pick<LedgerEntry, 'accountId' | 'version'>,
@@ -145,11 +145,11 @@ export interface Message {
   readonly eventId: string
   readonly accountId: string
   readonly event: 'DEPOSIT_ACCEPTED' | 'ORDER_PAID' | 'PAYMENT_REFUNDED'
-  /** Empty once it was removed. */
+  /** Empty if the text was removed. */
   readonly text: string
 }
 
-/** Messages about movements of money, account by account and in the order in which they happened. */
+/** Messages about deposits, payments and refunds, by account and in the order in which they were written. */
 export function moneyMessagesAfter(
   notification: Queryable,
   after: Pick<Message, 'accountId' | 'seq'>,
@@ -166,8 +166,8 @@ export function moneyMessagesAfter(
   )
 }
 
-/** Which of these events have a message that the comparison covers. */
-export async function toldEvents(
+/** Those of these events that have a message written at or after `since`. */
+export async function announcedEvents(
   notification: Queryable,
   eventIds: readonly string[],
   since: Date | null,
@@ -180,8 +180,8 @@ export async function toldEvents(
   return new Set(rows.map(({ eventId }) => eventId))
 }
 
-/** Accounts whose messages prove that they exist: money was moved on them. */
-export async function accountsToldAfter(
+/** Accounts that exist because they have a message about a deposit, a payment or a refund. */
+export async function notifiedAccountsAfter(
   notification: Queryable,
   after: string,
   since: Date | null,
@@ -196,8 +196,8 @@ export async function accountsToldAfter(
   return rows.map(({ id }) => id)
 }
 
-/** Which of these accounts `accountsToldAfter` returns. */
-export async function accountsTold(
+/** Those of these accounts that `notifiedAccountsAfter` returns. */
+export async function notifiedAccounts(
   notification: Queryable,
   ids: readonly string[],
   since: Date | null,

@@ -10,15 +10,15 @@ import { MANIFEST, STATE, UsageError, verifyBackup } from '../backup/data-folder
 const HELP = `
 npm run restore -- --from FOLDER [--data DIR] [--replace]
 
-Puts a backup of the all-in-one program into its data folder, after comparing every file with its checksum.
-The program must not be running. Nothing is deleted: --replace moves the present folder aside.
+Copies a backup of the all-in-one program into its data folder, after verifying the checksum of every file.
+The program must not be running. Nothing is deleted: --replace moves an existing data folder aside.
 
   --from FOLDER   a backup that npm run backup made
   --data DIR      the data folder; DATA_DIR or "data" by default
-  --replace       move a data folder that is there to DIR.before-TIME
-  --help          this text
+  --replace       rename an existing data folder to DIR.before-TIME
+  --help          print this text
 
-Exit code: 0 the data folder holds what the backup holds, 1 a fault, 2 wrong usage or a damaged backup.
+Exit code: 0 the backup is restored, 1 a fault, 2 wrong usage or a damaged backup.
 `
 
 process.exitCode = await main(process.argv.slice(2)).catch((error: Error) => {
@@ -32,13 +32,13 @@ async function main(args: readonly string[]): Promise<number> {
     process.stdout.write(HELP)
     return 0
   }
-  if (from === undefined) throw new UsageError('--from FOLDER is missing; --help explains')
+  if (from === undefined) throw new UsageError('--from FOLDER is missing; see --help')
   const source = resolve(from)
   const target = resolve(data ?? (environment().DATA_DIR || 'data'))
   const { created, files } = await verifyBackup(source)
   const isTaken = existsSync(target) && readdirSync(target).length > 0
   if (isTaken && !replace) {
-    throw new UsageError(`${target} is not empty; --replace moves it aside`)
+    throw new UsageError(`${target} is not empty; use --replace to move it aside`)
   }
 
   const unfinished = `${target}.restoring`
@@ -54,7 +54,7 @@ async function main(args: readonly string[]): Promise<number> {
   await rename(unfinished, target)
   flushTree(target)
 
-  const moved = aside === undefined ? '' : `; what was there is in ${aside}`
+  const moved = aside === undefined ? '' : `; the previous data is in ${aside}`
   process.stdout.write(`${target}: ${files.length} files as of ${created}${moved}\n`)
   return 0
 }
@@ -70,7 +70,7 @@ function readOptions(args: readonly string[]) {
   }
 }
 
-/** Fails while a program uses the folder. */
+/** Renames the data folder and returns its new name. Fails while a program uses the folder. */
 async function moveAside(folder: string): Promise<string> {
   const database = join(folder, STATE[0])
   const lock = existsSync(database) ? lockFolder(database) : undefined

@@ -5,15 +5,15 @@ import { LOWEST_ID, PAGE_ROWS } from '../audit/pages.ts'
 import type { Commands } from './commands.ts'
 import type { Comparison, Difference, Repair } from './differences.ts'
 import {
-  accountsTold,
-  accountsToldAfter,
   buyersAfter,
   knownAccounts,
   type Message,
   moneyMessagesAfter,
+  notifiedAccounts,
+  notifiedAccountsAfter,
 } from './store.ts'
 
-/** Accounts that billing has forgotten. */
+/** Accounts that billing does not have, because they were created after the time of its restored state. */
 export async function compareAccounts(at: Comparison, commands: Commands): Promise<void> {
   const { databases, since } = at
   const { orders, billing, notification } = databases
@@ -29,35 +29,35 @@ export async function compareAccounts(at: Comparison, commands: Commands): Promi
     }
   }
   for (let after = LOWEST_ID; ; ) {
-    const told = await accountsToldAfter(notification, after, since, PAGE_ROWS)
-    if (told.length === 0) break
-    after = told.at(-1)!
-    await report(await missing(told))
+    const notified = await notifiedAccountsAfter(notification, after, since, PAGE_ROWS)
+    if (notified.length === 0) break
+    after = notified.at(-1)!
+    await report(await missing(notified))
   }
   for (let after = LOWEST_ID; ; ) {
     const buyers = await buyersAfter(orders, after, since, PAGE_ROWS)
     if (buyers.length === 0) return
     after = buyers.at(-1)!
     const unknown = await missing(buyers)
-    const reported = await accountsTold(notification, unknown, since)
+    const reported = await notifiedAccounts(notification, unknown, since)
     await report(unknown.filter((id) => !reported.has(id)))
   }
 }
 
 /**
- * What customers were told of their money, against billing's books. The messages of an account are the
- * journal of its ledger: repeating the missing ones in their order means that money is there before it
- * is spent, and gives the ledger back its own order.
+ * Compares the messages about money with billing's deposits and payments. The messages of an account are in
+ * the order of its ledger. Repairs in that order add money before it is spent, and restore the order of the
+ * ledger.
  */
-export async function compareMoneyTold(at: Comparison, commands: Commands): Promise<void> {
+export async function compareLedger(at: Comparison, commands: Commands): Promise<void> {
   let last: Pick<Message, 'accountId' | 'seq'> = { accountId: LOWEST_ID, seq: 0n }
   for (;;) {
     const page = await moneyMessagesAfter(at.databases.notification, last, at.since, PAGE_ROWS)
     if (page.length === 0) return
     last = page.at(-1)!
-    const books = await booksOf(at, page)
+    const causes = await causesOf(at, page)
     for (const message of page) {
-      const missing = whatIsMissing(message, books, commands)
+      const missing = findMissing(message, causes, commands)
       if (missing) await at.found(missing.difference, missing.repair)
     }
   }
@@ -68,10 +68,10 @@ interface Missing {
   readonly repair?: Repair
 }
 
-type Books = Awaited<ReturnType<typeof booksOf>>
+type Causes = Awaited<ReturnType<typeof causesOf>>
 
-/** What billing and order know of the deposits and orders of these messages. */
-async function booksOf({ databases }: Comparison, messages: readonly Message[]) {
+/** The deposits, payments and orders of these messages. */
+async function causesOf({ databases }: Comparison, messages: readonly Message[]) {
   const ids = (isWanted: (message: Message) => boolean) => [
     ...new Set(messages.filter(isWanted).flatMap((message) => causeOf(message) ?? [])),
   ]
@@ -84,29 +84,29 @@ async function booksOf({ databases }: Comparison, messages: readonly Message[]) 
   }
 }
 
-function whatIsMissing(message: Message, books: Books, commands: Commands): Missing | undefined {
+function findMissing(message: Message, causes: Causes, commands: Commands): Missing | undefined {
   const id = causeOf(message)
   if (id === undefined) return undefined
   switch (message.event) {
     case 'DEPOSIT_ACCEPTED':
-      return missingDeposit(id, message, books, commands)
+      return missingDeposit(id, message, causes, commands)
     case 'ORDER_PAID':
-      return missingPayment(id, message, books, commands)
+      return missingPayment(id, message, causes, commands)
     case 'PAYMENT_REFUNDED':
-      return missingRefund(id, message, books, commands)
+      return missingRefund(id, message, causes, commands)
   }
 }
 
 function missingDeposit(
   id: string,
   { accountId, text }: Message,
-  { deposits }: Books,
+  { deposits }: Causes,
   commands: Commands,
 ): Missing | undefined {
   if (deposits.get(id)?.state === 'APPLIED') return undefined
-  const [, amount = '', told] = DEPOSIT_TEXT.exec(text) ?? []
+  const [, amount = '', notifiedId] = DEPOSIT_TEXT.exec(text) ?? []
   const amountMinor = deposits.get(id)?.amountMinor ?? parseAmount(amount)
-  if (typeof amountMinor === 'string' || (told !== undefined && told !== accountId)) {
+  if (typeof amountMinor === 'string' || (notifiedId !== undefined && notifiedId !== accountId)) {
     return { difference: { kind: 'DEPOSIT_UNREADABLE', id, accountId } }
   }
   return {
@@ -118,7 +118,7 @@ function missingDeposit(
 function missingPayment(
   id: string,
   { accountId }: Message,
-  { payments, orders }: Books,
+  { payments, orders }: Causes,
   commands: Commands,
 ): Missing | undefined {
   const state = payments.get(id)?.state
@@ -128,8 +128,8 @@ function missingPayment(
   const { priceMinor: amountMinor, style, profileId } = order
   const difference = { id, accountId, amountMinor }
   const conflict = state
-    ? `its customer was told that it is paid, its payment is ${state}`
-    : profileId !== accountId && `order has it for ${profileId}`
+    ? `it was announced as paid, but its payment is ${state}`
+    : profileId !== accountId && `it is an order of ${profileId}`
   if (conflict) return { difference: { ...difference, kind: 'PAYMENT_CONFLICT', detail: conflict } }
   return {
     difference: { ...difference, kind: 'PAYMENT_MISSING' },
@@ -140,12 +140,12 @@ function missingPayment(
 function missingRefund(
   id: string,
   { accountId }: Message,
-  { payments, orders }: Books,
+  { payments, orders }: Causes,
   commands: Commands,
 ): Missing | undefined {
   const payment = payments.get(id)
   const order = orders.get(id)
-  // Its payment is missing as well, and was repeated just now where that is possible.
+  // If the payment is missing as well, its repair was attempted before this one.
   const isLost = payment === undefined && order !== undefined
   if (payment?.state !== 'PAID' && !isLost) return undefined
   const style = (payment ?? order)!.style
@@ -161,7 +161,7 @@ const PAYMENT_EVENT = new RegExp(`^(${ID})/(?:ORDER_PAID|PAYMENT_REFUNDED)$`)
 const DEPOSIT_EVENT = /^(.+)\/DEPOSIT_ACCEPTED$/s
 const DEPOSIT_TEXT = new RegExp(`^DEPOSIT (\\S+) ACCEPTED ON ACCOUNT (${ID})$`)
 
-/** The order or deposit of a message; undefined for an id of another form than billing derives. */
+/** The id of a message's order or deposit; undefined if billing cannot have derived the event id. */
 function causeOf({ event, eventId }: Message): string | undefined {
   return (event === 'DEPOSIT_ACCEPTED' ? DEPOSIT_EVENT : PAYMENT_EVENT).exec(eventId)?.[1]
 }
