@@ -7,7 +7,7 @@ import { type AddressInfo, createServer, type ListenOptions, type Server } from 
  * loop. If a turn takes 20 ms, one socket accepts 50 connections a second. Further clients wait in the kernel until
  * they hang up, and the process can't even reject them.
  */
-const SOCKETS = 64
+const SOCKETS = 16
 /**
  * How many connections may wait on each socket. They are accepted in order of arrival, so a longer queue would be
  * full of clients that have hung up.
