@@ -194,20 +194,20 @@ test('an amount written differently is the same request', () => {
 
 test('a stored response is sent byte for byte', () => {
   const send = (response: { status: number; body: string }) => {
-    const said: Record<string, unknown> = {}
+    const sent: Record<string, unknown> = {}
     sendStored(
       {
-        code: (status) => (said.status = status),
-        type: (name) => (said.type = name),
-        send: (body) => (said.body = body),
+        code: (status) => (sent.status = status),
+        type: (name) => (sent.type = name),
+        send: (body) => (sent.body = body),
       },
       response,
     )
-    return said
+    return sent
   }
   const json = 'application/json; charset=utf-8'
   assert.deepEqual(send(created), { status: 201, type: json, body: '"an id"' })
-  // Fastify adds a charset to the type of text, not to that of bytes.
+  // Fastify adds a charset to the content type of text, but not to that of bytes.
   const type = 'application/problem+json'
   const bytes = (body: string) => new TextEncoder().encode(body)
   const poor = { status: 402, body: '{"retryable":false}' }

@@ -6,7 +6,7 @@ import { openPglite } from '../platform/pglite/pglite.ts'
 import type { Telemetry } from '../platform/telemetry/telemetry.ts'
 import { measuredCalls, measuredDatabase } from './measured.ts'
 
-/** What was observed, as one line each, without the times. */
+/** Telemetry that records each observation as a line, without its duration. */
 function observed() {
   const lines: string[] = []
   const telemetry: Pick<Telemetry, 'observe'> = {

@@ -1,4 +1,4 @@
-// Long because one suite holds all that is promised of a bus.
+// Long because one suite covers everything that a bus promises.
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { until } from '../platform/async/until.ts'
@@ -8,12 +8,12 @@ import { partitionOf } from './embedded/partitioner.ts'
 const REBALANCE_LIMIT_MS = 40_000
 
 /**
- * What every bus must do, whatever is behind it. Topics and groups get names of their own in each
- * test, so that the tests can share one broker.
+ * The behavior that every bus must have. Each test uses its own names for topics and groups, so that the tests can
+ * share one broker.
  */
 export interface BusUnderTest {
   readonly bus: Bus
-  /** Opens the same log once more, as a process would that starts after this one has ended. */
+  /** Opens the same log again, as a process does that starts after this one has ended. */
   reopen(): Promise<Bus>
   close(): Promise<void>
 }
@@ -36,7 +36,7 @@ interface Suite {
 interface Scene {
   readonly bus: Bus
   readonly topic: string
-  /** A second topic, of one partition. */
+  /** A second topic, with one partition. */
   readonly other: string
   readonly group: string
   readonly reopen: () => Promise<Bus>
@@ -414,7 +414,7 @@ export const textOf = ({ value }: { value: Uint8Array | null }) => value && deco
 const places = (messages: readonly BusMessage[]) =>
   messages.map(({ partition, offset }) => `${partition}/${offset}`)
 
-/** Takes and commits until so many messages are there. */
+/** Takes and commits until it has received at least `count` messages. */
 export async function receive(subscription: Subscription, count: number): Promise<BusMessage[]> {
   const received: BusMessage[] = []
   while (received.length < count) {
@@ -425,7 +425,7 @@ export async function receive(subscription: Subscription, count: number): Promis
   return received
 }
 
-/** Takes until so many messages are in hand, none of them committed. */
+/** Takes at least `count` messages without committing any. */
 async function takeAll(subscription: Subscription, count: number): Promise<Batch[]> {
   const held: Batch[] = []
   while (held.reduce((sum, { messages }) => sum + messages.length, 0) < count) {

@@ -8,7 +8,7 @@ import type { Delivery, OutboxRow } from './outbox/outbox.ts'
 const traceparent = '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01'
 const spanId = (number: number) => `00-4bf92f3577b34da6a3ce929d0e0e4736-000000000000000${number}-01`
 
-/** A tracer that numbers its spans and keeps what they were told. */
+/** A tracer that numbers its spans and records how they started and ended. */
 function recorder() {
   const spans: (SpanStart & { error?: unknown; ended: boolean })[] = []
   const tracer: Tracer = {

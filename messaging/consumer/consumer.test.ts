@@ -1,4 +1,4 @@
-// Long because one scene, of a bus, a schema and a handler, serves every promise of a consumer.
+// Long because all tests of the consumer share one setup: a bus, a schema and a handler.
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
 import type { Received, UnknownEvent } from '../../contracts/events.ts'
@@ -30,8 +30,8 @@ interface Word {
 }
 
 /**
- * A bus with the topic `words`, a consumer's schema, and a handler that writes each word once, by
- * its position, in the order in which it was given them.
+ * A bus with the topic `words`, a consumer's schema, and a handler that stores each word once, identified by its
+ * position, in the order of arrival.
  */
 async function setUp(t: { after(work: () => Promise<void>): void }, partitions = 1) {
   schemas += 1
@@ -94,7 +94,7 @@ function recordingLog(): Log & { readonly lines: string[] } {
 
 const texts = (count: number) => Array.from({ length: count }, (_, n) => String(n))
 
-/** Rejects transactions with an error of that kind for as long as it is told to. */
+/** A database whose transactions fail from `breakWith` until `repair`. */
 function breakable(whole: Database) {
   let error: DatabaseError | undefined
   const counts = { transactions: 0, rejected: 0 }
@@ -578,7 +578,7 @@ test('stores a dead letter with any key, reason and value, and stores it once', 
   assert.match(letter!.reason, /^a reason with \ufffd in it/)
 })
 
-/** A bus whose subscriptions call this before each commit of offsets. */
+/** A bus whose subscriptions call `onCommit` before each offset commit. */
 function watchCommits(bus: Bus, onCommit: () => unknown): Bus & { stopWatching(): void } {
   let watching = true
   return {
@@ -617,40 +617,40 @@ test('an event that this version does not know is skipped, and each name is logg
 
 test('messages of a recreated topic are new messages, although their positions were used before', async (t) => {
   const { broker, schema, start, words } = await setUp(t)
-  const letters = () =>
+  const stored = () =>
     database.query<{ value: Uint8Array }>(`select value from ${schema}.dead_letter order by seq`)
-  /** Sends a word and poison to a topic that is new, and reads both. */
-  async function live(word: string, poison: string, count: number): Promise<void> {
+  /** Sends a word and an unreadable message to the current topic, and reads both. */
+  async function sendAndRead(word: string, poison: string, count: number): Promise<void> {
     const bus = await broker.open()
     await bus.send([message('words', 'k', word), message('words', 'k', poison)])
     const consumer = start({ bus, database })
-    await until(async () => (await words()).length === count && (await letters()).length === count)
+    await until(async () => (await words()).length === count && (await stored()).length === count)
     await consumer.close()
   }
-  await live('first', 'unreadable first', 1)
+  await sendAndRead('first', 'unreadable first', 1)
   await broker.remakeTopics()
-  await live('first', 'unreadable first', 2)
+  await sendAndRead('first', 'unreadable first', 2)
   await broker.remakeTopics()
-  await live('third', 'unreadable third', 3)
+  await sendAndRead('third', 'unreadable third', 3)
   assert.deepEqual(await words(), ['first', 'first', 'third'])
-  const texts = (await letters()).map(({ value }) => new TextDecoder().decode(value))
+  const texts = (await stored()).map(({ value }) => new TextDecoder().decode(value))
   assert.deepEqual(texts, ['unreadable first', 'unreadable first', 'unreadable third'])
 })
 
 test('a message that arrives while the database is down is identified once it is up', async (t) => {
   const { bus, schema, start, words } = await setUp(t)
-  let isAway = true
-  const away: Database = {
+  let isDown = true
+  const unavailable: Database = {
     ...database,
     async query(text, params) {
-      if (isAway) throw new DatabaseError('away', 'unavailable')
+      if (isDown) throw new DatabaseError('down', 'unavailable')
       return database.query(text, params)
     },
   }
-  const consumer = start({ database: away })
+  const consumer = start({ database: unavailable })
   await bus.send([message('words', 'k', 'late')])
   await until(() => consumer.state().isDatabaseDown)
-  isAway = false
+  isDown = false
   await until(async () => (await words()).length === 1)
   const [first] = await database.query(`select topic from ${schema}.topic_incarnation`)
   assert.equal(first?.topic, 'words')

@@ -26,7 +26,7 @@ after(() => database.close())
 let schemas = 0
 const bytes = (text: string) => new TextEncoder().encode(text)
 
-/** A service that writes each word once, by its event's id, and refuses the word `bad`. */
+/** A service that stores each word once, identified by its event id, and refuses the word `bad`. */
 async function setUp(given: Partial<ReplayOptions<string>> = {}) {
   schemas += 1
   const schema = `replay_${schemas}`
@@ -85,12 +85,12 @@ describe('a replayed message of the broker', () => {
   test('is handled in the trace that it was sent in', async () => {
     const traceparent = '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01'
     const own = traceparent.replace('00f067aa0ba902b7', '1111111111111111')
-    const said: unknown[] = []
+    const recorded: unknown[] = []
     const tracer: Tracer = {
       ...{ isOn: true, messagingSystem: 'kafka' },
       begin({ name, parent }) {
-        said.push([name, parent])
-        return { context: { traceparent: own }, end: ({ error } = {}) => said.push(error) }
+        recorded.push([name, parent])
+        return { context: { traceparent: own }, end: ({ error } = {}) => recorded.push(error) }
       },
     }
     const continued: unknown[] = []
@@ -100,7 +100,7 @@ describe('a replayed message of the broker', () => {
     })
     const id = await put({ value: bytes('fine'), headers: { traceparent } })
     assert.deepEqual(await replay(id), { kind: 'handled' })
-    assert.deepEqual(said, [['process words', { traceparent }], undefined])
+    assert.deepEqual(recorded, [['process words', { traceparent }], undefined])
     assert.deepEqual(continued, [own])
   })
 

@@ -18,7 +18,7 @@ after(() => database.close())
 let schemas = 0
 const open = (topics: readonly TopicSpec[], options: Partial<EmbeddedBusOptions> = {}) =>
   createEmbeddedBus({ database, runtime: systemRuntime, topics, ...options })
-/** A log of its own, for what looks at the whole of one. */
+/** Opens a bus with its own log, for tests that examine a whole log. */
 const openFresh = (topics: readonly TopicSpec[], options: Partial<EmbeddedBusOptions> = {}) => {
   schemas += 1
   return open(topics, { schema: `bus_${schemas}`, ...options })
@@ -63,7 +63,7 @@ test('finds its messages and offsets after a restart', async () => {
   await rm(folder, { recursive: true })
 })
 
-/** The database of these tests, counting statements. */
+/** The database of these tests, with a counter of its statements. */
 function counting() {
   const counts = { statements: 0 }
   const counted: Database = {

@@ -30,7 +30,7 @@ function open(at: string, place?: string): Promise<Bus> {
   return createKafkaBus({ ...options, ...(place !== undefined && { place }) })
 }
 
-/** A bus with topics of its own, which go when it is closed. */
+/** A bus with its own topics, which are deleted when it is closed. */
 async function openKafka(at: string, topics: readonly TopicSpec[]) {
   await createTopics(at, topics)
   const buses = [await open(at)]
@@ -181,7 +181,7 @@ function memberships(at: string): void {
     const frozen = startMember(scene)
     await once(frozen.stdout!, 'data')
     frozen.kill('SIGSTOP')
-    // It takes a session's time until the group goes on without the frozen member.
+    // The group continues without the frozen member once that one's session has expired.
     const subscription = await bus.subscribe(group, [topic])
     await receive(subscription, 20)
     frozen.kill('SIGCONT')
@@ -207,9 +207,9 @@ function takeovers(at: string): void {
     await once(doomed.stdout!, 'data')
     doomed.kill('SIGKILL')
     await withBuses(['host-1'], at, async ([heir]) => {
-      const begunMs = performance.now()
+      const startedMs = performance.now()
       const received = await receive(await heir!.subscribe(group, [topic]), 100)
-      assert.ok(performance.now() - begunMs < TAKEOVER_LIMIT_MS)
+      assert.ok(performance.now() - startedMs < TAKEOVER_LIMIT_MS)
       const places = received.map(({ partition, offset }) => `${partition}/${offset}`)
       assert.equal(new Set(places).size, 100)
     })
@@ -233,7 +233,7 @@ function takeovers(at: string): void {
     const { topic, group } = scene
     await withBuses(['host-1', 'host-1'], at, async (buses) => {
       const seen = [new Set<number>(), new Set<number>()]
-      // One after the other: the second takes the place of a member that is in good health.
+      // One after the other, so that the second replaces a healthy member.
       const older = await buses[0]!.subscribe(group, [topic])
       const subscriptions = [older, await buses[1]!.subscribe(group, [topic])]
       let stopped = false
@@ -264,7 +264,7 @@ function takeovers(at: string): void {
   })
 }
 
-/** Buses of processes at these places. */
+/** Runs `work` with one bus per place, as if each were in its own process. */
 async function withBuses(
   places: readonly string[],
   at: string,
@@ -279,8 +279,8 @@ async function withBuses(
 }
 
 /**
- * Another process that is a member of the group: it takes what there is and says so, and when it is
- * told to, it commits that, says so, and leaves.
+ * Starts another process as a member of the group. It takes messages and prints "took". After a line on stdin it
+ * commits them, prints "committed" and leaves.
  */
 function startMember({ at, topic, group }: Scene, place = ''): ChildProcess {
   const url = (path: string) => JSON.stringify(new URL(path, import.meta.url).href)
@@ -381,7 +381,7 @@ function absence(): void {
   })
 }
 
-/** Tries again what fails for a while. */
+/** Retries `work` for up to 40 s until it succeeds. */
 async function insist<T>(work: () => Promise<T>): Promise<T> {
   for (const deadline = Date.now() + 40_000; ; ) {
     try {

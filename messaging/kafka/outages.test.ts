@@ -11,14 +11,14 @@ import { message, textOf } from '../bus.conformance.ts'
 import type { Bus, Subscription } from '../bus.ts'
 import { createKafkaBus } from './bus.ts'
 
-// These need a broker that they may freeze and kill, so they start one of their own.
+// The test freezes and kills its broker, so it starts its own.
 const WITHOUT = 'skipped, because TEST_KAFKA_BROKERS is not set'
 const skip = process.env.TEST_KAFKA_BROKERS === undefined ? WITHOUT : false
 const KEYS = 20
-/** With the ping before it, longer than a session and than a request may take. */
+/** Together with the ping before it, longer than the session timeout and the request timeout. */
 const FREEZE_MS = 12_000
 
-const NAME = 'Kafka away: loses nothing while its broker is frozen, killed and started again'
+const NAME = 'the bus on Kafka: loses no message while its broker is frozen, killed and restarted'
 
 test(skip ? `${NAME} (${skip})` : NAME, { skip, timeout: 240_000 }, async (t) => {
   const folder = await mkdtemp(join(tmpdir(), 'trifold-kafka-'))
@@ -56,7 +56,7 @@ test(skip ? `${NAME} (${skip})` : NAME, { skip, timeout: 240_000 }, async (t) =>
 
     await sender.stop()
     await reader.until(() => sender.acknowledged.every((text) => reader.handled.has(text)))
-    t.diagnostic(`${sender.acknowledged.length} sent, ${reader.again()} handled again`)
+    t.diagnostic(`${sender.acknowledged.length} sent, ${reader.repeats()} handled again`)
     assert.deepEqual(reader.outOfOrder, [])
   } finally {
     await Promise.all([sender.stop(), reader.stop()])
@@ -66,7 +66,7 @@ test(skip ? `${NAME} (${skip})` : NAME, { skip, timeout: 240_000 }, async (t) =>
   }
 })
 
-/** Sends numbers, one after the other for each key, and each as often as it takes. */
+/** Sends ascending numbers for each key, one at a time, and repeats each send until it succeeds. */
 function startSender(bus: Bus) {
   const acknowledged: string[] = []
   let stopped = false
@@ -94,7 +94,10 @@ function startSender(bus: Bus) {
   }
 }
 
-/** Members of one group; what they handled and how often, and what came before its predecessors. */
+/**
+ * Members of one group. They count how often each number was handled, and record each number that arrived before its
+ * predecessor of the same key.
+ */
 function startReaders(buses: readonly Bus[]) {
   const handled = new Map<string, number>()
   const outOfOrder: string[] = []
@@ -129,7 +132,7 @@ function startReaders(buses: readonly Bus[]) {
   return {
     handled,
     outOfOrder,
-    again: () => [...handled.values()].reduce((sum, times) => sum + times - 1, 0),
+    repeats: () => [...handled.values()].reduce((sum, times) => sum + times - 1, 0),
     async until(condition: () => boolean): Promise<void> {
       for (const deadline = Date.now() + 60_000; !condition(); ) {
         assert.ok(Date.now() < deadline, `${condition} did not come true`)

@@ -20,7 +20,7 @@ const record = (offsetDelta: number, text: string) => ({
   headers: [] as [Buffer | null, Buffer | null][],
 })
 
-/** A batch as a broker returns it: consecutive messages from an offset on. */
+/** A batch as a broker returns it: consecutive messages from `firstOffset` on. */
 function batch(firstOffset: bigint, texts: readonly string[], more: Partial<Batch> = {}): Batch {
   return {
     firstOffset,
@@ -90,7 +90,7 @@ test('omits the messages of an aborted transaction, and no others', () => {
     texts: ['committed', 'plain', 'second try'],
     next: 7n,
   })
-  // The answer may end before the mark that says what became of the transaction.
+  // A response may end before the marker that commits or aborts the transaction.
   assert.deepEqual(read(0n, log.slice(0, 2), aborted), { texts: ['committed'], next: 2n })
 })
 

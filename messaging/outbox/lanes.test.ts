@@ -82,7 +82,7 @@ const database = await openTestDatabase()
 after(() => database.close())
 let schemas = 0
 
-/** Instances of one service on one outbox, under one clock. */
+/** Instances of one service with the same outbox and the same clock. */
 async function setUp(t: { after(work: () => Promise<void>): void }) {
   schemas += 1
   const schema = `lanes_${schemas}`
@@ -111,7 +111,7 @@ async function setUp(t: { after(work: () => Promise<void>): void }) {
     t.after(() => lanes.close())
     return { ...lanes, close, gains }
   }
-  /** Moves the clock on until it is so, each time when all have renewed: no lease ends meanwhile. */
+  /** Advances the clock until the condition holds, each time after all instances have renewed, so no lease expires. */
   const renewed = (condition: () => boolean) =>
     until(() => {
       if (condition()) return true
@@ -128,7 +128,7 @@ describe('instances of a service', () => {
     await until(() => first.held().length === LANES)
     assert.equal(first.gains.count, 1)
     const second = start()
-    // Both at once: a lease may lapse while its renewal is on the way.
+    // Checked together, because a lease may lapse while its renewal is in flight.
     const isHalf = ({ length }: readonly number[]) => length === LANES / 2
     await renewed(() => isHalf(first.held()) && isHalf(second.held()))
     assert.deepEqual([...first.held(), ...second.held()].sort(), all)

@@ -22,7 +22,7 @@ const allLanes = Array.from({ length: LANES }, (_, lane) => lane)
 const nothing = { done: [], postponed: [] }
 
 let schemas = 0
-/** An outbox of its own, and takes from all its lanes. */
+/** A separate outbox, with functions that take rows from all of its lanes. */
 async function setUp() {
   schemas += 1
   const schema = `outbox_${schemas}`
@@ -32,11 +32,11 @@ async function setUp() {
   const put = (messages: readonly OutboxMessage[]) =>
     database.transaction((tx) => outbox.enqueue(tx, messages))
   const take = (
-    tried: Partial<Parameters<typeof outbox.takeCalls>[2]> = nothing,
+    attempted: Partial<Parameters<typeof outbox.takeCalls>[2]> = nothing,
     { busy = [] as string[], limit = 100, lanes = allLanes } = {},
   ) => {
-    const wanted = { lanes, busyKeys: busy, room: limit }
-    return outbox.takeCalls(database, 'http', { ...nothing, ...tried }, wanted)
+    const options = { lanes, busyKeys: busy, room: limit }
+    return outbox.takeCalls(database, 'http', { ...nothing, ...attempted }, options)
   }
   const takeRows = async (...args: Parameters<typeof take>) => (await take(...args)).rows
   const takeForBroker = (acknowledged: readonly bigint[] = [], limit = 100, lanes = allLanes) =>
@@ -139,7 +139,7 @@ describe('rows for the broker', () => {
 describe('an outbox that PostgreSQL believes to be empty', () => {
   const many = Array.from({ length: 200 }, (_, n) => `key-${n}`)
 
-  /** How often it is looked up in each index while `work` runs. */
+  /** Counts the scans of each index while `work` runs. */
   async function lookUps(schema: string, work: (tx: Queryable) => Promise<unknown>) {
     const scans = `select pg_stat_get_xact_numscans('${schema}.outbox_pkey'::regclass)::integer as by_id,
       pg_stat_get_xact_numscans('${schema}.outbox_key'::regclass)::integer as by_key`
@@ -217,7 +217,7 @@ describe('calls', () => {
     await put(['1', '2', '3'].map((id) => message(id)))
     const rows = await take()
     assert.deepEqual(names(rows), ['1', '2', '3'])
-    // While all three are in flight, a poll parks those behind the first, and then the first is done.
+    // While all three are in flight, a poll parks the second and third, and then the first is delivered.
     await take(nothing, { busy: ['k'] })
     await take({ done: [rows[0]!.id] }, { busy: ['k'] })
     assert.deepEqual(names(await take()), ['2', '3'])
@@ -236,7 +236,7 @@ describe('calls', () => {
 })
 
 describe('a backlog of calls', () => {
-  /** Rows that the statement of a take reads, by the table's own statistics, and how long it takes. */
+  /** The number of rows that a take reads, from PostgreSQL's statistics of the table, and its duration. */
   async function costOf(schema: string, take: (tx: Queryable) => Promise<unknown>) {
     const read = `select (pg_stat_get_xact_tuples_returned(t.oid) + pg_stat_get_xact_tuples_fetched(t.oid) +
         (select sum(pg_stat_get_xact_tuples_returned(indexrelid)) from pg_index where indrelid = t.oid)
@@ -245,9 +245,9 @@ describe('a backlog of calls', () => {
     return database.transaction(async (tx) => {
       const count = async () => (await tx.query<{ rows: number }>(read))[0]!.rows
       const before = await count()
-      const begun = performance.now()
+      const startedMs = performance.now()
       await take(tx)
-      const durationMs = performance.now() - begun
+      const durationMs = performance.now() - startedMs
       return { rows: (await count()) - before, durationMs }
     })
   }
@@ -267,12 +267,12 @@ describe('a backlog of calls', () => {
 
   test('costs almost nothing while none of it is due', async () => {
     const { schema, outbox } = await setUpBacklog(100_000, 1, "now() + interval '5 s'", "'k' || n")
-    const wanted = { lanes: allLanes, busyKeys: [], room: 128 }
-    const take = (tx: Queryable) => outbox.takeCalls(tx, 'http', nothing, wanted)
+    const options = { lanes: allLanes, busyKeys: [], room: 128 }
+    const take = (tx: Queryable) => outbox.takeCalls(tx, 'http', nothing, options)
     const costs = []
     for (let n = 0; n < 5; n += 1) costs.push(await costOf(schema, take))
     assert.ok(costs.at(-1)!.rows < 1_000, `${costs.at(-1)!.rows} rows`)
-    // The fastest, because the machine may have been busy with something else meanwhile.
+    // The fastest of several, because the machine may have been busy during the others.
     const durationMs = Math.min(...costs.map((cost) => cost.durationMs))
     assert.ok(durationMs < 100, `${durationMs} ms`)
   })

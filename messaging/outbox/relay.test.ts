@@ -19,30 +19,30 @@ const away: Delivery = { kind: 'retry', error: 'no answer' }
 describe('calls', () => {
   test('are made in order within a key and concurrently across keys', async (t) => {
     const { start, put, isEmpty } = await setUp(t)
-    const { call, tries, answers } = receiver()
+    const { call, called, answers } = receiver()
     const slow = Promise.withResolvers<Delivery>()
     answers.set('a1', slow.promise)
     start({ call })
     await put([message('a1', 'a'), message('a2', 'a'), message('b1', 'b'), message('b2', 'b')])
-    await until(() => tries.length === 3)
-    assert.deepEqual(tries, ['a1', 'b1', 'b2'])
+    await until(() => called.length === 3)
+    assert.deepEqual(called, ['a1', 'b1', 'b2'])
     await put([message('a3', 'a'), message('c1', 'c')])
-    await until(() => tries.includes('c1'))
+    await until(() => called.includes('c1'))
     assert.deepEqual(
-      tries.filter((id) => id.startsWith('a')),
+      called.filter((id) => id.startsWith('a')),
       ['a1'],
     )
     slow.resolve({ kind: 'done' })
     await isEmpty()
     assert.deepEqual(
-      tries.filter((id) => id.startsWith('a')),
+      called.filter((id) => id.startsWith('a')),
       ['a1', 'a2', 'a3'],
     )
   })
 
   test('wait, with backoff, for a failing call of their key, while other keys proceed', async (t) => {
     const { start, put, waiting, clock, isEmpty } = await setUp(t)
-    const { call, tries, answers } = receiver()
+    const { call, called, answers } = receiver()
     answers.set('a1', away)
     start({ call })
     await put([message('a1', 'a'), message('a2', 'a')])
@@ -53,8 +53,8 @@ describe('calls', () => {
       const fullMs = 100 * 2 ** (attempts - 1)
       assert.ok(waitMs >= fullMs / 2 && waitMs <= fullMs, `${waitMs} ms after ${attempts}`)
       assert.equal(last_error, 'no answer')
-      assert.equal(tries.length, attempts)
-      // It is written before the relay sleeps, and who falls asleep later sleeps on.
+      assert.equal(called.length, attempts)
+      // The row is written before the relay sleeps. Advancing the clock earlier would not wake it.
       await until(() => clock.isSleepingFor(100))
       clock.advance(fullMs)
     }
@@ -63,30 +63,30 @@ describe('calls', () => {
     clock.advance(5_000)
     await isEmpty()
     assert.deepEqual(
-      tries.filter((id) => id !== 'b1'),
+      called.filter((id) => id !== 'b1'),
       ['a1', 'a1', 'a1', 'a1', 'a1', 'a2'],
     )
   })
 
   test('that are postponed are made at once when the destination is up again', async (t) => {
     const { start, put, waiting, isEmpty } = await setUp(t)
-    const { call, tries, answers } = receiver()
+    const { call, called, answers } = receiver()
     for (const id of ['a1', 'b1', 'c1']) answers.set(id, away)
     start({ call })
     await put(['a', 'b', 'c'].map((key) => message(`${key}1`, key)))
     await until(async () => (await waiting()).every(({ attempts }) => attempts === 1))
     answers.clear()
     await settle()
-    assert.equal(tries.length, 3)
+    assert.equal(called.length, 3)
     await put([message('d1', 'd')])
     await isEmpty()
-    assert.deepEqual(tries.slice(0, 4), ['a1', 'b1', 'c1', 'd1'])
-    assert.deepEqual(tries.slice(4).sort(), ['a1', 'b1', 'c1'])
+    assert.deepEqual(called.slice(0, 4), ['a1', 'b1', 'c1', 'd1'])
+    assert.deepEqual(called.slice(4).sort(), ['a1', 'b1', 'c1'])
   })
 
   test('that keep failing keep their backoff while others succeed', async (t) => {
     const { start, put, waiting } = await setUp(t)
-    const { call, tries, answers } = receiver()
+    const { call, called, answers } = receiver()
     answers.set('a1', away)
     start({ call })
     await put([message('a1', 'a')])
@@ -95,8 +95,8 @@ describe('calls', () => {
       await put([message(`b${n}`, 'b')])
       await until(async () => (await waiting()).length === 1)
     }
-    const triesOfA = tries.filter((id) => id === 'a1').length
-    assert.ok(triesOfA <= 2, String(triesOfA))
+    const attemptsAtA = called.filter((id) => id === 'a1').length
+    assert.ok(attemptsAtA <= 2, String(attemptsAtA))
   })
 
   test('are retried if their carrier throws', async (t) => {
@@ -118,13 +118,13 @@ describe('calls', () => {
 
   test('that can never succeed are dead-lettered whole, and later ones of the key proceed', async (t) => {
     const { start, put, schema, isEmpty } = await setUp(t)
-    const { call, tries, answers } = receiver()
+    const { call, called, answers } = receiver()
     answers.set('a1', { kind: 'poison', reason: 'they refuse it' })
     const telemetry = createTelemetry('test')
     start({ call, telemetry })
     await put([message('a1', 'a'), message('a2', 'a')])
     await isEmpty()
-    assert.deepEqual(tries, ['a1', 'a2'])
+    assert.deepEqual(called, ['a1', 'a2'])
     const letters = await database.query<{ value: Uint8Array }>(
       `select source, topic, key, value, headers, code, reason from ${schema}.dead_letter`,
     )
@@ -197,12 +197,12 @@ describe('calls', () => {
 
   test('in flight when the relay closes are finished and deleted, and no others start', async (t) => {
     const { start, put, waiting } = await setUp(t)
-    const { call, tries, answers } = receiver()
+    const { call, called, answers } = receiver()
     const slow = Promise.withResolvers<Delivery>()
     answers.set('a1', slow.promise)
     const relay = start({ call })
     await put([message('a1', 'a')])
-    await until(() => tries.length === 1)
+    await until(() => called.length === 1)
     const closing = relay.close()
     await put([message('b1', 'b')])
     slow.resolve({ kind: 'done' })
@@ -211,7 +211,7 @@ describe('calls', () => {
       (await waiting()).map(({ event_id }) => event_id),
       ['b1'],
     )
-    assert.deepEqual(tries, ['a1'])
+    assert.deepEqual(called, ['a1'])
   })
 })
 
@@ -228,12 +228,12 @@ describe('a watch', () => {
 
   test('ends at its limit without an attempt', async (t) => {
     const { start, put, clock } = await setUp(t)
-    const { call, tries, answers } = receiver()
+    const { call, called, answers } = receiver()
     answers.set('a1', new Promise<Delivery>((resolve) => t.after(async () => resolve(away))))
     const relay = start({ call })
     const watch = relay.watch(['a1'])
     await put([message('a1', 'a')])
-    await until(() => tries.length === 1)
+    await until(() => called.length === 1)
     const attempted = watch.attempted(1_000)
     clock.advance(1_000)
     await attempted
@@ -276,7 +276,7 @@ describe('two relays of one service', () => {
     await put([...round(1), ...round(2)])
     await isEmpty()
     assert.deepEqual(
-      [...first.tries, ...second.tries].sort(),
+      [...first.called, ...second.called].sort(),
       [...names(round(1)), ...names(round(2))].sort(),
     )
     for (const { seen } of [first, second]) {
@@ -288,7 +288,7 @@ describe('two relays of one service', () => {
       }
     }
 
-    // Committed where the lane is not held: its holder is told, long before it would look again.
+    // Committed by the instance that does not hold the lane. The holder is notified long before its next poll.
     const [key] = [...new Set(second.seen.map((row) => row.key))]
     const far = message('far', key as string)
     const watch = staying.watch([far.eventId])
@@ -297,28 +297,28 @@ describe('two relays of one service', () => {
       return tx
     })
     staying.wake(committed)
-    let isTried = false
+    let isAttempted = false
     const attempted = watch.attempted(500).then(() => {
-      isTried = true
+      isAttempted = true
     })
     const sent = clock.runtime.now()
     await until(
       async () => {
         clock.advance(5)
-        return isTried
+        return isAttempted
       },
-      { what: 'the news of the call by the other relay' },
+      { what: 'the notification about the call by the other relay' },
     )
     await attempted
-    assert.ok(second.tries.includes('far'))
+    assert.ok(second.called.includes('far'))
     assert.ok(clock.runtime.now() < sent + 500)
 
     await leaving.close()
     await shared('8')
-    first.tries.length = 0
+    first.called.length = 0
     await put(round(3))
     await isEmpty()
-    assert.deepEqual(first.tries.sort(), names(round(3)).sort())
+    assert.deepEqual(first.called.sort(), names(round(3)).sort())
   })
 })
 

@@ -95,15 +95,15 @@ export const message = (
   ...{ body: `{"id":"${eventId}"}`, headers: { ce_id: eventId } },
 })
 
-/** The other side of calls: it answers as it is told for each event, and records the tries. */
+/** The other side of calls: it answers as it is told for each event, and records the called. */
 export function receiver() {
-  const tries: string[] = []
+  const called: string[] = []
   const seen: OutboxRow[] = []
   const answers = new Map<string, Delivery | Promise<Delivery>>()
   const call = async (row: OutboxRow): Promise<Delivery> => {
-    tries.push(row.eventId)
+    called.push(row.eventId)
     seen.push(row)
     return (await answers.get(row.eventId)) ?? { kind: 'done' }
   }
-  return { call, tries, seen, answers }
+  return { call, called, seen, answers }
 }
