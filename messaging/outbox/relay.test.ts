@@ -125,10 +125,10 @@ describe('calls', () => {
     await put([message('a1', 'a'), message('a2', 'a')])
     await isEmpty()
     assert.deepEqual(called, ['a1', 'a2'])
-    const letters = await database.query<{ value: Uint8Array }>(
+    const deadLetters = await database.query<{ value: Uint8Array }>(
       `select source, topic, key, value, headers, code, reason from ${schema}.dead_letter`,
     )
-    assert.deepEqual(letters, [
+    assert.deepEqual(deadLetters, [
       {
         ...{ source: 'outbox', topic: 'http:/calls', key: 'a' },
         value: new TextEncoder().encode('{"id":"a1"}'),
@@ -149,8 +149,8 @@ describe('calls', () => {
     const row = message('a1', 'a')
     await put([{ ...row, headers: { ...row.headers, [DEAD_LETTER_HEADER]: id } }])
     await isEmpty()
-    const letters = await database.query(`select id from ${schema}.dead_letter`)
-    assert.deepEqual(letters, [{ id }])
+    const deadLetters = await database.query(`select id from ${schema}.dead_letter`)
+    assert.deepEqual(deadLetters, [{ id }])
   })
 
   test('that wait are listed with their attempts, by carrier and key, page by page', async (t) => {

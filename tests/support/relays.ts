@@ -95,7 +95,7 @@ export const message = (
   ...{ body: `{"id":"${eventId}"}`, headers: { ce_id: eventId } },
 })
 
-/** The other side of calls: it answers as it is told for each event, and records the called. */
+/** Receives calls: it returns the delivery in `answers` for the event id, else `done`, and records every call. */
 export function receiver() {
   const called: string[] = []
   const seen: OutboxRow[] = []
