@@ -11,8 +11,9 @@ import type { MortalLife, Planted } from '../simulation/world/world.ts'
 import type { SeamMember } from './sites.ts'
 
 /**
- * When a process dies relative to an operation on the outside world: before the operation, or after the operation but
- * before the process sees its result. A call can also lose its caller while it is in flight; the call itself goes on.
+ * When a process dies relative to an operation on the outside world: before the operation, or after the operation
+ * but before the process sees its result. A call can also lose its caller while it is in flight; the call itself
+ * goes on.
  */
 export type Phase = 'before' | 'in flight' | 'after'
 
@@ -197,7 +198,9 @@ function readTelemetry(telemetry: Telemetry): Telemetry {
 
 const MAX_FRAMES = 60
 
-/** The position in the product's code of the innermost call on the stack, such as `services/order/store.ts:53:12`. */
+/**
+ * The position in the product's code of the innermost call on the stack, such as `services/order/store.ts:53:12`.
+ */
 function placeOfCaller(): string {
   const frame = getCallSites(MAX_FRAMES).find(({ scriptName }) => isOfCode(scriptName))
   if (frame === undefined)

@@ -80,8 +80,8 @@ export const UNCROSSED: readonly Uncrossed[] = [
 
 /**
  * Lists what keeps the matrix from being complete: sites without a crash that are not in `uncrossed`, sites in
- * `uncrossed` that had a crash after all, crashes at places that are no site, and entries of `uncrossed` that match no
- * site.
+ * `uncrossed` that had a crash after all, crashes at places that are no site, and entries of `uncrossed` that match
+ * no site.
  */
 export function gaps(
   sites: Sites,

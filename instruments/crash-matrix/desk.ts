@@ -3,9 +3,9 @@ import type { Call } from '../simulation/servers/network.ts'
 import { openAccount, order, type Stage, untilFinal } from './stage.ts'
 
 /**
- * The scenario for everything that the five scenarios about money leave out: lists and reads, contacts, payments by REST,
- * an operator who handles dead letters, probes and scrapes, and a broker and a notification that are down for a while.
- * Every request here is idempotent, so a request without a response is repeated.
+ * The scenario for everything that the five scenarios about money leave out: lists and reads, contacts, payments by
+ * REST, an operator who handles dead letters, probes and scrapes, and a broker and a notification that are down for
+ * a while. Every request here is idempotent, so a request without a response is repeated.
  */
 export async function runDesk(at: Stage): Promise<void> {
   const accountId = await openAccount(at, DEPOSIT_MINOR)
@@ -76,7 +76,9 @@ async function probe(at: Stage): Promise<void> {
   }
 }
 
-/** A message without an event becomes a dead letter in every service that reads its topic; an operator handles each. */
+/**
+ * A message without an event becomes a dead letter in every service that reads its topic; an operator handles each.
+ */
 async function handleDeadLetters(at: Stage, canceled: object): Promise<void> {
   const value = new TextEncoder().encode('{"event":null}')
   at.world.publish(

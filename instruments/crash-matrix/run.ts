@@ -40,8 +40,8 @@ export interface CrashResult {
 const SEED = 1
 
 /**
- * Runs a scenario until everything has settled, and checks the result. Tests plant a bug, which changes the parts of the
- * services, to see that the checks find it.
+ * Runs a scenario until everything has settled, and checks the result. Tests plant a bug, which changes the parts
+ * of the services, to see that the checks find it.
  */
 export async function runCell(
   store: Store,

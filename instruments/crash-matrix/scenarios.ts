@@ -4,8 +4,8 @@ import { runDesk } from './desk.ts'
 import { openAccount, order, type Stage, untilFinal } from './stage.ts'
 
 /**
- * What one customer does in a run, and the results that are allowed whichever process dies. The customer repeats each
- * request under its Idempotency-Key until it gets a final response, as clients should.
+ * What one customer does in a run, and the results that are allowed whichever process dies. The customer repeats
+ * each request under its Idempotency-Key until it gets a final response, as clients should.
  */
 export interface Scenario {
   readonly title: string
@@ -13,8 +13,8 @@ export interface Scenario {
   /** How many deliveries of letters fail before they succeed. */
   readonly failingLetters?: number
   /**
-   * The allowed final states of each order, oldest first, if its payment is requested by call or by event. The first
-   * state of each list is the one without a crash.
+   * The allowed final states of each order, oldest first, if its payment is requested by call or by event. The
+   * first state of each list is the one without a crash.
    */
   readonly orders: Readonly<Record<Flow['payment'], readonly (readonly string[])[]>>
   /** The expected final balance of the account, given the final states of the orders. */
@@ -26,7 +26,9 @@ const DEPOSIT_MINOR = 20_001
 const APPROVED = 'APPROVED'
 const DELETED = 'CANCELED DELETED'
 const REFUSED = 'CANCELED NOT_ENOUGH_MONEY'
-/** If billing dies, or order dies while it waits for billing, the call gets no response and the order is canceled. */
+/**
+ * If billing dies, or order dies while it waits for billing, the call gets no response and the order is canceled.
+ */
 const UNREACHABLE = 'CANCELED BILLING_UNREACHABLE'
 
 const priceOf = (states: readonly string[], quantities: readonly number[]) =>

@@ -9,8 +9,8 @@ import { SERVICES, type ServiceName } from '../simulation/world/lives.ts'
 /**
  * A place where the code of a service does something to the world outside its memory. Sites are read from the code
  * itself: every call of a member of the interfaces (seams) through which a service reaches database, broker, other
- * services and letters, in every file that the service's wiring imports. A new site is therefore found automatically,
- * and the matrix fails until a scenario crosses it.
+ * services and letters, in every file that the service's wiring imports. A new site is therefore found
+ * automatically, and the matrix fails until a scenario crosses it.
  */
 export interface Site {
   /** The position as in a stack trace: `services/order/store.ts:53:12`. */
@@ -33,8 +33,8 @@ export type SeamMember =
 type Members<Seam> = Readonly<Record<keyof Seam, SeamMember | 'no boundary'>>
 
 /**
- * Every member of every interface: a new member does not compile until it is listed here. A member is `no boundary` if
- * its caller awaits no result, or if it belongs to an orderly shutdown.
+ * Every member of every interface: a new member does not compile until it is listed here. A member is `no boundary`
+ * if its caller awaits no result, or if it belongs to an orderly shutdown.
  */
 const SEAMS: {
   readonly Queryable: Members<Queryable>

@@ -18,8 +18,8 @@ export function readArguments<Options extends Known>(args: readonly string[], op
 }
 
 /**
- * Runs a command with the arguments of this process. The result of `run` is the exit code; an error exits with 2. If
- * `read` returns undefined, only the help text is printed.
+ * Runs a command with the arguments of this process. The result of `run` is the exit code; an error exits with 2.
+ * If `read` returns undefined, only the help text is printed.
  */
 export async function runCommand<Options>(
   name: string,

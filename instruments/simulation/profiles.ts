@@ -121,7 +121,10 @@ export type ProfileName = keyof typeof PROFILES
 
 export const isProfileName = (name: string): name is ProfileName => Object.hasOwn(PROFILES, name)
 
-/** The profile for a number from 0 to 1 that a seed draws; one seed in ten gets a storm, which has most faults at once. */
+/**
+ * The profile for a number from 0 to 1 that a seed draws; one seed in ten gets a storm, which has most faults at
+ * once.
+ */
 export function profileOf(draw: number): ProfileName {
   const shares: readonly [ProfileName, number][] = [
     ['calm', 0.05],

@@ -23,8 +23,8 @@ export interface SimulateAllOptions {
 export type SeedRun = SeedStyle & { readonly profile?: ProfileName | undefined }
 
 /**
- * Spreads runs over threads, each of which has its own database. Rejects when a thread fails, because a run that throws
- * is a fault of the simulator itself.
+ * Spreads runs over threads, each of which has its own database. Rejects when a thread fails, because a run that
+ * throws is a fault of the simulator itself.
  */
 export async function simulateAll(options: SimulateAllOptions): Promise<void> {
   const { runs, workers, profile, limitMs, onDone } = options

@@ -3,8 +3,8 @@ import type { BusMessage } from '../../../messaging/bus.ts'
 import type { Finding, Tables } from './tables.ts'
 
 /**
- * Compares the topic `balance`, from its first message, with the ledger: each event has the balance that the ledger had at
- * its version, versions only rise except in repeats, and the last version is the last one of the ledger.
+ * Compares the topic `balance`, from its first message, with the ledger: each event has the balance that the ledger
+ * had at its version, versions only rise except in repeats, and the last version is the last one of the ledger.
  */
 export function checkBalanceStream(stream: readonly BusMessage[], tables: Tables): Finding[] {
   const found: Finding[] = []

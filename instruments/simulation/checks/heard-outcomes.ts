@@ -1,8 +1,8 @@
 import type { Finding, Tables } from './tables.ts'
 
 /**
- * The last notice about an order states its final outcome: paid, failed or refunded. No notice of a refund comes before
- * that of the payment, and no notice of a failure comes after it.
+ * The last notice about an order states its final outcome: paid, failed or refunded. No notice of a refund comes
+ * before that of the payment, and no notice of a failure comes after it.
  */
 export function checkHeardOutcomes({ orders, messages }: Tables): Finding[] {
   const notices = Map.groupBy(messages, ({ eventId }) => eventId.slice(0, eventId.lastIndexOf('/')))

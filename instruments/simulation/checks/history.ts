@@ -13,8 +13,8 @@ import { checkBalances } from './reported-balances.ts'
 import type { Add, Finding, Tables } from './tables.ts'
 
 /**
- * Compares the responses that customers got with the tables: every acknowledged request has its effect, every effect
- * has a request, and a repeated request got the same response.
+ * Compares the responses that customers got with the tables: every acknowledged request has its effect, every
+ * effect has a request, and a repeated request got the same response.
  */
 export function checkHistory(
   operations: readonly Operation[],
@@ -221,7 +221,9 @@ function checkView(
   )
 }
 
-/** An operation has at most one effect with a key; without a key, it has at most two per attempt (see `call twice`). */
+/**
+ * An operation has at most one effect with a key; without a key, it has at most two per attempt (see `call twice`).
+ */
 function checkCauses(operations: readonly Operation[], tables: Tables, add: Add): void {
   const limits = new Map<string, number>()
   for (const { intent, key, attempts } of operations) {
@@ -244,7 +246,9 @@ function checkCauses(operations: readonly Operation[], tables: Tables, add: Add)
   }
 }
 
-/** The effect that an operation may have. Effects are traced back to operations by account and amount or quantity. */
+/**
+ * The effect that an operation may have. Effects are traced back to operations by account and amount or quantity.
+ */
 function effectOf(intent: Intent): string | undefined {
   if (intent.kind === 'open') return 'open'
   if (intent.kind === 'order') return quantityOf(intent.quantity, intent.accountId)
@@ -259,7 +263,10 @@ const moneyOf = (
   { amountMinor, accountId }: { amountMinor: number | bigint | null; accountId: string | null },
 ) => `${kind} of ${amountMinor} on ${accountId}`
 
-/** Every notice that was written after its customer had set a contact is sent as a letter to that address, and to no other. */
+/**
+ * Every notice that was written after its customer had set a contact is sent as a letter to that address, and to no
+ * other.
+ */
 function checkLetters(
   operations: readonly Operation[],
   { messages }: Tables,

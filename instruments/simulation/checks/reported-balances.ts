@@ -4,9 +4,10 @@ import { isReadable } from '../world/responses.ts'
 import type { Add, Tables } from './tables.ts'
 
 /**
- * The ledger must explain every balance that a customer got in a response. A read returns the balance after some ledger
- * entry. A deposit in `http` and `hybrid` returns the balance after its own entry. In `events` it returns the promised
- * balance: the balance after some entry, plus this deposit, plus other deposits that were requested and not yet booked.
+ * The ledger must explain every balance that a customer got in a response. A read returns the balance after some
+ * ledger entry. A deposit in `http` and `hybrid` returns the balance after its own entry. In `events` it returns
+ * the promised balance: the balance after some entry, plus this deposit, plus other deposits that were requested
+ * and not yet booked.
  */
 export function checkBalances(operations: readonly Operation[], tables: Tables, add: Add): void {
   for (const { id } of tables.accounts) checkAccount(id, operations, tables, add)
@@ -52,8 +53,8 @@ function checkAccount(
 }
 
 /**
- * Successive reads move forward in the ledger: a read never returns a balance from before an earlier read, or from before
- * a deposit whose response had already arrived.
+ * Successive reads move forward in the ledger: a read never returns a balance from before an earlier read, or from
+ * before a deposit whose response had already arrived.
  */
 function checkReads(
   reported: readonly ReportedBalance[],

@@ -4,8 +4,8 @@ import type { Life } from '../world/lives.ts'
 import type { Mishap, Step, StepKind, Trouble } from './mishaps.ts'
 
 /**
- * Decides which faults happen. Each decision has a name that is the same in every run of a seed, so a run can be repeated
- * with some of its faults left out.
+ * Decides which faults happen. Each decision has a name that is the same in every run of a seed, so a run can be
+ * repeated with some of its faults left out.
  */
 export interface Faults {
   mishapAt(life: Life, step: Step): Mishap | undefined
@@ -71,8 +71,8 @@ const MISHAPS: readonly Mishap[] = [
 ]
 
 /**
- * The probability of a mishap at each kind of step; the profile's factor multiplies it. Steps that are frequent and change
- * little have lower probabilities than steps with consequences.
+ * The probability of a mishap at each kind of step; the profile's factor multiplies it. Steps that are frequent and
+ * change little have lower probabilities than steps with consequences.
  */
 const CHANCES_OF: Readonly<Record<Mishap, Readonly<Partial<Record<StepKind, number>>>>> = {
   'crash before': {

@@ -5,12 +5,13 @@ import type { Broker, LostMessage } from '../servers/broker.ts'
 import type { Chance } from '../world/chance.ts'
 
 /**
- * A foreign program that writes to our topics without our headers. Its deposit requests are valid and take effect once.
- * Its invalid messages become one dead letter in each service that reads the topic. Its unknown events are skipped.
+ * A foreign program that writes to our topics without our headers. Its deposit requests are valid and take effect
+ * once. Its invalid messages become one dead letter in each service that reads the topic. Its unknown events are
+ * skipped.
  *
- * A message without `ce_id` is identified by its position. To test that positions in a recreated topic are not confused
- * with those in the old one, this program writes a new message to every offset that it had written to in the old topic,
- * with unknown events in between.
+ * A message without `ce_id` is identified by its position. To test that positions in a recreated topic are not
+ * confused with those in the old one, this program writes a new message to every offset that it had written to in
+ * the old topic, with unknown events in between.
  */
 export interface ForeignProgram {
   /** Draws a message, which is sent right after the next message of ours in the same topic. */

@@ -18,14 +18,16 @@ export interface Step {
 }
 
 /**
- * What can go wrong at a step. A crash ends the process before or after the step takes effect. With `freezes`, the process
- * is frozen after the step has taken effect and before it sees the result. With `fails`, the step has no effect and the
- * process gets an error. With `loses`, it has no effect either, and the error is a serialization failure. With
- * `unanswered`, the step takes effect but the process gets an error.
+ * What can go wrong at a step. A crash ends the process before or after the step takes effect. With `freezes`, the
+ * process is frozen after the step has taken effect and before it sees the result. With `fails`, the step has no
+ * effect and the process gets an error. With `loses`, it has no effect either, and the error is a serialization
+ * failure. With `unanswered`, the step takes effect but the process gets an error.
  */
 export type Mishap = 'crash before' | 'crash after' | 'freezes' | 'fails' | 'loses' | 'unanswered'
 
-/** What can go wrong with a call, a message or a notification between processes, in addition to mishaps at steps. */
+/**
+ * What can go wrong with a call, a message or a notification between processes, in addition to mishaps at steps.
+ */
 export type Trouble =
   | 'call lost'
   | 'answer lost'

@@ -17,11 +17,14 @@ export interface BrokerOptions {
   readonly broker: Broker
 }
 
-/** After so long without a sign of life a member of a group is taken for dead. */
+/** The longest time until a group notices that a member is gone or frozen, or is back. */
 const SLOWEST_NOTICE_MS = 2_500
 const LONGEST_DELAY_MS = 4_000
 
-/** The connections of lives to the broker, and what goes wrong on the way. */
+/**
+ * The connections of processes to the broker, with their faults: delays, duplicates, partial sends and lost
+ * members.
+ */
 export function connectToBroker(options: BrokerOptions) {
   const { scheduler, chances, faults, story, steps, broker } = options
   let copiesInFlight = 0
@@ -32,7 +35,7 @@ export function connectToBroker(options: BrokerOptions) {
     copiesInFlight += 1
     scheduler.after(delayMs, () => {
       copiesInFlight -= 1
-      story.record('broker', 'broker', `once more: ${describeMessage(message)}`)
+      story.record('broker', 'broker', `duplicate: ${describeMessage(message)}`)
       broker.append([message])
     })
   }
@@ -44,11 +47,11 @@ export function connectToBroker(options: BrokerOptions) {
       ...{ life, broker, steps },
       luck: {
         messagesOf(share: Share) {
-          if (scheduler.now() < share.heldUntilMs) return 0
+          if (scheduler.now() < share.delayedUntilMs) return 0
           if (!faults.happens('message delayed', `${life.name} ${share.topic}/${share.partition}`))
             return chance.happens(0.6) ? share.lag() : 1 + chance.integer(share.lag())
           const delayMs = chance.next() * LONGEST_DELAY_MS
-          share.heldUntilMs = scheduler.now() + delayMs
+          share.delayedUntilMs = scheduler.now() + delayMs
           scheduler.after(delayMs + 0.001, broker.wake)
           return 0
         },
@@ -74,7 +77,7 @@ export function connectToBroker(options: BrokerOptions) {
     })
   }
 
-  /** A group misses a member that is frozen for long, and takes it back when it runs on. */
+  /** A group expels a member that stays frozen, and takes it back some time after the thaw. */
   function freeze(life: Life): void {
     const chance = chances(`luck of ${life.name}`)
     for (const member of members.get(life) ?? []) {
@@ -98,5 +101,5 @@ function describeMessage({ topic, value }: Pick<BusMessage, 'topic' | 'value'>):
   return `${topic}: ${event} ${short(orderId ?? accountId)}`
 }
 
-/** The end of an id, which differs from others. */
+/** The end of an id, which is enough to tell ids apart. */
 const short = (id: unknown) => String(id).slice(-6)

@@ -3,7 +3,7 @@ import { createLife } from '../world/lives.ts'
 import { createBroker } from './broker.ts'
 import { createSimulatedBus } from './simulated-bus.ts'
 
-/** The simulated broker is one, where nothing goes wrong: the same suite as for the real ones. */
+/** Without faults, the simulated bus must pass the same suite as the real ones. */
 busConformance('simulated bus', async (topics) => {
   const broker = createBroker(topics, () => 0)
   let life = createLife('process', 'order')

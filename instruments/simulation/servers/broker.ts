@@ -8,85 +8,92 @@ import type {
 import { partitionOf } from '../../../messaging/embedded/partitioner.ts'
 
 /**
- * A broker in memory, with the semantics of Kafka as far as `messaging/bus.ts` asks for them, that
- * outlives the processes. Unlike a real one it can be told to misbehave: to forget who owns what, to
- * go back, to lose everything.
+ * A broker in memory that outlives the processes, with the semantics of Kafka that `messaging/bus.ts` requires.
+ * Unlike a real broker it can be made to misbehave: to rebalance or rewind a group, and to lose its messages.
  */
 export interface Broker {
-  /** Throws where there is no such topic; then nothing is written. */
+  /** Throws without writing anything if one of the topics does not exist. */
   append(messages: readonly OutgoingMessage[]): void
   join(group: string, topics: readonly string[]): Member
   groups(): readonly string[]
-  /** What is in the log of a topic, partition by partition. */
+  /** The messages of a topic, partition by partition. */
   messages(topic: string): readonly BusMessage[]
-  /** Shares a group's partitions out anew, in an order of the caller's; what is in hand is given up. */
+  /**
+   * Assigns a group's partitions again, in the caller's order. A member loses the batches of partitions that move.
+   */
   rebalance(group: string, order: <Item>(items: readonly Item[]) => Item[]): void
-  /** Puts a group back by up to so many messages in each partition. */
+  /** Moves a group's offset back by up to `messages` in each partition. */
   rewind(group: string, messages: number): void
   /**
-   * Deletes and recreates these topics, or all: they are empty, have new ids, and the groups know no offsets
-   * of them. Returns what was in the log.
+   * Deletes and recreates these topics, or all topics. They are then empty and have new ids, and the groups have no
+   * offsets in them. Returns the messages that were lost.
    */
   recreate(topics?: readonly string[]): readonly LostMessage[]
-  /** Until this time, of the clock that it was made with, the broker cannot be reached. */
+  /** The broker cannot be reached until this time, by the clock that it was created with. */
   downUntilMs: number
   isDown(): boolean
-  /** Until this time it answers late. */
+  /** The broker responds slowly until this time. */
   slowUntilMs: number
   isSlow(): boolean
-  /** Whether these groups have read everything; one that has never come has read nothing. */
+  /** Whether these groups have read everything. A group that has never joined has read nothing. */
   isRead(groups: readonly string[]): boolean
-  /** Whether every group that reads this topic has read all of it. */
+  /** Whether all groups that read this topic have read all of it. */
   isTopicRead(topic: string): boolean
-  /** Where the next message with this key is going to be. */
+  /** The position that the next message with this key will have. */
   nextPlace(topic: string, key: string): { readonly partition: number; readonly offset: bigint }
-  /** Lets everybody who waits for messages look again. */
+  /** Makes every member that waits for messages check again. */
   wake(): void
 }
 
-/** A message that was in the log when it was lost, and the groups that had not read it. */
+/** A message that was lost with its log, and the groups that had not read it. */
 export interface LostMessage {
   readonly message: BusMessage
   readonly unreadBy: readonly string[]
 }
 
+/**
+ * A member of a consumer group. A member holds a batch of a partition until it has settled or released it, and gets
+ * no other batch of that partition until then.
+ */
 export interface Member {
-  /** Partitions of this member that have messages and are not in hand. */
+  /** This member's partitions that have messages and no held batch. */
   ready(): readonly Share[]
-  /** Takes the next messages of a partition in hand. */
-  lease(share: Share, messages: number): Batch
-  /** Those of the batches that are still this member's are done: what follows them may be taken. */
+  /** Takes the next messages of a partition as a batch that this member holds. */
+  hold(share: Share, messages: number): Batch
+  /** Marks those of the batches that this member still holds as done; the messages after them may then be taken. */
   settle(batches: readonly Batch[]): void
-  /** Moves the group past all that is settled. */
+  /** Moves the group's offsets past everything that is settled. */
   commit(): void
   release(batches: readonly Batch[]): void
   lag(): PartitionLag[]
   leave(): void
-  /** It gave no sign of life for too long: its partitions go to others, and what it commits is refused. */
+  /**
+   * Treats the member as dead, after missing heartbeats: others get its partitions, and its commits have no effect.
+   */
   expel(): void
-  /** It gives signs of life again. */
+  /** Takes the member back after it was expelled. */
   rejoin(): void
   /** Resolves when there may be something to take, or the member has left. */
   changed(): Promise<void>
   hasLeft(): boolean
 }
 
-/** One partition as one group sees it. */
+/** One partition from the point of view of one group. */
 export interface Share {
   readonly topic: string
   readonly partition: number
-  /** How many messages the group has not committed. */
+  /** How many messages are after the group's committed offset. */
   lag(): number
-  /** Until this time nobody is given more of it: its messages are slow. */
-  heldUntilMs: number
+  /** No messages of this partition are handed over until this time: a simulated delay. */
+  delayedUntilMs: number
 }
 
 interface OwnedShare extends Share {
   position: bigint
-  /** How far the owner's work is done, where that is further than the group. */
+  /** The offset up to which the owner has settled messages, if that is beyond the committed one. */
   settled: bigint | undefined
   owner: GroupMember | undefined
-  lease: Batch | undefined
+  heldBatch: Batch | undefined
 }
 
 interface Group {
@@ -107,7 +114,7 @@ export function createBroker(
 ): Broker {
   const logs = new Map<string, BusMessage[]>()
   const counts = new Map<string, number>()
-  /** How often each topic was created, where that is more than once. */
+  /** How often each topic was created, for those that were created more than once. */
   const incarnations = new Map<string, number>()
   const groups = new Map<string, Group>()
   for (const { name, partitions } of topics) {
@@ -134,8 +141,8 @@ export function createBroker(
       position: 0n,
       settled: undefined,
       owner: undefined,
-      lease: undefined,
-      heldUntilMs: 0,
+      heldBatch: undefined,
+      delayedUntilMs: 0,
       lag() {
         return log.length - Number(this.position)
       },
@@ -186,7 +193,7 @@ export function createBroker(
       Array.from({ length: partitionsOf(topic) }, (_, n) => logs.get(placeOf(topic, n))!).flat(),
     rebalance(name, order) {
       const group = groups.get(name)
-      if (group) share(group, order)
+      if (group) assign(group, order)
     },
     rewind(name, messages) {
       for (const one of groups.get(name)?.shares.values() ?? []) {
@@ -231,13 +238,13 @@ export function createBroker(
   }
 }
 
-/** What an owner knew of its partition. */
+/** Drops what is not committed: the progress and the held batch of its owner. */
 function forget(share: OwnedShare): void {
   share.settled = undefined
-  share.lease = undefined
+  share.heldBatch = undefined
 }
 
-/** Where the owner of a partition goes on. */
+/** The next offset that the owner of a partition takes. */
 const nextOf = ({ settled, position }: OwnedShare) => settled ?? position
 
 const placeOf = (topic: string, partition: number) => `${topic}/${partition}`
@@ -255,31 +262,35 @@ function joinGroup(
   }
   const self: GroupMember = { topics, wake }
   group.members.add(self)
-  share(group)
+  assign(group)
 
-  /** A partition that moved meanwhile has another lease, or none. */
-  const leased = (batches: readonly Batch[]) =>
+  /**
+   * Those of the batches that are still held. A partition that has moved since then has another held batch or none.
+   */
+  const held = (batches: readonly Batch[]) =>
     batches.flatMap((batch) => {
       const one = group.shares.get(placeOf(batch.topic, batch.partition))
-      return one?.lease === batch ? [{ one, batch }] : []
+      return one?.heldBatch === batch ? [{ one, batch }] : []
     })
 
   return {
     ready: () =>
       [...group.shares.values()].filter(
         (one) =>
-          one.owner === self && one.lease === undefined && nextOf(one) < BigInt(logOf(one).length),
+          one.owner === self &&
+          one.heldBatch === undefined &&
+          nextOf(one) < BigInt(logOf(one).length),
       ),
-    lease({ topic, partition }, messages) {
+    hold({ topic, partition }, messages) {
       const one = group.shares.get(placeOf(topic, partition))!
       const from = Number(nextOf(one))
-      one.lease = { topic, partition, messages: logOf(one).slice(from, from + messages) }
-      return one.lease
+      one.heldBatch = { topic, partition, messages: logOf(one).slice(from, from + messages) }
+      return one.heldBatch
     },
     settle(batches) {
-      for (const { one, batch } of leased(batches)) {
+      for (const { one, batch } of held(batches)) {
         one.settled = batch.messages.at(-1)!.offset + 1n
-        one.lease = undefined
+        one.heldBatch = undefined
       }
       wake()
     },
@@ -291,7 +302,7 @@ function joinGroup(
       }
     },
     release(batches) {
-      for (const { one } of leased(batches)) one.lease = undefined
+      for (const { one } of held(batches)) one.heldBatch = undefined
       wake()
     },
     lag: () =>
@@ -303,24 +314,24 @@ function joinGroup(
         }),
     leave() {
       left = true
-      if (group.members.delete(self)) share(group)
+      if (group.members.delete(self)) assign(group)
       wake()
     },
     expel() {
-      if (group.members.delete(self)) share(group)
+      if (group.members.delete(self)) assign(group)
     },
     rejoin() {
       if (left || group.members.has(self)) return
       group.members.add(self)
-      share(group)
+      assign(group)
     },
     changed: () => change.promise,
     hasLeft: () => left,
   }
 }
 
-/** Gives each partition to the member with the fewest; what moves is in nobody's hands any more. */
-function share(
+/** Assigns each partition to the member with the fewest partitions. A partition that moves loses its held batch. */
+function assign(
   group: Group,
   order: <Item>(items: readonly Item[]) => Item[] = (items) => [...items],
 ) {

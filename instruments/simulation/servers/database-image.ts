@@ -1,14 +1,14 @@
 import type { PGlite } from '@electric-sql/pglite'
 
 /**
- * A picture of a PGlite at rest: the memory of its WebAssembly, its files, which are in memory too, and
- * which of them are open. Put back, it is the same database to the byte, with its caches warm,
- * which no way of emptying tables brings about, and in a few milliseconds.
+ * Takes an image of an idle PGlite: its WebAssembly memory, its files (which are in memory as well) and its open
+ * file descriptors. Returns a function that restores the image in a few milliseconds. The database is then
+ * identical byte for byte, with warm caches, which cannot be achieved by emptying tables.
  *
- * The write-ahead log is left out: it is read after a crash only.
+ * The write-ahead log is left out because it is read only after a crash.
  *
- * The memory is taken up to its last byte that is not zero. What lies above was never handed out by
- * its allocator, which does not promise zeros.
+ * The memory is saved up to its last non-zero byte. The bytes above it have never been allocated, so their contents
+ * do not matter: the allocator does not promise zeros.
  */
 export function takeImage(pglite: PGlite): () => void {
   const machine = pglite.Module as unknown as Machine
@@ -29,8 +29,8 @@ export function takeImage(pglite: PGlite): () => void {
 
   return () => {
     machine.HEAPU8.set(memory)
-    for (const [folder, names] of folders) putBackFolder(machine.FS, folder, names)
-    for (const [file, bytes] of files) putBackFile(file, bytes)
+    for (const [folder, names] of folders) restoreFolder(machine.FS, folder, names)
+    for (const [file, bytes] of files) restoreFile(file, bytes)
     machine.FS.streams.length = 0
     for (const saved of streams) {
       if (saved) Object.assign(saved.stream, { fd: saved.fd, shared: { ...saved.shared } })
@@ -39,10 +39,10 @@ export function takeImage(pglite: PGlite): () => void {
   }
 }
 
-/** No write leaves this time on a file. */
+/** The mtime that marks a file as unchanged: every write replaces it with a later one. */
 const UNTOUCHED = 0
 
-/** What Emscripten has of a program and its files in memory, as far as it is of use here. */
+/** The parts of Emscripten's module and in-memory file system that are used here. */
 interface Machine {
   readonly HEAPU8: Uint8Array
   readonly FS: Files
@@ -72,7 +72,7 @@ interface File {
   mtime: number
 }
 
-/** Links and devices are neither. */
+/** A node that is neither file nor folder is a link or a device. */
 const isFile = (node: Folder | File): node is File => node.contents instanceof Uint8Array
 const isFolder = (node: Folder | File): node is Folder =>
   node.contents?.constructor === Object && !isFile(node)
@@ -85,17 +85,17 @@ function* nodesUnder(folder: Folder): Generator<Folder | File> {
   }
 }
 
-function putBackFolder(fs: Files, folder: Folder, names: ReadonlySet<string>): void {
+function restoreFolder(fs: Files, folder: Folder, names: ReadonlySet<string>): void {
   const found = Object.keys(folder.contents)
   for (const name of found) {
     if (!names.has(name)) fs.unlink(fs.getPath(folder.contents[name]!))
   }
   if (found.length < names.size || ![...names].every((name) => folder.contents[name])) {
-    throw new Error(`a file of the image is gone from ${fs.getPath(folder)}`)
+    throw new Error(`a file of the image is missing in ${fs.getPath(folder)}`)
   }
 }
 
-function putBackFile(file: File, bytes: Uint8Array): void {
+function restoreFile(file: File, bytes: Uint8Array): void {
   if (file.mtime === UNTOUCHED && file.usedBytes === bytes.length) return
   if (file.contents.length >= bytes.length) file.contents.set(bytes)
   else file.contents = bytes.slice()

@@ -2,9 +2,10 @@ import type { Queryable } from '../../../platform/database/database.ts'
 import type { Finding } from '../checks/tables.ts'
 
 /**
- * Watches what the services write, where only the database can tell what came first: a request that was sent
- * before a cancellation may be delivered, and delivered again, after it; a customer may hear of a cancellation
- * from billing as well, much later; and a Maildir takes the same letter twice and has one.
+ * Triggers that record what the services write, for rules that can be checked only at the time of the write. From
+ * outside, a request that was sent before a cancellation looks the same as one sent after it, because it may be
+ * delivered (again) later; a failure that order did not announce may be announced by billing much later; and a
+ * Maildir that gets the same letter twice contains it once.
  */
 export const DATABASE_TRIGGERS = `
 create schema simulation;
@@ -47,30 +48,30 @@ end $$;
 create trigger note_letter after insert on notification.outbox for each row
 when (new.carrier = 'letter') execute function simulation.note_letter();`
 
-/** Each with the statement that finds those of which it is true. */
+/** Each rule has a statement that finds the ids that violate it; the sentence describes the violation. */
 const RULES: readonly (readonly [subject: string, sentence: string, statement: string])[] = [
   [
     'order',
-    'asked for its payment after it was canceled',
+    'requested its payment after it was canceled',
     `select distinct order_id as id from simulation.request
      where event = 'ORDER_CREATED' and when_canceled order by 1`,
   ],
   [
     'order',
-    'was canceled by order, which did not announce it',
+    'was canceled by order without an announcement',
     `select order_id as id from simulation.canceled_by_order
      except select order_id from simulation.request where event = 'PAYMENT_FAIL' order by 1`,
   ],
   [
     'order',
-    'was canceled by order, which neither voided its payment nor had it refused',
+    'was canceled by order, but its payment was neither voided nor refused',
     `select order_id as id from simulation.canceled_by_order
      except select order_id from simulation.request where event = 'ORDER_CANCELED'
      except select order_id from billing.payment where state = 'REFUSED' order by 1`,
   ],
   [
     'order',
-    'was canceled, and then was not',
+    'left the state CANCELED',
     'select distinct order_id as id from simulation.revived order by 1',
   ],
   [

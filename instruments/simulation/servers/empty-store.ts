@@ -11,20 +11,20 @@ import { inertParts } from '../world/parts.ts'
 import { START_MS } from '../world/scheduler.ts'
 import { DATABASE_TRIGGERS } from './database-triggers.ts'
 
-/** The database that all runs of a worker share. */
+/** The database of a worker, which all its runs share. */
 export interface Store {
   readonly session: Session
-  /** Makes this the database's clock. */
+  /** Sets the database's clock; `now` returns epoch milliseconds. */
   useClock(now: () => number): void
-  /** Makes it what it was before the first run. */
+  /** Restores the state before the first run. */
   reset(): Promise<void>
   close(): Promise<void>
 }
 
 /**
- * A database with the schemas of the services, whose reset empties the tables: good for the few runs
- * that show which statements there are. Truncated tables are new files, and every statement is
- * planned anew, so that a run leaves no trace.
+ * Opens a database with the services' schemas, whose reset truncates the tables. That leaves no trace of the
+ * previous run, because truncated tables are new files and every statement is planned again, but it is slow; so it
+ * is used only for few runs, such as those that collect the statements for `openStore`.
  */
 export async function openEmptyStore(): Promise<Store & { readonly pglite: PGlite }> {
   const settings = [
@@ -53,7 +53,7 @@ export async function openEmptyStore(): Promise<Store & { readonly pglite: PGlit
       clock = now
     },
     async reset() {
-      // The run before may have ended within a transaction.
+      // The previous run may have ended inside a transaction.
       await session.script('rollback')
       await session.script(empty)
     },
@@ -66,7 +66,7 @@ const selectTables = `
   where schemaname in ('orders', 'billing', 'notification', 'simulation') and tablename <> 'migration'
   order by 1`
 
-/** Starts a service once, past all simulation, so that its migrations are there. */
+/** Starts a service once, outside the simulation, to run its migrations. */
 async function migrateOnce(service: ServiceName, session: Session): Promise<void> {
   const direct: Queryable = {
     query: async <Row>(text: string, params?: readonly unknown[]) =>
@@ -89,7 +89,7 @@ async function migrateOnce(service: ServiceName, session: Session): Promise<void
     listen: () => () => {},
     close: async () => {},
   }
-  // The first thing that a relay does is to name itself: then the migrations are done.
+  // The first call of `uuid` is the relay's, which names itself; the migrations are done by then.
   const runtime = {
     ...inertParts.runtime,
     uuid: () => {

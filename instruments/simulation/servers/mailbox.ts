@@ -5,8 +5,8 @@ import type { Steps } from '../world/steps.ts'
 import type { Story } from '../world/story.ts'
 
 /**
- * Where letters go: as in a Maildir a letter's name follows from its Message-ID, so that the same
- * letter brought again is there already.
+ * Receives letters like a Maildir: a letter's name is derived from its Message-ID, so a repeated delivery adds
+ * nothing.
  */
 export interface Mailbox {
   deliverFrom(life: Life, steps: Steps, story: Story): Deliver
@@ -24,7 +24,7 @@ export function createMailbox(): Mailbox {
           story.record('notification', 'customer', `letter ${messageId.slice(-15)}`)
           letters.set(`${messageId} ${destination}`, { messageId, recipient: destination })
         }
-        const fault = (mishap: string) => new Error(`the folder of letters failed (${mishap})`)
+        const fault = (mishap: string) => new Error(`writing to the Maildir failed (${mishap})`)
         await steps.perform(life, { kind: 'letter', label: 'maildir' }, keep, fault)
         return { kind: 'done' }
       }

@@ -7,15 +7,15 @@ import { type Life, laterIn, never, type ServiceName } from '../world/lives.ts'
 import type { Scheduler } from '../world/scheduler.ts'
 import type { Story } from '../world/story.ts'
 
-/** A call of a service or a customer, who may put things too. */
+/** A call of a service or a customer. Unlike services, customers also use PUT. */
 export interface Call extends Omit<HttpCall, 'method' | 'target'> {
   readonly method: HttpCall['method'] | 'PUT'
 }
 
-/** An HttpClient, for customers too. */
+/** Like `HttpClient`, but also for the calls of customers. */
 export type Client = (call: Call, timeoutMs: number) => Promise<HttpResponse>
 
-/** Requests between customers and services: each goes to one of the instances that are there. */
+/** Carries requests between customers and services; each goes to one of the service's living instances. */
 export interface Network {
   clientOf(life: Life): Client
   mount(life: Life, app: HttpServer): void
@@ -39,7 +39,7 @@ const SERVICES: Readonly<Record<string, ServiceName>> = {
   notification: 'notification',
 }
 
-/** A slow request or answer takes up to so long, longer than most wait for it. */
+/** The longest extra delay of a slow request or response: longer than most callers wait. */
 const SLOW_MS = 4_000
 
 export function createNetwork({ scheduler, faults, chances, story }: NetworkOptions): Network {
@@ -48,17 +48,17 @@ export function createNetwork({ scheduler, faults, chances, story }: NetworkOpti
   function serviceOf(url: string): ServiceName {
     const first = new URL(url).pathname.split('/')[1] ?? ''
     const service = SERVICES[first]
-    if (service === undefined) throw new Error(`no service answers ${url}`)
+    if (service === undefined) throw new Error(`no service has the path of ${url}`)
     return service
   }
 
-  /** Hands a request to an instance; tells the answer, or undefined when the connection breaks. */
+  /** Hands a request to an instance; passes on its response, or undefined if the connection breaks. */
   function serve(service: ServiceName, call: Call, answer: (answer?: HttpResponse) => void): void {
-    const there = (mounted.get(service) ?? []).filter(({ life }) => life.alive)
-    const chosen = there[chances(`instance of ${service}`).integer(there.length)]
+    const alive = (mounted.get(service) ?? []).filter(({ life }) => life.alive)
+    const chosen = alive[chances(`instance of ${service}`).integer(alive.length)]
     if (chosen === undefined) return answer(undefined)
     const { life, app } = chosen
-    // A process that is frozen accepts it when it is thawed.
+    // A frozen process accepts the request after its thaw.
     if (life.frozen) laterIn(life, scheduler, 0, () => accept(life, app, call, answer))
     else accept(life, app, call, answer)
   }
@@ -134,11 +134,11 @@ export function createNetwork({ scheduler, faults, chances, story }: NetworkOpti
           `${what}${call.body ? ` ${call.body.slice(0, 60)}` : ''}`,
         )
         if (has('call lost')) return story.record(from.service, service, `lost: ${what}`)
-        // Once it is on its way it does not matter any more whether the caller lives.
+        // Once the request is in flight, it arrives even if the caller dies.
         scheduler.after(travelMs('call slow'), () => serve(service, call, returned))
         if (!has('call twice')) return
         scheduler.after(travelMs('call slow') + luck.next() * 200, () => {
-          story.record(from.service, service, `once more: ${what}`)
+          story.record(from.service, service, `duplicate: ${what}`)
           serve(service, call, returned)
         })
       })

@@ -3,24 +3,24 @@ import type { Life } from '../world/lives.ts'
 import type { Steps } from '../world/steps.ts'
 import type { Broker, Member, Share } from './broker.ts'
 
-/** The broker as one life of a process sees it: every call to it is a step. */
+/** The bus of one life of a process, in which every call to the broker is a step. */
 export interface SimulatedBusOptions {
   readonly life: Life
   readonly broker: Broker
   readonly steps: Pick<Steps, 'perform'>
   readonly luck: BusLuck
-  /** Told what was written and what was taken. */
+  /** Called after messages were written, and after batches were taken. */
   readonly onSent?: (messages: readonly OutgoingMessage[]) => void
   readonly onTaken?: (batches: readonly Batch[]) => void
 }
 
-/** What is left to chance. */
+/** The decisions that are drawn at random. */
 export interface BusLuck {
-  /** How many messages of a ready partition are handed over; none where they are slow. */
+  /** How many messages of a ready partition are handed over; 0 if they are delayed. */
   messagesOf(share: Share): number
-  /** How many of these are written before the connection breaks; undefined for all, and no break. */
+  /** How many of the messages are written before the connection breaks; undefined if it does not break. */
   writtenOf(messages: readonly OutgoingMessage[]): number | undefined
-  /** Told of a member, which its group is to miss when this life is over or frozen. */
+  /** Called when a member has joined, so that its group can notice when this life ends or freezes. */
   onJoined(member: Member): void
 }
 
@@ -65,7 +65,7 @@ export function createSimulatedBus(options: SimulatedBusOptions): Bus {
       if (closed) throw new Error('the bus is closed')
       if (messages.length === 0) return
       const topics = [...new Set(messages.map(({ topic }) => topic))].join()
-      // One connection: what was sent later is written later.
+      // All messages use one connection, so they are written in the order in which they were sent.
       const turn = sent.then(() => perform('send', topics, () => write(messages)))
       sent = turn.catch(() => {})
       await turn
@@ -110,7 +110,7 @@ function createSubscription(member: Member, options: SubscriptionOptions): Subsc
     const limit = Math.ceil(MAX_BATCH_MESSAGES / Math.max(1, ready.length))
     const batches = ready.flatMap((share) => {
       const messages = Math.min(limit, luck.messagesOf(share))
-      return messages > 0 ? [member.lease(share, messages)] : []
+      return messages > 0 ? [member.hold(share, messages)] : []
     })
     if (batches.length > 0) options.onTaken?.(batches)
     return batches

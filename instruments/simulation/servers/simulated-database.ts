@@ -12,30 +12,30 @@ import type { Scheduler } from '../world/scheduler.ts'
 import type { Gate, Steps } from '../world/steps.ts'
 
 /**
- * One PGlite under the processes of all services, with the interleavings of a server. A transaction
- * of PostgreSQL at READ COMMITTED sees with each statement what others committed meanwhile, until it
- * locks or writes something. So the statements of a transaction that only read run on their own, and
- * others come between them; from the first that locks or writes on, the transaction has the one
- * connection to itself until its end. Whoever decides on something that it did not lock is found out.
+ * One PGlite that all processes share, with the interleavings of a PostgreSQL server. At READ COMMITTED, each
+ * statement of a transaction sees what other transactions have committed before it. So the first statements of a
+ * transaction, as long as they only read, run one by one, and other statements can run between them. From the first
+ * statement that locks or writes, the transaction has the connection to itself until it ends. This exposes code
+ * that decides on rows without locking them.
  *
- * A process that is frozen in a transaction keeps its locks. For a freeze shorter than the server lets a
- * transaction idle, that is the connection: everyone waits, other services too, which on real servers they
- * would not. In a longer one nothing that it wrote can ever be committed. So its transaction is rolled back at
- * once, and only its locks stay until the server would end its session: other processes of its service get no
- * lock, on any row, until then, or time out; reads and other services go on. When the process runs on, its next
- * statement, or its commit, fails as on a connection that broke.
+ * A process that freezes in a transaction keeps its locks. If the freeze is shorter than the server lets a
+ * transaction idle, it keeps the connection: all processes wait, even those of other services, which would not
+ * happen on real servers. If it is longer, the transaction can never commit. It is therefore rolled back at once,
+ * and only its locks remain until the server would end the session: until then, other processes of its service get
+ * no lock on any row and may time out, while reads and other services go on. After the thaw, the next statement or
+ * the commit of the process fails, as on a broken connection.
  */
 export interface SimulatedDatabases {
   of(life: Life): Database
-  /** Rolls back what the life has begun. */
+  /** Rolls back the transaction of a life that has ended. */
   abandon(life: Life): Promise<void>
-  /** Call when a process was frozen for this many milliseconds; its transaction may lose its session. */
+  /** Call this when a process freezes for `durationMs`; its transaction may lose its session. */
   freeze(life: Life, durationMs: number): Promise<void>
-  /** Past faults and time, for whoever looks at the tables from outside. */
+  /** Access for the checks, without faults, steps or simulated time. */
   readonly direct: Queryable
-  /** Until this time statements of these services fail: their database is away. */
+  /** The services whose database is down, and until when. */
   down: Spell
-  /** Until this time all transactions of these services lose to rivals. */
+  /** The services whose transactions all fail with serialization failures, and until when. */
   conflicting: Spell
 }
 
@@ -48,7 +48,7 @@ export interface DatabasesOptions {
   readonly session: Session
   readonly scheduler: Scheduler
   readonly steps: Steps
-  /** Whether a signal gets lost on its way. */
+  /** Whether a notification on this channel is lost. */
   readonly losesSignal: (channel: string) => boolean
 }
 
@@ -90,7 +90,7 @@ export function createDatabases(options: DatabasesOptions): SimulatedDatabases {
       }
 
       async function query<Row>(text: string, params?: readonly unknown[]): Promise<Row[]> {
-        // The schema is there: that a start looks for migrations is no step of its own.
+        // All migrations have run, so a starting service's check for them is not simulated as a step.
         if (isPlainRead(text) && isAboutMigrations(text)) return direct.query<Row>(text, params)
         const step = { kind: 'statement', label: labelOf(text) } as const
         return (await steps.perform(
@@ -106,7 +106,7 @@ export function createDatabases(options: DatabasesOptions): SimulatedDatabases {
         const owner = { life }
         let hasBegun = false
         let isOver = false
-        /** What is begun together runs in that order, and fails with what failed before it. */
+        /** Statements that are started together run in that order, and fail if an earlier one failed. */
         let last: Promise<unknown> = Promise.resolve()
         const begin = async (text: string) => {
           assertThere(life)
@@ -144,7 +144,7 @@ export function createDatabases(options: DatabasesOptions): SimulatedDatabases {
         } catch (error) {
           isOver = true
           if (life.alive) {
-            // What went out with the statement that failed is before the rollback on the wire.
+            // Statements that were pipelined with the failed one reach the server before the rollback.
             await last.catch(() => undefined)
             await connection.rollback(owner)
           }
@@ -180,20 +180,20 @@ export function createDatabases(options: DatabasesOptions): SimulatedDatabases {
   return databases
 }
 
-/** A transaction, and whose it is. */
+/** A transaction, identified by this object, and the life that runs it. */
 interface Owner {
   readonly life: Life
 }
 
 const { lock_timeout: LOCK_TIMEOUT_MS } = SESSION_LIMITS
-/** PostgreSQL takes 0 for no limit. */
+/** PostgreSQL interprets 0 as no limit. */
 const IDLE_IN_TRANSACTION_MS =
   SESSION_LIMITS.idle_in_transaction_session_timeout || Number.POSITIVE_INFINITY
 
-/** The connection, which a transaction has to itself from its begin to its commit or rollback. */
+/** The connection, which a transaction holds exclusively from its begin to its commit or rollback. */
 function createConnection(session: Session) {
   let holder: Owner | undefined
-  /** Processes that are frozen in a transaction of which only the locks are left. */
+  /** Frozen processes whose transaction was rolled back and whose locks remain. */
   const locking = new Set<Life>()
   let waiting: (() => unknown)[] = []
 
@@ -215,7 +215,7 @@ function createConnection(session: Session) {
   }
 
   return {
-    /** Open to one statement at a time, and during a transaction to its own. */
+    /** A gate for a statement: during a transaction it is open only to the statements of that transaction. */
     gateFor(life: Life, text: string, owner?: Owner): Gate {
       const isRead = isPlainRead(text)
       return {
@@ -245,7 +245,7 @@ function createConnection(session: Session) {
       await session.script('rollback')
       release()
     },
-    /** Rolls back, and keeps what the transaction locked from other processes of its service. */
+    /** Rolls the transaction back and keeps its locks, so that other processes of its service get none. */
     async breakOff(owner: Owner): Promise<void> {
       locking.add(owner.life)
       await this.rollback(owner)
@@ -256,7 +256,7 @@ function createConnection(session: Session) {
   }
 }
 
-/** Statements are constants of the code, so what is asked about a text is worked out once. */
+/** Caches a function of a statement's text. Statements are constants in the code, so the cache stays small. */
 function perText<Value>(of: (text: string) => Value): (text: string) => Value {
   const known = new Map<string, Value>()
   return (text) => {
@@ -280,7 +280,7 @@ function faultOf(mishap: Mishap): DatabaseError {
   return new DatabaseError(`the connection broke (${mishap})`, 'unavailable')
 }
 
-/** What a statement does and to which tables, which is short and stays the same. */
+/** A short, stable label of a statement: its verbs and tables. */
 const labelOf = perText((text) => {
   const verbs = text.match(
     /\b(insert into|update|delete from|from|for update)\b( (orders|billing|notification)\.\w+)?/gi,

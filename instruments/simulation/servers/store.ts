@@ -5,38 +5,37 @@ import { takeImage } from './database-image.ts'
 import { openEmptyStore, type Store } from './empty-store.ts'
 
 /**
- * The database as the runs use it: empty, but warm. Between runs it is put back to an image in which
- * all statements of the services are prepared and planned, so that a seed gives the same run
- * whatever ran before it.
+ * Opens the database for the runs: empty, but warm. Between runs it is restored from an image in which the
+ * services' statements are prepared and planned, so that a seed gives the same run whatever ran before it.
  */
 export async function openStore(): Promise<Store> {
   const { pglite, ...empty } = await openEmptyStore()
   const { session, useClock } = empty
   const statements = new Map<string, number>()
-  const noted: Session = {
+  const recording: Session = {
     ...session,
     run(text, params = []) {
       statements.set(text, params.length)
       return session.run(text, params)
     },
   }
-  for (const run of WARM_UP) await simulate({ ...empty, session: noted }, run)
+  for (const run of WARM_UP) await simulate({ ...empty, session: recording }, run)
   useClock(() => START_MS)
   await empty.reset()
   for (const [text, params] of statements) await plan(session, text, params)
   await session.script('checkpoint')
-  const putBack = takeImage(pglite)
+  const restoreImage = takeImage(pglite)
   const restoreStatements = session.snapshotStatements()
   return {
     ...empty,
     async reset() {
-      putBack()
+      restoreImage()
       restoreStatements()
     },
   }
 }
 
-/** Between them they come by nearly every statement; what is missed is planned where it is needed. */
+/** Together these runs execute nearly every statement; a run plans any other statement when it first needs it. */
 const WARM_UP: readonly Run[] = [
   { seed: 1, style: 'mixed', profile: 'storm' },
   { seed: 2, style: 'mixed', profile: 'lost-log' },
@@ -44,7 +43,10 @@ const WARM_UP: readonly Run[] = [
   { seed: 4, style: 'hybrid', profile: 'crashes' },
 ]
 
-/** Parameters that are all null match nothing and are refused where they would insert something. */
+/**
+ * Makes PostgreSQL plan a statement by executing it with all parameters null, which match no rows; an insert may
+ * fail, which does not matter. The transaction is rolled back.
+ */
 async function plan(session: Session, text: string, params: number): Promise<void> {
   await session.script('begin')
   await session.run(text, new Array(params).fill(null)).catch(() => {})

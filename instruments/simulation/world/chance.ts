@@ -1,6 +1,6 @@
 /**
- * A stream of pseudorandom numbers. Each place that draws numbers has its own stream, derived from the seed and the place's
- * name. Streams are independent, so leaving out one fault changes only what follows from that fault.
+ * A stream of pseudorandom numbers. Each place that draws numbers has its own stream, derived from the seed and the
+ * place's name. Streams are independent, so leaving out one fault changes only what follows from that fault.
  */
 export interface Chance {
   /** From 0 (included) to 1 (excluded). */

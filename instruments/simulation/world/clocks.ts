@@ -9,8 +9,8 @@ export interface Clock {
 }
 
 /**
- * How accurate the clocks of a profile are: `true` clocks agree with the database's, `near` ones are a fraction of a second
- * off, as with NTP, and `wrong` ones drift and are up to more than a day off, as without NTP.
+ * How accurate the clocks of a profile are: `true` clocks agree with the database's, `near` ones are a fraction of
+ * a second off, as with NTP, and `wrong` ones drift and are up to more than a day off, as without NTP.
  */
 export type ClockQuality = 'true' | 'near' | 'wrong'
 

@@ -5,8 +5,8 @@ import type { Chance, Chances } from './chance.ts'
 import type { Scheduler } from './scheduler.ts'
 
 /**
- * What a customer wants to do. Customers act independently and concurrently: they open accounts, make deposits, place
- * orders, change their minds, repeat requests that got no response, and click twice.
+ * What a customer wants to do. Customers act independently and concurrently: they open accounts, make deposits,
+ * place orders, change their minds, repeat requests that got no response, and click twice.
  */
 export type Intent =
   | { readonly kind: 'open' }
@@ -76,7 +76,10 @@ const LAST_ARRIVAL_MS = 1_500
 const LONGEST_THOUGHT_MS = 1_200
 const LONGEST_REGRET_MS = 300
 
-/** Amounts and quantities that are each used for one intent only, so that an effect can be traced back to its intent. */
+/**
+ * Amounts and quantities that are each used for one intent only, so that an effect can be traced back to its
+ * intent.
+ */
 export interface UniqueValues {
   amountMinor(): number
   quantity(): number
@@ -204,7 +207,9 @@ function drawIntent(at: CustomerContext, accountId: string): Intent {
   return { kind: 'read order', ...mine }
 }
 
-/** Performs an intent; returns the body of its final response. Some requests with a key are sent twice concurrently. */
+/**
+ * Performs an intent; returns the body of its final response. Some requests with a key are sent twice concurrently.
+ */
 async function perform(at: CustomerContext, intent: Intent): Promise<unknown> {
   const { chance, operations } = at
   const style = at.style === 'mixed' ? chance.pick(STYLES) : at.style
@@ -258,7 +263,10 @@ function changed(intent: MoneyIntent): Intent {
   return { ...intent, amountMinor: intent.amountMinor + 1 }
 }
 
-/** Repeats the request, with pauses, until its response is final; returns the body, or undefined after the last attempt. */
+/**
+ * Repeats the request, with pauses, until its response is final; returns the body, or undefined after the last
+ * attempt.
+ */
 export async function sendUntilFinal(at: RequestContext, operation: Operation): Promise<unknown> {
   const { chance } = at
   const { attempts: maxAttempts } = at.patience ?? PATIENCE

@@ -1,18 +1,19 @@
 /**
  * Simulated time. Everything that happens is an event at a certain time. The scheduler runs one event, waits until
- * everything that it triggers immediately has come to rest, and then jumps to the time of the next event. Nothing waits for
- * a real clock.
+ * everything that it triggers immediately has come to rest, and then jumps to the time of the next event. Nothing
+ * waits for a real clock.
  *
- * At rest means that no code of ours can run before another event happens. An event's consequences run in microtasks, and
- * the next tick comes only after the last of them. The exception is an injected HTTP request, which needs ticks and turns
- * of the event loop; so while requests are inside a service, the scheduler lets the loop turn a few times.
+ * At rest means that no code of ours can run before another event happens. An event's consequences run in
+ * microtasks, and the next tick comes only after the last of them. The exception is an injected HTTP request, which
+ * needs ticks and turns of the event loop; so while requests are inside a service, the scheduler lets the loop turn
+ * a few times.
  */
 export interface Scheduler {
   /** Epoch milliseconds, with fractions. */
   now(): number
   /** Schedules `happen` after a delay; returns a function that cancels it. */
   after(delayMs: number, happen: () => unknown): () => void
-  /** UniqueValues a request as inside a service until what it returns is called. */
+  /** Marks a request as inside a service until the returned function is called. */
   enter(): () => void
   /** Runs events until `timeMs`, or until `isOver()` is true. */
   runUntil(timeMs: number, isOver?: () => boolean): Promise<void>

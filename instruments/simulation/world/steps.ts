@@ -16,8 +16,8 @@ export interface Gate {
 
 export interface Steps {
   /**
-   * Does an operation on the outside world after a delay; the promise settles in an event of its own. `fault` creates the
-   * error for a mishap.
+   * Does an operation on the outside world after a delay; the promise settles in an event of its own. `fault`
+   * creates the error for a mishap.
    */
   perform<T>(
     life: Life,

@@ -30,8 +30,8 @@ import { createSteps } from './steps.ts'
 import { createStory, type Story } from './story.ts'
 
 /**
- * The simulated world: processes of the three services with one database, one broker and one network, in one simulated
- * time. Processes come and go; the database, the broker and the delivered letters remain.
+ * The simulated world: processes of the three services with one database, one broker and one network, in one
+ * simulated time. Processes come and go; the database, the broker and the delivered letters remain.
  */
 export interface World {
   readonly scheduler: Scheduler
