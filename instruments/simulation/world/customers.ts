@@ -229,21 +229,16 @@ async function perform(at: CustomerContext, intent: Intent): Promise<unknown> {
 }
 
 /** Draws an Idempotency-Key. Keys belong to the account in the request, so some are shared with other customers. */
-function drawKey(
-  { chance, operations, name, accountKeys }: CustomerContext,
-  { kind }: Intent,
-): string {
+function drawKey(at: CustomerContext, { kind }: Intent): string {
+  const { chance, operations, name, accountKeys } = at
   if (kind === 'open' || !chance.happens(0.3)) return `${name}-${operations.length}`
   accountKeys.count += 1
   return `key-${accountKeys.count}`
 }
 
 /** Now and then a customer's program sends a different request under the same key by mistake. */
-async function reuse(
-  at: CustomerContext,
-  { intent, style }: Operation,
-  key: string,
-): Promise<void> {
+async function reuse(at: CustomerContext, first: Operation, key: string): Promise<void> {
+  const { intent, style } = first
   if (!isMoneyIntent(intent) || !at.chance.happens(0.08)) return
   const operation: Operation = {
     intent: { kind: 'reuse a key', of: intent },
