@@ -15,7 +15,7 @@ export const FLOWS = {
 export interface Flow {
   /** How order asks billing to charge the customer, and to void that payment. */
   readonly payment: 'call' | 'event'
-  /** How order and billing tell notification about a result that the customer has to be notified of. */
+  /** How order and billing announce a result to notification, which then notifies the customer. */
   readonly announcement: 'call' | 'event'
   /** What the response to a new order contains: its id at once, or its outcome once that is known. */
   readonly response: 'id' | 'outcome'

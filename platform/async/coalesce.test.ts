@@ -109,10 +109,10 @@ describe('an item whose caller', () => {
     isExpired = true
     openAll()
     assert.equal(await first, 2)
-    const told = (await results).map((result) =>
+    const settled = (await results).map((result) =>
       result.status === 'fulfilled' ? result.value : (result.reason as Error).message,
     )
-    assert.deepEqual(told, ['too many', 'too many', 8, 10])
+    assert.deepEqual(settled, ['too many', 'too many', 8, 10])
     assert.deepEqual(batches, [[1], [4, 5]])
   })
 
@@ -136,10 +136,10 @@ describe('a batch that fails', () => {
     const { double, batches, openAll } = doubling({}, [3, 6])
     openAll()
     const results = await Promise.allSettled([1, 2, 3, 4, 5, 6, 7].map((item) => double(item)))
-    const told = results.map((result) =>
+    const settled = results.map((result) =>
       result.status === 'fulfilled' ? result.value : (result.reason as Error).message,
     )
-    assert.deepEqual(told, [2, 4, 'cannot double 3', 8, 10, 'cannot double 6', 14])
+    assert.deepEqual(settled, [2, 4, 'cannot double 3', 8, 10, 'cannot double 6', 14])
     assert.ok(batches.length <= 13)
   })
 

@@ -11,7 +11,10 @@ export interface CoalesceOptions<Item, Result> {
   readonly maxQueue: number
   /** How many batches may run at a time. */
   readonly concurrency: number
-  /** The first batch waits for this, so that it has all items that arrive together. By default it starts at once. */
+  /**
+   * The first batch waits for this, so that it has all items that arrive together. By default it starts at
+   * once.
+   */
   readonly gather?: () => Promise<void>
   readonly overflow: () => Error
 }
@@ -106,7 +109,7 @@ export function cached<T>(
   }
 }
 
-/** Runs the work once at a time. Calls that are made during a run wait for the next run and share it. */
+/** Allows one run of the work at a time. Calls that are made during a run wait for the next run and share it. */
 export function inTurn<T>(work: () => Promise<T>): () => Promise<T> {
   let running: Promise<unknown> = Promise.resolve()
   let next: Promise<T> | undefined

@@ -1,4 +1,4 @@
-/** Time and randomness. All code gets them passed in, so that the simulator can control both. */
+/** Time and randomness. They are passed to all code that needs them, so that the simulator can control both. */
 export interface Runtime {
   /**
    * Milliseconds since the epoch by this machine's clock, which may be wrong and may jump. Never

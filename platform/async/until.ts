@@ -1,11 +1,17 @@
 import { systemRuntime } from './runtime.ts'
 
 export interface UntilOptions {
-  /** Milliseconds until the wait fails. The default is longer than a broker takes to reassign a dead member's partitions. */
+  /**
+   * Milliseconds until the wait fails. The default is longer than a broker takes to reassign a dead member's
+   * partitions.
+   */
   readonly limitMs?: number
   /** Names the condition in the error. */
   readonly what?: string
-  /** The exit code of a process. If the process ends, the wait fails. */
+  /**
+   * Resolves with the exit code of a process that the condition depends on. If the process ends, the wait
+   * fails.
+   */
   readonly ended?: Promise<number>
   /** Makes the wait fail with the reason of the signal. */
   readonly signal?: AbortSignal

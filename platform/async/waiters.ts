@@ -1,6 +1,6 @@
 import { type Runtime, WOKEN } from './runtime.ts'
 
-/** Lets requests of this process wait until something happens to a key, without polling. */
+/** Lets requests of this process wait, without polling, for a value that arrives under a key. */
 export interface Waiters<Value> {
   /** Call this before triggering the event, so that the event cannot happen before the wait starts. */
   wait(key: string): Waiter<Value>

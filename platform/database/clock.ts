@@ -7,7 +7,10 @@ import { DatabaseError, type Queryable } from './database.ts'
  */
 export type DatabaseClock = (db: Queryable) => Promise<number>
 
-/** How long a reading is used. A larger jump of the process's clock is detected; a smaller one stays as an error. */
+/**
+ * How long a reading is used. A larger jump of the process's clock is detected; a smaller one stays as an
+ * error.
+ */
 const MAX_AGE_MS = 1_000
 
 /**

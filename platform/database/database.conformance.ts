@@ -181,7 +181,7 @@ function describeTransactions({ schema, database }: Context): void {
     assert.deepEqual(after, [{ amount: 2n }])
   })
 
-  test('statements started together in a transaction reject with the first failure, and none is committed', async () => {
+  test('statements started together reject with the first failure, and none is committed', async () => {
     const attempt = database().transaction((tx) =>
       Promise.all([
         tx.query(`insert into ${schema}.item values (14, 1)`),

@@ -4,7 +4,10 @@ import type { ProblemCode } from '../../contracts/problems.ts'
 import { rawProblem, sendProblem } from './plain-responses.ts'
 
 export interface HttpListenerOptions {
-  /** How long a request may take to arrive, its response to be ready, and the client to read it, each. */
+  /**
+   * The time limit of each of three steps: receiving a request, preparing its response, and its reading by the
+   * client.
+   */
   readonly requestTimeoutMs: number
   /** Connections beyond this number get 429 at once. Beyond twice this number, none are accepted. */
   readonly maxConnections: number

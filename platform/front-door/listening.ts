@@ -32,7 +32,8 @@ export async function listenOn(
   if (process.platform !== 'linux') {
     return { port: await listen(server, { host, port: wantedPort }), close: async () => undefined }
   }
-  // Sockets that share a port also share it with other processes. This one doesn't, so it fails if the port is taken.
+  // Sockets that share a port also share it with other processes. This one doesn't, so it fails if the port is
+  // taken.
   const probe = createServer()
   const port = await listen(probe, { host, port: wantedPort })
   probe.close()

@@ -14,7 +14,10 @@ declare module 'fastify' {
     span: Span | undefined
   }
   interface FastifyContextConfig {
-    /** Requests of this route have no span and are logged at debug only, because probes and scrapes are endless. */
+    /**
+     * Requests of this route have no span and are logged at debug only, because probes and scrapes arrive all
+     * the time.
+     */
     quiet?: boolean
   }
 }
@@ -126,7 +129,10 @@ function continuing(caller: TraceContext, isTrusted: boolean): Pick<SpanStart, '
   return { parent: {}, ...(caller.traceparent && { links: [caller] }) }
 }
 
-/** Follows OpenTelemetry's conventions for HTTP servers. The name has the route instead of the path, so names are few. */
+/**
+ * Follows OpenTelemetry's conventions for HTTP servers. The name has the route instead of the path, so names
+ * are few.
+ */
 function spanOf(request: FastifyRequest): Omit<SpanStart, 'parent'> {
   const { method, url, protocol } = request
   const route = request.routeOptions.url

@@ -65,7 +65,7 @@ export function compileValidator(route: FastifyRouteSchemaDef<TSchema>) {
 
 const validators = new WeakMap<TSchema, Validator>()
 
-/** Compiles a schema once for all servers of this process. */
+/** The validator of a schema. It is compiled once for all servers of this process. */
 function validatorOf(schema: TSchema): Validator {
   const validator = validators.get(schema) ?? Compile(schema)
   validators.set(schema, validator)

@@ -39,7 +39,7 @@ function onClock(functions: Imports[string], now: () => number): Imports[string]
   return replaced
 }
 
-/** Emscripten gets the time of day from Date.now only, and from no other clock of JavaScript. */
+/** Replaces Date.now during the call, because Emscripten gets the time of day only from it. */
 function atTime<T>(epochMs: number, read: () => T): T {
   const { now } = Date
   Date.now = () => epochMs

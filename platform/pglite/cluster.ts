@@ -5,7 +5,10 @@ import { promisify } from 'node:util'
 import { type BrotliOptions, brotliDecompress } from 'node:zlib'
 
 const decompress = promisify<Buffer, BrotliOptions, Buffer<ArrayBuffer>>(brotliDecompress)
-/** Larger than an image, so that it is one chunk. Joining the default chunks of 16 KB takes longer than decompressing. */
+/**
+ * Larger than an image, so that it is one chunk. Joining the default chunks of 16 KB takes longer than
+ * decompressing.
+ */
 const CHUNK_BYTES = 64 * 1024 * 1024
 
 /**
@@ -40,14 +43,20 @@ export async function freshCluster(): Promise<Uint8Array<ArrayBuffer>> {
   return await decompress(readFileSync(image), { chunkSize: CHUNK_BYTES })
 }
 
-/** The path of the image for the installed PGlite. The version is in its name, so that no other version loads it. */
+/**
+ * The path of the image for the installed PGlite. The version is in its name, so that no other version loads
+ * it.
+ */
 export function clusterImagePath(): string {
   const packageFile = new URL('../package.json', import.meta.resolve('@electric-sql/pglite'))
   const { version } = JSON.parse(readFileSync(packageFile, 'utf8'))
   return fileURLToPath(new URL(`./cluster-${version}.tar.br`, import.meta.url))
 }
 
-/** The entries of a tar: files with their bytes, and folders. It supports only plain names of less than 100 bytes. */
+/**
+ * The entries of a tar: files with their bytes, and folders. It supports only plain names of less than 100
+ * bytes.
+ */
 function* tarEntries(tar: Uint8Array): Generator<{ path: string; bytes?: Uint8Array }> {
   const block = 512
   const text = (from: number, length: number) =>

@@ -17,8 +17,8 @@ export interface Session {
    */
   script(text: string): Promise<string>
   /**
-   * For code that later restores the memory of PGlite to its present state: it then has to call the function that
-   * this returns, which restores the list of prepared statements.
+   * Returns a function that restores the present list of prepared statements. Code that restores the memory of
+   * PGlite to its present state has to call it then.
    */
   snapshotStatements(): () => void
 }

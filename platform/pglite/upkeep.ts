@@ -4,9 +4,9 @@ import type { Session } from './session.ts'
 const CHECKPOINT_AFTER_BYTES = 32n * 1024n * 1024n
 
 /**
- * Does the work of PostgreSQL's background processes, which PGlite does not have. Without checkpoints, its log grows
- * until it is closed. Without vacuum, a table grows with every row that was ever inserted. Without analyze, a prepared
- * statement keeps a plan that was made for an empty table.
+ * Does the work of PostgreSQL's background processes, which PGlite does not have. Without checkpoints, its log
+ * grows until it is closed. Without vacuum, a table grows with every row that was ever inserted. Without
+ * analyze, a prepared statement keeps a plan that was made for an empty table.
  *
  * One call does one step, which is at most one checkpoint and one table, because all other work waits for it.
  */
@@ -17,7 +17,10 @@ export async function upkeep(session: Session): Promise<void> {
   if (table) await session.script(`vacuum (analyze) ${table.name}`)
 }
 
-/** Also makes PostgreSQL report its counts of dead rows, which it delays by default, so that the next query has them. */
+/**
+ * Also makes PostgreSQL report its counts of dead rows, which it delays by default, so that the next query has
+ * them.
+ */
 const selectLogSize = `
   select pg_wal_lsn_diff(pg_current_wal_insert_lsn(), redo_lsn)::bigint as bytes,
     pg_stat_force_next_flush()

@@ -46,7 +46,10 @@ const COLLECTION = ['--heap-growing-percent=200', '--no-incremental-marking']
  */
 const COMPILATION = ['--wasm-num-compilation-tasks=1']
 
-/** One Ctrl-C may arrive twice: from the terminal, and from npm, which passes it on. */
+/**
+ * A repeat of a signal within this time is ignored, because one Ctrl-C may arrive twice: from the terminal, and from
+ * npm, which passes it on.
+ */
 const SAME_SIGNAL_MS = 300
 
 const EXIT_CODES = { SIGTERM: 143, SIGINT: 130, SIGHUP: 129 } as const
@@ -77,7 +80,7 @@ export async function runProcess(
       log.error({ deadlineMs }, `${name} did not close before its deadline`)
       exit(1)
     }, deadlineMs)
-    // After a signal during the start, closing waits for the end of the start.
+    // A signal during the start takes effect after it, because only a started program can be closed.
     started
       .then((program) => program.close())
       .then(

@@ -46,7 +46,7 @@ function registerPasswords(value: string): void {
 function add(secret: string): void {
   const forms = [secret, encodeURIComponent(secret), encodeURI(secret), decoded(secret)]
   for (const form of forms) {
-    for (const variant of [form, JSON.stringify(form).slice(1, -1), btoa(unescapeBytes(form))]) {
+    for (const variant of [form, JSON.stringify(form).slice(1, -1), btoa(toByteString(form))]) {
       if (variant.length < MIN_SECRET_LENGTH || secrets.includes(variant)) continue
       secrets = [...secrets, variant].sort((a, b) => b.length - a.length)
     }
@@ -85,6 +85,6 @@ function decoded(text: string): string {
 }
 
 /** The UTF-8 bytes of the text, one character per byte, as `btoa` requires. */
-function unescapeBytes(text: string): string {
+function toByteString(text: string): string {
   return Array.from(new TextEncoder().encode(text), (byte) => String.fromCharCode(byte)).join('')
 }

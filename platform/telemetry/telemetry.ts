@@ -172,7 +172,7 @@ export const METRICS = {
   },
   trifold_database_seconds: {
     type: 'histogram',
-    help: 'Duration of a transaction or single statement, including its wait; the outcome is done or the kind of error.',
+    help: 'Duration of a transaction or lone statement with its wait; outcome: done, aborted, or an error.',
     labels: ['operation', 'outcome'],
     buckets: SECONDS,
   },
@@ -312,7 +312,7 @@ function reportDroppedLines(counter: Counter): void {
   })
 }
 
-/** The longest delay of a timer. */
+/** The longest delay of a timer, in milliseconds. */
 const NEVER_MS = 2 ** 31 - 1
 
 /** Returns the reading, or undefined if it fails or is late, so that the scrape neither fails nor hangs. */
