@@ -68,7 +68,7 @@ export const EVENTS = {
   DEPOSIT_ACCEPTED: {
     topic: 'payment',
     from: 'billing',
-    summary: 'The money of a deposit is in the account.',
+    summary: 'A deposit was added to the account.',
     schema: Type.Object(
       { event: Type.Literal('DEPOSIT_ACCEPTED'), accountId: Uuid, value: Money },
       closed,

@@ -275,13 +275,13 @@ function describeTransactions({ schema, database }: Context): void {
     const columns = Array.from({ length: 20 }, (_, nth) => `note_${nth} text`)
     await database().script(`create table ${schema}.grown (id integer primary key, ${columns})`)
     const find = `select * from ${schema}.grown where id = any($1::integer[])`
-    const whole = `select pg_stat_get_xact_numscans('${schema}.grown'::regclass) as scans`
+    const countScans = `select pg_stat_get_xact_numscans('${schema}.grown'::regclass) as scans`
     await database().transaction(async (tx) => {
-      const before = await tx.query(whole)
-      for (let tries = 0; tries < 10; tries += 1) await tx.query(find, [[1, 2, 3]])
+      const before = await tx.query(countScans)
+      for (let n = 0; n < 10; n += 1) await tx.query(find, [[1, 2, 3]])
       await tx.query(`insert into ${schema}.grown select generate_series(1, 2000)`)
       assert.equal((await tx.query(find, [[1, 2, 3]])).length, 3)
-      assert.deepEqual(await tx.query(whole), before)
+      assert.deepEqual(await tx.query(countScans), before)
     })
   })
 
@@ -297,7 +297,7 @@ function describeTransactions({ schema, database }: Context): void {
     const params = [ids, ids.map(String)]
     const fetched = `select pg_stat_get_xact_tuples_fetched('${schema}.changed_pkey'::regclass) as rows`
     await database().transaction(async (tx) => {
-      for (let tries = 0; tries < 10; tries += 1) await tx.query(change, params)
+      for (let n = 0; n < 10; n += 1) await tx.query(change, params)
       await tx.query(`insert into ${schema}.changed select generate_series(51, 2000)`)
       const before = (await tx.query<{ rows: bigint }>(fetched))[0]!.rows
       await tx.query(change, params)
@@ -467,13 +467,13 @@ function describeMigrations({ schema, database }: Context): void {
   })
 
   test('a listener is notified of its channel, and of no other', async (t) => {
-    const heard: string[] = []
+    const received: string[] = []
     const notified = Promise.withResolvers<void>()
     const channel = `${schema}_notified`
     const ends = [
-      database().listen(`${schema}_other`, () => heard.push('other')),
+      database().listen(`${schema}_other`, () => received.push('other')),
       database().listen(channel, () => {
-        heard.push('notified')
+        received.push('notified')
         notified.resolve()
       }),
     ]
@@ -484,12 +484,12 @@ function describeMigrations({ schema, database }: Context): void {
     const repeat = setInterval(() => database().notify(channel).catch(notified.reject), 20)
     await notified.promise
     clearInterval(repeat)
-    heard.length = 0
+    received.length = 0
     const next = Promise.withResolvers<void>()
     const end = database().listen(channel, next.resolve)
     await database().notify(channel)
     await next.promise
     end()
-    assert.ok(!heard.includes('other'))
+    assert.ok(!received.includes('other'))
   })
 }

@@ -16,14 +16,14 @@ await database.script('create table item (id integer primary key)')
 
 /** Makes a number of transactions fail after their work and before their commit. */
 function failing(times: number, kind: DatabaseErrorKind) {
-  const counts = { begun: 0 }
+  const counts = { started: 0 }
   const failing: Database = {
     ...database,
     transaction: (work) =>
       database.transaction(async (tx) => {
-        counts.begun += 1
+        counts.started += 1
         const result = await work(tx)
-        if (counts.begun <= times) throw new DatabaseError('another one won', kind)
+        if (counts.started <= times) throw new DatabaseError('another one won', kind)
         return result
       }),
   }
@@ -37,18 +37,18 @@ test('a transaction that loses a conflict is retried from its beginning, and tak
     return 'done'
   })
   assert.equal(result, 'done')
-  assert.equal(counts.begun, 4)
+  assert.equal(counts.started, 4)
   assert.deepEqual(await database.query('select id from item'), [{ id: 1 }])
 })
 
 test('a unique key that another transaction has inserted is a conflict', async () => {
-  let tries = 0
+  let attempts = 0
   await transact(database, async (tx) => {
-    tries += 1
+    attempts += 1
     // The first attempt uses what it read before the other insert; the second attempt reads again.
-    if (tries === 1) await tx.query('insert into item (id) values (1)')
+    if (attempts === 1) await tx.query('insert into item (id) values (1)')
   })
-  assert.equal(tries, 2)
+  assert.equal(attempts, 2)
 })
 
 test('a transaction that loses every conflict gives up', async () => {
@@ -57,7 +57,7 @@ test('a transaction that loses every conflict gives up', async () => {
     transact(contended, async () => undefined),
     { name: 'DatabaseError', kind: 'conflict' },
   )
-  assert.equal(counts.begun, 8)
+  assert.equal(counts.started, 8)
 })
 
 test('an error that is not a conflict is not retried', async () => {
@@ -67,7 +67,7 @@ test('an error that is not a conflict is not retried', async () => {
       transact(broken, async () => undefined),
       { kind },
     )
-    assert.equal(counts.begun, 1)
+    assert.equal(counts.started, 1)
   }
 })
 

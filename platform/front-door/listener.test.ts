@@ -90,10 +90,10 @@ test('sends a problem to a client that was too slow', async (t) => {
 })
 
 test('sends the responses in flight before the response to a client error', async (t) => {
-  const { promise: begun, resolve: begin } = Promise.withResolvers<ServerResponse>()
-  const { client } = await listen(t, (_request, response) => begin(response))
+  const { promise: started, resolve: start } = Promise.withResolvers<ServerResponse>()
+  const { client } = await listen(t, (_request, response) => start(response))
   const socket = await client(GET)
-  const response = await begun
+  const response = await started
   response.write('half an answer')
   await once(socket, 'data')
   socket.write('no HTTP\r\n\r\n')
@@ -132,10 +132,10 @@ test('clients that do not read or send delay its draining only by seconds', asyn
 test('a request that takes too long gets 503', async (t) => {
   t.mock.timers.enable({ apis: ['setInterval'] })
   const now = t.mock.method(performance, 'now')
-  const { promise: begun, resolve: begin } = Promise.withResolvers<void>()
-  const { client } = await listen(t, () => begin())
+  const { promise: started, resolve: start } = Promise.withResolvers<void>()
+  const { client } = await listen(t, () => start())
   const socket = await client(GET)
-  await begun
+  await started
   now.mock.mockImplementation(() => Number.MAX_SAFE_INTEGER)
   t.mock.timers.tick(1_000)
   const [answer] = await once(socket, 'data')

@@ -15,7 +15,7 @@ const BODY = '{}'
 async function serve(t: TestContext) {
   let aheadMs = 0
   const held: (() => void)[] = []
-  const begun: FastifyRequest[] = []
+  const started: FastifyRequest[] = []
   const telemetry = createTelemetry('order')
   const app = await createHttpServer({
     ...{ service: 'orders', title: 'Orders', basePath: '/base', bodyLimitBytes: 2_048 },
@@ -24,7 +24,7 @@ async function serve(t: TestContext) {
     runtime: { ...systemRuntime, monotonic: () => performance.now() + aheadMs },
   })
   app.post('/orders', async (request) => {
-    begun.push(request)
+    started.push(request)
     await new Promise<void>((resolve) => held.push(resolve))
     return {}
   })
@@ -50,7 +50,7 @@ async function serve(t: TestContext) {
       signal: AbortSignal.timeout(30_000),
     })
   return {
-    ...{ url: door.url, held, begun, telemetry, order },
+    ...{ url: door.url, held, started, telemetry, order },
     pass(ms: number) {
       aheadMs += ms
     },
@@ -107,7 +107,7 @@ test('probes and scrapes get a response while reads are rejected', async (t) => 
 })
 
 test('orders whose clients hang up make room for others, even if their handlers still run', async (t) => {
-  const { hold, pass, order, begun, held, url } = await serve(t)
+  const { hold, pass, order, started, held, url } = await serve(t)
   const { port, hostname } = new URL(url)
   const sockets = Array.from({ length: 64 }, () => connect(Number(port), hostname))
   for (const socket of sockets) {
@@ -119,7 +119,7 @@ test('orders whose clients hang up make room for others, even if their handlers 
   pass(2_000)
   assert.equal((await order()).status, 429)
   for (const socket of sockets) socket.destroy()
-  await until(async () => begun.every(({ raw }) => raw.destroyed), { limitMs: 10_000 })
+  await until(async () => started.every(({ raw }) => raw.destroyed), { limitMs: 10_000 })
   await hold(1)
 })
 
@@ -152,7 +152,7 @@ test('bodies that arrive slowly do not take room from other requests', async (t)
 })
 
 test('a request expires when its client hangs up', async (t) => {
-  const { begun, url } = await serve(t)
+  const { started, url } = await serve(t)
   const { port, hostname } = new URL(url)
   const socket = connect(Number(port), hostname)
   await once(socket, 'connect')
@@ -160,17 +160,17 @@ test('a request expires when its client hangs up', async (t) => {
     'POST /orders HTTP/1.1\r\nhost: x\r\nx-request-timeout-ms: 600000\r\n' +
       'content-type: application/json\r\ncontent-length: 2\r\n\r\n{}',
   )
-  await until(async () => begun.length === 1, { limitMs: 10_000 })
-  assert.equal(begun[0]?.isExpired(), false)
+  await until(async () => started.length === 1, { limitMs: 10_000 })
+  assert.equal(started[0]?.isExpired(), false)
   socket.destroy()
-  await until(async () => begun[0]!.isExpired(), { limitMs: 10_000 })
+  await until(async () => started[0]!.isExpired(), { limitMs: 10_000 })
 })
 
 test('a request expires at the end of the caller’s timeout, or after a second in the queue', async (t) => {
-  const { hold, begun, pass } = await serve(t)
+  const { hold, started, pass } = await serve(t)
   await hold(1, { 'x-request-timeout-ms': '5000' })
   await hold(1)
-  const expired = () => begun.map((request) => request.isExpired())
+  const expired = () => started.map((request) => request.isExpired())
   assert.deepEqual(expired(), [false, false])
   pass(1_100)
   assert.deepEqual(expired(), [false, true])

@@ -156,8 +156,8 @@ const urls = Type.Object({
 for (const name of Object.keys(BAD_URLS)) {
   test(`rejects an invalid ${name} without showing its password`, () => {
     for (const value of BAD_URLS[name]!) {
-      const refused = { name: 'ConfigError', message: new RegExp(`^ +${name} must be `, 'm') }
-      assert.throws(() => readConfig(urls, { [name]: value }), refused, value)
+      const rejection = { name: 'ConfigError', message: new RegExp(`^ +${name} must be `, 'm') }
+      assert.throws(() => readConfig(urls, { [name]: value }), rejection, value)
       try {
         readConfig(urls, { [name]: value })
       } catch (error) {

@@ -31,11 +31,11 @@ function run(
   })
   t.after(() => child.kill('SIGKILL'))
   let output = ''
-  const heard = new Set<() => void>()
+  const checks = new Set<() => void>()
   for (const stream of [child.stdout, child.stderr]) {
     stream.on('data', (chunk) => {
       output += chunk
-      for (const check of heard) check()
+      for (const check of checks) check()
     })
   }
   const exit = once(child, 'exit').then(([code]) => code as number)
@@ -45,7 +45,7 @@ function run(
     prints: (text: string) =>
       new Promise<void>((resolve, reject) => {
         const check = () => output.includes(text) && resolve()
-        heard.add(check)
+        checks.add(check)
         check()
         exit.then(() => reject(new Error(`ended without printing ${text}: ${output}`)))
       }),

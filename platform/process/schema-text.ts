@@ -47,7 +47,7 @@ export function expectedText(schema: PlainSchema): string {
     case 'array':
       return `a list${span(schema.minItems, schema.maxItems, 'items')}`
     case undefined:
-      return 'a value of another kind'
+      return 'a value of another type'
     default:
       return schema.type === 'null' ? 'null' : `an ${schema.type}`
   }
@@ -58,7 +58,7 @@ function stringText({ format, pattern, minLength, maxLength, expected }: PlainSc
   if (format === 'uuid') return 'a UUID'
   const size = span(minLength, maxLength, 'characters')
   // Unicode before the @ would need SMTPUTF8 on every mail server on the route, and few support it.
-  if (format === 'email') return `an email address in ASCII, its domain as xn--${size}`
+  if (format === 'email') return `an ASCII email address, with its domain in xn-- form${size}`
   if (format) return `text in the format ${format}${size}`
   return pattern ? `text that matches ${pattern}${size}` : `text${size}`
 }

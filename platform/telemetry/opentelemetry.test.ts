@@ -95,12 +95,12 @@ test('services of one process have separate spans, and leave no globals behind',
 })
 
 describe('spans of work that is shared', () => {
-  const whole = { name: 'send', kind: 'client' } as const
+  const batchStart = { name: 'send', kind: 'client' } as const
 
   test('are a span in the trace of each member, and a batch span that is linked to all of them', (t) => {
     const { tracer, spans } = setUp(t)
     const members = [newParent(), newParent()].map((one) => start({ parent: one }))
-    const shared = beginShared(tracer, members, whole)
+    const shared = beginShared(tracer, members, batchStart)
     shared.end((index) => (index === 1 ? 'REFUSED' : undefined))
     const [first, second, batch] = spans()
     assert.deepEqual(
@@ -123,13 +123,13 @@ describe('spans of work that is shared', () => {
 
   test('are a single span for one member, and have at most 128 links', (t) => {
     const { tracer, spans } = setUp(t)
-    beginShared(tracer, [start({ parent })], whole).end()
+    beginShared(tracer, [start({ parent })], batchStart).end()
     assert.deepEqual(
       spans().map(({ name, links }) => [name, links.length]),
       [['send words', 0]],
     )
     const many = Array.from({ length: 200 }, () => start({ parent: newParent() }))
-    beginShared(tracer, many, whole).end(() => 'lost')
+    beginShared(tracer, many, batchStart).end(() => 'lost')
     const batch = spans().at(-1)!
     assert.equal(batch.links.length, 128)
     assert.equal(batch.attributes['error.type'], 'lost')

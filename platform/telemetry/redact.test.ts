@@ -18,8 +18,8 @@ test('masks the password of a URL that its characters make invalid', () => {
   for (const [index, special] of ['/', '@', '#', '%', '?', ':'].entries()) {
     const [left, right] = [`left${index}part`, `right${index}part`]
     registerSecret(`smtp://mailer:${left}${special}${right}@mail.example:587`)
-    const said = redact(`Invalid URL smtp://mailer:${left}${special}${right}@mail.example:587`)
-    assert.doesNotMatch(said, /left|right/)
+    const redacted = redact(`Invalid URL smtp://mailer:${left}${special}${right}@mail.example:587`)
+    assert.doesNotMatch(redacted, /left|right/)
     assert.doesNotMatch(redact(`getaddrinfo ENOTFOUND ${right}@mail.example`), /right/)
   }
 })
@@ -44,8 +44,10 @@ test('registers the secrets of an environment, by name and by URL', () => {
     BILLING_URL: 'http://127.0.0.1:8002',
     PATH: '/usr/bin',
   })
-  const said = redact('header-canary other-canary password-canary query-canary /usr/bin 127.0.0.1')
-  assert.equal(said, '*** *** *** *** /usr/bin 127.0.0.1')
+  const redacted = redact(
+    'header-canary other-canary password-canary query-canary /usr/bin 127.0.0.1',
+  )
+  assert.equal(redacted, '*** *** *** *** /usr/bin 127.0.0.1')
 })
 
 test('takes linear time on hostile text', () => {

@@ -93,8 +93,8 @@ test('an idle process is not woken by its metrics', { skip: linux }, async () =>
     setTimeout(() => {}, 60_000)`
   const child = spawn(process.execPath, ['--input-type=module', '-e', program])
   try {
-    const [said] = await once(child.stdout, 'data')
-    assert.equal(String(said).trim(), 'true')
+    const [output] = await once(child.stdout, 'data')
+    assert.equal(String(output).trim(), 'true')
     // Compiling and garbage collection after the start also wake it, and take longer on a slow machine.
     await until(
       async () => {

@@ -18,7 +18,7 @@ export const RUSSIAN: Readonly<Record<string, string>> = {
   'An order was paid.': 'Заказ оплачен.',
   'An order was not paid; the header x-reason says why. Order sends this event for an order that it cancels.':
     'Заказ не оплачен; почему — в заголовке x-reason. Для заказа, который отменил order, его отправляет order.',
-  'The money of a deposit is in the account.': 'Деньги на счёте.',
+  'A deposit was added to the account.': 'Деньги на счёте.',
   'The payment of an order was refunded to the account.':
     'Деньги за оплаченный заказ снова на счёте.',
   'The newest balance of an account. Compacted.':
