@@ -23,14 +23,14 @@ else runOn(findNode())
 
 /** Runs the entry point in this process, so signals and exit codes need no forwarding. */
 function runHere() {
-  // A third of the time to start is compiling; where the folder cannot be written to, it is compiled each time.
+  // A third of the start-up time is compilation. If the cache cannot be written, Node.js compiles at each start.
   Module.enableCompileCache?.(join(root, 'node_modules', '.cache', 'compiled'))
   putFirstOnPath(dirname(process.execPath))
   process.argv = [process.argv[0], resolve(root, entry), ...args]
   Module.runMain()
 }
 
-/** Runs this file again on another Node.js, and forwards signals and the way it exits. */
+/** Runs this file again on another Node.js, forwards signals, and exits in the same way as the child. */
 function runOn(node) {
   const child = spawn(node, process.argv.slice(1), { stdio: 'inherit' })
   const signals = ['SIGINT', 'SIGTERM', 'SIGHUP']
@@ -44,14 +44,14 @@ function runOn(node) {
   })
 }
 
-/** So that child processes that run `node` by name get this Node.js too. */
+/** Makes child processes that run `node` by name use this Node.js. */
 function putFirstOnPath(folder) {
   process.env.PATH = [folder, process.env.PATH].filter(Boolean).join(delimiter)
 }
 
 /**
- * The binary that `npm ci` installs as an optional dependency, by its path: npm 10 and older do not link it
- * into node_modules/.bin. Then PATH.
+ * Finds a new enough Node.js: the binary that `npm ci` installs as an optional dependency, or one on PATH. The binary is
+ * found by its path, because npm 10 and older do not link it into node_modules/.bin.
  */
 function findNode() {
   const os = process.platform === 'win32' ? 'win' : process.platform
@@ -80,8 +80,8 @@ function majorOf(version) {
 }
 
 /**
- * Sends this process SIGTERM when the npm that runs it as a script dies. npm cannot pass SIGKILL on, and a shell
- * between the two does not pass on SIGTERM; without this the program would stay behind and keep its port.
+ * Sends this process SIGTERM when the npm that runs it as a script dies. npm cannot forward SIGKILL, and a shell between
+ * the two does not forward SIGTERM; without this, the program would keep running and keep its port.
  */
 function endWithNpm() {
   if (!process.env.npm_lifecycle_event) return
@@ -94,7 +94,7 @@ function endWithNpm() {
   timer.unref()
 }
 
-/** The process ids from the parent up to the outermost npm: a script of one npm may run another one. */
+/** The process ids from the parent up to the outermost npm, because a script of one npm may run another npm. */
 function ancestors() {
   const chain = []
   let length = 1
@@ -106,7 +106,7 @@ function ancestors() {
       pid = Number(/^PPid:\s*(\d+)/m.exec(status)?.[1])
     }
   } catch {
-    // No /proc on this system, or an ancestor has just exited: the ids read so far show that as well.
+    // There is no /proc on this system, or an ancestor has just exited, which shortens the list.
     if (chain.length === 0) chain.push(process.ppid)
   }
   return chain.slice(0, length).join()

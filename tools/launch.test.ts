@@ -55,7 +55,7 @@ for (const [name, nodeArgs] of [
       assert.equal(pathHead, dirname(process.execPath))
     })
 
-    test('passes SIGTERM to the program and exits with its code', async () => {
+    test('forwards SIGTERM to the program and exits with its code', async () => {
       const { child, ended, output } = launch('wait')
       await until(async () => output() !== '', { limitMs: LIMIT_MS })
       child.kill('SIGTERM')
@@ -66,7 +66,7 @@ for (const [name, nodeArgs] of [
       assert.deepEqual(await launch('kill').ended, { code: null, signal: 'SIGKILL' })
     })
 
-    test('stops the program when npm is killed, also below a second npm', async () => {
+    test('stops the program when npm is killed, even an outer npm', async () => {
       const run = [process.execPath, ...nodeArgs, LAUNCHER, entry, 'wait']
       const inner = run.map((word) => `'${word}'`).join(' ')
       const scripts = { inner, outer: 'npm run inner && true' }
@@ -85,8 +85,8 @@ for (const [name, nodeArgs] of [
 }
 
 describe('the launcher', () => {
-  /** In a repository of its own, on an old Node.js, with nothing on PATH. */
-  async function refusal(prepare: (repository: string) => void): Promise<string> {
+  /** The output of a launcher in a repository of its own, on an old Node.js, with nothing else on PATH. */
+  async function failureOutput(prepare: (repository: string) => void): Promise<string> {
     const repository = mkdtempSync(join(folder, 'repository-'))
     mkdirSync(join(repository, 'tools'))
     const launcher = join(repository, 'tools', 'launch.mjs')
@@ -98,8 +98,8 @@ describe('the launcher', () => {
     return output()
   }
 
-  test('says in one sentence what to install where there is no Node.js 24', async () => {
-    const output = await refusal((repository) => {
+  test('says in one sentence what to install if there is no Node.js 24', async () => {
+    const output = await failureOutput((repository) => {
       mkdirSync(join(repository, 'node_modules'))
       // A file of this name that is not a working Node.js.
       writeFileSync(join(repository, 'node'), '', { mode: 0o755 })
@@ -111,7 +111,7 @@ describe('the launcher', () => {
   })
 
   test('says in one sentence that the dependencies are not installed', async () => {
-    const output = await refusal(() => undefined)
+    const output = await failureOutput(() => undefined)
     assert.equal(output, 'The dependencies are not installed: run `npm ci` first.\n')
   })
 

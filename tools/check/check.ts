@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { root } from '../repository-files.ts'
 
-/** By the paths of their JavaScript, so that each runs on this Node.js, on every system. */
+/** The JavaScript files of the checks, so that each runs on this Node.js on every platform. */
 const CHECKS: readonly (readonly string[])[] = [
   ['node_modules/typescript/bin/tsc'],
   ['node_modules/@biomejs/biome/bin/biome', 'check', '.'],

@@ -8,13 +8,13 @@ import { brokenRules } from './migration-rules.ts'
 
 const broken = (sql: string) => brokenRules({ id: 99, name: 'tried', sql })
 
-describe('rules for migrations', () => {
+describe('the rules for migrations', () => {
   for (const [name, { MIGRATIONS, COMPATIBLE_FROM }] of Object.entries({
     order,
     billing,
     notification,
   })) {
-    test(`are kept by those of ${name} that are not released yet`, () => {
+    test(`are met by the unreleased migrations of ${name}`, () => {
       const fresh = MIGRATIONS.filter(({ id }: Migration) => id > COMPATIBLE_FROM)
       assert.deepEqual(fresh.flatMap(brokenRules), [])
     })
@@ -33,7 +33,7 @@ describe('rules for migrations', () => {
     'drop table orders.watch',
     'alter table orders.order rename price to cost',
   ]) {
-    test(`refuse: ${sql}`, () => assert.equal(broken(sql).length, 1))
+    test(`reject: ${sql}`, () => assert.equal(broken(sql).length, 1))
   }
 
   for (const sql of [

@@ -2,18 +2,18 @@ import type { Migration } from '../../platform/database/migrate.ts'
 
 interface Rule {
   readonly forbids: RegExp
-  /** Tables may do it that the same migration creates: nobody else has them yet. */
+  /** Whether it is allowed on tables that the same migration creates, because no other version uses them yet. */
   readonly isAllowedOnNewTables: boolean
   readonly advice: string
 }
 
-/** Few rows, which operators and retention keep few: their indexes are built in an instant. */
+/** Operators and retention keep these tables small, so an index is built in an instant. */
 const SMALL_TABLES = ['dead_letter']
 
 const TABLE = String.raw`(?:only )?(?:\w+\.)?(?<table>\w+)`
 const VOLATILE = String.raw`(?:default\s+(?:gen_random_uuid|random|clock_timestamp|nextval)|\b(?:big|small)?serial\b|generated)`
 
-/** What would block the running version, rewrite a large table, or take away what it reads. */
+/** Statements that would block the running version, rewrite a large table, or remove something that it reads. */
 const RULES: readonly Rule[] = [
   {
     forbids: new RegExp(String.raw`create (?:unique )?index (?:\w+ )?on ${TABLE}`),
@@ -23,7 +23,8 @@ const RULES: readonly Rule[] = [
   {
     forbids: new RegExp(String.raw`alter table ${TABLE}\b[^;]*\badd (?:column )?[^;]*${VOLATILE}`),
     isAllowedOnNewTables: true,
-    advice: 'a default that differs from row to row rewrites the table: add the column without one',
+    advice:
+      'a default that differs from row to row rewrites the table: add the column without a default',
   },
   {
     forbids: new RegExp(
@@ -37,17 +38,17 @@ const RULES: readonly Rule[] = [
     forbids: new RegExp(String.raw`alter table ${TABLE}\b[^;]*\bset not null\b`),
     isAllowedOnNewTables: true,
     advice:
-      'it reads the whole table under an exclusive lock: add a check that is not valid, then validate',
+      'this scans the table under an exclusive lock: add a check constraint that is not valid, then validate it',
   },
   {
     forbids: new RegExp(String.raw`\b(?:update|delete from) ${TABLE}\b(?! set data)`),
     isAllowedOnNewTables: true,
-    advice: 'rows are changed in batches by the service, not by a migration',
+    advice: 'change rows in batches in the service, not in a migration',
   },
   {
     forbids: /\bdrop (?:table|column|schema)\b|\brename\b/,
     isAllowedOnNewTables: false,
-    advice: 'the previous version still reads it: remove it a release later',
+    advice: 'the previous version still reads it: remove it one release later',
   },
 ]
 

@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process'
 import { availableParallelism } from 'node:os'
 import { repositoryFiles, root } from '../repository-files.ts'
 
-/** Words pick test files by their path; what begins with a dash goes to Node's own test runner. */
+/** Words select test files by their path; arguments that begin with a dash are passed to Node's test runner. */
 export interface TestWords {
   readonly words: readonly string[]
   readonly flags: readonly string[]
@@ -13,20 +13,20 @@ export function testWords(args: readonly string[]): TestWords {
   return { words: args.filter((arg) => !isFlag(arg)), flags: args.filter(isFlag) }
 }
 
-/** The test files that are meant, by their paths from the root. */
+/** The paths of the selected test files, from the root. */
 export function testFiles(
   { words }: TestWords,
-  isMeant: (path: string) => boolean = () => true,
+  isIncluded: (path: string) => boolean = () => true,
 ): string[] {
   return repositoryFiles()
-    .filter((path) => path.endsWith('.test.ts') && isMeant(path))
+    .filter((path) => path.endsWith('.test.ts') && isIncluded(path))
     .filter((path) => words.length === 0 || words.some((word) => path.includes(word)))
 }
 
 export const nothingChosen = ({ words }: TestWords) =>
   `No test file has ${words.map((word) => `"${word}"`).join(' or ')} in its path.`
 
-/** Of Node, to run these files in the root folder. */
+/** The arguments of Node to run these files from the root folder. */
 export function runnerArguments(
   files: readonly string[],
   concurrency: number,
@@ -36,20 +36,19 @@ export function runnerArguments(
     '--test',
     '--test-reporter=spec',
     `--test-concurrency=${concurrency}`,
-    // Only ends a test that hangs: the slowest take a minute and a half on a machine with other work.
+    // Only for tests that hang: the slowest take a minute and a half on a busy machine.
     '--test-timeout=300000',
     ...flags,
     ...files,
   ]
 }
 
-/** Without it a runner that is started by a test would report to that test's runner. */
+/** Unset, because a runner started by a test would otherwise report to that test's runner. */
 export const runnerEnvironment = { NODE_TEST_CONTEXT: undefined }
 
 /**
- * Runs every `*.test.ts` of the repository and exits as the runner does: `npm run unit -- money relay`,
- * `npm run unit -- money --test-name-pattern=refuses`. What needs the real stack is left to
- * `test-stack.ts`.
+ * Runs the `*.test.ts` files of the repository and exits with the runner's code: `npm run unit -- money relay`,
+ * `npm run unit -- money --test-name-pattern=rejects`. Tests that need the real stack run in `test-stack.ts`.
  */
 function main(args: readonly string[]): void {
   const chosen = testWords(args)
@@ -58,14 +57,15 @@ function main(args: readonly string[]): void {
     console.error(nothingChosen(chosen))
     process.exit(1)
   }
-  // Two at least, because tests wait more than they compute; eight at most, because each has a database.
+  // At least two, because tests wait more than they compute; at most eight, because each file has a database.
   const concurrency = Math.min(8, Math.max(2, availableParallelism()))
   const runner = spawn(process.execPath, runnerArguments(files, concurrency, chosen), {
     cwd: root,
     env: { ...process.env, ...runnerEnvironment },
     stdio: 'inherit',
   })
-  // The runner stops its test files on SIGTERM. Ctrl-C arrives several times: from the terminal, npm and launcher.
+  // The runner stops its test files on SIGTERM. Ctrl-C arrives more than once: from the terminal, npm and the
+  // launcher.
   for (const signal of ['SIGTERM', 'SIGINT']) process.on(signal, () => runner.kill('SIGTERM'))
   runner.once('exit', (code) => {
     process.exitCode = code ?? 1

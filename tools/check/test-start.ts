@@ -24,20 +24,20 @@ const FULLY_TESTED = 'node20-npm10'
 
 const USAGE = `Usage: npm run test:start -- [options]
 
-Clones the committed tree for each supported pair of Node.js and npm, which are installed for the test, and
-tries what the README says: npm ci, npm start, an order, Ctrl-C; a second start, SIGTERM to npm; then tests.
-npm test runs in ${FULLY_TESTED} only, a few unit tests in the others. Linux only.
+For each supported combination (cell) of Node.js and npm, installs both, clones the committed tree and follows
+the README: npm ci, npm start, an order, Ctrl-C; a second start, SIGTERM to npm; then tests. npm test runs in
+${FULLY_TESTED} only, a few unit tests in the others. Linux only.
 
-  --only CELL   one cell, such as node20-npm10, with a few unit tests; may be repeated
-  --full        npm test in every cell
-  --help        this text
+  --only CELL   run one cell, such as node20-npm10, with a few unit tests; may be repeated
+  --full        run npm test in every cell
+  --help        print this text
 `
 
 const LIMIT_MS = { npmCi: 300_000, ready: 60_000, stop: 10_000, tests: 1_800_000 }
 const LAST_LINES = 40
-/** Those that start Node.js and npm themselves. */
+/** The tests that start Node.js and npm themselves. */
 const SHORT_TESTS = ['run', 'unit', 'tools/launch', 'platform/process/process', 'folder-lock']
-/** Of a shell whose command died of the signal. */
+/** The exit code of a shell if its command died of the signal. */
 const EXIT_CODES = { SIGINT: 130, SIGTERM: 143 } as const
 
 interface Result {
@@ -46,7 +46,7 @@ interface Result {
   readonly failure?: string
 }
 
-/** Where commands of a cell run, with its Node.js and npm first on PATH. */
+/** The environment for commands of a cell, with its Node.js and npm first on PATH. */
 interface Shell {
   readonly folder: string
   readonly npm: string
@@ -102,7 +102,7 @@ async function testCell(cell: Cell, folder: string, tests: readonly string[]): P
   }
 }
 
-/** Installs Node.js and npm from their packages, once each; returns a folder with links to both. */
+/** Installs Node.js and npm from their packages; returns a folder with links to both. */
 async function install({ name, node, npm }: Cell, folder: string): Promise<string> {
   const packages = [`node-linux-${process.arch}@${node}`, `npm@${npm}`]
   const modules = join(folder, `${name}-tools`)
@@ -118,7 +118,10 @@ async function install({ name, node, npm }: Cell, folder: string): Promise<strin
   return bin
 }
 
-/** Without what the npm that runs this script tells its children, which would also configure the npm of a cell. */
+/**
+ * The environment without the variables of the npm that runs this script, which would configure the cell's npm,
+ * too.
+ */
 function environmentWith(binaries?: string): NodeJS.ProcessEnv {
   const inherited = Object.entries(process.env).filter(
     ([name]) => !/^npm_/i.test(name) || /^npm_config_(registry|cafile|cache)$/i.test(name),
@@ -141,7 +144,7 @@ async function installDependencies(shell: Shell): Promise<string> {
   return took
 }
 
-/** Starts the program, places an order and stops it in the given way; says how long it took to be ready. */
+/** Starts the program, places an order and stops the program in the given way. Returns how long the start took. */
 async function startOrderStop(shell: Shell, way: 'Ctrl-C' | 'SIGTERM'): Promise<string> {
   const started = start(shell, ['start'])
   const { child, ended, output } = started
@@ -154,14 +157,14 @@ async function startOrderStop(shell: Shell, way: 'Ctrl-C' | 'SIGTERM'): Promise<
     const code = ended.then(({ code }) => code ?? 1)
     await until(isReady, { limitMs: LIMIT_MS.ready, ended: code })
     await placeOrder(url)
-    // A terminal signals the whole process group; whoever kills npm signals npm alone. npm 9 ignores that.
+    // A terminal signals the whole process group; `kill` signals only npm, which npm 9 ignores.
     const signal = way === 'Ctrl-C' ? 'SIGINT' : 'SIGTERM'
     const toGroup = way === 'Ctrl-C' || shell.npm === '9'
     process.kill(toGroup ? -child.pid! : child.pid!, signal)
     await until(async () => !(await answers(url)), { limitMs: LIMIT_MS.stop })
     await until(async () => !groupIsAlive(child.pid!), { limitMs: LIMIT_MS.stop })
     const end = await ended
-    // Where a shell is between npm and the program, both die of the signal once the program has exited.
+    // If there is a shell between npm and the program, both die of the signal once the program has exited.
     const exit = end.code ?? end.signal
     assert.ok(
       exit === 0 || exit === signal || exit === EXIT_CODES[signal],
@@ -203,10 +206,10 @@ async function answers(url: string): Promise<boolean> {
   )
 }
 
-/** The process groups that are running. */
+/** The running process groups. */
 const groups = new Set<number>()
 
-/** In a process group of its own, whose number is the child's. */
+/** Starts npm in a process group of its own, with the child's process id. */
 function start({ folder, environment }: Shell, args: readonly string[]) {
   const child: ChildProcess = spawn('npm', args, {
     cwd: folder,
@@ -229,7 +232,7 @@ function start({ folder, environment }: Shell, args: readonly string[]) {
   return { child, ended, output: () => output }
 }
 
-/** Runs npm to its end and returns its output. Rejects unless it exits with 0 in time. */
+/** Runs npm and returns its output. Rejects unless npm exits with 0 within the limit. */
 async function npm(shell: Shell, args: readonly string[], limitMs: number): Promise<string> {
   const { child, ended, output } = start(shell, args)
   const timer = setTimeout(() => process.kill(-child.pid!, 'SIGKILL'), limitMs)
@@ -249,9 +252,9 @@ function groupIsAlive(pid: number): boolean {
 }
 
 async function seconds(work: () => Promise<unknown>): Promise<string> {
-  const begun = performance.now()
+  const startedMs = performance.now()
   await work()
-  return `${((performance.now() - begun) / 1000).toFixed(0)} s`
+  return `${((performance.now() - startedMs) / 1000).toFixed(0)} s`
 }
 
 const lastLines = (text: string) => text.trimEnd().split('\n').slice(-LAST_LINES).join('\n')

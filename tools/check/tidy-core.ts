@@ -18,8 +18,8 @@ const NODE_GLOBALS = new Set([
 const IMPURE_MEMBERS = new Set(['Date.now', 'Math.random', 'AbortSignal.timeout'])
 
 /**
- * Where the core takes time, chance or the host from the air instead of from its arguments. The one
- * exception is `systemRuntime`, which is what the arguments are made of.
+ * Finds uses of the global clock, random numbers and host in the core, which must get them as arguments. The only
+ * exception is `systemRuntime`, from which those arguments come.
  */
 export function impureNames(source: ts.SourceFile): Finding[] {
   const declared = declaredNames(source)
@@ -30,7 +30,7 @@ export function impureNames(source: ts.SourceFile): Finding[] {
     if (name) {
       found.push({
         line: lineOf(node),
-        message: `names ${name}: in the core, clock, chance and host are handed in (Runtime)`,
+        message: `uses ${name}: pass clock, random numbers and host into the core (Runtime)`,
       })
     }
     ts.forEachChild(node, visit)
@@ -60,7 +60,7 @@ function impureName(node: ts.Node, declared: ReadonlySet<string>): string | unde
   return isMemberName(node) || ts.isTypeNode(node.parent) ? undefined : node.text
 }
 
-/** `x.process`, `{ process: 1 }` and their like, which name a member and not the global. */
+/** Whether the name is that of a member, as in `x.process` and `{ process: 1 }`, and not that of the global. */
 function isMemberName(node: ts.Identifier): boolean {
   const { parent } = node
   if (ts.isPropertyAccessExpression(parent)) return parent.name === node
@@ -69,7 +69,7 @@ function isMemberName(node: ts.Identifier): boolean {
   return 'name' in parent && parent.name === node
 }
 
-/** Names that the file declares itself, anywhere: they hide the globals. */
+/** The names that the file declares anywhere, which shadow globals. */
 function declaredNames(source: ts.SourceFile): Set<string> {
   const names = new Set<string>()
   for (const node of nodesOf(source)) {
@@ -85,8 +85,8 @@ function declaredNames(source: ts.SourceFile): Set<string> {
 }
 
 /**
- * `import value, { type T }` and `import { type T }`: dependency-cruiser takes both for imports of
- * types alone and lets them pass, though at run time they load the module.
+ * Finds `import value, { type T }` and `import { type T }`. dependency-cruiser ignores both as imports of types only,
+ * although they load the module at run time.
  */
 export function mixedTypeImports(source: ts.SourceFile): Finding[] {
   return source.statements.filter(ts.isImportDeclaration).flatMap((statement) => {

@@ -1,7 +1,7 @@
 import ts from 'typescript'
 import { isStyle } from '../../contracts/style.ts'
 
-/** Something that breaks the house style: where (`line` counts from 1), and what to do about it. */
+/** A violation of the house style: the line, counted from 1, and what to do about it. */
 export interface Finding {
   readonly line: number
   readonly message: string
@@ -27,8 +27,8 @@ export function lineOf(node: ts.Node): number {
 }
 
 /**
- * Functions that do not fit a screen. A named function inside another, as a factory has them, is read
- * on its own and so counts on its own. Where tests are declared, length is no complexity.
+ * Finds functions that do not fit on a screen. A named function inside another, as in a factory, is counted separately,
+ * because it is read separately. Functions that declare tests are exempt: their length is not complexity.
  */
 export function longFunctions(source: ts.SourceFile): Finding[] {
   const functions = [...nodesOf(source)].filter(hasBody)
@@ -36,7 +36,7 @@ export function longFunctions(source: ts.SourceFile): Finding[] {
   return functions.flatMap((node) => {
     const lines = ownLines(node)
     if (lines <= MAX_FUNCTION_LINES || declaresTests(node, declarers)) return []
-    const message = `${functionName(node) ?? 'a function'} has ${lines} lines: at most ${MAX_FUNCTION_LINES} fit a screen`
+    const message = `${functionName(node) ?? 'a function'} has ${lines} lines: at most ${MAX_FUNCTION_LINES} fit on a screen`
     return [{ line: lineOf(node), message }]
   })
 }
@@ -60,7 +60,7 @@ function linesOf(node: ts.Node): number {
   return source.getLineAndCharacterOfPosition(node.getEnd()).line + 2 - lineOf(node)
 }
 
-/** Itself, or by one of the file's own functions that do. */
+/** Whether the function declares tests, directly or through another function of the file. */
 function declaresTests(node: ts.Node, declarers = new Set<string | undefined>()): boolean {
   if (!isTestPath(node.getSourceFile().fileName)) return false
   const declares = (call: ts.Node) =>
@@ -68,7 +68,7 @@ function declaresTests(node: ts.Node, declarers = new Set<string | undefined>())
   return declares(node.parent) || [...nodesOf(node)].some(declares)
 }
 
-/** `test(...)`, `describe.only(...)`, `t.test(...)` and their like. */
+/** Whether the call declares a test: `test(...)`, `describe.only(...)`, `t.test(...)` and so on. */
 function isTestCall(call: ts.CallExpression): boolean {
   return call.expression
     .getText()
@@ -86,16 +86,16 @@ function functionName(node: ts.Node): string | undefined {
   return undefined
 }
 
-/** Tests that run alone or not at all. A test may be skipped for a reason that it names. */
-export function testsLeftOut(source: ts.SourceFile): Finding[] {
+/** Finds tests marked to run alone, or skipped without a reason. */
+export function exclusiveOrSkippedTests(source: ts.SourceFile): Finding[] {
   if (!isTestPath(source.fileName)) return []
   return [...nodesOf(source)].flatMap((node) => {
-    const message = ts.isCallExpression(node) && leftOut(node)
+    const message = ts.isCallExpression(node) && exclusionOf(node)
     return message ? [{ line: lineOf(node), message }] : []
   })
 }
 
-function leftOut(call: ts.CallExpression): string | undefined {
+function exclusionOf(call: ts.CallExpression): string | undefined {
   const { expression } = call
   const member = ts.isPropertyAccessExpression(expression) ? expression.name.text : ''
   const receiver = ts.isPropertyAccessExpression(expression) ? expression.expression.getText() : ''
@@ -127,7 +127,7 @@ function leftOut(call: ts.CallExpression): string | undefined {
  */
 const READS_ENVIRONMENT = new Set(['platform/process/process.ts', 'apps/liveness/main.ts'])
 
-/** Reads of the environment that bypass the configuration's schema. */
+/** Finds reads of the environment that bypass the schema of the configuration. */
 export function environmentReads(source: ts.SourceFile): Finding[] {
   if (READS_ENVIRONMENT.has(source.fileName) || isTool(source.fileName)) return []
   return [...nodesOf(source)].flatMap((node) =>
@@ -142,7 +142,7 @@ export function environmentReads(source: ts.SourceFile): Finding[] {
   )
 }
 
-/** A comparison with the name of a style, outside tests. It would be wrong for a style that is added later. */
+/** Finds comparisons with the name of a style, outside tests. They would be wrong for a style that is added later. */
 export function comparedStyles(source: ts.SourceFile): Finding[] {
   if (TEST_FILE.test(source.fileName)) return []
   return [...nodesOf(source)].flatMap((node) => {
@@ -174,7 +174,7 @@ function readsEnvironment(node: ts.Node): boolean {
   )
 }
 
-// Whole beginnings of statements, because a sentence too may begin with "select" or "with".
+// Matches more than the first word of a statement, because a sentence may begin with "select" or "with", too.
 const STATEMENT = new RegExp(
   [
     String.raw`select\b[^]*\bfrom\s`,
@@ -189,15 +189,15 @@ const STATEMENT = new RegExp(
     .join('|'),
 )
 
-/** SQL is for the files that are about it, where one sees every statement on a table. */
+/** Finds SQL outside the files for it. Together in one place, all statements on a table can be seen. */
 export function sqlOutOfPlace(source: ts.SourceFile): Finding[] {
   const path = source.fileName
-  const atHome = /(^|\/)store\.ts$|^(platform|messaging|chassis)\/|\/migrations\//.test(path)
-  if (atHome || isTool(path)) return []
+  const isAllowed = /(^|\/)store\.ts$|^(platform|messaging|chassis)\/|\/migrations\//.test(path)
+  if (isAllowed || isTool(path)) return []
   return [...nodesOf(source)].flatMap((node) => {
     const text = ts.isTemplateExpression(node) ? node.getText().slice(1) : literalText(node)
     const keyword = /^\s*(\S+)/.exec(text)?.[1] ?? ''
-    // As keywords are written: all lower or all upper; a Sentence begins otherwise.
+    // A keyword is all lower or all upper case; a sentence begins with one capital letter.
     const asKeyword = keyword === keyword.toLowerCase() || keyword === keyword.toUpperCase()
     if (!asKeyword || !STATEMENT.test(text.toLowerCase())) return []
     const message = `has SQL (${keyword} ...): it belongs in store.ts, migrations, platform, messaging or chassis`
@@ -213,7 +213,7 @@ function isTestPath(path: string): boolean {
   return TEST_FILE.test(path) || /^(tests|instruments)\//.test(path)
 }
 
-/** Tests and tools start and inspect everything, so they may know everything. */
+/** Tests and tools start and inspect everything, so they are exempt. */
 function isTool(path: string): boolean {
   return isTestPath(path) || path.startsWith('tools/')
 }

@@ -5,7 +5,7 @@ import { root } from '../repository-files.ts'
 import { coreMatcher, findings } from './tidy.ts'
 
 describe('tidy', () => {
-  test('has nothing to say of a tidy file', () => {
+  test('finds nothing in a tidy file', () => {
     const text = `import type { Runtime } from './runtime.ts'
 export function later(runtime: Runtime, ms: number) {
   return new Date(runtime.now() + ms)
@@ -14,7 +14,7 @@ export function later(runtime: Runtime, ms: number) {
     quiet('messaging/later.ts', text, true)
   })
 
-  test('wants kebab-case names that say what is inside', () => {
+  test('requires kebab-case names that describe the content', () => {
     for (const path of ['a/fooBar.ts', 'a/Foo.ts', 'a/foo_bar.ts', 'a/foo.spec.ts']) {
       says(path, '', /kebab-case/)
     }
@@ -26,7 +26,7 @@ export function later(runtime: Runtime, ms: number) {
     }
   })
 
-  test('wants a reason for a file over 400 lines', () => {
+  test('requires a reason for a file over 400 lines', () => {
     const lines = (count: number) => 'f()\n'.repeat(count)
     quiet('a/b.ts', lines(400))
     says('a/b.ts', lines(401), /has 401 lines/)
@@ -34,14 +34,14 @@ export function later(runtime: Runtime, ms: number) {
     quiet('a/b.ts', `// Long, because it is one table.\n${lines(400)}`)
   })
 
-  test('wants an issue for a loose end', () => {
+  test('requires an issue for a loose end', () => {
     const [word, other] = ['TO'.concat('DO'), 'FIX'.concat('ME')]
     says('a/b.ts', `f()\n// ${word}: later`, new RegExp(`leaves a ${word}`), 2)
     says('a/b.sql', `-- ${other}`, new RegExp(`leaves a ${other}`))
     quiet('a/b.ts', `// ${word}(#12): later\n// ${word} #12\nconst ${word}S = 1`)
   })
 
-  test('wants a property of a style asked for, not its name compared', () => {
+  test('rejects comparisons with the name of a style', () => {
     says('services/order/routes.ts', "const a = order.style === 'events'", /contracts\/style\.ts/)
     says('apps/audit/topics.ts', "if ('http' !== style) f()", /contracts\/style\.ts/)
     quiet(
@@ -51,7 +51,7 @@ export function later(runtime: Runtime, ms: number) {
     quiet('services/order/routes.test.ts', "const a = style === 'http'")
   })
 
-  test('wants the environment read in one file', () => {
+  test('requires the environment to be read in one file', () => {
     const reads = [
       'f(process.env.A)',
       'f(globalThis.process.env)',
@@ -80,7 +80,7 @@ export function later(runtime: Runtime, ms: number) {
 describe('tidy on functions', () => {
   const body = (count: number) => '  f()\n'.repeat(count)
 
-  test('wants them to fit a screen', () => {
+  test('requires them to fit on a screen', () => {
     quiet('a/b.ts', `function x() {\n${body(68)}}`)
     says('a/b.ts', `\nfunction x() {\n${body(69)}}`, /^x has 71 lines/, 2)
     says('a/b.ts', `const x = () => {\n${body(69)}}`, /^x has 71 lines/)
@@ -88,14 +88,14 @@ describe('tidy on functions', () => {
     says('a/b.ts', `g(() => {\n${body(69)}})`, /^a function has 71 lines/)
   })
 
-  test('counts the named functions of a factory one by one', () => {
+  test('counts the named functions of a factory separately', () => {
     quiet('a/b.ts', `function x() {\n${body(30)}function y() {\n${body(50)}}\nreturn y }`)
     quiet('a/b.ts', `function x() {\nreturn { y() {\n${body(60)}},\n z: () => {\n${body(60)}} } }`)
     says('a/b.ts', `function x() {\nfunction y() {\n${body(70)}}\nreturn y }`, /^y has 72 lines/, 2)
     says('a/b.ts', `function x() {\n${body(30)}g(() => {\n${body(50)}})\n}`, /^x has/)
   })
 
-  test('leaves the functions that declare tests alone', () => {
+  test('ignores functions that declare tests', () => {
     const tests = `describe('x', () => {\n${body(80)}})`
     quiet('a/b.test.ts', tests)
     says('a/b.ts', tests, /has 82 lines/)
@@ -120,7 +120,7 @@ describe('tidy on SQL', () => {
     "'select now()'",
   ]
 
-  test('wants it in store.ts, messaging, platform and migrations', () => {
+  test('allows it only in store.ts, migrations, messaging, platform and chassis', () => {
     for (const text of statements) {
       says('services/order/routes.ts', `f(${text})`, /has SQL/)
       for (const path of [
@@ -137,7 +137,7 @@ describe('tidy on SQL', () => {
     }
   })
 
-  test('takes a sentence for a sentence', () => {
+  test('does not mistake a sentence for SQL', () => {
     const sentences = [
       'Select a style from the list',
       'with retries',
@@ -151,7 +151,7 @@ describe('tidy on SQL', () => {
 })
 
 describe('tidy on tests', () => {
-  test('wants none to run alone', () => {
+  test('rejects a test marked to run alone', () => {
     for (const text of [
       "test.only('x', f)",
       "t.test('x', { only: true }, f)",
@@ -161,7 +161,7 @@ describe('tidy on tests', () => {
     }
   })
 
-  test('wants a reason for each that is left out', () => {
+  test('requires a reason for each skipped test', () => {
     for (const text of [
       "test.skip('x', f)",
       "it('x', { skip: true }, f)",
@@ -176,7 +176,7 @@ describe('tidy on tests', () => {
 })
 
 describe('tidy on the core', () => {
-  test('wants clock, chance and host handed in', () => {
+  test('requires clock, random numbers and host to be passed in', () => {
     const impure: Record<string, string> = {
       Buffer: 'Buffer.from(x)',
       process: 'process.pid',
@@ -194,7 +194,7 @@ describe('tidy on the core', () => {
       says(
         'messaging/outbox/relay.ts',
         text,
-        new RegExp(`^names ${name.replace(/[()]/g, '\\$&')}:`),
+        new RegExp(`^uses ${name.replace(/[()]/g, '\\$&')}:`),
         1,
         true,
       )
@@ -202,7 +202,7 @@ describe('tidy on the core', () => {
     }
   })
 
-  test('knows a member or a local name from the global', () => {
+  test('distinguishes a member or a local name from the global', () => {
     const text = `x.process(y.fetch, { crypto: 1 })
 interface A { process(): void; fetch: () => void }
 function f(process) { return process() }
@@ -211,14 +211,14 @@ new Date(0)
     quiet('messaging/outbox/relay.ts', text, true)
   })
 
-  test('lets systemRuntime be made of the real ones', () => {
+  test('allows the globals in systemRuntime', () => {
     const text = 'export const systemRuntime = { now: () => Date.now() }\n'
     quiet('platform/async/runtime.ts', text, true)
-    says('platform/async/runtime.ts', `${text}const x = Date.now()`, /names Date\.now/, 2, true)
-    says('platform/other.ts', text, /names Date\.now/, 1, true)
+    says('platform/async/runtime.ts', `${text}const x = Date.now()`, /uses Date\.now/, 2, true)
+    says('platform/other.ts', text, /uses Date\.now/, 1, true)
   })
 
-  test('wants types imported apart from values, which the import rules cannot tell apart', () => {
+  test('requires types to be imported separately from values, for the sake of the import rules', () => {
     for (const text of ["import { type A } from 'x'", "import a, { type A } from './x.ts'"]) {
       says('messaging/outbox/relay.ts', text, /an `import type` of their own/, 1, true)
     }
@@ -230,7 +230,7 @@ new Date(0)
     )
   })
 
-  test('is what the import rules call so', () => {
+  test('has the files that the import rules list', () => {
     const isCore = coreMatcher(readFileSync(`${root}.dependency-cruiser.json`, 'utf8'))
     for (const path of [
       'contracts/money.ts',

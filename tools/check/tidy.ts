@@ -5,20 +5,20 @@ import { impureNames, mixedTypeImports } from './tidy-core.ts'
 import {
   comparedStyles,
   environmentReads,
+  exclusiveOrSkippedTests,
   type Finding,
   longFunctions,
   sqlOutOfPlace,
-  testsLeftOut,
 } from './tidy-syntax.ts'
 
 const MAX_FILE_LINES = 400
 const CODE = /\.(ts|js|mjs|cjs|sql|sh|ya?ml)$/
 const KEBAB_CASE = /^[a-z0-9]+(-[a-z0-9]+)*(\.(test|conformance|d))?\.[a-z]+$/
 const EMPTY_NAMES = /^(utils?|helpers?|lib|types|common|index)\./
-// The brackets keep these words from finding themselves here.
+// The brackets keep the pattern from matching itself in this file.
 const LOOSE_END = /\b(TO[D]O|FIX[M]E)\b(?!\s*\(?#\d+)/
 
-/** The findings of one file. `core`: the file may use nothing of Node's own. */
+/** The findings in one file. `core` means that the file must not use Node's own globals. */
 export function findings(path: string, text: string, core: boolean): Finding[] {
   if (!CODE.test(path)) return []
   const all = [...badName(path), ...looseEnds(text)]
@@ -27,7 +27,7 @@ export function findings(path: string, text: string, core: boolean): Finding[] {
     all.push(
       ...longFile(text),
       ...longFunctions(source),
-      ...testsLeftOut(source),
+      ...exclusiveOrSkippedTests(source),
       ...environmentReads(source),
       ...comparedStyles(source),
       ...sqlOutOfPlace(source),
@@ -37,7 +37,7 @@ export function findings(path: string, text: string, core: boolean): Finding[] {
   return all.sort((a, b) => a.line - b.line)
 }
 
-/** Which files are the core, as the import rules say it: one list for both checks. */
+/** Whether a file is part of the core, by the import rules, so that both checks share one list. */
 export function coreMatcher(dependencyCruiserConfig: string): (path: string) => boolean {
   const { forbidden } = JSON.parse(dependencyCruiserConfig) as {
     forbidden: { name: string; from: { path: string[]; pathNot: string[] } }[]
@@ -56,7 +56,7 @@ function badName(path: string): Finding[] {
   if (EMPTY_NAMES.test(name)) {
     return [{ line: 1, message: `is named ${name}: name it for its content` }]
   }
-  // Helm asks for a file of this name.
+  // Helm requires this file name.
   if (KEBAB_CASE.test(name) || name === 'Chart.yaml') return []
   return [{ line: 1, message: `is named ${name}: file names are kebab-case` }]
 }

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { until } from '../../platform/async/until.ts'
 import type { KubernetesApi } from './control-plane.ts'
 
-/** What is to run in a namespace: pods by the name of who owns them. */
+/** The number of pods that must run in a namespace, by the name of their owner. */
 export interface Workloads {
   readonly deployments: Readonly<Record<string, number>>
   readonly statefulSets: Readonly<Record<string, number>>
@@ -36,9 +36,9 @@ interface EndpointSlice {
   readonly endpoints?: readonly { readonly conditions: { readonly ready?: boolean } }[]
 }
 
-/** By the kind that namespaces have of themselves. */
-const OF_EACH_NAMESPACE = ['ConfigMap/kube-root-ca.crt', 'ServiceAccount/default']
-const PASSING = new Set(['Event', 'PodMetrics'])
+/** Objects that Kubernetes creates in each namespace. */
+const IN_EVERY_NAMESPACE = ['ConfigMap/kube-root-ca.crt', 'ServiceAccount/default']
+const TRANSIENT_KINDS = new Set(['Event', 'PodMetrics'])
 
 export async function podsIn(
   api: KubernetesApi,
@@ -50,18 +50,18 @@ export async function podsIn(
 }
 
 /**
- * Everything that was asked for runs and is found, on volumes that are bound; and nothing else does.
- * Controllers tell a little later than helm, so it may take its time.
+ * Asserts that exactly these workloads run, are reachable through their Services, and have their volumes bound. It
+ * retries for a while, because controllers finish a little later than helm.
  */
 export function assertRunning(
   api: KubernetesApi,
   namespace: string,
   workloads: Workloads,
 ): Promise<string> {
-  return eventually(() => lookAt(api, namespace, workloads))
+  return eventually(() => assertRunningNow(api, namespace, workloads))
 }
 
-async function lookAt(
+async function assertRunningNow(
   api: KubernetesApi,
   namespace: string,
   { deployments, statefulSets }: Workloads,
@@ -77,17 +77,17 @@ async function lookAt(
     const ready = status.conditions?.find(({ type }) => type === 'Ready')?.status
     assert.equal(ready, 'True', `${metadata.name} is not ready`)
     const tokens = spec.volumes?.filter(({ projected }) => projected !== undefined) ?? []
-    assert.deepEqual(tokens, [], `${metadata.name} has a token of the cluster`)
+    assert.deepEqual(tokens, [], `${metadata.name} has a service account token`)
   }
   for (const [name, replicas] of Object.entries(deployments)) {
     const instance = pods.filter((pod) => pod.metadata.name.startsWith(`${name}-`))
     const own = instance.filter((pod) => pod.metadata.labels['pod-template-hash'])
     const nodes = new Set(own.map(({ spec }) => spec.nodeName))
-    assert.equal(nodes.size, Math.min(replicas, 2), `${name} is on one node alone`)
+    assert.equal(nodes.size, Math.min(replicas, 2), `${name} is on one node only`)
     assert.equal(await endpointsOf(api, namespace, name), replicas, `the Service ${name}`)
   }
   for (const { metadata, status } of await disruptionBudgets(api, namespace)) {
-    // More pods than one may be away at a time, and one may: a node can always be drained.
+    // Exactly one pod may be evicted at a time, so a node can always be drained.
     assert.equal(status.disruptionsAllowed, 1, `the budget ${metadata.name}`)
   }
   const claims = await claimsIn(api, namespace)
@@ -109,7 +109,7 @@ async function readyReplicas(api: KubernetesApi, path: string): Promise<Record<s
   )
 }
 
-/** How many pods a Service leads to that are ready. */
+/** The number of ready pods behind a Service. */
 export async function endpointsOf(
   api: KubernetesApi,
   namespace: string,
@@ -142,7 +142,7 @@ export async function claimsIn(api: KubernetesApi, namespace: string) {
   })) as { readonly name: string; readonly uid: string; readonly phase: string }[]
 }
 
-/** Every object of every kind in a namespace, as `Kind/name`, without what each namespace has. */
+/** Every object in a namespace as `Kind/name`, except for those that every namespace has. */
 export async function everythingIn(api: KubernetesApi, namespace: string): Promise<string[]> {
   const { groups } = await api.get('/apis')
   const versions = [
@@ -156,12 +156,12 @@ export async function everythingIn(api: KubernetesApi, namespace: string): Promi
   for (const version of versions) {
     const { resources } = (await api.get(version)) as { resources: readonly Resource[] }
     for (const { name, kind, namespaced, verbs } of resources) {
-      if (!namespaced || !verbs.includes('list') || PASSING.has(kind)) continue
+      if (!namespaced || !verbs.includes('list') || TRANSIENT_KINDS.has(kind)) continue
       const { items } = await api.get(`${version}/namespaces/${namespace}/${name}`)
       found.push(...items.map((item: Named) => `${kind}/${item.metadata.name}`))
     }
   }
-  return found.filter((one) => !OF_EACH_NAMESPACE.includes(one)).sort()
+  return found.filter((one) => !IN_EVERY_NAMESPACE.includes(one)).sort()
 }
 
 interface Resource {
@@ -171,7 +171,7 @@ interface Resource {
   readonly verbs: readonly string[]
 }
 
-/** The reasons of what happened to the objects of one name. */
+/** The events of the objects with this name. */
 export async function eventsOf(
   api: KubernetesApi,
   namespace: string,
@@ -181,13 +181,13 @@ export async function eventsOf(
   return (await api.get(`/api/v1/namespaces/${namespace}/events?fieldSelector=${of}`)).items
 }
 
-/** As a careful administrator has it: what is not restricted is not let in. */
+/** Creates a namespace as a careful administrator would: it admits only pods that meet the "restricted" standard. */
 export async function makeNamespace(api: KubernetesApi, name: string): Promise<void> {
   const labels = { 'pod-security.kubernetes.io/enforce': 'restricted' }
   const namespace = { apiVersion: 'v1', kind: 'Namespace', metadata: { name, labels } }
   const { status, body } = await api.call('POST', '/api/v1/namespaces', namespace)
   assert.equal(status, 201, body.message)
-  // Its account is made a little later, and pods are refused before.
+  // Pods are rejected until the namespace has its default service account.
   await eventually(() => api.get(`/api/v1/namespaces/${name}/serviceaccounts/default`))
 }
 
@@ -197,7 +197,7 @@ export async function removeNamespace(api: KubernetesApi, name: string): Promise
   await eventually(async () => assert.equal((await api.call('GET', path)).status, 404))
 }
 
-/** The names of the pods of a service, those that are on their way out left out. */
+/** The names of the pods of a service, except for those being deleted. */
 export async function podsOf(
   api: KubernetesApi,
   namespace: string,
@@ -208,14 +208,14 @@ export async function podsOf(
   return pods.filter(({ metadata }) => !metadata.deletionTimestamp).map(nameOf)
 }
 
-/** The answer's status: 201, or 429 while a budget forbids it. */
+/** Returns the status of the response: 201, or 429 while the disruption budget forbids the eviction. */
 export async function evict(api: KubernetesApi, namespace: string, pod: string): Promise<number> {
   const eviction = { apiVersion: 'policy/v1', kind: 'Eviction', metadata: { name: pod, namespace } }
   const path = `/api/v1/namespaces/${namespace}/pods/${pod}/eviction`
   return (await api.call('POST', path, eviction)).status
 }
 
-/** Looks again and again while something goes on, and once when it is over. */
+/** The lowest number of ready pods behind a Service while `during` is pending, and right after it. */
 export async function fewestEndpoints(
   api: KubernetesApi,
   namespace: string,
@@ -236,7 +236,7 @@ export async function fewestEndpoints(
   return fewest
 }
 
-/** The Secrets of ours with all that is in them, and not those in which helm keeps its releases. */
+/** Our Secrets with their content, without those in which helm stores its releases. */
 export async function secretsIn(api: KubernetesApi, namespace: string): Promise<string[]> {
   const { items } = await api.get(`/api/v1/namespaces/${namespace}/secrets`)
   return items
@@ -253,13 +253,13 @@ export const nameOf = ({ metadata }: Named) => metadata.name
 
 const SETTLE_LIMIT_MS = 60_000
 
-/** What controllers do, they do a little later. */
-export async function eventually<T>(asserted: () => Promise<T>): Promise<T> {
-  let seen: { readonly value: T } | undefined
-  const asked = async () => {
-    seen = { value: await asserted() }
+/** Repeats assertions until they pass, because controllers act with a delay. Resolves with their result. */
+export async function eventually<T>(assertions: () => Promise<T>): Promise<T> {
+  let passed: { readonly value: T } | undefined
+  const attempt = async () => {
+    passed = { value: await assertions() }
     return true
   }
-  await until(asked, { limitMs: SETTLE_LIMIT_MS })
-  return seen!.value
+  await until(attempt, { limitMs: SETTLE_LIMIT_MS })
+  return passed!.value
 }

@@ -37,24 +37,24 @@ const WORKLOADS: Workloads = {
     'trifold-order-database': 1,
   },
 }
-/** What outlives the releases, since it is the data. */
+/** Objects that an uninstall keeps, because they are data. */
 const KEPT = [
   ...Object.keys(WORKLOADS.statefulSets).map((name) => `PersistentVolumeClaim/data-${name}-0`),
   ...SERVICES.map((service) => `Secret/trifold-${service}-database`),
 ].sort()
-/** A limit: what takes longer on a busy machine is no fault of the charts. */
+/** Generous, because a busy machine needs longer, which is no fault of the charts. */
 const WAIT = ['--wait', '--timeout', '3m']
 const SHORT_WAIT = ['--wait', '--timeout', '12s']
 const SETTLE_LIMIT_MS = 60_000
 const helmFolder = join(root, 'deploy', 'helm')
 
 export interface Cluster extends ControlPlane {
-  /** Runs helm in the namespace; rejects with what it said when it fails. */
+  /** Runs helm in the namespace; rejects with its output if it fails. */
   helm(args: readonly string[], namespace?: string): Promise<string>
   readonly folder: string
 }
 
-/** One thing that is done to the cluster, and seen. Its figures are what the table shows beside the name. */
+/** An action on the cluster and the checks after it. `run` resolves with the figures for the printed table. */
 export interface Step {
   readonly name: string
   run(cluster: Cluster): Promise<string>
@@ -62,10 +62,10 @@ export interface Step {
 
 const chartOf = (name: string) => join(helmFolder, name)
 
-/** Each step stands on what those before it have left. */
+/** Each step builds on the state that the previous steps left. */
 export const STORY: readonly Step[] = [
   {
-    name: 'the four charts are installed one by one, and run',
+    name: 'the four charts are installed one by one, and everything runs',
     async run({ api, helm }) {
       await makeNamespace(api, NAMESPACE)
       for (const chart of CHARTS)
@@ -73,16 +73,16 @@ export const STORY: readonly Step[] = [
       const topics = await eventsOf(api, NAMESPACE, 'trifold-kafka-topics')
       assert.ok(
         topics.some(({ reason }) => reason === 'Completed'),
-        'the topics are not made',
+        'the topics were not created',
       )
       return await assertRunning(api, NAMESPACE, WORKLOADS)
     },
   },
   {
-    name: 'the pod of helm test is let in, and goes',
+    name: 'the pod of helm test is admitted, and removed afterwards',
     async run({ api, helm }) {
-      const said = await helm(['test', 'trifold-order', '--timeout', '3m'])
-      assert.match(said, /Phase: +Succeeded/)
+      const output = await helm(['test', 'trifold-order', '--timeout', '3m'])
+      assert.match(output, /Phase: +Succeeded/)
       return await assertRunning(api, NAMESPACE, WORKLOADS)
     },
   },
@@ -93,11 +93,11 @@ export const STORY: readonly Step[] = [
       for (const chart of CHARTS)
         await helm(['upgrade', `trifold-${chart}`, chartOf(chart), ...WAIT])
       assert.deepEqual(await identities(api), before)
-      return `${before.length} pods and secrets as they were`
+      return `${before.length} pods and secrets unchanged`
     },
   },
   {
-    name: 'a changed value replaces the pods, and never fewer are ready',
+    name: 'a changed value replaces the pods, with two ready at all times',
     async run({ api, helm }) {
       const before = await podsOf(api, NAMESPACE, 'trifold-order')
       const set = ['--reuse-values', '--set', 'interactionStyle=http']
@@ -115,7 +115,7 @@ export const STORY: readonly Step[] = [
     },
   },
   {
-    name: 'a rollback brings the value back, and pods that have it',
+    name: 'a rollback restores the value, and starts pods with it',
     async run({ api, helm }) {
       const before = await podsOf(api, NAMESPACE, 'trifold-order')
       await helm(['rollback', 'trifold-order', '1', ...WAIT])
@@ -129,7 +129,7 @@ export const STORY: readonly Step[] = [
     },
   },
   {
-    name: 'an update whose pods are never ready fails, and the old ones serve on',
+    name: 'an update to pods that never get ready fails, and the old pods keep serving',
     async run({ api, helm }) {
       const before = await podsOf(api, NAMESPACE, 'trifold-billing')
       const set = ['--reuse-values', '--set', 'image.tag=never-ready']
@@ -151,7 +151,7 @@ export const STORY: readonly Step[] = [
     },
   },
   {
-    name: 'of two pods one may be evicted, the other when there are two again',
+    name: 'one of two pods may be evicted, and the other only once there are two again',
     async run({ api }) {
       const [first, second] = (await podsOf(api, NAMESPACE, 'trifold-notification')) as [
         string,
@@ -169,7 +169,7 @@ export const STORY: readonly Step[] = [
     },
   },
   {
-    name: 'autoscaling takes the number of pods over, and gives it back',
+    name: 'autoscaling takes control of the number of pods, and returns it',
     async run({ api, helm }) {
       const upgrade = (set: string) =>
         helm(['upgrade', 'trifold-notification', chartOf('notification'), '--set', set, ...WAIT])
@@ -185,11 +185,11 @@ export const STORY: readonly Step[] = [
       await upgrade('autoscaling.enabled=false')
       await ready(2)
       await assertRunning(api, NAMESPACE, WORKLOADS)
-      return '2, then 3, then 2 pods, and never fewer'
+      return '2, then 3, then 2 pods, never fewer than 2'
     },
   },
   {
-    name: 'an external database, an external Kafka and three brokers of our own are taken',
+    name: 'an external database, an external Kafka and three own brokers can be configured',
     async run({ api, helm }) {
       await makeNamespace(api, OTHER)
       await api.call('POST', `/api/v1/namespaces/${OTHER}/secrets`, {
@@ -202,7 +202,7 @@ export const STORY: readonly Step[] = [
       await helm(['install', 'trifold-billing', chartOf('billing'), ...set, ...WAIT], OTHER)
       const three = ['--set', 'replicas=3']
       await helm(['install', 'trifold-kafka', chartOf('kafka'), ...three, ...WAIT], OTHER)
-      // A broker has its number from this label, and two may not have the same one.
+      // A broker gets its node id from this label, so no two may have the same value.
       const brokers = await podsIn(api, OTHER, 'app.kubernetes.io/component=broker')
       const numbers = brokers.map((pod) => pod.metadata.labels['apps.kubernetes.io/pod-index'])
       assert.deepEqual(numbers.sort(), ['0', '1', '2'])
@@ -216,28 +216,28 @@ export const STORY: readonly Step[] = [
     },
   },
   {
-    name: 'an uninstall leaves the data, and nothing else',
+    name: 'an uninstall keeps the data, and nothing else',
     async run({ api, helm }) {
       await helm(['uninstall', ...CHARTS.map((chart) => `trifold-${chart}`).reverse(), ...WAIT])
-      // What belonged to something that went is collected a little later.
+      // Dependents of deleted objects are garbage-collected a little later.
       await eventually(async () => assert.deepEqual(await everythingIn(api, NAMESPACE), KEPT))
       return `${KEPT.length} objects, as documented`
     },
   },
   {
-    name: 'a release that comes again finds its volume and its password',
+    name: 'a release that is installed again finds its volume and its password',
     async run({ api, helm }) {
       const before = [await secretsIn(api, NAMESPACE), await claimsIn(api, NAMESPACE)]
       await helm(['install', 'trifold-billing', chartOf('billing'), ...WAIT])
       assert.deepEqual([await secretsIn(api, NAMESPACE), await claimsIn(api, NAMESPACE)], before)
       await helm(['uninstall', 'trifold-billing', ...WAIT])
-      return 'both as they were'
+      return 'both unchanged'
     },
   },
   {
-    name: 'one release takes over what the four have left',
+    name: 'one release takes over the objects that the four have left',
     async run({ api, helm, folder }) {
-      // A copy: dependencies are put beside the chart.
+      // In a copy, because helm writes dependencies into the chart's folder.
       cpSync(helmFolder, join(folder, 'helm'), { recursive: true })
       const umbrella = join(folder, 'helm', 'trifold')
       await helm(['dependency', 'update', umbrella])
@@ -265,14 +265,14 @@ export const STORY: readonly Step[] = [
     },
   },
   {
-    name: 'faults are found: a port, a request above its limit, a budget, a pod that may be root',
+    name: 'faults are found: a port, a request above its limit, a budget, a pod that may run as root',
     run: async (cluster) => {
       for (const fault of FAULTS) await assertFound(cluster, fault)
-      return `${FAULTS.length} faults, each with its reason`
+      return `${FAULTS.length} faults, each reported with its reason`
     },
   },
   {
-    name: 'the namespaces go, and leave nothing in the cluster',
+    name: 'removing the namespaces leaves nothing in the cluster',
     async run({ api }) {
       await removeNamespace(api, NAMESPACE)
       await eventually(async () => assert.deepEqual(await volumes(api), []))
@@ -288,21 +288,22 @@ export const STORY: readonly Step[] = [
   },
 ]
 
-/** Something that the charts are not, to see that this cluster would tell. */
+/** A fault that is planted in a chart, to show that this cluster would report it. */
 interface Fault {
-  /** Of the templates of the chart order. */
+  /** A replacement in the templates of the order chart. */
   readonly change?: readonly [text: string, into: string]
   readonly set?: string
-  readonly said: RegExp
+  /** Matches the expected error. */
+  readonly error: RegExp
 }
 
 const FAULTS: readonly Fault[] = [
-  { change: ['containerPort: 8000', 'containerPort: 80800'], said: /between 1 and 65535/ },
-  { set: 'resources.requests.cpu=2', said: /less than or equal to cpu limit/ },
-  { set: 'podDisruptionBudget.maxUnavailable=-1', said: /greater than or equal to (0|zero)/i },
+  { change: ['containerPort: 8000', 'containerPort: 80800'], error: /between 1 and 65535/ },
+  { set: 'resources.requests.cpu=2', error: /less than or equal to cpu limit/ },
+  { set: 'podDisruptionBudget.maxUnavailable=-1', error: /greater than or equal to (0|zero)/i },
   {
     change: ['runAsNonRoot: true', 'runAsNonRoot: false'],
-    said: /violates PodSecurity "restricted/,
+    error: /violates PodSecurity "restricted/,
   },
 ]
 
@@ -322,12 +323,12 @@ async function assertFound({ api, helm, folder }: Cluster, fault: Fault): Promis
       () => assert.fail(`this was installed: ${JSON.stringify(fault)}`),
       (error) => error,
     )
-    // Pods that are not let in are no failure of the install itself: only its wait ends in vain.
+    // If a pod is not admitted, helm only times out; the reason is in the events.
     const { items } = await api.get(`/api/v1/namespaces/${NAMESPACE}/events?limit=500`)
-    const refusals = items
+    const rejections = items
       .filter(({ reason }: { reason: string }) => reason === 'FailedCreate')
       .map(({ message }: { message: string }) => message)
-    assert.match([failure.message, ...refusals].join('\n'), fault.said)
+    assert.match([failure.message, ...rejections].join('\n'), fault.error)
   } finally {
     await helm(['uninstall', 'trifold-order', '--ignore-not-found', ...WAIT])
     rmSync(chart, { recursive: true })
@@ -343,7 +344,7 @@ function change(templates: string, [text, into]: readonly [string, string]): voi
   }
 }
 
-/** Pods and passwords; none is another as long as nothing asks for it. */
+/** The ids of the pods and the secrets with their content, which change only if something replaces them. */
 async function identities(api: KubernetesApi): Promise<string[]> {
   const pods = await podsIn(api, NAMESPACE)
   return [...pods.map(({ metadata }) => metadata.uid), ...(await secretsIn(api, NAMESPACE))].sort()

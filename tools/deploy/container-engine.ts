@@ -14,16 +14,16 @@ import { findDocker } from '../servers/docker.ts'
 import { lastLines, startKept } from '../servers/kept-process.ts'
 import { cacheFolder, lastLine, type NoTool, tryCommand } from './deploy-tools.ts'
 
-/** A Docker daemon, whose containers share our network. */
+/** A Docker daemon, with containers that share the machine's network. */
 export interface Engine {
   readonly kind: 'engine'
-  /** Variables by which other clients of Docker find it. */
+  /** Environment variables with which other Docker clients find the daemon. */
   readonly environment: Readonly<Record<string, string>>
-  /** Runs the client; resolves with what it printed, rejects with what it said. */
+  /** Runs the Docker client; resolves with its standard output, rejects with its output if it fails. */
   docker(args: readonly string[]): Promise<string>
-  /** An image that has Node and npm, in place of the official one; undefined: that one can be pulled. */
+  /** An image with Node.js and npm to use instead of the official one; undefined if that can be pulled. */
   baseImage(nodeVersion: string): Promise<string | undefined>
-  /** Ends the daemon if it is ours, with all that it holds. */
+  /** If the daemon was started here, stops it and removes all its data. */
   close(): Promise<void>
 }
 
@@ -31,7 +31,7 @@ const READY_LIMIT_MS = 60_000
 const STOP_LIMIT_MS = 10_000
 const DEBIAN = 'bookworm'
 
-/** The daemon of this machine; else one of our own, where Docker is installed but does not run. */
+/** Uses the daemon of this machine; if Docker is installed but not running, starts a daemon. */
 export async function startEngine(): Promise<Engine | NoTool> {
   const docker = await findDocker()
   if (docker.kind === 'daemon') {
@@ -56,8 +56,8 @@ function clientOf(environment: Readonly<Record<string, string>>) {
 }
 
 /**
- * Without networks of its own, so that it changes none of the machine's. All of its processes are in a
- * process namespace of their own, and with the first of them, which ends when we do, all others end.
+ * Starts a daemon without networks of its own, so that it does not change those of the machine. Its processes have their
+ * own PID namespace, so all of them end with the first, which ends with this process.
  */
 async function startOwn(): Promise<Engine> {
   const folder = mkdtempSync(join(tmpdir(), 'trifold-docker-'))
@@ -70,10 +70,10 @@ async function startOwn(): Promise<Engine> {
     ...['--iptables=false', '--ip6tables=false', '--ip-masq=false', '--userland-proxy=false'],
   ]
   const daemon = await startKept({ command: 'unshare', args, logFile })
-  // The client that comes with Debian has the classic builder alone.
+  // Debian's client has only the classic builder.
   const client = clientOf({ DOCKER_HOST: host, DOCKER_BUILDKIT: '0' })
   const close = async () => {
-    // `unshare` heeds nothing gentler, and what the daemon keeps goes with its folder.
+    // `unshare` ignores gentler signals. The daemon's data is in the folder, which is removed.
     await daemon.stop(STOP_LIMIT_MS, 'SIGKILL')
     rmSync(folder, { recursive: true, force: true })
   }
@@ -81,18 +81,21 @@ async function startOwn(): Promise<Engine> {
     const answers = async () => (await client.docker(['version'])) !== ''
     await until(answers, { limitMs: READY_LIMIT_MS, ended: daemon.ended })
   } catch (cause) {
-    const said = lastLines(logFile, 4)
+    const log = lastLines(logFile, 4)
     await close()
-    throw new Error(`dockerd does not start: ${said}`, { cause })
+    throw new Error(`dockerd does not start: ${log}`, { cause })
   }
-  return { ...client, baseImage: (version) => standIn(client, version), close }
+  return { ...client, baseImage: (version) => substituteImage(client, version), close }
 }
 
 /**
- * For a machine that reaches Debian's packages but no registry of images: Debian, and in it the Node of
- * package.json with this machine's npm and certificates, laid out as in the official image.
+ * Builds a base image on a machine that can reach Debian's packages but no image registry: Debian with the Node.js that
+ * runs this program, this machine's npm and certificates, laid out as in the official image.
  */
-async function standIn({ docker }: Pick<Engine, 'docker'>, nodeVersion: string): Promise<string> {
+async function substituteImage(
+  { docker }: Pick<Engine, 'docker'>,
+  nodeVersion: string,
+): Promise<string> {
   const name = `trifold-base:${nodeVersion}-${DEBIAN}`
   const folder = mkdtempSync(join(tmpdir(), 'trifold-base-'))
   try {
@@ -122,12 +125,12 @@ RUN ln -s ../lib/node_modules/npm/bin/npm-cli.js /usr/local/bin/npm && \\
 CMD ["node"]
 `
 
-/** Its smallest system, as an archive, made the first time. */
+/** A minimal Debian system as a tar file, created on first use. */
 async function debian(): Promise<string> {
   const file = join(cacheFolder, `debian-${DEBIAN}.tar`)
   if (existsSync(file)) return file
   mkdirSync(cacheFolder, { recursive: true })
-  console.log('making the base image of Debian packages, once; this takes a minute or two')
+  console.log('building a base image from Debian packages, once; this takes a minute or two')
   const unfinished = join(cacheFolder, `debian-${DEBIAN}-${process.pid}.tar`)
   const args = ['--variant=minbase', '--include=ca-certificates', DEBIAN, unfinished]
   const { ok, output } = await tryCommand('mmdebstrap', args)

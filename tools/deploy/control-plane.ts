@@ -8,19 +8,19 @@ import { type KeptProcess, lastLines, startKept } from '../servers/kept-process.
 import { freePorts } from '../servers/ports.ts'
 import type { ControlPlanePrograms } from './deploy-tools.ts'
 
-/** What its controllers do, they do; its nodes only say that pods run. */
+/** A Kubernetes control plane with real controllers, and with fake nodes that only report pods as running. */
 export interface ControlPlane {
-  /** For helm. */
+  /** The configuration file for clients such as helm. */
   readonly kubeconfig: string
   readonly api: KubernetesApi
   close(): Promise<void>
 }
 
 export interface KubernetesApi {
-  /** The body of the answer, which is to be one of success. */
+  /** Resolves with the body of a response with status 200; rejects for any other. */
   // biome-ignore lint/suspicious/noExplicitAny: each kind has a shape of its own.
   get(path: string): Promise<any>
-  /** Any answer. */
+  /** Resolves with any response. */
   call(
     method: 'GET' | 'POST' | 'DELETE' | 'PATCH',
     path: string,
@@ -30,7 +30,7 @@ export interface KubernetesApi {
 }
 
 export interface ControlPlaneOptions {
-  /** Keys, data and logs. */
+  /** Holds keys, data and logs. */
   readonly folder: string
   readonly programs: ControlPlanePrograms
   readonly etcd: string
@@ -65,7 +65,7 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
   const agents: Agent[] = []
   const close = async () => {
     await Promise.all(agents.map((agent) => agent.destroy()))
-    // What was started last asks what was started first.
+    // In reverse order, because later processes depend on earlier ones.
     for (const server of started.reverse()) await server.stop(STOP_LIMIT_MS)
   }
   try {
@@ -105,7 +105,7 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
       kubeconfig,
       config: join(root, 'tools', 'deploy', 'fake-nodes.yaml'),
       'manage-all-nodes': 'true',
-      // Nodes of which nothing is heard are taken for dead.
+      // Nodes that do not renew their lease are considered dead.
       'node-lease-duration-seconds': '40',
       'node-ip': '127.0.0.1',
       cidr: '10.244.0.0/24',
@@ -133,7 +133,7 @@ function etcdFlags(folder: string, client: string, peer: string): Record<string,
 function apiServerFlags(folder: string, etcd: string, port: number): Record<string, string> {
   return {
     'etcd-servers': `http://${etcd}`,
-    // Debian's etcd is older than what the default asks for.
+    // The feature, on by default, needs a newer etcd than Debian's.
     'feature-gates': 'WatchList=false',
     'bind-address': '127.0.0.1',
     'advertise-address': '127.0.0.1',
@@ -149,7 +149,7 @@ function apiServerFlags(folder: string, etcd: string, port: number): Record<stri
   }
 }
 
-/** Returns the administrator's token. */
+/** Writes the keys of service accounts and the administrator's token; returns the token. */
 function writeKeys(folder: string): string {
   const { privateKey, publicKey } = generateKeyPairSync('rsa', {
     modulusLength: 2048,
@@ -176,14 +176,14 @@ function writeKubeconfig(folder: string, server: string, token: string, certific
     contexts: [{ name: 'test', context: { cluster: 'test', user: 'admin' } }],
     'current-context': 'test',
   }
-  // JSON is YAML, too.
+  // JSON is valid YAML.
   writeFileSync(file, JSON.stringify(config), { mode: 0o600 })
   return file
 }
 
 function createApi(server: string, token: string, dispatcher: Agent): KubernetesApi {
   const call: KubernetesApi['call'] = async (method, path, body) => {
-    const answer = await request(server + path, {
+    const response = await request(server + path, {
       ...{ dispatcher, method, signal: AbortSignal.timeout(CALL_LIMIT_MS) },
       headers: {
         authorization: `Bearer ${token}`,
@@ -191,20 +191,21 @@ function createApi(server: string, token: string, dispatcher: Agent): Kubernetes
       },
       ...(body && { body: JSON.stringify(body) }),
     })
-    const text = await answer.body.text()
-    return { status: answer.statusCode, body: text.startsWith('{') ? JSON.parse(text) : text }
+    const text = await response.body.text()
+    return { status: response.statusCode, body: text.startsWith('{') ? JSON.parse(text) : text }
   }
   return {
     call,
     async get(path) {
       const { status, body } = await call('GET', path)
-      if (status !== 200) throw new Error(`GET ${path} answered ${status}: ${body.message ?? body}`)
+      if (status !== 200)
+        throw new Error(`GET ${path} got status ${status}: ${body.message ?? body}`)
       return body
     },
   }
 }
 
-/** Nodes in a zone each, and a class of volumes for claims that name none, as minikube has it. */
+/** Creates nodes, each in a zone of its own, and a default storage class, as minikube has one. */
 async function makeNodes(api: KubernetesApi, names: readonly string[]): Promise<void> {
   const capacity = { cpu: '8', memory: '16Gi', 'ephemeral-storage': '64Gi', pods: '110' }
   for (const name of names) {

@@ -4,7 +4,7 @@ import { homedir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 
-/** A command that can be run, or a clause that says why it cannot. */
+/** A command that can be run, or the reason why it cannot, as a clause. */
 export type Tool =
   | { readonly kind: 'tool'; readonly command: string }
   | { readonly kind: 'none'; readonly why: string }
@@ -24,7 +24,7 @@ const PYTHON_PACKAGES = {
   'kubernetes-validate': 'kubernetes-validate==1.37.0',
 } as const
 
-/** What the command wrote, on both streams, and whether it ended well; never rejects. */
+/** Runs a command. Resolves with its output, and with whether it exited with 0; never rejects. */
 export async function tryCommand(
   command: string,
   args: readonly string[],
@@ -39,13 +39,13 @@ export async function tryCommand(
   }
 }
 
-/** helm, of this version always: what it renders and lints depends on it. Built the first time. */
+/** A fixed version of helm, because its rendering and linting differ between versions. Built on first use. */
 export function findHelm(): Promise<Tool> {
   const versions = ['chartutil', 'lint/rules'].flatMap((part) => [
     `-X helm.sh/helm/v3/pkg/${part}.k8sVersionMajor=1`,
     `-X helm.sh/helm/v3/pkg/${part}.k8sVersionMinor=36`,
   ])
-  // Without the versions a helm that was built so takes itself for one of Kubernetes 1.20.
+  // A helm built by `go install` assumes Kubernetes 1.20 unless the linker sets the version.
   return goTool('helm', `helm.sh/helm/v3/cmd/helm@v${HELM}`, versions)
 }
 
@@ -53,13 +53,16 @@ export function findKubeScore(): Promise<Tool> {
   return goTool('kube-score', `github.com/zegl/kube-score/cmd/kube-score@v${KUBE_SCORE}`, [])
 }
 
-/** It has to be there: its module is one that cannot be installed by itself. */
+/** etcd must be installed, because `go install` cannot build its module. */
 export async function findEtcd(): Promise<Tool> {
   if ((await tryCommand('etcd', ['--version'])).ok) return { kind: 'tool', command: 'etcd' }
-  return { kind: 'none', why: 'etcd is not there. Debian and Ubuntu: apt-get install etcd-server' }
+  return {
+    kind: 'none',
+    why: 'etcd is not installed. Debian and Ubuntu: apt-get install etcd-server',
+  }
 }
 
-/** A kubelet of many nodes that only says that pods run. */
+/** kwok, which pretends to be the kubelets of many nodes and reports pods as running. */
 export function findKwok(): Promise<Tool> {
   return goTool('kwok', `sigs.k8s.io/kwok/cmd/kwok@v${KWOK}`, [])
 }
@@ -68,7 +71,7 @@ const CONTROL_PLANE = ['kube-apiserver', 'kube-controller-manager', 'kube-schedu
 export type ControlPlanePrograms = Readonly<Record<(typeof CONTROL_PLANE)[number], string>>
 export type NoTool = Extract<Tool, { kind: 'none' }>
 
-/** The programs of a control plane, built the first time; that takes a quarter of an hour. */
+/** The programs of a control plane. Built on first use, which takes a quarter of an hour. */
 export async function findControlPlane(): Promise<
   { readonly kind: 'programs'; readonly programs: ControlPlanePrograms } | NoTool
 > {
@@ -79,7 +82,7 @@ export async function findControlPlane(): Promise<
   const missing = CONTROL_PLANE.filter((name) => !existsSync(join(bin, name)))
   if (missing.length === 0) return { kind: 'programs', programs }
   if (!(await tryCommand('go', ['version'])).ok) {
-    return { kind: 'none', why: `Kubernetes is not there, and neither is Go to build it` }
+    return { kind: 'none', why: `Kubernetes is not installed, nor is Go to build it` }
   }
   console.log(`building ${missing.join(', ')} ${KUBERNETES}, once; this takes a quarter of an hour`)
   mkdirSync(bin, { recursive: true })
@@ -96,8 +99,8 @@ export async function findControlPlane(): Promise<
 }
 
 /**
- * `go install` refuses a module that replaces others, as Kubernetes does with its own parts. So a module
- * of ours asks for it, and for each part in the version that was published with it.
+ * `go install` rejects a module that replaces other modules, as Kubernetes does with its own parts. Therefore a module of
+ * ours requires Kubernetes, and each part in the version that was published with it.
  */
 async function buildKubernetes(
   module: string,
@@ -138,28 +141,29 @@ async function goTool(name: string, source: string, linking: readonly string[]):
   const command = join(bin, name)
   if (existsSync(command)) return { kind: 'tool', command }
   if (!(await tryCommand('go', ['version'])).ok) {
-    return { kind: 'none', why: `${name} ${version} is not there, and neither is Go to build it` }
+    return { kind: 'none', why: `${name} ${version} is not installed, nor is Go to build it` }
   }
-  console.log(`building ${name} ${version}, once; this takes some minutes`)
+  console.log(`building ${name} ${version}, once; this takes a few minutes`)
   const args = ['install', '-trimpath', '-ldflags', ['-s', '-w', ...linking].join(' '), source]
   const built = await tryCommand('env', [`GOBIN=${bin}`, 'CGO_ENABLED=0', 'nice', 'go', ...args])
   if (built.ok) return { kind: 'tool', command }
   return { kind: 'none', why: `${name} cannot be built: ${lastLine(built.output)}` }
 }
 
-/** Programs that come as Python packages, in a virtual environment of their own. */
+/** Programs that are published as Python packages, in a virtual environment. */
 export async function findPythonTool(name: keyof typeof PYTHON_PACKAGES): Promise<Tool> {
   const environment = join(cacheFolder, 'venv')
   const python = join(environment, 'bin', 'python')
   const command = join(environment, 'bin', name)
   if (!existsSync(python)) {
     const made = await tryCommand('python3', ['-m', 'venv', environment])
-    if (!made.ok) return { kind: 'none', why: `there is no Python with venv for ${name}` }
+    if (!made.ok) return { kind: 'none', why: `${name} needs Python with venv` }
   }
   if (!existsSync(command)) {
     const install = ['-m', 'pip', 'install', '--quiet', PYTHON_PACKAGES[name]]
     const installed = await tryCommand(python, install)
-    if (!installed.ok) return { kind: 'none', why: `${name} cannot be had: ${installed.output}` }
+    if (!installed.ok)
+      return { kind: 'none', why: `${name} cannot be installed: ${installed.output}` }
   }
   return { kind: 'tool', command }
 }

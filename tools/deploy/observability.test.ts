@@ -11,7 +11,7 @@ import { root } from '../repository-files.ts'
 import { SERVICES } from '../stack/options.ts'
 import { PATHS } from '../stack/services.ts'
 
-/** Holds dashboard, alert rules and scrape configuration to the metrics that the services report. */
+/** Checks dashboard, alert rules and scrape configuration against the metrics that the services report. */
 
 const folder = join(root, 'deploy', 'observability')
 const read = (name: string) => readFileSync(join(folder, name), 'utf8')
@@ -49,12 +49,12 @@ const expressions = [
   ...rules.map(({ alert, expr }) => ({ of: `alert ${alert}`, text: expr })),
 ]
 
-/** What Prometheus, and the registry of a service, put on every sample. */
+/** Labels that Prometheus and the registry of a service add to every sample. */
 const EVERYWHERE = ['service', 'job', 'instance']
 const known = new Map([...ownSeries(), ...(await processSeries()), ...prometheusSeries()])
 
 describe('the dashboard', () => {
-  test('says of every panel what it shows, in which unit, and names each line', () => {
+  test('has a description, a unit and legends for every panel', () => {
     assert.ok(panels.length > 20)
     for (const { title, description, fieldConfig, targets = [] } of panels) {
       assert.match(description ?? '', /^[A-Z].*\.$/, title)
@@ -64,7 +64,7 @@ describe('the dashboard', () => {
     }
   })
 
-  test('has panels of different titles that do not lie on each other', () => {
+  test('has panels with distinct titles that do not overlap', () => {
     assert.equal(new Set(panels.map(({ title }) => title)).size, panels.length)
     const cells = dashboard.panels.flatMap(({ gridPos: { x, y, w, h } }) =>
       Array.from({ length: w * h }, (_, n) => `${x + (n % w)}/${y + Math.floor(n / w)}`),
@@ -78,7 +78,7 @@ describe('the dashboard', () => {
     assert.deepEqual(missing, [])
   })
 
-  test('names in its legends labels that the lines have', () => {
+  test('uses only labels in its legends that the series have', () => {
     for (const { title, targets = [] } of panels) {
       for (const { expr, legendFormat } of targets) {
         const { labels } = namesIn(sent(expr))
@@ -91,7 +91,7 @@ describe('the dashboard', () => {
 })
 
 describe('the alerts', () => {
-  test('say how bad it is, how long it lasted, what it is and what to do', () => {
+  test('have a severity, a duration, a summary and a description', () => {
     for (const { alert, labels, annotations, ...rule } of rules) {
       assert.match(alert, /^Trifold[A-Z][A-Za-z]+$/)
       assert.match(labels?.severity ?? '', /^(warning|critical)$/, alert)
@@ -102,7 +102,7 @@ describe('the alerts', () => {
     assert.equal(new Set(rules.map(({ alert }) => alert)).size, rules.length)
   })
 
-  test('speak of labels that their expressions have', () => {
+  test('use only labels that their expressions have', () => {
     for (const { alert, expr, annotations } of rules) {
       const { metrics, labels } = namesIn(expr)
       for (const metric of metrics) for (const label of known.get(metric) ?? []) labels.add(label)
@@ -113,7 +113,7 @@ describe('the alerts', () => {
     }
   })
 
-  test('are each shown firing and silent by alerts.test.yaml', () => {
+  test('are each tested firing and not firing by alerts.test.yaml', () => {
     const { tests } = parseYaml(read('alerts.test.yaml')) as {
       tests: { name: string; promql_expr_test: { exp_samples: { labels: string }[] }[] }[]
     }
@@ -134,7 +134,7 @@ describe('every expression', () => {
     assert.notDeepEqual(syntaxErrors('sum by (x) (rate(a[1m])'), [])
   })
 
-  test('names series that are reported, by labels that they have', () => {
+  test('uses only series that are reported and labels that they have', () => {
     for (const { of, text } of expressions) {
       const { metrics, matched, labels } = namesIn(text)
       for (const metric of metrics) assert.ok(known.has(metric), `${of}: ${metric}`)
@@ -148,7 +148,7 @@ describe('every expression', () => {
 })
 
 describe('the scrape configuration', () => {
-  test('reads each service where its metrics are, and the alerts', () => {
+  test("scrapes each service's metrics, and loads the alerts", () => {
     const { scrape_configs, rule_files } = parseYaml(read('prometheus.yaml')) as {
       scrape_configs: { job_name: string; metrics_path: string }[]
       rule_files: string[]
@@ -181,7 +181,7 @@ describe('promtool', { skip: without }, () => {
   }
 })
 
-/** The labels of each series that a metric is scraped as. */
+/** A series that a metric is scraped as, and its labels. */
 type Series = [name: string, labels: ReadonlySet<string>]
 
 function seriesOf(name: string, type: string, labels: readonly string[]): Series[] {
@@ -198,7 +198,7 @@ function ownSeries(): Series[] {
   return Object.entries(METRICS).flatMap(([name, { type, labels }]) => seriesOf(name, type, labels))
 }
 
-/** Those of the process itself. */
+/** The series of the process itself. */
 async function processSeries(): Promise<Series[]> {
   const register = new Registry()
   collectDefaultMetrics({ register })
@@ -214,9 +214,9 @@ function prometheusSeries(): Series[] {
 
 interface Names {
   readonly metrics: string[]
-  /** The labels by which series are chosen. */
+  /** The labels that select series. */
   readonly matched: { readonly metric: string; readonly label: string }[]
-  /** The labels by which results are grouped. */
+  /** The labels that group results. */
   readonly labels: Set<string>
 }
 

@@ -9,7 +9,7 @@ const ENVIRONMENT = {
   INTERACTION_STYLE: 'http',
 }
 
-/** A release that keeps every policy; what a test changes is broken. */
+/** The findings in a release that meets every policy except for what the test changes. */
 function release({ container = {}, pod = {}, environment = {}, others = [] as Manifest[] } = {}) {
   const template = {
     metadata: { labels: { app: 'order' } },
@@ -64,51 +64,60 @@ function release({ container = {}, pod = {}, environment = {}, others = [] as Ma
 }
 
 describe('the policies', () => {
-  test('find nothing in a release that keeps them', () => {
+  test('find nothing in a release that meets them', () => {
     assert.deepEqual(release(), [])
   })
 
   const broken: Record<string, [Parameters<typeof release>[0], RegExp]> = {
-    'an image without a version': [{ container: { image: 'trifold:latest' } }, /no fixed version/],
+    'an image without a version': [
+      { container: { image: 'trifold:latest' } },
+      /not a fixed version/,
+    ],
     'a variable that the service does not read': [
       { environment: { INTERACTION_STYL: 'http' } },
       /does not read INTERACTION_STYL/,
     ],
-    'a value that the service refuses': [
+    'a value that the service rejects': [
       { environment: { INTERACTION_STYLE: 'soap' } },
       /INTERACTION_STYLE must be/,
     ],
-    'a service that is not told where another is': [
+    "a service without another service's address": [
       { environment: { BILLING_URL: '' } },
-      /is not told BILLING_URL/,
+      /lacks BILLING_URL/,
     ],
     'a port that the program does not listen on': [
       { environment: { PORT: '8001' } },
       /PORT is not its port/,
     ],
-    'a probe of a port that there is not': [
+    'a probe of a port that does not exist': [
       { container: { readinessProbe: { httpGet: { path: '/', port: 'web' } } } },
-      /asks the port web/,
+      /the unknown port web/,
     ],
-    'a grace shorter than the drain': [
+    'a grace period shorter than the drain': [
       { pod: { terminationGracePeriodSeconds: 25 } },
       /killed while it drains/,
     ],
-    'a stop before proxies know': [{ container: { lifecycle: undefined } }, /before proxies know/],
-    'a container that may write to its root': [
+    'a stop before proxies notice': [
+      { container: { lifecycle: undefined } },
+      /before proxies stop sending/,
+    ],
+    'a container that may write to its root file system': [
       { container: { securityContext: {} } },
       /may write to its root/,
     ],
-    'a token of the cluster': [{ pod: { automountServiceAccountToken: true } }, /has a token/],
+    'a service account token': [
+      { pod: { automountServiceAccountToken: true } },
+      /has a service account token/,
+    ],
     'a secret outside of Secrets': [
       { environment: { LOG_LEVEL: 'postgres://order:hidden@db/orders' } },
-      /shows a secret/,
+      /contains a secret/,
     ],
     'a Service without pods': [
       {
         others: [{ kind: 'Service', metadata: { name: 'lost' }, spec: { selector: { app: 'x' } } }],
       },
-      /selects the pods of nobody/,
+      /selects the pods of no workload/,
     ],
   }
   for (const [what, [change, finding]] of Object.entries(broken)) {
@@ -117,7 +126,7 @@ describe('the policies', () => {
     })
   }
 
-  test('tell fixed versions from moving ones', () => {
+  test('distinguish fixed versions from moving tags', () => {
     const images = [
       'postgres:17.6-bookworm',
       'prom/prometheus:v3.5.0',

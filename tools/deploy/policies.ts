@@ -38,7 +38,7 @@ interface PodSpec {
   readonly containers: readonly Container[]
 }
 
-/** One document of what helm renders, as far as the policies look at it. */
+/** The parts of a rendered manifest that the policies check. */
 export interface Manifest {
   readonly kind: string
   readonly metadata: { readonly name: string }
@@ -54,7 +54,7 @@ interface Pod {
   readonly spec: PodSpec
 }
 
-/** What is wrong with the manifests of one release, a sentence each. */
+/** The violations in the manifests of one release, one sentence each. */
 export function policyFindings(manifests: readonly Manifest[]): string[] {
   const pods = manifests.flatMap(podOf)
   return [
@@ -70,7 +70,7 @@ export function policyFindings(manifests: readonly Manifest[]): string[] {
   ]
 }
 
-/** Paths that probes ask for; whether they are answered, only a running program can say. */
+/** The paths that probes request. Whether the program serves them has to be tested with a running program. */
 export function probePaths(manifests: readonly Manifest[]): string[] {
   const paths = manifests
     .flatMap(podOf)
@@ -79,18 +79,18 @@ export function probePaths(manifests: readonly Manifest[]): string[] {
   return [...new Set(paths)]
 }
 
-/** Stand-ins for values that only a Secret of the cluster holds. */
+/** Placeholders for values that only a Secret in the cluster holds. */
 const SECRET_VALUES: Labels = {
   DATABASE_URL: 'postgres://from/a-secret',
   SMTP_URL: 'smtp://from-a-secret:587',
 }
 
-/** What a service has to say of its environment; `environment` may leave secrets out. */
+/** Checks an environment against the configuration of the service; `environment` need not have the secrets. */
 export function environmentFindings(main: string, environment: Labels): string[] {
   const service = /^services\/(order|billing|notification)\/main\.ts$/.exec(main)?.[1]
   if (service === undefined) return []
   const schema = SCHEMAS[service as keyof typeof SCHEMAS]
-  // What main.ts adds to the schema: the addresses of other services.
+  // main.ts adds the addresses of other services to the schema.
   const text = readFileSync(root + main, 'utf8')
   const added = [...text.matchAll(/^ {4}([A-Z_]+_URL): /gm)].map(([, name]) => name as string)
   const known = new Set([...Object.keys(schema.properties), ...added])
@@ -98,7 +98,7 @@ export function environmentFindings(main: string, environment: Labels): string[]
   const missing = added.filter((name) => !environment[name])
   const findings = [
     ...unknown.map((name) => `${service} does not read ${name}`),
-    ...missing.map((name) => `${service} is not told ${name}`),
+    ...missing.map((name) => `${service} lacks ${name}`),
   ]
   try {
     readConfig(schema, { DATABASE_URL: SECRET_VALUES.DATABASE_URL, ...environment })
@@ -115,7 +115,7 @@ const SCHEMAS = {
   notification: Type.Object({ ...processConfig, ...notificationConfig }),
 } as const
 
-/** Says whether a tag or a digest names one version. */
+/** Whether the tag or digest of an image is one fixed version. */
 export function isPinned(image: string): boolean {
   return /^[^\s:]+:v?\d+\.\d+[^\s:]*$/.test(image) || image.includes('@sha256:')
 }
@@ -126,31 +126,34 @@ function podOf(owner: Manifest): Pod[] {
   return template?.spec ? [{ owner, labels: template.metadata.labels, spec: template.spec }] : []
 }
 
-/** What Pod Security "restricted" asks for, and a little more. */
+/** The rules of the Pod Security standard "restricted", and a few more. */
 function restricted({ securityContext: pod, ...spec }: PodSpec): string[] {
   const findings: string[] = []
-  if (spec.automountServiceAccountToken !== false) findings.push('has a token of the cluster')
-  if (spec.enableServiceLinks !== false) findings.push('gets variables of other Services')
+  if (spec.automountServiceAccountToken !== false) findings.push('has a service account token')
+  if (spec.enableServiceLinks !== false) findings.push('gets variables for other Services')
   if (pod?.runAsNonRoot !== true || !pod.runAsUser) findings.push('may run as root')
   const seccomp = pod?.seccompProfile as { type?: string } | undefined
   if (seccomp?.type !== 'RuntimeDefault') findings.push('has no seccomp profile')
   for (const { name, securityContext: own, resources } of spec.containers) {
     const dropped = (own?.capabilities as { drop?: string[] } | undefined)?.drop
-    if (own?.readOnlyRootFilesystem !== true) findings.push(`${name} may write to its root`)
+    if (own?.readOnlyRootFilesystem !== true)
+      findings.push(`${name} may write to its root file system`)
     if (own?.allowPrivilegeEscalation !== false) findings.push(`${name} may gain privileges`)
     if (!dropped?.includes('ALL')) findings.push(`${name} keeps capabilities`)
-    if (!resources?.requests || !resources.limits) findings.push(`${name} has no resources`)
+    if (!resources?.requests || !resources.limits)
+      findings.push(`${name} has no resource requests and limits`)
   }
   return findings
 }
 
 function container(one: Container, spec: PodSpec, manifests: readonly Manifest[]): string[] {
   const findings: string[] = []
-  if (!isPinned(one.image)) findings.push(`${one.image} is no fixed version`)
+  if (!isPinned(one.image)) findings.push(`${one.image} is not a fixed version`)
   const ports = new Set(one.ports?.map(({ name }) => name))
   for (const { httpGet, tcpSocket } of probesOf(one)) {
     const port = (httpGet ?? tcpSocket)?.port
-    if (port !== undefined && !ports.has(port)) findings.push(`a probe asks the port ${port}`)
+    if (port !== undefined && !ports.has(port))
+      findings.push(`a probe uses the unknown port ${port}`)
   }
   const maps = one.envFrom?.map(({ configMapRef }) => configMapRef.name) ?? []
   const mapped = manifests.filter(
@@ -166,8 +169,8 @@ function container(one: Container, spec: PodSpec, manifests: readonly Manifest[]
   if (plain.PORT !== String(one.ports?.[0]?.containerPort)) findings.push('PORT is not its port')
   const preStopMs = (one.lifecycle?.preStop.sleep.seconds ?? 0) * 1000
   const graceMs = (spec.terminationGracePeriodSeconds ?? 0) * 1000
-  if (preStopMs === 0) findings.push('goes before proxies know it')
-  if (graceMs <= preStopMs + CLOSE_DEADLINE_MS) findings.push('is killed while it drains')
+  if (preStopMs === 0) findings.push('stops before proxies stop sending requests to it')
+  if (graceMs <= preStopMs + CLOSE_DEADLINE_MS) findings.push('may be killed while it drains')
   return findings
 }
 
@@ -175,7 +178,9 @@ function probesOf({ startupProbe, readinessProbe, livenessProbe }: Container): P
   return [startupProbe, readinessProbe, livenessProbe].filter((probe) => probe !== undefined)
 }
 
-/** A selector that selects nothing is a Service without pods, or a policy without effect. */
+/**
+ * Checks that a selector selects the pods of one workload; otherwise a Service has no pods, or a policy no effect.
+ */
 function selected({ kind, metadata, spec }: Manifest, pods: readonly Pod[]): string[] {
   const says = (finding: string) => [`${kind} ${metadata.name}: ${finding}`]
   const wanted: Labels | undefined =
@@ -188,7 +193,8 @@ function selected({ kind, metadata, spec }: Manifest, pods: readonly Pod[]): str
     Object.entries(wanted).every(([name, value]) => labels[name] === value),
   )
   const owners = new Set(chosen.map(({ owner }) => owner.metadata.name))
-  if (owners.size !== 1) return says(`selects the pods of ${[...owners].join(', ') || 'nobody'}`)
+  if (owners.size !== 1)
+    return says(`selects the pods of ${[...owners].join(', ') || 'no workload'}`)
   if (kind !== 'Service') return []
   const ports = new Set(
     chosen
@@ -197,15 +203,15 @@ function selected({ kind, metadata, spec }: Manifest, pods: readonly Pod[]): str
   )
   const targets = spec.ports.map(({ targetPort }: { targetPort: string }) => targetPort)
   const lost = targets.filter((target: string) => !ports.has(target))
-  return lost.length > 0 ? says(`leads to the port ${lost}`) : []
+  return lost.length > 0 ? says(`targets the unknown port ${lost}`) : []
 }
 
 function rollingUpdate({ kind, metadata, spec }: Manifest): string[] {
   if (kind !== 'Deployment' || spec.strategy?.rollingUpdate?.maxUnavailable === 0) return []
-  return [`Deployment ${metadata.name}: an update takes pods away before others serve`]
+  return [`Deployment ${metadata.name}: an update stops pods before others are ready`]
 }
 
-/** Values of Secrets may be in Secrets alone. */
+/** The values of Secrets must not occur in other objects. */
 function leakedSecrets(manifests: readonly Manifest[]): string[] {
   const isSecret = ({ kind }: Manifest) => kind === 'Secret'
   const secrets = manifests
@@ -214,5 +220,5 @@ function leakedSecrets(manifests: readonly Manifest[]): string[] {
   return manifests
     .filter((manifest) => !isSecret(manifest))
     .filter((manifest) => secrets.some((value) => JSON.stringify(manifest).includes(value)))
-    .map(({ kind, metadata }) => `${kind} ${metadata.name}: shows a secret`)
+    .map(({ kind, metadata }) => `${kind} ${metadata.name}: contains a secret`)
 }

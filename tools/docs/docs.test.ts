@@ -12,21 +12,23 @@ const documents = files.filter((path) => path.endsWith('.md'))
 const { scripts } = JSON.parse(read('package.json')) as { scripts: Record<string, string> }
 
 describe('the documents', () => {
-  // It starts the program twice and newman once: seconds, or minutes where much else runs.
+  // Starts the program twice and newman once, which takes seconds, or minutes on a busy machine.
   const options = { timeout: 600_000 }
   test(
-    'have the tables, pictures and results of the code as it is; npm run docs writes them',
+    'have up-to-date tables, pictures and results; npm run docs updates them',
     options,
     async () => {
-      const behind = (await generatedDocuments()).filter(({ text, expected }) => text !== expected)
+      const outdated = (await generatedDocuments()).filter(
+        ({ text, expected }) => text !== expected,
+      )
       assert.deepEqual(
-        behind.map(({ path }) => path),
+        outdated.map(({ path }) => path),
         [],
       )
     },
   )
 
-  test('name scripts that there are', () => {
+  test('name scripts that exist', () => {
     const missing = documents.flatMap((path) =>
       [...read(path).matchAll(/(?:^|`|&& )npm (?:run )?([a-z][a-z:-]*)/gm)]
         .map(([, name]) => name as string)
@@ -36,7 +38,7 @@ describe('the documents', () => {
     assert.deepEqual(missing, [])
   })
 
-  test('link to files and headings that there are', () => {
+  test('link to files and headings that exist', () => {
     const broken = documents.flatMap((path) =>
       linksIn(path)
         .filter((link) => !resolves(path, link))
@@ -45,7 +47,7 @@ describe('the documents', () => {
     assert.deepEqual(broken, [])
   })
 
-  test('are where code, charts and configuration refer to them', () => {
+  test('exist where code, charts and configuration refer to them', () => {
     const sources = files.filter((path) => /\.(ts|mjs|java|ya?ml|tpl|txt)$/.test(path))
     const broken = sources.flatMap((path) =>
       [...read(path).matchAll(/\b(?:docs|deploy)\/[a-z-]+(?:\.ru)?\.md(?:#[\p{L}\p{N}_-]+)?/gu)]
@@ -66,7 +68,7 @@ describe('the documents', () => {
     )
   })
 
-  test('in docs/ can all be reached from the README, pictures and results too', () => {
+  test('in docs/ can all be reached from the README, including pictures and results', () => {
     const reached = new Set<string>()
     const follow = (path: string) => {
       if (reached.has(path)) return
@@ -79,7 +81,7 @@ describe('the documents', () => {
     assert.deepEqual(lost, [], 'docs/README.md is the place to link them from')
   })
 
-  test('name source files that there are', () => {
+  test('name source files that exist', () => {
     const known = new Set(files)
     const missing = documents.flatMap((path) =>
       [...read(path).matchAll(/`((?:[a-z0-9-]+\/)+[a-z0-9.-]+\.(?:ts|json|md))`/g)]
@@ -92,46 +94,46 @@ describe('the documents', () => {
 })
 
 describe('CONTRIBUTING.md', () => {
-  test('says of every root script in one line what it does', () => {
-    const said = [
+  test('describes every root script in one line', () => {
+    const described = [
       ...read('CONTRIBUTING.md').matchAll(/^\| `npm (?:run )?([a-z][a-z:-]*)` \| .+ \|$/gm),
     ]
-    assert.deepEqual(said.map(([, name]) => name).sort(), Object.keys(scripts).sort())
+    assert.deepEqual(described.map(([, name]) => name).sort(), Object.keys(scripts).sort())
   })
 })
 
 describe('the table of metrics', () => {
-  test('has none that nothing reports', () => {
+  test('has only metrics that are reported', () => {
     const sources = files
       .filter((path) => /^(platform|messaging|chassis|services|apps)\/.*\.ts$/.test(path))
       .filter((path) => !/\.(test|conformance)\.ts$/.test(path))
-      // The table declares a name as a key, without quotes; whatever reports it names it in quotes.
+      // The table declares a name as a key, without quotes; code that reports the metric has the name in quotes.
       .map(read)
-    const silent = Object.keys(METRICS).filter(
+    const unreported = Object.keys(METRICS).filter(
       (name) => !sources.some((source) => source.includes(`'${name}'`)),
     )
-    assert.deepEqual(silent, [])
+    assert.deepEqual(unreported, [])
   })
 })
 
 describe('fillIn', () => {
   const page = 'a\n<!-- x:begin -->\nold\n<!-- x:end -->\nb\n'
 
-  test('puts a table between its marks and leaves the rest', () => {
+  test('replaces the table between its comments and leaves the rest', () => {
     const filled = fillIn('page.md', page, 'x', '| new |')
     assert.equal(filled, 'a\n<!-- x:begin -->\n| new |\n<!-- x:end -->\nb\n')
     assert.equal(fillIn('page.md', filled, 'x', '| new |'), filled)
   })
 
-  test('refuses a page that has no place for the table', () => {
+  test('rejects a page that has no place for the table', () => {
     assert.throws(() => fillIn('page.md', page, 'y', ''), /page\.md has no place for y/)
   })
 })
 
-/** What npm does without a script of ours. */
+/** npm's own commands, which need no script. */
 const NPM_WORDS = new Set(['ci', 'install', 'package', 'run'])
 
-/** The targets of the links that stay in the repository; fenced code has none. */
+/** The targets of links within the repository, outside of fenced code. */
 function linksIn(path: string): string[] {
   const prose = read(path).replace(/^```.*?^```/gms, '')
   return [...prose.matchAll(/\]\(([^)\s]+)\)/g)]
@@ -146,7 +148,7 @@ function resolves(from: string, link: string): boolean {
   return anchor === undefined || anchorsOf(path).includes(anchor)
 }
 
-/** Headings become anchors as GitHub makes them. */
+/** The anchors that GitHub makes of the headings. */
 function anchorsOf(path: string): string[] {
   return [...read(path).matchAll(/^#+ (.+)$/gm)].map(([, heading = '']) =>
     heading

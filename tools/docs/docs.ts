@@ -29,29 +29,29 @@ import {
 } from './tables.ts'
 
 /**
- * Writes what the documents have from the code and from a program that runs: tables, pictures, results.
- * A table stands between the lines `<!-- NAME:begin -->` and `<!-- NAME:end -->`; other files are
- * written whole. With `--check` nothing is written, and the exit code is 1 when a document is behind.
+ * Writes the parts of the documents that are generated from the code and from a running program: tables, pictures,
+ * results. A table is between the lines `<!-- NAME:begin -->` and `<!-- NAME:end -->`; other files are generated
+ * completely. With `--check` nothing is written, and the exit code is 1 if a document is out of date.
  */
 export interface Document {
-  /** From the root. */
+  /** The path from the root. */
   readonly path: string
-  /** What the file holds now; empty where there is none. */
+  /** The current content of the file; empty if there is no file. */
   readonly text: string
-  /** What it should hold. */
+  /** The content that it should have. */
   readonly expected: string
 }
 
 export async function generatedDocuments(): Promise<Document[]> {
-  const { recordings, seen } = await recordScenes(lookAround)
+  const { recordings, collected } = await recordScenes(collectFrom)
   const whole = [
     ['.env.example', environmentExample()],
     ...picturesOf(recordings),
-    ...reportsOf(seen.folders),
+    ...reportsOf(collected.folders),
     ...(await chartSchemas()),
   ] as const
   const filled = [
-    ...LANGUAGES.flatMap((language) => pageTables(recordings, seen, language)),
+    ...LANGUAGES.flatMap((language) => pageTables(recordings, collected, language)),
     ['docs/errors.md', { errors: errorsTable() }],
     ['docs/metrics.md', { metrics: metricsTable() }],
   ] as const
@@ -59,7 +59,8 @@ export async function generatedDocuments(): Promise<Document[]> {
     ...whole.map(async ([path, expected]) => ({ path, text: await textOf(path), expected })),
     ...filled.map(async ([path, tables]) => {
       const text = await textOf(path)
-      const fill = (so: string, [name, table]: [string, string]) => fillIn(path, so, name, table)
+      const fill = (page: string, [name, table]: [string, string]) =>
+        fillIn(path, page, name, table)
       return { path, text, expected: Object.entries(tables).reduce(fill, text) }
     }),
   ])
@@ -68,7 +69,7 @@ export async function generatedDocuments(): Promise<Document[]> {
 /** The tables of the pages for users. */
 function pageTables(
   recordings: readonly Recording[],
-  { openApi, folders }: Awaited<ReturnType<typeof lookAround>>,
+  { openApi, folders }: Awaited<ReturnType<typeof collectFrom>>,
   language: Language,
 ): (readonly [path: string, Record<string, string>])[] {
   const say: Say = (text) => (language === 'ru' && RUSSIAN[text]) || text
@@ -89,7 +90,7 @@ function pageTables(
   return Object.entries(tables).map(([page, filled]) => [pathOf(page, language), filled])
 }
 
-/** What becomes of an order in each style, and one turn of events in which the style shows. */
+/** For each style, the sequence of an order that is paid, and of a scene that is typical of the style. */
 const SEQUENCES: readonly (readonly [Recording['style'], Scene, name: string, title: string])[] = [
   ['http', 'paid', 'sequence', 'An order in style http'],
   ['hybrid', 'paid', 'sequence', 'An order in style hybrid'],
@@ -106,8 +107,8 @@ function picturesOf(recordings: readonly Recording[]): (readonly [string, string
     return [`docs/pictures/${style}-structure.svg`, picture] as const
   })
   const sequences = SEQUENCES.map(([style, scene, name, title]) => {
-    const isMeant = (one: Recording) => one.style === style && one.scene === scene
-    const picture = sequencePicture(recordings.find(isMeant)!, title)
+    const matches = (one: Recording) => one.style === style && one.scene === scene
+    const picture = sequencePicture(recordings.find(matches)!, title)
     return [`docs/pictures/${style}-${name}.svg`, picture] as const
   })
   return [['docs/pictures/styles.svg', overviewPicture()], ...structures, ...sequences]
@@ -133,7 +134,7 @@ function chartSchemas(): Promise<(readonly [string, string])[]> {
   )
 }
 
-/** Throws where the document has no place for the table: a table that nobody sees is behind, too. */
+/** Replaces the table of that name. Throws if the document has no place for it, which would hide the table. */
 export function fillIn(path: string, text: string, name: string, table: string): string {
   const [begin, end] = [`<!-- ${name}:begin -->`, `<!-- ${name}:end -->`]
   const [from, to] = [text.indexOf(begin), text.indexOf(end)]
@@ -141,8 +142,8 @@ export function fillIn(path: string, text: string, name: string, table: string):
   return `${text.slice(0, from + begin.length)}\n${table}\n${text.slice(to)}`
 }
 
-/** The services' OpenAPI documents as they serve them, and what newman finds. */
-async function lookAround({ url, read }: Client) {
+/** Reads the OpenAPI documents that the services serve, and runs newman. */
+async function collectFrom({ url, read }: Client) {
   const services = ['orders', 'billing', 'notification']
   const documents = services.map((service) => read<OpenApi>(`/${service}/openapi.json`))
   return { openApi: await Promise.all(documents), folders: await runNewman(url) }
@@ -157,13 +158,13 @@ function textOf(path: string): Promise<string> {
 
 if (import.meta.main) {
   const checkOnly = process.argv.includes('--check')
-  const behind = (await generatedDocuments()).filter(({ text, expected }) => text !== expected)
-  for (const { path, expected } of behind) {
+  const outdated = (await generatedDocuments()).filter(({ text, expected }) => text !== expected)
+  for (const { path, expected } of outdated) {
     if (!checkOnly) {
       await mkdir(dirname(root + path), { recursive: true })
       await writeFile(root + path, expected)
     }
-    console.log(checkOnly ? `${path} is behind: npm run docs` : `${path} is written`)
+    console.log(checkOnly ? `${path} is out of date: npm run docs` : `${path} updated`)
   }
-  if (checkOnly && behind.length > 0) process.exitCode = 1
+  if (checkOnly && outdated.length > 0) process.exitCode = 1
 }

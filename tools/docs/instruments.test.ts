@@ -7,7 +7,7 @@ import { instrumentsTable } from './instruments.ts'
 import { readResults, recordResult } from './results.ts'
 import { RUSSIAN } from './russian.ts'
 
-test('a recorded run replaces the entry of its instrument, and shows in the table with its date', async () => {
+test('a recorded run replaces the entry of its instrument, and appears in the table with its date', async () => {
   const folder = await mkdtemp(join(tmpdir(), 'trifold-results-'))
   try {
     const file = join(folder, 'results.json')
@@ -25,7 +25,7 @@ test('a recorded run replaces the entry of its instrument, and shows in the tabl
   }
 })
 
-test('every sentence of the table has its Russian words', () => {
+test('every sentence of the table has a Russian translation', () => {
   const missing: string[] = []
   const say = (text: string) => {
     if (!(text in RUSSIAN)) missing.push(text)

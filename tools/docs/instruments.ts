@@ -2,7 +2,7 @@ import type { Language } from './pages.ts'
 import type { Results } from './results.ts'
 import { type Say, table } from './tables.ts'
 
-/** The table of the guarantees page that says what each instrument tries, and what its last recorded run came to. */
+/** The table of the guarantees page with what each instrument tries, and the result of its last recorded run. */
 export function instrumentsTable(
   { simulate, mutants, chaos, ...others }: Results,
   say: Say,
@@ -38,7 +38,7 @@ const MUTANTS = 'whether the simulator notices planted bugs'
 const HUNTED =
   '{date}: {found} of {planted} planted bugs found, most of them with the first seeds; [mutants.md](mutants.md) lists them'
 const CHAOS =
-  'two of each service on Kafka and PostgreSQL, behind proxies that delay, cut and reset connections; killed and frozen processes and servers, processes frozen inside transactions, wrong clocks, a full disk'
+  'two replicas of each service on Kafka and PostgreSQL, behind proxies that delay, cut and reset connections; killed and frozen processes and servers, processes frozen inside transactions, wrong clocks, a full disk'
 const CHAOTIC = '{date}: {minutes} minutes in style {style}, {violations} violations'
 const TEST_STACK =
   "servers killed and frozen for minutes, replicas killed under load, all of Kafka's data deleted, all groups reset to the start, the same work in each style"

@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process'
 import { text } from 'node:stream/consumers'
 import { root } from '../repository-files.ts'
 
-/** What newman said of the acceptance collection, without what differs from run to run. */
+/** The output of newman for a folder of the acceptance collection, without what differs from run to run. */
 export interface NewmanFolder {
   readonly name: string
   readonly requests: number
@@ -14,7 +14,7 @@ const COLLECTION = 'tests/acceptance/trifold.postman_collection.json'
 const LAST_LINES = 40
 const ADDRESS = 'http://127.0.0.1:8000'
 
-/** Rejects where an assertion fails, and tells which. */
+/** Runs the acceptance collection. If an assertion fails, rejects with the end of newman's output. */
 export async function runNewman(url: string): Promise<NewmanFolder[]> {
   const args = ['run', COLLECTION, '--env-var', `baseUrl=${url}`, '--color', 'off']
   const newman = spawn(process.execPath, ['node_modules/newman/bin/newman.js', ...args], {
@@ -24,7 +24,7 @@ export async function runNewman(url: string): Promise<NewmanFolder[]> {
   const ended = new Promise<number | null>((resolve) => newman.once('close', resolve))
   const output = await text(newman.stdout)
   if ((await ended) !== 0) {
-    // What failed is told at the end.
+    // newman lists failures at the end of its output.
     const last = output.trimEnd().split('\n').slice(-LAST_LINES).join('\n')
     throw new Error(`newman failed:\n${last}`)
   }
@@ -32,8 +32,8 @@ export async function runNewman(url: string): Promise<NewmanFolder[]> {
 }
 
 /**
- * The folders of a run. Ids get numbers in the order in which they come, times and sizes go; of a
- * request that was repeated, because it waits for something, the last is left.
+ * The folders of a run. Ids are numbered in the order of their first appearance, and times and sizes are removed. Of a
+ * request that polls until a condition is true, only the last repetition is kept.
  */
 export function readNewman(output: string): NewmanFolder[] {
   const [, ...folders] = output.split('\n┌─', 1)[0]!.split('\n❏ ')
@@ -68,7 +68,7 @@ export function newmanReport({ name, requests, assertions, output }: NewmanFolde
 ${output}
 ${requests} requests, ${assertions} assertions, 0 failed
 
-Written by npm run docs. Times and sizes are left out, ids are numbered, and of a request that was
-repeated until what it waits for was there the last is shown.
+Written by npm run docs. Times and sizes are left out, and ids are numbered. Of a request that was
+repeated until its condition was true, only the last repetition is shown.
 `
 }

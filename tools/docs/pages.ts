@@ -2,8 +2,8 @@ import { readFileSync } from 'node:fs'
 import { repositoryFiles, root } from '../repository-files.ts'
 
 /**
- * The pages for users, each in two languages: `README` stands for `README.md` and `README.ru.md`. A page
- * with a Russian version is on this list by itself.
+ * The pages for users, each in two languages: `README` stands for `README.md` and `README.ru.md`. Every page with a
+ * Russian version is in the list.
  */
 const RUSSIAN_PAGE = '.ru.md'
 export const PAGES: readonly string[] = repositoryFiles()
@@ -20,8 +20,8 @@ export const readPage = (page: string, language: Language = 'en'): string =>
   readFileSync(root + pathOf(page, language), 'utf8')
 
 /**
- * The `sh` blocks that call the program. A block that needs more than a running program, such as a cluster,
- * is `bash` instead.
+ * The `sh` blocks that call the program. Blocks that need more than a running program, such as a cluster, are marked
+ * `bash` instead.
  */
 export function curlBlocksIn(markdown: string): string[] {
   const blocks = [...markdown.matchAll(/^```sh\n(.*?)^```$/gms)].map(([, lines]) => lines as string)

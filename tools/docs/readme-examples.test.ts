@@ -11,25 +11,25 @@ import { readConfig } from '../../platform/process/config.ts'
 import { curlBlocksIn, PAGES, readPage } from './pages.ts'
 
 /**
- * The curl lines of each page for users, run in their order by one shell against a fresh program. Lines that
- * begin with `# ` are the answer of the command above them. Ids and times differ from run to run; which
- * ids are the same does not. The Russian pages have the same lines (readme-languages.test.ts).
+ * Runs the curl commands of each page for users in one shell, in order, against a new program. Lines that begin with
+ * `# ` are the output of the command above them. Ids and times differ from run to run, so ids are compared only by
+ * which of them are equal. The Russian pages have the same commands (readme-languages.test.ts).
  */
 const READ_LIMIT_MS = 20_000
-const lacking = ['bash', 'curl'].filter((name) => spawnSync(name, ['--version']).error)
-const skip = lacking.length > 0 && `this machine has no ${lacking.join(' and no ')}`
+const missing = ['bash', 'curl'].filter((name) => spawnSync(name, ['--version']).error)
+const skip = missing.length > 0 && `this machine has no ${missing.join(' and no ')}`
 
 const pages = PAGES.map((page) => ({ page, examples: examplesIn(readPage(page)) })).filter(
   ({ examples }) => examples.length > 0,
 )
 
-test('the pages have examples with answers', () => {
+test('the pages have examples with responses', () => {
   const answers = pages.flatMap(({ examples }) => examples.filter(({ answer }) => answer !== ''))
   assert.ok(answers.length > 40, `${answers.length} answers`)
 })
 
 for (const { page, examples } of pages) {
-  test(`the program answers as ${page}.md says`, { skip }, async (t) => {
+  test(`the program responds as ${page}.md says`, { skip }, async (t) => {
     const folder = await mkdtemp(join(tmpdir(), 'trifold-examples-'))
     const environment = { PORT: '0', LOG_LEVEL: 'silent', DATA_DIR: folder }
     const program = await startAllInOne(readConfig(allInOneConfig, environment))
@@ -39,15 +39,15 @@ for (const { page, examples } of pages) {
       await program.close()
       await rm(folder, { recursive: true, force: true })
     })
-    const [here, there] = [createNames(), createNames()]
+    const [normalizeExpected, normalizeActual] = [createNormalizer(), createNormalizer()]
     for (const { command, answer } of examples) {
       await t.test(command, async () => {
-        const expected = here(answer)
-        // The effect of an event may take a moment longer than this shell, which never pauses.
+        const expected = normalizeExpected(answer)
+        // Reads are retried, because this shell may send them before an event has taken effect.
         const isRead = !/ -X | -d |=\$\(/.test(command)
         const deadline = Date.now() + (isRead ? READ_LIMIT_MS : 0)
         for (;;) {
-          const actual = there(await shell.run(command))
+          const actual = normalizeActual(await shell.run(command))
           if (Date.now() > deadline) return assert.deepEqual(actual, expected)
           if (isSame(actual, expected)) return
           await systemRuntime.sleep(20)
@@ -63,8 +63,8 @@ function examplesIn(markdown: string): { command: string; answer: string }[] {
     .map(([, command = '', comment = '']) => ({ command, answer: comment.replace(/^# ?/gm, '') }))
 }
 
-/** Puts a number in the place of each id, the same for the same id, and a word in that of each time. */
-function createNames() {
+/** Replaces each id by a number, equal ids by the same number, and each time by a word. */
+function createNormalizer() {
   const ids = new Map<string, string>()
   const nameOf = (id: string) => {
     ids.set(id, ids.get(id) ?? `id ${ids.size + 1}`)
@@ -91,7 +91,7 @@ function isSame(actual: unknown, expected: unknown): boolean {
   }
 }
 
-/** A shell that keeps its variables from one command to the next. The pages call the program `$URL`. */
+/** A shell that keeps its variables from one command to the next. `$URL` is the address of the program. */
 function openShell(url: string) {
   const END = '\u001e'
   const bash = spawn('bash', ['--norc'], {
@@ -111,9 +111,9 @@ function openShell(url: string) {
         onOutput = () => {
           const end = output.indexOf(END)
           if (end < 0) return
-          const said = output.slice(0, end)
+          const result = output.slice(0, end)
           output = output.slice(end + END.length)
-          resolve(said)
+          resolve(result)
         }
         bash.stdin.write(`${command}\nprintf '\\x1e'\n`)
       })

@@ -6,11 +6,11 @@ import { root } from '../repository-files.ts'
 import { PAGES, pathOf, readPage } from './pages.ts'
 import { RUSSIAN } from './russian.ts'
 
-/** A page for users is one document in two languages: whatever is not prose is the same in both. */
+/** A page for users is one document in two languages: everything except the prose is the same in both. */
 const FENCE = /^```.*?^```$/gms
 const fencesIn = (text: string) => text.match(FENCE) ?? []
 const proseOf = (text: string) => text.replace(FENCE, '')
-/** Names that are code in any language; the values between them may be words. */
+/** Inline code, which is the same in both languages. */
 const codeIn = (text: string) => text.match(/`[^`]+`/g) ?? []
 
 const MAX_README_LINES = 300
@@ -19,7 +19,7 @@ for (const page of PAGES) {
   const [english, russian] = [readPage(page, 'en'), readPage(page, 'ru')]
 
   describe(`${page}.md and ${page}.ru.md`, () => {
-    test('have the same commands and answers', () => {
+    test('have the same commands and responses', () => {
       assert.deepEqual(fencesIn(russian), fencesIn(english))
     })
 
@@ -71,22 +71,22 @@ for (const page of PAGES) {
   })
 }
 
-test('the READMEs fit on a front door', () => {
+test('the READMEs are short', () => {
   for (const language of ['en', 'ru'] as const) {
     const lines = readPage('README', language).split('\n').length - 1
     assert.ok(lines <= MAX_README_LINES, `${pathOf('README', language)} has ${lines} lines`)
   }
 })
 
-test('the Russian pages have every Russian sentence of the generated tables', () => {
+test('every translation is used in the Russian pages', () => {
   const russian = PAGES.map((page) => readPage(page, 'ru')).join('\n')
-  // Between the words of a sentence may be {figures}.
+  // A sentence may have {figures} in it.
   const isThere = (words: string) => words.split(/\{\w+\}/).every((part) => russian.includes(part))
   const stale = Object.entries(RUSSIAN).filter(([, words]) => !isThere(words))
   assert.deepEqual(stale, [])
 })
 
-/** Of each heading its level, and its number where it has one. */
+/** The level of each heading, and its number if it has one. */
 function outlineOf(text: string): string[] {
   return (proseOf(text).match(/^#+ .*$/gm) ?? []).map((heading) => {
     const [, level = '', title = ''] = /^(#+) (.*)$/.exec(heading) ?? []
@@ -97,7 +97,7 @@ function outlineOf(text: string): string[] {
 
 const sectionsOf = (text: string) => proseOf(text).split(/^#+ .*$/m)
 
-/** Of each table its rows, of each row the number of cells and the code in them. */
+/** For each row of each table, the number of cells and the code in them. */
 function tablesIn(text: string): string[][] {
   const tables = proseOf(text).match(/(?:^\|.*\n)+/gm) ?? []
   return tables.map((table) =>
@@ -108,7 +108,7 @@ function tablesIn(text: string): string[][] {
   )
 }
 
-/** Without their anchors, which have the words of their language; docs.test.ts resolves those. */
+/** Link targets without their anchors, which differ by language; docs.test.ts checks the anchors. */
 function targetsIn(text: string): string[] {
   return [...proseOf(text).matchAll(/\]\(([^)\s]+)\)/g)].map(([, target]) =>
     (target as string).replace(/#.*$/, ''),

@@ -2,7 +2,7 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { root } from '../repository-files.ts'
 
 /**
- * What the long runs of the instruments last came to, committed as `docs/results.json`. An instrument writes its own
+ * The results of the last long runs of the instruments, committed as `docs/results.json`. An instrument writes its own
  * entry when it is run with `--record`; `npm run docs` puts the entries, with their dates, into the documents.
  */
 export interface Results {
@@ -21,14 +21,14 @@ export function readResults(file = FILE): Results {
   return JSON.parse(readFileSync(file, 'utf8')) as Results
 }
 
-/** Replaces the entry of one instrument; `begun` is when its run began. */
+/** Replaces the entry of one instrument; `started` is when its run started. */
 export function recordResult<Name extends keyof Results>(
   name: Name,
   figures: Omit<Results[Name], 'date'>,
-  begun: Date,
+  started: Date,
   file = FILE,
 ): void {
-  const entry = { date: begun.toISOString().slice(0, 10), ...figures }
+  const entry = { date: started.toISOString().slice(0, 10), ...figures }
   const results = { ...readResults(file), [name]: entry }
   writeFileSync(file, `${JSON.stringify(results, null, 2)}\n`)
 }

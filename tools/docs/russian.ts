@@ -1,6 +1,6 @@
 /**
- * The text of the generated tables in Russian. Text without a translation stays in English, so a new
- * variable can be translated later. A translation that no table uses any more fails a test.
+ * The text of the generated tables in Russian. Text without a translation stays in English, so that a new
+ * variable can be translated later. A test fails on a translation that no table uses anymore.
  */
 export const RUSSIAN: Readonly<Record<string, string>> = {
   topic: 'топик',
@@ -9,8 +9,8 @@ export const RUSSIAN: Readonly<Record<string, string>> = {
   'sent by': 'отправляет',
   'read by': 'читает',
   body: 'тело',
-  'what it says': 'что означает',
-  'nobody here': 'здесь никто',
+  meaning: 'что означает',
+  'no service here': 'здесь никто',
   'An order is awaiting payment.': 'Заказ ждёт оплаты.',
   'A deposit to an account was requested.': 'Запрошено пополнение счёта.',
   'An order was canceled: its payment has to be voided or refunded.':
@@ -106,7 +106,7 @@ export const RUSSIAN: Readonly<Record<string, string>> = {
   variable: 'переменная',
   default: 'по умолчанию',
   values: 'значения',
-  'what it is': 'что это',
+  description: 'что это',
   empty: 'пусто',
   text: 'текст',
   'text that matches': 'текст вида',
@@ -193,7 +193,7 @@ export const RUSSIAN: Readonly<Record<string, string>> = {
   'whether the simulator notices planted bugs': 'заметит ли симулятор намеренно внесённые ошибки',
   '{date}: {found} of {planted} planted bugs found, most of them with the first seeds; [mutants.md](mutants.md) lists them':
     '{date}: найдено {found} из {planted} внесённых ошибок, большинство — в первых же прогонах; список — в [mutants.md](mutants.md)',
-  'two of each service on Kafka and PostgreSQL, behind proxies that delay, cut and reset connections; killed and frozen processes and servers, processes frozen inside transactions, wrong clocks, a full disk':
+  'two replicas of each service on Kafka and PostgreSQL, behind proxies that delay, cut and reset connections; killed and frozen processes and servers, processes frozen inside transactions, wrong clocks, a full disk':
     'по два экземпляра каждого сервиса на Kafka и PostgreSQL, за прокси, которые задерживают, рвут и сбрасывают соединения; убитые и зависшие процессы и серверы, зависания посреди транзакции, неверные часы, полный диск',
   '{date}: {minutes} minutes in style {style}, {violations} violations':
     '{date}: {minutes} минут в стиле {style}, нарушений: {violations}',

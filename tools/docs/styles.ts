@@ -1,7 +1,7 @@
 import { FLOWS, type Flow, STYLES } from '../../contracts/style.ts'
 import { code, type Say, table } from './tables.ts'
 
-/** What a customer sees in each style, from the properties of the style alone. */
+/** What a customer sees in each style, derived from the properties of the style. */
 export function stylesTable(say: Say): string {
   const rows = Object.entries(SITUATIONS).map(([situation, parts]) => [
     say(situation),

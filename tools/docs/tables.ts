@@ -14,12 +14,12 @@ import type { Language } from './pages.ts'
 import type { Structure } from './pictures/structure.ts'
 
 /**
- * The tables of the documents, as Markdown, each made from the code that it is about. `say` puts what
- * is no code into the language of the document.
+ * The tables of the documents, as Markdown, each generated from the code that it describes. `say` translates text that
+ * is not code into the language of the document.
  */
 export type Say = (text: string) => string
 
-/** What is read of an OpenAPI document. */
+/** The parts of an OpenAPI document that the tables use. */
 export interface OpenApi {
   readonly info: { readonly title: string }
   readonly paths: Readonly<
@@ -31,8 +31,8 @@ export interface OpenApi {
 }
 
 /**
- * A table for each group of variables, by the name of its place on the page. A variable that no other group
- * has is one of the program.
+ * A table for each group of variables, by the name of its place on the page. Variables that are in no other group are
+ * those of the program.
  */
 export function configurationTables(say: Say): Record<string, string> {
   const groups = Map.groupBy(variables(), ({ name }) => {
@@ -42,7 +42,7 @@ export function configurationTables(say: Say): Record<string, string> {
   return Object.fromEntries([...groups].map(([name, rows]) => [name, variablesTable(rows, say)]))
 }
 
-/** The variables of the style are part of the configuration of order and of billing, so they come first. */
+/** A variable is in the first group that has it. The style's are in order's and billing's configuration, too. */
 const CONFIGURATION_GROUPS: readonly (readonly [name: string, config: object])[] = [
   ['configuration-style', styleConfig],
   ['configuration-orders', orderConfig],
@@ -59,10 +59,10 @@ function variablesTable(group: ReturnType<typeof variables>, say: Say): string {
     valuesOf(type, say),
     say(description),
   ])
-  return table(['variable', 'default', 'values', 'what it is'].map(say), rows)
+  return table(['variable', 'default', 'values', 'description'].map(say), rows)
 }
 
-/** Every variable with its default, commented out: the file says what there is and sets nothing. */
+/** Every variable with its default, commented out, so that the file documents everything and sets nothing. */
 export function environmentExample(): string {
   const entries = variables().map(({ name, type, value, description }) => {
     const values = type === 'text' ? '' : `# Values: ${type}\n`
@@ -71,27 +71,28 @@ export function environmentExample(): string {
   return [EXAMPLE_HEAD, ...entries].join('\n')
 }
 
-const EXAMPLE_HEAD = `# Everything that the program reads from its environment, with the defaults. Written by
-# \`npm run docs\`. To use it, copy it to .env and change what you need: programs read .env in the folder
-# that they are started in. Variables that are set already take precedence.
+const EXAMPLE_HEAD = `# All environment variables of the program, with their defaults. Written by \`npm run docs\`.
+# To use it, copy it to .env and change what you need. Programs read .env from the folder that they are
+# started in. Variables that are already set take precedence.
 `
 
-/** Who sends an event and who reads it is what the recordings have. */
+/** A row per event. The services that send and read it are taken from the recordings. */
 export function eventsTable(recorded: Structure, say: Say): string {
   const { sends, reads } = partiesOf(recorded)
   const events = Object.entries(EVENTS).map(([name, { topic, summary, schema }]) => [
     code(topic),
     code(name),
-    said(sends.get(name), say),
-    said(reads.get(name), say),
+    namesOf(sends.get(name), say),
+    namesOf(reads.get(name), say),
     fieldsOf(schema),
     say(summary),
   ])
   const balance = [
-    ...['`balance`', '`BALANCE_CHANGED`', said(sends.get('BALANCE_CHANGED'), say)],
-    ...[said(reads.get('BALANCE_CHANGED'), say), fieldsOf(BALANCE_CHANGED), say(BALANCE_SUMMARY)],
+    ...['`balance`', '`BALANCE_CHANGED`', namesOf(sends.get('BALANCE_CHANGED'), say)],
+    namesOf(reads.get('BALANCE_CHANGED'), say),
+    ...[fieldsOf(BALANCE_CHANGED), say(BALANCE_SUMMARY)],
   ]
-  const head = ['topic', 'event', 'sent by', 'read by', 'body', 'what it says']
+  const head = ['topic', 'event', 'sent by', 'read by', 'body', 'meaning']
   return table(head.map(say), [...events, balance])
 }
 
@@ -103,7 +104,7 @@ export function topicsTable(recorded: Structure, say: Say): string {
     { name: 'BALANCE_CHANGED', topic: 'balance' },
   ]
   const partiesTo = (names: readonly string[], parties: ReadonlyMap<string, Set<string>>) =>
-    said(new Set(names.flatMap((name) => [...(parties.get(name) ?? [])])), say)
+    namesOf(new Set(names.flatMap((name) => [...(parties.get(name) ?? [])])), say)
   const rows = [...Map.groupBy(events, ({ topic }) => topic)].map(([topic, ofTopic]) => {
     const names = ofTopic.map(({ name }) => name)
     return [
@@ -116,8 +117,8 @@ export function topicsTable(recorded: Structure, say: Say): string {
   return table(['topic', 'events', 'sent by', 'read by'].map(say), rows)
 }
 
-const said = (services: ReadonlySet<string> | undefined, say: Say) =>
-  SERVICES.filter((name) => services?.has(name)).join(', ') || say('nobody here')
+const namesOf = (services: ReadonlySet<string> | undefined, say: Say) =>
+  SERVICES.filter((name) => services?.has(name)).join(', ') || say('no service here')
 
 function partiesOf(recorded: Structure) {
   const [sends, reads] = [new Map<string, Set<string>>(), new Map<string, Set<string>>()]
@@ -139,7 +140,7 @@ export function metricsTable(): string {
     labels.map(code).join(', '),
     help,
   ])
-  return table(['metric', 'type', 'labels', 'what it counts'], rows)
+  return table(['metric', 'type', 'labels', 'meaning'], rows)
 }
 
 export function errorsTable(): string {
@@ -164,7 +165,9 @@ export function callsTable(documents: readonly OpenApi[], say: Say): string {
   return table(['call', 'what it does'].map(say), rows)
 }
 
-/** What an order costs in each style that the benchmark's page has figures of. Throws if it has none. */
+/**
+ * The cost of an order in each style, from the figures in docs/performance.md. Throws if it has none of any style.
+ */
 export function costsTable(benchmark: string, say: Say, language: Language): string {
   const figure = (pattern: string) => {
     const found = new RegExp(pattern, 'm').exec(benchmark)?.[1]
@@ -205,7 +208,7 @@ function variables() {
   }))
 }
 
-/** Patterns and names are code; words are not. */
+/** Describes the valid values; only patterns are formatted as code. */
 function valuesOf(type: string, say: Say): string {
   const pattern = /^text that matches (.+)$/.exec(type)?.[1]
   if (pattern) return `${say('text that matches')} ${code(pattern)}`
@@ -231,5 +234,5 @@ export function table(head: readonly string[], rows: readonly (readonly string[]
 export const code = (text: string): string => `\`${text}\``
 const upperFirst = (text: string): string => text.charAt(0).toUpperCase() + text.slice(1)
 const sentence = (text: string): string => upperFirst(text).replace(/[.]?$/, '.')
-/** Shells and Node read quoted what has spaces or angle brackets. */
+/** Quotes values with spaces or angle brackets, as shells and Node.js require. */
 const quoted = (value: string): string => (/[\s<>]/.test(value) ? `"${value}"` : value)

@@ -14,14 +14,17 @@ export function overviewPicture(): string {
 
 const WIDTH = 872
 const [TOP, ROW_HEIGHT, BOX_HEIGHT, BOX_WIDTH] = [20, 86, 46, 118]
-/** Where the box of each party begins. The second of two neighbors is called, or receives an event. */
+/** The left edge of each party's box. Of two neighbors, the left one calls the right one or sends it an event. */
 const PARTIES = { customer: 150, order: 354, billing: 544, notification: 734 } as const
 const STEPS = [
   { from: 'order', to: 'billing', label: 'payment', kind: 'payment' },
   { from: 'billing', to: 'notification', label: 'notice', kind: 'announcement' },
 ] as const
 
-const ANSWERS: Readonly<Record<Flow['response'], string>> = { outcome: 'the outcome', id: 'an id' }
+const RESPONSES: Readonly<Record<Flow['response'], string>> = {
+  outcome: 'the outcome',
+  id: 'an id',
+}
 
 function drawStyle(style: InteractionStyle, row: number): string[] {
   const flow = flowOf(style)
@@ -52,13 +55,13 @@ function drawStyle(style: InteractionStyle, row: number): string[] {
     arrow({ from: [left, middle - 8], to: [right - 2, middle - 8], tone: 'call' }),
     words('order', { at: [between, middle - 14], anchor: 'middle', look: 'soft' }),
     arrow({ from: [right, middle + 8], to: [left + 2, middle + 8], tone: 'quiet' }),
-    words(ANSWERS[flow.response], { at: [between, middle + 24], anchor: 'middle', look: 'soft' }),
+    words(RESPONSES[flow.response], { at: [between, middle + 24], anchor: 'middle', look: 'soft' }),
     ...steps,
   ]
 }
 
 function legend(y: number): string[] {
-  const [call, event] = ['a call: the caller waits for the answer', 'an event on a Kafka topic']
+  const [call, event] = ['a call: the caller waits for the response', 'an event on a Kafka topic']
   const second = PARTIES.customer + 60 + codeWidth(call)
   return [
     arrow({ from: [PARTIES.customer, y], to: [PARTIES.customer + 34, y], tone: 'call' }),
@@ -74,5 +77,5 @@ function sentenceOf(style: InteractionStyle): string {
     const means = flow[kind] === 'call' ? 'a call' : 'an event'
     return `the ${label} is ${means} from ${from} to ${to}`
   })
-  return `${style}: the customer's POST is answered with ${ANSWERS[flow.response]}, ${steps.join(', ')}.`
+  return `${style}: the response to the customer's POST is ${RESPONSES[flow.response]}, ${steps.join(', ')}.`
 }

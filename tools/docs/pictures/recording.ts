@@ -9,20 +9,19 @@ import { type Span, startTraceCollector } from '../../../tests/e2e/trace-collect
 import { readTopics, type WireMessage } from '../../../tests/support/harness.ts'
 
 /**
- * What really goes between the services, for the pictures: the program runs as a process, a customer
- * uses it in each style, and whatever follows from each of his requests is taken down as the trace
- * that the services themselves send. The messages are read from the topics besides, so that none is
- * missed and each has the name that its body gives it.
+ * A recording of what the services actually send each other, for the pictures. The program runs as a process, a customer
+ * uses it in each style, and the effects of each request are recorded from the traces that the services export.
+ * Messages are also read from the topics, to make sure that none is missing and to get their names from their bodies.
  */
 export interface Recording {
   readonly style: InteractionStyle
   readonly scene: Scene
   readonly spans: readonly Span[]
-  /** The name of the event of each message, by its id. */
+  /** The event name of each message, by message id. */
   readonly events: ReadonlyMap<string, string>
-  /** Of the order that the scene is about, if any: right after the answer, and at the end. */
+  /** The states of the scene's order, if it has one: right after the response, and at the end. */
   readonly states: { readonly atOnce: string; readonly final: string } | undefined
-  /** The service that was off until the customer had his answer. */
+  /** The service that was off until the customer had the response. */
   readonly off: Service | undefined
 }
 
@@ -30,8 +29,11 @@ export type Service = 'order' | 'billing' | 'notification'
 export type Scene = 'deposit' | 'paid' | 'refused' | 'deleted' | 'read' | 'outage'
 
 const LAB = { 'x-trifold-lab': 'true' }
-/** On a busy machine nothing is given up or asked for again: that would be another story. */
-const PATIENT = {
+/**
+ * Long enough that even on a busy machine no call times out and nothing is resent, which would change the
+ * recording.
+ */
+const LONG_TIMEOUTS = {
   CALL_TIMEOUT_MS: '30000',
   RESEND_AFTER_MS: '600000',
   DEPOSIT_RESEND_AFTER_MS: '600000',
@@ -39,20 +41,20 @@ const PATIENT = {
 const CUSTOMER_SPAN = '00f067aa0ba902b7'
 const PATHS = ['orders', 'billing', 'notification']
 
-/** `look` sees the program while it runs, after the scenes: whatever else the documents want of it. */
-export async function recordScenes<Seen>(look: (client: Client) => Promise<Seen>) {
+/** Records all scenes. `collect` runs after them, and gets what else the documents need from the running program. */
+export async function recordScenes<Collected>(collect: (client: Client) => Promise<Collected>) {
   const collector = await startTraceCollector()
-  const program = await startApart({ ...collector.environment, ...PATIENT })
+  const program = await startApart({ ...collector.environment, ...LONG_TIMEOUTS })
   try {
     const scenes: PlayedScene[] = []
     for (const style of STYLES) scenes.push(...(await playStyle(program.client, style)))
-    const seen = await look(program.client)
-    // What has not been sent of the traces is sent at the end.
+    const collected = await collect(program.client)
+    // Stopping the program exports the remaining spans.
     await program.stop()
     const messages = await readMessages(program, collector.spans)
     return {
       recordings: scenes.map((scene) => toRecording(scene, collector.spans, messages)),
-      seen,
+      collected,
     }
   } finally {
     await program.close()
@@ -64,7 +66,7 @@ interface PlayedScene extends Pick<Recording, 'style' | 'scene' | 'states' | 'of
   readonly traceId: string
 }
 
-/** One customer, one request after the other; each is over before the next begins. */
+/** Plays the scenes of a style with one customer, each after everything that the previous one caused is done. */
 async function playStyle(client: Client, style: InteractionStyle): Promise<PlayedScene[]> {
   const scenes: PlayedScene[] = []
   const account = await client.createAccount()
@@ -78,11 +80,11 @@ async function playStyle(client: Client, style: InteractionStyle): Promise<Playe
   ): Promise<void> {
     const traceId = crypto.randomUUID().replaceAll('-', '')
     const { states } = await act({ traceparent: `00-${traceId}-${CUSTOMER_SPAN}-01` })
-    await allIsQuiet(client)
+    await untilIdle(client)
     scenes.push({ style, scene, states, off, traceId })
   }
 
-  /** Whoever is held serves on when the customer has looked at his order. */
+  /** Places an order while the service `held` is stopped, and starts that once the customer has read the order. */
   function ordering(quantity: number, held?: Service, off?: Service) {
     return async (headers: Record<string, string>) => {
       if (held) await client.read(`/lab/services/${held}/stop`, { headers: LAB }, 'POST')
@@ -90,7 +92,7 @@ async function playStyle(client: Client, style: InteractionStyle): Promise<Playe
       const { body } = await client.order(account, { style, quantity, headers })
       const id = (body as { orderId?: string }).orderId ?? String(body)
       const { state: atOnce } = await client.getOrder(account, id, 0)
-      // Whoever needs what is off has tried in vain before it is back, so that this always shows.
+      // A call to the service that is off has to fail before that starts again, so that every recording shows it.
       if (off) await eventually(async () => assert.ok((await failedCalls(client, off)) > failed))
       if (held) await client.read(`/lab/services/${held}/start`, { headers: LAB }, 'POST')
       const { state: final } = await client.getOrder(account, id)
@@ -103,7 +105,7 @@ async function playStyle(client: Client, style: InteractionStyle): Promise<Playe
     return { states: undefined }
   }
   const { response, announcement, payment } = flowOf(style)
-  // Billing could settle the order before the customer reads it: so it is held until then.
+  // Otherwise billing could settle the order before the customer reads it.
   const held = response === 'id' ? 'billing' : undefined
   let paidId = ''
   const deposit = `/billing/account/${account}?amount=199`
@@ -124,7 +126,7 @@ async function playStyle(client: Client, style: InteractionStyle): Promise<Playe
   return scenes
 }
 
-/** Calls that failed and will be repeated, of all who make any. */
+/** The number of failed calls that will be retried, of all services that make calls. */
 async function failedCalls(client: Client, off: Service | undefined): Promise<number> {
   const callers = off === 'billing' ? ['orders'] : ['orders', 'billing']
   const scrapes = callers.map((path) => client.read<string>(`/${path}/actuator/prometheus`, FRESH))
@@ -133,8 +135,11 @@ async function failedCalls(client: Client, off: Service | undefined): Promise<nu
     .reduce((sum, count) => sum + count, 0)
 }
 
-/** Nothing waits in an outbox or a topic, seen twice: what left one service is at none of the others. */
-async function allIsQuiet(client: Client): Promise<void> {
+/**
+ * Resolves when two rounds in a row found all outboxes and topics empty. One round could miss work that moved from one
+ * service to another during it.
+ */
+async function untilIdle(client: Client): Promise<void> {
   let quiet = 0
   await eventually(async () => {
     for (const path of PATHS) {
@@ -148,7 +153,7 @@ async function allIsQuiet(client: Client): Promise<void> {
   })
 }
 
-/** Every message of the topics, once each of those that the spans tell of is among them. */
+/** All messages of the topics; waits until they include every message that has a span. */
 async function readMessages(program: ProgramApart, spans: readonly Span[]): Promise<WireMessage[]> {
   const again = await program.startAgain()
   const bus = await again.openBus()
@@ -160,7 +165,7 @@ async function readMessages(program: ProgramApart, spans: readonly Span[]): Prom
     const sent = spans.filter(({ kind }) => kind === 'producer')
     return await until(
       () => sent.every((span) => findMessage(topics.messages, span)) && topics.messages,
-      { what: 'that the topics hold what was sent' },
+      { what: 'the presence of all sent messages in the topics' },
     )
   } finally {
     await topics.close()
@@ -168,7 +173,7 @@ async function readMessages(program: ProgramApart, spans: readonly Span[]): Prom
   }
 }
 
-/** Of a compacted topic a newer message will do: the one that was sent may have made way for it. */
+/** Finds the message of a span. On a compacted topic, a newer message will do, because the sent one may be gone. */
 function findMessage(messages: readonly WireMessage[], span: Span): WireMessage | undefined {
   const topic = TOPICS.find(({ name }) => name === span.attributes['messaging.destination.name'])
   return (
@@ -186,15 +191,15 @@ function toRecording(
   const sent = spans.filter(({ kind }) => kind === 'producer')
   const ids = new Set(sent.map(messageId))
   const own = messages.filter(({ headers }) => headers.traceparent?.split('-')[1] === traceId)
-  const untold = own.filter(({ headers }) => !ids.has(headers.ce_id ?? ''))
-  assert.deepEqual(untold, [], 'a message is in no span')
+  const withoutSpan = own.filter(({ headers }) => !ids.has(headers.ce_id ?? ''))
+  assert.deepEqual(withoutSpan, [], 'a message has no span')
   const events = new Map(
     sent.map((span) => [messageId(span), nameOf(findMessage(messages, span)!)]),
   )
   return { ...scene, spans, events }
 }
 
-/** A balance is the one message whose body does not say what it is. */
+/** The name of the event; a balance is the only message that does not have it in its body. */
 const nameOf = ({ body, headers }: WireMessage) => String(body.event ?? headers.ce_type)
 
 export const messageId = ({ attributes }: Span): string =>

@@ -2,7 +2,7 @@ import type { Recording, Service } from './recording.ts'
 import { type Party, type Step, stepsOf } from './steps.ts'
 import { arrow, box, svg, type Tone, words } from './svg.ts'
 
-/** Draws what happened in a scene from the top down, a lane for each who took part. */
+/** Draws the steps of a scene from top to bottom, with a lane for each participant. */
 type Lane = Party | 'broker' | 'mailbox'
 
 const WIDTH = 872
@@ -47,7 +47,7 @@ function lanesOf(steps: readonly Step[]): Lane[] {
   return (Object.keys(LANES) as Lane[]).filter((lane) => seen.has(lane))
 }
 
-/** The page so far: it remembers who is busy since when, and where the next step goes. */
+/** The page so far, with the parties that are busy, since when, and where the next step goes. */
 function createPage(off: Service | undefined) {
   const marks: string[] = []
   const bars: string[] = []
@@ -55,7 +55,7 @@ function createPage(off: Service | undefined) {
   let y = TOP + 4
   let isBackAt: number | undefined
 
-  /** Arrows begin and end at the bar of who is busy. */
+  /** The x coordinate where an arrow begins or ends: at the bar of a party that is busy, otherwise at its line. */
   const edge = (lane: Lane, toward: number): number => {
     const x = LANES[lane]
     const half = busySince.get(lane as Party)?.length ? HALF_BAR : 1
@@ -215,7 +215,7 @@ function lifeline(lane: Lane, bottom: number, backAt: number | undefined): strin
 interface Sign {
   readonly width: number
   readonly text: string
-  /** About how wide the text is. */
+  /** The approximate width of the text. */
   readonly textWidth: number
   draw(x: number): string
 }
@@ -249,14 +249,14 @@ function signs(y: number, lanes: readonly Lane[]): Sign[] {
     { width: 26, text: 'HTTP call', textWidth: 57, draw: (x) => line(x, x + 26, 'call') },
     {
       width: 26,
-      text: 'its answer',
-      textWidth: 61,
+      text: 'its response',
+      textWidth: 71,
       draw: (x) => line(x + 26, x, 'quiet', true),
     },
     {
       width: 12,
-      text: 'a transaction of its database',
-      textWidth: 164,
+      text: 'a database transaction',
+      textWidth: 131,
       draw: (x) => box([x, y - 6], [12, 12], 'commit', 3),
     },
     ...(lanes.includes('broker') ? [message] : []),
@@ -268,13 +268,13 @@ function sentenceOf(step: Step): string {
     case 'call':
       return `${step.from} calls ${step.to}: ${step.label}.`
     case 'answer':
-      return `${step.from} answers ${step.to}: ${step.status}.`
+      return `${step.from} responds to ${step.to}: ${step.status}.`
     case 'commit':
       return `${step.at} commits${step.note && `: the order is ${step.note}`}.`
     case 'send':
       return `${step.from} sends ${step.event} to the topic ${step.topic}.`
     case 'receive':
-      return `${step.readers.map(({ service }) => service).join(' and ')} read it.`
+      return `Read by ${step.readers.map(({ service }) => service).join(' and ')}.`
     case 'letter':
       return `${step.from} sends a letter.`
     case 'back':

@@ -72,7 +72,7 @@ function recording(spans: readonly Span[], more: Partial<Recording> = {}): Recor
   }
 }
 
-/** An order in events; the balance leaves billing before or after the announcement. */
+/** An order in `events`; billing sends the balance before or after the announcement. */
 const inEvents = (balanceAt: number, readAt: readonly [order: number, notification: number]) => [
   server('order', 'POST', '/orders', ['a', '', 0, 9], 201),
   commit('order', ['b', 'a', 1, 2]),
@@ -86,7 +86,7 @@ const inEvents = (balanceAt: number, readAt: readonly [order: number, notificati
 ]
 
 describe('the steps of a recording', () => {
-  test('are the same in whatever sequence spans arrive and what is concurrent happens', () => {
+  test('do not depend on the order of spans, nor on the order of concurrent steps', () => {
     const states = { atOnce: 'PENDING', final: 'APPROVED' }
     const steps = stepsOf(recording(inEvents(7, [11, 12]), { states }))
     assert.deepEqual(
@@ -101,7 +101,7 @@ describe('the steps of a recording', () => {
     )
   })
 
-  test('tell what the order was at the answer and became afterwards', () => {
+  test('show the state of the order at the response and at the end', () => {
     const steps = stepsOf(
       recording(inEvents(7, [11, 12]), { states: { atOnce: 'PENDING', final: 'APPROVED' } }),
     )
@@ -115,7 +115,7 @@ describe('the steps of a recording', () => {
     })
   })
 
-  test('put a call that is waited for before the answer, and one that is not behind it', () => {
+  test('put a call before the response that waits for it, and any other call after the response', () => {
     const kinds = (lastCommitAt: number) =>
       stepsOf(
         recording([
@@ -131,7 +131,7 @@ describe('the steps of a recording', () => {
     assert.deepEqual(kinds(2), ['call customer', 'commit', 'commit', answer, ...call])
   })
 
-  test('show once what was tried in vain, however often that was, and what came of it later', () => {
+  test('show failed attempts once, however many there were, and the later success', () => {
     const path = `/billing/payments/${ACCOUNT}/void`
     const stepsWith = (tries: number) =>
       stepsOf(
@@ -160,7 +160,7 @@ describe('the steps of a recording', () => {
 })
 
 describe('the structure of a style', () => {
-  test('is who calls, sends and reads, whatever the sequence', () => {
+  test('has the calls, the events sent and the events read, in a fixed order', () => {
     const structure = structureOf([recording(inEvents(7, [11, 12]))])
     assert.deepEqual(
       [...structure.sends.keys()],
@@ -175,7 +175,7 @@ describe('the structure of a style', () => {
     assert.equal(structurePicture(other, 'x'), structurePicture(structure, 'x'))
   })
 
-  test('is not drawn where the picture has no place for a part of it', () => {
+  test('is rejected if the picture has no place for a part of it', () => {
     const odd = recording([
       server('notification', 'POST', '/notification/', ['a', '', 0, 9]),
       producer('notification', 'payment', 'ORDER_PAID', ['b', 'a', 1, 2]),

@@ -2,9 +2,9 @@ import type { Span } from '../../../tests/e2e/trace-collector.ts'
 import { messageId, type Recording, type Service } from './recording.ts'
 
 /**
- * The spans of a recording as the steps of a picture. What follows from something comes after it; what
- * happens side by side, in another sequence each time, has one sequence here: first the answer, then
- * what was sent besides, balances last.
+ * The spans of a recording as the steps of a picture. Effects come after their causes. Concurrent steps, which happen in
+ * a different order each time, get a fixed order here: first the response, then messages, calls and letters, balances
+ * last.
  */
 export type Step =
   | { readonly kind: 'call'; readonly from: Party; readonly to: Service; readonly label: string }
@@ -14,7 +14,7 @@ export type Step =
       readonly to: Party
       readonly status: number
     }
-  /** A transaction of the service's database, and the state of the order that it left, if known. */
+  /** A transaction of the service, and the state of the order after it, if known. */
   | { readonly kind: 'commit'; readonly at: Service; readonly note: string }
   | {
       readonly kind: 'send'
@@ -38,12 +38,12 @@ const SERVICES: Readonly<Record<string, Service>> = {
   billing: 'billing',
   notification: 'notification',
 }
-/** The beginning of a span is told in whole milliseconds, and its end from there on. */
+/** The start of a span is rounded to whole milliseconds, and its end is measured from there. */
 const SPAN_ERROR_NS = 1_000_000n
 
 export function stepsOf({ spans, events, states, off }: Recording): Step[] {
   const steps: Step[] = []
-  /** What was caused and is not drawn yet. */
+  /** Effects that are not drawn yet. */
   const queue: Span[] = []
   const later: Span[] = []
   const ids = new Set(spans.map(({ id }) => id))
@@ -69,7 +69,7 @@ export function stepsOf({ spans, events, states, off }: Recording): Step[] {
   function call(client: Span): void {
     const [server] = childrenOf(client)
     if (server) return request(server, serviceOf(client))
-    // Nobody was there, and the gateway said so.
+    // The service was off, and the gateway responded for it.
     const [from, to] = [serviceOf(client), targetOf(client)]
     steps.push({ kind: 'call', from, to, label: callLabel(client) })
     steps.push({ kind: 'answer', from: to, to: from, status: statusOf(client) })
@@ -100,7 +100,7 @@ export function stepsOf({ spans, events, states, off }: Recording): Step[] {
       else if (isLetter(span)) steps.push({ kind: 'letter', from: serviceOf(span) })
       else if (off === undefined || later.length > 0) call(span)
       else if (span.failed) {
-        // How often it is tried in vain depends on how long the other was away.
+        // Drawn once, because the number of failed attempts depends on how long the service was off.
         if (!tried.has(callLabel(span)) && !isDrawn(span)) call(span)
         tried.add(callLabel(span))
       } else later.push(span)
@@ -120,8 +120,8 @@ export function stepsOf({ spans, events, states, off }: Recording): Step[] {
 }
 
 /**
- * A customer's answer waits for the calls whose outcome is written down afterwards, that of another
- * service for those that were over by then.
+ * Whether the response waits for the child. The response to a customer waits for a call if a commit follows the call;
+ * the response to another service waits for the calls that ended before it.
  */
 function isWaitedFor(child: Span, server: Span, siblings: readonly Span[], from: Party): boolean {
   if (isCommit(child)) return true
@@ -138,7 +138,7 @@ export const isCall = (span: Span): boolean => span.attributes['url.full'] !== u
 /** The service that a call of another service was meant for. */
 export const targetOf = (client: Span): Service => SERVICES[pathOf(client).split('/')[1]!]!
 
-/** Of a call, at either end: the method and the path, without what differs from order to order. */
+/** The method and path of a call, from the span of either end, without ids. */
 export function callLabel(span: Span): string {
   const path = pathOf(span).replace(/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}/g, '{id}')
   return `${span.attributes['http.request.method']} ${path}`

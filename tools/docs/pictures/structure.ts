@@ -4,24 +4,24 @@ import { callLabel, isCall, isCommit, isLetter, serviceOf, targetOf } from './st
 import { arrow, box, codeWidth, svg, words } from './svg.ts'
 
 /**
- * Draws who speaks with whom in a style: all that its recordings have, and nothing else. What they
- * have and the page has no place for is an error, not left out.
+ * Draws which services call each other and exchange events in a style: exactly what its recordings contain. It is an
+ * error if the page has no place for something in them.
  */
 export interface Structure {
-  /** What customers ask each service for. */
-  readonly asked: ReadonlyMap<Service, ReadonlySet<string>>
-  /** `order > billing`: the calls. */
+  /** The requests of customers, by service. */
+  readonly requests: ReadonlyMap<Service, ReadonlySet<string>>
+  /** The calls from one service to another, by a key like `order > billing`. */
   readonly calls: ReadonlyMap<string, ReadonlySet<string>>
-  /** `order > billing`: the events that a service sends to a topic. */
+  /** The events that a service sends to a topic, by a key like `order > billing`. */
   readonly sends: ReadonlyMap<string, ReadonlySet<string>>
-  /** `payment > order`: the events of a topic that a service reads. */
+  /** The events of a topic that a service reads, by a key like `payment > order`. */
   readonly reads: ReadonlyMap<string, ReadonlySet<string>>
   readonly letters: ReadonlySet<Service>
   readonly databases: ReadonlySet<Service>
 }
 
 export function structureOf(recordings: readonly Recording[]): Structure {
-  const asked = new Map<Service, Set<string>>()
+  const requests = new Map<Service, Set<string>>()
   const calls = new Map<string, Set<string>>()
   const sends = new Map<string, Set<string>>()
   const reads = new Map<string, Set<string>>()
@@ -31,7 +31,7 @@ export function structureOf(recordings: readonly Recording[]): Structure {
     const ids = new Set(spans.map(({ id }) => id))
     for (const span of spans) {
       const service = serviceOf(span)
-      if (!ids.has(span.parentId)) put(asked, service, callLabel(span))
+      if (!ids.has(span.parentId)) put(requests, service, callLabel(span))
       if (isCall(span)) put(calls, `${service} > ${targetOf(span)}`, callLabel(span))
       if (isLetter(span)) letters.add(service)
       if (isCommit(span) || span.kind === 'consumer') databases.add(service)
@@ -40,9 +40,9 @@ export function structureOf(recordings: readonly Recording[]): Structure {
       if (span.kind === 'consumer') put(reads, `${topicOf(span)} > ${service}`, event)
     }
   }
-  // Spans come in another sequence each time.
+  // Sorted, because spans arrive in a different order each time.
   return {
-    asked: inOrder(asked),
+    requests: inOrder(requests),
     calls: inOrder(calls),
     sends: inOrder(sends),
     reads: inOrder(reads),
@@ -68,7 +68,7 @@ const SERVICES: Readonly<Record<Service, { readonly x: number; readonly database
   billing: { x: 398, database: 'billing' },
   notification: { x: 702, database: 'notification' },
 }
-/** Where a service meets a topic, and where the names of what it sends stand: no line crosses another. */
+/** Where a service's line meets a topic, and where the event names end. Chosen so that no lines cross. */
 const PORTS: Readonly<Record<string, { readonly x: number; readonly namesEnd?: number }>> = {
   'payment > order': { x: 40 },
   'order > payment': { x: 80 },
@@ -110,7 +110,7 @@ export function structurePicture(structure: Structure, title: string): string {
 interface Meeting {
   readonly x: number
   readonly isRead: boolean
-  /** The names of what is sent, in rows; none where a topic is read. */
+  /** The names of the events sent, in rows; empty if the service reads the topic. */
   readonly rows: readonly string[]
   readonly left: number
   readonly right: number
@@ -125,7 +125,7 @@ interface TopicOnPage {
   readonly right: number
 }
 
-/** The topic that everybody reads lies below the others, where there are others. */
+/** The topic `payment`, which several services read, is below the others. */
 function topicsOf({ sends, reads }: Structure): TopicOnPage[] {
   const topics = new Map<string, Meeting[]>()
   const meet = (name: string, meeting: Meeting) =>
@@ -146,7 +146,7 @@ function topicsOf({ sends, reads }: Structure): TopicOnPage[] {
   }))
 }
 
-/** Many names stand in a row, few in a column. */
+/** Up to two names are drawn as a column, more as one row. */
 function toMeeting(key: string, events: ReadonlySet<string>, isRead: boolean): Meeting {
   const port = PORTS[isRead && key === 'billing > billing' ? `${key} (reads)` : key]
   if (!port) throw new Error(`the picture has no place for ${key}: ${[...events]}`)
@@ -177,7 +177,7 @@ function drawTopic({ name, y, height, left, right, meetings }: TopicOnPage): str
   ]
 }
 
-function gateway({ asked }: Structure): string[] {
+function gateway({ requests }: Structure): string[] {
   const marks = [
     box([WIDTH / 2 - 60, 16], [120, 30], 'panel'),
     words('customer', { at: [WIDTH / 2, 36], anchor: 'middle', look: 'strong' }),
@@ -185,7 +185,7 @@ function gateway({ asked }: Structure): string[] {
     box([20, 74], [WIDTH - 40, 30], 'panel'),
     words('gateway', { at: [WIDTH / 2, 94], anchor: 'middle', look: 'strong' }),
   ]
-  for (const [service, labels] of asked) {
+  for (const [service, labels] of requests) {
     const x = SERVICES[service].x + 24
     const isFirst = service === 'order'
     marks.push(arrow({ from: [x, 104], to: [x, SERVICE_TOP - 2], tone: 'call' }))

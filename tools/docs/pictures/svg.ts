@@ -1,13 +1,12 @@
 /**
- * What the pictures are drawn with. A picture is one SVG file that reads well in light and in dark: its
- * colours are classes, which follow the reader's preference, and it brings its own ground along. Text
- * stays text. Lengths are in pixels.
+ * Building blocks of the pictures. A picture is one SVG file for light and dark mode: its colors are classes that follow
+ * the reader's preference, and it has its own background. Text stays text. Lengths are in pixels.
  */
 export interface Picture {
   readonly width: number
   readonly height: number
   readonly title: string
-  /** What is to be seen, in a sentence, for who cannot. */
+  /** Describes the picture for readers who cannot see it. */
   readonly description: string
   readonly body: readonly string[]
 }
@@ -45,7 +44,7 @@ export function arrow({ from: [x1, y1], to: [x2, y2], tone, dashed = false }: Li
 export interface Words {
   readonly at: readonly [x: number, y: number]
   readonly anchor?: 'start' | 'middle' | 'end'
-  /** Of the style below. */
+  /** Classes of the style sheet below. */
   readonly look: string
 }
 
@@ -62,7 +61,7 @@ export function box(
   return `<rect class="${look}" x="${x}" y="${y}" width="${width}" height="${height}" rx="${radius}"/>`
 }
 
-/** About how wide text of the class `code` is. */
+/** The approximate width of text of the class `code`. */
 export const codeWidth = (text: string, size = 12): number => Math.ceil(text.length * size * 0.61)
 
 export const escaped = (text: string): string =>
