@@ -111,10 +111,7 @@ function checkEffect(operation: Operation, tables: Tables, add: Add): void {
         break
       case 'deposit':
         if (response.status === 200 && creditsOf(intent, tables) === 0) {
-          add(
-            nameOf(operation),
-            `of ${intent.amountMinor} was acknowledged but is not in the ledger`,
-          )
+          add(nameOf(operation), `of ${intent.amountMinor} was acknowledged but is not booked`)
         }
         break
       case 'order':

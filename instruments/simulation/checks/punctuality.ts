@@ -36,7 +36,7 @@ export function checkPunctuality(tables: Tables, times: Times, add: Add): void {
     const lastedMs = updated.getTime() - createdMs
     const isReversed = reason === 'DELETED' || reason === 'REFUNDED'
     if (!isOrderDisturbed && !isReversed && lastedMs > orderDeadlineMs + POLLS_MS) {
-      add(`order ${id}`, `was settled after ${lastedMs} ms, as ${state} ${reason ?? ''}`, 'I4')
+      add(`order ${id}`, `was settled after ${lastedMs} ms as ${state} ${reason ?? ''}`, 'I4')
     }
     if (reason === 'DEADLINE_PASSED' && lastedMs < orderDeadlineMs - CLOCK_ERROR_MS) {
       add(`order ${id}`, `passed its deadline of ${orderDeadlineMs} ms after ${lastedMs} ms`, 'I4')

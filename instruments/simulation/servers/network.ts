@@ -53,21 +53,25 @@ export function createNetwork({ scheduler, faults, chances, story }: NetworkOpti
   }
 
   /** Hands a request to an instance; passes on its response, or undefined if the connection breaks. */
-  function serve(service: ServiceName, call: Call, answer: (answer?: HttpResponse) => void): void {
+  function serve(
+    service: ServiceName,
+    call: Call,
+    respond: (response?: HttpResponse) => void,
+  ): void {
     const alive = (mounted.get(service) ?? []).filter(({ life }) => life.alive)
     const chosen = alive[chances(`instance of ${service}`).integer(alive.length)]
-    if (chosen === undefined) return answer(undefined)
+    if (chosen === undefined) return respond(undefined)
     const { life, app } = chosen
     // A frozen process accepts the request after its thaw.
-    if (life.frozen) laterIn(life, scheduler, 0, () => accept(life, app, call, answer))
-    else accept(life, app, call, answer)
+    if (life.frozen) laterIn(life, scheduler, 0, () => accept(life, app, call, respond))
+    else accept(life, app, call, respond)
   }
 
   function accept(
     life: Life,
     app: HttpServer,
     call: Call,
-    answer: (answer?: HttpResponse) => void,
+    respond: (response?: HttpResponse) => void,
   ) {
     const leave = scheduler.enter()
     let open = true
@@ -76,7 +80,7 @@ export function createNetwork({ scheduler, faults, chances, story }: NetworkOpti
       open = false
       leave()
       forget()
-      answer(given)
+      respond(given)
     }
     const forget = life.onEnd(() => close())
     const { pathname, search } = new URL(call.url)
@@ -112,19 +116,23 @@ export function createNetwork({ scheduler, faults, chances, story }: NetworkOpti
             story.record(service, from.service, `${why}: ${what}`)
             reject(new HttpUnreachable(`${what}: ${why}`, undefined))
           })
-        const cancel = laterIn(from, scheduler, timeoutMs, () => fail('no answer in time'))
+        const cancel = laterIn(from, scheduler, timeoutMs, () => fail('no response in time'))
 
         const travelMs = (slow: Trouble) =>
           0.2 + luck.next() * 2 + (has(slow) ? luck.next() * SLOW_MS : 0)
-        const returned = (answer?: HttpResponse) => {
-          const lost = answer !== undefined && has('answer lost')
-          if (lost) story.record(service, service, `the answer is lost: ${what}`)
+        const returned = (response?: HttpResponse) => {
+          const lost = response !== undefined && has('answer lost')
+          if (lost) story.record(service, service, `the response is lost: ${what}`)
           if (lost) return
           laterIn(from, scheduler, travelMs('answer slow'), () => {
-            if (answer === undefined) return fail('the connection broke')
+            if (response === undefined) return fail('the connection broke')
             settle(() => {
-              story.record(service, from.service, `${answer.status} ${answer.body.slice(0, 60)}`)
-              resolve(answer)
+              story.record(
+                service,
+                from.service,
+                `${response.status} ${response.body.slice(0, 60)}`,
+              )
+              resolve(response)
             })
           })
         }

@@ -48,7 +48,7 @@ export function createSteps(options: StepsOptions): Steps {
       const luck = chances(`latency of ${life.name} ${step.kind}`)
       const { beforeMs, afterMs } = delaysOf(life, step, luck)
       return new Promise((resolve, reject) => {
-        const answer = (settle: () => void) => {
+        const finish = (settle: () => void) => {
           if (afterMs === 0) settle()
           else laterIn(life, scheduler, afterMs, settle)
         }
@@ -70,7 +70,7 @@ export function createSteps(options: StepsOptions): Steps {
           story.step(life, step, mishap)
           if (mishap === 'crash before') return crash(life)
           if (mishap === 'fails' || mishap === 'loses') {
-            return answer(() => reject(fault(mishap)))
+            return finish(() => reject(fault(mishap)))
           }
           try {
             const result = await work()
@@ -79,9 +79,9 @@ export function createSteps(options: StepsOptions): Steps {
               await freeze(life, luck.next() ** 2 * LONGEST_FREEZE_MS)
               return void soon(() => resolve(result))
             }
-            answer(() => (mishap === 'unanswered' ? reject(fault(mishap)) : resolve(result)))
+            finish(() => (mishap === 'unanswered' ? reject(fault(mishap)) : resolve(result)))
           } catch (error) {
-            answer(() => reject(error))
+            finish(() => reject(error))
           }
         }
         const soon = (run: () => unknown) => laterIn(life, scheduler, 0, run)
