@@ -4,8 +4,8 @@ import type { InteractionStyle } from '../contracts/style.ts'
 import { plant } from '../instruments/mutants/plant.ts'
 
 /**
- * A new style is one row of the table: with a fourth row and no other change, the outcome suite holds in
- * all four styles, and the new one has the properties that its row states.
+ * A new style needs only a row of the table: with a fourth row and no other change, the outcome suite passes in
+ * all four styles, and the new style has the properties that its row states.
  */
 const STYLE = 'mixture' as InteractionStyle
 
@@ -22,7 +22,7 @@ const { eventually } = await import('./e2e/client.ts')
 const { startProgram } = await import('./e2e/program.ts')
 assertLoaded()
 
-test('mixture: without the broker a deposit is announced, and an order waits', async () => {
+test('mixture: while the broker is down a deposit is announced, and an order waits', async () => {
   const trifold = await startProgram()
   try {
     const account = await trifold.createAccount()

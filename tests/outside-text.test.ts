@@ -25,10 +25,10 @@ const SIZE = 16_384
 const LIMIT_MS = 1
 const ATTEMPTS = 50
 
-/** A parser that reads text from outside, what drives it deep into its grammar, and its regular expressions. */
+/** A parser of text from outside, the inputs that drive it deep into its grammar, and its regular expressions. */
 interface Parser {
   readonly read: (text: string) => unknown
-  /** A long run of characters is put behind each of these. */
+  /** A long run of characters is appended to each of these. */
   readonly openings?: readonly string[]
   /** `file /pattern/flags`, or `file pattern` of a schema. */
   readonly patterns?: readonly string[]
@@ -155,7 +155,7 @@ const PARSERS: Readonly<Record<string, Parser>> = {
   },
 }
 
-/** Regular expressions, or files of them, that see no text from outside, each with the origin of its text. */
+/** Regular expressions, or whole files, that see no text from outside, each with the origin of its text. */
 const INSIDE: Readonly<Record<string, string>> = {
   'platform/process/config-formats.ts /^[\\w.~-]+$/': 'the environment',
   'platform/process/config-formats.ts /^\\d{1,3}$/': 'the environment',
@@ -190,7 +190,7 @@ const INSIDE: Readonly<Record<string, string>> = {
   'apps/audit/maildir.ts `^${name}:(.*)$`': 'a letter of ours',
 }
 
-/** Tools of an operator: they read their command line, the operating system and the operator's own program. */
+/** An operator's tools: they read their command line, the operating system and the operator's own program. */
 const READS_NOTHING_HOSTILE = /^apps\/(demo|backup|restore|reconcile|topics)\//
 
 const UNITS = [...'/ \t0a1.,;:-=@"\\[{(%?#&+'].concat(
@@ -207,7 +207,7 @@ const UNITS = [...'/ \t0a1.,;:-=@"\\[{(%?#&+'].concat(
 const ENDINGS = ['', 'a', '!', '\n', '}', '"']
 
 for (const [name, { read, openings = [] }] of Object.entries(PARSERS)) {
-  test(`${name}: 16 KB of anything take less than ${LIMIT_MS} ms`, () => {
+  test(`${name}: parses any 16 KB in less than ${LIMIT_MS} ms`, () => {
     for (const opening of ['', ...openings]) {
       for (const unit of UNITS) {
         const run = opening + unit.repeat(SIZE / unit.length)
@@ -222,13 +222,13 @@ for (const [name, { read, openings = [] }] of Object.entries(PARSERS)) {
   })
 }
 
-/** The best of several attempts, which neither a busy machine nor a cold regular expression distorts. */
+/** The best of several attempts, so that a busy machine or a cold regular expression does not distort the time. */
 function bestTime(run: () => unknown): number {
   let best = Number.POSITIVE_INFINITY
   for (let attempt = 0; attempt < ATTEMPTS && best >= LIMIT_MS; attempt += 1) {
-    const begun = performance.now()
+    const startedMs = performance.now()
     run()
-    best = Math.min(best, performance.now() - begun)
+    best = Math.min(best, performance.now() - startedMs)
   }
   return best
 }
@@ -250,7 +250,7 @@ function isProduct(path: string): boolean {
   return isCode && !/\.(test|conformance)\.ts$/.test(path) && !READS_NOTHING_HOSTILE.test(path)
 }
 
-/** Literals, `new RegExp(...)` and the patterns of schemas. */
+/** Finds literals, `new RegExp(...)` and the patterns of schemas. */
 function patternsOf(path: string): string[] {
   const source = ts.createSourceFile(
     path,

@@ -25,7 +25,7 @@ describe('the acceptance collection', () => {
   })
   after(() => program?.close())
 
-  // The second run meets what the first has left behind.
+  // The second run starts with the data that the first has left behind.
   for (const prefix of ['', '/otusapp/gur-ok']) {
     test(`passes in every style at base URLs that end with "${prefix}"`, async (t) => {
       const { run } = await runCollection(`${program.url}${prefix}`)
@@ -36,7 +36,7 @@ describe('the acceptance collection', () => {
     })
   }
 
-  test('fails on a program that answers wrongly', async () => {
+  test('fails on a program that gives wrong responses', async () => {
     const impostor = createServer((_request, response) => {
       response.setHeader('content-type', 'application/json')
       response.end('{"status":"DOWN"}')
@@ -54,7 +54,7 @@ describe('the acceptance collection', () => {
     }
   })
 
-  test('has the whole flow for each style', () => {
+  test('covers the whole flow in each style', () => {
     const steps = collection.item
       .filter(({ name }) => styles.includes(name))
       .map(({ item }) => item.map(({ name }) => name).filter((name) => name !== EVENTS_ONLY))
@@ -63,10 +63,10 @@ describe('the acceptance collection', () => {
   })
 })
 
-/** A step of the style `events` alone, whose orders have no outcome at first. */
+/** A step that only `events` has, because its orders have no outcome at first. */
 const EVENTS_ONLY = 'The order is known at once'
 
-/** Rejects where the run itself breaks; failed assertions are in the summary. */
+/** Rejects if the run itself fails; failed assertions are in the summary. */
 function runCollection(baseUrl: string, folder?: string): Promise<Summary> {
   const options: RunOptions = {
     collection,

@@ -1,14 +1,14 @@
-/** What the acceptance tests use of newman 6, which brings no types of its own. */
+/** The part of newman 6 that the acceptance tests use; it has no types of its own. */
 declare module 'newman' {
   interface RunOptions {
     readonly collection: object
     /** Overrides variables of the collection. */
     readonly envVar?: readonly { readonly key: string; readonly value: string }[]
-    /** Runs this folder only. */
+    /** Runs only this folder. */
     readonly folder?: string
-    /** For each request, in milliseconds. */
+    /** Limit for each request, in milliseconds. */
     readonly timeoutRequest?: number
-    /** For the whole run, in milliseconds. */
+    /** Limit for the whole run, in milliseconds. */
     readonly timeout?: number
   }
 
@@ -19,7 +19,7 @@ declare module 'newman' {
 
   interface Failure {
     readonly error: { readonly name: string; readonly message: string; readonly test?: string }
-    /** The request that it happened at; none where the run as a whole failed. */
+    /** The request that failed; absent if the run as a whole failed. */
     readonly source?: {
       readonly name: string
       parent(): { readonly name: string } | undefined
@@ -34,7 +34,7 @@ declare module 'newman' {
     }
   }
 
-  /** A failed assertion is no error: it is one of the summary's failures. */
+  /** A failed assertion is not an error: it is one of the summary's failures. */
   function run(
     options: RunOptions,
     callback: (error: Error | null, summary: Summary) => void,

@@ -3,7 +3,7 @@ import { Admin } from '@platformatic/kafka'
 import { TOPICS } from '../../messaging/topics.ts'
 import type { Queryable } from '../../platform/database/database.ts'
 
-/** The services' databases and broker, as an instrument that waits for the end of all work sees them. */
+/** The services' databases and broker, for an instrument that waits until all work is done. */
 export interface Workplace {
   readonly databases: ServiceDatabases
   readonly brokers: readonly string[]
@@ -23,7 +23,7 @@ const POLL_MS = 200
  */
 export async function untilAtRest(workplace: Workplace, limitMs: number): Promise<void> {
   const deadlineMs = performance.now() + limitMs
-  // Work that moves on while the places are read one after the other can be missed once, not twice.
+  // Work that moves between two places while they are read one after the other may be missed once, but not twice.
   for (let emptyPolls = 0; emptyPolls < 2; ) {
     const left = await unfinishedWork(workplace).catch((error: Error) => [error.message])
     emptyPolls = left.length === 0 ? emptyPolls + 1 : 0
@@ -61,7 +61,7 @@ interface Count {
   readonly count: number
 }
 
-/** By service, which is also the name of its group. */
+/** The topics that each service reads; the service's name is also the name of its group. */
 const READ_BY = { order: ['payment'], billing: ['billing'], notification: ['payment'] } as const
 
 /** The messages of each topic that a group has not committed. */
@@ -84,7 +84,7 @@ async function unread(brokers: readonly string[]): Promise<Count[]> {
         const own = committed.find(({ name }) => name === topic)?.partitions ?? []
         const lags = (ends.find(({ name }) => name === topic)?.partitions ?? []).map((end) => {
           const at = own.find(({ partitionIndex }) => partitionIndex === end.partitionIndex)
-          // A partition that never had a message has no commit either.
+          // A partition that never had a message has no committed offset.
           return end.offset - (at && at.committedOffset >= 0n ? at.committedOffset : 0n)
         })
         const count = Number(lags.reduce((sum, lag) => sum + lag, 0n))

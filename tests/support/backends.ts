@@ -11,17 +11,16 @@ import { createLog } from '../../platform/telemetry/telemetry.ts'
 import { databaseUrl } from '../../tools/servers/postgres.ts'
 
 /**
- * What component tests run on, decided here alone: PostgreSQL where TEST_DATABASE_URL names a
- * server, PGlite in memory otherwise; Apache Kafka where TEST_KAFKA_BROKERS names one, the embedded
- * bus otherwise. A test file that imports this one, itself or through a file of tests/, is thereby in
- * the run on the real servers.
+ * Decides what component tests run on: PostgreSQL if TEST_DATABASE_URL names a server, else PGlite in memory;
+ * Apache Kafka if TEST_KAFKA_BROKERS names brokers, else the embedded bus. `npm run test:stack` includes every
+ * test file that imports this one, directly or through a file of tests/.
  */
 export function openTestDatabase(): Promise<TestDatabase> {
   const serverUrl = process.env.TEST_DATABASE_URL
   return serverUrl ? freshDatabase(serverUrl) : embeddedDatabase()
 }
 
-/** A database whose own clock, SQL's `now()`, a test can set. It begins with the machine's. */
+/** A database whose clock, SQL's `now()`, a test can set. At first it is the machine's. */
 export interface TestDatabase extends Database {
   useClock(clock: DatabaseClock): void
 }
@@ -29,30 +28,30 @@ export interface TestDatabase extends Database {
 export interface DatabaseClock {
   /** Milliseconds since the epoch. */
   now(): number
-  /** Stands still between two calls of `now` that return the same time. */
+  /** Whether `now` changes only when the test sets it. */
   readonly isFrozen: boolean
 }
 
-/** A broker for one test, with topics that nobody else has. */
+/** A broker for one test, with topics of its own. */
 export interface TestBroker {
-  /** Another client, as a process of its own would have; it ends with the broker if not before. */
+  /** Opens another client, as another process would. `close` closes it too. */
   open(): Promise<Bus>
-  /** An outage as all clients see it: until `resume`, every call rejects. */
+  /** Starts an outage for all clients: until `resume`, every call rejects. */
   pause(): void
   resume(): void
-  /** How many messages the group is past, by what the broker keeps. */
+  /** The number of messages that the group has committed, according to the broker. */
   committed(group: string): Promise<number>
-  /** Closes the clients that are open, deletes the topics and creates them again. */
+  /** Closes all clients, deletes the topics and creates them again. */
   remakeTopics(): Promise<void>
-  /** Closes the clients that are open and removes the topics. */
+  /** Closes all clients and deletes the topics. */
   close(): Promise<void>
 }
 
 export interface TestBrokerOptions {
-  /** Holds the embedded bus, in a schema of its own. */
+  /** Where the embedded bus has its schema. */
   readonly database: Database
   readonly topics: readonly TopicSpec[]
-  /** Of the embedded bus. Kafka lives in the time of day, and so does its client. */
+  /** For the embedded bus. Kafka and its client always use the real time. */
   readonly runtime?: Runtime
 }
 
@@ -78,7 +77,7 @@ async function freshDatabase(serverUrl: string): Promise<TestDatabase> {
     const server = await openPostgres({ url: serverUrl, maxConnections: 1 })
     await server.script(statement).finally(() => server.close())
   }
-  // Others may be connected to template1, which then cannot be copied.
+  // Not template1, which cannot be copied while another session is connected to it.
   await onServer(`create database ${name} template template0`)
   const url = databaseUrl(serverUrl, name)
   await shadowNow(url, name)
@@ -105,10 +104,10 @@ async function shadowNow(url: string, name: string): Promise<void> {
   await create.finally(() => database.close())
 }
 
-/** A running clock is read twice a moment apart, so a difference this small is no move of its own. */
+/** A running clock is read twice, a moment apart, so a difference as small as this does not mean that the test set it. */
 const CLOCK_NOISE_MS = 5
 
-/** Sets the server's shadowed clock, where the test has moved its own, before whatever comes next. */
+/** If the test has set its clock, sets the server's shadowed clock before the next statement. */
 function followClock(database: Database): TestDatabase {
   let clock: DatabaseClock = { ...systemRuntime, isFrozen: false }
   let shown: { readonly ms: number; readonly isFrozen: boolean } = { ms: 0, isFrozen: false }
@@ -217,7 +216,7 @@ async function namespaceOnKafka(
         groups: [{ groupId: prefix + group, topics: wanted }],
       })
       const offsets = found?.topics.flatMap(({ partitions }) => partitions) ?? []
-      // A partition of which nothing was committed has -1.
+      // A partition without a committed offset has -1.
       return offsets.reduce(
         (sum, { committedOffset }) => sum + Math.max(0, Number(committedOffset)),
         0,
@@ -236,7 +235,7 @@ async function namespaceOnKafka(
   }
 }
 
-/** Topics and groups are called by their own names here and have the prefix on the broker. */
+/** A bus whose topics and groups have a prefix on the broker that its callers do not see. */
 function inNamespace(bus: Bus, prefix: string, outage: { readonly lasts: boolean }): Bus {
   const inside = <Named extends { readonly topic: string }>(named: Named): Named => ({
     ...named,
@@ -251,10 +250,10 @@ function inNamespace(bus: Bus, prefix: string, outage: { readonly lasts: boolean
   }
 
   function rename(subscription: Subscription): Subscription {
-    // The bus knows the batches that it gave by their identity.
-    const given = new WeakMap<Batch, Batch>()
-    const asGiven = (batches: readonly Batch[]) =>
-      batches.flatMap((batch) => given.get(batch) ?? [])
+    // The bus recognizes its batches by object identity, so renamed copies must be mapped back.
+    const originals = new WeakMap<Batch, Batch>()
+    const originalsOf = (batches: readonly Batch[]) =>
+      batches.flatMap((batch) => originals.get(batch) ?? [])
     return {
       async take() {
         assertReachable()
@@ -263,15 +262,15 @@ function inNamespace(bus: Bus, prefix: string, outage: { readonly lasts: boolean
         assertReachable()
         return batches.map((batch) => {
           const renamed = { ...outside(batch), messages: batch.messages.map(outside) }
-          given.set(renamed, batch)
+          originals.set(renamed, batch)
           return renamed
         })
       },
       async commit(batches) {
         assertReachable()
-        await subscription.commit(asGiven(batches))
+        await subscription.commit(originalsOf(batches))
       },
-      release: (batches) => subscription.release(asGiven(batches)),
+      release: (batches) => subscription.release(originalsOf(batches)),
       async lag() {
         assertReachable()
         return (await subscription.lag()).map(outside)

@@ -21,18 +21,18 @@ import { createLog, createTelemetry } from '../../platform/telemetry/telemetry.t
 import { openTestDatabase } from './backends.ts'
 import { createClock } from './harness.ts'
 
-/** The database of a test file that has relays; each test has its own schemas in it. */
+/** Opens the database of a test file with relays; each test has its own schema in it. */
 export async function openRelays() {
   const database = await openTestDatabase()
   after(() => database.close())
-  // Once it is connected all that listens is called, which is to happen in no test.
+  // When the listener connects, all listening callbacks are called. That must not happen during a test.
   await new Promise<void>((resolve) => {
     database.listen('anything', resolve)
     void database.notify('anything')
   })
   let schemas = 0
 
-  /** An outbox with relays under a clock that stands still, so that nothing happens by waiting. */
+  /** An outbox with relays under a frozen clock, so that nothing happens by mere waiting. */
   async function setUp(t: { after(work: () => Promise<void>): void }) {
     schemas += 1
     const schema = `relay_${schemas}`
@@ -56,7 +56,7 @@ export async function openRelays() {
       t.after(() => relay.close())
       return relay
     }
-    /** Writes rows of which no relay is told. */
+    /** Writes rows without notifying the relays. */
     const commit = (messages: readonly OutboxMessage[]) =>
       database.transaction(async (tx) => {
         await outbox.enqueue(tx, messages)
@@ -75,7 +75,7 @@ export async function openRelays() {
     return { schema, clock, start, commit, put, waiting, isEmpty }
   }
 
-  /** A turn of everything that is ready to go on, database included. */
+  /** Lets everything that is ready continue, including the database. */
   async function settle(): Promise<void> {
     for (let n = 0; n < 5; n += 1) {
       await database.query('select 1')

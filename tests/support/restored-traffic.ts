@@ -3,7 +3,7 @@ import { type InteractionStyle, STYLES } from '../../contracts/style.ts'
 import { eventually, UNIT_PRICE } from '../e2e/client.ts'
 import type { RunningProgram } from '../e2e/program.ts'
 
-/** The customers of a rehearsal: in each style one from before the backup, and one from after it. */
+/** A customer of a rehearsal. Each style has one from before the backup, and one from after it. */
 export interface Customer {
   readonly style: InteractionStyle
   readonly account: string
@@ -18,7 +18,7 @@ export interface View {
   readonly texts: readonly string[]
 }
 
-/** Until the backup: in each style a deposit, and orders that are paid, refused, deleted and pending. */
+/** The traffic before the backup: in each style a deposit, and orders that are paid, refused, deleted and pending. */
 export async function tradeBefore(program: RunningProgram): Promise<Customer[]> {
   const customers: Customer[] = []
   for (const style of STYLES) {
@@ -39,8 +39,8 @@ export async function tradeBefore(program: RunningProgram): Promise<Customer[]> 
 }
 
 /**
- * Between the backup and its restoring: orders of before are settled, deleted and refunded, money comes
- * and is spent, and new customers come.
+ * The traffic between the backup and the restore: earlier orders are settled, deleted and refunded, customers
+ * deposit and spend money, and new customers arrive.
  */
 export async function tradeAfter(
   program: RunningProgram,
@@ -55,7 +55,7 @@ export async function tradeAfter(
     await program.deleteOrder(account, deleted!.id)
     await program.read(`/billing/payments/${refunded!.id}/void`, {}, 'POST')
     await deposit(program, customer, 20 * UNIT_PRICE)
-    // More than there was before this deposit.
+    // Costs more than the account had before this deposit.
     await order(program, customer, 15)
     await order(program, customer, 1_000)
     await program.deleteOrder(account, await order(program, customer, 3))
@@ -92,7 +92,7 @@ const settled = (program: RunningProgram, account: string) =>
     return orders
   })
 
-/** Waits until no canceled order has its money at billing, and every customer has heard of it. */
+/** Waits until every payment of a canceled order is refunded. */
 async function untilRefunded(program: RunningProgram, customers: readonly Customer[]) {
   for (const { account } of customers) {
     await eventually(async () => {

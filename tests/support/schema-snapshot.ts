@@ -1,8 +1,8 @@
 import type { Database } from '../../platform/database/database.ts'
 
 /**
- * The rows of one schema as they are now, kept in the same database, so that a test can take one
- * service back in time as a restored backup would.
+ * Copies the current rows of a schema within the same database, so that a test can take one service back in
+ * time, as restoring a backup would.
  */
 export async function keepSchema(database: Database, schema: string): Promise<void> {
   await database.script(`
@@ -17,7 +17,7 @@ export async function keepSchema(database: Database, schema: string): Promise<vo
 }
 
 export async function putSchemaBack(database: Database, schema: string): Promise<void> {
-  // Foreign keys are not checked meanwhile, so tables can be filled in any order.
+  // Turns foreign keys off while the tables are filled, so that their order does not matter.
   await database.script(`
     set session_replication_role = replica;
     do $$ declare name text; begin

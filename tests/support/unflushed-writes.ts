@@ -3,18 +3,18 @@ import { join, relative } from 'node:path'
 import { mock } from 'node:test'
 
 /**
- * Watches what this process flushes below a folder, to tell what a power cut would leave of it. Strict: a
- * file keeps the bytes that it had when it was last flushed, a folder the names that it had when it was last
- * flushed, and everything else is gone. A real disk often keeps more.
+ * Records what this process flushes below a folder, to determine what a power cut would leave there. The rule is
+ * strict: a file keeps the bytes that it had at its last flush, a folder the names that it had at its last flush,
+ * and everything else is lost. A real disk often keeps more.
  *
- * The watch begins with a folder that is empty, and replaces functions of `node:fs`, by which Emscripten
- * and the code under test write.
+ * The folder must be empty at the start. Works by replacing functions of `node:fs`, through which both
+ * Emscripten and the code under test write.
  */
 export function watchFlushes(root: string) {
-  /** The bytes of flushed files and the names in flushed folders, by their inodes. */
+  /** The bytes of flushed files and the names in flushed folders, by inode. */
   const files = new Map<number, Buffer>()
   const folders = new Map<number, Map<string, { inode: number; isFolder: boolean }>>()
-  /** What was written since the last flush, by the inode of the file. */
+  /** The ranges written since the last flush, by inode of the file. */
   const written = new Map<number, { from: number; to: number }[]>()
   let flushes = 0
 
@@ -67,7 +67,7 @@ export function watchFlushes(root: string) {
     }) as typeof fs.writeSync),
   ]
 
-  /** Writes what a power cut would leave at this moment into another folder. */
+  /** Writes what a power cut at this moment would leave into another folder. */
   function restore(inode: number, target: string): void {
     fs.mkdirSync(target, { recursive: true, mode: 0o700 })
     for (const [name, entry] of folders.get(inode) ?? []) {
