@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { after, describe, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { assertInvariantsHold } from '../../tests/e2e/invariants.ts'
-import { assertSettled, beginBurst, PATIENT } from '../../tests/e2e/order-burst.ts'
+import { assertSettled, PATIENT, startBurst } from '../../tests/e2e/order-burst.ts'
 import { inFolder, spawnMain, startProgram, temporaryFolder } from '../../tests/e2e/program.ts'
 
 const { folder, remove } = await temporaryFolder()
@@ -19,7 +19,7 @@ describe('a backup', () => {
     const program = spawnMain('apps/all-in-one', { ...inFolder(live), ...PATIENT })
     t.after(() => program.kill('SIGKILL'))
     const client = await program.ready
-    const burst = await beginBurst(client)
+    const burst = await startBurst(client)
     await burst.answered(1)
     const sent = burst.sent.map((one) => ({ ...one }))
     const { code, output } = await run('backup', '--data', live, '--to', kept)

@@ -3,7 +3,7 @@ import { setTimeout as pause } from 'node:timers/promises'
 import type { Static } from 'typebox'
 import type { Account, Entry, Message, OrderView, Payment } from '../../contracts/http.ts'
 import type { InteractionStyle } from '../../contracts/style.ts'
-import { PATIENCE_MS } from './world.ts'
+import { WAIT_LIMIT_MS } from './world.ts'
 
 /** What one unit of the product costs unless a test configures it otherwise. */
 export const UNIT_PRICE = 65
@@ -133,7 +133,7 @@ export function createClient(url: string) {
     async getOrder(
       profile: string,
       id: string,
-      waitSeconds = PATIENCE_MS / 1000,
+      waitSeconds = WAIT_LIMIT_MS / 1000,
     ): Promise<OrderView> {
       const deadline = performance.now() + waitSeconds * 1000
       for (;;) {
@@ -156,10 +156,13 @@ export function createClient(url: string) {
   }
 }
 
-const LOOK_AGAIN_MS = 20
+const POLL_MS = 20
 
 /** Tries a check until its assertions hold, and resolves with what it returns. */
-export async function eventually<T>(check: () => Promise<T>, deadlineMs = PATIENCE_MS): Promise<T> {
+export async function eventually<T>(
+  check: () => Promise<T>,
+  deadlineMs = WAIT_LIMIT_MS,
+): Promise<T> {
   const deadline = performance.now() + deadlineMs
   for (;;) {
     try {
@@ -167,7 +170,7 @@ export async function eventually<T>(check: () => Promise<T>, deadlineMs = PATIEN
     } catch (error) {
       if (!(error instanceof AssertionError) || performance.now() > deadline) throw error
     }
-    await pause(LOOK_AGAIN_MS)
+    await pause(POLL_MS)
   }
 }
 

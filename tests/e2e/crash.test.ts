@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { eventually } from './client.ts'
 import { assertInvariantsHold } from './invariants.ts'
-import { assertSettled, beginBurst, PATIENT } from './order-burst.ts'
+import { assertSettled, PATIENT, startBurst } from './order-burst.ts'
 import { startApart } from './program.ts'
 import { ON_STACK } from './world.ts'
 
@@ -12,14 +12,14 @@ const OUTCOMES = ON_STACK ? [201, 402, 503] : [201, 402]
 test('killed in a burst of orders in each style, it settles them all when it starts again', async (t) => {
   const apart = await startApart(PATIENT)
   t.after(() => apart.close())
-  const burst = await beginBurst(apart.client)
+  const burst = await startBurst(apart.client)
   await burst.answered(2)
   await apart.kill()
   await burst.over
   const unanswered = burst.sent.filter(({ answer }) => answer === undefined)
   assert.ok(unanswered.length > 0, 'nothing was in flight')
 
-  const trifold = await apart.startAgain()
+  const trifold = await apart.restart()
   await assertSettled(trifold, burst)
 
   // Each customer who got no answer asks again: the key of an order finds its order, whatever it

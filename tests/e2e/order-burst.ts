@@ -31,7 +31,7 @@ const ORDERS_OF_CUSTOMER = 500
  * In each style, customers of one account who order again and again, each order under its own
  * Idempotency-Key, until a request gets no answer or the program is closing.
  */
-export async function beginBurst(client: Client): Promise<Burst> {
+export async function startBurst(client: Client): Promise<Burst> {
   const accounts = new Map<InteractionStyle, string>()
   for (const style of STYLES) {
     accounts.set(style, await client.fundedAccount(MONEY_FOR * UNIT_PRICE))

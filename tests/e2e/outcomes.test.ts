@@ -14,7 +14,7 @@ for (const style of STYLES) {
   const { payment, announcement, response, deposit }: Flow = FLOWS[style]
   const respondsAtOnce = response === 'id'
   /** Billing responds to order after its call to notification, and order responds to the customer last. */
-  const isToldFirst = !respondsAtOnce && payment === 'call' && announcement === 'call'
+  const isNotifiedFirst = !respondsAtOnce && payment === 'call' && announcement === 'call'
 
   test(`${style}: with enough money an order is paid, and the customer hears of it`, async () => {
     const account = await trifold.fundedAccount(199)
@@ -23,7 +23,7 @@ for (const style of STYLES) {
     assert.match(placed.body, /^[0-9a-f-]{36}$/)
     const id = placed.body
     const paid = `ORDER ${id} PAID SUCCESSFULLY`
-    if (isToldFirst) assert.equal((await textsOf(account)).at(-1), paid)
+    if (isNotifiedFirst) assert.equal((await textsOf(account)).at(-1), paid)
 
     const order = await trifold.getOrder(account, id, respondsAtOnce ? undefined : 0)
     assert.equal(order.state, 'APPROVED')
@@ -48,7 +48,7 @@ for (const style of STYLES) {
     }
     const id = respondsAtOnce ? placed.body : placed.body.orderId!
     const refused = `NOT ENOUGH MONEY on account ${account} for order ${id}`
-    if (isToldFirst) assert.equal((await textsOf(account)).at(-1), refused)
+    if (isNotifiedFirst) assert.equal((await textsOf(account)).at(-1), refused)
 
     const order = await trifold.getOrder(account, id)
     assert.equal(order.state, 'CANCELED')

@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { test } from 'node:test'
 import { watchFlushes } from '../support/unflushed-writes.ts'
 import { assertInvariantsHold } from './invariants.ts'
-import { assertSettled, beginBurst, PATIENT } from './order-burst.ts'
+import { assertSettled, PATIENT, startBurst } from './order-burst.ts'
 import { startProgram } from './program.ts'
 import { ON_STACK } from './world.ts'
 
@@ -27,7 +27,7 @@ test('with DATABASE_FLUSH a power cut loses no acknowledged order in any style',
     await rm(folder, { recursive: true, force: true })
   })
   const before = await startProgram({ ...PATIENT, DATA_DIR: live, DATABASE_FLUSH: 'true' })
-  const burst = await beginBurst(before)
+  const burst = await startBurst(before)
   await burst.answered(2)
   const sent = burst.sent.map((one) => ({ ...one }))
   watch.cutPower(left)

@@ -42,7 +42,7 @@ export interface ProgramApart {
   /** SIGTERM to all of them at once; resolves when they have ended, each of them well. */
   stop(): Promise<void>
   /** Goes on with what it kept. */
-  startAgain(): Promise<RunningProgram>
+  restart(): Promise<RunningProgram>
   close(): Promise<void>
 }
 
@@ -103,7 +103,7 @@ async function apartOnStack(settings: Settings): Promise<ProgramApart> {
     client: program,
     kill: program.killServices,
     stop: program.stopServices,
-    async startAgain() {
+    async restart() {
       await program.startServices()
       return program
     },
@@ -128,7 +128,7 @@ async function apartEmbedded(settings: Settings): Promise<ProgramApart> {
       child.kill('SIGTERM')
       assert.deepEqual(await child.ended, { code: 0, signal: null }, child.output())
     },
-    async startAgain() {
+    async restart() {
       again = await startProgram({ DATA_DIR: folder })
       return again
     },

@@ -13,7 +13,7 @@ import type { StackOptions } from '../../tools/stack/options.ts'
 import { type CheckoutOf, isReady, type Replica } from '../../tools/stack/services.ts'
 import { type Stack, startStack } from '../../tools/stack/stack.ts'
 import { createClient } from './client.ts'
-import { PATIENCE_MS } from './world.ts'
+import { WAIT_LIMIT_MS } from './world.ts'
 
 const START_LIMIT_MS = 180_000
 const ONE_OF_EACH = { order: 1, billing: 1, notification: 1 } as const
@@ -94,7 +94,7 @@ export async function startStackIn(
 
 /** Through the gateway, as a customer would find it. */
 const ready = (stack: Stack, { service, server }: Replica) =>
-  until(() => isReady(stack.url, service), { limitMs: PATIENCE_MS, ended: server.ended })
+  until(() => isReady(stack.url, service), { limitMs: WAIT_LIMIT_MS, ended: server.ended })
 
 function switchOf(stack: Stack, replica: Replica): Switch {
   const { server } = replica

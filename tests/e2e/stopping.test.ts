@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import { connect } from 'node:net'
 import { test } from 'node:test'
 import { assertInvariantsHold } from './invariants.ts'
-import { assertSettled, beginBurst, PATIENT } from './order-burst.ts'
+import { assertSettled, PATIENT, startBurst } from './order-burst.ts'
 import { inFolder, spawnMain, startApart, startProgram, temporaryFolder } from './program.ts'
 import { ON_STACK } from './world.ts'
 
@@ -70,12 +70,12 @@ test('told to stop in a burst, it answers every request that it took, and keeps 
   t.after(() => apart.close())
   const { client } = apart
   const before = await client.fundedAccount(12.34)
-  const burst = await beginBurst(client)
+  const burst = await startBurst(client)
   await burst.answered(2)
   await apart.stop()
   await burst.over
 
-  const trifold = await apart.startAgain()
+  const trifold = await apart.restart()
   const ids = await assertSettled(trifold, burst)
   // Whatever was taken has become an order, so an order without an answer is a request without one.
   for (const { answer, account } of burst.sent) {

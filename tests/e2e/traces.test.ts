@@ -5,7 +5,7 @@ import { eventually, UNIT_PRICE } from './client.ts'
 import { PATIENT } from './order-burst.ts'
 import { startApart } from './program.ts'
 import { type Span, startTraceCollector } from './trace-collector.ts'
-import { PATIENCE_MS } from './world.ts'
+import { WAIT_LIMIT_MS } from './world.ts'
 
 const ORDERS_EACH = 20
 /** Where each fourth order is one too many for its account. */
@@ -73,7 +73,7 @@ function traceOfOrder(traceId: string, style: (typeof TRACED)[number]): Promise<
       assert.ok(hasChain(spans, chain), `${chain.join(' > ')} is not in\n${drawn(spans)}`)
     }
     return spans
-  }, PATIENCE_MS)
+  }, WAIT_LIMIT_MS)
 }
 
 const drawn = (spans: readonly Span[]) =>
@@ -131,7 +131,7 @@ for (const style of TRACED) {
           const found = collector.spans.find(({ id }) => id === link!.spanId)
           assert.ok(found, `the batch of ${titleOf(member)} has not arrived`)
           return found
-        }, PATIENCE_MS)
+        }, WAIT_LIMIT_MS)
         assert.equal(batch.parentId, '')
         assert.equal(batch.service, member.service)
         assert.ok(!traceIds.has(batch.traceId), 'a batch is in no order`s trace')
@@ -183,7 +183,7 @@ test('an order begins a trace where its customer has none', async () => {
     const found = collector.spans.find(isIts)
     assert.ok(found)
     return found
-  }, PATIENCE_MS)
+  }, WAIT_LIMIT_MS)
   const spans = await traceOfOrder(sent.traceId, 'events')
   const roots = spans.filter(({ parentId }) => parentId === '')
   assert.deepEqual(roots.map(titleOf), ['order server POST /orders'])
@@ -200,7 +200,7 @@ test('a letter is in the trace of the order that it is about', async () => {
   await eventually(async () => {
     const spans = collector.inTrace(traceId)
     assert.ok(hasChain(spans, end), drawn(spans))
-  }, PATIENCE_MS)
+  }, WAIT_LIMIT_MS)
 })
 
 test('probes and scrapes are not traced', async () => {
@@ -212,7 +212,7 @@ test('probes and scrapes are not traced', async () => {
     const asked = collector.spans.map(({ attributes }) => String(attributes['url.path']))
     assert.ok(asked.includes(path))
     return asked
-  }, PATIENCE_MS)
+  }, WAIT_LIMIT_MS)
   assert.deepEqual(
     paths.filter((one) => one.includes('actuator')),
     [],

@@ -7,7 +7,7 @@ import { EVENTS, openShop } from '../../instruments/bench/rows/flow.ts'
 import { SERVICES } from '../../tools/stack/options.ts'
 import { temporaryFolder } from '../e2e/program.ts'
 
-/** What one contest of the benchmark leaves behind must not end up in the books of the next one. */
+/** The orders that one contest of the benchmark leaves behind must not count in the next one. */
 
 const { folder, remove } = await temporaryFolder()
 const stack = await openBenchStack(() => undefined, folder)
@@ -17,10 +17,10 @@ after(async () => {
 })
 
 const PACE = { seconds: 1, rounds: 1, quick: true }
-/** Orders that are still pending would be asked for again within the test. */
+/** Orders that are still pending would be resent within the test. */
 const IMPATIENT = { RESEND_AFTER_MS: '100' }
 
-test('orders that one contest leaves pending are gone before the next one', async () => {
+test('discards the orders that a contest leaves pending before the next one starts', async () => {
   const contest = await ACCEPT.open(stack, PACE)
   assert.ok((await contest.ours()).figure > 0)
   await contest.close()
@@ -31,7 +31,7 @@ test('orders that one contest leaves pending are gone before the next one', asyn
   await stack.serve([])
 })
 
-test('books are opened when the orders before them are settled and told', async () => {
+test('records starting counts only when earlier orders are settled and announced', async () => {
   const shop = await openShop(stack)
   await stack.openBooks(EVENTS.accounts)
   const { accepted } = await shop.order(EVENTS, PACE)

@@ -14,14 +14,14 @@ import { openPostgres } from '../../platform/postgres/postgres.ts'
 import { PATHS, replicasReady } from '../../tools/stack/services.ts'
 import { eventually } from '../e2e/client.ts'
 import { assertAllRead } from '../e2e/invariants.ts'
-import { beginShopping, type Customers, orderOf } from './customers.ts'
-import { type Errand, toldOf, tryOnce } from './errands.ts'
-import { askReplica, metricOf, startOwnStack } from './own-stack.ts'
+import { type Customers, orderOf, startShopping } from './customers.ts'
+import { attemptOnce, type Errand, finalResponseOf } from './errands.ts'
+import { fetchFromReplica, metricOf, startOwnStack } from './own-stack.ts'
 import { assertPromisesKept } from './promises.ts'
 
 /**
- * The broker keeps nothing that the services cannot do without. Its data are deleted under them, and
- * it is told to begin from the start of its log again: money moves once, and letters are sent once.
+ * The broker holds nothing that the services cannot recover. Its data is deleted while they run, and its groups are
+ * reset to the start of the log. Even so, money moves once and letters are sent once.
  */
 const ERRANDS = 60
 const LIMIT_MS = 120_000
@@ -32,18 +32,18 @@ after(() => stack.close())
 const { client, replicas } = stack
 const billing = replicas.find(({ service }) => service === 'billing')!
 
-const toldCount = ({ errands }: Customers) => errands.filter(toldOf).length
+const finalCount = ({ errands }: Customers) => errands.filter(finalResponseOf).length
 async function shopToTheEnd(): Promise<Customers> {
-  const customers = await beginShopping(client)
-  await eventually(async () => assert.ok(toldCount(customers) >= ERRANDS), LIMIT_MS)
+  const customers = await startShopping(client)
+  await eventually(async () => assert.ok(finalCount(customers) >= ERRANDS), LIMIT_MS)
   await customers.stop()
-  await customers.insist(LIMIT_MS)
+  await customers.finishAll(LIMIT_MS)
   return customers
 }
 const readyAgain = () => replicasReady(replicas, AbortSignal.timeout(LIMIT_MS), () => undefined)
 
 test(
-  'what only the log held for billing is asked for again, and every customer hears of it',
+  'requests that only the log held are resent to billing, and every customer is notified',
   TIMEOUT,
   async () => {
     const customers = await shopToTheEnd()
@@ -54,8 +54,8 @@ test(
       orderOf(account, 'events'),
       orderOf(account, 'events', 2),
     ])
-    await Promise.all(orders.map((order) => tryOnce(client, order)))
-    for (const order of orders) assert.equal(toldOf(order)?.kind, 'accepted')
+    await Promise.all(orders.map((order) => attemptOnce(client, order)))
+    for (const order of orders) assert.equal(finalResponseOf(order)?.kind, 'accepted')
     await eventually(async () => assert.equal(await outboxOf('order'), 0), LIMIT_MS)
 
     await burn()
@@ -73,13 +73,13 @@ test(
   'burnt in full swing, orders settle, nothing is paid twice and no letter sent twice',
   TIMEOUT,
   async (t) => {
-    const customers = await beginShopping(client)
-    await eventually(async () => assert.ok(toldCount(customers) >= ERRANDS), LIMIT_MS)
+    const customers = await startShopping(client)
+    await eventually(async () => assert.ok(finalCount(customers) >= ERRANDS), LIMIT_MS)
     await burn()
     const before = customers.errands.length
-    await eventually(async () => assert.ok(toldCount(customers) >= before + ERRANDS), LIMIT_MS)
+    await eventually(async () => assert.ok(finalCount(customers) >= before + ERRANDS), LIMIT_MS)
     await customers.stop()
-    await customers.insist(LIMIT_MS)
+    await customers.finishAll(LIMIT_MS)
     await readyAgain()
     const { accounts, errands } = customers
     await assertPromisesKept(client, accounts, errands, LIMIT_MS, { messagesMayBeLost: true })
@@ -92,32 +92,35 @@ test(
   'from the start of the log again, ledger, orders, messages and letters stay',
   TIMEOUT,
   async () => {
-    // What the fires left is read to its end, and then there is enough that is read twice.
+    // Reads the remaining log to its end, then adds enough messages to read twice.
     const customers = await shopToTheEnd()
     await eventually(allIsRead, LIMIT_MS)
     await stack.untilInvariantsHold(LIMIT_MS, isOfLostAnnouncement)
 
     await Promise.all(replicas.map(({ server }) => server.stop()))
-    const before = await booksOf()
+    const before = await snapshot()
     await forgetOffsets()
     await Promise.all(replicas.map(({ server }) => server.start()))
     await readyAgain()
     await eventually(async () => {
       await allIsRead()
       for (const replica of replicas) {
-        const metrics = (await askReplica(replica, 'actuator/prometheus')).body
+        const metrics = (await fetchFromReplica(replica, 'actuator/prometheus')).body
         const handled = metricOf(metrics, 'trifold_consumer_messages_total') ?? 0
-        assert.ok(handled >= ERRANDS / 2, `${replica.service} has read ${handled} messages again`)
+        assert.ok(
+          handled >= ERRANDS / 2,
+          `${replica.service} has read only ${handled} messages again`,
+        )
       }
     }, LIMIT_MS)
     await stack.untilInvariantsHold(LIMIT_MS, isOfLostAnnouncement)
-    assert.deepEqual(await booksOf(), before)
+    assert.deepEqual(await snapshot(), before)
     const { accounts, errands } = customers
     await assertPromisesKept(client, accounts, errands, LIMIT_MS)
   },
 )
 
-/** Killed, deleted, and begun anew by an operator who makes the topics again. */
+/** Kills the broker and deletes its data; then an operator starts it and creates the topics again. */
 async function burn(): Promise<void> {
   const data = join(stack.folder, 'kafka', 'data')
   await stack.kafka.kill()
@@ -128,7 +131,7 @@ async function burn(): Promise<void> {
   for (const sentence of sentences) assert.match(sentence, /: created with/)
 }
 
-/** The position of every group; no member may be there. */
+/** Sets the position of every group, which must have no members. */
 async function forgetOffsets(): Promise<void> {
   const admin = new Admin({ clientId: 'test', bootstrapBrokers: [stack.brokers], retries: 20 })
   try {
@@ -140,20 +143,20 @@ async function forgetOffsets(): Promise<void> {
   }
 }
 
-/** An event that was in the log alone when it burned; what is announced again comes later than it did. */
+/** A violation by an event that was lost with the log, or that was announced again later than originally. */
 const isOfLostAnnouncement = ({ invariant, sentence }: Violation) =>
   (invariant === 'I5' && sentence.startsWith('was never announced')) || invariant === 'I6'
 const sentenceOf = ({ subject, sentence }: Violation) => `${subject} ${sentence}`
 
 async function stateOf(errand: Errand) {
-  const told = toldOf(errand)
-  assert.ok(told && 'orderId' in told)
-  return (await client.getOrder(errand.account, told.orderId, 0)).state
+  const final = finalResponseOf(errand)
+  assert.ok(final && 'orderId' in final)
+  return (await client.getOrder(errand.account, final.orderId, 0)).state
 }
 
 async function outboxOf(service: 'order'): Promise<number | undefined> {
   const replica = replicas.find((one) => one.service === service)!
-  const { body } = await askReplica(replica, 'actuator/prometheus')
+  const { body } = await fetchFromReplica(replica, 'actuator/prometheus')
   return metricOf(body, 'trifold_outbox_rows', 'carrier="broker"')
 }
 
@@ -161,8 +164,8 @@ const allIsRead = async () => {
   for (const { service } of replicas) await assertAllRead(client, PATHS[service])
 }
 
-/** What must be the same afterwards: a hash of the ledger, and what customers see. */
-async function booksOf() {
+/** The state that must not change: a hash of the ledger, and what customers see. */
+async function snapshot() {
   const { order, billing: ofBilling, notification } = stack.databaseUrls
   const [ledger, accounts, orders, messages] = await Promise.all([
     rowsOf(ofBilling, 'select * from billing.transfer order by account_id, version'),

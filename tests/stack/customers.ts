@@ -1,23 +1,23 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type InteractionStyle, STYLES } from '../../contracts/style.ts'
 import type { Client } from '../e2e/client.ts'
-import { type Errand, insist, type Try, toldOf, tryOnce } from './errands.ts'
+import { type Attempt, attemptOnce, type Errand, finalResponseOf, finish } from './errands.ts'
 
-/** A steady load: errands that begin at their times, whatever became of those before. */
+/** A steady load: errands start at fixed times, whatever happened to the earlier ones. */
 export interface Customers {
   readonly accounts: readonly Account[]
   readonly errands: readonly Errand[]
   /** Requests that only read. */
-  readonly looks: readonly Try[]
-  /** Begins no more of them; resolves when each request has its answer. */
+  readonly reads: readonly Attempt[]
+  /** Starts no more errands; resolves when no request is in flight. */
   stop(): Promise<void>
-  /** Says what nobody has answered for good again, until it is. */
-  insist(limitMs: number): Promise<void>
+  /** Repeats every errand until its response is final. */
+  finishAll(limitMs: number): Promise<void>
 }
 
 export interface Account {
   readonly id: string
-  /** What was on it, in the ledger and told, before the first errand. */
+  /** The initial deposit, booked and announced before the first errand. */
   readonly funds: number
 }
 
@@ -28,11 +28,11 @@ const FUNDS = 1_000_000
 const EVERY_MS = 150
 
 /**
- * Shoppers have all the money that they need and make deposits that are answered when they are
- * booked. Paupers order without any. Savers make deposits in `events` and nothing else, one after the
- * other, so that the balance that each is promised is the one that it leads to.
+ * Shoppers have more money than they need, and make deposits whose response comes when they are booked. Paupers
+ * order without any money. Savers only make deposits in `events`, one after another, so that the balance in each
+ * response is the balance after that deposit.
  */
-export async function beginShopping(client: Client): Promise<Customers> {
+export async function startShopping(client: Client): Promise<Customers> {
   const shoppers = await open(client, SHOPPERS, FUNDS)
   const paupers = await open(client, PAUPERS, 0)
   const savers = await open(client, SAVERS, 0)
@@ -41,36 +41,36 @@ export async function beginShopping(client: Client): Promise<Customers> {
     await client.read(path, { json: { email: `${id}@shop.example` } }, 'PUT')
   }
   const errands: Errand[] = []
-  const looks: Try[] = []
-  const underWay = new Set<Promise<unknown>>()
+  const reads: Attempt[] = []
+  const inFlight = new Set<Promise<unknown>>()
   const busySavers = new Set<Account>()
   let stopped = false
 
   function begin(errand: Errand): Promise<unknown> {
     errands.push(errand)
-    return track(tryOnce(client, errand))
+    return track(attemptOnce(client, errand))
   }
 
   function track(work: Promise<unknown>): Promise<unknown> {
-    const done = work.finally(() => underWay.delete(done))
-    underWay.add(done)
+    const done = work.finally(() => inFlight.delete(done))
+    inFlight.add(done)
     return done
   }
 
-  /** A saver whose last deposit was not answered for good says that one again, not another one. */
+  /** A saver whose last deposit has no final response repeats it instead of making another. */
   function save(saver: Account, nth: number): void {
     if (busySavers.has(saver)) return
     busySavers.add(saver)
     const last = errands.findLast(({ account }) => account === saver.id)
-    const isOpen = last !== undefined && toldOf(last) === undefined
-    const saved = isOpen ? track(tryOnce(client, last)) : begin(depositOf(saver, 'events', nth))
+    const isOpen = last !== undefined && finalResponseOf(last) === undefined
+    const saved = isOpen ? track(attemptOnce(client, last)) : begin(depositOf(saver, 'events', nth))
     void saved.finally(() => busySavers.delete(saver))
   }
 
-  async function look(path: string): Promise<void> {
-    const begunMs = performance.now()
-    const answer = await client.call('GET', path).catch(() => undefined)
-    looks.push({ begunMs, endedMs: performance.now(), answer })
+  async function read(path: string): Promise<void> {
+    const startedMs = performance.now()
+    const response = await client.call('GET', path).catch(() => undefined)
+    reads.push({ startedMs, endedMs: performance.now(), response })
   }
 
   async function run(): Promise<void> {
@@ -81,7 +81,7 @@ export async function beginShopping(client: Client): Promise<Customers> {
       if (turn === 3) void begin(depositOf(shopper, nth % 20 === 3 ? 'http' : 'hybrid', nth))
       else if (turn === 6) void begin(orderOf(paupers[nth % PAUPERS]!, style))
       else if (turn === 8) save(savers[(nth / 2) % SAVERS]!, nth)
-      else if (turn === 9) void track(look(pathsOf(shopper)[nth % 3]!))
+      else if (turn === 9) void track(read(pathsOf(shopper)[nth % 3]!))
       else void begin(orderOf(shopper, style))
       await sleep(EVERY_MS)
     }
@@ -91,14 +91,14 @@ export async function beginShopping(client: Client): Promise<Customers> {
   return {
     accounts: [...shoppers, ...paupers, ...savers],
     errands,
-    looks,
+    reads,
     async stop() {
       stopped = true
       await running
-      await Promise.all(underWay)
+      await Promise.all(inFlight)
     },
-    async insist(limitMs) {
-      await Promise.all(errands.map((errand) => insist(client, errand, { limitMs })))
+    async finishAll(limitMs) {
+      await Promise.all(errands.map((errand) => finish(client, errand, { limitMs })))
     },
   }
 }
@@ -113,16 +113,16 @@ async function open(client: Client, count: number, funds: number): Promise<Accou
 }
 
 export function orderOf({ id }: Account, style: InteractionStyle, quantity = 1): Errand {
-  return { kind: 'order', quantity, style, account: id, key: crypto.randomUUID(), tries: [] }
+  return { kind: 'order', quantity, style, account: id, key: crypto.randomUUID(), attempts: [] }
 }
 
-/** `nth` differs from one to the next, and so do the amounts. */
+/** Different values of `nth` give different amounts. */
 export function depositOf({ id }: Account, style: InteractionStyle, nth: number): Errand {
   const amount = (1_000 + nth) / 100
-  return { kind: 'deposit', amount, style, account: id, key: crypto.randomUUID(), tries: [] }
+  return { kind: 'deposit', amount, style, account: id, key: crypto.randomUUID(), attempts: [] }
 }
 
-/** A read of each service. */
+/** One path to read per service. */
 const pathsOf = ({ id }: Account) => [
   `/orders/?profileId=${id}&limit=5`,
   `/billing/account/${id}`,

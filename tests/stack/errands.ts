@@ -4,8 +4,8 @@ import { flowOf, type InteractionStyle } from '../../contracts/style.ts'
 import type { Answer, Client, Problem } from '../e2e/client.ts'
 
 /**
- * What a customer wants done once, under an Idempotency-Key of its own, however often he has to say
- * it. Deposits of one account all have different amounts, by which they are known in its ledger.
+ * Something that a customer wants done once, under its own Idempotency-Key, however often the request has to be
+ * repeated. All deposits to an account have different amounts, which identify them in its ledger.
  */
 export type Errand = (
   | { readonly kind: 'order'; readonly quantity: number }
@@ -14,68 +14,68 @@ export type Errand = (
   readonly style: InteractionStyle
   readonly account: string
   readonly key: string
-  readonly tries: Try[]
+  readonly attempts: Attempt[]
 }
 
-/** One request; without an answer where the connection broke or the customer gave it up. */
-export interface Try {
-  /** Of this process's clock, in milliseconds. */
-  readonly begunMs: number
+/** One request. It has no response if the connection broke or the customer gave up. */
+export interface Attempt {
+  /** Milliseconds, by `performance.now()`. */
+  readonly startedMs: number
   readonly endedMs: number
-  readonly answer: Answer<unknown> | undefined
+  readonly response: Answer<unknown> | undefined
 }
 
-/** What he may rely on from now on. */
-export type Told =
+/** The final response, on which the customer may rely. */
+export type FinalResponse =
   | { readonly kind: 'accepted' | 'approved' | 'canceled'; readonly orderId: string }
   | { readonly kind: 'booked'; readonly balance: number }
 
-/** Longer than any request may take; whoever asks for less wants to see what then happens. */
+/** Longer than any request may take; a test with a shorter time wants customers to give up. */
 const PATIENCE_MS = 120_000
 const PAUSE_MS = 200
-/** The door is closed, the server away, the first request still under way or gone with its process. */
-const PASSING = [409, 429, 503]
+/** Rejected under overload, the server is down, or the first request is in flight or died with its process. */
+const TRANSIENT = [409, 429, 503]
 
-/** Says it once more. */
-export async function tryOnce(
+/** Sends the request once more. */
+export async function attemptOnce(
   client: Client,
   errand: Errand,
   patienceMs = PATIENCE_MS,
-): Promise<Try> {
+): Promise<Attempt> {
   const { style, key, account } = errand
   const options = { style, key, signal: AbortSignal.timeout(patienceMs) }
-  const begunMs = performance.now()
-  const asked: Promise<Answer<unknown>> =
+  const startedMs = performance.now()
+  const sent: Promise<Answer<unknown>> =
     errand.kind === 'order'
       ? client.order(account, { ...options, quantity: errand.quantity })
       : client.call('POST', `/billing/account/${account}?amount=${errand.amount}`, options)
-  const answer = await asked.catch(() => undefined)
-  const one = { begunMs, endedMs: performance.now(), answer }
-  errand.tries.push(one)
+  const response = await sent.catch(() => undefined)
+  const one = { startedMs, endedMs: performance.now(), response }
+  errand.attempts.push(one)
   return one
 }
 
-/** Says it again and again until he is told what became of it; any other answer is a failure. */
-export async function insist(
+/** Repeats the request until its response is final. Rejects for a response that is neither final nor transient. */
+export async function finish(
   client: Client,
   errand: Errand,
   limits: { readonly limitMs: number; readonly patienceMs?: number },
 ): Promise<void> {
   const deadline = performance.now() + limits.limitMs
-  while (toldOf(errand) === undefined) {
-    assert.ok(performance.now() < deadline, `never told: ${describeErrand(errand)}`)
-    const { answer } = await tryOnce(client, errand, limits.patienceMs)
-    if (toldOf(errand) !== undefined) return
-    assert.ok(answer === undefined || PASSING.includes(answer.status), describeErrand(errand))
+  while (finalResponseOf(errand) === undefined) {
+    assert.ok(performance.now() < deadline, `no final response: ${describeErrand(errand)}`)
+    const { response } = await attemptOnce(client, errand, limits.patienceMs)
+    if (finalResponseOf(errand) !== undefined) return
+    assert.ok(response === undefined || TRANSIENT.includes(response.status), describeErrand(errand))
     await sleep(PAUSE_MS)
   }
 }
 
-/** undefined as long as nothing final was said. */
-export function toldOf({ kind, style, tries }: Errand): Told | undefined {
-  const answer = tries.at(-1)?.answer
-  if (answer === undefined) return undefined
-  const { status, body } = answer
+/** undefined as long as there is no final response. */
+export function finalResponseOf({ kind, style, attempts }: Errand): FinalResponse | undefined {
+  const response = attempts.at(-1)?.response
+  if (response === undefined) return undefined
+  const { status, body } = response
   if (kind === 'deposit') {
     return status === 200 ? { kind: 'booked', balance: body as number } : undefined
   }
@@ -84,17 +84,17 @@ export function toldOf({ kind, style, tries }: Errand): Told | undefined {
     return { kind: isOutcome ? 'approved' : 'accepted', orderId: body as string }
   }
   const { code, orderId } = body as Partial<Problem>
-  // It stays so: the order was given up, and a payment that was made nevertheless is given back.
+  // Final: the order is canceled, and if its payment was taken after all, it is refunded.
   const isFinal = status === 402 || (status === 503 && code === 'BILLING_UNREACHABLE')
   return isFinal && orderId ? { kind: 'canceled', orderId } : undefined
 }
 
-export function describeErrand({ kind, style, key, tries }: Errand): string {
-  const said = tries.map(({ answer, begunMs, endedMs }) => {
-    const took = `${Math.round(endedMs - begunMs)} ms`
-    return answer
-      ? `${answer.status} ${JSON.stringify(answer.body)} (${took})`
-      : `nothing (${took})`
+export function describeErrand({ kind, style, key, attempts }: Errand): string {
+  const descriptions = attempts.map(({ response, startedMs, endedMs }) => {
+    const took = `${Math.round(endedMs - startedMs)} ms`
+    return response
+      ? `${response.status} ${JSON.stringify(response.body)} (${took})`
+      : `no response (${took})`
   })
-  return `${kind} in ${style} ${key} was answered ${said.slice(-5).join(', then ')}`
+  return `${kind} in ${style} ${key} got ${descriptions.slice(-5).join(', then ')}`
 }

@@ -11,11 +11,11 @@ import { startProgram, temporaryFolder } from '../e2e/program.ts'
 import { callsOn, type OpenApi, typedCalls } from './readme-client.ts'
 
 /**
- * Programs that read OpenAPI documents, on those that the services serve: a linter, a generator of clients and
- * a fuzzer. Their versions are pinned here, because as dependencies they would weigh more than the program.
+ * Runs tools on the OpenAPI documents that the services serve: a linter, a client generator and a fuzzer. Their
+ * versions are pinned here, because as dependencies they would be larger than the program.
  */
 const REDOCLY = '@redocly/cli@2.77.0'
-/** It wants TypeScript 5 beside it, to write types with; they are checked with ours. */
+/** It needs TypeScript 5 to generate types; we check them with our own TypeScript. */
 const GENERATOR = ['-p', 'openapi-typescript@7.13.0', '-p', 'typescript@5.9.3']
 const SCHEMATHESIS = '4.32.5'
 const FUZZING_SECONDS = 60
@@ -83,7 +83,7 @@ for (const service of SERVICES) {
   })
 }
 
-/** Into a virtual environment that later runs find again. */
+/** Installs it into a virtual environment that later runs reuse. */
 async function installSchemathesis(): Promise<string> {
   const environment = join(root, `.cache/schemathesis-${SCHEMATHESIS}`)
   const command = join(environment, 'bin/schemathesis')

@@ -5,11 +5,11 @@ import type { WaitingOrderView } from '../../contracts/http.ts'
 import { eventually, UNIT_PRICE } from '../e2e/client.ts'
 import { compileForeignPrograms, type ForeignService } from '../interop/foreign-service.ts'
 import { LIMIT_MS, messagesAre } from '../interop/witnesses.ts'
-import { askReplica, metricOf, startOwnStack } from './own-stack.ts'
+import { fetchFromReplica, metricOf, startOwnStack } from './own-stack.ts'
 
 /**
- * Deleting a paid order while billing is a program that charges for every ORDER_CREATED and does not know
- * ORDER_CANCELED, as the original Java services did.
+ * A paid order is deleted while billing is a program that charges for every ORDER_CREATED and does not know
+ * ORDER_CANCELED, like the original Java service.
  */
 const RESEND_AFTER_MS = 2_000
 const VOID_ATTEMPTS = 2
@@ -62,13 +62,13 @@ for (const { resend, cancellations, does } of [
     )
     const minutes = (Date.parse(stuck.nextAttempt) - Date.now()) / 60_000
     assert.ok(minutes > 50, `the next attempt is in ${minutes} minutes`)
-    const { body: scrape } = await askReplica(order, 'actuator/prometheus')
+    const { body: scrape } = await fetchFromReplica(order, 'actuator/prometheus')
     assert.equal(metricOf(scrape, 'trifold_orders_stuck'), 1)
     await eventually(async () => {
       assert.match(readFileSync(order.logFile, 'utf8'), new RegExp(`"${orderId}".*they are stuck`))
     }, LIMIT_MS)
 
-    // A later order of the same account follows every request that was repeated.
+    // A later order of the same account is behind every resent request in the topic.
     const { body: laterId } = await client.order(account, { style: 'events' })
     assert.equal((await client.getOrder(account, laterId, 30)).state, 'APPROVED')
     assert.deepEqual(eventsOf(billing, account), [
@@ -85,7 +85,7 @@ for (const { resend, cancellations, does } of [
   })
 }
 
-/** What billing has read about an account, repetitions included. */
+/** The messages about an account that billing has read, including resends. */
 function eventsOf({ records }: ForeignService, account: string): string[] {
   return records
     .filter(({ key }) => key === account)

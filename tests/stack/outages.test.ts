@@ -6,13 +6,13 @@ import { until } from '../../platform/async/until.ts'
 import { type Replica, replicasReady } from '../../tools/stack/services.ts'
 import { eventually } from '../e2e/client.ts'
 import { stopWell } from '../e2e/stack-program.ts'
-import { beginShopping, type Customers } from './customers.ts'
-import { describeErrand, type Errand, type Try, toldOf } from './errands.ts'
-import { askReplica, startOwnStack } from './own-stack.ts'
+import { type Customers, startShopping } from './customers.ts'
+import { type Attempt, describeErrand, type Errand, finalResponseOf } from './errands.ts'
+import { fetchFromReplica, startOwnStack } from './own-stack.ts'
 import { assertPromisesKept } from './promises.ts'
 import { memoryOf, type WatchReport, watchOutage } from './watch.ts'
 
-// OUTAGE_SECONDS=full makes them as long as an operator may have to bear; a number makes each so long.
+// OUTAGE_SECONDS sets the length of each outage; `full` makes them as long as realistic ones.
 const LENGTH = process.env.OUTAGE_SECONDS ?? '20'
 const secondsOf = (full: number) => (LENGTH === 'full' ? full : Number(LENGTH))
 const OUTAGES = [
@@ -22,19 +22,19 @@ const OUTAGES = [
   { server: 'postgres', how: 'frozen', seconds: secondsOf(60) },
 ] as const
 
-/** So many errands are done before, so that everything is warm and memory is what it is at work. */
+/** Errands before the outage, so that everything is warm and memory is at its working level. */
 const WARM_ERRANDS = 100
 const WARM_LIMIT_MS = 90_000
 /**
- * The longest that a request may take, whatever is away: what waits for the outcome of an order waits
- * 7 s, then looks for it in a database whose silence shows within 5 s. The rest is the machine's.
+ * The longest that a request may take, whatever is down: a request that waits for an order's outcome waits 7 s,
+ * then reads it from a database that is found unresponsive within 5 s. The rest allows for a busy machine.
  */
-const ANSWER_LIMIT_MS = 15_000
-/** Once the silence of the database is known, requests are refused at once. */
-const SILENCE_KNOWN_MS = 8_000
-const REFUSAL_LIMIT_MS = 2_000
+const RESPONSE_LIMIT_MS = 15_000
+/** From this long after the outage on, the database is known to be unresponsive, and requests are rejected at once. */
+const UNRESPONSIVE_KNOWN_MS = 8_000
+const REJECTION_LIMIT_MS = 2_000
 const MEMORY_GROWTH_LIMIT_MB = 128
-/** A process ends by its own limit after 20 s, with another exit code; see platform/process/process.ts. */
+/** After 20 s a process stops draining and exits with another code; see platform/process/process.ts. */
 const DRAIN_LIMIT_MS = 20_000
 const READY_LIMIT_MS = 60_000
 const SETTLE_LIMIT_MS = 60_000
@@ -46,27 +46,27 @@ const { client, replicas } = stack
 for (const outage of OUTAGES) {
   const { server: name, how, seconds } = outage
   const server = stack[name]
-  const title = `${name} ${how} for ${seconds} s: all stay up, say so, lose nothing and settle`
+  const title = `${name} ${how} for ${seconds} s: all services stay up, report it, lose nothing and settle`
   const timeout = seconds * 1_000 + 400_000
   test(title, { timeout }, async (t) => {
-    const customers = await beginShopping(client)
-    await eventually(async () => assert.ok(told(customers) >= WARM_ERRANDS), WARM_LIMIT_MS)
+    const customers = await startShopping(client)
+    await eventually(async () => assert.ok(finalCount(customers) >= WARM_ERRANDS), WARM_LIMIT_MS)
     const memoryBefore = memoryOf(replicas)
 
     await (how === 'killed' ? server.kill() : server.freeze())
-    const awayMs = performance.now()
+    const outageMs = performance.now()
     const watch = watchOutage(replicas, name === 'kafka' ? 'broker' : 'database')
     await sleep(seconds * 1_000)
     const memoryAfter = memoryOf(replicas)
     const report = await watch.stop()
     await customers.stop()
-    assertAnswers(customers)
-    if (name === 'kafka') await assertServed(customers, awayMs)
-    else assertRefused(customers, awayMs)
+    assertResponses(customers)
+    if (name === 'kafka') await assertServed(customers, outageMs)
+    else assertRejected(customers, outageMs)
     if (name === 'kafka') assertBacklogShows(report, seconds)
     assertMemory(memoryBefore, memoryAfter)
 
-    // Who has to end now, ends well; who starts now waits.
+    // Processes must be able to stop cleanly during the outage, and processes that start must wait.
     const drains = await Promise.all(replicas.map(stopWell))
     for (const tookMs of drains) assert.ok(tookMs < DRAIN_LIMIT_MS)
     await Promise.all(replicas.map((replica) => replica.server.start()))
@@ -77,18 +77,18 @@ for (const outage of OUTAGES) {
     const sinceBack = () => `${((performance.now() - backMs) / 1000).toFixed(1)} s`
     await replicasReady(replicas, AbortSignal.timeout(READY_LIMIT_MS), () => undefined)
     const readyAfter = sinceBack()
-    await customers.insist(SETTLE_LIMIT_MS)
+    await customers.finishAll(SETTLE_LIMIT_MS)
     const { accounts, errands } = customers
     await assertPromisesKept(client, accounts, errands, SETTLE_LIMIT_MS)
     await stack.untilInvariantsHold(SETTLE_LIMIT_MS)
     const settledAfter = sinceBack()
 
-    const tries = errands.flatMap((errand) => errand.tries)
-    const refused = tries.filter(({ answer }) => answer?.status === 503).length
+    const attempts = errands.flatMap((errand) => errand.attempts)
+    const rejected = attempts.filter(({ response }) => response?.status === 503).length
     const memory = [...memoryAfter].map(([key, mb]) => `${key} ${memoryBefore.get(key)} to ${mb}`)
     const round = (values: readonly number[]) => values.map(Math.round).join(', ')
-    t.diagnostic(`${errands.length} errands in ${tries.length} requests, ${refused} refused`)
-    t.diagnostic(`the slowest answer took ${Math.max(...tries.map(lengthOf))} ms`)
+    t.diagnostic(`${errands.length} errands in ${attempts.length} requests, ${rejected} rejected`)
+    t.diagnostic(`the slowest response took ${Math.max(...attempts.map(lengthOf))} ms`)
     t.diagnostic(`memory in MB: ${memory.join(', ')}`)
     t.diagnostic(`not ready after ${round([report.noticedMs])} ms`)
     const { slowestHealthMs, slowestScrapeMs } = report
@@ -98,66 +98,68 @@ for (const outage of OUTAGES) {
   })
 }
 
-const told = ({ errands }: Customers) => errands.filter(toldOf).length
-const lengthOf = ({ begunMs, endedMs }: Try) => Math.round(endedMs - begunMs)
+const finalCount = ({ errands }: Customers) => errands.filter(finalResponseOf).length
+const lengthOf = ({ startedMs, endedMs }: Attempt) => Math.round(endedMs - startedMs)
 const isDuring =
-  (awayMs: number) =>
-  ({ begunMs }: Try) =>
-    begunMs > awayMs
+  (outageMs: number) =>
+  ({ startedMs }: Attempt) =>
+    startedMs > outageMs
 
-/** Without the broker every style goes on, as the table of the README says. */
-async function assertServed(customers: Customers, awayMs: number): Promise<void> {
+/** Without the broker every style continues, as the table in the README says. */
+async function assertServed(customers: Customers, outageMs: number): Promise<void> {
   const rich = new Set(customers.accounts.filter(({ funds }) => funds > 0).map(({ id }) => id))
   const expectedStatus = ({ kind, style, account }: Errand) => {
     if (kind === 'deposit') return 200
     return flowOf(style).response === 'id' || rich.has(account) ? 201 : 402
   }
-  const served = customers.errands.filter(({ tries }) => tries.some(isDuring(awayMs)))
+  const served = customers.errands.filter(({ attempts }) => attempts.some(isDuring(outageMs)))
   for (const errand of served) {
     assert.equal(
-      errand.tries.at(-1)?.answer?.status,
+      errand.attempts.at(-1)?.response?.status,
       expectedStatus(errand),
       describeErrand(errand),
     )
   }
-  for (const { answer } of customers.looks.filter(isDuring(awayMs))) {
-    assert.equal(answer?.status, 200)
+  for (const { response } of customers.reads.filter(isDuring(outageMs))) {
+    assert.equal(response?.status, 200)
   }
   const outcomes = { http: 'APPROVED', hybrid: 'APPROVED', events: 'PENDING' } as const
   for (const [style, state] of Object.entries(outcomes)) {
     const last = served.findLast((errand) => errand.style === style && errand.kind === 'order')
-    const words = last && toldOf(last)
-    assert.ok(words && 'orderId' in words)
+    const final = last && finalResponseOf(last)
+    assert.ok(final && 'orderId' in final)
     const isPoor = !rich.has(last.account) && flowOf(last.style).response === 'outcome'
-    const order = await client.getOrder(last.account, words.orderId, 0)
+    const order = await client.getOrder(last.account, final.orderId, 0)
     assert.equal(order.state, isPoor ? 'CANCELED' : state)
   }
 }
 
-/** Without the database nothing can be served, and each request is told so, in time. */
-function assertRefused({ errands, looks }: Customers, awayMs: number): void {
-  const tries = [...errands.flatMap((errand) => errand.tries), ...looks].filter(isDuring(awayMs))
-  assert.ok(tries.length > 0)
-  for (const one of tries) {
-    const said = `${JSON.stringify(one.answer?.body)} after ${lengthOf(one)} ms`
-    assert.equal(one.answer?.status, 503, said)
-    assert.match(one.answer.headers.get('content-type') ?? '', /^application\/problem\+json/)
-    assert.match(one.answer.headers.get('retry-after') ?? '', /^\d+$/)
-    const isKnown = one.begunMs > awayMs + SILENCE_KNOWN_MS
-    assert.ok(lengthOf(one) < (isKnown ? REFUSAL_LIMIT_MS : ANSWER_LIMIT_MS), said)
+/** Without the database every request is rejected, in time. */
+function assertRejected({ errands, reads }: Customers, outageMs: number): void {
+  const attempts = [...errands.flatMap((errand) => errand.attempts), ...reads].filter(
+    isDuring(outageMs),
+  )
+  assert.ok(attempts.length > 0)
+  for (const one of attempts) {
+    const description = `${JSON.stringify(one.response?.body)} after ${lengthOf(one)} ms`
+    assert.equal(one.response?.status, 503, description)
+    assert.match(one.response.headers.get('content-type') ?? '', /^application\/problem\+json/)
+    assert.match(one.response.headers.get('retry-after') ?? '', /^\d+$/)
+    const isKnown = one.startedMs > outageMs + UNRESPONSIVE_KNOWN_MS
+    assert.ok(lengthOf(one) < (isKnown ? REJECTION_LIMIT_MS : RESPONSE_LIMIT_MS), description)
   }
 }
 
-/** Never a fault of ours, never silence, and never longer than it may take. */
-function assertAnswers({ errands, looks }: Customers): void {
-  for (const one of [...errands.flatMap(({ tries }) => tries), ...looks]) {
-    const said = `${JSON.stringify(one.answer?.body)} after ${lengthOf(one)} ms`
-    assert.ok([200, 201, 402, 409, 503].includes(one.answer?.status ?? 0), said)
-    assert.ok(lengthOf(one) < ANSWER_LIMIT_MS, said)
+/** Every request has a response in time, and none is an internal error. */
+function assertResponses({ errands, reads }: Customers): void {
+  for (const one of [...errands.flatMap(({ attempts }) => attempts), ...reads]) {
+    const description = `${JSON.stringify(one.response?.body)} after ${lengthOf(one)} ms`
+    assert.ok([200, 201, 402, 409, 503].includes(one.response?.status ?? 0), description)
+    assert.ok(lengthOf(one) < RESPONSE_LIMIT_MS, description)
   }
 }
 
-/** The outbox of each service that has something to send grows, and so does its age. */
+/** The outboxes of the services that send events grow, in rows and in age. */
 function assertBacklogShows({ outboxRows, oldestSeconds }: WatchReport, seconds: number): void {
   for (const service of ['order', 'billing']) {
     const rows = outboxRows.get(service) ?? []
@@ -175,8 +177,9 @@ function assertMemory(before: ReadonlyMap<string, number>, after: ReadonlyMap<st
 }
 
 async function assertAliveNotReady(replica: Replica): Promise<void> {
-  const alive = async () => (await askReplica(replica, 'actuator/health/liveness')).status === 200
+  const alive = async () =>
+    (await fetchFromReplica(replica, 'actuator/health/liveness')).status === 200
   await until(alive, { limitMs: READY_LIMIT_MS, ended: replica.server.ended })
-  const { status } = await askReplica(replica, 'actuator/health/readiness')
+  const { status } = await fetchFromReplica(replica, 'actuator/health/readiness')
   assert.equal(status, 503)
 }

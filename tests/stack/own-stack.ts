@@ -11,15 +11,15 @@ import { assertNoViolation, valuesOf } from '../e2e/invariants.ts'
 import { temporaryFolder } from '../e2e/program.ts'
 import { startStackIn } from '../e2e/stack-program.ts'
 
-/** A stack of which everything may be taken away. */
+/** A stack whose servers and services a test may stop. */
 export interface OwnStack extends Omit<Stack, 'kafka' | 'postgres'> {
   readonly kafka: Restartable
   readonly postgres: Restartable
   /** A customer's view, through nginx. */
   readonly client: Client
   /**
-   * Resolves when all that must be true once all work is done is true, with the violations that were
-   * expected, because a test has taken away for good what must not be lost.
+   * Resolves when all work is done and all invariants hold. Returns the violations that were expected, for tests
+   * that destroy data which must not be lost.
    */
   untilInvariantsHold(
     limitMs: number,
@@ -72,19 +72,22 @@ export async function startOwnStack(
   }
 }
 
-export interface Seen {
+export interface ReplicaResponse {
   readonly status: number
   readonly body: string
   readonly tookMs: number
 }
 
-/** What a replica itself answers to a GET below its own path. */
-export async function askReplica({ url, service }: Replica, path: string): Promise<Seen> {
-  const begunMs = performance.now()
+/** Sends a GET to one replica, below its service's path. */
+export async function fetchFromReplica(
+  { url, service }: Replica,
+  path: string,
+): Promise<ReplicaResponse> {
+  const startedMs = performance.now()
   const signal = AbortSignal.timeout(30_000)
-  const answer = await fetch(`${url}/${PATHS[service]}/${path}`, { ...FRESH, signal })
-  const body = await answer.text()
-  return { status: answer.status, body, tookMs: performance.now() - begunMs }
+  const response = await fetch(`${url}/${PATHS[service]}/${path}`, { ...FRESH, signal })
+  const body = await response.text()
+  return { status: response.status, body, tookMs: performance.now() - startedMs }
 }
 
 /** The value of a metric, summed over the series whose labels contain the text. */

@@ -11,7 +11,7 @@ import { freePorts } from '../../tools/servers/ports.ts'
 import { databaseUrl, makeDatabases, startPostgres } from '../../tools/servers/postgres.ts'
 import { temporaryFolder } from '../e2e/program.ts'
 
-/** Runs the commands of docs/operations.md as they stand there, on folders and ports of the test's own. */
+/** Runs the commands of docs/operations.md unchanged, on the test's own folders and ports. */
 const LIMIT_MS = 60_000
 const { folder, remove } = await temporaryFolder()
 const cluster = join(folder, 'cluster')
@@ -30,7 +30,7 @@ after(async () => {
   await remove()
 })
 
-test('the guide takes one database back to a moment, and leaves the server where it is', async () => {
+test('the guide restores one database to a point in time, and leaves the server unchanged', async () => {
   await makeDatabases(postgres.url, ['billing'])
   await writeFile(join(cluster, 'postgresql.conf'), await fence('archive_command'), { flag: 'a' })
   await postgres.server.stop()
@@ -58,7 +58,7 @@ interface Moment {
 
 const insert = (id: number) => `insert into entry values (${id})`
 
-/** Each statement in a transaction of its own; resolves with the rows of each. */
+/** Runs each statement in its own transaction; resolves with the rows of each. */
 async function inBilling(...statements: string[]): Promise<unknown[][]> {
   const database = await openPostgres({
     ...{ url: databaseUrl(postgres.url, 'billing'), maxConnections: 1 },
@@ -75,7 +75,7 @@ const psql = async (statement: string, at = port) =>
 const untilTrue = (ask: () => Promise<string>) =>
   until(async () => (await ask()) === 't', { limitMs: LIMIT_MS })
 
-/** The block of commands or settings that contains the word. */
+/** The first block of commands or settings that contains the word. */
 async function fence(word: string): Promise<string> {
   const guide = await readFile(join(root, 'docs/operations.md'), 'utf8')
   const blocks = [...guide.matchAll(/^```(?:sh|ini)\n(.*?)^```$/gms)].map(([, text]) => text!)
@@ -89,7 +89,7 @@ async function fence(word: string): Promise<string> {
     .replaceAll('5433', String(port + 1))
 }
 
-/** Runs as the user of the server, with the programs of its version. */
+/** Runs a command as the server's user, with the programs of its version. */
 async function shell(commands: string): Promise<string> {
   const [program = ''] = (await readFile(join(cluster, 'postmaster.opts'), 'utf8')).split(' ')
   const { PATH } = process.env

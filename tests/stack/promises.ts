@@ -3,14 +3,14 @@ import type { OrderView } from '../../contracts/http.ts'
 import { flowOf } from '../../contracts/style.ts'
 import { type Client, eventually, sumOf } from '../e2e/client.ts'
 import type { Account } from './customers.ts'
-import { describeErrand, type Errand, toldOf } from './errands.ts'
+import { describeErrand, type Errand, finalResponseOf } from './errands.ts'
 
 const ACCOUNTS_AT_ONCE = 8
 
 /**
- * What customers were told holds: each errand had its effect once, each order came out as it was said,
- * each balance that was told stands in the ledger, and each event has one message, or none where
- * they may be lost. Waits for what is still under way until `limitMs` have passed.
+ * Every response that a customer received holds: each errand took effect once, each order has the outcome of its
+ * response, each balance in a response is in the ledger, and each event has one notice, or none if notices may
+ * be lost. Waits up to `limitMs` for work in flight.
  */
 export async function assertPromisesKept(
   client: Client,
@@ -29,13 +29,13 @@ export async function assertPromisesKept(
       const leftMs = () => Math.max(0, deadline - performance.now())
       const orders = await settledOrders(client, id, leftMs())
       assertOrders(orders, own)
-      // What was accepted in `events` is on its way.
+      // Orders that were accepted in `events` may still be in flight.
       await eventually(
         () => assertLedger(client, account, orders, own, messagesMayBeLost),
         leftMs(),
       )
       await eventually(async () => {
-        if (messagesMayBeLost) await assertHeardOnce(client, account)
+        if (messagesMayBeLost) await assertNotifiedOnce(client, account)
         else await assertMessages(client, account, orders, own)
       }, leftMs())
     }
@@ -52,21 +52,21 @@ function settledOrders(client: Client, account: string, limitMs: number): Promis
   }, limitMs)
 }
 
-/** One order for each key, none besides, and in the state that was told. */
+/** There is one order per key and no other, in the state of its final response. */
 function assertOrders(orders: readonly OrderView[], errands: readonly Errand[]): void {
   const known = new Map(orders.map((order) => [order.id, order]))
   const placed = errands.filter(({ kind }) => kind === 'order')
   for (const errand of placed) {
-    const told = toldOf(errand)
-    assert.ok(told && told.kind !== 'booked', describeErrand(errand))
-    const order = known.get(told.orderId)
+    const final = finalResponseOf(errand)
+    assert.ok(final && final.kind !== 'booked', describeErrand(errand))
+    const order = known.get(final.orderId)
     assert.ok(order, `lost: ${describeErrand(errand)}`)
-    known.delete(told.orderId)
+    known.delete(final.orderId)
     assert.equal(order.style, errand.style)
-    if (told.kind === 'accepted') assert.match(order.state, /^(APPROVED|CANCELED)$/)
-    else assert.equal(order.state.toLowerCase(), told.kind, describeErrand(errand))
+    if (final.kind === 'accepted') assert.match(order.state, /^(APPROVED|CANCELED)$/)
+    else assert.equal(order.state.toLowerCase(), final.kind, describeErrand(errand))
   }
-  assert.deepEqual([...known.values()], [], 'orders that nobody was told of')
+  assert.deepEqual([...known.values()], [], 'orders without a response')
 }
 
 async function assertLedger(
@@ -84,15 +84,15 @@ async function assertLedger(
   const times = entries.filter(({ kind }) => kind === 'DEPOSIT').length
   assert.equal(times, deposits.length + (funds > 0 ? 1 : 0), `deposits of ${id}`)
   for (const [index, deposit] of deposits.entries()) {
-    const told = toldOf(deposit)
-    assert.equal(told?.kind, 'booked', describeErrand(deposit))
+    const final = finalResponseOf(deposit)
+    assert.equal(final?.kind, 'booked', describeErrand(deposit))
     const entry = booked.get(deposit.amount)
     assert.ok(entry, `lost: ${describeErrand(deposit)}`)
-    // One that only the log held is asked for again, and then comes behind later ones. A saver, who has no
-    // other money, was told what it leads to with all that he had saved before.
+    // If the log is lost, a deposit may be resent and booked after later ones. The promised balance is then the sum
+    // of this and all earlier deposits, because a saver has no other money.
     const isLate = messagesMayBeLost && flowOf(deposit.style).deposit === 'promised'
-    const leadsTo = isLate ? sumOf(deposits.slice(0, index + 1)) : entry.balanceAfter
-    assert.equal(leadsTo, told.balance, describeErrand(deposit))
+    const promised = isLate ? sumOf(deposits.slice(0, index + 1)) : entry.balanceAfter
+    assert.equal(promised, final.balance, describeErrand(deposit))
   }
   const approved = orders.filter(({ state }) => state === 'APPROVED')
   const spent = approved.reduce((sum, { price }) => sum + price, 0)
@@ -107,25 +107,28 @@ async function assertMessages(
   orders: readonly OrderView[],
   errands: readonly Errand[],
 ): Promise<void> {
-  const told = await assertHeardOnce(client, { id })
+  const texts = await assertNotifiedOnce(client, { id })
   const deposits = errands.flatMap((errand) => (errand.kind === 'deposit' ? [errand.amount] : []))
   if (funds > 0) deposits.push(funds)
   const expected = [
     ...deposits.map((amount) => `DEPOSIT ${amount} ACCEPTED ON ACCOUNT ${id}`),
     ...orders.flatMap((order) => textOf(order)),
   ]
-  const missing = expected.filter((text) => !told.has(text))
-  assert.deepEqual(missing, [], `messages are missing on ${id}`)
+  const missing = expected.filter((text) => !texts.has(text))
+  assert.deepEqual(missing, [], `notices are missing on ${id}`)
 }
 
-async function assertHeardOnce(client: Client, { id }: Pick<Account, 'id'>): Promise<Set<string>> {
+async function assertNotifiedOnce(
+  client: Client,
+  { id }: Pick<Account, 'id'>,
+): Promise<Set<string>> {
   const texts = (await client.messages(id)).map(({ text }) => text)
-  const told = new Set(texts)
-  assert.equal(told.size, texts.length, `an event has two messages on ${id}`)
-  return told
+  const distinct = new Set(texts)
+  assert.equal(distinct.size, texts.length, `an event has two notices on ${id}`)
+  return distinct
 }
 
-/** Of an order that was given up its payment decides: it may never have been, or was given back. */
+/** The text that must exist. A canceled order whose payment may or may not have been taken has no certain text. */
 function textOf({ id, profileId, state, reason }: OrderView): string[] {
   if (state === 'APPROVED') return [`ORDER ${id} PAID SUCCESSFULLY`]
   if (reason !== 'NOT_ENOUGH_MONEY') return []

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
 import { curlBlocksIn } from '../../tools/docs/pages.ts'
 
-/** The curl lines of the pages for users, as calls of a typed client. */
+/** The curl lines of the user pages, as calls of a typed client. */
 
 interface Parameter {
   readonly name: string
@@ -27,7 +27,7 @@ const ID = '00000000-0000-4000-8000-000000000000'
 const UNIT = '\u001f'
 const RECORD = '\u001e'
 
-/** The calls of a page's shell lines: bash runs them with a curl that only notes its arguments. */
+/** The calls in a page's shell lines: bash runs them with a fake curl that only records its arguments. */
 export function callsOn(markdown: string): Call[] {
   const lines = curlBlocksIn(markdown).join('\n')
   const curl = `curl() { printf '%s\\x1f' "$@" >&3; printf '\\x1e' >&3; echo '"${ID}"'; }`
@@ -75,7 +75,7 @@ declare function call<Op extends { parameters: object; requestBody?: unknown }>(
   body: Body<Op>,
 ): void
 
-// @ts-expect-error There is no such style.
+// @ts-expect-error This style does not exist.
 call<orders['/orders']['post']>({ query: { profileId: '' }, header: { 'x-interaction-style': 'x' } }, { productQuantity: 1 })
 // @ts-expect-error An order needs a body.
 call<orders['/orders']['post']>({ query: { profileId: '' } }, undefined)
@@ -86,7 +86,7 @@ call<notification['/notification']['post']>({}, { accountId: '', event: 'PAYMENT
 call<billing['/billing/payments/{orderId}/void']['post']>({ path: { orderId: '' } }, undefined)
 `
 
-/** A module that makes the calls against types of `./S.ts`, and the paths that no document has. */
+/** A module that makes the calls with the types of `./S.ts`, and the paths that no document has. */
 export function typedCalls(calls: readonly Call[], documents: ReadonlyMap<string, OpenApi>) {
   const typed: string[] = []
   const undocumented: string[] = []
@@ -100,7 +100,7 @@ export function typedCalls(calls: readonly Call[], documents: ReadonlyMap<string
         parameters: paths[one]![call.method]!.parameters,
       }))
     })
-    // A step that is fixed comes before a parameter.
+    // A fixed segment takes precedence over a parameter.
     const [first] = found.sort((a, b) => a.path.split('{').length - b.path.split('{').length)
     if (first === undefined) undocumented.push(path)
     else typed.push(typedCall(call, first, path))
@@ -140,7 +140,7 @@ function typedCall(
   return `call<${operation}>(${JSON.stringify(parameters)}, ${body ?? 'undefined'})`
 }
 
-/** Every parameter in a path is an id. */
+/** All path parameters are ids. */
 function fits(pattern: string, path: string): boolean {
   const steps = path.split('/')
   const wanted = pattern.split('/')

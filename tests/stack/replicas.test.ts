@@ -6,25 +6,25 @@ import { openPostgres } from '../../platform/postgres/postgres.ts'
 import { type Replica, replicasReady } from '../../tools/stack/services.ts'
 import { eventually } from '../e2e/client.ts'
 import { type Account, depositOf, orderOf } from './customers.ts'
-import { type Errand, insist, toldOf } from './errands.ts'
-import { askReplica, metricOf, type OwnStack, startOwnStack } from './own-stack.ts'
+import { type Errand, finalResponseOf, finish } from './errands.ts'
+import { fetchFromReplica, metricOf, type OwnStack, startOwnStack } from './own-stack.ts'
 import { assertPromisesKept } from './promises.ts'
 
-// REPLICAS_ORDERS makes it another number of orders, for a slower machine or a longer run.
+// REPLICAS_ORDERS sets the number of orders, for a slower machine or a longer run.
 const ORDERS = Number(process.env.REPLICAS_ORDERS ?? 5_000)
 const ACCOUNTS = 200
 const FUNDS = 100_000
 const CUSTOMERS = 32
-/** With one in so many orders comes a deposit. */
+/** Number of orders per deposit. */
 const DEPOSIT_EVERY = 25
-/** A customer asks again after so long; a frozen replica keeps what it has. */
+/** How long a customer waits before repeating a request. A frozen replica keeps its requests. */
 const PATIENCE_MS = 8_000
-/** Beyond the session time-out of the consumer groups and the leases of the lanes, both 10 s. */
+/** Longer than the session timeout of the consumer groups and the leases of the lanes, both 10 s. */
 const FROZEN_MS = 15_000
-const TOLD_LIMIT_MS = 120_000
+const FINAL_LIMIT_MS = 120_000
 const READY_LIMIT_MS = 60_000
 const SETTLE_LIMIT_MS = 90_000
-/** What each replica does at least, of what all of its service do; by keys it would be an equal part. */
+/** The minimum share of its service's work that each replica must do. With evenly spread keys, shares would be equal. */
 const FAIR_PART = 0.15
 const LANES = 8
 
@@ -39,11 +39,11 @@ test(`two replicas each: ${ORDERS} orders settle while one of each is killed and
   const rough = errandsOf(accounts, ORDERS * 0.7, calm.length)
   const number = (wanted: number) => stack.replicas.filter((one) => one.number === wanted)
 
-  const begunMs = performance.now()
+  const startedMs = performance.now()
   const before = await workOf(stack.replicas)
   await runErrands(stack, calm).over
   await assertWorkShared(stack.replicas, before, t)
-  const calmMs = performance.now() - begunMs
+  const calmMs = performance.now() - startedMs
 
   const errands = [...calm, ...rough]
   const run = runErrands(stack, rough)
@@ -58,11 +58,13 @@ test(`two replicas each: ${ORDERS} orders settle while one of each is killed and
   await frozen.server.thaw()
   await run.over
   t.diagnostic(`${calm.length} errands in calm took ${Math.round(calmMs)} ms`)
-  t.diagnostic(`all errands were told after ${Math.round(performance.now() - begunMs)} ms`)
+  t.diagnostic(
+    `all errands had final responses after ${Math.round(performance.now() - startedMs)} ms`,
+  )
   await assertAllSettled(stack, accounts, errands, t)
 })
 
-test('three replicas each: one of each that is paused beyond its session does no harm after', {
+test('three replicas each: one of each that is paused beyond its session does no harm when it resumes', {
   timeout: 400_000,
 }, async (t) => {
   const stack = await startOwnStack({ order: 3, billing: 3, notification: 3 })
@@ -97,30 +99,30 @@ async function openAccounts({ client }: OwnStack, count: number): Promise<Accoun
   return accounts
 }
 
-/** So many orders in all styles, on all accounts in turn, and deposits between them. */
+/** ORDERS orders in all styles, alternating between the accounts, with deposits in between. */
 function errandsOf(accounts: readonly Account[], orders: number, from: number): Errand[] {
   return Array.from({ length: orders }, (_, index) => {
     const nth = from + index
     const account = accounts[nth % accounts.length]!
     const order = orderOf(account, STYLES[nth % STYLES.length]!)
-    // Answered when they are booked, so that the balance that is told stands in the ledger.
+    // The response comes when the deposit is booked, so its balance must be in the ledger.
     const style = nth % 2 === 0 ? 'http' : 'hybrid'
     return nth % DEPOSIT_EVERY === 0 ? [depositOf(account, style, nth), order] : [order]
   }).flat()
 }
 
-/** Customers who each do one errand after the other, until all have been told what became of them. */
+/** Customers who each do one errand after another, until all errands have final responses. */
 function runErrands({ client }: OwnStack, errands: readonly Errand[]) {
-  const limits = { limitMs: TOLD_LIMIT_MS, patienceMs: PATIENCE_MS }
-  const over = inParallel(errands, (errand) => insist(client, errand, limits))
-  // Its failure is told to whoever awaits it.
+  const limits = { limitMs: FINAL_LIMIT_MS, patienceMs: PATIENCE_MS }
+  const over = inParallel(errands, (errand) => finish(client, errand, limits))
+  // The failure is reported when it is awaited.
   over.catch(() => undefined)
   return {
     over,
     async reached(part: number): Promise<void> {
       const isReached = eventually(async () => {
-        assert.ok(errands.filter(toldOf).length >= errands.length * part)
-      }, TOLD_LIMIT_MS)
+        assert.ok(errands.filter(finalResponseOf).length >= errands.length * part)
+      }, FINAL_LIMIT_MS)
       await Promise.race([isReached, over])
     },
   }
@@ -134,12 +136,12 @@ async function inParallel<Item>(items: readonly Item[], work: (item: Item) => Pr
   await Promise.all(Array.from({ length: CUSTOMERS }, worker))
 }
 
-/** Resolves when every replica has partitions to read and, where it sends to the broker, lanes. */
+/** Resolves when every replica has partitions and, if its service sends to the broker, lanes. */
 async function workIsShared(stack: OwnStack, count: number): Promise<void> {
   await lanesAreShared(stack, count)
   await eventually(async () => {
     for (const replica of stack.replicas) {
-      const { body } = await askReplica(replica, 'actuator/prometheus')
+      const { body } = await fetchFromReplica(replica, 'actuator/prometheus')
       const { service, number } = replica
       const lag = metricOf(body, 'trifold_consumer_lag_messages')
       assert.notEqual(lag, undefined, `${service} ${number} reads no partition`)
@@ -170,10 +172,10 @@ async function lanesAreShared({ databaseUrls }: OwnStack, count: number): Promis
 
 type Work = Readonly<Record<'messages' | 'rows', number>>
 
-/** What each replica has done since it was started. */
+/** The work of each replica since its start. */
 async function workOf(replicas: readonly Replica[]): Promise<Map<Replica, Work>> {
   const works = replicas.map(async (replica) => {
-    const { body } = await askReplica(replica, 'actuator/prometheus')
+    const { body } = await fetchFromReplica(replica, 'actuator/prometheus')
     const messages = metricOf(body, 'trifold_consumer_messages_total') ?? 0
     const carrier = 'carrier="broker"'
     const rows = metricOf(body, 'trifold_outbox_delivered_total', carrier) ?? 0
@@ -182,7 +184,7 @@ async function workOf(replicas: readonly Replica[]): Promise<Map<Replica, Work>>
   return new Map(await Promise.all(works))
 }
 
-/** No replica of a service stands by while others work. Notification sends nothing to the broker. */
+/** Every replica of a service did its share of the work. Notification sends nothing to the broker. */
 async function assertWorkShared(
   replicas: readonly Replica[],
   before: ReadonlyMap<Replica, Work>,
@@ -203,25 +205,25 @@ async function assertWorkShared(
   }
 }
 
-/** Includes I6: what accounts were told, in the order of their ledgers. */
+/** Includes I6: notices are in the order of the ledgers. */
 async function assertAllSettled(
   stack: OwnStack,
   accounts: readonly Account[],
   errands: readonly Errand[],
   t: { diagnostic(line: string): void },
 ): Promise<void> {
-  const begunMs = performance.now()
+  const startedMs = performance.now()
   await assertPromisesKept(stack.client, accounts, errands, SETTLE_LIMIT_MS)
   await stack.untilInvariantsHold(SETTLE_LIMIT_MS)
-  t.diagnostic(`all is settled and audited ${Math.round(performance.now() - begunMs)} ms later`)
-  const tries = errands.flatMap((errand) => errand.tries)
+  t.diagnostic(`all settled and audited after ${Math.round(performance.now() - startedMs)} ms`)
+  const attempts = errands.flatMap((errand) => errand.attempts)
   const count = (status: number | undefined) =>
-    tries.filter(({ answer }) => answer?.status === status).length
-  const waits = tries.map(({ begunMs: begun, endedMs }) => endedMs - begun).sort((a, b) => a - b)
+    attempts.filter(({ response }) => response?.status === status).length
+  const waits = attempts.map(({ startedMs, endedMs }) => endedMs - startedMs).sort((a, b) => a - b)
   const slow = waits.filter((ms) => ms > 1_000).length
   t.diagnostic(
-    `${errands.length} errands in ${tries.length} requests: ${count(503)} refused, ${count(409)} still ` +
-      `under way, ${count(undefined)} without an answer; ${slow} took over 1 s, the slowest ` +
+    `${errands.length} errands in ${attempts.length} requests: ${count(503)} rejected, ${count(409)} in ` +
+      `flight, ${count(undefined)} without a response; ${slow} took over 1 s, the slowest ` +
       `${Math.round(waits.at(-1) ?? 0)} ms`,
   )
 }

@@ -19,15 +19,15 @@ import { SERVICES } from '../../tools/stack/options.ts'
 import { PATHS, type Replica, replicasReady } from '../../tools/stack/services.ts'
 import { eventually, UNIT_PRICE } from '../e2e/client.ts'
 import { stopWell } from '../e2e/stack-program.ts'
-import { beginShopping, type Customers } from './customers.ts'
-import { askReplica, metricOf, type OwnStack, startOwnStack } from './own-stack.ts'
+import { type Customers, startShopping } from './customers.ts'
+import { fetchFromReplica, metricOf, type OwnStack, startOwnStack } from './own-stack.ts'
 import { assertPromisesKept } from './promises.ts'
 
-/** The release that is upgraded: the last commit before events and schemas had to be compatible. */
+/** The old version: the last commit before events and schemas had to be compatible. */
 const OLD_VERSION = 'd2c7604eb1d186a8976199eb2d160ab82aacde18'
 const READY_LIMIT_MS = 60_000
 const SETTLE_LIMIT_MS = 90_000
-/** What has to happen in each phase of the upgrade. */
+/** The minimum traffic in each phase of the upgrade. */
 const ERRANDS_EACH_PHASE = 30
 const MESSAGES_EACH_REPLICA = 5
 const PHASE_LIMIT_MS = 90_000
@@ -57,7 +57,7 @@ describe(skip ? `${NAME} (skipped: ${skip})` : NAME, { skip, timeout: 600_000 },
   const replicas = (service: Replica['service']) =>
     stack.replicas.filter((replica) => replica.service === service)
 
-  /** Stops one replica of each service, and starts the new version in its place. */
+  /** Replaces one replica of each service by the new version. */
   async function upgrade(number: number): Promise<void> {
     const replaced = stack.replicas.filter((replica) => replica.number === number)
     await Promise.all(replaced.map(stopWell))
@@ -67,8 +67,8 @@ describe(skip ? `${NAME} (skipped: ${skip})` : NAME, { skip, timeout: 600_000 },
   }
 
   /**
-   * Resolves when customers were served for a while and every replica has handled messages. The accounts
-   * are new ones each time, so that sooner or later one is in a partition of every replica.
+   * Resolves when customers have been served for a while and every replica has handled messages. Each round uses
+   * new accounts, so that eventually every replica owns a partition with one of them.
    */
   async function served({ errands }: Customers): Promise<void> {
     const enough = errands.length + ERRANDS_EACH_PHASE
@@ -82,7 +82,7 @@ describe(skip ? `${NAME} (skipped: ${skip})` : NAME, { skip, timeout: 600_000 },
     }
   }
 
-  /** One version may pay what the other refunds. */
+  /** Pays an order and refunds it; one version may do the first and the other the second. */
   async function payAndRefund(style: InteractionStyle): Promise<void> {
     const { client } = stack
     const account = await client.fundedAccount(FUNDS)
@@ -99,8 +99,8 @@ describe(skip ? `${NAME} (skipped: ${skip})` : NAME, { skip, timeout: 600_000 },
     return (await Promise.all(lists)).flat()
   }
 
-  test('serves customers in every style, sets no message aside and leaves no order open', async (t) => {
-    customers = await beginShopping(stack.client)
+  test('serves customers in every style, without dead letters and without unsettled orders', async (t) => {
+    customers = await startShopping(stack.client)
     await served(customers)
     assert.notDeepEqual(await lastMigrations(stack), LAST_MIGRATIONS)
     await upgrade(1)
@@ -109,16 +109,16 @@ describe(skip ? `${NAME} (skipped: ${skip})` : NAME, { skip, timeout: 600_000 },
     await upgrade(2)
     await served(customers)
     await customers.stop()
-    await customers.insist(SETTLE_LIMIT_MS)
+    await customers.finishAll(SETTLE_LIMIT_MS)
     const { accounts, errands } = customers
     await assertPromisesKept(stack.client, accounts, errands, SETTLE_LIMIT_MS)
     assert.deepEqual(await deadLetters(), [])
     await stack.untilInvariantsHold(SETTLE_LIMIT_MS)
-    const tries = errands.flatMap((errand) => errand.tries)
-    t.diagnostic(`${errands.length} errands in ${tries.length} requests`)
+    const attempts = errands.flatMap((errand) => errand.attempts)
+    t.diagnostic(`${errands.length} errands in ${attempts.length} requests`)
   })
 
-  test('then skips the events and ignores the fields of the version after it, and counts them', async () => {
+  test('then skips unknown events and ignores unknown fields of a still newer version, and counts them', async () => {
     const { client } = stack
     const accountId = await client.fundedAccount(2 * UNIT_PRICE)
     const { body: orderId } = await client.order(accountId, { style: 'events' })
@@ -133,7 +133,7 @@ describe(skip ? `${NAME} (skipped: ${skip})` : NAME, { skip, timeout: 600_000 },
         readers.map(async ([service, topic]) => {
           const metric = `trifold_consumer_unknown_${kind}_total`
           const scrapes = await Promise.all(
-            replicas(service).map((replica) => askReplica(replica, 'actuator/prometheus')),
+            replicas(service).map((replica) => fetchFromReplica(replica, 'actuator/prometheus')),
           )
           const counts = scrapes.map(({ body }) => metricOf(body, metric, `topic="${topic}"`) ?? 0)
           return counts.reduce((sum, count) => sum + count)
@@ -181,11 +181,11 @@ function lastMigrations({ databaseUrls }: OwnStack): Promise<(number | undefined
 }
 
 async function messagesHandled(replica: Replica): Promise<number> {
-  const { body } = await askReplica(replica, 'actuator/prometheus')
+  const { body } = await fetchFromReplica(replica, 'actuator/prometheus')
   return metricOf(body, 'trifold_consumer_messages_total') ?? 0
 }
 
-/** Sends bodies with the ids that their events have: an outcome that was announced before comes again. */
+/** Sends bodies under the ids of their events, so an outcome that was announced before is redelivered. */
 async function asNewerVersion(
   { brokers }: OwnStack,
   key: string,
@@ -210,7 +210,7 @@ async function asNewerVersion(
   }
 }
 
-/** Why the old version cannot run here; false if it can. */
+/** The reason why the old version cannot run here, or false if it can. */
 function missingOldVersion(): string | false {
   const packages = spawnSync('git', ['show', `${OLD_VERSION}:package.json`], { cwd: root })
   if (packages.status !== 0) {
@@ -222,7 +222,7 @@ function missingOldVersion(): string | false {
   return `${OLD_VERSION.slice(0, 7)} needs other dependencies than this version: pin a later release`
 }
 
-/** Writes the old version into a temporary folder, where it uses this checkout's packages. */
+/** Checks out the old version into a temporary folder, with this checkout's packages. */
 async function checkOutOldVersion(): Promise<string> {
   const folder = await mkdtemp(join(tmpdir(), 'trifold-old-'))
   const archive = join(folder, 'old.tar')

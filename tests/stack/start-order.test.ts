@@ -20,11 +20,11 @@ import {
   UNIT_PRICE,
 } from '../e2e/client.ts'
 import { temporaryFolder } from '../e2e/program.ts'
-import { askReplica } from './own-stack.ts'
+import { fetchFromReplica } from './own-stack.ts'
 
 const LIMIT_MS = 90_000
 const CONNECTIONS = 100
-/** In it the relay tries at least once more, since it does so every 5 s. */
+/** Long enough for at least one more attempt of the relay, which polls every 5 s. */
 const WAITS_SECONDS = 6
 
 const { folder, remove } = await temporaryFolder()
@@ -52,11 +52,11 @@ const gateway = await startNginx(join(folder, 'nginx'), {
 closers.push(gateway.close)
 const client = createClient(gateway.url)
 
-test('services start before all that they need, wait for it, and work when it comes', {
+test('services start before their dependencies, wait for them, and work when they are up', {
   timeout: 400_000,
 }, async () => {
   const postgresFolder = join(folder, 'postgres')
-  // The services are told the password before there is a server that has it.
+  // The services get the password before the server exists.
   const password = crypto.randomUUID()
   mkdirSync(postgresFolder)
   writeFileSync(join(postgresFolder, 'password'), password, { mode: 0o600 })
@@ -75,10 +75,10 @@ test('services start before all that they need, wait for it, and work when it co
   const pids = replicas.map(({ server }) => server.pid)
   const account = crypto.randomUUID()
 
-  // Nothing is there: alive, not ready, and refused with a problem.
+  // No dependency is up: services are alive, not ready, and reject requests with a problem document.
   await Promise.all(replicas.map(assertAlive))
   for (const replica of replicas) {
-    const { status, body } = await askReplica(replica, 'actuator/health/readiness')
+    const { status, body } = await fetchFromReplica(replica, 'actuator/health/readiness')
     assert.equal(status, 503, body)
   }
   for (const style of STYLES) {
@@ -87,7 +87,7 @@ test('services start before all that they need, wait for it, and work when it co
   }
   assertRefused(await client.call('GET', '/notification/'))
 
-  // A server without their databases is as good as none.
+  // A server without their databases is not enough.
   const postgres = await startPostgres({
     ...{ folder: postgresFolder, port: postgresPort, maxConnections: CONNECTIONS },
     logFile: join(logs, 'postgres.log'),
@@ -96,7 +96,7 @@ test('services start before all that they need, wait for it, and work when it co
   assertRefused(await client.order(account))
   await makeDatabases(postgres.url, ['orders', 'billing', 'notification'])
 
-  // With the database and without the broker: not ready, but they serve what they can.
+  // With the database but without the broker they are not ready, but serve what they can.
   const rich = await eventually(async () => {
     const { status, body } = await client.call<string>('POST', '/billing/account/create')
     assert.equal(status, 200)
@@ -119,13 +119,13 @@ test('services start before all that they need, wait for it, and work when it co
   assert.equal(await early('hybrid'), 'APPROVED')
   assert.equal(await early('events'), 'PENDING')
   for (const replica of replicas) {
-    const { status, body } = await askReplica(replica, 'actuator/health/readiness')
+    const { status, body } = await fetchFromReplica(replica, 'actuator/health/readiness')
     assert.equal(status, 503)
     const { components } = JSON.parse(body)
     assert.deepEqual(components, { database: { status: 'UP' }, broker: { status: 'DOWN' } })
   }
 
-  // A broker without their topics can be reached, and events wait on.
+  // A broker without their topics is reachable, but events still wait.
   const kafka = await startKafka({ folder: join(folder, 'kafka'), port: kafkaPort })
   closers.push(kafka.close)
   const limits = { limitMs: LIMIT_MS, signal: AbortSignal.timeout(LIMIT_MS) }
@@ -137,7 +137,7 @@ test('services start before all that they need, wait for it, and work when it co
   })
   assert.equal(topics.status, 0, topics.stderr)
 
-  // All is there: what waited settles by itself, and all styles work.
+  // Everything is up: waiting orders settle without intervention, and all styles work.
   await assertApproved(rich, placed.get('events')!)
   for (const style of STYLES) await assertApproved(rich, await placeOrder(client, rich, style))
   await eventually(async () => {
@@ -152,7 +152,8 @@ test('services start before all that they need, wait for it, and work when it co
 })
 
 async function assertAlive(replica: Replica): Promise<void> {
-  const alive = async () => (await askReplica(replica, 'actuator/health/liveness')).status === 200
+  const alive = async () =>
+    (await fetchFromReplica(replica, 'actuator/health/liveness')).status === 200
   await until(alive, { limitMs: LIMIT_MS, ended: replica.server.ended })
 }
 
@@ -173,7 +174,7 @@ async function placeOrder(
   return body
 }
 
-/** For so long that the services must have tried in vain. */
+/** Asserts that the order is pending, even after the relay has had time to try again. */
 async function assertStillPending(account: string, id: string): Promise<void> {
   const { state } = await client.getOrder(account, id, WAITS_SECONDS)
   assert.equal(state, 'PENDING')

@@ -6,7 +6,7 @@ import { until } from '../../platform/async/until.ts'
 import { openPostgres } from '../../platform/postgres/postgres.ts'
 import { createClient } from '../../tests/e2e/client.ts'
 import { assertInvariantsHold } from '../../tests/e2e/invariants.ts'
-import { assertSettled, beginBurst, PATIENT } from '../../tests/e2e/order-burst.ts'
+import { assertSettled, PATIENT, startBurst } from '../../tests/e2e/order-burst.ts'
 import { root } from '../repository-files.ts'
 import { startKafka } from '../servers/kafka.ts'
 import { startNginx } from '../servers/nginx.ts'
@@ -328,7 +328,7 @@ async function useStack({ docker, compose, gateway, folder, url }: ComposeStack)
   assert.ok(assertions, newman)
 
   const client = createClient(gateway)
-  const burst = await beginBurst(client)
+  const burst = await startBurst(client)
   await burst.answered(2)
   const startedMs = performance.now()
   await docker(['stop', '--time', '25', ...containers])

@@ -155,7 +155,7 @@ async function untilIdle(client: Client): Promise<void> {
 
 /** All messages of the topics; waits until they include every message that has a span. */
 async function readMessages(program: ProgramApart, spans: readonly Span[]): Promise<WireMessage[]> {
-  const again = await program.startAgain()
+  const again = await program.restart()
   const bus = await again.openBus()
   const topics = await readTopics(
     bus,
