@@ -193,7 +193,7 @@ select count(*)::integer as deleted from gone`
   }
 }
 
-/** The result of a request whose key was stored before: the stored response, or why there is none for it. */
+/** The result of a request whose key is stored already: the stored response, or the error to respond with. */
 export type RepeatResult =
   | { readonly kind: 'repeated'; readonly response: StoredResponse }
   | { readonly kind: 'refused'; readonly fault: Fault }

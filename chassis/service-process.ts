@@ -38,11 +38,12 @@ export const processConfig = {
     default: 10,
     minimum: 2,
     maximum: 200,
-    description: 'The most connections to the database.',
+    description: 'The largest number of connections to the database.',
   }),
   KAFKA_BROKERS: brokerList({
     default: '127.0.0.1:9092',
-    description: 'Kafka brokers to begin with, as host:port, separated by commas.',
+    description:
+      'Some of the Kafka brokers as host:port, separated by commas; they name the others.',
   }),
   ...tracingConfig,
 } as const

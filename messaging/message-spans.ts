@@ -17,11 +17,11 @@ export function beginSend(tracer: Tracer, rows: readonly OutboxRow[]) {
     rows.map((row) => sendStart(tracer, row)),
     batchStart(tracer, 'send', 'client', rows.length),
   )
-  const continued = (row: OutboxRow, index: number) => ({
+  const withSpan = (row: OutboxRow, index: number) => ({
     ...row,
     headers: { ...row.headers, ...spans.contexts[index] },
   })
-  return { rows: rows.map(continued), end: (error?: unknown) => spans.end(() => error) }
+  return { rows: rows.map(withSpan), end: (error?: unknown) => spans.end(() => error) }
 }
 
 /** A message with its decoded event, or with the reason why it has none. */
@@ -47,13 +47,13 @@ export function beginProcess<Body, Refusal extends object>(
     batchStart(tracer, 'process', 'consumer', run.length),
   )
   return {
-    run: run.map((item, index) => continued(item, spans.contexts[index]!)),
+    run: run.map((item, index) => withContext(item, spans.contexts[index]!)),
     end: ({ error, refusalOf }: Result = {}) =>
       spans.end((index) => error ?? refusalOf?.(run[index]!.message)),
   }
 }
 
-function continued<Body, Refusal extends object>(
+function withContext<Body, Refusal extends object>(
   { message, read }: ReadMessage<Body, Refusal>,
   context: TraceContext,
 ): ReadMessage<Body, Refusal> {

@@ -292,7 +292,7 @@ export const MESSAGE_MUTANTS: readonly Mutant[] = [
         file: CALLS,
         find: 'const delivery = await deliver(row)',
         replace:
-          "const again = { ...row.headers, 'message-id': `<${at.runtime.uuid()}@trifold>` }\n    const delivery = await deliver(carrier === 'letter' && row.attempts > 0 ? { ...row, headers: again } : row)",
+          "const again = { ...row.headers, 'message-id': `<${context.runtime.uuid()}@trifold>` }\n    const delivery = await deliver(carrier === 'letter' && row.attempts > 0 ? { ...row, headers: again } : row)",
       },
     ],
     seeds: 10,

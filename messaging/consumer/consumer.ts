@@ -81,13 +81,13 @@ export function startConsumer<Body>(options: ConsumerOptions<Body>): Consumer {
    * Settles batches in one transaction, or one by one if that fails, and commits their offsets. Calls `onDue`
    * when the next take is due: as soon as the batches are settled, or are waiting for a retry.
    */
-  async function work(from: Subscription, batches: readonly Batch[], onDue: () => void) {
+  async function settleAndCommit(from: Subscription, batches: readonly Batch[], onDue: () => void) {
     const items = await settlement.read(batches, onDue)
     if (items === undefined) return from.release(batches)
     const outcome = await settlement.settle(items, onDue)
     if (outcome === 'divided') {
       onDue()
-      await Promise.all(batches.map((batch) => work(from, [batch], onDue)))
+      await Promise.all(batches.map((batch) => settleAndCommit(from, [batch], onDue)))
     } else if (outcome === 'stopped') {
       from.release(batches)
     } else {
@@ -116,10 +116,10 @@ export function startConsumer<Body>(options: ConsumerOptions<Body>): Consumer {
   }
 
   /** Starts a task; resolves when the next take is due. */
-  async function begin(from: Subscription, batches: readonly Batch[]): Promise<void> {
+  async function startTask(from: Subscription, batches: readonly Batch[]): Promise<void> {
     const waiting = new AbortController()
     const endWait = () => waiting.abort(WOKEN)
-    const task = work(from, batches, endWait)
+    const task = settleAndCommit(from, batches, endWait)
       .catch((error) => log.error({ err: error }, 'a consumer task failed'))
       .finally(() => {
         tasks.delete(task)
@@ -147,7 +147,7 @@ export function startConsumer<Body>(options: ConsumerOptions<Body>): Consumer {
         if (stop.signal.aborted) subscription.release(batches)
         else if (batches.length === 0) break
         else {
-          await begin(subscription, batches)
+          await startTask(subscription, batches)
           if (options.canWait) await gather(batches)
         }
       } catch (error) {

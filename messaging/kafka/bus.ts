@@ -9,7 +9,7 @@ export interface KafkaBusOptions {
   readonly brokers: readonly string[]
   /** The name of this program in the broker's logs and metrics, without spaces. */
   readonly clientId: string
-  /** Where this process runs: letters, digits and `._-`. A new group member replaces an older one with the same place. */
+  /** Where this process runs: letters, digits and `._-`. A new group member replaces one with the same place. */
   readonly place?: string
   readonly runtime: Runtime
   readonly log: Log

@@ -13,12 +13,12 @@ export function isUnavailable(error: unknown): boolean {
   return is('code', 'PLT_KFK_NETWORK') || is('canRetry', true)
 }
 
-/** Whether the group rebalances or has rebalanced without this member, which therefore has to rejoin. */
+/** Whether this member must rejoin, because the group is rebalancing or has done so without it. */
 export function needsRejoin(error: unknown): boolean {
   return findErrorBy(error as Error, 'needsRejoin', true) !== null
 }
 
-/** Resolves with true when the work has ended, successfully or not, and with false if that takes longer than the limit. */
+/** Resolves with true when the work has ended, successfully or not, or with false after `limitMs`. */
 export async function within(
   limitMs: number,
   runtime: Runtime,

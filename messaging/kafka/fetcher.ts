@@ -85,30 +85,32 @@ export function createFetcher(options: FetcherOptions): Fetcher {
   }
 
   async function fetchFrom(node: number, wanted: OwnedPartition[], metadata: ClusterMetadata) {
-    const offsets = new Map(wanted.map((one) => [one, one.next!]))
+    const offsets = new Map(wanted.map((state) => [state, state.next!]))
     const names = new Map([...metadata.topics].map(([name, { id }]) => [id, name]))
     const accept = (response: FetchResponse) => {
       for (const { topicId, partitions: results } of response.responses) {
         for (const result of results) {
           const topic = names.get(topicId)
-          const one = wanted.find((w) => w.topic === topic && w.partition === result.partitionIndex)
+          const state = wanted.find(
+            (w) => w.topic === topic && w.partition === result.partitionIndex,
+          )
           // This member may have lost the partition during the fetch, and may own it again at another offset.
-          if (one?.next === undefined || !partitions.owns(one)) continue
-          const at = { topic: one.topic, topicId, partition: one.partition }
-          if (one.next !== offsets.get(one)) continue
+          if (state?.next === undefined || !partitions.owns(state)) continue
+          const at = { topic: state.topic, topicId, partition: state.partition }
+          if (state.next !== offsets.get(state)) continue
           if (result.errorCode === OFFSET_OUT_OF_RANGE) {
-            log.warn({ ...at, offset: one.next }, 'an offset is no longer in the log')
-            one.next = undefined
-            one.isOutOfRange = true
+            log.warn({ ...at, offset: state.next }, 'an offset is no longer in the log')
+            state.next = undefined
+            state.isOutOfRange = true
           } else if (result.errorCode === 0) {
-            const { messages, next } = decode(at, one.next, result)
-            one.fetched = messages
-            one.next = next
+            const { messages, next } = decode(at, state.next, result)
+            state.fetched = messages
+            state.next = next
           }
         }
       }
     }
-    for (const one of wanted) one.isFetching = true
+    for (const state of wanted) state.isFetching = true
     try {
       const request = requestOf(node, offsets, metadata, partitions.isBusy())
       accept(await consumer.fetch({ ...request, connectionPool: options.connections }))
@@ -121,14 +123,14 @@ export function createFetcher(options: FetcherOptions): Fetcher {
       const codes = response.responses.flatMap((topic) => topic.partitions.map((p) => p.errorCode))
       if (codes.some((code) => code !== 0 && code !== OFFSET_OUT_OF_RANGE)) throw error
     } finally {
-      for (const one of wanted) one.isFetching = false
+      for (const state of wanted) state.isFetching = false
     }
   }
 
   return {
     async fetch() {
       await start()
-      // Without any fetch in flight this never resolves, and the caller waits for its other events.
+      // If no fetch is in flight, this never resolves. The caller also waits for changes and for a time limit.
       await Promise.race(inFlight.size > 0 ? inFlight.values() : [new Promise(() => undefined)])
     },
   }
@@ -167,9 +169,9 @@ async function findStartOffsets(consumer: Consumer, partitions: Partitions): Pro
   if (fresh.length > 0) {
     const topics = [...byTopic(fresh)].map(([topic, numbers]) => ({ topic, partitions: numbers }))
     const committed = await consumer.listCommittedOffsets({ topics })
-    for (const one of fresh) {
-      const offset = committed.get(one.topic)?.[one.partition] ?? -1n
-      if (offset >= 0n) one.next ??= offset
+    for (const state of fresh) {
+      const offset = committed.get(state.topic)?.[state.partition] ?? -1n
+      if (offset >= 0n) state.next ??= offset
     }
   }
   const rest = withoutOffset()
@@ -180,9 +182,9 @@ async function findStartOffsets(consumer: Consumer, partitions: Partitions): Pro
     partitions: Object.fromEntries(numbers),
     timestamp: ListOffsetTimestamps.EARLIEST,
   })
-  for (const one of rest) {
-    one.next ??= oldest.get(one.topic)?.[one.partition]
-    one.isOutOfRange = false
+  for (const state of rest) {
+    state.next ??= oldest.get(state.topic)?.[state.partition]
+    state.isOutOfRange = false
   }
 }
 

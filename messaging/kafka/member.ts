@@ -57,7 +57,7 @@ const COORDINATOR_ERRORS = [
   'NOT_COORDINATOR',
 ]
 const COMMIT_ATTEMPTS = 5
-/** How long offsets are gathered before a commit. A crash causes the redelivery of at most that much more. */
+/** How long offsets are gathered before a commit. After a crash, messages settled in that time are redelivered. */
 const GATHER_MS = 50
 /** A handler that hangs is never aborted, but a batch held for this long is logged. */
 const OVERDUE_MS = 60_000

@@ -74,12 +74,12 @@ export function createPartitions(): Partitions {
     },
     clear: () => owned.clear(),
     take(maxMessages, nowMs) {
-      const ready = [...owned.values()].filter((one) => !one.lease && one.fetched.length > 0)
+      const ready = [...owned.values()].filter((state) => !state.lease && state.fetched.length > 0)
       const limit = Math.max(1, Math.floor(maxMessages / ready.length))
-      return ready.map((one) => {
-        const messages = one.fetched.splice(0, limit)
-        const batch = { topic: one.topic, partition: one.partition, messages }
-        one.lease = { batch, sinceMs: nowMs, isOverdue: false }
+      return ready.map((state) => {
+        const messages = state.fetched.splice(0, limit)
+        const batch = { topic: state.topic, partition: state.partition, messages }
+        state.lease = { batch, sinceMs: nowMs, isOverdue: false }
         return batch
       })
     },

@@ -66,7 +66,7 @@ export function createKafkaProducer(options: KafkaProducerOptions): KafkaProduce
     maxBatch: MAX_SENDS_PER_BATCH,
     maxQueue: MAX_WAITING_SENDS,
     concurrency: 1,
-    overflow: () => new Error('too many messages wait to be sent'),
+    overflow: () => new Error('too many messages are waiting to be sent'),
     async run(sends) {
       const messages = sends.flat()
       const topics = [...new Set(messages.map(({ message }) => message.topic))]

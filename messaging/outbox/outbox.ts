@@ -22,7 +22,7 @@ export interface OutboxMessage {
   readonly headers: Readonly<Record<string, string>>
   /** No request waits for it, so the relay may hold it for a moment to send it together with others. */
   readonly canWait?: true
-  /** The request that waits for the first attempt. It is not stored, so retries read from the table lack it. */
+  /** The request that waits for the first attempt. It is not stored, so rows read from the table do not have it. */
   readonly waiting?: { remainingMs(): number }
 }
 

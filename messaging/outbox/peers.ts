@@ -33,11 +33,11 @@ export function listenToPeers(options: PeersOptions): Peers {
     database.listen(channels.tried, options.onAttempted),
   ]
 
-  const teller = (channel: string) =>
+  const notifier = (channel: string) =>
     createNotifier({ ...options, channel, stopped: closing.signal })
   return {
-    wakeOthers: teller(channels.rows),
-    notifyAttempted: teller(channels.tried),
+    wakeOthers: notifier(channels.rows),
+    notifyAttempted: notifier(channels.tried),
     close() {
       closing.abort()
       for (const stop of stopListening) stop()

@@ -61,8 +61,8 @@ const noResults = (): Results => ({ done: [], postponed: [], free: [], held: [] 
  * A key is busy from the start of its deliveries until their results are written to the outbox, so no later
  * row of that key can overtake an earlier one.
  */
-export function relayCalls(at: CallsContext, carrier: 'http' | 'letter', deliver: Deliver) {
-  const { outbox, database, runtime } = at
+export function relayCalls(context: CallsContext, carrier: 'http' | 'letter', deliver: Deliver) {
+  const { outbox, database, runtime } = context
   const signal = createSignal(runtime)
   const busy = new Map<string, Promise<void>>()
   /** Busy keys that have more rows waiting in the outbox. */
@@ -75,8 +75,8 @@ export function relayCalls(at: CallsContext, carrier: 'http' | 'letter', deliver
     const key = rows[0]!.key
     let isHeld = false
     for (const row of rows) {
-      const delivery = await attempt(at, carrier, deliver, row)
-      at.wasTried(row.eventId)
+      const delivery = await attempt(context, carrier, deliver, row)
+      context.wasTried(row.eventId)
       if (delivery.kind === 'retry') {
         isFailing = true
         isHeld = true
@@ -89,12 +89,12 @@ export function relayCalls(at: CallsContext, carrier: 'http' | 'letter', deliver
       if (isFailing && runtime.monotonic() - retriedSoonMs >= RETRY_MAX_MS) {
         isFailing = false
         retriedSoonMs = runtime.monotonic()
-        await outbox.retrySoon(database, carrier, at.lanes.held()).catch(() => undefined)
+        await outbox.retrySoon(database, carrier, context.lanes.held()).catch(() => undefined)
       }
     }
     results[isHeld ? 'held' : 'free'].push(key)
     const isUrgent = isHeld || noneInFlight() || busy.size > MAX_BUSY_KEYS / 2
-    if (hasMoreRows.delete(key) || isUrgent || at.stopped.aborted) signal.raise()
+    if (hasMoreRows.delete(key) || isUrgent || context.stopped.aborted) signal.raise()
     else signal.raiseIn(GATHER_MS)
   }
 
@@ -109,8 +109,8 @@ export function relayCalls(at: CallsContext, carrier: 'http' | 'letter', deliver
 
   /** Starts delivering rows that were just committed. Returns false if a poll is needed for some of them. */
   function offer(rows: readonly NewRow[]): boolean {
-    const lanes = new Set(at.lanes.held())
-    const room = at.stopped.aborted ? 0 : Math.max(0, MAX_BUSY_KEYS - busy.size)
+    const lanes = new Set(context.lanes.held())
+    const room = context.stopped.aborted ? 0 : Math.max(0, MAX_BUSY_KEYS - busy.size)
     const ready: OutboxRow[] = []
     for (const row of rows) {
       if (busy.has(row.key)) hasMoreRows.add(row.key)
@@ -122,8 +122,10 @@ export function relayCalls(at: CallsContext, carrier: 'http' | 'letter', deliver
 
   /** Writes results and reads rows that are due, in one statement. */
   async function poll(written: Results, endedKeys: readonly string[]): Promise<OutboxRow[]> {
-    const room = at.stopped.aborted ? 0 : Math.max(0, MAX_BUSY_KEYS - busy.size + endedKeys.length)
-    const lanes = room > 0 ? at.lanes.held() : []
+    const room = context.stopped.aborted
+      ? 0
+      : Math.max(0, MAX_BUSY_KEYS - busy.size + endedKeys.length)
+    const lanes = room > 0 ? context.lanes.held() : []
     if (lanes.length === 0 && endedKeys.length === 0) return []
     const free = new Set(written.free)
     const busyKeys = [...busy.keys()].filter((key) => !free.has(key))
@@ -141,7 +143,7 @@ export function relayCalls(at: CallsContext, carrier: 'http' | 'letter', deliver
   }
 
   async function run(): Promise<void> {
-    while (!at.stopped.aborted || busy.size > 0) {
+    while (!context.stopped.aborted || busy.size > 0) {
       const written = results
       results = noResults()
       const endedKeys = [...written.free, ...written.held]
@@ -151,21 +153,21 @@ export function relayCalls(at: CallsContext, carrier: 'http' | 'letter', deliver
           busy.delete(key)
           hasMoreRows.delete(key)
         }
-        if (endedKeys.length > 0) at.onResultsWritten()
+        if (endedKeys.length > 0) context.onResultsWritten()
         start(rows.filter(isNotStarted))
-        if (noneInFlight() && (busy.size > 0 || at.stopped.aborted)) continue
+        if (noneInFlight() && (busy.size > 0 || context.stopped.aborted)) continue
         // Commits during the poll, and most deliveries that ended during it, have raised the signal already.
-        await signal.wait(isFailing ? RETRY_BASE_MS : at.idleMs())
+        await signal.wait(isFailing ? RETRY_BASE_MS : context.idleMs())
       } catch (error) {
-        at.log.warn({ err: error, carrier }, 'the relay cannot read or write its outbox')
+        context.log.warn({ err: error, carrier }, 'the relay cannot read or write its outbox')
         results = {
           done: [...written.done, ...results.done],
           postponed: [...written.postponed, ...results.postponed],
           free: [...written.free, ...results.free],
           held: [...written.held, ...results.held],
         }
-        if (at.stopped.aborted) break
-        await runtime.sleep(RETRY_MAX_MS / 5, at.stopped)
+        if (context.stopped.aborted) break
+        await runtime.sleep(RETRY_MAX_MS / 5, context.stopped)
       }
     }
     await Promise.all(busy.values())
@@ -176,7 +178,7 @@ export function relayCalls(at: CallsContext, carrier: 'http' | 'letter', deliver
 
 /** Makes one attempt. A row that can never succeed is stored as a dead letter first, and only then counts as done. */
 async function attempt(
-  at: CallsContext,
+  context: CallsContext,
   carrier: 'http' | 'letter',
   deliver: Deliver,
   row: OutboxRow,
@@ -184,9 +186,9 @@ async function attempt(
   try {
     const delivery = await deliver(row)
     if (delivery.kind === 'poison') {
-      await storeDeadLetters(at.database, at.schema, [
+      await storeDeadLetters(context.database, context.schema, [
         {
-          id: row.headers[DEAD_LETTER_HEADER] ?? at.runtime.uuid(),
+          id: row.headers[DEAD_LETTER_HEADER] ?? context.runtime.uuid(),
           source: 'outbox',
           topic: `${carrier}:${row.destination}`,
           partition: 0,
@@ -201,15 +203,20 @@ async function attempt(
         },
       ])
       const about = { row: row.eventId, ...traceIds(row.headers) }
-      at.log.error({ ...about, reason: delivery.reason }, 'a message was dead-lettered')
-      at.telemetry.count('trifold_dead_letters_total', { source: 'outbox' })
+      context.log.error({ ...about, reason: delivery.reason }, 'a message was dead-lettered')
+      context.telemetry.count('trifold_dead_letters_total', { source: 'outbox' })
     }
-    if (delivery.kind === 'done') at.telemetry.count('trifold_outbox_delivered_total', { carrier })
-    if (delivery.kind === 'retry') at.telemetry.count('trifold_outbox_failures_total', { carrier })
+    if (delivery.kind === 'done')
+      context.telemetry.count('trifold_outbox_delivered_total', { carrier })
+    if (delivery.kind === 'retry')
+      context.telemetry.count('trifold_outbox_failures_total', { carrier })
     return delivery
   } catch (error) {
-    at.log.warn({ err: error, row: row.eventId, ...traceIds(row.headers) }, 'a delivery failed')
-    at.telemetry.count('trifold_outbox_failures_total', { carrier })
+    context.log.warn(
+      { err: error, row: row.eventId, ...traceIds(row.headers) },
+      'a delivery failed',
+    )
+    context.telemetry.count('trifold_outbox_failures_total', { carrier })
     return { kind: 'retry', error: String(error) }
   }
 }
