@@ -85,12 +85,20 @@ async function startReplica(
   return { ...replica, url: `http://127.0.0.1:${port}`, logFile, server }
 }
 
+/**
+ * As in deploy/Dockerfile. By default, V8 lets the young generation of each service grow to hundreds of megabytes;
+ * with this, the services need about 160 MB less and are no slower (docs/performance.md). It takes effect only
+ * when Node.js starts.
+ */
+export const NODE_OPTIONS = '--max-semi-space-size=4'
+
 /** The environment of a replica: the given variables, overridden by those that the stack sets. */
 export function replicaEnvironment(
   { service, number, port }: Pick<Replica, 'service' | 'number' | 'port'>,
   { brokers, databaseUrls, gatewayUrl, basePath, maildir, environment }: ReplicaContext,
 ): Record<string, string | undefined> {
   return {
+    NODE_OPTIONS,
     ...environment,
     HOST: '127.0.0.1',
     PORT: String(port),

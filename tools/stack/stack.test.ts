@@ -1,13 +1,16 @@
 import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
 import { createServer } from 'node:net'
+import { join } from 'node:path'
 import { describe, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { until } from '../../platform/async/until.ts'
+import { root } from '../repository-files.ts'
 import { nginxConfiguration } from '../servers/nginx.ts'
 import { freePorts, isFree } from '../servers/ports.ts'
 import { databaseUrl } from '../servers/postgres.ts'
 import { stackOptions } from './options.ts'
-import { replicaEnvironment } from './services.ts'
+import { NODE_OPTIONS, replicaEnvironment } from './services.ts'
 
 describe('the options of the stack', () => {
   test('default to one replica of each service and port 8080', () => {
@@ -118,6 +121,11 @@ describe('the configuration of nginx', () => {
 })
 
 describe('a replica', () => {
+  test('gives Node.js the options that the image gives it', () => {
+    const dockerfile = readFileSync(join(root, 'deploy', 'Dockerfile'), 'utf8')
+    assert.ok(dockerfile.includes(`ENV NODE_OPTIONS=${NODE_OPTIONS}\n`))
+  })
+
   test('has its own database and reaches the others through the gateway', () => {
     const gatewayUrl = 'http://127.0.0.1:8080'
     const environment = replicaEnvironment(

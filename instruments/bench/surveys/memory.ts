@@ -19,19 +19,17 @@ import { percentile } from '../statistics.ts'
 export const MEMORY: Survey = { name: 'memory', isLong: true, run: surveyMemory }
 
 const VARIANTS: readonly (NodeSettings & { readonly name: string })[] = [
-  { name: 'as set by process.ts' },
-  { name: "V8's own defaults", flags: ['--heap-growing-percent=0', '--incremental-marking'] },
+  { name: 'as the stack starts them' },
+  { name: "V8's own semi-spaces", env: { NODE_OPTIONS: '' } },
+  { name: 'semi-spaces of 8 MB', flags: ['--max-semi-space-size=8'] },
+  {
+    name: "V8's own growth of the old generation",
+    flags: ['--heap-growing-percent=0', '--incremental-marking'],
+  },
   { name: 'growth of 50 %', flags: ['--heap-growing-percent=50'] },
-  { name: 'semi-spaces of 4 MB', flags: ['--max-semi-space-size=4'] },
   { name: 'for size', flags: ['--optimize-for-size'] },
   { name: 'one thread for V8', flags: ['--v8-pool-size=1'] },
-  { name: 'GC on one thread', flags: ['--single-threaded-gc'] },
   { name: 'two malloc arenas', env: { MALLOC_ARENA_MAX: '2' } },
-  {
-    name: 'two arenas, semi-spaces of 4 MB',
-    flags: ['--max-semi-space-size=4'],
-    env: { MALLOC_ARENA_MAX: '2' },
-  },
 ]
 const ORDERS = 100_000
 const QUICK_ORDERS = 5_000
