@@ -117,7 +117,7 @@ export function createHttpListener(options: HttpListenerOptions): HttpListener {
     else endWith(socket, rawProblem(...problemOf(error.code)))
   }
 
-  /** Cuts off clients that take too long, and those with the most unread bytes if there are too many. */
+  /** Cuts off clients that take too long, and, above MAX_UNREAD_BYTES, those that leave the most bytes unread. */
   function check(): void {
     const now = performance.now()
     // Idle connections are closed to make room for new ones.

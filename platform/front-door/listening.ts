@@ -5,7 +5,8 @@ import { type AddressInfo, createServer, type ListenOptions, type Server } from 
 /**
  * How many sockets listen on the port. libuv accepts one connection per listening socket and turn of the event
  * loop. If a turn takes 20 ms, one socket accepts 50 connections a second. Further clients wait in the kernel until
- * they hang up, and the process can't even reject them.
+ * they hang up, and the process can't even reject them. With 64 sockets, a busy process accepts so many connections
+ * that little of its time is left for orders.
  */
 const SOCKETS = 16
 /**

@@ -16,11 +16,11 @@ declare module 'fastify' {
   }
   interface FastifyRequest {
     work: Work | undefined
-    /** When the caller stops waiting, by the runtime's monotonic clock. Infinity if the caller has not said. */
+    /** When the caller stops waiting, by the runtime's monotonic clock. Infinity if the caller did not say. */
     deadlineMs: number
     /** The time after which its work does not start any more, by the same clock. */
     startByMs: number
-    /** Milliseconds that the caller will still wait. Infinity if the caller has not said. */
+    /** Milliseconds that the caller will still wait. Infinity if the caller did not say. */
     remainingMs(): number
     /** Whether it is too late to start: the caller has hung up, or has waited too long. */
     isExpired(): boolean
@@ -39,7 +39,7 @@ const MAX_SERVICE_CALLS = 2_000
 /** A read with `Prefer: wait` costs memory and little else. */
 const MAX_WAITING_READS = 1_000
 const RETRY_AFTER_SECONDS = '1'
-/** How long a customer's command may be queued before its transaction begins. */
+/** How long a customer's command may be queued before its transaction starts. */
 const MAX_QUEUED_MS = 1_000
 /** The placeholder for the request id in the body of a rejection, which is built once. */
 const ID = '{id}'
