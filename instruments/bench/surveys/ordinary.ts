@@ -41,7 +41,11 @@ async function surveyOrdinary(bench: BenchStack, pace: Pace): Promise<SurveyTabl
     PostgreSQL: stack.postgres!.pid,
   }
   const roots: Record<string, number> = { ...Object.fromEntries(services), ...servers }
-  const urls = stack.databaseUrls
+  const urls = {
+    order: asSuperuser(stack.databaseUrls.order),
+    billing: asSuperuser(stack.databaseUrls.billing),
+    notification: asSuperuser(stack.databaseUrls.notification),
+  }
 
   async function settle(style: InteractionStyle, seconds: number) {
     const mark = await markBooks(urls)
@@ -89,4 +93,11 @@ async function surveyOrdinary(bench: BenchStack, pace: Pace): Promise<SurveyTabl
     ],
     rows,
   }
+}
+
+/** Only a superuser may run CHECKPOINT. */
+function asSuperuser(databaseUrl: string): string {
+  const url = new URL(databaseUrl)
+  url.username = 'postgres'
+  return url.href
 }
