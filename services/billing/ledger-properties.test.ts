@@ -12,7 +12,7 @@ import {
   type Transfer,
 } from './ledger.ts'
 
-/** The whole books in memory, kept by nothing but the rules. */
+/** A ledger in memory that only the rules change. */
 function openLedger() {
   const accounts = new Map<string, Account>()
   const payments = new Map<string, Payment>()
@@ -81,7 +81,7 @@ const signed = ({ debit, amountMinor }: Transfer) =>
   debit === 'customer' ? -amountMinor : amountMinor
 const sum = (amounts: readonly bigint[]) => amounts.reduce((total, next) => total + next, 0n)
 
-function assertBooks({ accounts, deposits, transfers }: Ledger): void {
+function assertConsistent({ accounts, deposits, transfers }: Ledger): void {
   for (const { id, balanceMinor, version, pendingMinor } of accounts.values()) {
     const own = transfers.filter(({ accountId }) => accountId === id)
     assert.equal(balanceMinor, sum(own.map(signed)))
@@ -101,17 +101,17 @@ function assertBooks({ accounts, deposits, transfers }: Ledger): void {
   }
 }
 
-describe('whatever is asked of the ledger, after each step', () => {
-  test('balances are the sums of their transfers, entries are numbered without gaps, and what is pending is what was requested', () => {
+describe('after any sequence of commands', () => {
+  test('balances are sums of transfers, entries have no gaps, and pending amounts are the requested deposits', () => {
     always((ledger, commands) => {
       for (const command of [...accountsOpen, ...commands]) {
         ledger.apply(command)
-        assertBooks(ledger)
+        assertConsistent(ledger)
       }
     })
   })
 
-  test('the customer and the other side balance, whichever way the money goes', () => {
+  test('each transfer has the debit and the credit side of its kind', () => {
     always((ledger, commands) => {
       for (const command of [...accountsOpen, ...commands]) ledger.apply(command)
       for (const { kind, debit, credit } of ledger.transfers) {
@@ -121,7 +121,7 @@ describe('whatever is asked of the ledger, after each step', () => {
     })
   })
 
-  test('an order is paid once at most, and given back once at most, after that, in full', () => {
+  test('an order is paid at most once, and then refunded at most once and in full', () => {
     always((ledger, commands) => {
       for (const command of [...accountsOpen, ...commands]) ledger.apply(command)
       for (const [orderId, { state, accountId, amountMinor }] of ledger.payments) {
@@ -135,7 +135,7 @@ describe('whatever is asked of the ledger, after each step', () => {
     })
   })
 
-  test('a deposit is credited once at most, to its own account', () => {
+  test('a deposit is credited at most once, to its own account', () => {
     always((ledger, commands) => {
       for (const command of [...accountsOpen, ...commands]) ledger.apply(command)
       for (const { id, state, accountId, amountMinor } of ledger.deposits.values()) {
@@ -149,7 +149,7 @@ describe('whatever is asked of the ledger, after each step', () => {
     })
   })
 
-  test('what was done before changes nothing when it is asked for again, by a call or a message', () => {
+  test('a repeated command changes nothing, by a call or a message', () => {
     always((ledger, commands) => {
       const done = [...accountsOpen, ...commands].filter(
         (command) => ledger.apply(command).outcome.kind !== 'refused',
@@ -165,7 +165,7 @@ describe('whatever is asked of the ledger, after each step', () => {
     })
   })
 
-  test('a refusal changes nothing', () => {
+  test('a refused command changes nothing', () => {
     always((ledger, commands) => {
       for (const command of commands) {
         const before = ledger.snapshot()
@@ -175,15 +175,15 @@ describe('whatever is asked of the ledger, after each step', () => {
     })
   })
 
-  test('only messages are announced twice', () => {
+  test('only commands by message are announced twice', () => {
     always((ledger, commands) => {
-      const told = new Set<string>()
+      const announced = new Set<string>()
       for (const command of [...accountsOpen, ...commands]) {
         const { announce } = ledger.apply(command)
         if (announce === undefined) continue
         const of = 'payment' in announce ? announce.payment.orderId : announce.deposit.id
-        if (told.has(`${of}/${announce.event}`)) assert.ok(command.byMessage)
-        told.add(`${of}/${announce.event}`)
+        if (announced.has(`${of}/${announce.event}`)) assert.ok(command.byMessage)
+        announced.add(`${of}/${announce.event}`)
       }
     })
   })
@@ -205,7 +205,7 @@ describe('a payment and its void', () => {
     orderId: fc.constant('order-1'),
     accountId: fc.constantFrom('anna', 'boris', null),
   })
-  // Only order may void in another name than the payer's.
+  // Only order may name another account than the one that paid.
   const voiding: fc.Arbitrary<Command> = anyVoid.map((command) => ({
     ...command,
     byOrder: command.byOrder || command.accountId === 'boris',
@@ -225,18 +225,18 @@ describe('a payment and its void', () => {
     return { ledger, moved: ledger.transfers.filter(({ orderId }) => orderId === 'order-1') }
   }
 
-  test('come to nothing in whatever sequence and number they arrive', () => {
+  test('leave the balance unchanged, in any order and number', () => {
     fc.assert(
       fc.property(shuffled, (commands) => {
         const { ledger, moved } = play(commands)
         assert.equal(sum(moved.map(signed)), 0n)
         assert.equal(ledger.accounts.get('anna')?.balanceMinor, 100_000n)
-        assertBooks(ledger)
+        assertConsistent(ledger)
       }),
     )
   })
 
-  test('move nothing at all where the void comes first', () => {
+  test('transfer nothing if the void arrives first', () => {
     fc.assert(
       fc.property(voiding, shuffled, (first, commands) => {
         const { ledger, moved } = play([first, ...commands])

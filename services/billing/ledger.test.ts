@@ -52,7 +52,7 @@ const requesting = (given: Partial<typeof terms> = {}): Command => ({
   ...given,
 })
 
-const told = (payment: Payment): Decision => ({ outcome: { kind: 'payment', payment } })
+const paymentOutcome = (payment: Payment): Decision => ({ outcome: { kind: 'payment', payment } })
 const refused = (code: string) => ({ outcome: { kind: 'refused', code } })
 const voided = (accountId: string | null) =>
   payment({ id: 'void-1', accountId, amountMinor: null, state: 'VOIDED', reason: 'ORDER_CANCELED' })
@@ -65,22 +65,22 @@ const transfer = (given: Partial<Transfer>): Transfer => ({
 
 describe('opening an account', () => {
   const create: Command = { ...common, type: 'createAccount', accountId: 'anna' }
-  test('gives an empty one', () => {
+  test('creates an empty account', () => {
     const fresh = account({ balanceMinor: 0n, version: 0 })
     assert.deepEqual(decide(rows({ account: undefined }), create), {
       account: fresh,
       outcome: { kind: 'account', account: fresh },
     })
   })
-  test('again leaves it as it is', () => {
+  test('again changes nothing', () => {
     assert.deepEqual(decide(rows(), create).account, account())
   })
 })
 
 describe('a payment', () => {
-  test('moves the price from the customer to revenue and is announced', () => {
+  test('transfers the price from the customer to revenue and is announced', () => {
     assert.deepEqual(decide(rows(), pay()), {
-      ...told(payment()),
+      ...paymentOutcome(payment()),
       account: account({ balanceMinor: 30_500n, version: 5 }),
       transfer: transfer({}),
       payment: payment(),
@@ -88,16 +88,16 @@ describe('a payment', () => {
     })
   })
 
-  test('may take the last hundredth', () => {
+  test('may take the whole balance', () => {
     const { account: left } = decide(rows({ account: account({ balanceMinor: 19_500n }) }), pay())
     assert.equal(left?.balanceMinor, 0n)
   })
 
   const refusals = [
-    ['NOT_ENOUGH_MONEY', 'one hundredth is missing', account({ balanceMinor: 19_499n })],
+    ['NOT_ENOUGH_MONEY', 'a hundredth is missing', account({ balanceMinor: 19_499n })],
     [
       'NOT_ENOUGH_MONEY',
-      'the money is only requested',
+      'the money is only pending',
       account({ balanceMinor: 0n, pendingMinor: 90_000n }),
     ],
     ['ACCOUNT_NOT_FOUND', 'there is no account', undefined],
@@ -105,7 +105,7 @@ describe('a payment', () => {
   test('is refused after the deadline of its order, and not before', () => {
     const late = payment({ state: 'REFUSED', reason: 'DEADLINE_PASSED' })
     const { announce, ...decision } = decide(rows(), pay({ deadlineMs: 999 }))
-    assert.deepEqual(decision, { ...told(late), payment: late })
+    assert.deepEqual(decision, { ...paymentOutcome(late), payment: late })
     assert.deepEqual(announce, { event: 'PAYMENT_FAIL', payment: late })
     for (const deadlineMs of [1_000, undefined]) {
       assert.equal(decide(rows(), pay({ deadlineMs })).payment?.state, 'PAID')
@@ -113,16 +113,19 @@ describe('a payment', () => {
   })
 
   for (const [reason, why, of] of refusals) {
-    test(`is refused for ever where ${why}, and announced as failed`, () => {
+    test(`is refused forever if ${why}, and announced as failed`, () => {
       const failed = payment({ state: 'REFUSED', reason })
       const decision = decide(rows({ account: of }), pay())
       assert.deepEqual(decision, {
-        ...told(failed),
+        ...paymentOutcome(failed),
         payment: failed,
         announce: { event: 'PAYMENT_FAIL', payment: failed },
       })
       const rich = account({ balanceMinor: 10n ** 9n })
-      assert.deepEqual(decide(rows({ account: rich, payment: failed }), pay()), told(failed))
+      assert.deepEqual(
+        decide(rows({ account: rich, payment: failed }), pay()),
+        paymentOutcome(failed),
+      )
     })
   }
 
@@ -135,18 +138,18 @@ describe('a payment', () => {
   ] as const
   for (const [known, event] of repetitions) {
     const named = `${known.state}${known.accountId ? '' : ' without an account'}`
-    test(`of an order that is ${named} finds that and moves nothing`, () => {
-      assert.deepEqual(decide(rows({ payment: known }), pay()), told(known))
+    test(`of an order that is ${named} finds that outcome and transfers nothing`, () => {
+      assert.deepEqual(decide(rows({ payment: known }), pay()), paymentOutcome(known))
     })
-    test(`asked for by a message of an order that is ${named} announces ${event} again`, () => {
+    test(`by message of an order that is ${named} announces ${event} again`, () => {
       assert.deepEqual(decide(rows({ payment: known }), pay({ byMessage: true })), {
-        ...told(known),
+        ...paymentOutcome(known),
         announce: { event, payment: { ...known, accountId: 'anna' } },
       })
     })
   }
 
-  test('that a void of another style refused is told in its own style', () => {
+  test('that an earlier void of another style refuses is announced in its own style', () => {
     const known = payment({ ...voided('anna'), style: 'http' })
     const decision = decide(rows({ payment: known }), pay({ byMessage: true }))
     assert.deepEqual(decision.announce, {
@@ -155,7 +158,7 @@ describe('a payment', () => {
     })
   })
 
-  test('with another account or amount than the known one is refused', () => {
+  test('with another account or amount than the stored payment is refused', () => {
     for (const known of [
       payment(),
       payment({ state: 'REFUSED' }),
@@ -177,7 +180,7 @@ describe('a void', () => {
   const paidOut = account({ balanceMinor: 30_500n, version: 5 })
   for (const accountId of ['anna', null]) {
     const who = accountId ?? 'no account'
-    test(`of a paid order that names ${who} gives the money back and is announced`, () => {
+    test(`of a paid order that names ${who} refunds it and is announced`, () => {
       const given = payment({ state: 'REFUNDED' })
       const decision = decide(
         rows({ account: paidOut, payment: payment() }),
@@ -185,49 +188,52 @@ describe('a void', () => {
       )
       const back = { kind: 'REFUND', debit: 'revenue', credit: 'customer', version: 6 } as const
       assert.deepEqual(decision, {
-        ...told(given),
+        ...paymentOutcome(given),
         account: account({ balanceMinor: 50_000n, version: 6 }),
         transfer: transfer({ ...back, balanceAfterMinor: 50_000n }),
         payment: given,
         announce: { event: 'PAYMENT_REFUNDED', payment: given },
       })
     })
-    test(`that comes first and names ${who} is kept and announces nothing`, () => {
+    test(`that arrives before the payment and names ${who} is stored and announces nothing`, () => {
       const first = voided(accountId)
       const decision = decide(rows({ account: undefined }), voiding({ accountId }))
-      assert.deepEqual(decision, { ...told(first), payment: first })
+      assert.deepEqual(decision, { ...paymentOutcome(first), payment: first })
     })
     for (const known of [payment({ state: 'REFUSED' }), voided('anna'), voided(null)]) {
       test(`of an order that is ${known.state} for ${known.accountId} by ${who} changes nothing`, () => {
-        assert.deepEqual(decide(rows({ payment: known }), voiding({ accountId })), told(known))
+        assert.deepEqual(
+          decide(rows({ payment: known }), voiding({ accountId })),
+          paymentOutcome(known),
+        )
       })
     }
   }
 
   for (const known of [undefined, payment({ state: 'REFUSED' }), voided('anna'), voided(null)]) {
     const name = known ? `${known.state} for ${known.accountId}` : 'not paid yet'
-    test(`by a message of an order that is ${name} announces that it is not paid`, () => {
+    test(`by message of an order that is ${name} announces that it is not paid`, () => {
       for (const style of ['events', 'hybrid'] as const) {
         const command = voiding({ byMessage: true, style })
         const { announce } = decide(rows({ payment: known }), command)
         assert.equal(announce?.event, 'PAYMENT_FAIL')
-        // A payment that was asked for has the style of its order; a void that came first may not.
-        const told = known?.state === 'REFUSED' ? known.style : style
-        assert.deepEqual([announce.payment.accountId, announce.payment.style], ['anna', told])
+        // A requested payment has the style of its order; a void that arrived before it may have another one.
+        const expected = known?.state === 'REFUSED' ? known.style : style
+        assert.deepEqual([announce.payment.accountId, announce.payment.style], ['anna', expected])
       }
     })
   }
 
-  test('of a refunded order changes nothing; by a message, announces the refund again', () => {
+  test('of a refunded order changes nothing; by message, it announces the refund again', () => {
     const known = payment({ state: 'REFUNDED' })
-    assert.deepEqual(decide(rows({ payment: known }), voiding()), told(known))
+    assert.deepEqual(decide(rows({ payment: known }), voiding()), paymentOutcome(known))
     assert.deepEqual(decide(rows({ payment: known }), voiding({ byMessage: true })), {
-      ...told(known),
+      ...paymentOutcome(known),
       announce: { event: 'PAYMENT_REFUNDED', payment: known },
     })
   })
 
-  test('by order in any name gives the money back to the account that it came from', () => {
+  test('by order refunds the account that paid, whichever account it names', () => {
     const command = voiding({ accountId: 'boris', byOrder: true })
     const decision = decide(rows({ account: paidOut, payment: payment() }), command)
     assert.equal(decision.account?.id, 'anna')
@@ -235,7 +241,7 @@ describe('a void', () => {
     assert.equal(decision.payment?.state, 'REFUNDED')
   })
 
-  test('by somebody else in the name of an account that did not pay is refused', () => {
+  test('by another caller is refused if it names an account that did not pay', () => {
     const command = voiding({ accountId: 'boris', byOrder: false })
     const decision = decide(rows({ account: paidOut, payment: payment() }), command)
     assert.deepEqual(decision, refused('PAYMENT_MISMATCH'))
@@ -249,7 +255,7 @@ describe('a deposit', () => {
   })
   const accepted = deposit({ state: 'APPLIED' })
 
-  test('moves cash to the customer and is announced', () => {
+  test('transfers cash to the customer and is announced', () => {
     assert.deepEqual(decide(rows(), depositing()), {
       account: account({ balanceMinor: 50_700n, version: 5 }),
       transfer: paidIn,
@@ -259,7 +265,7 @@ describe('a deposit', () => {
     })
   })
 
-  test('that is only requested is announced with the balance that it leads to, and moves nothing', () => {
+  test('that is requested returns the balance that it leads to, and transfers nothing', () => {
     const waiting = account({ pendingMinor: 300n })
     assert.deepEqual(decide(rows({ account: waiting }), requesting()), {
       account: account({ pendingMinor: 1_000n }),
@@ -269,7 +275,7 @@ describe('a deposit', () => {
     })
   })
 
-  test('that was requested is no longer pending once it is there', () => {
+  test('that was requested is no longer pending once it is booked', () => {
     const known = rows({ account: account({ pendingMinor: 1_000n }), deposit: deposit() })
     const decision = decide(known, depositing({ byMessage: true }))
     assert.deepEqual(decision.account, {
@@ -279,7 +285,7 @@ describe('a deposit', () => {
     assert.deepEqual(decision.transfer, paidIn)
   })
 
-  test('again moves nothing; by a message, it is announced again', () => {
+  test('again transfers nothing; by message, it is announced again', () => {
     const known = rows({ deposit: accepted })
     const outcome = { kind: 'balance', balanceMinor: 50_000n }
     assert.deepEqual(decide(known, depositing()), { outcome })
@@ -301,7 +307,7 @@ describe('a deposit', () => {
     }
   })
 
-  test('to another account or of another amount than the known one is refused', () => {
+  test('to another account or of another amount than the stored deposit is refused', () => {
     for (const known of [deposit(), accepted]) {
       for (const other of [{ accountId: 'boris' }, { amountMinor: 701n }]) {
         const account_ = account({ id: other.accountId ?? 'anna', pendingMinor: 9_000n })
@@ -318,7 +324,7 @@ describe('a deposit', () => {
     assert.deepEqual(decide(nowhere, requesting()), refused('ACCOUNT_NOT_FOUND'))
   })
 
-  test('that would make the balance too large is refused, what is pending counted in', () => {
+  test('that would make the balance too large, including pending deposits, is refused', () => {
     const pendingMinor = 300n
     const full = MAX_BALANCE_MINOR - pendingMinor - 700n
     const at = (balanceMinor: bigint) => rows({ account: account({ balanceMinor, pendingMinor }) })

@@ -14,8 +14,8 @@ export function orderCalls({ http, orderUrl, timeoutMs }: OrderCallsOptions) {
     try {
       const call = { target: 'order', method: 'DELETE', url, headers } as const
       const { status, body } = await http(call, timeoutMs)
-      // Order has no order if a client paid at billing directly. A 404 without our problem code comes from a
-      // gateway, and says nothing about the order.
+      // ORDER_NOT_FOUND is final, because clients can pay at billing directly, without an order. A 404 without
+      // that code comes from a gateway, and says nothing about the order.
       const code = codeOf(body)
       if (status < 300 || code === 'ORDER_NOT_FOUND') return { kind: 'done' }
       const error = `${destination} answered ${status}`

@@ -22,7 +22,7 @@ const MAX_RESEND_AFTER_MS = 60_000
 
 export function startResends(options: ResendOptions): { close(): Promise<void> } {
   const { database, databaseClock, outbox, runtime, log, telemetry, config, wake } = options
-  // While no deposit is requested: one that is requested later is not due sooner than this.
+  // Used while no deposit is requested: a later deposit is not due sooner than this.
   const idlePollMs = Math.max(POLL_MS, config.DEPOSIT_RESEND_AFTER_MS)
 
   return periodically(POLL_MS, runtime, log, async () => {

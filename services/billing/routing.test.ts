@@ -110,7 +110,7 @@ test('a deposit is requested on the topic billing, under its own id', () => {
   })
 })
 
-test('a balance goes to the balance stream, named for its account and version', () => {
+test('a balance event has an id derived from account and version', () => {
   const account = { id: accountId, balanceMinor: 123n, version: 7, pendingMinor: 500n }
   const eventId = `${accountId}/BALANCE_CHANGED/7`
   const updated = '2026-03-01T10:20:30.456Z'
@@ -125,7 +125,7 @@ test('a balance goes to the balance stream, named for its account and version', 
   })
 })
 
-test('in http order is notified of a refund by a call, because it reads about none on a topic', () => {
+test('in http order is notified of a refund by a call, because it reads no results on a topic', () => {
   assert.deepEqual(route(refunded('http'), at)[1], {
     carrier: 'http',
     destination: `/orders/${orderId}?profileId=${accountId}`,
@@ -136,7 +136,7 @@ test('in http order is notified of a refund by a call, because it reads about no
   })
 })
 
-test('what is announced again is the same message, at its own time and in its own trace', () => {
+test('a repeated announcement is the same message with its own time and trace', () => {
   const [first] = route(paid('events'), at)
   const [again] = route(paid('events'), { now: at.now + 60_000 })
   assert.deepEqual([again?.eventId, again?.body], [first?.eventId, first?.body])

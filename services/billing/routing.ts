@@ -13,8 +13,8 @@ import type { OutboxMessage } from '../../messaging/outbox/outbox.ts'
 import type { Account, Announcement, Deposit, Payment } from './ledger.ts'
 
 /**
- * How billing's announcements travel: the style decides whether they are calls or events. Their ids are
- * derived from what they announce, so announcing a result again sends the same message.
+ * Turns billing's announcements into messages. The style decides whether they are calls or events. Their ids
+ * are derived from what they announce, so a repeated announcement is the same message.
  */
 export interface Companions extends TraceContext {
   /** Epoch milliseconds. */
@@ -91,8 +91,9 @@ function announce(
 }
 
 /**
- * Cancels the order of a refund that order cannot read about on a topic. This happens even if the caller
- * claims to be order, which a key cannot prove: deleting a canceled order changes nothing.
+ * Notifies order of a refund by deleting its order, in styles whose results order does not read on a topic.
+ * The call is sent even if the caller claims to be order, because a key cannot prove that, and deleting a
+ * canceled order changes nothing.
  */
 function deleteOrder({ orderId, accountId, style }: Payment, at: Companions): OutboxMessage {
   const path = `/orders/${orderId}?profileId=${accountId}`

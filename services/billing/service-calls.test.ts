@@ -14,7 +14,7 @@ const newId = () => crypto.randomUUID()
 const inStyle = (style: string) => ({ headers: { 'x-interaction-style': style } })
 
 describe('a deposit', () => {
-  test('in events is answered with the balance that it will lead to, and comes by the topic', async () => {
+  test('in events responds with the balance that it will lead to, and is booked from the topic', async () => {
     const accountId = await openAccount(100)
     const answers = await Promise.all(
       [10, 20].map((amount) => call('POST', `/billing/account/${accountId}?amount=${amount}`)),
@@ -32,7 +32,7 @@ describe('a deposit', () => {
     )
   })
 
-  test('in events whose message is lost is asked for again under the same id, and counts once', async () => {
+  test('in events is resent under the same id if its message is lost, and is booked once', async () => {
     const accountId = await openAccount()
     const lost: string[] = []
     loses.next = (id) => {
@@ -54,7 +54,7 @@ describe('a deposit', () => {
     assert.equal(await balanceOf(accountId), 7)
   })
 
-  test('in http is in the ledger and notified by the time that it is answered', async () => {
+  test('in http is booked and announced before the response', async () => {
     const accountId = await openAccount()
     const path = `/billing/account/${accountId}?amount=199.5`
     const { body } = await call('POST', path, inStyle('http'))
@@ -76,11 +76,11 @@ describe('in http', () => {
   const unknownEvent = { status: 400, body: { code: 'VALIDATION_FAILED', field: 'body/event' } }
   for (const [name, answer] of [
     ['hangs', 'hang'],
-    ['cuts', 'cut'],
+    ['cuts the connection', 'cut'],
     ['answers 503', { status: 503 }],
     ['does not know the event yet', unknownEvent],
   ] as const) {
-    test(`a payment is answered although notification ${name}, and is notified later`, async () => {
+    test(`a payment gets its response although notification ${name}, and is announced later`, async () => {
       const [accountId, orderId] = [await openAccount(500), newId()]
       others.respondWith(answer)
       assert.equal((await pay(accountId, orderId)).status, 200)
@@ -97,13 +97,13 @@ describe('in http', () => {
     })
   }
 
-  for (const [answer, isGiven] of [
+  for (const [answer, isFinal] of [
     [{ status: 404 }, false],
     [{ status: 403 }, false],
     [{ status: 404, body: { code: 'ORDER_NOT_FOUND' } }, true],
   ] as const) {
-    const said = `${answer.status} ${'body' in answer ? answer.body.code : 'from a gateway'}`
-    test(`the call that tells order of a refund ends with ${said}: ${isGiven}`, async () => {
+    const described = `${answer.status} ${'body' in answer ? answer.body.code : 'from a gateway'}`
+    test(`the call that notifies order of a refund ${isFinal ? 'ends with' : 'is retried after'} ${described}`, async () => {
       const [accountId, orderId] = [await openAccount(500), newId()]
       await pay(accountId, orderId)
       others.respondWith(({ method }) =>
@@ -113,7 +113,7 @@ describe('in http', () => {
       const deletes = () => aboutOrder(orderId).filter(({ method }) => method === 'DELETE')
       await until(() => {
         clock.advance(POLL_MS)
-        return deletes().length >= (isGiven ? 1 : 3)
+        return deletes().length >= (isFinal ? 1 : 3)
       })
       others.respondWith({ status: 200, body: 'an id' })
       const rows = () => database.query('select from billing.outbox where key = $1', [orderId])
@@ -121,11 +121,11 @@ describe('in http', () => {
         clock.advance(POLL_MS)
         return (await rows()).length === 0
       })
-      if (isGiven) assert.equal(deletes().length, 1)
+      if (isFinal) assert.equal(deletes().length, 1)
     })
   }
 
-  test('a payment after the deadline of its order is refused, and told', async () => {
+  test('a payment after the deadline of its order is refused and announced', async () => {
     const [accountId, orderId] = [await openAccount(500), newId()]
     const headers = { 'x-deadline': '2020-01-01T00:00:00.000Z', ...inStyle('http').headers }
     const body = { accountId, amount: 195, orderId }
@@ -138,7 +138,7 @@ describe('in http', () => {
     assert.equal(aboutOrder(orderId)[0]?.headers['x-reason'], 'DEADLINE_PASSED')
   })
 
-  test('a refused payment is told with its reason', async () => {
+  test('a refused payment is announced with its reason', async () => {
     const [accountId, orderId] = [await openAccount(), newId()]
     const { status, body } = await pay(accountId, orderId)
     assert.equal(status, 402)
@@ -147,7 +147,7 @@ describe('in http', () => {
     assert.equal(request?.headers['x-reason'], 'NOT_ENOUGH_MONEY')
   })
 
-  test('order is told of a refund', async () => {
+  test('order is notified of a refund', async () => {
     const [accountId, orderId] = [await openAccount(500), newId()]
     await pay(accountId, orderId)
     const { body } = await call('POST', `/billing/payments/${orderId}/void`, inStyle('http'))
@@ -160,7 +160,7 @@ describe('in http', () => {
     ])
   })
 
-  test('order is told of a refund even where the caller claims to be order', async () => {
+  test('order is notified of a refund even if the caller claims to be order', async () => {
     const [accountId, orderId] = [await openAccount(500), newId()]
     await pay(accountId, orderId)
     const headers = { 'idempotency-key': `${orderId}/ORDER_CANCELED`, ...inStyle('http').headers }
@@ -173,7 +173,7 @@ describe('in http', () => {
 })
 
 describe('a void that names no account', () => {
-  test('is a conflict, to be done again, where the payment comes between its look and its lock', async () => {
+  test('is a conflict if the payment commits between its read and its lock', async () => {
     const [accountId, orderId] = [await openAccount(500), newId()]
     const context = {
       ...{ outbox: createOutbox('billing'), idempotency: createIdempotency('billing') },
@@ -187,11 +187,11 @@ describe('a void that names no account', () => {
       command: { ...common, type: 'void', accountId: null, byOrder: false },
     }
     const raced = database.transaction(async (tx) => {
-      let looks = 0
+      let reads = 0
       const overtaken: Queryable = {
         async query<Row>(text: string, params?: readonly unknown[]) {
           const rows = await tx.query<Row>(text, params)
-          if (/from billing.payment/.test(text) && ++looks === 1) {
+          if (/from billing.payment/.test(text) && ++reads === 1) {
             await applyCommands(partOf(tx), context, [payment])
           }
           return rows
@@ -208,7 +208,7 @@ describe('a void that names no account', () => {
   })
 })
 
-test('an Idempotency-Key makes one deposit of twenty concurrent ones, and is refused for another', async () => {
+test('an Idempotency-Key makes one deposit of twenty concurrent requests, and is rejected for another deposit', async () => {
   const accountId = await openAccount()
   const headers = { 'idempotency-key': `key-${accountId}`, 'x-interaction-style': 'hybrid' }
   const deposit = (amount: number) =>
@@ -219,8 +219,8 @@ test('an Idempotency-Key makes one deposit of twenty concurrent ones, and is ref
   assert.equal((await entriesOf(accountId)).length, 1)
 })
 
-describe('the time that a caller will wait', () => {
-  test('has run out: nothing is paid, and the same payment in time is', async () => {
+describe('the time that a caller waits', () => {
+  test('rejects a payment once it has run out, and the same payment in time is paid', async () => {
     const accountId = await openAccount(100)
     const orderId = newId()
     const pay = (timeoutMs: string) =>
@@ -238,7 +238,7 @@ describe('the time that a caller will wait', () => {
     assert.equal(await balanceOf(accountId), 60)
   })
 
-  test('bounds the first try of its message in http', async () => {
+  test('limits the first attempt at the announcement in http', async () => {
     const accountId = await openAccount()
     const headers = { 'x-interaction-style': 'http', 'x-request-timeout-ms': '200' }
     await call('POST', `/billing/account/${accountId}?amount=1`, { headers })

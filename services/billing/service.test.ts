@@ -40,7 +40,7 @@ describe('ORDER_CREATED of any program', () => {
     assert.equal(await balanceOf(accountId), 305)
   })
 
-  test('again takes nothing more and is answered by the same event again', async () => {
+  test('again takes nothing more and is answered by the same event', async () => {
     const [accountId, orderId] = [await openAccount(500), newId()]
     const body = { event: 'ORDER_CREATED', orderId, accountId, price: 195 }
     for (let n = 0; n < 3; n += 1) await sendBare(bus, 'billing', body)
@@ -51,7 +51,7 @@ describe('ORDER_CREATED of any program', () => {
     assert.equal((await entriesOf(accountId)).length, 2)
   })
 
-  test('for more than there is takes nothing and is answered by PAYMENT_FAIL', async () => {
+  test('for more than the balance takes nothing and is answered by PAYMENT_FAIL', async () => {
     const [accountId, orderId] = [await openAccount(194.99), newId()]
     await sendBare(bus, 'billing', { event: 'ORDER_CREATED', orderId, accountId, price: 195 })
     const { text, headers } = await announced(accountId, 'PAYMENT_FAIL')
@@ -67,7 +67,7 @@ describe('ORDER_CREATED of any program', () => {
     assert.equal(headers['x-reason'], 'ACCOUNT_NOT_FOUND')
   })
 
-  test('in whatever case its ids are written is about the same order and account', async () => {
+  test('with ids in upper case is about the same order and account', async () => {
     const [accountId, orderId] = [await openAccount(500), newId()]
     const body = { event: 'ORDER_CREATED', orderId: orderId.toUpperCase(), price: 195 }
     await sendBare(bus, 'billing', { ...body, accountId: accountId.toUpperCase() })
@@ -75,7 +75,7 @@ describe('ORDER_CREATED of any program', () => {
     assert.equal((await call('GET', `/billing/payments/${orderId}`)).body.state, 'PAID')
   })
 
-  test('with another price than the known one is set aside, and moves nothing', async () => {
+  test('with another price than the stored payment becomes a dead letter and transfers nothing', async () => {
     const [accountId, orderId] = [await openAccount(500), newId()]
     const body = { event: 'ORDER_CREATED', orderId, accountId, price: 195 }
     await sendBare(bus, 'billing', body)
@@ -86,7 +86,7 @@ describe('ORDER_CREATED of any program', () => {
     assert.equal(await balanceOf(accountId), 305)
   })
 
-  test('of many orders on money for some pays exactly those, in their sequence', async () => {
+  test('of more orders than the balance covers pays those that it covers, in their order', async () => {
     const accountId = await openAccount(195 * 4 + 100)
     const orders = Array.from({ length: 10 }, newId)
     for (const orderId of orders) {
@@ -112,7 +112,7 @@ describe('ORDER_CANCELED of any program', () => {
     ...{ event: 'ORDER_CANCELED', orderId, accountId },
   })
 
-  test('gives a payment back once, and is answered by PAYMENT_REFUNDED each time', async () => {
+  test('refunds a payment once, and is answered by PAYMENT_REFUNDED each time', async () => {
     const [accountId, orderId] = [await openAccount(500), newId()]
     await sendBare(bus, 'billing', created(orderId, accountId))
     for (let n = 0; n < 2; n += 1) await sendBare(bus, 'billing', canceled(orderId, accountId))
@@ -130,7 +130,7 @@ describe('ORDER_CANCELED of any program', () => {
     )
   })
 
-  test('that comes first wins over the payment that comes later', async () => {
+  test('that arrives first wins over the payment that arrives later', async () => {
     const [accountId, orderId] = [await openAccount(500), newId()]
     await sendBare(bus, 'billing', canceled(orderId, accountId))
     await sendBare(bus, 'billing', created(orderId, accountId))
@@ -139,7 +139,7 @@ describe('ORDER_CANCELED of any program', () => {
     assert.equal(await balanceOf(accountId), 500)
   })
 
-  test('in the name of another account gives the money back to the one that paid', async () => {
+  test('that names another account refunds the one that paid', async () => {
     const [accountId, orderId, other] = [await openAccount(500), newId(), await openAccount(1)]
     await sendBare(bus, 'billing', created(orderId, accountId))
     await announced(accountId, 'ORDER_PAID')
@@ -150,7 +150,7 @@ describe('ORDER_CANCELED of any program', () => {
 })
 
 describe('DEPOSIT_REQUEST of any program', () => {
-  test('is answered by DEPOSIT_ACCEPTED; with the same id it counts once', async () => {
+  test('is answered by DEPOSIT_ACCEPTED, and is booked once under its id', async () => {
     const accountId = await openAccount()
     const body = { event: 'DEPOSIT_REQUEST', accountId, value: 12.34 }
     for (let n = 0; n < 2; n += 1) {
@@ -162,7 +162,7 @@ describe('DEPOSIT_REQUEST of any program', () => {
     assert.equal(await balanceOf(accountId), 12.34)
   })
 
-  test('without an id counts each time', async () => {
+  test('without an id is booked each time', async () => {
     const accountId = await openAccount()
     const body = { event: 'DEPOSIT_REQUEST', accountId, value: 0.1 }
     for (let n = 0; n < 3; n += 1) await sendBare(bus, 'billing', body)
@@ -170,13 +170,13 @@ describe('DEPOSIT_REQUEST of any program', () => {
     assert.equal(await balanceOf(accountId), 0.3)
   })
 
-  test('for an account that does not exist is set aside', async () => {
+  test('for an account that does not exist becomes a dead letter', async () => {
     const accountId = newId()
     await sendBare(bus, 'billing', { event: 'DEPOSIT_REQUEST', accountId, value: 5 })
     assert.match((await firstDeadLetter(accountId)).reason, /ACCOUNT_NOT_FOUND/)
   })
 
-  test('under the id of a deposit to another account is set aside, and credits nobody', async () => {
+  test('under the id of a deposit to another account becomes a dead letter and credits nobody', async () => {
     const [accountId, other] = [await openAccount(), await openAccount()]
     const id = { ce_id: `shared-${accountId}` }
     await sendBare(bus, 'billing', { event: 'DEPOSIT_REQUEST', accountId, value: 5 }, id)
@@ -191,8 +191,8 @@ describe('DEPOSIT_REQUEST of any program', () => {
 describe('a message that can never succeed', () => {
   const bytes = (text: string) => new TextEncoder().encode(text)
   const cases: [name: string, value: Uint8Array | null, reason: RegExp][] = [
-    ['is no text', new Uint8Array([0xff, 0xfe, 0x00]), /not JSON/],
-    ['is no JSON', bytes('{"event":'), /not JSON/],
+    ['is not text', new Uint8Array([0xff, 0xfe, 0x00]), /not JSON/],
+    ['is not JSON', bytes('{"event":'), /not JSON/],
     ['is empty', null, /no body/],
     ['names no event', bytes('{"orderId":1}'), /names no event/],
     ['is too large', bytes(JSON.stringify({ event: 'x'.repeat(100_000) })), /at most 65536/],
@@ -208,7 +208,7 @@ describe('a message that can never succeed', () => {
     ],
   ]
   for (const [name, value, reason] of cases) {
-    test(`because it ${name} is set aside whole, and what follows it flows`, async () => {
+    test(`because it ${name} becomes a dead letter with its bytes, and later messages are handled`, async () => {
       const accountId = await openAccount(500)
       await bus.send([{ topic: 'billing', key: accountId, value, headers: {} }])
       await handled(accountId)
@@ -224,7 +224,7 @@ describe('a message that can never succeed', () => {
     ['one that the database cannot hold', 'a\0b'],
     ['one that no HTTP header can carry', 'заказ-1'],
   ] as const) {
-    test(`because its id is ${name} is set aside, and what follows it flows`, async () => {
+    test(`because its id is ${name} becomes a dead letter, and later messages are handled`, async () => {
       const accountId = await openAccount(500)
       const body = { event: 'DEPOSIT_REQUEST', accountId, value: 5 }
       await sendBare(bus, 'billing', body, { ce_id: id })
@@ -235,7 +235,7 @@ describe('a message that can never succeed', () => {
   }
 })
 
-test('every balance goes to the balance stream with the next version, and the last one is the balance', async () => {
+test('each balance event has the next version, and the last one has the current balance', async () => {
   const accountId = await openAccount(500)
   for (let n = 0; n < 3; n += 1) {
     const body = { event: 'ORDER_CREATED', orderId: newId(), accountId, price: 100.5 }
@@ -256,7 +256,7 @@ test('every balance goes to the balance stream with the next version, and the la
   assert.equal(ids[4], `${accountId}/BALANCE_CHANGED/4`)
 })
 
-test('what billing sends is what its readers can read', () => {
+test('readers can decode every message of billing', () => {
   for (const { topic, text, headers } of wire.messages) {
     if (topic !== 'payment') continue
     const value = new TextEncoder().encode(text)

@@ -49,7 +49,7 @@ type BillingServiceConfig = BillingConfig & {
   readonly ORDER_URL: string
 }
 
-/** The billing service, wired: this is the only place where its parts meet. */
+/** Creates the billing service. This is the only place that connects its parts. */
 export async function createBillingService(
   parts: ServiceParts,
   config: BillingServiceConfig,

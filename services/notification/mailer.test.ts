@@ -49,7 +49,7 @@ describe('the Maildir', () => {
   const inFolder = (maildir: string, log = recordingLog()) =>
     createMailer({ from, smtpUrl: '', maildir, timeoutMs: 2_000, log })
 
-  test('gets a letter that any mail reader opens', async () => {
+  test('gets a letter that any mail reader can open', async () => {
     const maildir = join(folder, 'one')
     assert.deepEqual(await inFolder(maildir).deliver(letter()), { kind: 'done' })
     const names = await readdir(join(maildir, 'new'))
@@ -65,7 +65,7 @@ describe('the Maildir', () => {
     assert.deepEqual(await readdir(join(maildir, 'tmp')), [])
   })
 
-  test('has a letter once, however often it is delivered', async () => {
+  test('contains a letter once, however often it is delivered', async () => {
     const maildir = join(folder, 'twice')
     const { deliver } = inFolder(maildir)
     for (let n = 0; n < 3; n += 1) assert.equal((await deliver(letter())).kind, 'done')
@@ -74,7 +74,7 @@ describe('the Maildir', () => {
     assert.equal((await readdir(join(maildir, 'new'))).length, 2)
   })
 
-  test('has a letter once, also after a mail reader has moved and flagged it', async () => {
+  test('contains a letter once, even after a mail reader has moved and flagged it', async () => {
     const maildir = join(folder, 'read')
     const { deliver } = inFolder(maildir)
     await deliver(letter())
@@ -89,7 +89,7 @@ describe('the Maildir', () => {
     }
   })
 
-  test('is never listed, which would take longer with every letter', async (t) => {
+  test('is never listed, because that takes longer with every letter', async (t) => {
     for (const method of ['readdir', 'opendir'] as const) {
       t.mock.method(fs, method, () => assert.fail(`${method} was called`))
     }
@@ -102,7 +102,7 @@ describe('the Maildir', () => {
     for (let n = 0; n < 2; n += 1) assert.deepEqual(await deliver(letter()), { kind: 'done' })
   })
 
-  test('has a letter and its name on the disk before the letter counts as delivered', {
+  test('has the letter and its name on the disk before the letter counts as delivered', {
     skip: process.platform === 'win32' && 'folders cannot be flushed',
   }, async (t) => {
     const maildir = join(folder, 'outer', 'flushed')
@@ -114,7 +114,7 @@ describe('the Maildir', () => {
       handle.sync = async () => {
         await sync.call(handle)
         const path = String(args[0])
-        // A flush of the folder keeps the names that it has by then.
+        // A flush of the folder makes the names durable that it has at that time.
         const isFolder = path === join(maildir, 'new')
         flushed.push(isFolder ? `new with ${(await readdir(path)).length}` : path)
       }
@@ -135,7 +135,7 @@ describe('the Maildir', () => {
     assert.deepEqual(flushed.slice(-2), ['new with 1', 'new with 1'])
   })
 
-  test('can be read by its owner alone', async () => {
+  test('is readable only by its owner', async () => {
     const maildir = join(folder, 'private')
     await inFolder(maildir).deliver(letter())
     const [name = ''] = await readdir(join(maildir, 'new'))
@@ -144,7 +144,7 @@ describe('the Maildir', () => {
     assert.equal(await modeOf(join('new', name)), 0o600)
   })
 
-  test('that cannot be written to is logged once when that starts and once when it ends', async () => {
+  test('that cannot be written to is logged once at the start and once at the end of the outage', async () => {
     const maildir = join(folder, 'no-folder')
     await writeFile(maildir, 'a file')
     const log = recordingLog()
@@ -202,7 +202,7 @@ describe('the mail server', () => {
     return { got, at }
   }
 
-  test('gets the letter, under the same Message-ID at every try', async (t) => {
+  test('gets the letter with the same Message-ID in every attempt', async (t) => {
     const { got, at } = await listen(t)
     const { deliver } = at()
     for (let n = 0; n < 2; n += 1) assert.deepEqual(await deliver(letter()), { kind: 'done' })
@@ -217,21 +217,21 @@ describe('the mail server', () => {
       callback(Object.assign(new Error('not now, or never'), { responseCode })),
   })
 
-  test('that refuses the address for good makes the letter poison', async (t) => {
+  test('that rejects the address for good makes the letter poison', async (t) => {
     const { at } = await listen(t, refusing(550))
     const delivery = await at().deliver(letter())
     assert.equal(delivery.kind, 'poison')
     assert.match((delivery as { reason: string }).reason, /550/)
   })
 
-  test('that refuses the address for now is tried again, and is not down', async (t) => {
+  test('that rejects the address for now is retried, and is not down', async (t) => {
     const { at } = await listen(t, refusing(451))
     const mailer = at()
     assert.equal((await mailer.deliver(letter())).kind, 'retry')
     assert.equal(mailer.isDown(), false)
   })
 
-  test('that does not know us is tried again: the letter is not to blame', async (t) => {
+  test('that rejects the login is retried, because the letter is not at fault', async (t) => {
     const { at } = await listen(t, {
       disabledCommands: ['STARTTLS'],
       allowInsecureAuth: true,
@@ -241,7 +241,7 @@ describe('the mail server', () => {
     assert.equal((await at('us:wrong@').deliver(letter())).kind, 'retry')
   })
 
-  test('that turns all away is tried again', async (t) => {
+  test('that rejects all connections is retried', async (t) => {
     const { at } = await listen(t, {
       onConnect: (_session, callback) =>
         callback(Object.assign(new Error('no service here'), { responseCode: 554 })),
@@ -249,7 +249,7 @@ describe('the mail server', () => {
     assert.equal((await at().deliver(letter())).kind, 'retry')
   })
 
-  test('that is away is tried again', async () => {
+  test('that is down is retried', async () => {
     const probe = createServer()
     await new Promise<void>((resolve) => void probe.listen(0, '127.0.0.1', resolve))
     const { port } = probe.address() as { port: number }

@@ -7,36 +7,36 @@ const accountId = '0190aaaa-0000-7000-8000-000000000002'
 const orderId = '0190aaaa-0000-7000-8000-000000000001'
 const to = { eventId: 'e-1', accountId, source: 'event' } as const
 
-test('a deposit is told with its amount, as the shortest number', () => {
-  for (const [valueMinor, told] of [
+test('the text of a deposit has its amount as the shortest number', () => {
+  for (const [valueMinor, amount] of [
     [19_900n, '199'],
     [19_950n, '199.5'],
     [1n, '0.01'],
     [100_000_000_000n, '1000000000'],
   ] as const) {
     const text = textOf({ ...to, event: 'DEPOSIT_ACCEPTED', valueMinor })
-    assert.equal(text, `DEPOSIT ${told} ACCEPTED ON ACCOUNT ${accountId}`)
+    assert.equal(text, `DEPOSIT ${amount} ACCEPTED ON ACCOUNT ${accountId}`)
   }
 })
 
-test('a payment is told with its order', () => {
+test('the text of a payment has its order', () => {
   const text = textOf({ ...to, event: 'ORDER_PAID', orderId })
   assert.equal(text, `ORDER ${orderId} PAID SUCCESSFULLY`)
 })
 
-test('a refund is told with order, amount and account', () => {
+test('the text of a refund has order, amount and account', () => {
   const text = textOf({ ...to, event: 'PAYMENT_REFUNDED', orderId, valueMinor: 19_500n })
   assert.equal(text, `ORDER ${orderId} REFUNDED: 195 ON ACCOUNT ${accountId}`)
 })
 
-test('a failure is told as lack of money where no reason, or that reason, is given', () => {
+test('a failure without a reason, or for lack of money, says that money was missing', () => {
   for (const reason of [null, 'NOT_ENOUGH_MONEY'] as const) {
     const text = textOf({ ...to, event: 'PAYMENT_FAIL', orderId, reason })
     assert.equal(text, `NOT ENOUGH MONEY on account ${accountId} for order ${orderId}`)
   }
 })
 
-test('a failure for any other reason does not speak of lack of money', () => {
+test('a failure for another reason does not mention money', () => {
   const reasons = Object.keys(REASONS) as Reason[]
   for (const reason of reasons.filter((reason) => reason !== 'NOT_ENOUGH_MONEY')) {
     const text = textOf({ ...to, event: 'PAYMENT_FAIL', orderId, reason })

@@ -36,8 +36,8 @@ interface Message {
 }
 const messagesOf = async (accountId: string, query = ''): Promise<Message[]> =>
   (await call('GET', `/notification/account/${accountId}${query}`)).body
-/** The account's messages, once there are so many. */
-const told = (accountId: string, count = 1) =>
+/** Resolves with the account's messages once there are at least `count`. */
+const awaitMessages = (accountId: string, count = 1) =>
   until(
     async () => {
       const messages = await messagesOf(accountId, '?limit=500')
@@ -45,7 +45,7 @@ const told = (accountId: string, count = 1) =>
     },
     { what: `${count} messages for ${accountId}` },
   )
-/** Waits until notification has passed everything that was sent before for an account. */
+/** Waits until notification has handled everything that was sent for an account before this call. */
 async function passed(accountId: string): Promise<void> {
   const orderId = newId()
   await sendBare(bus, 'payment', { event: 'ORDER_PAID', orderId, accountId })
@@ -58,7 +58,7 @@ async function passed(accountId: string): Promise<void> {
   })
 }
 
-test('a failure is not told after the payment that it overtook, whichever way it comes', async () => {
+test('a failure is not written after the payment of its order, by call or event', async () => {
   const [accountId, orderId, other] = [newId(), newId(), newId()]
   const send = (event: string, order: string, more: object = {}) =>
     sendBare(
@@ -71,7 +71,7 @@ test('a failure is not told after the payment that it overtook, whichever way it
   await send('ORDER_PAID', orderId)
   await send('PAYMENT_FAIL', orderId)
   await send('PAYMENT_REFUNDED', orderId, refund)
-  // Order may be the faster one: then all of it is told, and the refund is told last.
+  // If the failure arrives first, all notices are written, and the refund is last.
   await send('PAYMENT_FAIL', other)
   await send('ORDER_PAID', other)
   await send('PAYMENT_REFUNDED', other, refund)
@@ -94,18 +94,18 @@ test('a failure is not told after the payment that it overtook, whichever way it
   assert.equal(status, 200)
 })
 
-test("a failure is told although somebody else's account paid for the order", async () => {
+test('a failure is written although another account paid for the order', async () => {
   const [accountId, payer, orderId] = [newId(), newId(), newId()]
   const paid = { event: 'ORDER_PAID', orderId, accountId: payer }
   await sendBare(bus, 'payment', paid, { ce_id: `${orderId}/ORDER_PAID` })
   await passed(payer)
   const failed = { event: 'PAYMENT_FAIL', orderId, accountId }
   await sendBare(bus, 'payment', failed, { ce_id: `${orderId}/PAYMENT_FAIL` })
-  const [message] = await told(accountId)
+  const [message] = await awaitMessages(accountId)
   assert.equal(message!.event, 'PAYMENT_FAIL')
 })
 
-test('one failure that is announced for two reasons is one message', async () => {
+test('a failure that is announced with two reasons is one message', async () => {
   const [accountId, orderId] = [newId(), newId()]
   const notify = (reason: string) =>
     call('POST', '/notification/', {
@@ -144,11 +144,11 @@ describe('an event on the topic payment', () => {
     ],
   ] as const
 
-  test('is told to its customer, in the words of the contract and in its sequence', async () => {
+  test('becomes a message with the text of the contract, in order', async () => {
     for (const [body, headers] of texts) {
       await sendBare(bus, 'payment', { ...body, accountId }, headers)
     }
-    const messages = await told(accountId, texts.length)
+    const messages = await awaitMessages(accountId, texts.length)
     const found = messages.map(({ account, event, text }) => ({ account, event, text }))
     const wanted = texts.map(([{ event }, , text]) => ({ account: accountId, event, text }))
     assert.deepEqual(found, wanted)
@@ -156,7 +156,7 @@ describe('an event on the topic payment', () => {
     assert.deepEqual((await call('GET', `/notification/${id}`)).body, messages[0])
   })
 
-  test('is told once, however often it comes under its id', async () => {
+  test('is written once, however often it is delivered', async () => {
     const accountId = newId()
     const body = { event: 'ORDER_PAID', orderId: newId(), accountId }
     for (let n = 0; n < 4; n += 1) {
@@ -166,7 +166,7 @@ describe('an event on the topic payment', () => {
     assert.equal((await messagesOf(accountId)).length, 2)
   })
 
-  test('that cannot be read is set aside, and what follows it is told', async () => {
+  test('that cannot be read becomes a dead letter, and later events are written', async () => {
     const accountId = newId()
     const value = new TextEncoder().encode('{"event":"ORDER_PAID"}')
     await bus.send([{ topic: 'payment', key: accountId, value, headers: {} }])
@@ -192,7 +192,7 @@ describe('an event on the topic payment', () => {
       })
     }
     await sendBare(bus, 'payment', { event: 'ORDER_PAID', orderId, accountId, carrier: 'ours' })
-    const messages = await told(accountId)
+    const messages = await awaitMessages(accountId)
     assert.deepEqual(
       messages.map(({ text }) => text),
       [`ORDER ${orderId} PAID SUCCESSFULLY`],
@@ -207,7 +207,7 @@ describe('an event on the topic payment', () => {
     assert.ok(body.includes(`trifold_consumer_unknown_fields_total{${labels}} 1`))
   })
 
-  test('comes with two hundred others at once: their times rise strictly, in their sequence', async () => {
+  test('has a later time than the one before, with two hundred at once', async () => {
     const accountId = newId()
     const events = Array.from({ length: 200 }, (_, n) => ({
       topic: 'payment',
@@ -221,7 +221,7 @@ describe('an event on the topic payment', () => {
       bus.send(events.slice(0, 150)),
       ...events.slice(150).map((event) => bus.send([event])),
     ])
-    const messages = await told(accountId, 200)
+    const messages = await awaitMessages(accountId, 200)
     for (const [index, { created }] of messages.entries()) {
       if (index > 0) assert.ok(created > messages[index - 1]!.created)
     }
@@ -239,7 +239,7 @@ describe('a call', () => {
       headers: { ...(key && { 'idempotency-key': key }), ...headers },
     })
 
-  test('is told like an event, and answered with the id of the message', async () => {
+  test('writes a message as an event does, and responds with its id', async () => {
     const [accountId, orderId] = [newId(), newId()]
     const { status, body: id } = await notify({ event: 'PAYMENT_FAIL', orderId, accountId })
     assert.equal(status, 200)
@@ -248,7 +248,7 @@ describe('a call', () => {
     assert.equal(message?.text, `NOT ENOUGH MONEY on account ${accountId} for order ${orderId}`)
   })
 
-  test('is told once under its key, together with the event of that id', async () => {
+  test('is written once under its key, together with the event of that id', async () => {
     const [accountId, orderId] = [newId(), newId()]
     const body = { event: 'ORDER_PAID', orderId, accountId }
     const key = `${orderId}/ORDER_PAID`
@@ -264,7 +264,7 @@ describe('a call', () => {
     assert.deepEqual([...new Set(ids)], [first?.id])
   })
 
-  test('under the key of an event does not keep the event from its message', async () => {
+  test('with the id of an event does not suppress the message of the event', async () => {
     const accountId = newId()
     for (const forged of [
       { orderId: newId() },
@@ -282,7 +282,7 @@ describe('a call', () => {
     }
   })
 
-  test('under the key of another account has its own message, once', async () => {
+  test('with the key of another account has its own message, once', async () => {
     const key = newId()
     const body = { event: 'ORDER_PAID', orderId: newId(), accountId: newId() }
     const other = { ...body, accountId: newId() }
@@ -294,7 +294,7 @@ describe('a call', () => {
     assert.equal((await messagesOf(other.accountId)).length, 1)
   })
 
-  test('for a payment that failed is one with an event that knows another reason', async () => {
+  test('about a failed payment and an event with another reason are one message', async () => {
     const [accountId, orderId] = [newId(), newId()]
     const body = { event: 'PAYMENT_FAIL', orderId, accountId }
     const key = `${orderId}/PAYMENT_FAIL`
@@ -304,13 +304,13 @@ describe('a call', () => {
     assert.equal((await messagesOf(accountId)).length, 2)
   })
 
-  test('without a key is told each time', async () => {
+  test('without a key is written each time', async () => {
     const body = { event: 'ORDER_PAID', orderId: newId(), accountId: newId() }
     await Promise.all([notify(body), notify(body)])
     assert.equal((await messagesOf(body.accountId)).length, 2)
   })
 
-  test('under the key of another one is refused', async () => {
+  test('with the key of another call is rejected', async () => {
     const accountId = newId()
     const body = { event: 'ORDER_PAID', orderId: newId(), accountId }
     const key = newId()
@@ -322,7 +322,7 @@ describe('a call', () => {
     assert.equal((await messagesOf(accountId)).length, 1)
   })
 
-  test('names what its event needs', async () => {
+  test('is rejected with the name of a missing field', async () => {
     const accountId = newId()
     const cases = [
       [{ event: 'ORDER_PAID', accountId }, 'body/orderId'],
@@ -347,12 +347,12 @@ describe('letters', () => {
     return texts.filter((text) => text.includes(`To: ${email}`))
   }
 
-  test('go to an account that has a contact, one for each message', async () => {
+  test('go to accounts with a contact, one for each message', async () => {
     const accountId = newId()
     const email = `${accountId.slice(0, 8)}@example.org`
     const contact = `/notification/contact/${accountId}`
     await sendBare(bus, 'payment', { event: 'DEPOSIT_ACCEPTED', accountId, value: 1 })
-    await told(accountId)
+    await awaitMessages(accountId)
     assert.equal((await call('GET', contact)).status, 404)
     assert.deepEqual((await call('PUT', contact, { body: { email } })).body, { email })
     assert.deepEqual((await call('GET', contact)).body, { email })
@@ -372,7 +372,7 @@ describe('letters', () => {
   })
 })
 
-describe('what is kept', () => {
+describe('limits and retention:', () => {
   const contactOf = (accountId: string) => `/notification/contact/${accountId}`
   const put = (accountId: string, email: string) =>
     call('PUT', contactOf(accountId), { body: { email } })
@@ -386,7 +386,7 @@ describe('what is kept', () => {
   const emptied = async () =>
     until(async () => (await database.query('select from notification.outbox')).length === 0)
 
-  test('for an address is at most so many letters an hour, and every message over HTTP', async () => {
+  test('an address gets a limited number of letters an hour, and all messages over HTTP', async () => {
     const email = `${newId()}@example.org`
     const accounts = [newId(), newId()]
     await put(accounts[0]!, email)
@@ -396,7 +396,7 @@ describe('what is kept', () => {
         await sendBare(bus, 'payment', { event: 'DEPOSIT_ACCEPTED', accountId, value: 0.01 * n })
       }
     }
-    for (const accountId of accounts) await told(accountId, 10)
+    for (const accountId of accounts) await awaitMessages(accountId, 10)
     await emptied()
     assert.equal((await lettersTo(email)).length, LETTERS_PER_HOUR)
     const { body } = await parts.telemetry.scrape()
@@ -410,13 +410,13 @@ describe('what is kept', () => {
     await until(async () => (await lettersTo(email)).length === LETTERS_PER_HOUR + 1)
   })
 
-  test('of an account is gone when that is asked for, but not that its events were told', async () => {
+  test('the data of an account is removed on request, and its events are still deduplicated', async () => {
     const accountId = newId()
     const email = `${accountId}@example.org`
     await put(accountId, email)
     const body = { event: 'ORDER_PAID', orderId: newId(), accountId }
     await sendBare(bus, 'payment', body, { ce_id: `${body.orderId}/ORDER_PAID` })
-    await told(accountId)
+    await awaitMessages(accountId)
     await emptied()
     await database.query(
       `insert into notification.dead_letter
@@ -445,11 +445,11 @@ describe('what is kept', () => {
     assert.equal((await messagesOf(accountId)).length, 1)
   })
 
-  test('of messages that are older than ninety days are their rows, without their texts', async () => {
+  test('messages older than ninety days keep their rows, without their texts', async () => {
     const [old, young] = [newId(), newId()]
     for (const accountId of [old, young]) {
       await sendBare(bus, 'payment', { event: 'DEPOSIT_ACCEPTED', accountId, value: 1 })
-      await told(accountId)
+      await awaitMessages(accountId)
     }
     await database.query(
       `update notification.message set created = created - interval '91 days'
@@ -473,7 +473,7 @@ describe('all messages', () => {
     for (let n = 1; n <= 5; n += 1) {
       await sendBare(bus, 'payment', { event: 'DEPOSIT_ACCEPTED', accountId, value: n })
     }
-    const all = await told(accountId, 5)
+    const all = await awaitMessages(accountId, 5)
     const paged: Message[] = []
     let query: string | undefined = '?limit=2'
     while (query !== undefined) {
@@ -491,12 +491,12 @@ describe('all messages', () => {
     )
   })
 
-  test('are gone after DELETE, and their events make no other ones', async () => {
+  test('are gone after DELETE, and their events do not write them again', async () => {
     const accountId = newId()
     const body = { event: 'ORDER_PAID', orderId: newId(), accountId }
     const key = `${body.orderId}/ORDER_PAID`
     await sendBare(bus, 'payment', body, { ce_id: key })
-    const [{ id } = { id: '' }] = await told(accountId)
+    const [{ id } = { id: '' }] = await awaitMessages(accountId)
     assert.equal((await call('DELETE', '/notification/')).status, 200)
     assert.deepEqual((await call('GET', '/notification/')).body, [])
     assert.equal((await call('GET', `/notification/${id}`)).status, 404)

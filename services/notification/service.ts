@@ -42,7 +42,7 @@ const CLEANUP_MS = 3_600_000
 
 const SERVER = { service: 'notification', title: 'Trifold notification' } as const
 
-/** The notification service, wired: this is the only place where its parts meet. */
+/** Creates the notification service. This is the only place that connects its parts. */
 export async function createNotificationService(
   parts: ServiceParts,
   config: NotificationConfig,
@@ -61,7 +61,7 @@ export async function createNotificationService(
   const letter = tracedLetters(tracer, mailer.deliver)
   const relay = startRelay({ ...withoutBus, schema: SCHEMA, outbox, letter })
 
-  /** After a commit: letters are sent, and new and suppressed ones are counted. */
+  /** After a commit: letters are sent; new messages and suppressed letters are counted. */
   function announce(written: readonly Written[], committed: Queryable): void {
     relay.wake(committed)
     for (const { message, isNew, isSuppressed } of written) {

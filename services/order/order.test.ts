@@ -70,16 +70,16 @@ const table: Row[] = [
 
 describe('an order', () => {
   for (const [state, command, expected] of table) {
-    const { state: then, effects } = expected
-    const asks = effects.length > 0 ? ` and asks for ${effects.join(', ')}` : ''
+    const { state: next, effects } = expected
+    const withEffects = effects.length > 0 ? ` with ${effects.join(', ')}` : ''
     const paidMinor = 'paidMinor' in command ? ` of ${command.paidMinor} minor units` : ''
-    test(`that is ${state} is ${then} after ${command.type}${paidMinor}${asks}`, () => {
+    test(`that is ${state} is ${next} after ${command.type}${paidMinor}${withEffects}`, () => {
       const reason = state === 'CANCELED' ? 'NOT_ENOUGH_MONEY' : null
       assert.deepEqual(decide(order({ state, reason }), command), expected)
     })
   }
 
-  test('keeps the reason of a refusal, and announces what billing may not have announced', () => {
+  test('keeps the reason of a refusal, and announces it if billing may not have', () => {
     for (const reason of reasons) {
       const isAnnounced = reason === 'NOT_ENOUGH_MONEY' || reason === 'ACCOUNT_NOT_FOUND'
       const effects: OrderDecision['effects'] = isAnnounced
@@ -116,12 +116,12 @@ function play(start: Order, commands: readonly OrderCommand[]) {
   return { end: now, steps }
 }
 
-describe('whatever happens to an order', () => {
+describe('after any sequence of commands', () => {
   const whatever = fc.tuple(fc.constantFrom(...STYLES), fc.array(anyCommand, { maxLength: 12 }))
   const always = (holds: (played: ReturnType<typeof play>) => void) =>
     fc.assert(fc.property(whatever, ([style, commands]) => holds(play(order({ style }), commands))))
 
-  test('it leaves PENDING once, and is never approved after it was canceled', () => {
+  test('an order leaves PENDING once, and is never approved after it was canceled', () => {
     always(({ steps }) => {
       const moves = steps.filter(({ before, decision }) => before.state !== decision.state)
       const path = moves.map(({ before, decision }) => `${before.state}>${decision.state}`)
@@ -134,7 +134,7 @@ describe('whatever happens to an order', () => {
     })
   })
 
-  test('it has a reason exactly when it is canceled, and keeps its first', () => {
+  test('an order has a reason if and only if it is canceled, and keeps the first one', () => {
     always(({ end, steps }) => {
       assert.equal(end.reason !== null, end.state === 'CANCELED')
       const off = steps.find(({ decision }) => decision.state === 'CANCELED')
@@ -142,7 +142,7 @@ describe('whatever happens to an order', () => {
     })
   })
 
-  test('the same command again changes nothing more', () => {
+  test('a repeated command changes nothing', () => {
     always(({ steps }) => {
       for (const { before, command, decision } of steps) {
         const after = { ...before, state: decision.state, reason: decision.reason }
@@ -152,7 +152,7 @@ describe('whatever happens to an order', () => {
     })
   })
 
-  test('the customer hears of its cancellation from order or from billing', () => {
+  test('the customer is notified of a cancellation by order or by billing', () => {
     always(({ steps }) => {
       const off = steps.find(
         ({ before, decision }) => before.state === 'PENDING' && decision.state === 'CANCELED',
@@ -168,22 +168,24 @@ describe('whatever happens to an order', () => {
     })
   })
 
-  test('a canceled order that may have been paid has asked for its void', () => {
+  test('a canceled order that may have been paid has requested its void', () => {
     always(({ end, steps }) => {
       if (end.state !== 'CANCELED') return
-      const asked = steps.findLastIndex(({ decision }) => decision.effects.includes('voidPayment'))
+      const voidedAt = steps.findLastIndex(({ decision }) =>
+        decision.effects.includes('voidPayment'),
+      )
       const approved = steps.findLastIndex(({ command }) => command.type === 'approve')
-      // Where billing itself says that nothing was taken, or that all was given back, none is needed.
+      // No void is needed if billing itself reports that it took nothing or refunded everything.
       const byBilling = ['refuse', 'acknowledgeRefund']
       const offAt = steps.findIndex(({ decision }) => decision.state === 'CANCELED')
-      const told = byBilling.includes(steps[offAt]!.command.type)
-      if (!told) assert.ok(asked >= offAt)
-      if (approved > offAt) assert.ok(asked >= approved)
+      const isReported = byBilling.includes(steps[offAt]!.command.type)
+      if (!isReported) assert.ok(voidedAt >= offAt)
+      if (approved > offAt) assert.ok(voidedAt >= approved)
     })
   })
 })
 
-test('a customer learns why the order was refused or canceled', () => {
+test('the response says why the order was refused or canceled', () => {
   assert.deepEqual(responseFor(null), { accepted: true })
   const codes = Object.fromEntries(
     reasons.map((reason) => {
@@ -209,7 +211,7 @@ describe('the price of an order', () => {
     assert.equal(priceOf(1_000_000, 100_000n), 100_000_000_000n)
   })
 
-  test('that is more than one payment may be is none', () => {
+  test('is undefined if it exceeds the largest payment allowed', () => {
     assert.equal(priceOf(1_000_000, 100_001n), undefined)
   })
 })

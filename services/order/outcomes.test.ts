@@ -39,12 +39,12 @@ async function approve(id: string) {
   return [...(await findOrders(database, [id])).values()]
 }
 
-describe('who waits for the outcome of an order', () => {
+describe('a request that waits for the outcome of an order', () => {
   for (const [where, settler] of [
     ['this instance', first],
     ['another instance', second],
   ] as const) {
-    test(`hears of it when ${where} settles it`, async () => {
+    test(`gets it when ${where} settles the order`, async () => {
       const id = await place()
       const waiter = first.wait(id)
       settler.settled(await approve(id))
@@ -52,12 +52,12 @@ describe('who waits for the outcome of an order', () => {
     })
   }
 
-  test('waits on while others are settled elsewhere', async () => {
+  test('keeps waiting while other orders are settled elsewhere', async () => {
     const [mine, other] = [await place(), await place()]
     const waiter = first.wait(mine)
-    const heard = first.wait(other)
+    const otherWaiter = first.wait(other)
     second.settled(await approve(other))
-    assert.equal((await heard.within(LIMIT_MS))?.id, other)
+    assert.equal((await otherWaiter.within(LIMIT_MS))?.id, other)
     assert.equal(await waiter.within(1), undefined)
   })
 })
@@ -65,7 +65,7 @@ describe('who waits for the outcome of an order', () => {
 describe('an order that was placed here', () => {
   const lone = () => createOutcomes({ ...parts, soleProcess: false, hasPeers: () => false })
 
-  test('is PENDING without a look until it is settled, for its owner only', async () => {
+  test('is known to be PENDING without a read until it is settled, for its owner only', async () => {
     const outcomes = lone()
     const [id, profileId] = [await place(), crypto.randomUUID()]
     assert.equal(outcomes.isPending(id, profileId), false)
@@ -77,13 +77,13 @@ describe('an order that was placed here', () => {
     outcomes.close()
   })
 
-  test('is looked for where others may have settled it', () => {
+  test('is read if other instances may have settled it', () => {
     const order = { id: crypto.randomUUID(), profileId: crypto.randomUUID() }
     first.placed([order])
     assert.equal(first.isPending(order.id, order.profileId), false)
   })
 
-  test('is forgotten when very many came after it', () => {
+  test('is forgotten once ten thousand orders were placed after it', () => {
     const outcomes = lone()
     const orders = Array.from({ length: 10_001 }, () => ({
       id: crypto.randomUUID(),

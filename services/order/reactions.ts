@@ -30,7 +30,7 @@ export async function settleOrders(
 }
 
 function toCommand({ body, meta }: Received<PaymentEvent>): AddressedCommand | undefined {
-  // Order reads the failures that it announced itself, too. They say nothing about billing's decision.
+  // Events that order announced itself are skipped, because they say nothing about billing's decision.
   if (body.event === 'DEPOSIT_ACCEPTED' || meta.isFromOrder) return undefined
   return {
     orderId: body.orderId,

@@ -42,7 +42,7 @@ const MAX_LOGGED_IDS = 20
 export function startResends(options: ResendOptions): { close(): Promise<void> } {
   const { database, databaseClock, outbox, idempotency, runtime, log, telemetry } = options
   const { config, apply, wake } = options
-  // While no order is watched: one that is placed later is not due sooner than this.
+  // Used while no order is watched: a later order is not due sooner than this.
   const idlePollMs = Math.max(POLL_MS, Math.min(config.RESEND_AFTER_MS, config.ORDER_DEADLINE_MS))
   const schedule = {
     afterMs: config.RESEND_AFTER_MS,

@@ -37,7 +37,7 @@ const callHeaders = (event: string, style: InteractionStyle) => ({
   traceparent,
 })
 
-test('in events a payment is asked for by ORDER_CREATED on the topic billing', () => {
+test('in events a payment is requested by ORDER_CREATED on the topic billing', () => {
   assert.deepEqual(route('requestPayment', order('events'), null, now, { traceparent }), {
     carrier: 'broker',
     destination: 'billing',
@@ -48,7 +48,7 @@ test('in events a payment is asked for by ORDER_CREATED on the topic billing', (
   })
 })
 
-test('in events a void is asked for by ORDER_CANCELED on the topic billing', () => {
+test('in events a void is requested by ORDER_CANCELED on the topic billing', () => {
   assert.deepEqual(route('voidPayment', order('events'), 'DELETED', now, { traceparent }), {
     carrier: 'broker',
     destination: 'billing',
@@ -60,7 +60,7 @@ test('in events a void is asked for by ORDER_CANCELED on the topic billing', () 
 })
 
 for (const style of ['http', 'hybrid'] as const) {
-  test(`in ${style} a payment is a call to billing, in turn with the other calls of its order`, () => {
+  test(`in ${style} a payment is a call to billing, with the order's id as its key`, () => {
     assert.deepEqual(route('requestPayment', order(style), null, now, { traceparent }), {
       carrier: 'http',
       destination: '/billing/account',
@@ -83,7 +83,7 @@ for (const style of ['http', 'hybrid'] as const) {
   })
 }
 
-test('a failure is announced by PAYMENT_FAIL on the topic payment, with its reason beside it', () => {
+test('a failure is announced by PAYMENT_FAIL on the topic payment, with its reason in a header', () => {
   const trace = { traceparent }
   const message = route('announceFailure', order('hybrid'), 'BILLING_UNREACHABLE', now, trace)
   assert.deepEqual(message, {

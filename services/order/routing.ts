@@ -8,9 +8,9 @@ import type { OutboxMessage } from '../../messaging/outbox/outbox.ts'
 import type { Order, OrderEffect } from './order.ts'
 
 /**
- * How an effect of order's rules travels: its style decides whether it is a call or an event. The key of a
- * call to billing is the order's id, because billing accepts the calls of an order in any sequence (a void
- * wins over the payment either way). All other messages have the account's id as their key.
+ * Turns the effects of order's rules into messages. The style decides whether an effect is a call or an event.
+ * A call to billing has the order's id as its key, because billing accepts the calls of an order in any order
+ * (a void wins over the payment either way). All other messages have the account's id as their key.
  */
 export const PAY_PATH = '/billing/account'
 const voidPath = (orderId: string) => `/billing/payments/${orderId}/void`
@@ -42,7 +42,7 @@ export function route(
       return eventMessage('order', { event: 'ORDER_CANCELED', orderId, accountId }, meta, now)
     }
     case 'announceFailure': {
-      // The id that billing derives as well: if both announce the failure, the customer reads it once.
+      // Billing derives the same id, so if both announce the failure, the customer gets one notice.
       const id = `${orderId}/PAYMENT_FAIL`
       const meta = { ...common, id, ...(reason && { reason }) }
       const body = { event: 'PAYMENT_FAIL', orderId, accountId } as const

@@ -1,4 +1,4 @@
-// Long, because it takes an order through all that can happen to it at one running service.
+// Long, because all tests share one running service.
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import type { InteractionStyle } from '../../contracts/style.ts'
@@ -29,8 +29,8 @@ const isSettled = (orderId: string, accountId: string, state: string) =>
     what: `${orderId} ${state}`,
   })
 
-/** Bodies on the wire about an account, as one line each. */
-const said = (accountId: string) =>
+/** The events about an account on the topics, as one line each. */
+const sent = (accountId: string) =>
   wire.of(accountId).map(({ body }) => `${body.event}${body.orderId ? ` ${body.orderId}` : ''}`)
 const deadLetters = (accountId: string) =>
   database.query<{ reason: string }>('select reason from orders.dead_letter where key = $1', [
@@ -38,7 +38,7 @@ const deadLetters = (accountId: string) =>
   ])
 
 describe('in events an order', () => {
-  test('is PENDING at once and asks billing by ORDER_CREATED, exactly as the contract says', async () => {
+  test('is PENDING at once and requests its payment by ORDER_CREATED, exactly as the contract says', async () => {
     const accountId = newAccount()
     const { status, body: orderId } = await place(accountId, undefined, theirTrace)
     assert.equal(status, 201)
@@ -58,7 +58,7 @@ describe('in events an order', () => {
       ce_specversion: '1.0',
       'content-type': 'application/json',
       'x-interaction-style': 'events',
-      // Without tracing what came with the request passes through.
+      // Without tracing, the trace context of the request passes through.
       ...theirTrace,
     })
     assert.equal(new Date(time!).toISOString(), time)
@@ -79,7 +79,7 @@ describe('in events an order', () => {
     })
   }
 
-  test('has the reason that the message carries', async () => {
+  test('has the reason that the message states', async () => {
     const accountId = newAccount()
     const { body: orderId } = await place(accountId)
     const body = { event: 'PAYMENT_FAIL', orderId, accountId }
@@ -88,7 +88,7 @@ describe('in events an order', () => {
     assert.equal((await read(orderId, accountId)).reason, 'ACCOUNT_NOT_FOUND')
   })
 
-  test('is moved once, however often and in whatever sequence its outcome is told', async () => {
+  test('is settled once, however often and in whatever order its outcomes arrive', async () => {
     const accountId = newAccount()
     const { body: orderId } = await place(accountId)
     const { body: marker } = await place(accountId)
@@ -99,12 +99,12 @@ describe('in events an order', () => {
     await isSettled(marker, accountId, 'APPROVED')
     assert.equal((await read(orderId, accountId)).state, 'APPROVED')
     assert.deepEqual(
-      said(accountId).filter((line) => line.startsWith('ORDER_CANCELED')),
+      sent(accountId).filter((line) => line.startsWith('ORDER_CANCELED')),
       [],
     )
   })
 
-  test('that is canceled and then paid asks for its money back', async () => {
+  test('that is canceled and then paid requests its void', async () => {
     const accountId = newAccount()
     const { body: orderId } = await place(accountId)
     await sendBare(bus, 'payment', { event: 'PAYMENT_FAIL', orderId, accountId })
@@ -126,7 +126,7 @@ describe('in events an order', () => {
     await sendBare(bus, 'payment', body, { 'x-amount': '194.99' })
     await isSettled(orderId, accountId, 'CANCELED')
     assert.equal((await read(orderId, accountId)).reason, 'PAYMENT_MISMATCH')
-    await until(() => said(accountId).includes(`ORDER_CANCELED ${orderId}`))
+    await until(() => sent(accountId).includes(`ORDER_CANCELED ${orderId}`))
     const { body: other } = await place(accountId)
     await sendBare(bus, 'payment', { ...body, orderId: other }, { 'x-amount': '195' })
     await isSettled(other, accountId, 'APPROVED')
@@ -139,8 +139,8 @@ describe('in events an order', () => {
     const { state, reason } = await read(orderId, accountId)
     assert.deepEqual([state, reason], ['CANCELED', 'DELETED'])
     const all = [`ORDER_CREATED ${orderId}`, `ORDER_CANCELED ${orderId}`, `PAYMENT_FAIL ${orderId}`]
-    await until(() => said(accountId).length >= all.length)
-    assert.deepEqual(said(accountId).slice(0, all.length).sort(), all.sort())
+    await until(() => sent(accountId).length >= all.length)
+    assert.deepEqual(sent(accountId).slice(0, all.length).sort(), all.sort())
   })
 
   test('that is refunded by billing is canceled', async () => {
@@ -153,7 +153,7 @@ describe('in events an order', () => {
     assert.equal((await read(orderId, accountId)).reason, 'REFUNDED')
   })
 
-  test("is not moved by somebody else's payment, which is set aside with its reason", async () => {
+  test("is not settled by another account's payment, which becomes a dead letter with its reason", async () => {
     const [accountId, other] = [newAccount(), newAccount()]
     const { body: orderId } = await place(accountId)
     await sendBare(bus, 'payment', { event: 'ORDER_PAID', orderId, accountId: other })
@@ -165,7 +165,7 @@ describe('in events an order', () => {
     assert.equal((await read(orderId, accountId)).state, 'PENDING')
   })
 
-  test('that is none of ours, and deposits, are passed over', async () => {
+  test('that order does not have is skipped, and so are deposits', async () => {
     const accountId = newAccount()
     const { body: orderId } = await place(accountId)
     await sendBare(bus, 'payment', { event: 'DEPOSIT_ACCEPTED', accountId, value: 5 })
@@ -176,14 +176,14 @@ describe('in events an order', () => {
     assert.deepEqual(await deadLetters(accountId), [])
   })
 
-  test('that hears nothing asks again and again, by the same event', async () => {
+  test('without an outcome resends the same event', async () => {
     const accountId = newAccount()
     const { body: orderId } = await place(accountId)
-    await until(() => said(accountId).length === 1)
+    await until(() => sent(accountId).length === 1)
     for (const wanted of [2, 3]) {
       await until(() => {
         clock.advance(POLL_MS)
-        return said(accountId).length >= wanted
+        return sent(accountId).length >= wanted
       })
     }
     const ids = wire.of(accountId).map(({ headers }) => headers.ce_id)
@@ -194,7 +194,7 @@ describe('in events an order', () => {
     await isSettled(orderId, accountId, 'APPROVED')
   })
 
-  test('that hears nothing until its deadline is canceled, and its payment voided', async () => {
+  test('without an outcome is canceled at its deadline, and its payment voided', async () => {
     const accountId = newAccount()
     const { body: orderId } = await place(accountId)
     clock.advance(ORDER_DEADLINE_MS - 10_000)
@@ -205,14 +205,14 @@ describe('in events an order', () => {
       return (await read(orderId, accountId)).state === 'CANCELED'
     })
     assert.equal((await read(orderId, accountId)).reason, 'DEADLINE_PASSED')
-    await until(() => said(accountId).includes(`ORDER_CANCELED ${orderId}`))
-    const told = await until(() =>
+    await until(() => sent(accountId).includes(`ORDER_CANCELED ${orderId}`))
+    const failure = await until(() =>
       wire.of(accountId).find(({ body }) => body.event === 'PAYMENT_FAIL'),
     )
-    assert.deepEqual([told.topic, told.headers['x-reason']], ['payment', 'DEADLINE_PASSED'])
+    assert.deepEqual([failure.topic, failure.headers['x-reason']], ['payment', 'DEADLINE_PASSED'])
   })
 
-  test('is answered to whoever waits for it as soon as its outcome is known', async () => {
+  test('answers waiting reads as soon as its outcome is known', async () => {
     const accountId = newAccount()
     const { body: orderId } = await place(accountId)
     const waiting = call('GET', `/orders/${orderId}?profileId=${accountId}`, {
@@ -227,7 +227,7 @@ describe('in events an order', () => {
 
 for (const style of ['http', 'hybrid'] as const) {
   describe(`in ${style} an order`, () => {
-    /** Places an order while billing answers so to payments; voids are answered as they should be. */
+    /** Places an order while billing responds like this to payments; voids get their proper response. */
     async function placeWhile(answer: FakeResponse) {
       billing.respondWith(({ path }) => (path.endsWith('/void') ? VOIDED : answer))
       const accountId = newAccount()
@@ -238,7 +238,7 @@ for (const style of ['http', 'hybrid'] as const) {
     const voidsOf = (orderId: string) =>
       billing.requests.filter(({ path }) => path === `/billing/payments/${orderId}/void`)
 
-    test('is approved by the time that it is answered, by one call', async () => {
+    test('is approved before the response, with one call', async () => {
       const { status, accountId, orderId, order } = await placeWhile({ status: 200, body: 'p' })
       assert.equal(status, 201)
       assert.equal(order.state, 'APPROVED')
@@ -253,7 +253,7 @@ for (const style of ['http', 'hybrid'] as const) {
       assert.equal(headers.tracestate, theirTrace.tracestate)
       const untilMs = Date.parse(headers['x-deadline'] as string) - clock.runtime.now()
       assert.ok(untilMs > 0 && untilMs <= ORDER_DEADLINE_MS + 1_000, String(untilMs))
-      assert.deepEqual(said(accountId), [])
+      assert.deepEqual(sent(accountId), [])
     })
 
     const refusals = [
@@ -262,10 +262,15 @@ for (const style of ['http', 'hybrid'] as const) {
       [404, { code: 'ACCOUNT_NOT_FOUND' }, 404, 'ACCOUNT_NOT_FOUND'],
       [409, { code: 'PAYMENT_VOIDED', reason: 'ORDER_CANCELED' }, 409, 'ORDER_CANCELED'],
     ] as const
-    for (const [said, body, told, reason] of refusals) {
-      test(`that billing answers with ${said} ${body.code} is refused with ${told}, and not voided`, async () => {
-        const { status, body: problem, orderId, order } = await placeWhile({ status: said, body })
-        assert.equal(status, told)
+    for (const [billingStatus, body, expectedStatus, reason] of refusals) {
+      test(`that billing refuses with ${billingStatus} ${body.code} gets ${expectedStatus} and no void`, async () => {
+        const {
+          status,
+          body: problem,
+          orderId,
+          order,
+        } = await placeWhile({ status: billingStatus, body })
+        assert.equal(status, expectedStatus)
         assert.equal(problem.orderId, orderId)
         assert.deepEqual([order.state, order.reason], ['CANCELED', reason])
         assert.deepEqual(voidsOf(orderId), [])
@@ -274,12 +279,12 @@ for (const style of ['http', 'hybrid'] as const) {
 
     const troubles: [name: string, answer: FakeResponse][] = [
       ['hangs', 'hang'],
-      ['breaks off', 'cut'],
+      ['cuts the connection', 'cut'],
       ['answers 503', { status: 503 }],
       ['answers 200 with something that is not a payment', { status: 200, body: { ok: true } }],
     ]
     for (const [name, answer] of troubles) {
-      test(`is given up with 503 where billing ${name}, and its payment voided`, async () => {
+      test(`is canceled with 503 if billing ${name}, and its payment voided`, async () => {
         const { status, body, accountId, orderId, order } = await placeWhile(answer)
         assert.equal(status, 503)
         assert.equal(body.code, 'BILLING_UNREACHABLE')
@@ -288,15 +293,18 @@ for (const style of ['http', 'hybrid'] as const) {
         assert.equal(request?.body, JSON.stringify({ accountId }))
         assert.equal(request?.headers['idempotency-key'], `${orderId}/ORDER_CANCELED`)
         if (style === 'http') {
-          const [told] = await until(() => {
+          const [notified] = await until(() => {
             const found = notification.about(orderId)
             return found.length > 0 && found
           })
-          assert.equal(told!.path, '/notification/')
-          assert.equal(told!.body, JSON.stringify({ event: 'PAYMENT_FAIL', orderId, accountId }))
-          assert.equal(told!.headers['idempotency-key'], `${orderId}/PAYMENT_FAIL`)
-          assert.equal(told!.headers['x-reason'], 'BILLING_UNREACHABLE')
-          return assert.deepEqual(said(accountId), [])
+          assert.equal(notified!.path, '/notification/')
+          assert.equal(
+            notified!.body,
+            JSON.stringify({ event: 'PAYMENT_FAIL', orderId, accountId }),
+          )
+          assert.equal(notified!.headers['idempotency-key'], `${orderId}/PAYMENT_FAIL`)
+          assert.equal(notified!.headers['x-reason'], 'BILLING_UNREACHABLE')
+          return assert.deepEqual(sent(accountId), [])
         }
         const [message] = await until(() => wire.of(accountId).length > 0 && wire.of(accountId))
         assert.equal(message!.topic, 'payment')
@@ -308,7 +316,7 @@ for (const style of ['http', 'hybrid'] as const) {
       })
     }
 
-    test('for which billing knows another payment is canceled, and that one voided', async () => {
+    test('is canceled if billing has another payment for it, and that payment is voided', async () => {
       const answer = { status: 409, body: { code: 'PAYMENT_MISMATCH' } }
       const { status, body, orderId, order } = await placeWhile(answer)
       assert.deepEqual(
@@ -319,7 +327,7 @@ for (const style of ['http', 'hybrid'] as const) {
       await until(() => voidsOf(orderId).length > 0)
     })
 
-    test('is voided again and again until billing has it', async () => {
+    test('repeats its void until billing confirms it', async () => {
       billing.respondWith('cut')
       const accountId = newAccount()
       const { orderId } = (await place(accountId, style)).body
@@ -338,13 +346,13 @@ for (const style of ['http', 'hybrid'] as const) {
     })
 
     for (const [answer, name] of [
-      [{ status: 401 }, 'wants credentials'],
+      [{ status: 401 }, 'requires credentials'],
       [{ status: 403 }, 'forbids the call'],
-      [{ status: 429, body: { code: 'TOO_MANY_REQUESTS' } }, 'has too much to do'],
+      [{ status: 429, body: { code: 'TOO_MANY_REQUESTS' } }, 'is overloaded'],
       [{ status: 404 }, 'is not behind the gateway'],
       [{ status: 302 }, 'is behind a login page'],
     ] as const) {
-      test(`stays PENDING while billing ${name}, and is paid once billing takes the call`, async () => {
+      test(`stays PENDING while billing ${name}, and is paid once billing accepts the call`, async () => {
         billing.respondWith(answer)
         const accountId = newAccount()
         const placing = place(accountId, style)
@@ -366,7 +374,7 @@ for (const style of ['http', 'hybrid'] as const) {
       })
     }
 
-    test('that is canceled while billing turns its payment away is voided without another try', async () => {
+    test('that is canceled while billing rejects its payment is voided without another attempt', async () => {
       billing.respondWith({ status: 403 })
       const accountId = newAccount()
       const placing = place(accountId, style)
@@ -384,15 +392,15 @@ for (const style of ['http', 'hybrid'] as const) {
       assert.equal(payments(), before)
     })
 
-    test('whose payment still runs at billing is asked for again until it is known', async () => {
+    test('repeats its payment while billing is still processing it', async () => {
       const accountId = newAccount()
-      let asked = 0
+      let attempts = 0
       billing.respondWith(({ body: request }) => {
         // An earlier test's void may still be retried.
         if (!request.includes(accountId)) return { status: 200, body: 'p' }
-        asked += 1
+        attempts += 1
         const body = { code: 'IDEMPOTENCY_KEY_IN_PROGRESS' }
-        return asked < 3 ? { status: 409, body } : { status: 200, body: 'p' }
+        return attempts < 3 ? { status: 409, body } : { status: 200, body: 'p' }
       })
       const { status, body: orderId } = await place(accountId, style)
       assert.equal(status, 201)
@@ -402,19 +410,19 @@ for (const style of ['http', 'hybrid'] as const) {
   })
 }
 
-describe('the time that a caller will wait', () => {
+describe('the time that a caller waits', () => {
   const [accountId, key] = [newAccount(), crypto.randomUUID()]
 
-  test('has run out: the order is rejected and not placed, and its key stays free', async () => {
+  test('rejects an order once it has run out, and the key stays free', async () => {
     const headers = { 'x-request-timeout-ms': '0', 'idempotency-key': key }
-    const { status, body, headers: said } = await place(accountId, 'events', headers)
-    assert.deepEqual([status, body.code, said['retry-after']], [429, 'TOO_MANY_REQUESTS', '1'])
+    const { status, body, headers: received } = await place(accountId, 'events', headers)
+    assert.deepEqual([status, body.code, received['retry-after']], [429, 'TOO_MANY_REQUESTS', '1'])
     assert.deepEqual((await call('GET', `/orders?profileId=${accountId}`)).body, [])
     assert.equal((await place(accountId, 'events', { 'idempotency-key': key })).status, 201)
   })
 
   for (const style of ['http', 'hybrid'] as const) {
-    test(`is what billing gets in ${style}, and never more than the call's own limit`, async () => {
+    test(`is passed to billing in ${style}, up to the limit of the call`, async () => {
       billing.respondWith({ status: 200, body: 'paid' })
       for (const [timeoutMs, most] of [
         ['100', 100],
@@ -429,7 +437,7 @@ describe('the time that a caller will wait', () => {
       }
     })
 
-    test(`ends in ${style} while billing says nothing: the order is voided without that limit`, async () => {
+    test(`ends in ${style} while billing is unresponsive, and the void is not limited by it`, async () => {
       billing.respondWith('hang')
       const owner = newAccount()
       const { status } = await place(owner, style, { 'x-request-timeout-ms': '50' })
@@ -448,7 +456,7 @@ describe('an Idempotency-Key', () => {
   const keyed = (accountId: string, key: string, style: InteractionStyle) =>
     place(accountId, style, { 'idempotency-key': key })
 
-  test('gives the same order to all who come with it, and asks billing once', async () => {
+  test('gives the same order to all requests with it, and calls billing once', async () => {
     const accountId = newAccount()
     const answers = await Promise.all(
       Array.from({ length: 20 }, () => keyed(accountId, `key-${accountId}`, 'events')),
@@ -459,7 +467,7 @@ describe('an Idempotency-Key', () => {
     assert.equal(orders.length, 1)
   })
 
-  test('is refused while its first request runs, then gets the answer of that', async () => {
+  test('is rejected while its first request runs, and then gets the response of that request', async () => {
     const accountId = newAccount()
     const key = `key-${accountId}`
     billing.respondWith('hang')
@@ -474,7 +482,7 @@ describe('an Idempotency-Key', () => {
     assert.equal(again.headers['retry-after'], undefined)
   })
 
-  test('has one answer, also for a first request that learns late what was told meanwhile', async () => {
+  test('has one response, even if its first request reads the outcome late', async () => {
     const accountId = newAccount()
     const key = `key-${accountId}`
     billing.respondWith('hang')

@@ -56,7 +56,7 @@ type OrderServiceConfig = OrderConfig & {
   readonly NOTIFICATION_URL: string
 }
 
-/** The order service, wired: this is the only place where its parts meet. */
+/** Creates the order service. This is the only place that connects its parts. */
 export async function createOrderService(
   parts: ServiceParts,
   config: OrderServiceConfig,
@@ -72,7 +72,8 @@ export async function createOrderService(
     ...{ resendAfterMs: config.RESEND_AFTER_MS, deadlineMs: config.ORDER_DEADLINE_MS },
   })
 
-  // New orders and state changes of existing orders share transactions; apart they would take twice as many.
+  // New orders and state changes of existing orders share transactions; separately they would need
+  // twice as many.
   const request = inBatches<OrderRequest, OrderResult>(
     parts,
     { schema: SCHEMA, traceOf: ({ placement, command }) => (placement ?? command).trace ?? {} },

@@ -21,7 +21,7 @@ async function placed(): Promise<string> {
   return id
 }
 
-test('who reads an order to move it on waits for who did so before, and sees what that left', async () => {
+test('a transaction that locks an order waits for the one that locked it before, and sees its change', async () => {
   const id = await placed()
   const stateFor = async (tx: Queryable) => (await lockOrders(tx, [id])).get(id)!.state
   let second: Promise<OrderState> | undefined
@@ -33,7 +33,7 @@ test('who reads an order to move it on waits for who did so before, and sees wha
   assert.equal(await second, 'APPROVED')
 })
 
-test('an order that moves on leaves the watch, and no other one does', async () => {
+test('an order that is settled leaves the watch, and no other order does', async () => {
   const [id, other] = [await placed(), await placed()]
   await changeOrders(database, [{ id, to: 'CANCELED', reason: 'DELETED' }], now)
   const watched = await database.query<{ order_id: string }>(

@@ -16,7 +16,7 @@ const place = (accountId: string, style: InteractionStyle, headers: Record<strin
     headers: { 'x-interaction-style': style, ...headers },
   })
 
-/** The trace that a message or call carries. */
+/** The trace of a message or call. */
 const traceOf = ({ traceparent, tracestate }: Record<string, unknown>) => ({
   ...(traceparent !== undefined && { traceparent }),
   ...(tracestate !== undefined && { tracestate }),
@@ -24,12 +24,12 @@ const traceOf = ({ traceparent, tracestate }: Record<string, unknown>) => ({
 const named = (accountId: string, event: string) =>
   wire.of(accountId).filter(({ body }) => body.event === event)
 
-// Without tracing: what came with the request passes through, and nothing is invented.
+// Without tracing, the trace context of the request passes through, and none is created.
 for (const [whose, headers] of [
   ['its customer`s trace', theirs],
   ['no trace where its customer is in none', {}],
 ] as const) {
-  test(`an order is asked for again, and voided at its deadline, in ${whose}`, async () => {
+  test(`an order is resent, and voided at its deadline, in ${whose}`, async () => {
     const accountId = crypto.randomUUID()
     await place(accountId, 'events', headers)
     await until(() => {
@@ -41,7 +41,7 @@ for (const [whose, headers] of [
     for (const message of wire.of(accountId)) assert.deepEqual(traceOf(message.headers), headers)
   })
 
-  test(`a payment that fails is given up, voided and announced in ${whose}`, async () => {
+  test(`a failed payment is voided and announced in ${whose}`, async () => {
     const accountId = crypto.randomUUID()
     const { status, body } = await place(accountId, 'hybrid', headers)
     assert.equal(status, 503)

@@ -10,7 +10,7 @@ const { bus, database, clock, billing, wire, call, metricsText } = await startOr
   ['billing', 'payment'],
 )
 
-const said = (accountId: string) =>
+const sent = (accountId: string) =>
   wire.of(accountId).flatMap(({ topic, body }) => (topic === 'billing' ? [body.event] : []))
 const isWatched = async (orderId: string) =>
   (await database.query('select from orders.void_watch where order_id = $1', [orderId])).length > 0
@@ -34,13 +34,13 @@ async function placeAndDelete(style: InteractionStyle) {
 const outcomes = [{ event: 'PAYMENT_FAIL' }, { event: 'PAYMENT_REFUNDED', value: 195 }] as const
 
 for (const outcome of outcomes) {
-  test(`a void by event is asked for again until billing says ${outcome.event}`, async () => {
+  test(`a void by event is resent until billing announces ${outcome.event}`, async () => {
     const { accountId, orderId } = await placeAndDelete('events')
     await until(() => {
       clock.advance(POLL_MS)
-      return said(accountId).length >= 4
+      return sent(accountId).length >= 4
     })
-    const [first, ...voids] = said(accountId)
+    const [first, ...voids] = sent(accountId)
     assert.equal(first, 'ORDER_CREATED')
     assert.deepEqual([...new Set(voids)], ['ORDER_CANCELED'], 'it does not ask to be paid again')
     assert.equal(await isWatched(orderId), true)
@@ -57,14 +57,14 @@ test("an order's own announcement does not confirm its void", async () => {
     wire.of(accountId).find(({ topic, body }) => topic === 'payment' && body.orderId === orderId),
   )
   assert.deepEqual(announced.body, { event: 'PAYMENT_FAIL', orderId, accountId })
-  // A message that follows it on the topic has been read.
+  // A later message on the same topic has been read.
   const other = await place('events', accountId)
   await sendBare(bus, 'payment', { event: 'ORDER_PAID', orderId: other, accountId })
   await until(async () => (await stateOf(other, accountId)) === 'APPROVED')
   assert.equal(await isWatched(orderId), true)
 })
 
-test('a void by call is watched until billing answers it', async () => {
+test('a void by call is watched until billing confirms it', async () => {
   billing.respondWith(({ path }) =>
     path.endsWith('/void') ? { status: 503 } : { status: 200, body: 'paid' },
   )
@@ -77,7 +77,7 @@ test('a void by call is watched until billing answers it', async () => {
   })
 })
 
-test('an order whose void is not confirmed is listed as stuck, and then asked about less often', async () => {
+test('an order whose void is not confirmed is listed as stuck, and then resent less often', async () => {
   const { accountId, orderId } = await placeAndDelete('events')
   const listed = async (query: string) =>
     (await call('GET', `/orders/pending?${query}`)).body.find(
