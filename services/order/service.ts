@@ -72,8 +72,7 @@ export async function createOrderService(
     ...{ resendAfterMs: config.RESEND_AFTER_MS, deadlineMs: config.ORDER_DEADLINE_MS },
   })
 
-  // New orders and state changes of existing orders share transactions; separately they would need
-  // twice as many.
+  // New orders and state changes share transactions; separately they would need twice as many.
   const request = inBatches<OrderRequest, OrderResult>(
     parts,
     { schema: SCHEMA, traceOf: ({ placement, command }) => (placement ?? command).trace ?? {} },
