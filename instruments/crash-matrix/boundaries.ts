@@ -99,15 +99,15 @@ interface CrossOptions {
 async function cross<T>(options: CrossOptions, work: () => Promise<T>): Promise<T> {
   const { life, dies, member } = options
   const boundary = { member, place: placeOfCaller() }
-  const ends = (phase: Phase) => dies(life, boundary, phase)
-  if (ends('before')) return never()
+  const diesAt = (phase: Phase) => dies(life, boundary, phase)
+  if (diesAt('before')) return never()
   const working = work()
-  if (member === 'call' && ends('in flight')) return never()
+  if (member === 'call' && diesAt('in flight')) return never()
   try {
     const result = await working
-    return ends('after') ? await never<T>() : result
+    return diesAt('after') ? await never<T>() : result
   } catch (error) {
-    if (ends('after')) return never()
+    if (diesAt('after')) return never()
     throw error
   }
 }
@@ -164,7 +164,7 @@ async function crossedTransaction<T>(
   const place = placeOfCaller()
   let of: string | undefined
   let isCommitting = false
-  const ends = (phase: Phase) => dies(life, { member: 'transaction', place, of }, phase)
+  const diesAt = (phase: Phase) => dies(life, { member: 'transaction', place, of }, phase)
   try {
     const result = await database.transaction(async (tx) => {
       const done = await work({
@@ -174,11 +174,11 @@ async function crossedTransaction<T>(
         },
       })
       isCommitting = true
-      return ends('before') ? never<T>() : done
+      return diesAt('before') ? never<T>() : done
     })
-    return ends('after') ? await never<T>() : result
+    return diesAt('after') ? await never<T>() : result
   } catch (error) {
-    if (isCommitting && ends('after')) return never()
+    if (isCommitting && diesAt('after')) return never()
     throw error
   }
 }

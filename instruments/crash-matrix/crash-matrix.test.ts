@@ -12,7 +12,8 @@ import { gaps, UNCROSSED } from './completeness.ts'
 import { type Cell, runCell } from './run.ts'
 import { readSites, type Sites } from './sites.ts'
 
-/** A small sample of the crashes that `npm run crash-matrix` makes. */
+// A small sample of the crashes that `npm run crash-matrix` makes.
+
 const TIMEOUT = { timeout: 300_000 }
 const EVENTS: Cell = { scenario: 'approved', style: 'events', instances: 1 }
 const HTTP: Cell = { scenario: 'deletion', style: 'http', instances: 1 }
@@ -42,9 +43,12 @@ test('charges an order in events once, wherever a process dies', TIMEOUT, async 
   const placed = crossings.findIndex(isAt('order', 'after', 'applyBatch'))
   for (const crashAt of [placed, ...where.map((isHere) => crossings.findLastIndex(isHere))]) {
     assert.ok(crashAt >= 0)
-    const { deaths, ends, violations, ...second } = await runCell(store, { ...EVENTS, crashAt })
+    const { deaths, finalStates, violations, ...second } = await runCell(store, {
+      ...EVENTS,
+      crashAt,
+    })
     assert.deepEqual(violations, [])
-    assert.deepEqual({ deaths, ends }, { deaths: 1, ends: ['APPROVED'] })
+    assert.deepEqual({ deaths, finalStates }, { deaths: 1, finalStates: ['APPROVED'] })
     assert.deepEqual(second.crossings.slice(0, crashAt + 1), crossings.slice(0, crashAt + 1))
   }
 })

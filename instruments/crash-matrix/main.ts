@@ -117,12 +117,12 @@ function count(name: string, text: string, least: number): number {
 /** Executes one run and prints its result, with a sequence diagram if it is traced. */
 async function printRun(run: CrashRun): Promise<number> {
   const store = await openStore()
-  const { violations, ends, arrows, deaths } = await runCell(store, run)
+  const { violations, finalStates, arrows, deaths } = await runCell(store, run)
   await store.close()
   if (run.isTraced) process.stdout.write(`${diagramOf(arrows)}\n`)
   const what = violations.length === 0 ? 'no violations' : 'violations:'
-  const ended = ends.join(', ') || 'none'
-  process.stdout.write(`${nameOf(run)}: ${deaths} deaths, orders: ${ended}; ${what}\n`)
+  const states = finalStates.join(', ') || 'none'
+  process.stdout.write(`${nameOf(run)}: ${deaths} deaths, orders: ${states}; ${what}\n`)
   process.stdout.write(sentencesOf({ violations }))
   return violations.length === 0 ? 0 : 1
 }
@@ -215,7 +215,12 @@ function report(
   mkdirSync(folder, { recursive: true })
   const all = rows.map(({ service, kind, name, phase, crashes: of }) => ({
     ...{ service, kind, name, phase },
-    crashes: of.map(({ run, ends, deaths, violations }) => ({ ...run, ends, deaths, violations })),
+    crashes: of.map(({ run, finalStates, deaths, violations }) => ({
+      ...run,
+      finalStates,
+      deaths,
+      violations,
+    })),
   }))
   const { isQuick, isTwice, isWhole } = options
   const content = { seconds, isQuick, isTwice, isWhole, missing, uncrossed: UNCROSSED, rows: all }

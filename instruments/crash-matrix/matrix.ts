@@ -7,7 +7,7 @@ import { SCENARIOS, type ScenarioName } from './scenarios.ts'
 import type { WorkerResult } from './worker.ts'
 
 /** A run with a crash, and its result. */
-export interface Crash extends Pick<WorkerResult, 'violations' | 'ends' | 'deaths'> {
+export interface Crash extends Pick<WorkerResult, 'violations' | 'finalStates' | 'deaths'> {
   readonly run: CrashRun
   readonly crossing: Crossing
 }
@@ -55,13 +55,13 @@ export async function crashAll(options: MatrixOptions): Promise<void> {
 
 function crashOf(run: CrashRun, result: WorkerResult, recorded: Recorded): Crash {
   const crossings = recorded.get(run)!.slice(0, run.crashAt! + 1)
-  const { violations, ends, deaths } = result
+  const { violations, finalStates, deaths } = result
   if (deaths === 0 || !isDeepStrictEqual(result.crossings, crossings)) {
     throw new Error(
       `${nameOf(run)}: the run differs from the recorded one before crossing ${run.crashAt}`,
     )
   }
-  return { run, crossing: crossings.at(-1)!, violations, ends, deaths }
+  return { run, crossing: crossings.at(-1)!, violations, finalStates, deaths }
 }
 
 /** The crossings of each cell in a run without a crash. */

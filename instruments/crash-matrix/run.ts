@@ -8,7 +8,13 @@ import { START_MS } from '../simulation/world/scheduler.ts'
 import type { Arrow } from '../simulation/world/story.ts'
 import { createWorld, type Planted } from '../simulation/world/world.ts'
 import { type Crossing, createBoundaries } from './boundaries.ts'
-import { endsOf, SCENARIOS, type Scenario, type ScenarioName, wrongEnds } from './scenarios.ts'
+import {
+  disallowedResults,
+  finalStatesOf,
+  SCENARIOS,
+  type Scenario,
+  type ScenarioName,
+} from './scenarios.ts'
 import { createStage } from './stage.ts'
 
 /** A scenario in a style, with one or two processes of each service. */
@@ -31,7 +37,7 @@ export interface CrashResult {
   readonly deaths: number
   readonly violations: readonly Finding[]
   /** The final state of each order, oldest first. */
-  readonly ends: readonly string[]
+  readonly finalStates: readonly string[]
   readonly arrows: readonly Arrow[]
   readonly fingerprint: string
 }
@@ -85,12 +91,12 @@ export async function runCell(
   violations.push(...(await check(world, stage.operations, healedMs)))
   const { direct } = world.databases
   const tables = await readTables({ orders: direct, billing: direct, notification: direct })
-  for (const sentence of wrongEnds(scenario, style, tables)) wrong(run.scenario, sentence)
+  for (const sentence of disallowedResults(scenario, style, tables)) wrong(run.scenario, sentence)
   return {
     crossings: boundaries.crossings,
     deaths: boundaries.deaths(),
     violations,
-    ends: endsOf(tables),
+    finalStates: finalStatesOf(tables),
     arrows: world.story.arrows(),
     fingerprint: world.story.fingerprint(),
   }

@@ -122,26 +122,30 @@ export type ScenarioName = keyof typeof SCENARIOS
 export const isScenarioName = (name: string): name is ScenarioName => Object.hasOwn(SCENARIOS, name)
 
 /** The final state of each order with its reason, oldest first, such as `APPROVED` or `CANCELED DELETED`. */
-export const endsOf = ({ orders }: Tables): string[] =>
+export const finalStatesOf = ({ orders }: Tables): string[] =>
   orders
     .toSorted((a, b) => a.created.getTime() - b.created.getTime())
     .map(({ state, reason }) => (reason === null ? state : `${state} ${reason}`))
 
 /** The results that the scenario does not allow, as sentences. */
-export function wrongEnds(scenario: Scenario, style: InteractionStyle, tables: Tables): string[] {
-  const ends = endsOf(tables)
+export function disallowedResults(
+  scenario: Scenario,
+  style: InteractionStyle,
+  tables: Tables,
+): string[] {
+  const finalStates = finalStatesOf(tables)
   const allowed = scenario.orders[flowOf(style).payment]
   const balance = tables.entries.at(-1)?.balanceAfterMinor ?? 0n
-  const expected = scenario.balanceMinor(ends)
+  const expected = scenario.balanceMinor(finalStates)
   return [
     ...(tables.accounts.length === 1
       ? []
       : [`there are ${tables.accounts.length} accounts, not 1`]),
-    ...(ends.length === allowed.length
+    ...(finalStates.length === allowed.length
       ? []
-      : [`there are ${ends.length} orders, not ${allowed.length}`]),
-    ...ends.flatMap((end, index) =>
-      allowed[index]?.includes(end) === false ? [`order ${index + 1} ended as ${end}`] : [],
+      : [`there are ${finalStates.length} orders, not ${allowed.length}`]),
+    ...finalStates.flatMap((state, index) =>
+      allowed[index]?.includes(state) === false ? [`order ${index + 1} ended as ${state}`] : [],
     ),
     ...(balance === expected ? [] : [`the balance is ${balance}, not ${expected}`]),
   ]

@@ -108,9 +108,9 @@ export function outcomesOf(crashes: readonly Crash[]): string {
     STYLES.flatMap((style) => {
       const own = crashes.filter((crash) => isIn(crash, { scenario, style }))
       if (own.length === 0) return []
-      const counts = [...Map.groupBy(own, ({ ends }) => ends.join(' + ') || 'booked')]
+      const counts = [...Map.groupBy(own, ({ finalStates }) => finalStates.join(' + ') || 'booked')]
         .sort(([, a], [, b]) => b.length - a.length)
-        .map(([ends, of]) => `${ends} ${of.length}`)
+        .map(([states, of]) => `${states} ${of.length}`)
       const name = `${scenario}, ${style}`.padEnd(24)
       return [`  ${name}${String(own.length).padStart(5)} crashes: ${counts.join('; ')}`]
     }),

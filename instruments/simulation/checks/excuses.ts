@@ -12,11 +12,11 @@ import type { Finding } from './tables.ts'
 export function isExcused(finding: Finding, lost: readonly LostMessage[]): boolean {
   if (lost.every(({ unreadBy }) => unreadBy.length === 0)) return false
   const { invariant, subject, sentence } = finding
-  const isLostTo = (group: string, isMeant: (event: string) => boolean) =>
+  const isLostTo = (group: string, matches: (event: string) => boolean) =>
     lost.some(({ message, unreadBy }) => {
       const { ce_id: eventId = '' } = message.headers
       const [id, event] = [dirname(eventId), basename(eventId)]
-      return unreadBy.includes(group) && subject.includes(id) && isMeant(event)
+      return unreadBy.includes(group) && subject.includes(id) && matches(event)
     })
   switch (invariant) {
     case 'I3':

@@ -52,7 +52,10 @@ const finalResponses = ({ intent, attempts }: Operation): FinalResponse[] =>
 
 const nameOf = ({ intent, key }: Operation) => `${intent.kind}${key === undefined ? '' : ` ${key}`}`
 
-/** A key has one final response forever. No response is a 500, an unexpected status or outside the contract. */
+/**
+ * A key has one final response forever. No response has status 500, an unexpected status or a body outside the
+ * contract.
+ */
 function checkResponses(operation: Operation, add: Add): void {
   if (operation.key !== undefined) {
     const texts = new Set(

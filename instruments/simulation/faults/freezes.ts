@@ -5,8 +5,8 @@ import type { Story } from '../world/story.ts'
 /** Freezes processes like SIGSTOP and thaws them like SIGCONT. */
 export interface Freezer {
   freeze(life: Life, durationMs: number): Promise<void>
-  /** Thaws the frozen processes that `isMeant` selects; returns whether there were any. */
-  thaw(isMeant: (life: Life) => boolean): boolean
+  /** Thaws the frozen processes that `matches` selects; returns whether there were any. */
+  thaw(matches: (life: Life) => boolean): boolean
 }
 
 export interface FreezerOptions {
@@ -38,8 +38,8 @@ export function createFreezer({ scheduler, story, onFreeze }: FreezerOptions): F
       scheduler.after(durationMs, () => thaw(life))
       await onFreeze(life, durationMs)
     },
-    thaw(isMeant) {
-      const meant = [...frozen].filter((life) => life.alive && isMeant(life))
+    thaw(matches) {
+      const meant = [...frozen].filter((life) => life.alive && matches(life))
       for (const life of meant) thaw(life)
       return meant.length > 0
     },

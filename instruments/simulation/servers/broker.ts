@@ -203,8 +203,8 @@ export function createBroker(
       wake()
     },
     recreate(names = [...counts.keys()]) {
-      const isMeant = ({ topic }: { topic: string }) => names.includes(topic)
-      const gone = [...logs.values()].flat().filter(isMeant)
+      const matches = ({ topic }: { topic: string }) => names.includes(topic)
+      const gone = [...logs.values()].flat().filter(matches)
       const lost = gone.map((message) => ({
         message,
         unreadBy: [...groups.values()].flatMap(({ name, shares }) => {
@@ -217,7 +217,7 @@ export function createBroker(
         for (let n = 0; n < partitionsOf(name); n += 1) logs.get(placeOf(name, n))!.length = 0
       }
       for (const { shares } of groups.values()) {
-        for (const one of [...shares.values()].filter(isMeant)) {
+        for (const one of [...shares.values()].filter(matches)) {
           one.position = 0n
           forget(one)
         }
