@@ -220,4 +220,4 @@ function workOfCaller(): string | undefined {
 const ROOT = pathToFileURL(root).href
 const IS_WORK = /\/services\/\w+\/(?!service\.ts)[\w-]+\.ts$/
 const isOfCode = (scriptName: string) =>
-  scriptName.startsWith(ROOT) && !/\/(tests|instruments)\//.test(scriptName)
+  scriptName.startsWith(ROOT) && !/^(tests|instruments)\//.test(scriptName.slice(ROOT.length))

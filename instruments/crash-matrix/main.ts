@@ -122,7 +122,7 @@ async function printRun(run: CrashRun): Promise<number> {
   if (run.isTraced) process.stdout.write(`${diagramOf(arrows)}\n`)
   const what = violations.length === 0 ? 'no violations' : 'violations:'
   const states = finalStates.join(', ') || 'none'
-  process.stdout.write(`${nameOf(run)}: ${deaths} deaths, orders: ${states}; ${what}\n`)
+  process.stdout.write(`${nameOf(run)}: deaths: ${deaths}; orders: ${states}; ${what}\n`)
   process.stdout.write(sentencesOf({ violations }))
   return violations.length === 0 ? 0 : 1
 }
