@@ -12,14 +12,14 @@ after(() => trifold.close())
 
 type Request = readonly [call: string, options?: CallOptions]
 
-/** Each of these requests, named for what is wrong with it, has the same answer. */
+/** Each of these requests, named after its fault, gets the same response. */
 function refuses(
   answer: readonly [status: number, code: string, field?: string],
   requests: Readonly<Record<string, Request>>,
 ): void {
   const [status, code, field] = answer
   for (const [what, [call, options]] of Object.entries(requests)) {
-    test(`refuses ${what} with ${status} ${code}${field ? ` that names ${field}` : ''}`, async () => {
+    test(`rejects ${what} with ${status} ${code}${field ? ` that names ${field}` : ''}`, async () => {
       const [method = '', path = ''] = call.split(' ')
       assertProblem(await trifold.call<Problem>(method, path, options), status, code, field)
     })
@@ -67,7 +67,7 @@ refuses([404, 'ROUTE_NOT_FOUND'], {
 })
 refuses([405, 'METHOD_NOT_ALLOWED'], {
   'a method that a path does not have': ['PUT /orders'],
-  // On the stack nginx serves these two itself, and answers in its own way.
+  // On the stack nginx serves these two itself, and responds differently.
   ...(!ON_STACK && {
     'a method that the index does not have': ['POST /'],
     'a method that the contract of the events does not have': ['DELETE /asyncapi.json'],
@@ -138,7 +138,7 @@ for (const list of lists) {
     const what = `the cursor ${cursor} of ${list.replace(mine, 'A')}`
     refuses(invalid('query/cursor'), { [what]: [`GET ${list}${joint}cursor=${cursor}`] })
   }
-  test(`takes the largest cursor of ${list.replace(mine, 'A')}`, async () => {
+  test(`accepts the largest cursor of ${list.replace(mine, 'A')}`, async () => {
     const path = `${list}${joint}cursor=${'9'.repeat(18)}`
     assert.equal((await trifold.call('GET', path)).status, 200)
   })
@@ -209,7 +209,7 @@ for (const email of [
   })
 }
 
-test('says why an address that is not ASCII is refused', async () => {
+test('says why an address that is not ASCII is rejected', async () => {
   const path = `/notification/contact/${mine}`
   const { body } = await trifold.call<Problem>('PUT', path, { json: { email: 'ü@b.example' } })
   assert.match(body.detail ?? '', /must be an email address in ASCII/)
@@ -229,14 +229,14 @@ function assertProblem(
 }
 
 for (const style of STYLES) {
-  test(`${style}: refuses a deposit to an account that does not exist`, async () => {
+  test(`${style}: rejects a deposit to an account that does not exist`, async () => {
     const path = `/billing/account/${nobody}?amount=1`
     const answer = await trifold.call<Problem>('POST', path, { style })
     assertProblem(answer, 404, 'ACCOUNT_NOT_FOUND')
   })
 }
 
-test('an id is the same id in upper case', async () => {
+test('ids are case-insensitive', async () => {
   const account = await trifold.fundedAccount(UNIT_PRICE)
   const loud = account.toUpperCase()
   assert.equal(await trifold.balance(loud), UNIT_PRICE)
@@ -246,7 +246,7 @@ test('an id is the same id in upper case', async () => {
   assert.equal(await trifold.balance(account), 0)
 })
 
-test('answers what is no HTTP with 400, and goes on', async () => {
+test('rejects input that is not HTTP with 400, and keeps serving', async () => {
   const { hostname, port } = new URL(trifold.url)
   const answer = await new Promise<string>((resolve, reject) => {
     const socket = connect(Number(port), hostname, () => socket.write('HELLO\r\n\r\n'))
@@ -260,7 +260,7 @@ test('answers what is no HTTP with 400, and goes on', async () => {
   assert.equal((await trifold.call('GET', '/orders/health')).status, 200)
 })
 
-test('nothing that was refused left a trace', async () => {
+test('rejected requests have no effect', async () => {
   assert.equal((await trifold.orders(mine)).length, 1)
   assert.equal(await trifold.balance(mine), 100 - UNIT_PRICE)
   assert.equal((await trifold.entries(mine)).length, 2)

@@ -9,15 +9,15 @@ import { startProgram } from './program.ts'
 const ORDERS = 500
 const AFFORDABLE = 250
 
-// Longer than the default, because in http the messages of one account go one after the other, and
-// a machine that is busy with other tests may need more than the default for so many.
+// Longer than the default, because in http the notices of one account are sent one after another, which may
+// take longer than the default on a busy machine.
 const trifold = await startProgram({ CALL_TIMEOUT_MS: '60000' })
 after(() => trifold.close())
 
 for (const style of STYLES) {
-  test(`${style}: of ${ORDERS} orders at once on money for ${AFFORDABLE}, so many are paid`, async () => {
+  test(`${style}: of ${ORDERS} concurrent orders with money for ${AFFORDABLE}, exactly ${AFFORDABLE} are paid`, async () => {
     const account = await trifold.fundedAccount(AFFORDABLE * UNIT_PRICE)
-    // A machine that is busy with other tests may be overloaded: 429 says that nothing was done.
+    // A busy machine may be overloaded; after a 429 the order can be repeated, because nothing was done.
     async function place(): Promise<Answer<string>> {
       const answer = await trifold.order(account, { style })
       if (answer.status !== 429) return answer as Answer<string>

@@ -5,7 +5,7 @@ import type { Account, Entry, Message, OrderView, Payment } from '../../contract
 import type { InteractionStyle } from '../../contracts/style.ts'
 import { WAIT_LIMIT_MS } from './world.ts'
 
-/** What one unit of the product costs unless a test configures it otherwise. */
+/** The default price of one unit of the product. */
 export const UNIT_PRICE = 65
 
 export interface Answer<Body = unknown> {
@@ -30,13 +30,13 @@ export interface CallOptions {
   readonly headers?: Readonly<Record<string, string>>
   /** Sent as JSON. */
   readonly json?: unknown
-  /** Sent as it is; its content type goes in `headers`. */
+  /** Sent unchanged; put its content type into `headers`. */
   readonly raw?: string
-  /** Gives the call up. */
+  /** Aborts the call. */
   readonly signal?: AbortSignal
 }
 
-/** A scrape that is not up to a second old. */
+/** Options of a scrape that must not be a cached one, which may be a second old. */
 export const FRESH = { headers: { 'cache-control': 'no-cache' } } as const
 
 export type AccountView = Static<typeof Account>
@@ -46,7 +46,7 @@ export type MessageView = Static<typeof Message>
 
 export type Client = ReturnType<typeof createClient>
 
-/** A customer's view of a program at `url`: calls over real HTTP, and what tests do again and again. */
+/** A customer's view of a program at `url`: calls over real HTTP, and helpers that many tests use. */
 export function createClient(url: string) {
   async function call<Body = unknown>(
     method: string,
@@ -75,18 +75,18 @@ export function createClient(url: string) {
     }
   }
 
-  /** The body of an answer that must be 2xx. */
+  /** Resolves with the body of a response that must be 2xx. */
   async function read<Body>(
     path: string,
     options: CallOptions = {},
     method = 'GET',
   ): Promise<Body> {
     const { status, body } = await call<Body>(method, path, options)
-    assert.ok(status < 300, `${method} ${path} answered ${status}: ${JSON.stringify(body)}`)
+    assert.ok(status < 300, `${method} ${path} returned ${status}: ${JSON.stringify(body)}`)
     return body
   }
 
-  /** All rows of a paged list, from page to page. */
+  /** Reads all pages of a list. */
   async function readAll<Row>(path: string, limit = 500): Promise<Row[]> {
     const rows: Row[] = []
     const joint = path.includes('?') ? '&' : '?'
@@ -103,7 +103,7 @@ export function createClient(url: string) {
 
   const createAccount = () => read<string>('/billing/account/create', {}, 'POST')
 
-  /** Answers the balance that it leads to. */
+  /** Resolves with the balance after the deposit. */
   const deposit = (account: string, amount: number, style: InteractionStyle = 'http') =>
     read<number>(`/billing/account/${account}?amount=${amount}`, { style }, 'POST')
 
@@ -115,21 +115,21 @@ export function createClient(url: string) {
     createAccount,
     deposit,
 
-    /** A new account with so much money, there already in every style. */
+    /** Opens an account with this amount, which is booked when it resolves. */
     async fundedAccount(amount: number): Promise<string> {
       const account = await createAccount()
       await deposit(account, amount)
       return account
     },
 
-    /** Places an order and answers what the customer gets: an id as text, or a problem. */
+    /** Places an order. The body of the response is an id as text, or a problem. */
     order: (profile: string, options: CallOptions & { readonly quantity?: number } = {}) =>
       call<string & Problem>('POST', `/orders?profileId=${profile}`, {
         json: { productQuantity: options.quantity ?? 1 },
         ...options,
       }),
 
-    /** Waits for the order's outcome, in the program, for so many seconds at most. */
+    /** Waits for the order's outcome with `Prefer: wait`, for at most `waitSeconds`. */
     async getOrder(
       profile: string,
       id: string,
@@ -137,7 +137,7 @@ export function createClient(url: string) {
     ): Promise<OrderView> {
       const deadline = performance.now() + waitSeconds * 1000
       for (;;) {
-        // The program may answer before so long is over, and is asked again.
+        // The program may limit the wait, so the request is repeated until the deadline.
         const leftSeconds = Math.max(0, Math.ceil((deadline - performance.now()) / 1000))
         const headers = { prefer: `wait=${leftSeconds}` }
         const order = await read<OrderView>(`/orders/${id}?profileId=${profile}`, { headers })
@@ -158,7 +158,7 @@ export function createClient(url: string) {
 
 const POLL_MS = 20
 
-/** Tries a check until its assertions hold, and resolves with what it returns. */
+/** Repeats a check until its assertions hold, and resolves with its result. Rejects after the deadline. */
 export async function eventually<T>(
   check: () => Promise<T>,
   deadlineMs = WAIT_LIMIT_MS,
@@ -174,7 +174,7 @@ export async function eventually<T>(
   }
 }
 
-/** Of the entries of an account it is what the ledger says that it has; in whole hundredths. */
+/** The sum of ledger entries, added in cents to avoid rounding errors. */
 export function sumOf(entries: readonly Pick<EntryView, 'amount'>[]): number {
   return entries.reduce((sum, { amount }) => sum + Math.round(amount * 100), 0) / 100
 }

@@ -6,10 +6,10 @@ import { assertSettled, PATIENT, startBurst } from './order-burst.ts'
 import { startApart } from './program.ts'
 import { ON_STACK } from './world.ts'
 
-/** Of processes billing may die first, and an order may yet have found that out. */
+/** On the stack billing may be killed before order, and order may have noticed: it then canceled an order with 503. */
 const OUTCOMES = ON_STACK ? [201, 402, 503] : [201, 402]
 
-test('killed in a burst of orders in each style, it settles them all when it starts again', async (t) => {
+test('a program that is killed in a burst of orders settles all of them after its restart, in each style', async (t) => {
   const apart = await startApart(PATIENT)
   t.after(() => apart.close())
   const burst = await startBurst(apart.client)
@@ -22,8 +22,8 @@ test('killed in a burst of orders in each style, it settles them all when it sta
   const trifold = await apart.restart()
   await assertSettled(trifold, burst)
 
-  // Each customer who got no answer asks again: the key of an order finds its order, whatever it
-  // was at when the process died, and a key that never arrived is a new order.
+  // Each customer without a response repeats the request. A key finds its order, whatever its state was when the
+  // process died; a key that never arrived creates a new order.
   await Promise.all(
     burst.sent.map(async (one) => {
       const { style, account, key } = one
@@ -34,7 +34,7 @@ test('killed in a burst of orders in each style, it settles them all when it sta
       })
       if (one.answer)
         assert.deepEqual([again.status, again.body], [one.answer.status, one.answer.body])
-      else assert.ok(OUTCOMES.includes(again.status), `${style} answered ${again.status}`)
+      else assert.ok(OUTCOMES.includes(again.status), `${style} returned ${again.status}`)
       one.answer = again
     }),
   )

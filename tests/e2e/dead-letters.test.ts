@@ -8,7 +8,7 @@ import { startProgram } from './program.ts'
 
 const trifold = await startProgram()
 const { call, read, readAll } = trifold
-/** A producer that is none of ours: it writes to the same log. */
+/** A foreign producer that writes to the same log. */
 const bus = await trifold.openBus()
 after(async () => {
   await bus.close()
@@ -19,7 +19,7 @@ type Letter = DeadLetterView
 const lettersOf = async (service: string, key: string): Promise<Letter[]> =>
   (await readAll<Letter>(`/${service}/dead-letters`)).filter((letter) => letter.key === key)
 
-/** Sends bytes to a topic and waits until each of these services has set them aside. */
+/** Sends bytes to a topic and waits until each of these services has stored them as a dead letter. */
 async function poison(
   topic: 'billing' | 'payment',
   key: string,
@@ -29,7 +29,7 @@ async function poison(
   const value = typeof text === 'string' ? new TextEncoder().encode(text) : text
   const before = await Promise.all(services.map((service) => lettersOf(service, key)))
   await bus.send([{ topic, key, value, headers: {} }])
-  // Behind it in its partition, which goes on; and the program's own bus looks there again.
+  // A message behind it in the same partition, which also makes the program's own bus poll that partition.
   await trifold.deposit(key, 1, 'events')
   return eventually(async () => {
     const now = await Promise.all(services.map((service) => lettersOf(service, key)))
@@ -70,14 +70,14 @@ describe('bytes that no service understands', () => {
     assert.equal((await call('GET', `/orders/dead-letters/${id}`)).status, 404)
   })
 
-  test('are shown in base64 where they are no text', async () => {
+  test('are shown in base64 if they are not text', async () => {
     const account = await settledAccount()
     const [letter] = await poison('billing', account, Uint8Array.of(0xff, 0x00, 0xfe))
     assert.equal(letter?.encoding, 'base64')
     assert.equal(letter.body, '/wD+')
   })
 
-  test('stay when they are replayed as they are', async () => {
+  test('stay dead letters when they are replayed unchanged', async () => {
     const account = await settledAccount()
     const [letter] = await poison('billing', account, '{"event":"ORDER_PAID"}')
     for (const json of [undefined, {}]) {
@@ -88,7 +88,7 @@ describe('bytes that no service understands', () => {
     assert.deepEqual(await read(one(letter!)), letter)
   })
 
-  test('take effect once when they are replayed with a body that is mended', async () => {
+  test('take effect once when they are replayed with a corrected body', async () => {
     const account = await settledAccount()
     const [letter] = await poison('billing', account, `{"event":"DEPOSIT_REQUEST"`)
     await eventually(async () => assert.equal(await trifold.balance(account), 101))
@@ -105,7 +105,7 @@ describe('bytes that no service understands', () => {
     assert.equal(deposit?.depositId, `billing/${letter?.partition}/${letter?.offset}`)
   })
 
-  test('may be mended as text; what a rule refuses stays, with the new reason', async () => {
+  test('may be corrected as text; one that a rule refuses stays, with the new reason', async () => {
     const account = await settledAccount()
     const [letter] = await poison('billing', account, '?')
     const other = crypto.randomUUID()
@@ -122,7 +122,7 @@ describe('bytes that no service understands', () => {
   })
 })
 
-test('a letter is replayed in its own service alone', async () => {
+test('a dead letter is replayed only in its own service', async () => {
   const account = await settledAccount()
   const [order, notification] = await poison('payment', account, '!', ['orders', 'notification'])
   const body = { event: 'DEPOSIT_ACCEPTED', accountId: account, value: 5 }
@@ -134,7 +134,7 @@ test('a letter is replayed in its own service alone', async () => {
   assert.deepEqual(await lettersOf('orders', account), [])
 })
 
-test('a call that was refused goes out again under the same event id when it is mended', async () => {
+test('a rejected call is sent again under the same event id when it is corrected', async () => {
   const account = await settledAccount()
   const { billing, notification } = trifold.databases
   const eventId = `${account}/TOLD`
@@ -172,12 +172,12 @@ test('a call that was refused goes out again under the same event id when it is 
     const texts = (await trifold.messages(account)).map(({ text }) => text)
     assert.equal(texts.filter((text) => text.startsWith('DEPOSIT 9 ACCEPTED')).length, 1)
   })
-  const told = 'select event_id from notification.message where event_id = $1'
-  assert.equal((await notification.query(told, [eventId])).length, 1)
+  const notice = 'select event_id from notification.message where event_id = $1'
+  assert.equal((await notification.query(notice, [eventId])).length, 1)
   assert.deepEqual(await lettersOf('billing', account), [])
 })
 
-test('letters are listed oldest first, page by page, and removed one by one', async () => {
+test('dead letters are listed oldest first, page by page, and removed one by one', async () => {
   const account = await settledAccount()
   for (const text of ['a', 'b', 'c']) await poison('billing', account, text)
   const mine = async (limit: number) =>
@@ -195,7 +195,7 @@ test('letters are listed oldest first, page by page, and removed one by one', as
   assert.deepEqual(await mine(500), [])
 })
 
-test('unknown ids are 404 and what is no id or no body is 400, in every service', async () => {
+test('an unknown id gets 404, and an invalid id or body 400, in every service', async () => {
   for (const service of ['orders', 'billing', 'notification']) {
     const path = `/${service}/dead-letters`
     const unknown = `${path}/${crypto.randomUUID()}`

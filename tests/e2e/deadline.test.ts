@@ -8,7 +8,7 @@ import { startProgram } from './program.ts'
 const trifold = await startProgram({ ORDER_DEADLINE_MS: '2000' })
 after(() => trifold.close())
 
-test('events: an order that billing misses is canceled at its deadline, announced once, and never paid', async () => {
+test('events: an order that billing does not read in time is canceled at its deadline, announced once, and never paid', async () => {
   const account = await trifold.fundedAccount(100)
   const textsAre = (texts: readonly string[]) =>
     eventually(async () => {
@@ -23,21 +23,21 @@ test('events: an order that billing misses is canceled at its deadline, announce
   assert.equal(status, 201)
   const { state, reason } = await trifold.getOrder(account, id)
   assert.deepEqual([state, reason], ['CANCELED', 'DEADLINE_PASSED'])
-  const heard = [
+  const expected = [
     `DEPOSIT 100 ACCEPTED ON ACCOUNT ${account}`,
     `ORDER ${id} NOT PAID: it was canceled`,
   ]
-  await textsAre(heard)
+  await textsAre(expected)
 
-  // The request for payment is still on the topic, ahead of the cancellation.
+  // The payment request is still on the topic, ahead of the cancellation.
   await trifold.lab.billing.start()
   await eventually(async () => {
     const { body } = await trifold.call<Partial<PaymentView>>('GET', `/billing/payments/${id}`)
     assert.deepEqual([body.state, body.reason], ['REFUSED', 'DEADLINE_PASSED'])
   })
-  // A deposit follows everything that billing announces about the order.
+  // The notice of a later deposit comes after everything that billing announces about the order.
   await trifold.deposit(account, 7, 'events')
-  await textsAre([...heard, `DEPOSIT 7 ACCEPTED ON ACCOUNT ${account}`])
+  await textsAre([...expected, `DEPOSIT 7 ACCEPTED ON ACCOUNT ${account}`])
   assert.deepEqual(
     (await trifold.entries(account)).map(({ amount }) => amount).sort((a, b) => a - b),
     [7, 100],

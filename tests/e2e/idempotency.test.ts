@@ -11,8 +11,8 @@ after(() => trifold.close())
 const AT_ONCE = 20
 
 /**
- * Sends one request many times at once: every answer must be the same one, or say that the first is
- * still running; afterwards the stored answer comes at once. Returns that answer.
+ * Sends one request many times concurrently. Every response must be the same, or say that the first request is in
+ * flight; after that, the stored response must come at once. Returns that response.
  */
 async function sendAtOnce<Body>(status: number, send: () => Promise<Answer<Body>>): Promise<Body> {
   const answers = await Promise.all(Array.from({ length: AT_ONCE }, send))
@@ -45,7 +45,7 @@ for (const style of STYLES) {
     assert.equal(await trifold.balance(account), 9 * UNIT_PRICE)
 
     await isReused(trifold.order(account, { style, key, quantity: 2 }))
-    // The key belongs to its profile: somebody else's is another one.
+    // A key belongs to its profile: another profile may use the same one.
     const other = await trifold.fundedAccount(UNIT_PRICE)
     const { status, body: otherId } = await trifold.order(other, { style, key })
     assert.equal(status, 201)
@@ -67,7 +67,7 @@ for (const style of STYLES) {
 }
 
 for (const style of ['http', 'hybrid'] as const) {
-  test(`${style}: a refused order is refused again under its key, whatever came in since`, async () => {
+  test(`${style}: a refused order is refused again under its key, even after a deposit`, async () => {
     const account = await trifold.createAccount()
     const key = crypto.randomUUID()
     const refused = await sendAtOnce(402, () => trifold.order(account, { style, key }))
@@ -83,13 +83,13 @@ test('an account is created once under one key', async () => {
   const create = () => trifold.call<string>('POST', '/billing/account/create', { key })
   const id = await sendAtOnce(200, create)
   assert.equal(await trifold.balance(id), 0)
-  // A deposit names its account, whose key is another one.
+  // A deposit is keyed by its account, so the same key is a different one there.
   const path = `/billing/account/${id}?amount=1`
   assert.equal((await trifold.call('POST', path, { key, style: 'http' })).body, 1)
   assert.equal((await create()).body, id)
 })
 
-test('a payment by REST is made once under one key', async () => {
+test('a payment over HTTP is made once under one key', async () => {
   const account = await trifold.fundedAccount(100)
   const key = crypto.randomUUID()
   const pay = (amount: number) =>
@@ -114,7 +114,7 @@ test('a void is made once under one key, and refunds once', async () => {
   assert.equal((await trifold.entries(account)).length, 3)
 })
 
-test('a message is written once under one key', async () => {
+test('a notice is written once under one key', async () => {
   const account = crypto.randomUUID()
   const key = crypto.randomUUID()
   const send = (value: number) =>

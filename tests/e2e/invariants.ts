@@ -6,8 +6,8 @@ import { type Client, eventually, FRESH } from './client.ts'
 import type { RunningProgram } from './program.ts'
 
 /**
- * Everything that must always be true is true of this program once its work is done: nothing waits,
- * in no outbox, topic or table. `isExpected` lets pass what a test has broken on purpose.
+ * Waits until the program has finished its work and all invariants hold: no outbox, topic or table has unfinished
+ * work. `isExpected` accepts violations that a test caused on purpose.
  */
 export async function assertInvariantsHold(
   program: Pick<RunningProgram, 'databases' | 'log' | 'maildir' | 'read'>,
@@ -39,7 +39,7 @@ export async function assertNoViolation(
   return violations
 }
 
-/** Every partition that a service reads has a reader, and no message is left in it. */
+/** Asserts that every partition of a service's topics has a reader and no unread message. */
 export async function assertAllRead({ read }: Pick<Client, 'read'>, service: string) {
   const scrape = await read<string>(`/${service}/actuator/prometheus`, FRESH)
   const lags = valuesOf(scrape, 'trifold_consumer_lag_messages')

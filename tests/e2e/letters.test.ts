@@ -10,7 +10,7 @@ import { startProgram } from './program.ts'
 const trifold = await startProgram()
 after(() => trifold.close())
 
-/** Letters in the Maildir to this address, each as its whole text. */
+/** The full texts of the letters in the Maildir to this address. */
 async function lettersTo(email: string): Promise<string[]> {
   const folder = join(trifold.maildir, 'new')
   const names = await readdir(folder).catch(() => [])
@@ -21,7 +21,7 @@ async function lettersTo(email: string): Promise<string[]> {
 const newAddress = () => `${crypto.randomUUID()}@customer.example`
 
 for (const style of STYLES) {
-  test(`${style}: each message is one letter, with its text and its id`, async () => {
+  test(`${style}: each notice is one letter, with its text and its id`, async () => {
     const account = await trifold.createAccount()
     const email = newAddress()
     const path = `/notification/contact/${account}`
@@ -51,13 +51,13 @@ for (const style of STYLES) {
       const [head = '', body = ''] = its[0]!.split('\r\n\r\n')
       assert.match(head, /^Subject: Your (deposit|order) is (accepted|paid|refunded)\r?$/m)
       assert.match(head, /^From: Trifold <no-reply@trifold\.example>\r?$/m)
-      // Long lines are folded on their way (quoted-printable).
+      // Long lines are folded (quoted-printable).
       assert.equal(body.replaceAll('=\r\n', '').trim(), message.text)
     }
   })
 }
 
-test('letters go to the address that counts when the message is written, and to none without', async () => {
+test('a letter goes to the contact at the time of the notice, and is not sent without a contact', async () => {
   const account = await trifold.createAccount()
   const path = `/notification/contact/${account}`
   await trifold.deposit(account, 1)
@@ -71,7 +71,7 @@ test('letters go to the address that counts when the message is written, and to 
   await trifold.deposit(account, 4)
   assert.equal((await trifold.messages(account)).length, 4)
 
-  // A last letter of this account: what came before it has been delivered when it has.
+  // A last letter of this account: once it is delivered, so are all earlier ones.
   const last = newAddress()
   await trifold.read(path, { json: { email: last } }, 'PUT')
   await trifold.deposit(account, 5)

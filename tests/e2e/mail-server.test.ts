@@ -9,8 +9,8 @@ import { startProgram } from './program.ts'
 
 const port = await freePort()
 const received: { readonly to: string[]; readonly text: string }[] = []
-/** What the mail server says to the next letters instead of taking them. */
-const refusals: { responseCode: number; message: string }[] = []
+/** The errors with which the mail server rejects the next letters. */
+const rejections: { responseCode: number; message: string }[] = []
 let server: SMTPServer | undefined
 
 const trifold = await startProgram({ SMTP_URL: `smtp://127.0.0.1:${port}` })
@@ -36,14 +36,14 @@ async function startServer(): Promise<void> {
         text += chunk
       })
       stream.on('end', () => {
-        const refusal = refusals.shift()
-        if (refusal) return callback(Object.assign(new Error(refusal.message), refusal))
+        const rejection = rejections.shift()
+        if (rejection) return callback(Object.assign(new Error(rejection.message), rejection))
         received.push({ to: envelope.rcptTo.map(({ address }) => address), text })
         callback()
       })
     },
   })
-  // The program goes away and comes back, too: a connection that breaks is no fault of the test.
+  // Connections may break when the program stops; that is not a failure of the test.
   server.on('error', () => undefined)
   await new Promise<void>((resolve) => server?.listen(port, '127.0.0.1', () => resolve()))
 }
@@ -63,7 +63,7 @@ async function accountWithContact(): Promise<{ account: string; email: string }>
 
 const lettersTo = (email: string) => received.filter(({ to }) => to.includes(email))
 
-test('a message is one letter at the mail server, and its Message-ID is the id of the message', async () => {
+test('a notice is one letter at the mail server, and its Message-ID is the id of the notice', async () => {
   await startServer()
   const { account, email } = await accountWithContact()
   await trifold.deposit(account, 199)
@@ -74,31 +74,31 @@ test('a message is one letter at the mail server, and its Message-ID is the id o
   assert.match(text, /DEPOSIT 199 ACCEPTED ON ACCOUNT/)
 })
 
-test('while the mail server is down messages go on; their letters come later, once, in order', async () => {
+test('while the mail server is down notices are written; their letters follow later, once, in order', async () => {
   const { account, email } = await accountWithContact()
   for (const amount of [1, 2, 3]) await trifold.deposit(account, amount)
   assert.equal((await trifold.messages(account)).length, 3)
   await startServer()
   await eventually(async () => assert.equal(lettersTo(email).length, 3))
-  // A fourth goes after whatever could still follow of the first three.
+  // The fourth letter is sent after any duplicate of the first three.
   await trifold.deposit(account, 4)
   await eventually(async () => assert.ok(lettersTo(email).length >= 4))
   const amounts = lettersTo(email).map(({ text }) => /DEPOSIT (\d+) ACCEPTED/.exec(text)?.[1])
   assert.deepEqual(amounts, ['1', '2', '3', '4'])
 })
 
-test('a letter that the mail server puts off is sent again; one that it refuses holds up no other', async () => {
+test('a letter that the mail server rejects temporarily is retried; one that it rejects for good delays no other', async () => {
   await startServer()
   const { account, email } = await accountWithContact()
-  refusals.push({ responseCode: 451, message: 'try again later' })
+  rejections.push({ responseCode: 451, message: 'try again later' })
   await trifold.deposit(account, 1)
   await eventually(async () => assert.equal(lettersTo(email).length, 1))
-  refusals.push({ responseCode: 554, message: 'we do not want this' })
+  rejections.push({ responseCode: 554, message: 'we do not want this' })
   await trifold.deposit(account, 2)
   await trifold.deposit(account, 3)
   await eventually(async () => assert.equal(lettersTo(email).length, 2))
   assert.match(lettersTo(email)[1]!.text, /DEPOSIT 3 ACCEPTED/)
 })
 
-test('leaves all invariants intact, except for the letter that was refused', () =>
+test('leaves all invariants intact, except for the rejected letter', () =>
   assertInvariantsHold(trifold, ({ sentence }) => sentence.endsWith('554 we do not want this')))

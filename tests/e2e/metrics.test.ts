@@ -10,7 +10,7 @@ after(() => program.close())
 
 type Path = 'orders' | 'billing' | 'notification'
 
-/** The samples of a service as a scrape gives them, by name and labels but for `service`. */
+/** The samples of a scrape of a service, by name and labels except `service`. */
 async function scrape(path: Path): Promise<Map<string, number>> {
   const text = await program.read<string>(`/${path}/actuator/prometheus`, FRESH)
   return new Map(
@@ -21,7 +21,7 @@ async function scrape(path: Path): Promise<Map<string, number>> {
   )
 }
 
-/** Of the samples of one metric, those that are greater than zero. */
+/** The samples of one metric that are greater than zero. */
 async function positive(path: Path, name: string): Promise<string[]> {
   return [...(await scrape(path))]
     .filter(([sample, value]) => sample.startsWith(`${name}{`) && value > 0)
@@ -29,7 +29,7 @@ async function positive(path: Path, name: string): Promise<string[]> {
     .sort()
 }
 
-test('orders of each style are counted with what they took, and leave nothing behind', async () => {
+test('orders of each style are counted with their durations, and leave no outbox row or lag', async () => {
   const account = await program.fundedAccount(1_000)
   for (const style of STYLES) {
     const { status, body: id } = await program.order(account, { style })
@@ -51,7 +51,7 @@ test('orders of each style are counted with what they took, and leave nothing be
   assert.deepEqual(await positive('billing', calls), ['{target="notification",outcome="2xx"}'])
 })
 
-test('each service knows its dependencies and how far its group is behind', async () => {
+test('each service reports its dependencies and the lag of its group', async () => {
   const groups = { orders: 'order', billing: 'billing', notification: 'notification' }
   for (const path of ['orders', 'billing', 'notification'] as const) {
     const topic = path === 'billing' ? 'billing' : 'payment'
@@ -85,7 +85,7 @@ test('an order without an outcome is counted as pending and as resent', async ()
   assert.equal((await program.getOrder(account, id)).state, 'APPROVED')
 })
 
-test('a service that is switched off still shows operators its state', {
+test('a service that is switched off still shows its state to operators', {
   skip:
     ON_STACK &&
     'on the stack a service is a process of its own, and one that has ended answers nothing',
@@ -118,7 +118,7 @@ test('a service that is switched off still shows operators its state', {
   assert.equal((await program.call('GET', '/billing/actuator/health')).status, 200)
 })
 
-test('a broker that is away is not ready, and a lag that nobody can tell is absent', async () => {
+test('while the broker is down it is reported as not ready, and the unknown lag is absent', async () => {
   await program.lab.broker.stop()
   const samples = await scrape('billing')
   assert.equal(samples.get('trifold_ready{dependency="broker"}'), 0)

@@ -17,7 +17,7 @@ after(() => trifold.close())
 const newAccount = () => trifold.read<string>('/billing/account/create', {}, 'POST')
 const depositPath = (account: string) => `/billing/account/${account}?amount=100`
 
-test('requests that name no style have that of the deployment', async () => {
+test('requests that name no style get that of the deployment', async () => {
   const account = await newAccount()
   await trifold.read(depositPath(account), {}, 'POST')
   const placed = await trifold.order(account)
@@ -31,7 +31,7 @@ test('requests that name no style have that of the deployment', async () => {
   assert.equal(await trifold.balance(account), 100)
 })
 
-test('the name of its own style is fine, another is refused, and one that does not exist, too', async () => {
+test('accepts its own style by name, and rejects other and unknown styles', async () => {
   const account = await newAccount()
   await trifold.read(depositPath(account), { style: 'hybrid' }, 'POST')
   assert.equal((await trifold.order(account, { style: 'hybrid' })).status, 201)
@@ -54,14 +54,14 @@ test('the name of its own style is fine, another is refused, and one that does n
   assert.equal((await trifold.orders(account)).length, 1)
 })
 
-test('the prefix is the one that was configured', async () => {
+test('the prefix is the configured one', async () => {
   const account = await newAccount()
   const path = `/orders?profileId=${account}`
   assert.deepEqual(await trifold.read<OrderView[]>(`/shop${path}`), [])
   assert.equal((await trifold.call('GET', `/otusapp/gur-ok${path}`)).status, 404)
 })
 
-test('there are no switches without LAB', async () => {
+test('without LAB there are no switches', async () => {
   for (const [method, path] of [
     ['GET', '/lab/services'],
     ['POST', '/lab/services/billing/stop'],

@@ -9,7 +9,7 @@ import { STYLES } from '../../contracts/style.ts'
 import type { CallOptions } from './client.ts'
 import { startProgram } from './program.ts'
 
-/** The OpenAPI document of each service, compared with what the service accepts and answers. */
+/** Compares the OpenAPI document of each service with the requests that it accepts and its responses. */
 const trifold = await startProgram()
 after(() => trifold.close())
 
@@ -46,7 +46,7 @@ const operations = documents.flatMap((document) =>
   ),
 )
 
-test('every operation has an id of its own, a tag that is described and problems', () => {
+test('every operation has a unique id, a described tag and problem responses', () => {
   for (const document of documents) {
     const own = operations.filter((one) => one.document === document)
     assert.equal(new Set(own.map(({ operation }) => operation.operationId)).size, own.length)
@@ -59,7 +59,7 @@ test('every operation has an id of its own, a tag that is described and problems
   }
 })
 
-/** The operation of a call; a step of the path that is fixed comes before a parameter. */
+/** Finds the operation of a call. A fixed segment of a path takes precedence over a parameter. */
 function operationOf(method: string, target: string) {
   const path = target.replace(/\?.*/, '').split('/')
   const fits = operations
@@ -73,7 +73,7 @@ function operationOf(method: string, target: string) {
   return fits[0]
 }
 
-/** Makes a call whose answer must be one that the document shows: status, type, headers and body. */
+/** Makes a call whose response must be as documented: status, type, headers and body. */
 async function documented(status: number, method: string, target: string, options?: CallOptions) {
   const answer = await trifold.call(method, target, options)
   const name = `${method} ${target}: ${JSON.stringify(answer.body)}`
@@ -97,7 +97,7 @@ async function documented(status: number, method: string, target: string, option
 
 const NOBODY = '00000000-0000-4000-8000-000000000000'
 
-test('answers of order are as its document says', async () => {
+test('responses of order are as documented', async () => {
   const account = await trifold.fundedAccount(130)
   const mine = `profileId=${account}`
   const one = { json: { productQuantity: 1 } }
@@ -129,7 +129,7 @@ test('answers of order are as its document says', async () => {
   await documented(200, 'GET', '/orders/health')
 })
 
-test('answers of billing are as its document says', async () => {
+test('responses of billing are as documented', async () => {
   const account = (await documented(200, 'POST', '/billing/account/create')).body
   await documented(200, 'POST', `/billing/account/${account}?amount=10.50`)
   await documented(400, 'POST', `/billing/account/${account}?amount=0`)
@@ -151,10 +151,10 @@ test('answers of billing are as its document says', async () => {
   assert.ok(entries.headers.get('x-next-cursor'))
 })
 
-test('answers of notification are as its document says', async () => {
+test('responses of notification are as documented', async () => {
   const accountId = crypto.randomUUID()
-  const told = { json: { accountId, event: 'DEPOSIT_ACCEPTED', value: 10 } }
-  const id = (await documented(200, 'POST', '/notification', told)).body
+  const notice = { json: { accountId, event: 'DEPOSIT_ACCEPTED', value: 10 } }
+  const id = (await documented(200, 'POST', '/notification', notice)).body
   await documented(400, 'POST', '/notification', { json: { accountId, event: 'ORDER_PAID' } })
   await documented(200, 'GET', `/notification/${id}`)
   await documented(404, 'GET', `/notification/${NOBODY}`)
@@ -168,7 +168,7 @@ test('answers of notification are as its document says', async () => {
   await documented(200, 'DELETE', `/notification/account/${accountId}`)
 })
 
-test('a body is optional exactly where the document says so', async () => {
+test('a body is optional exactly if the document says so', async () => {
   for (const { method, path, operation } of operations) {
     if (operation.requestBody === undefined) continue
     const target = `${path.replaceAll(/\{\w+\}/g, NOBODY)}?profileId=${NOBODY}`
@@ -177,7 +177,7 @@ test('a body is optional exactly where the document says so', async () => {
   }
 })
 
-test('a null character in any text is accepted or refused, and never an error of ours', async () => {
+test('a null character in any text is accepted or rejected, and never causes an internal error', async () => {
   for (const { method, path, operation } of operations) {
     const target = path.replaceAll(/\{\w+\}/g, NOBODY)
     for (const one of operation.parameters) {
@@ -198,7 +198,7 @@ interface Documented<Schema> {
   readonly documentedAs: Schema
 }
 
-test('the amount of a deposit is documented as it is accepted', () => {
+test('the documented amounts of a deposit are those that are accepted', () => {
   const { amount } = Deposit.properties
   const { documentedAs } = amount as typeof amount & Documented<{ pattern: string }>
   const pattern = new RegExp(documentedAs.pattern)
@@ -210,7 +210,7 @@ test('the amount of a deposit is documented as it is accepted', () => {
   )
 })
 
-test('the amount of a payment is documented as it is accepted', () => {
+test('the documented amounts of a payment are those that are accepted', () => {
   const { amount } = Pay.properties
   const { documentedAs } = amount as typeof amount &
     Documented<{ exclusiveMinimum: number; maximum: number; multipleOf: number }>

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { FLOWS, type InteractionStyle, STYLES } from '../../contracts/style.ts'
 import { type Answer, type Client, eventually, type Problem, UNIT_PRICE } from './client.ts'
 
-/** An order of a burst. `answer` is undefined where no service said anything before it ended. */
+/** An order of a burst. `answer` is undefined if there was no response before the service ended. */
 export interface Sent {
   readonly style: InteractionStyle
   readonly account: string
@@ -12,15 +12,15 @@ export interface Sent {
 
 export interface Burst {
   readonly accounts: ReadonlyMap<InteractionStyle, string>
-  /** Everything that was sent until now. */
+  /** All orders sent so far. */
   readonly sent: readonly Sent[]
-  /** Resolves when every customer was answered so many times. */
+  /** Resolves when every customer has received this many responses. */
   answered(times: number): Promise<void>
-  /** Resolves when every customer has stopped, because the program is away or by itself. */
+  /** Resolves when every customer has stopped, because the program is down or all orders are placed. */
   readonly over: Promise<void>
 }
 
-/** A busy machine is no outage: each order of a burst is to have its real outcome. */
+/** A long call timeout, so that a busy machine does not look like an outage and cancel orders. */
 export const PATIENT = { CALL_TIMEOUT_MS: '30000' } as const
 
 const MONEY_FOR = 40
@@ -28,8 +28,8 @@ const CUSTOMERS_EACH = 8
 const ORDERS_OF_CUSTOMER = 500
 
 /**
- * In each style, customers of one account who order again and again, each order under its own
- * Idempotency-Key, until a request gets no answer or the program is closing.
+ * In each style, the customers of one account place one order after another, each under its own Idempotency-Key,
+ * until a request gets no response or the program is stopping.
  */
 export async function startBurst(client: Client): Promise<Burst> {
   const accounts = new Map<InteractionStyle, string>()
@@ -44,7 +44,7 @@ export async function startBurst(client: Client): Promise<Burst> {
       const one: Sent = { style, account, key: crypto.randomUUID(), answer: undefined }
       sent.push(one)
       const answer = await client.order(account, { style, key: one.key }).catch(() => undefined)
-      // A gateway says that when it has lost the service, with or without what it had sent there.
+      // The gateway's response when its service is gone. The service may or may not have received the request.
       if (answer === undefined || answer.body.code === 'SERVICE_UNAVAILABLE') return
       one.answer = answer
       counts[customer] = order + 1
@@ -67,8 +67,8 @@ export async function startBurst(client: Client): Promise<Burst> {
 }
 
 /**
- * After a restart: every order settles, what customers were told still holds, and money and orders
- * agree. Returns the ids of each account's orders.
+ * For use after a restart. Every order settles, the responses that customers received still hold, and money and
+ * orders agree. Returns the ids of each account's orders.
  */
 export async function assertSettled(
   client: Client,
@@ -82,7 +82,7 @@ export async function assertSettled(
       return all
     })
     const approved = orders.filter(({ state }) => state === 'APPROVED').length
-    // An order that billing did not answer in time is CANCELED at once, and voided as soon as can be.
+    // An order whose payment call timed out is CANCELED at once; its refund may follow later.
     await eventually(async () => {
       assert.equal(await client.balance(account), (MONEY_FOR - approved) * UNIT_PRICE)
     })

@@ -13,7 +13,7 @@ type SwitchName = keyof typeof trifold.lab
 const off = (name: SwitchName) => trifold.lab[name].stop()
 const on = (name: SwitchName) => trifold.lab[name].start()
 
-// A test that failed must not leave the next one with half a program.
+// After a failed test, the next one must find everything switched on.
 afterEach(async () => {
   for (const name of ['broker', 'notification', 'billing', 'order'] as const) await on(name)
 })
@@ -23,7 +23,7 @@ const depositText = (account: string, amount = 100) =>
   `DEPOSIT ${amount} ACCEPTED ON ACCOUNT ${account}`
 
 for (const style of STYLES) {
-  test(`${style}: while notification is off orders go on; each message comes later, once`, async () => {
+  test(`${style}: while notification is off orders are paid; each notice follows later, once`, async () => {
     const account = await trifold.fundedAccount(100)
     await off('notification')
     assert.equal((await trifold.call('GET', '/notification/')).status, 503)
@@ -32,7 +32,7 @@ for (const style of STYLES) {
     assert.equal((await trifold.getOrder(account, id)).state, 'APPROVED')
     assert.equal(await trifold.balance(account), 35)
     await on('notification')
-    // A later deposit marks the place behind which no second copy could still follow.
+    // No duplicate of the first notices can follow the notice of this later deposit.
     await trifold.deposit(account, 7, style)
     await eventually(async () =>
       assert.deepEqual(await textsOf(account), [
@@ -45,7 +45,7 @@ for (const style of STYLES) {
 }
 
 for (const style of ['http', 'hybrid'] as const) {
-  test(`${style}: while billing is off an order is refused, and voided when billing is back`, async () => {
+  test(`${style}: while billing is off an order is canceled, and voided when billing is back`, async () => {
     const account = await trifold.fundedAccount(100)
     await off('billing')
     const placed = await trifold.order(account, { style })
@@ -57,10 +57,10 @@ for (const style of ['http', 'hybrid'] as const) {
     const order = await trifold.getOrder(account, id, 0)
     assert.deepEqual([order.state, order.reason], ['CANCELED', 'BILLING_UNREACHABLE'])
 
-    const told = `ORDER ${id} NOT PAID: billing could not be reached`
-    // The customer hears while billing is still off, and not again when it is back.
-    const heard = [depositText(account), told]
-    await eventually(async () => assert.deepEqual(await textsOf(account), heard))
+    const canceled = `ORDER ${id} NOT PAID: billing could not be reached`
+    // The customer is notified while billing is still off, and not again when it is back.
+    const texts = [depositText(account), canceled]
+    await eventually(async () => assert.deepEqual(await textsOf(account), texts))
     await on('billing')
     await eventually(async () => {
       const { status, body } = await trifold.call<{ state: string }>(
@@ -73,7 +73,7 @@ for (const style of ['http', 'hybrid'] as const) {
     assert.equal(await trifold.balance(account), 100)
     await trifold.deposit(account, 7, style)
     await eventually(async () => {
-      assert.deepEqual(await textsOf(account), [...heard, depositText(account, 7)])
+      assert.deepEqual(await textsOf(account), [...texts, depositText(account, 7)])
     })
   })
 }
@@ -100,7 +100,7 @@ test('events: while billing is off an order is PENDING, and settles when billing
   assert.equal(await trifold.balance(account), 0)
 })
 
-test('events: an order deleted while PENDING stays CANCELED, and its money is all there', async () => {
+test('events: an order deleted while PENDING stays CANCELED, and no money is missing', async () => {
   const account = await trifold.fundedAccount(100)
   await off('billing')
   const { body: id } = await trifold.order(account, { style: 'events' })
@@ -159,7 +159,7 @@ test('events: a void at billing that overtakes the order cancels it', async () =
     await trifold.order(account, { style: 'events' }),
   ]
   const ids = placed.map(({ body }) => body)
-  // The first void does not know whose order it is.
+  // The first void arrives before billing knows the account of the order.
   for (const [id, json] of [
     [ids[0], undefined],
     [ids[1], { accountId: account }],
@@ -181,7 +181,7 @@ test('events: a void at billing that overtakes the order cancels it', async () =
   assert.equal(await trifold.balance(account), 100)
 })
 
-test('http: while the broker is off nothing is different', async () => {
+test('http: everything works while the broker is off', async () => {
   await off('broker')
   const account = await trifold.fundedAccount(100)
   const { status, body: id } = await trifold.order(account, { style: 'http' })
@@ -193,7 +193,7 @@ test('http: while the broker is off nothing is different', async () => {
   assert.equal(await trifold.balance(account), 100)
 })
 
-test('hybrid: while the broker is off orders and deposits go on; messages follow later', async () => {
+test('hybrid: while the broker is off orders are paid and deposits booked; notices follow later', async () => {
   await off('broker')
   const account = await trifold.createAccount()
   assert.equal(await trifold.deposit(account, 100, 'hybrid'), 100)

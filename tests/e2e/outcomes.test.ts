@@ -16,7 +16,7 @@ for (const style of STYLES) {
   /** Billing responds to order after its call to notification, and order responds to the customer last. */
   const isNotifiedFirst = !respondsAtOnce && payment === 'call' && announcement === 'call'
 
-  test(`${style}: with enough money an order is paid, and the customer hears of it`, async () => {
+  test(`${style}: with enough money an order is paid, and the customer is notified`, async () => {
     const account = await trifold.fundedAccount(199)
     const placed = await trifold.order(account, { style, quantity: 3 })
     assert.equal(placed.status, 201)
@@ -72,7 +72,7 @@ for (const style of STYLES) {
     })
   })
 
-  test(`${style}: a deposit is answered with the balance that it leads to`, async () => {
+  test(`${style}: the response to a deposit is the balance after it`, async () => {
     const account = await trifold.createAccount()
     assert.equal(await trifold.balance(account), 0)
     assert.equal(await trifold.deposit(account, 199, style), 199)
@@ -90,7 +90,7 @@ for (const style of STYLES) {
     })
   })
 
-  test(`${style}: each of many deposits at once is answered with another balance`, async () => {
+  test(`${style}: concurrent deposits get different balances as responses`, async () => {
     const account = await trifold.createAccount()
     const answers = await Promise.all(
       Array.from({ length: 20 }, () => trifold.deposit(account, 10, style)),
@@ -139,14 +139,14 @@ for (const style of STYLES) {
     assert.equal(sumOf(entries), 100)
   })
 
-  test(`${style}: a refund that somebody makes at billing cancels the order`, async () => {
+  test(`${style}: a refund made directly at billing cancels the order`, async () => {
     const account = await trifold.fundedAccount(UNIT_PRICE)
     const { body: id } = await trifold.order(account, { style })
     assert.equal((await trifold.getOrder(account, id)).state, 'APPROVED')
     const path = `/billing/payments/${id}/void`
     const refunded = await trifold.call('POST', path, { json: { accountId: account } })
     assert.deepEqual([refunded.status, refunded.body], [200, { orderId: id, state: 'REFUNDED' }])
-    // Twice is once.
+    // A second refund changes nothing.
     assert.deepEqual((await trifold.call('POST', path)).body, { orderId: id, state: 'REFUNDED' })
     await eventually(async () => {
       const [order] = await trifold.orders(account)
@@ -160,7 +160,7 @@ for (const style of STYLES) {
     assert.equal((await trifold.entries(account)).length, 3)
   })
 
-  test(`${style}: two orders at once on money for one: one is paid`, async () => {
+  test(`${style}: of two concurrent orders with money for one, one is paid`, async () => {
     const account = await trifold.fundedAccount(UNIT_PRICE + 30)
     const placed = await Promise.all([
       trifold.order(account, { style }),
@@ -179,7 +179,7 @@ for (const style of STYLES) {
   })
 }
 
-test('a void that comes first wins over a payment by REST that comes later', async () => {
+test('a void that arrives first refuses a payment over HTTP that arrives later', async () => {
   const account = await trifold.fundedAccount(100)
   for (const json of [undefined, { accountId: account }]) {
     const orderId = crypto.randomUUID()
@@ -194,7 +194,7 @@ test('a void that comes first wins over a payment by REST that comes later', asy
   assert.equal(await trifold.balance(account), 100)
 })
 
-test('a payment by REST is made once for its order, and says what stands against it', async () => {
+test('a payment over HTTP is made once for its order, and a refused one states its reason', async () => {
   const account = await trifold.fundedAccount(100)
   const orderId = crypto.randomUUID()
   const pay = (json: object) =>

@@ -22,41 +22,41 @@ export type Settings = Readonly<Record<string, string>>
 
 /** The three services behind one address, wherever they run. */
 export interface RunningProgram extends Client {
-  /** Switches services and broker off and on; what was switched on is ready. */
+  /** Switches services and the broker off and on. After switching on, they are ready. */
   readonly lab: Lab
-  /** Of each service; in the all-in-one they are one and the same. */
+  /** The database of each service; in the all-in-one they are the same one. */
   readonly databases: Readonly<Record<'orders' | 'billing' | 'notification', Database>>
-  /** What an audit reads beside the databases of the services. */
+  /** The log, if the audit can read it, in addition to the databases. */
   readonly log: Pick<AuditInput, 'bus'>
   readonly maildir: string
-  /** A client of the broker for a program that is none of ours. */
+  /** Opens a client of the broker, as a foreign program would. */
   openBus(): Promise<Bus>
   close(): Promise<void>
 }
 
-/** A program in processes of its own, which a test takes away while it works. */
+/** A program in separate processes, which a test can kill or stop while it works. */
 export interface ProgramApart {
   readonly client: Client
-  /** SIGKILL to all of its processes at once; resolves when they have ended. */
+  /** Sends SIGKILL to all processes at once; resolves when they have ended. */
   kill(): Promise<void>
-  /** SIGTERM to all of them at once; resolves when they have ended, each of them well. */
+  /** Sends SIGTERM to all processes at once; resolves when all have ended successfully. */
   stop(): Promise<void>
-  /** Goes on with what it kept. */
+  /** Starts it again with its stored data. */
   restart(): Promise<RunningProgram>
   close(): Promise<void>
 }
 
-/** A folder for the state of a program; `remove` takes it away again. */
+/** Creates a folder for the state of a program; `remove` deletes it. */
 export async function temporaryFolder(): Promise<{ folder: string; remove(): Promise<void> }> {
   const folder = await mkdtemp(join(tmpdir(), 'trifold-e2e-'))
-  // PostgreSQL may run as another user than ours.
+  // PostgreSQL may run as a different user.
   await chmod(folder, 0o755)
   return { folder, remove: () => rm(folder, { recursive: true, force: true }) }
 }
 
 /**
- * The program on a folder of its own unless `DATA_DIR` names one: the all-in-one in this process, or
- * where TEST_STACK is true the services as processes, with servers that nobody else uses.
+ * Starts the program, on its own folder unless `DATA_DIR` names one: the all-in-one in this process, or, if
+ * TEST_STACK is true, the services as processes with their own servers.
  */
 export async function startProgram(settings: Settings = {}): Promise<RunningProgram> {
   const { DATA_DIR: given, ...others } = settings
@@ -91,7 +91,7 @@ async function startEmbedded(folder: string, settings: Settings): Promise<Runnin
   }
 }
 
-/** The same program, but apart from this process, so that it can be killed. */
+/** Starts the program in separate processes, so that it can be killed. */
 export async function startApart(settings: Settings = {}): Promise<ProgramApart> {
   return ON_STACK ? apartOnStack(settings) : apartEmbedded(settings)
 }
@@ -141,15 +141,15 @@ async function apartEmbedded(settings: Settings): Promise<ProgramApart> {
   }
 }
 
-/** The least that the all-in-one is told. */
+/** The minimal settings of the all-in-one. */
 export const inFolder = (folder: string) => ({
   ...{ PORT: '0', LOG_LEVEL: 'silent', DATA_DIR: folder },
 })
 
 export interface ChildProgram {
-  /** Resolves when the all-in-one is ready; rejects with its output when it ends before. */
+  /** Resolves when the all-in-one is ready; rejects with its output if it ends before that. */
   readonly ready: Promise<Client>
-  /** Everything that it has written. */
+  /** Everything that it has written to standard output and standard error. */
   output(): string
   kill(signal: 'SIGTERM' | 'SIGKILL'): void
   readonly ended: Promise<{ code: number | null; signal: string | null }>
@@ -157,7 +157,7 @@ export interface ChildProgram {
 
 const ROOT = new URL('../../', import.meta.url)
 
-/** Runs the `main.ts` of a folder. Neither this environment nor a developer's .env file reaches it. */
+/** Runs the `main.ts` of a folder, without this process's environment and without a developer's .env file. */
 export function spawnMain(
   folder: 'apps/all-in-one' | `services/${'order' | 'billing' | 'notification'}`,
   environment: Settings,
@@ -182,7 +182,7 @@ export function spawnMain(
     child.stderr.setEncoding('utf8').on('data', listen)
     void ended.then(() => reject(new Error(`the program ended:\n${output}`)))
   })
-  // Whoever waits for the end only need not handle that it was never ready.
+  // Callers that only wait for the end need not handle this rejection.
   ready.catch(() => undefined)
   return { ready, ended, output: () => output, kill: (signal) => void child.kill(signal) }
 }

@@ -9,7 +9,7 @@ import { startProgram } from './program.ts'
 const trifold = await startProgram()
 after(() => trifold.close())
 
-test('every path answers with and without the prefix and a trailing slash', async () => {
+test('every path works with and without the prefix and a trailing slash', async () => {
   for (const prefix of ['', '/otusapp/gur-ok']) {
     for (const slash of ['', '/']) {
       const read = <Body>(path: string, query = '', method = 'GET', options = {}) =>
@@ -42,7 +42,7 @@ test('every path answers with and without the prefix and a trailing slash', asyn
   }
 })
 
-test('orders are listed newest first, page by page, each profile its own', async () => {
+test('the orders of a profile are listed newest first, page by page', async () => {
   const [mine, theirs] = [await trifold.fundedAccount(400), await trifold.fundedAccount(400)]
   const placed: string[] = []
   for (const style of [...STYLES, ...STYLES].slice(0, 5)) {
@@ -66,7 +66,7 @@ test('orders are listed newest first, page by page, each profile its own', async
   assert.match(first.headers.get('x-next-cursor') ?? 'none', /^\d+$/)
 })
 
-test("an account's messages have strictly rising times, whichever style they came by", async () => {
+test("an account's notices have strictly increasing times, whatever the style", async () => {
   const account = await trifold.createAccount()
   await Promise.all(
     Array.from({ length: 60 }, (_, index) =>
@@ -82,19 +82,19 @@ test("an account's messages have strictly rising times, whichever style they cam
   assert.deepEqual(messages, await trifold.messages(account))
 })
 
-/** Than the seconds that the request would be kept waiting if nothing ended its wait. */
+/** Far less than the wait that the request asks for, so an earlier response is due to the outcome. */
 const MUCH_EARLIER_MS = 5_000
 
-test('Prefer: wait answers as soon as the outcome is known, and at the latest when told', async () => {
+test('with Prefer: wait the response comes as soon as the outcome is known, or when the wait is over', async () => {
   const account = await trifold.fundedAccount(UNIT_PRICE)
   await trifold.lab.billing.stop()
   try {
     const { body: id } = await trifold.order(account, { style: 'events' })
     const get = (prefer: string) =>
       trifold.call<OrderView>('GET', `/orders/${id}?profileId=${account}`, { headers: { prefer } })
-    const begun = performance.now()
+    const startedMs = performance.now()
     const early = await get('respond-async, wait=1')
-    assert.ok(performance.now() - begun >= 950)
+    assert.ok(performance.now() - startedMs >= 950)
     assert.equal(early.headers.get('preference-applied'), 'wait=1')
     assert.equal(early.body.state, 'PENDING')
     assert.equal((await get('return=minimal')).headers.get('preference-applied'), null)
@@ -105,13 +105,13 @@ test('Prefer: wait answers as soon as the outcome is known, and at the latest wh
     await trifold.lab.billing.start()
     const { order, lateMs } = await waiting
     assert.equal(order.state, 'APPROVED')
-    assert.ok(lateMs < MUCH_EARLIER_MS, `answered ${lateMs} ms after the outcome`)
+    assert.ok(lateMs < MUCH_EARLIER_MS, `responded ${lateMs} ms after the outcome`)
   } finally {
     await trifold.lab.billing.start()
   }
 })
 
-test('notification by REST writes a message, which can be read', async () => {
+test('a call to notification writes a notice, which can be read', async () => {
   const accountId = crypto.randomUUID()
   const orderId = crypto.randomUUID()
   const cases = [
@@ -137,8 +137,8 @@ test('notification by REST writes a message, which can be read', async () => {
   assert.equal((await trifold.messages(accountId)).length, cases.length)
 })
 
-test('removed messages are gone, and their events are not told again', async () => {
-  // Nothing is on its way from the tests before.
+test('removed notices are gone, and their events do not create them again', async () => {
+  // Waits until nothing from the earlier tests is in flight.
   await assertInvariantsHold(trifold)
   const accountId = crypto.randomUUID()
   const key = crypto.randomUUID()

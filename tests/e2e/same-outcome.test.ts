@@ -7,24 +7,24 @@ import { assertInvariantsHold } from './invariants.ts'
 import { startProgram } from './program.ts'
 
 /**
- * A style is a way, not an outcome: the same wishes, one after the other on each account, leave the
- * same ledger, orders and messages in each. SEED takes others than those of every day.
+ * The style does not change the outcome: the same actions, one after another on each account, result in the same
+ * ledger, orders and notices in each style. SEED selects other actions than the default.
  */
 const SEEDS = process.env.SEED ? [Number(process.env.SEED)] : [1, 2, 3]
 const ACCOUNTS = 4
 const WISHES = 14
 
-type Wish =
+type Action =
   | { readonly kind: 'deposit'; readonly amount: number }
   | { readonly kind: 'order'; readonly quantity: number }
-  /** Deletes the order that was placed so long before, if there is one. */
+  /** Deletes the order placed `back` orders ago, if there is one. */
   | { readonly kind: 'delete'; readonly back: number }
 
 const trifold = await startProgram()
 after(() => trifold.close())
 
 for (const seed of SEEDS) {
-  test(`seed ${seed}: each style leaves the same ledger, orders and messages`, {
+  test(`seed ${seed}: each style results in the same ledger, orders and notices`, {
     timeout: 300_000,
   }, async () => {
     const plans = Array.from({ length: ACCOUNTS }, (_, account) =>
@@ -37,7 +37,7 @@ for (const seed of SEEDS) {
     for (const [index, other] of others.entries()) {
       assert.deepEqual(other, first, `${STYLES[index + 1]} differs from ${STYLES[0]}`)
     }
-    // Each outcome is among them, so that there was something to compare.
+    // Each outcome occurs, so that the comparison is meaningful.
     const states = first!.flatMap(({ orders }) => orders)
     for (const state of ['APPROVED null', 'CANCELED NOT_ENOUGH_MONEY', 'CANCELED DELETED']) {
       assert.ok(states.includes(state), `no order is ${state}: ${states}`)
@@ -47,10 +47,10 @@ for (const seed of SEEDS) {
 
 test('leaves all invariants intact', () => assertInvariantsHold(trifold))
 
-/** There is little money, so that orders are refused now and then. */
-function planOf(chance: Chance): Wish[] {
-  return Array.from({ length: WISHES }, (_, nth): Wish => {
-    // An amount is another each time, and so is known by it.
+/** Deposits are small, so that some orders are refused. */
+function planOf(chance: Chance): Action[] {
+  return Array.from({ length: WISHES }, (_, nth): Action => {
+    // All amounts are different, so that each identifies its deposit.
     const amount = chance.integer(3 * UNIT_PRICE) + 1 + nth / 100
     if (nth === 0 || chance.happens(0.3)) return { kind: 'deposit', amount }
     if (chance.happens(0.7)) return { kind: 'order', quantity: chance.integer(3) + 1 }
@@ -58,20 +58,22 @@ function planOf(chance: Chance): Wish[] {
   })
 }
 
-/** What an account looks like after its wishes; ids are replaced by what they stand for. */
-async function outcomeOf(plan: readonly Wish[], style: InteractionStyle) {
+/** The state of an account after its actions. Ids are replaced by names that are equal in all styles. */
+async function outcomeOf(plan: readonly Action[], style: InteractionStyle) {
   const account = await trifold.createAccount()
   const placed: string[] = []
-  for (const wish of plan) await fulfil(wish, account, placed, style)
+  for (const action of plan) await perform(action, account, placed, style)
 
   const name = (text: string) =>
-    placed.reduce((said, id, nth) => said.replaceAll(id, `#${nth}`), text).replaceAll(account, 'A')
+    placed
+      .reduce((named, id, nth) => named.replaceAll(id, `#${nth}`), text)
+      .replaceAll(account, 'A')
   const entries = (await trifold.entries(account)).map(
     ({ kind, amount, balanceAfter, orderId }) =>
       `${kind} ${name(orderId ?? '')} ${amount} leaves ${balanceAfter}`,
   )
   const orders = await Promise.all(placed.map((id) => trifold.getOrder(account, id, 0)))
-  // As many events have a message as the ledger and the refused orders say.
+  // There is a notice for each ledger entry and each refused order.
   const refused = orders.filter(({ reason }) => reason === 'NOT_ENOUGH_MONEY').length
   const messages = await eventually(async () => {
     const all = await trifold.messages(account)
@@ -86,29 +88,29 @@ async function outcomeOf(plan: readonly Wish[], style: InteractionStyle) {
   }
 }
 
-/** Resolves when its outcome is there, so that the next wish begins from it. */
-async function fulfil(
-  wish: Wish,
+/** Performs an action and waits for its outcome, so that the next one starts from it. */
+async function perform(
+  action: Action,
   account: string,
   placed: string[],
   style: InteractionStyle,
 ): Promise<void> {
-  switch (wish.kind) {
+  switch (action.kind) {
     case 'deposit': {
-      const balance = await trifold.deposit(account, wish.amount, style)
+      const balance = await trifold.deposit(account, action.amount, style)
       await eventually(async () => assert.equal(await trifold.balance(account), balance))
       return
     }
     case 'order': {
-      const { status, body } = await trifold.order(account, { style, quantity: wish.quantity })
-      assert.ok(status === 201 || status === 402, `${style} answered ${status}`)
+      const { status, body } = await trifold.order(account, { style, quantity: action.quantity })
+      assert.ok(status === 201 || status === 402, `${style} returned ${status}`)
       const id = status === 201 ? body : body.orderId!
       placed.push(id)
       assert.notEqual((await trifold.getOrder(account, id)).state, 'PENDING')
       return
     }
     case 'delete': {
-      const id = placed.at(-wish.back)
+      const id = placed.at(-action.back)
       if (id === undefined) return
       await trifold.deleteOrder(account, id)
       await eventually(async () => {
@@ -118,6 +120,6 @@ async function fulfil(
       return
     }
     default:
-      wish satisfies never
+      action satisfies never
   }
 }

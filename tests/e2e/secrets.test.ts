@@ -9,7 +9,7 @@ import { after, describe, test } from 'node:test'
 import { SMTPServer } from 'smtp-server'
 import { until } from '../../platform/async/until.ts'
 
-// The half after the special character is what a broken URL leaves behind as host or path.
+// If a URL does not parse, the part after the special character may show up as host or path.
 const CANARY = /canary|Y2FuYX/i
 const LEFT = 'leftcanary'
 const RIGHT = 'rightcanary'
@@ -17,7 +17,7 @@ const RIGHT = 'rightcanary'
 const folder = await mkdtemp(join(tmpdir(), 'trifold-secrets-'))
 after(() => rm(folder, { recursive: true, force: true }))
 
-/** A program of ours with its whole output. */
+/** Starts one of our programs and records its whole output. */
 function start(main: string, environment: Record<string, string>) {
   const child = spawn(process.execPath, [main], {
     env: {
@@ -48,7 +48,7 @@ function start(main: string, environment: Record<string, string>) {
 
 const SPECIALS = ['/', '#', '%zz', '/12/']
 
-describe('a configuration that is wrong', () => {
+describe('an invalid configuration', () => {
   for (const special of SPECIALS) {
     test(`stops the program with code 2, with ${special} in the password of SMTP_URL`, async () => {
       const program = start('apps/all-in-one/main.ts', {
@@ -62,14 +62,14 @@ describe('a configuration that is wrong', () => {
   }
 
   for (const url of ['smpt://mail.example', 'mail.example:587', 'smtp://']) {
-    test(`stops the program with code 2 where SMTP_URL is ${url}`, async () => {
+    test(`stops the program with code 2 if SMTP_URL is ${url}`, async () => {
       const environment = { DATA_DIR: join(folder, 'never'), SMTP_URL: url }
       assert.equal(await start('apps/all-in-one/main.ts', environment).exited, 2)
     })
   }
 })
 
-describe('a database that cannot be worked with', () => {
+describe('an unusable database', () => {
   for (const special of ['-', '/', '@']) {
     test(`leaves no password in the output, with ${special} in it`, async () => {
       const url = `postgres://me:${LEFT}${special}${RIGHT}@127.0.0.1:9/notification`
@@ -93,7 +93,7 @@ describe('a database that cannot be worked with', () => {
 describe('a mail server that fails', () => {
   const password = encodeURIComponent(`${LEFT}/@#%${RIGHT}`)
 
-  /** A server on a port of its own, which ends with the test. */
+  /** Starts a server on a free port. */
   async function listening(server: {
     listen(port: number, host: string, ready: () => void): unknown
   }): Promise<void> {
@@ -103,30 +103,30 @@ describe('a mail server that fails', () => {
   async function faults() {
     const refusing = new SMTPServer({
       ...{ disabledCommands: ['STARTTLS'], allowInsecureAuth: true },
-      // Some servers quote the login that they refuse.
+      // Some servers quote the login that they reject.
       onAuth: ({ password }, _session, callback) =>
         callback(Object.assign(new Error(`bad login ${password}`), { responseCode: 535 })),
     })
     await listening(refusing)
     const { port: authPort } = refusing.server.address() as { port: number }
-    const silent = createServer()
-    await listening(silent)
-    const { port: silentPort } = silent.address() as { port: number }
+    const unresponsive = createServer()
+    await listening(unresponsive)
+    const { port: unresponsivePort } = unresponsive.address() as { port: number }
     return {
       urls: [
         `smtp://mailer:${password}@127.0.0.1:9`,
         `smtp://mailer:${password}@127.0.0.1:${authPort}`,
         `smtps://mailer:${password}@127.0.0.1:${authPort}`,
-        `smtps://mailer:${password}@127.0.0.1:${silentPort}`,
+        `smtps://mailer:${password}@127.0.0.1:${unresponsivePort}`,
       ],
       async close() {
-        silent.close()
+        unresponsive.close()
         await new Promise<void>((resolve) => refusing.close(resolve))
       },
     }
   }
 
-  test('leaves no password in logs, answers, metrics, outbox rows or files', async () => {
+  test('leaves no password in logs, responses, metrics, outbox rows or files', async () => {
     const { urls, close } = await faults()
     for (const [index, SMTP_URL] of urls.entries()) {
       const DATA_DIR = join(folder, `mail-${index}`)

@@ -18,12 +18,12 @@ import { WAIT_LIMIT_MS } from './world.ts'
 const START_LIMIT_MS = 180_000
 const ONE_OF_EACH = { order: 1, billing: 1, notification: 1 } as const
 const LOG_LINES = 20
-/** A test looks inside; it does no work there. */
+/** For a test's reads of the database, which need few connections. */
 const CONNECTIONS = 2
 
 /**
- * One process of each service behind nginx, with a Kafka and a PostgreSQL of their own, all in the
- * folder. The settings are the environment of the services.
+ * Starts one process of each service behind nginx, with its own Kafka and PostgreSQL, all in the folder. The
+ * settings are the environment of the services.
  */
 export async function startOnStack(folder: string, settings: Readonly<Record<string, string>>) {
   const stack = await startStackIn(folder, ONE_OF_EACH, settings)
@@ -71,53 +71,53 @@ export async function startOnStack(folder: string, settings: Readonly<Record<str
   }
 }
 
-/** A stack of a test, on ports that others are unlikely to look at in the same moment. */
+/** Starts a stack for a test, on ports that other tests are unlikely to use at the same time. */
 export async function startStackIn(
   folder: string,
   replicas: StackOptions['replicas'],
   environment: Readonly<Record<string, string>>,
   checkoutOf?: CheckoutOf,
 ): Promise<Stack> {
-  const said: string[] = []
+  const output: string[] = []
   return await startStack({
     ...{ replicas, environment, folder },
     ...(checkoutOf && { checkoutOf }),
-    // Below the ports of outgoing connections, the highest of the usual ones included.
+    // All ports of the stack stay below those that the system uses for outgoing connections.
     portOffset: 50 * Math.floor(60 + Math.random() * 380),
     port: await freePorts(9_300 + Math.floor(Math.random() * 600), 1),
     signal: AbortSignal.timeout(START_LIMIT_MS),
-    say: (line) => said.push(line),
+    say: (line) => output.push(line),
   }).catch((cause) => {
-    throw new Error(`the stack does not start: ${cause.message}\n${said.join('\n')}`, { cause })
+    throw new Error(`the stack does not start: ${cause.message}\n${output.join('\n')}`, { cause })
   })
 }
 
-/** Through the gateway, as a customer would find it. */
+/** Waits until the service is ready through the gateway, as a customer sees it. */
 const ready = (stack: Stack, { service, server }: Replica) =>
   until(() => isReady(stack.url, service), { limitMs: WAIT_LIMIT_MS, ended: server.ended })
 
 function switchOf(stack: Stack, replica: Replica): Switch {
   const { server } = replica
   return switchOfRunning(server, {
-    begun: async () => void (await ready(stack, replica)),
+    onStart: async () => void (await ready(stack, replica)),
     end: async () => void (await stopWell(replica)),
   })
 }
 
-/** A broker that is told to stop hands over first; what tests look for is one that is gone. */
+/** Kills the broker, because a broker that is stopped hands over first, and tests need an outage. */
 const brokerSwitch = (kafka: Restartable) =>
-  switchOfRunning(kafka, { begun: async () => {}, end: () => kafka.kill() })
+  switchOfRunning(kafka, { onStart: async () => {}, end: () => kafka.kill() })
 
-/** Its first start finds that the server runs already. */
+/** A switch for a server that is already running when it is first switched on. */
 function switchOfRunning(
   server: Restartable,
-  { begun, end }: { readonly begun: () => Promise<void>; readonly end: () => Promise<void> },
+  { onStart, end }: { readonly onStart: () => Promise<void>; readonly end: () => Promise<void> },
 ): Switch {
   let runs = true
   return switchable({
     async start() {
       if (!runs) await server.start()
-      await begun()
+      await onStart()
       return async () => {
         runs = false
         await end()
@@ -126,13 +126,13 @@ function switchOfRunning(
   })
 }
 
-/** Lets a replica end by SIGTERM, and tells how many milliseconds that took. */
+/** Stops a replica with SIGTERM, which must succeed. Resolves with the duration in milliseconds. */
 export async function stopWell({ service, server, logFile }: Replica): Promise<number> {
-  const begunMs = performance.now()
+  const startedMs = performance.now()
   const { ended } = server
   await server.stop()
   const code = await ended
-  const said = lastLines(logFile, LOG_LINES)
-  assert.equal(code, 0, `${service} ended with code ${code}:\n${said}`)
-  return performance.now() - begunMs
+  const lines = lastLines(logFile, LOG_LINES)
+  assert.equal(code, 0, `${service} ended with code ${code}:\n${lines}`)
+  return performance.now() - startedMs
 }

@@ -7,8 +7,9 @@ import { assertSettled, PATIENT, startBurst } from './order-burst.ts'
 import { inFolder, spawnMain, startApart, startProgram, temporaryFolder } from './program.ts'
 import { ON_STACK } from './world.ts'
 
-const ALONE = 'a second program on its folder is refused and says why, and the first goes on'
-const skip = ON_STACK && 'services that are processes of their own have no folder'
+const ALONE =
+  'a second program on the same folder exits with the reason, and the first keeps serving'
+const skip = ON_STACK && 'separate services have no data folder'
 
 test(skip ? `${ALONE} (skipped: ${skip})` : ALONE, { skip }, async (t) => {
   const { folder, remove } = await temporaryFolder()
@@ -32,7 +33,7 @@ test(skip ? `${ALONE} (skipped: ${skip})` : ALONE, { skip }, async (t) => {
   await assertInvariantsHold(first)
 })
 
-const UNREAD = 'a client that does not read its answers does not keep the program from stopping'
+const UNREAD = 'a client that does not read its responses does not keep the program from stopping'
 
 test(skip ? `${UNREAD} (skipped: ${skip})` : UNREAD, { skip }, async (t) => {
   const { folder, remove } = await temporaryFolder()
@@ -56,7 +57,7 @@ for (const [main, faults] of [
   ['services/billing', { PORT: 'http', INTERACTION_STYLE: 'rpc', DATABASE_CONNECTIONS: '1' }],
   ['services/notification', { PORT: 'http', LOG_LEVEL: 'loud', DATABASE_CONNECTIONS: '1' }],
 ] as const) {
-  test(`${main}: a wrong configuration is refused before anything starts, each fault named`, async () => {
+  test(`${main}: rejects an invalid configuration before anything starts, and names each error`, async () => {
     const child = spawnMain(main, faults)
     assert.equal((await child.ended).code, 2)
     for (const name of Object.keys(faults)) {
@@ -65,7 +66,7 @@ for (const [main, faults] of [
   })
 }
 
-test('told to stop in a burst, it answers every request that it took, and keeps all', async (t) => {
+test('a program that is stopped in a burst responds to every request that it accepted, and loses none', async (t) => {
   const apart = await startApart(PATIENT)
   t.after(() => apart.close())
   const { client } = apart
@@ -77,7 +78,7 @@ test('told to stop in a burst, it answers every request that it took, and keeps 
 
   const trifold = await apart.restart()
   const ids = await assertSettled(trifold, burst)
-  // Whatever was taken has become an order, so an order without an answer is a request without one.
+  // Every accepted request has become an order, so an order without a response is a request without one.
   for (const { answer, account } of burst.sent) {
     const id = answer?.status === 201 ? answer.body : answer?.body.orderId
     if (id) ids.get(account)?.delete(id)

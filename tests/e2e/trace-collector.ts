@@ -1,7 +1,7 @@
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 
-/** A span as it arrived, with what the tests ask of it. Ids are in hexadecimal. */
+/** A received span, with the properties that the tests use. Ids are in hexadecimal. */
 export interface Span {
   readonly service: string
   readonly name: string
@@ -12,7 +12,7 @@ export interface Span {
   readonly links: readonly { readonly traceId: string; readonly spanId: string }[]
   readonly attributes: Readonly<Record<string, unknown>>
   readonly failed: boolean
-  /** In nanoseconds since the epoch. */
+  /** Nanoseconds since the epoch. */
   readonly start: bigint
   readonly end: bigint
 }
@@ -48,7 +48,7 @@ interface OtlpTraces {
 const KINDS = ['internal', 'internal', 'server', 'client', 'producer', 'consumer'] as const
 const STATUS_ERROR = 2
 
-/** The other end of OTLP: takes traces as JSON over HTTP and keeps their spans. */
+/** An OTLP receiver: accepts traces as JSON over HTTP and stores their spans. */
 export async function startTraceCollector() {
   const spans: Span[] = []
   let requests = 0
@@ -65,7 +65,7 @@ export async function startTraceCollector() {
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
   const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
   return {
-    /** What makes a program send its traces here, soon. */
+    /** The settings that make a program send its traces here, with a short delay. */
     environment: {
       OTEL_EXPORTER_OTLP_ENDPOINT: url,
       OTEL_EXPORTER_OTLP_PROTOCOL: 'http/json',

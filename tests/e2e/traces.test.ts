@@ -8,7 +8,7 @@ import { type Span, startTraceCollector } from './trace-collector.ts'
 import { WAIT_LIMIT_MS } from './world.ts'
 
 const ORDERS_EACH = 20
-/** Where each fourth order is one too many for its account. */
+/** Of four orders, the account has money for three. */
 const AFFORDABLE = 15
 const CUSTOMER_SPAN = '00f067aa0ba902b7'
 
@@ -22,7 +22,7 @@ after(async () => {
 
 const newTraceId = () => crypto.randomUUID().replaceAll('-', '')
 
-/** The steps of an order by style, from the customer to the last service. Each stands in the next. */
+/** The chains of spans of an order by style, from the customer to the last service. Each span is the parent of the next. */
 const PAID_OR_REFUSED = {
   http: [
     [
@@ -55,7 +55,7 @@ const TRACED = Object.keys(PAID_OR_REFUSED) as (keyof typeof PAID_OR_REFUSED)[]
 
 const titleOf = ({ service, kind, name }: Span) => `${service} ${kind} ${name}`
 
-/** Whether spans stand in each other as the titles do, the first in nothing of ours. */
+/** Whether there is a chain of parent and child spans with these titles. */
 function hasChain(spans: readonly Span[], titles: readonly string[]): boolean {
   const byId = new Map(spans.map((span) => [span.id, span]))
   const matches = (span: Span | undefined, upTo: number): boolean =>
@@ -65,7 +65,7 @@ function hasChain(spans: readonly Span[], titles: readonly string[]): boolean {
   return spans.some((span) => matches(span, titles.length - 1))
 }
 
-/** The whole trace of an order, once each of its steps has arrived. */
+/** The whole trace of an order, once the spans of all its steps have arrived. */
 function traceOfOrder(traceId: string, style: (typeof TRACED)[number]): Promise<Span[]> {
   return eventually(async () => {
     const spans = collector.inTrace(traceId)
@@ -79,7 +79,7 @@ function traceOfOrder(traceId: string, style: (typeof TRACED)[number]): Promise<
 const drawn = (spans: readonly Span[]) =>
   spans.map((span) => `${span.id} in ${span.parentId || '-'}: ${titleOf(span)}`).join('\n')
 
-/** Orders at once, each in the trace of its customer; the money is enough for some of them. */
+/** Places orders concurrently, each in its customer's trace; the money is enough for some of them. */
 async function placeTogether(style: InteractionStyle): Promise<string[]> {
   const account = await client.fundedAccount(AFFORDABLE * UNIT_PRICE)
   const traceIds = Array.from({ length: ORDERS_EACH }, newTraceId)
@@ -95,13 +95,13 @@ async function placeTogether(style: InteractionStyle): Promise<string[]> {
 }
 
 for (const style of TRACED) {
-  describe(`${style}: of orders that are placed at once`, async () => {
+  describe(`${style}: orders that are placed concurrently`, async () => {
     const traces = placeTogether(style).then((traceIds) =>
       Promise.all(traceIds.map((traceId) => traceOfOrder(traceId, style))),
     )
     traces.catch(() => undefined)
 
-    test('each is one trace, from the customer through all three services', async () => {
+    test('are one trace each, from the customer through all three services', async () => {
       for (const spans of await traces) {
         assert.deepEqual([...new Set(spans.map(({ service }) => service))].sort(), [
           'billing',
@@ -115,11 +115,11 @@ for (const style of TRACED) {
       }
     })
 
-    test('spans say what they are by the conventions', async () => {
+    test('have spans that follow the conventions', async () => {
       for (const span of (await traces).flat()) assertConventions(span)
     })
 
-    test('those that share a batch are linked to it, and it to them', async () => {
+    test('are linked to the batches that they share, in both directions', async () => {
       const own = (await traces).flat()
       const traceIds = new Set(own.map(({ traceId }) => traceId))
       const members = own.filter(({ links }) => links.length > 0)
@@ -134,11 +134,11 @@ for (const style of TRACED) {
         }, WAIT_LIMIT_MS)
         assert.equal(batch.parentId, '')
         assert.equal(batch.service, member.service)
-        assert.ok(!traceIds.has(batch.traceId), 'a batch is in no order`s trace')
+        assert.ok(!traceIds.has(batch.traceId), "a batch is not part of an order's trace")
         assert.ok(sizeOf(batch) > 1)
         assert.ok(
           batch.links.some(({ spanId }) => spanId === member.parentId) || sizeOf(batch) > 128,
-          `${titleOf(batch)} has no link to what ${titleOf(member)} continues`,
+          `${titleOf(batch)} has no link to the parent of ${titleOf(member)}`,
         )
       }
     })
@@ -153,7 +153,7 @@ function assertConventions({ name, kind, attributes, failed }: Span): void {
   if (kind === 'server') {
     assert.equal(name, `${attributes['http.request.method']} ${attributes['http.route']}`)
     for (const key of ['url.path', 'url.scheme', 'http.response.status_code']) has(key)
-    assert.equal(failed, false, 'a refusal is no failure of the server')
+    assert.equal(failed, false, 'a refusal is not a failure of the server')
   } else if (kind === 'producer' || kind === 'consumer') {
     const operation = kind === 'producer' ? 'send' : 'process'
     assert.equal(name, `${operation} ${attributes['messaging.destination.name']}`)
@@ -174,7 +174,7 @@ function assertConventions({ name, kind, attributes, failed }: Span): void {
   }
 }
 
-test('an order begins a trace where its customer has none', async () => {
+test('an order starts a trace if its customer has none', async () => {
   const account = await client.fundedAccount(UNIT_PRICE)
   const { body: id } = await client.order(account, { style: 'events' })
   const sent = await eventually(async () => {
@@ -189,7 +189,7 @@ test('an order begins a trace where its customer has none', async () => {
   assert.deepEqual(roots.map(titleOf), ['order server POST /orders'])
 })
 
-test('a letter is in the trace of the order that it is about', async () => {
+test('a letter is in the trace of its order', async () => {
   const account = await client.fundedAccount(UNIT_PRICE)
   const json = { email: `${account}@customer.example` }
   await client.read(`/notification/contact/${account}`, { json }, 'PUT')
@@ -209,9 +209,9 @@ test('probes and scrapes are not traced', async () => {
   const path = `/orders/${crypto.randomUUID()}`
   await client.call('GET', `${path}?profileId=${crypto.randomUUID()}`)
   const paths = await eventually(async () => {
-    const asked = collector.spans.map(({ attributes }) => String(attributes['url.path']))
-    assert.ok(asked.includes(path))
-    return asked
+    const traced = collector.spans.map(({ attributes }) => String(attributes['url.path']))
+    assert.ok(traced.includes(path))
+    return traced
   }, WAIT_LIMIT_MS)
   assert.deepEqual(
     paths.filter((one) => one.includes('actuator')),
@@ -219,7 +219,7 @@ test('probes and scrapes are not traced', async () => {
   )
 })
 
-test('OTEL_SDK_DISABLED keeps every span at home, whatever else is set', async (t) => {
+test('with OTEL_SDK_DISABLED no span is sent, whatever else is set', async (t) => {
   const quiet = await startTraceCollector()
   t.after(() => quiet.close())
   const disabled = await startApart({ ...quiet.environment, OTEL_SDK_DISABLED: 'true' })
@@ -227,7 +227,7 @@ test('OTEL_SDK_DISABLED keeps every span at home, whatever else is set', async (
   const account = await disabled.client.fundedAccount(UNIT_PRICE)
   const { body: id } = await disabled.client.order(account, { style: 'events' })
   assert.equal((await disabled.client.getOrder(account, id)).state, 'APPROVED')
-  // What is left would be sent when the program stops.
+  // Remaining spans would be sent when the program stops.
   await disabled.stop()
   assert.equal(quiet.requests(), 0)
 })

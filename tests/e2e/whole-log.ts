@@ -4,8 +4,8 @@ import { TOPICS } from '../../messaging/topics.ts'
 import { eventually } from './client.ts'
 
 /**
- * All that the topics hold, each partition in its sequence, read by a group that nobody else has. What
- * is sent meanwhile may be left out.
+ * Reads all messages of the topics, each partition in order, with a group of its own. Messages sent during the read
+ * may be missing.
  */
 export async function wholeLog(bus: Bus): Promise<BusMessage[]> {
   const topics = TOPICS.map(({ name }) => name)

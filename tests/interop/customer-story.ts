@@ -4,13 +4,13 @@ import { type Client, eventually } from '../e2e/client.ts'
 import { LIMIT_MS } from './witnesses.ts'
 
 /**
- * Deposits of all sizes, an order that is paid and deleted, and one that is refused. Returns the
- * account; the last deposit may still be on its way.
+ * A customer deposits amounts of all sizes, places an order that is paid and deletes it, and places one that is
+ * refused. Returns the account; the last deposit may still be in flight.
  */
 export async function liveThrough(ours: Client, style: InteractionStyle): Promise<string> {
   const account = await ours.createAccount()
   for (const amount of [0.01, 199.9]) await ours.deposit(account, amount, style)
-  // An order may overtake a deposit in `events`: they leave through the relays of two services.
+  // In `events` an order may overtake a deposit, because the relays of two services send them.
   await eventually(async () => assert.equal(await ours.balance(account), 199.91), LIMIT_MS)
   const settled = (id: string) => ours.getOrder(account, id, 30)
   const paid = await ours.order(account, { style })
@@ -26,13 +26,13 @@ export async function liveThrough(ours: Client, style: InteractionStyle): Promis
   return account
 }
 
-/** What such a customer is told, on the topic `payment` in every style but `http`. */
+/** The events about such a customer on the topic `payment`, in every style except `http`. */
 export const PAYMENT_STORY = [
   ...['DEPOSIT_ACCEPTED', 'DEPOSIT_ACCEPTED', 'ORDER_PAID', 'PAYMENT_FAIL'],
   ...['PAYMENT_REFUNDED', 'DEPOSIT_ACCEPTED'],
 ]
 
-/** What billing is asked for such a customer, on the topic `billing` in `events`. */
+/** The requests to billing for such a customer on the topic `billing`, in `events`. */
 export const BILLING_STORY = [
   ...['DEPOSIT_REQUEST', 'DEPOSIT_REQUEST', 'ORDER_CREATED', 'ORDER_CREATED'],
   ...['ORDER_CANCELED', 'DEPOSIT_REQUEST'],

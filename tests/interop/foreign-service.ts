@@ -10,7 +10,7 @@ import { root } from '../../tools/repository-files.ts'
 import { compileJava, findJava } from '../../tools/servers/java.ts'
 import { kafkaLibraries } from '../../tools/servers/kafka.ts'
 
-/** The part of another program that the Java program takes; see `java/ForeignService.java`. */
+/** The service whose part the Java program plays; see `java/ForeignService.java`. */
 export type ForeignRole = 'billing' | 'original-billing' | 'order' | 'notification' | 'observer'
 
 export interface Position {
@@ -19,7 +19,7 @@ export interface Position {
   readonly offset: number
 }
 
-/** A message as the Java client got it, its value and the values of its headers as text. */
+/** A message as the Java client received it, with its value and header values as text. */
 export interface ForeignRecord extends Position {
   readonly key: string | null
   readonly value: string
@@ -39,18 +39,18 @@ export interface LastBalance {
 }
 
 export interface ForeignService {
-  /** What its strict reader has understood so far; it grows. */
+  /** Messages that its strict reader has accepted so far; the list grows. */
   readonly records: readonly ForeignRecord[]
-  /** What its strict reader has refused so far; it grows. */
+  /** Messages that its strict reader has rejected so far; the list grows. */
   readonly refusals: readonly RefusedRecord[]
-  /** Sends a message without headers, with the key's partition as the Java client picks it. */
+  /** Sends a message without headers; the Java client chooses the partition by the key. */
   send(topic: string, key: string, value: string | object): Promise<Position>
   stop(): Promise<void>
 }
 
 export interface ForeignPrograms {
   start(brokers: string, role: ForeignRole): ForeignService
-  /** Reads the topic `balance` to its end. Rejects on what its reader refuses. */
+  /** Reads the topic `balance` to its end. Rejects if its reader rejects a message. */
   readBalances(
     brokers: string,
   ): Promise<{ records: ForeignRecord[]; last: LastBalance[]; cleanupPolicy: string }>
@@ -63,7 +63,7 @@ type Line =
   | { readonly refused: RefusedRecord }
   | { readonly balances: { readonly cleanupPolicy: string; readonly last: LastBalance[] } }
 
-/** Compiles the Java program, into a temporary folder that `remove` takes away again. */
+/** Compiles the Java program into a temporary folder, which `remove` deletes. */
 export async function compileForeignPrograms(): Promise<ForeignPrograms> {
   const folder = await mkdtemp(join(tmpdir(), 'trifold-java-'))
   const sourceFolder = join(root, 'tests', 'interop', 'java')
@@ -80,14 +80,14 @@ export async function compileForeignPrograms(): Promise<ForeignPrograms> {
 interface Running {
   readonly input: Writable
   readonly lines: AsyncIterable<string>
-  /** Rejects when it fails, with the end of what it said. */
+  /** Rejects if the program fails, with the end of its error output. */
   readonly ended: Promise<void>
 }
 
 const HEAP_MB = 96
 const ERROR_LENGTH = 4_000
 
-/** It ends when its standard input does, and so with us, however we end. */
+/** Runs the Java program, which ends when its standard input closes, and so also when this process dies. */
 function run(classPath: string, brokers: string, role: string): Running {
   const quiet = '-Dorg.slf4j.simpleLogger.defaultLogLevel=warn'
   const heap = [`-Xmx${HEAP_MB}m`, '-XX:+UseSerialGC', '-XX:TieredStopAtLevel=1']
@@ -99,12 +99,12 @@ function run(classPath: string, brokers: string, role: string): Running {
   java.stderr?.on('data', (chunk) => {
     errors = `${errors}${chunk}`.slice(-ERROR_LENGTH)
   })
-  // It has ended when we still write: `ended` says so.
+  // Writing fails if the program has ended; `ended` reports that.
   java.stdin?.on('error', () => undefined)
   const ended = once(java, 'close').then(([code]) => {
     if (code !== 0) throw new Error(`the foreign ${role} ended with code ${code}: ${errors}`)
   })
-  // Whoever waits for it hears of it; until then it is not unhandled.
+  // Not an unhandled rejection while no caller awaits it.
   ended.catch(() => undefined)
   const lines = createInterface({ input: java.stdout as Readable })
   return { input: java.stdin as Writable, lines, ended }
@@ -156,5 +156,5 @@ async function balancesOf({ input, lines, ended }: Running) {
     }
   }
   await ended
-  throw new Error('the foreign reader of balances ended without a word')
+  throw new Error('the foreign reader of balances ended without a result')
 }

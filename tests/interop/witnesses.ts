@@ -4,10 +4,10 @@ import type { DeadLetterView } from '../../contracts/http.ts'
 import { type Client, eventually } from '../e2e/client.ts'
 import type { ForeignRecord, Position } from './foreign-service.ts'
 
-/** How long services and foreign programs may take to hear of each other. */
+/** How long messages between services and foreign programs may take. */
 export const LIMIT_MS = 60_000
 
-/** The bodies about an account in their sequence, an event that was announced again only once. */
+/** The bodies about an account in order, without redeliveries. */
 export function bodiesOf(records: readonly ForeignRecord[], account: string): { event: string }[] {
   const once = new Map<string, { event: string }>()
   for (const { key, value, headers, topic, partition, offset } of records) {
@@ -18,7 +18,7 @@ export function bodiesOf(records: readonly ForeignRecord[], account: string): { 
   return [...once.values()]
 }
 
-/** Waits until an account has as many messages, which then must be these, in this sequence. */
+/** Waits until an account has this many notices, which must then be these, in this order. */
 export async function messagesAre(ours: Client, account: string, texts: readonly string[]) {
   const messages = await eventually(async () => {
     const some = await ours.messages(account)
@@ -50,7 +50,7 @@ export function assertPlainNumbers(text: string): void {
   }
 }
 
-/** CloudEvents 1.0, the binary binding of Kafka; each header once. */
+/** Asserts CloudEvents 1.0 in the binary mode of its Kafka binding, with each header once. */
 export function assertCloudEvent({ topic, key, value, headers }: ForeignRecord): void {
   const named = new Map(headers)
   assert.equal(named.size, headers.length)

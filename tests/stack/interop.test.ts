@@ -1,4 +1,4 @@
-// Long because a foreign program takes the part of each service in turn, and the stack is started once for all.
+// Long because a foreign program replaces each service in turn.
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
 import type { InteractionStyle } from '../../contracts/style.ts'
@@ -22,8 +22,8 @@ import {
 import { type OwnStack, startOwnStack } from './own-stack.ts'
 
 /**
- * Our services, each a process on Kafka and PostgreSQL, beside a program that is not ours: a Java
- * client that reads the published bodies strictly and writes bare JSON.
+ * Runs our services, each as a process on Kafka and PostgreSQL, together with a foreign program: a Java client that
+ * reads the published bodies strictly and writes JSON without headers.
  */
 const newId = () => crypto.randomUUID()
 const foreign = await compileForeignPrograms()
@@ -52,7 +52,7 @@ describe('with a billing in Java', () => {
     return body
   }
 
-  test('orders are approved, refused and given back, and each message is written once', async () => {
+  test('orders are approved, refused and refunded, and each notice is written once', async () => {
     const account = newId()
     await put(account, 199.5)
     const outcome = async (orderId: string) => {
@@ -97,7 +97,7 @@ describe('with a billing in Java', () => {
     assert.deepEqual(billing.refusals, [])
   })
 
-  test('many orders at once take what there is and no more', async () => {
+  test('concurrent orders spend the available money and no more', async () => {
     const accounts = Array.from({ length: 8 }, newId)
     await Promise.all(accounts.map((account) => put(account, 4 * UNIT_PRICE + 0.01)))
     const placed = accounts.flatMap((account) => Array.from({ length: 6 }, () => account))
@@ -112,7 +112,7 @@ describe('with a billing in Java', () => {
     }
   })
 
-  test('an answer about the order of somebody else is set aside, and moves nothing', async () => {
+  test('a payment result with the wrong account becomes a dead letter, and changes nothing', async () => {
     const [customer, stranger] = [newId(), newId()]
     const orderId = await place(customer, 1)
     assert.equal((await ours.getOrder(customer, orderId, 30)).state, 'CANCELED')
@@ -123,7 +123,7 @@ describe('with a billing in Java', () => {
     assert.equal((await ours.getOrder(customer, orderId, 0)).state, 'CANCELED')
   })
 
-  test('an order by HTTP finds no billing, and only hybrid announces it on the topic', async () => {
+  test('a payment call finds no billing, and only hybrid announces the failure on the topic', async () => {
     for (const style of ['hybrid', 'http'] as const) {
       const account = newId()
       const { status, body } = await ours.order(account, { style })
@@ -135,9 +135,9 @@ describe('with a billing in Java', () => {
         await messagesAre(ours, account, [
           `ORDER ${orderId} NOT PAID: billing could not be reached`,
         ])
-        const said = { event: 'PAYMENT_FAIL', orderId, accountId: account }
+        const failure = { event: 'PAYMENT_FAIL', orderId, accountId: account }
         await eventually(async () => {
-          assert.deepEqual(bodiesOf(notification.records, account), [said])
+          assert.deepEqual(bodiesOf(notification.records, account), [failure])
         }, LIMIT_MS)
       }
     }
@@ -152,7 +152,7 @@ describe('with an order in Java', () => {
   let observer: ForeignService
 
   before(async () => {
-    // Whatever the style of requests that name none: who sends a message reads topics, not calls.
+    // Even in a deployment whose default is http, a program that sends messages gets results on topics.
     const environment = { INTERACTION_STYLE: 'http' }
     stack = await startOwnStack({ order: 0, billing: 1, notification: 1 }, environment)
     ours = stack.client
@@ -174,7 +174,7 @@ describe('with an order in Java', () => {
       assert.deepEqual(bodiesOf(order.records, accountId), bodies)
     }, LIMIT_MS)
 
-  test('payments, ledger and messages follow what it sends', async () => {
+  test('payments, ledger and notices follow from its messages', async () => {
     const accountId = await ours.createAccount()
     await order.send('billing', accountId, { event: 'DEPOSIT_REQUEST', accountId, value: 300.25 })
     const [whole, cents, trailing, tooMuch] = [newId(), newId(), newId(), newId()]
@@ -222,7 +222,7 @@ describe('with an order in Java', () => {
     ])
   })
 
-  test('a message that it sends twice changes nothing; the answer is the same event again', async () => {
+  test('a message that it sends twice changes nothing; the reply is the same event again', async () => {
     const accountId = await ours.fundedAccount(100)
     const [orderId, canceled] = [newId(), newId()]
     const [created, fail] = [{ event: 'ORDER_PAID' }, { event: 'PAYMENT_FAIL' }]
@@ -237,7 +237,7 @@ describe('with an order in Java', () => {
     ])
     const paidId = `${orderId}/ORDER_PAID`
     const failId = `${canceled}/PAYMENT_FAIL`
-    // Each message that repeats a request is answered, a cancellation as well.
+    // Every repeated request gets a reply, including a cancellation.
     await eventually(async () => {
       const answers = order.records.filter(({ key }) => key === accountId)
       const ids = answers.map((record) => new Map(record.headers).get('ce_id'))
@@ -255,7 +255,7 @@ describe('with an order in Java', () => {
     ])
   })
 
-  test('what no version can read becomes a dead letter, and the partition goes on', async () => {
+  test('a message that no version can read becomes a dead letter, and the partition moves on', async () => {
     const accountId = await ours.fundedAccount(100)
     const body = { event: 'ORDER_CREATED', orderId: newId(), accountId, price: 10 }
     const unreadable: Record<string, string | object> = {
@@ -286,7 +286,7 @@ describe('with an order in Java', () => {
     assert.equal(await ours.balance(accountId), 90)
   })
 
-  test('a key has the same partition, whoever writes it and on whichever topic', async () => {
+  test('a key has the same partition in both clients and on every topic', async () => {
     const accounts = await Promise.all(Array.from({ length: 20 }, () => ours.createAccount()))
     for (const accountId of accounts) {
       await ours.deposit(accountId, 7, 'events')
@@ -300,7 +300,7 @@ describe('with an order in Java', () => {
         const writer = ({ headers }: ForeignRecord) => (headers.length === 0 ? 'theirs' : 'ours')
         const written = records.map((record) => `${record.topic} ${writer(record)}`).sort()
         const [toBilling, toPayment] = [['billing ours', 'billing theirs'], ['payment theirs']]
-        // Each of the two requests is answered by us.
+        // Our billing replies to both requests.
         assert.deepEqual(written, [...toBilling, 'payment ours', 'payment ours', ...toPayment])
         assert.equal(new Set(records.map(({ partition }) => partition)).size, 1)
         partitions.add(records[0]!.partition)
@@ -310,7 +310,7 @@ describe('with an order in Java', () => {
   })
 })
 
-describe('with a notification and an observer in Java, beside all of ours', () => {
+describe('with a notification and an observer in Java, together with all our services', () => {
   let stack: OwnStack
   let ours: Client
   let notification: ForeignService
@@ -329,10 +329,10 @@ describe('with a notification and an observer in Java, beside all of ours', () =
   })
   after(() => end(stack, notification, observer))
 
-  const told = (account: string) =>
+  const bodiesFor = (account: string) =>
     bodiesOf(notification.records, account).map(({ event }) => event)
 
-  test('the topics carry what the style says, and strict readers understand it all', async () => {
+  test('the topics carry the messages that the style requires, and strict readers accept all of them', async () => {
     const expected = {
       http: { billing: [], payment: [] },
       hybrid: { billing: [], payment: PAYMENT_STORY },
@@ -351,18 +351,18 @@ describe('with a notification and an observer in Java, beside all of ours', () =
     assert.deepEqual(notification.refusals, [])
   })
 
-  test('its notification hears what ours writes to the customers', async () => {
+  test('its notification reads the events of the notices that ours writes', async () => {
     for (const [style, account] of accounts) {
       await eventually(async () => {
         const messages = await ours.messages(account)
         const events = messages.map(({ event }) => event)
         assert.deepEqual(events.sort(), [...PAYMENT_STORY].sort())
-        assert.deepEqual(told(account), style === 'http' ? [] : PAYMENT_STORY)
+        assert.deepEqual(bodiesFor(account), style === 'http' ? [] : PAYMENT_STORY)
       }, LIMIT_MS)
     }
   })
 
-  test('every message has plain numbers and the headers of a CloudEvent', async () => {
+  test('every message has plain numbers and CloudEvents headers', async () => {
     const { records } = await foreign.readBalances(stack.brokers)
     const all = [...observer.records, ...records]
     const topics = new Set(all.map(({ topic }) => topic))
@@ -373,7 +373,7 @@ describe('with a notification and an observer in Java, beside all of ours', () =
     }
   })
 
-  test('the balance stream, read to its end, is what billing says of each account', async () => {
+  test('the end of the balance stream agrees with billing about each account', async () => {
     const { last, cleanupPolicy } = await eventually(async () => {
       const read = await foreign.readBalances(stack.brokers)
       for (const accountId of accounts.values()) {
@@ -394,7 +394,7 @@ describe('with a notification and an observer in Java, beside all of ours', () =
   })
 })
 
-/** The stack ends whatever became of the programs beside it; undefined is what never began. */
+/** Closes the stack even if the foreign programs failed. Programs that never started are undefined. */
 async function end(stack: OwnStack | undefined, ...beside: (ForeignService | undefined)[]) {
   try {
     await Promise.all(beside.map((one) => one?.stop()))

@@ -30,26 +30,26 @@ import org.apache.kafka.common.serialization.StringDeserializer;
 import org.apache.kafka.common.serialization.StringSerializer;
 
 /**
- * A program that is not ours and takes a part in the flow: it knows the topics, their keys (the
- * account's id) and the JSON bodies, and nothing of headers. It reads strictly, writes bare JSON,
- * and leaves the partition to the client's default partitioner.
+ * A foreign program that takes part in the flow. It knows the topics, their keys (the account's
+ * id) and the JSON bodies, but no headers. It reads strictly, writes JSON without headers, and
+ * leaves the partition to the client's default partitioner.
  *
- * <p>Usage: java ForeignService BROKERS ROLE. The role says what is read:
+ * <p>Usage: java ForeignService BROKERS ROLE. The role selects what it reads:
  *
  * <ul>
- *   <li>{@code billing}: the topic billing, and answers on payment what its own books say
- *   <li>{@code original-billing}: the same, except that it charges for each ORDER_CREATED, also a
+ *   <li>{@code billing}: the topic billing; it replies on the topic payment from its own ledger
+ *   <li>{@code original-billing}: the same, except that it charges for each ORDER_CREATED, even a
  *       repeated one, and ignores ORDER_CANCELED, like the services that Trifold replaced
  *   <li>{@code order}, {@code notification}: the topic payment
  *   <li>{@code observer}: the topics billing and payment
  *   <li>{@code balances}: the topic balance from its beginning to its end; then the program ends
  * </ul>
  *
- * <p>Each line of the standard input, {@code {"topic","key","value"}}, is a message to send; at its
- * end the program ends. Each line of the standard output is an object with one field: {@code sent}
- * (topic, partition, offset), {@code read} (a message that was understood), {@code refused} (one
- * that was not, and why), or {@code balances} (the last of each account, and the topic's clean-up
- * policy).
+ * <p>Each line of standard input, {@code {"topic","key","value"}}, is a message to send; the
+ * program ends at the end of its input. Each line of standard output is an object with one field:
+ * {@code sent} (topic, partition, offset), {@code read} (an accepted message), {@code refused} (a
+ * rejected message with the reason), or {@code balances} (the last balance of each account, and
+ * the topic's cleanup policy).
  */
 public final class ForeignService {
     private static final Map<String, List<String>> TOPICS = Map.of(
@@ -76,7 +76,7 @@ public final class ForeignService {
                 try {
                     read(consumer, reactionOf(role, producer));
                 } catch (WakeupException ended) {
-                    // The standard input has ended: there is nothing more to read for.
+                    // Standard input has ended, so the program stops reading.
                 } catch (Exception error) {
                     error.printStackTrace();
                     Runtime.getRuntime().halt(1);
@@ -97,7 +97,7 @@ public final class ForeignService {
         };
     }
 
-    /** The offsets are committed once all that follows from the messages is in Kafka. */
+    /** Commits offsets only after all replies to the messages are in Kafka. */
     private static void read(KafkaConsumer<String, byte[]> consumer, Reaction reaction)
             throws Exception {
         while (true) {
@@ -120,7 +120,7 @@ public final class ForeignService {
         void take(Object event) throws Exception;
     }
 
-    /** The event, if it is exactly what the contract says; else an IOException. */
+    /** Returns the event if it matches the contract exactly; otherwise throws an IOException. */
     private static Object understand(ConsumerRecord<String, byte[]> record) throws IOException {
         if (record.value() == null) throw new IOException("no body");
         if (record.topic().equals("billing")) {
@@ -140,8 +140,8 @@ public final class ForeignService {
     }
 
     /**
-     * Billing, as simple as it can be: it shows what is said when. Its books are in memory and so
-     * last as long as it runs; real books belong into a database.
+     * The simplest possible billing, to show which message follows which. Its ledger is in memory
+     * and is lost when it ends; a real ledger belongs in a database.
      */
     private static class Billing implements Reaction {
         private final KafkaProducer<String, String> producer;
@@ -157,40 +157,40 @@ public final class ForeignService {
         public void take(Object event) throws Exception {
             if (event instanceof Messages.DepositRequest deposit) deposit(deposit);
             if (event instanceof Messages.OrderCreated order) pay(order);
-            if (event instanceof Messages.OrderCanceled order) giveBack(order);
+            if (event instanceof Messages.OrderCanceled order) refund(order);
         }
 
         void deposit(Messages.DepositRequest deposit) throws Exception {
             balances.merge(deposit.accountId(), deposit.value(), BigDecimal::add);
-            say(new Messages.DepositAccepted(deposit.accountId(), deposit.value()));
+            publish(new Messages.DepositAccepted(deposit.accountId(), deposit.value()));
         }
 
         private void pay(Messages.OrderCreated order) throws Exception {
-            // Who asks again was answered before: the answer is in Kafka, where nothing gets lost.
+            // A repeated request got its reply before, and that reply is safe in Kafka.
             if (settled.add(order.orderId())) charge(order);
         }
 
         void charge(Messages.OrderCreated order) throws Exception {
             BigDecimal balance = balances.getOrDefault(order.accountId(), BigDecimal.ZERO);
             if (balance.compareTo(order.price()) < 0) {
-                say(new Messages.PaymentFail(order.orderId(), order.accountId()));
+                publish(new Messages.PaymentFail(order.orderId(), order.accountId()));
                 return;
             }
             balances.put(order.accountId(), balance.subtract(order.price()));
             paid.put(order.orderId(), order.price());
-            say(new Messages.OrderPaid(order.orderId(), order.accountId()));
+            publish(new Messages.OrderPaid(order.orderId(), order.accountId()));
         }
 
-        private void giveBack(Messages.OrderCanceled order) throws Exception {
+        private void refund(Messages.OrderCanceled order) throws Exception {
             settled.add(order.orderId());
             BigDecimal price = paid.remove(order.orderId());
             if (price == null) return;
             balances.merge(order.accountId(), price, BigDecimal::add);
-            say(new Messages.PaymentRefunded(order.orderId(), order.accountId(), price));
+            publish(new Messages.PaymentRefunded(order.orderId(), order.accountId(), price));
         }
 
-        private void say(Messages.PaymentEvent event) throws Exception {
-            // Written as its interface, which is what gives it the field `event`.
+        private void publish(Messages.PaymentEvent event) throws Exception {
+            // Serialized as its interface, whose annotations add the field `event`.
             var writer = Messages.JSON.writerFor(Messages.PaymentEvent.class);
             String body = writer.writeValueAsString(event);
             producer.send(new ProducerRecord<>("payment", event.accountId(), body)).get();
@@ -209,7 +209,7 @@ public final class ForeignService {
         }
     }
 
-    /** What the other programs should say is told to this one line by line. */
+    /** A line of standard input: a message to send. */
     private record Line(String topic, String key, String value) {}
 
     private static void sendLines(KafkaProducer<String, String> producer) throws Exception {
@@ -222,7 +222,7 @@ public final class ForeignService {
         }
     }
 
-    /** Reads a compacted topic as it is meant: the last message of each key is what counts. */
+    /** Reads a compacted topic as intended: only the last message of each key counts. */
     private static void printBalances(String brokers) throws Exception {
         Map<String, Messages.Balance> balances = new TreeMap<>();
         try (var consumer =

@@ -15,14 +15,14 @@ import java.math.BigDecimal;
 import java.util.regex.Pattern;
 
 /**
- * The bodies of the flow's messages and a reader that takes these and nothing else: an unknown, a
- * missing or a doubled field, null, a number as text or text as a number, an amount with more than
- * two decimals, an event on the wrong topic, each is an IOException.
+ * The bodies of the flow's messages and a reader that accepts nothing else. It throws an
+ * IOException for an unknown, missing or duplicate field, null, a number as text, text as a
+ * number, an amount with more than two decimals, and an event on the wrong topic.
  */
 final class Messages {
     private Messages() {}
 
-    /** What the topic `billing` carries. */
+    /** A message on the topic `billing`. */
     @JsonTypeInfo(use = JsonTypeInfo.Id.NAME, property = "event")
     @JsonSubTypes({
         @Type(name = "ORDER_CREATED", value = OrderCreated.class),
@@ -54,7 +54,7 @@ final class Messages {
         }
     }
 
-    /** What the topic `payment` carries. */
+    /** A message on the topic `payment`. */
     @JsonTypeInfo(use = JsonTypeInfo.Id.NAME, property = "event")
     @JsonSubTypes({
         @Type(name = "ORDER_PAID", value = OrderPaid.class),
@@ -93,7 +93,7 @@ final class Messages {
         }
     }
 
-    /** What the compacted topic `balance` carries. */
+    /** A message on the compacted topic `balance`. */
     record Balance(String accountId, BigDecimal balance, long version, String updated) {
         Balance {
             checkIds(accountId);
@@ -118,7 +118,7 @@ final class Messages {
         return present(JSON.readValue(value, Balance.class));
     }
 
-    /** Jackson takes `null` for an object of any class. */
+    /** Jackson accepts `null` for an object of any class. */
     private static <Body> Body present(Body body) throws IOException {
         if (body == null) throw new IOException("null is no body");
         return body;
@@ -156,7 +156,7 @@ final class Messages {
         check(amount.signum() > 0, "an amount of nothing or less: " + amount);
     }
 
-    /** The scale of a number that was written with an exponent, like 1E+3, is negative. */
+    /** A number that was written with an exponent, such as 1E+3, has a negative scale. */
     private static void checkDecimals(BigDecimal number) {
         boolean fits = number.scale() >= 0 && number.scale() <= 2;
         check(fits, "not a plain number with at most two decimals: " + number);
