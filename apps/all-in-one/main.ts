@@ -43,7 +43,7 @@ API documentation: ${url}/orders/docs  ${url}/billing/docs  ${url}/notification/
 }
 
 function whereLettersGo({ SMTP_URL, MAILDIR }: AllInOneConfig, folder: string): string {
-  // Only the host, because the URL may hold a password.
+  // Prints only the host, because the URL may contain a password.
   if (SMTP_URL) return `to the mail server ${URL.parse(SMTP_URL)?.host ?? 'of SMTP_URL'}`
   return `in ${MAILDIR || join(folder, 'mail')}`
 }

@@ -376,7 +376,7 @@ function inOne(db: Queryable): AuditInput {
   return { orders: db, billing: db, notification: db, bus: db, now: Date.now() }
 }
 
-/** In one style: a deposit, an order that is given back, one that is refused, one that is paid. */
+/** In one style: a deposit, an order that is refunded, one that is refused, and one that is paid. */
 async function run(style: InteractionStyle): Promise<Flow> {
   const account = await trifold.createAccount()
   const json = { email: `${style}@b.example` }

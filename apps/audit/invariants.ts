@@ -48,7 +48,7 @@ export async function audit(input: AuditInput, checked?: Checked): Promise<reado
   return findings.violations.toSorted((a, b) => (a.invariant < b.invariant ? -1 : 1))
 }
 
-/** I1. */
+/** Checks I1, and counts the rows that I2 is checked on. */
 async function auditLedger({ billing }: AuditInput, findings: Findings): Promise<void> {
   const totals = await ledgerTotals(billing)
   findings.checked('I1', Number(totals.transfers), 'transfers')
@@ -99,7 +99,7 @@ function entrySentence(entry: BrokenEntry): string {
   return `has entry ${version} with a balance of ${money(balanceAfterMinor)} after ${before}`
 }
 
-/** I2. */
+/** Checks I2. */
 async function auditTransfers({ billing }: AuditInput, findings: Findings): Promise<void> {
   for (const payment of await brokenPayments(billing, MAX_VIOLATIONS_EACH)) {
     findings.add('I2', `order ${payment.orderId}`, transfersSentence(payment))
@@ -119,7 +119,7 @@ function transfersSentence({ state, debits, refunds, sameTerms }: BrokenPayment)
   return `${payment}, with ${debits} debits and ${refunds} refunds in the ledger`
 }
 
-/** I3 and I8, and I5 for the failures that order announces itself. */
+/** Checks I3 and I8, and I5 for the failures that order announces itself. */
 async function auditOrders(input: AuditInput, findings: Findings): Promise<void> {
   const pages = pagesOf(
     (from, limit) => ordersFrom(input.orders, from, limit),
@@ -183,7 +183,7 @@ export function failureToAnnounce(
   return [{ eventId: `${id}/PAYMENT_FAIL`, style, subject: `order ${id}` }]
 }
 
-/** I4. */
+/** Checks I4. */
 async function auditPending(
   { orders, settled, now }: AuditInput,
   findings: Findings,

@@ -25,7 +25,7 @@ describe('a backup', () => {
     const { code, output } = await run('backup', '--data', live, '--to', kept)
     assert.equal(code, 0, output)
     assert.match(output, /\d+ files, [\d.]+ MB, as of .*; the program was paused for \d+ ms/)
-    // The program goes on where it was.
+    // The program continues after the pause.
     await burst.answered(2)
     program.kill('SIGTERM')
     await Promise.all([program.ended, burst.over])

@@ -29,7 +29,7 @@ export async function compareOrders(at: Comparison, commands: Commands): Promise
   }
 }
 
-/** Announced outcomes were compared with billing before; `announced` has the events which that covered. */
+/** The difference of an order without a payment. compareLedger has compared the events in `announced` already. */
 function withoutPayment(order: Order, announced: ReadonlySet<string>): Difference | undefined {
   const { id, state, profileId: accountId, priceMinor: amountMinor, isVoidWatched } = order
   const isAnnounced = (event: string) => announced.has(`${id}/${event}`)

@@ -88,8 +88,8 @@ describe('notification restored to an earlier time', () => {
 
     const program = await startProgram({ DATA_DIR: data })
     t.after(() => program.close())
-    // The letters of the forgotten messages were sent, and nobody can take them back.
-    await assertInvariantsHold(program, ({ sentence }) => sentence === 'is of no message')
+    // The letters of the missing messages were sent before the restore, and stay in the Maildir.
+    await assertInvariantsHold(program, ({ sentence }) => sentence === 'belongs to no message')
     const sorted = (all: ReadonlyMap<string, View>) =>
       new Map([...all].map(([id, view]) => [id, { ...view, texts: view.texts.toSorted() }]))
     assert.deepEqual(sorted(await allViews(program)), sorted(views))
@@ -149,7 +149,7 @@ test('rejects wrong options, and prints its usage', async () => {
   }
 })
 
-/** Trades, with the rows of each service kept in between, and ends with the program stopped. */
+/** Runs a program with some orders, copies the rows of each service halfway, and stops the program. */
 async function trade() {
   const program = await startProgram({ DATA_DIR: origin })
   const { orders: database } = program.databases
@@ -173,7 +173,7 @@ const allViews = (program: RunningProgram) => viewsOf(program, [...customers, ..
 
 let copies = 0
 
-/** A copy of the data folder in which one service is back at the time between. */
+/** A copy of the data folder in which one service has its rows from halfway. */
 async function restored(service: Service): Promise<string> {
   copies += 1
   const data = join(folder, `restored-${copies}`)
