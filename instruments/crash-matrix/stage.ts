@@ -4,7 +4,7 @@ import { SERVICES, type ServiceName } from '../simulation/world/lives.ts'
 import { START_MS } from '../simulation/world/scheduler.ts'
 import type { World } from '../simulation/world/world.ts'
 
-/** What a scenario can do. */
+/** What a scenario can do: send a customer's requests, stop services and wait. */
 export interface Stage {
   readonly world: World
   readonly style: InteractionStyle

@@ -148,7 +148,7 @@ export async function check(
     ...checkBalanceStream(world.balanceStream(), tables),
     ...(await checkTriggers(direct)),
     ...checkHeardOutcomes(tables),
-    ...operations.flatMap(unanswered),
+    ...operations.flatMap(missingResponse),
   ]
   if (!world.isRead()) {
     found.push({ invariant: 'I9', subject: 'the log', sentence: 'has unread messages' })
@@ -165,7 +165,7 @@ function withoutForeign(tables: Tables, { foreign }: World): Tables {
 }
 
 /** A request that may be repeated must have a final response once faults are over and everything is settled. */
-function unanswered(operation: Operation): Finding[] {
+function missingResponse(operation: Operation): Finding[] {
   const { intent, key, attempts } = operation
   if (!mayRepeat(operation) || attempts.some(isFinal)) return []
   const last = attempts.at(-1)?.response?.status ?? 'no response'

@@ -222,7 +222,8 @@ function checkView(
 }
 
 /**
- * An operation has at most one effect with a key; without a key, it has at most two per attempt (see `call twice`).
+ * An operation has at most one effect with a key. Without a key it has at most two per attempt, because the network
+ * may deliver a call twice.
  */
 function checkCauses(operations: readonly Operation[], tables: Tables, add: Add): void {
   const limits = new Map<string, number>()

@@ -109,7 +109,7 @@ function requestedBeside(
     const { intent, style, attempts, key } = operation
     if (operation === own && key !== undefined) return []
     if (intent.kind !== 'deposit' || intent.accountId !== accountId || isBooked(style)) return []
-    // Without a key, every attempt and its possible copy in the network (`call twice`) is a deposit of its own.
+    // Without a key, every attempt is a deposit of its own, and so is its duplicate if the network delivers it twice.
     const times = key === undefined ? 2 * attempts.length : 1
     return Array.from({ length: times }, () => BigInt(intent.amountMinor))
   })

@@ -91,14 +91,14 @@ export function startCustomers(options: CustomersOptions): Customers {
   const chance = chances('customers')
   const unique = createUniqueValues(chances('marks'))
   const known: { accountId: string; orderId: string }[] = []
-  const unanswered: (() => Promise<unknown>)[] = []
+  const repeats: (() => Promise<unknown>)[] = []
   let running = 2 + chance.integer(2)
   for (let number = running; number > 0; number -= 1) {
     const own = chances(`customer ${number}`)
     scheduler.after(own.between(0, LAST_ARRIVAL_MS), () => {
       const name = `c${number}`
       const accountKeys = { count: 0 }
-      const parts = { chance: own, operations, unique, known, unanswered, name, accountKeys }
+      const parts = { chance: own, operations, unique, known, repeats, name, accountKeys }
       void counted(runCustomer({ ...options, ...parts }))
     })
   }
@@ -111,7 +111,7 @@ export function startCustomers(options: CustomersOptions): Customers {
     operations,
     areDone: () => running === 0,
     repeatUnanswered() {
-      const open = unanswered.splice(0)
+      const open = repeats.splice(0)
       running += open.length
       for (const repeat of open) void counted(repeat())
       return open.length
@@ -133,8 +133,8 @@ export interface RequestContext extends Omit<CustomersOptions, 'chances'> {
   readonly chance: Chance
   /** The orders of all customers, so that some can try to access those of others. */
   readonly known: { accountId: string; orderId: string }[]
-  /** Repeats each operation that has no final response yet and may be repeated. */
-  readonly unanswered?: (() => Promise<unknown>)[]
+  /** Functions that repeat the operations without a final response; only those that may be repeated. */
+  readonly repeats?: (() => Promise<unknown>)[]
 }
 
 export interface CustomerContext extends RequestContext {
@@ -273,7 +273,7 @@ export async function sendUntilFinal(at: RequestContext, operation: Operation): 
     if (attempts === maxAttempts) break
     await pause(at, chance.between(20, 1_000))
   }
-  at.unanswered?.push(() => sendUntilFinal(at, operation))
+  at.repeats?.push(() => sendUntilFinal(at, operation))
   return undefined
 }
 
