@@ -152,7 +152,7 @@ export const METRICS = {
   },
   trifold_mail_down: {
     type: 'gauge',
-    help: '1 while letters cannot be sent to the mail server or the Maildir, otherwise 0.',
+    help: 'Is 1 while letters cannot be sent to the mail server or the Maildir, otherwise 0.',
     labels: [],
   },
   trifold_letters_suppressed_total: {
@@ -162,7 +162,7 @@ export const METRICS = {
   },
   trifold_ready: {
     type: 'gauge',
-    help: '1 if a dependency is available, otherwise 0.',
+    help: 'Is 1 if a dependency is available, otherwise 0.',
     labels: ['dependency'],
   },
   trifold_log_lines_dropped_total: {
