@@ -165,81 +165,86 @@ function withRequest(
 }
 
 describe('a doctored history: an acknowledged request without its effect', () => {
-  const nobody = crypto.randomUUID()
-  reddens('an account', () => withResponse(operationOf('open', isStatus(200)), 200, nobody))
-  reddens('an order', () => withResponse(operationOf('order', isStatus(201)), 201, nobody))
-  reddens('an order with another quantity', () => {
+  const unknownId = crypto.randomUUID()
+  detects('an account', () => withResponse(operationOf('open', isStatus(200)), 200, unknownId))
+  detects('an order', () => withResponse(operationOf('order', isStatus(201)), 201, unknownId))
+  detects('an order with another quantity', () => {
     const order = operationOf('order', isStatus(201))
     return replaced(order, { intent: { ...order.intent, quantity: 99 } })
   })
-  reddens('an order that was refused but exists as approved', () =>
+  detects('an order that was refused but exists as approved', () =>
     withResponse(approved, 402, { code: 'NOT_ENOUGH_MONEY', orderId: approvedId }),
   )
-  reddens('a deposit', () => {
+  detects('a deposit', () => {
     const deposit = operationOf('deposit', isStatus(200))
     return replaced(deposit, { intent: { ...deposit.intent, amountMinor: 12_345_678 } })
   })
-  reddens('a payment', () => withResponse(operationOf('pay', isStatus(200)), 200, nobody))
-  reddens('a deletion', () => withRequest('delete', 200, approvedId))
-  reddens('a void', () => withRequest('void', 200, { state: 'REFUNDED' }))
+  detects('a payment', () => withResponse(operationOf('pay', isStatus(200)), 200, unknownId))
+  detects('a deletion', () => withRequest('delete', 200, approvedId))
+  detects('a void', () => withRequest('void', 200, { state: 'REFUNDED' }))
 })
 
 describe('a doctored history: an effect without a request', () => {
-  reddens('accounts', () => operations.filter(({ intent }) => intent.kind !== 'open'))
-  reddens('a deposit', () => without(operationOf('deposit', isStatus(200))))
-  reddens('an order', () => without(operationOf('order', isStatus(201))))
-  reddens('a payment', () => without(operationOf('pay', isStatus(200))))
+  detects('accounts', () => operations.filter(({ intent }) => intent.kind !== 'open'))
+  detects('a deposit', () => without(operationOf('deposit', isStatus(200))))
+  detects('an order', () => without(operationOf('order', isStatus(201))))
+  detects('a payment', () => without(operationOf('pay', isStatus(200))))
   const without = (operation: Operation) => operations.filter((one) => one !== operation)
 })
 
 describe('a doctored history: what customers were told', () => {
-  reddens('two responses to one key', () => {
+  detects('two responses to one key', () => {
     const order = operationOf('order', (one) => hasKey(one) && isStatus(201)(one))
     const other = operationOf('order', (one) => one !== order && isStatus(201)(one))
     return replaced(order, { attempts: [...order.attempts, ...other.attempts] })
   })
-  reddens('an internal error', () => {
+  detects('an internal error', () => {
     const order = operationOf('order', isStatus(201))
     const failed = { ...order.attempts[0]!, response: { status: 500, body: { code: 'INTERNAL' } } }
     return replaced(order, { attempts: [failed, ...order.attempts] })
   })
-  reddens('a key without any response', () => {
+  detects('a key without any response', () => {
     const contact = operationOf('contact')
     return replaced(contact, { key: 'unanswered', attempts: [{ sentMs: 0, doneMs: 1 }] })
   })
-  reddens('a balance that never was', () => {
+  detects('a balance that never was', () => {
     const read = operationOf('read balance', isStatus(200))
     return withResponse(read, 200, { ...(responseOf(read)!.body as object), balance: 0.01 })
   })
-  reddens('a balance that a deposit did not leave', () =>
+  detects('a balance that a deposit did not leave', () =>
     withResponse(
       operationOf('deposit', (one) => isStatus(200)(one) && hasKey(one) && one.style === 'http'),
       ...([200, 0.01] as const),
     ),
   )
-  reddens('a balance that no requests lead to', () =>
+  detects('a balance that no requests lead to', () =>
     withResponse(
       operationOf('deposit', (one) => isStatus(200)(one) && one.style === 'events'),
       200,
       0.01,
     ),
   )
-  reddens('an outcome that the order does not have', () =>
+  detects('an outcome that the order does not have', () =>
     withRequest('read order', 200, { state: 'CANCELED' }),
   )
-  reddens("somebody else's order", () => withRequest('pry', 200, {}))
+  detects("somebody else's order", () => withRequest('pry', 200, {}))
 })
 
 describe('doctored tables', () => {
-  spoilt('a lost order', 'history', 'delete from orders.orders where id = $1', approvedId)
-  spoilt('a lost payment', 'I3', 'delete from billing.payment where order_id = $1', approvedId)
-  spoilt(
+  detectsChange('a lost order', 'history', 'delete from orders.orders where id = $1', approvedId)
+  detectsChange(
+    'a lost payment',
+    'I3',
+    'delete from billing.payment where order_id = $1',
+    approvedId,
+  )
+  detectsChange(
     'a lost message',
     'I5',
     'delete from notification.message where event_id = $1',
     `${approvedId}/ORDER_PAID`,
   )
-  spoilt(
+  detectsChange(
     'money from nowhere',
     'I1',
     'update billing.account set balance_minor = balance_minor + 1 where id = $1',
@@ -258,14 +263,14 @@ describe('doctored tables', () => {
   })
 })
 
-function reddens(what: string, doctored: () => readonly Operation[]): void {
+function detects(what: string, doctored: () => readonly Operation[]): void {
   test(what, async () => {
     assert.notDeepEqual(await found(doctored()), [])
   })
 }
 
 /** Changes the tables with a statement that is rolled back after the check. */
-function spoilt(what: string, invariant: string, text: string, param: string): void {
+function detectsChange(what: string, invariant: string, text: string, param: string): void {
   test(`${what} breaks ${invariant}`, async () => {
     const undo = new Error('rolled back')
     await assert.rejects(

@@ -30,7 +30,7 @@ export interface Figures {
   readonly requests: number
   readonly answered: number
   /** Responses with status 503, final or not. */
-  readonly refused: number
+  readonly rejected: number
   readonly p50Ms: number
   readonly p99Ms: number
   readonly orders: Readonly<Record<'APPROVED' | 'CANCELED' | 'PENDING', number>>
@@ -78,7 +78,7 @@ export function figuresOf(
     seconds,
     requests: attempts.length,
     answered: latencies.length,
-    refused: attempts.filter(({ response }) => response?.status === 503).length,
+    rejected: attempts.filter(({ response }) => response?.status === 503).length,
     p50Ms: quantile(latencies, 0.5) ?? 0,
     p99Ms: quantile(latencies, 0.99) ?? 0,
     orders: {

@@ -77,13 +77,13 @@ export function sentenceOf({ faults, minutes, style, seed, startedMs }: Report):
 }
 
 function tiles(report: Report): string {
-  const { requests, answered, refused, orders, p50Ms, p99Ms, healedMs, restMs, messages } = report
+  const { requests, answered, rejected, orders, p50Ms, p99Ms, healedMs, restMs, messages } = report
   const settled = orders.APPROVED + orders.CANCELED
   const figures = [
     [
       'requests',
       number(requests),
-      `${number(requests - answered)} without a response, ${number(refused)} rejected`,
+      `${number(requests - answered)} without a response, ${number(rejected)} rejected`,
     ],
     [
       'orders settled',

@@ -96,7 +96,7 @@ export function mixedTypeImports(source: ts.SourceFile): Finding[] {
     const hidden = named.elements.length > 0 && named.elements.every(({ isTypeOnly }) => isTypeOnly)
     const from = statement.moduleSpecifier.getText().slice(1, -1)
     if (!hidden || /^typebox(\/|$)/.test(from)) return []
-    const message = `imports types from ${from} beside values: give them an \`import type\` of their own`
+    const message = `imports types from ${from} with values: use a separate \`import type\``
     return [{ line: lineOf(statement), message }]
   })
 }

@@ -150,7 +150,7 @@ export function comparedStyles(source: ts.SourceFile): Finding[] {
     const [name] = [node.left, node.right].filter(ts.isStringLiteral)
     const comparesStyle = [node.left, node.right].some((side) => /style$/i.test(side.getText()))
     if (!comparesStyle || name === undefined || !isStyle(name.text)) return []
-    const message = `compares a style with '${name.text}': ask for a property in contracts/style.ts`
+    const message = `compares a style with '${name.text}': use a property of contracts/style.ts`
     return [{ line: lineOf(node), message }]
   })
 }

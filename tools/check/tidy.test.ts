@@ -220,7 +220,7 @@ new Date(0)
 
   test('requires types to be imported separately from values, for the sake of the import rules', () => {
     for (const text of ["import { type A } from 'x'", "import a, { type A } from './x.ts'"]) {
-      says('messaging/outbox/relay.ts', text, /an `import type` of their own/, 1, true)
+      says('messaging/outbox/relay.ts', text, /a separate `import type`/, 1, true)
     }
     quiet('messaging/outbox/relay.ts', "import Type, { type Static } from 'typebox'", true)
     quiet(

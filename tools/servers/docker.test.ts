@@ -218,7 +218,7 @@ test(named('Kafka in a container keeps its topics when it is killed'), { skip },
   assert.equal(containersOf('kafka', own), '')
 })
 
-/** Starts PostgreSQL in a container, and freezes it when it is told to. */
+/** Starts PostgreSQL in a container, and freezes it on request. */
 const STARTER = `
 import { findDocker } from './tools/servers/docker.ts'
 import { startPostgres } from './tools/servers/postgres.ts'

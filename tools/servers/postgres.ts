@@ -215,17 +215,17 @@ async function makeCluster(parts: {
   user: User
 }): Promise<void> {
   const { folder, cluster, run, logFile, user } = parts
-  const beside = join(folder, 'unfinished')
-  rmSync(beside, { recursive: true, force: true })
-  mkdirSync(beside, { mode: 0o700 })
-  if (user) chownSync(beside, user.uid, user.gid)
-  const passwordFile = join(beside, '..', 'password')
+  const unfinished = join(folder, 'unfinished')
+  rmSync(unfinished, { recursive: true, force: true })
+  mkdirSync(unfinished, { mode: 0o700 })
+  if (user) chownSync(unfinished, user.uid, user.gid)
+  const passwordFile = join(unfinished, '..', 'password')
   if (user) chownSync(passwordFile, user.uid, user.gid)
-  const args = ['-D', beside, '-U', 'postgres', '-A', 'scram-sha-256', '--pwfile', passwordFile]
+  const args = ['-D', unfinished, '-U', 'postgres', '-A', 'scram-sha-256', '--pwfile', passwordFile]
   args.push('-E', 'UTF8', '--no-locale')
   const initdb = await run('initdb', args)
   if ((await initdb.ended) !== 0) throw new Error(`PostgreSQL's initdb failed: see ${logFile}`)
-  renameSync(beside, cluster)
+  renameSync(unfinished, cluster)
 }
 
 function passwordIn(folder: string): string {

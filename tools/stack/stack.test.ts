@@ -178,11 +178,11 @@ describe('freePorts', () => {
   })
 
   test('skips a port that fetch blocks', async () => {
-    const refused = 10_080
-    const refusal = { cause: new Error('bad port') }
-    await assert.rejects(fetch(`http://127.0.0.1:${refused}/`), refusal)
-    assert.ok((await freePorts(refused, 1)) > refused)
-    assert.ok((await freePorts(refused - 2, 7)) > refused)
+    const blocked = 10_080
+    const badPort = { cause: new Error('bad port') }
+    await assert.rejects(fetch(`http://127.0.0.1:${blocked}/`), badPort)
+    assert.ok((await freePorts(blocked, 1)) > blocked)
+    assert.ok((await freePorts(blocked - 2, 7)) > blocked)
   })
 })
 

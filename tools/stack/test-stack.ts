@@ -90,14 +90,14 @@ async function runSuite(
   stopped: AbortSignal,
 ): Promise<number> {
   console.log(`\n${name}: ${files.length} files\n`)
-  const given = servers ? await startServers(stopped) : { environment: {}, close: async () => {} }
+  const started = servers ? await startServers(stopped) : { environment: {}, close: async () => {} }
   try {
     stopped.throwIfAborted()
     const runner = await startKept({
       command: process.execPath,
       args: runnerArguments(files, concurrency, chosen),
       folder: root,
-      env: { ...runnerEnvironment, ...environment, ...given.environment },
+      env: { ...runnerEnvironment, ...environment, ...started.environment },
     })
     const stop = () => void runner.stop()
     stopped.addEventListener('abort', stop)
@@ -105,7 +105,7 @@ async function runSuite(
     stopped.removeEventListener('abort', stop)
     return code
   } finally {
-    await given.close()
+    await started.close()
   }
 }
 

@@ -132,8 +132,8 @@ async function apply(task: ComponentTask): Promise<number> {
     decode: (message) => decodeEvent<PaymentEvent>({ ...message, topic: 'payment' }),
     handle: (tx, events) => {
       const context = { outbox, newId: systemRuntime.uuid, lettersPerHour: 0 }
-      return notifyCustomers(tx, context, events, (told) => {
-        applied += told.length
+      return notifyCustomers(tx, context, events, (notified) => {
+        applied += notified.length
         if (applied >= task.messages) done.resolve()
       })
     },

@@ -25,7 +25,7 @@ export function openConnections(url: string) {
 
   return {
     /** Sends a request; rejects if the connection ends before the response. */
-    async ask(line: string, headers: readonly string[], body = ''): Promise<Response> {
+    async send(line: string, headers: readonly string[], body = ''): Promise<Response> {
       const kept = idle.pop()
       const socket = kept && all.has(kept) ? kept : connect()
       const head = [`${line} HTTP/1.1`, `host: ${host}`, ...headers]

@@ -38,7 +38,7 @@ export async function applyPacedLoad(load: PacedLoad): Promise<PacedResult> {
   async function order(account: string): Promise<void> {
     const startedMs = performance.now()
     const query = `profileId=${account}`
-    const placed = await connections.ask(
+    const placed = await connections.send(
       `POST /orders?${query}`,
       ['content-type: application/json', `x-interaction-style: ${load.style}`],
       '{"productQuantity":1}',
@@ -47,7 +47,7 @@ export async function applyPacedLoad(load: PacedLoad): Promise<PacedResult> {
     const id = JSON.parse(placed.body) as string
     acceptedMs.push(performance.now() - startedMs)
     for (let polls = 0; load.waits && polls < MAX_POLLS; polls += 1) {
-      const polled = await connections.ask(`GET /orders/${id}?${query}`, [
+      const polled = await connections.send(`GET /orders/${id}?${query}`, [
         `prefer: wait=${WAIT_SECONDS}`,
       ])
       const { state } = JSON.parse(polled.body) as { state: string }

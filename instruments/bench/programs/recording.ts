@@ -45,7 +45,7 @@ const VERSION = 1_000_001
 const BALANCE_MINOR = 700_000_007n
 export const PRICE_MINOR = 6_500n
 
-/** Nothing is asked for again while a slow machine records. */
+/** Long enough that nothing is resent while a slow machine records. */
 const SETTINGS = {
   ...readConfig(allInOneConfig, { RESEND_AFTER_MS: '60000' }),
   ...{ BILLING_URL: '', NOTIFICATION_URL: '', ORDER_URL: '' },
@@ -60,14 +60,14 @@ export async function recordOrder(style: InteractionStyle): Promise<Recording> {
   const bus = await createEmbeddedBus({ database, runtime: systemRuntime, topics: TOPICS })
   const services = await startServices(recording(database, recorded), bus, runtime)
   try {
-    const account = await ask(services.billing, '/billing/account/create', undefined, style)
+    const account = await post(services.billing, '/billing/account/create', undefined, style)
     await database.script(
       `update billing.account set version = ${VERSION}, balance_minor = ${BALANCE_MINOR}`,
     )
     ids.length = 0
     recorded.length = 0
     const path = `/orders?profileId=${account}`
-    const order = await ask(services.order, path, { productQuantity: 1 }, style)
+    const order = await post(services.order, path, { productQuantity: 1 }, style)
     await until(
       async () => {
         const messages = await database.query('select from notification.message')
@@ -92,8 +92,8 @@ async function startServices(database: Database, bus: ServiceParts['bus'], runti
     ...{ database, bus, runtime, soleProcess: true },
     http: async ({ target, method, url, headers, body }) => {
       const call = { method, url, headers: { ...headers }, ...(body && { payload: body }) }
-      const answer = await apps.get(target)!.inject(call)
-      return { status: answer.statusCode, body: answer.body }
+      const response = await apps.get(target)!.inject(call)
+      return { status: response.statusCode, body: response.body }
     },
     log: createLog('warn', name),
     telemetry: createTelemetry(name),
@@ -116,16 +116,16 @@ async function startServices(database: Database, bus: ServiceParts['bus'], runti
   return services
 }
 
-async function ask(
+async function post(
   { app }: Service,
   url: string,
   payload: object | undefined,
   style: InteractionStyle,
 ): Promise<string> {
   const headers = { 'x-interaction-style': style }
-  const answer = await app.inject({ method: 'POST', url, headers, ...(payload && { payload }) })
-  assert.ok(answer.statusCode < 300, `${url} answered ${answer.statusCode}: ${answer.body}`)
-  return JSON.parse(answer.body)
+  const response = await app.inject({ method: 'POST', url, headers, ...(payload && { payload }) })
+  assert.ok(response.statusCode < 300, `${url} got ${response.statusCode}: ${response.body}`)
+  return JSON.parse(response.body)
 }
 
 /** A database that records its committed transactions, and statements outside a transaction, in `recorded`. */

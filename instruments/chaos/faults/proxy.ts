@@ -61,7 +61,7 @@ export async function startProxy(targetPort: number): Promise<TcpProxy> {
   const toxicOf = (number: number): Toxic | undefined => {
     if (trouble === undefined) return undefined
     const { toxic, share } = trouble
-    // Of any run of consecutive numbers, `share` of them step over a whole number when multiplied by the share.
+    // `number * share` passes a whole number for exactly that share of consecutive numbers, evenly spread.
     return Math.floor((number + 1) * share) > Math.floor(number * share) ? toxic : undefined
   }
 

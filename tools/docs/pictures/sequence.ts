@@ -93,7 +93,7 @@ function createPage(off: Service | undefined) {
     label(text, from, to, 'code')
   }
 
-  function answer({ from, to, status }: Step & { kind: 'answer' }): void {
+  function response({ from, to, status }: Step & { kind: 'response' }): void {
     y += 28
     const isBad = status >= 400
     const [start, tip] = ends(from, to)
@@ -158,8 +158,8 @@ function createPage(off: Service | undefined) {
     switch (step.kind) {
       case 'call':
         return call(step)
-      case 'answer':
-        return answer(step)
+      case 'response':
+        return response(step)
       case 'commit':
         y += 24
         return commit(step.at, step.note)
@@ -267,7 +267,7 @@ function sentenceOf(step: Step): string {
   switch (step.kind) {
     case 'call':
       return `${step.from} calls ${step.to}: ${step.label}.`
-    case 'answer':
+    case 'response':
       return `${step.from} responds to ${step.to}: ${step.status}.`
     case 'commit':
       return `${step.at} commits${step.note && `: the order is ${step.note}`}.`

@@ -91,7 +91,7 @@ describe('the steps of a recording', () => {
     const steps = stepsOf(recording(inEvents(7, [11, 12]), { states }))
     assert.deepEqual(
       steps.map(({ kind }) => kind),
-      ['call', 'commit', 'answer', 'send', 'receive', 'send', 'receive', 'letter', 'send'],
+      ['call', 'commit', 'response', 'send', 'receive', 'send', 'receive', 'letter', 'send'],
     )
     const other = recording(inEvents(10, [14, 13]).reverse(), { states })
     assert.deepEqual(stepsOf(other), steps)
@@ -126,9 +126,9 @@ describe('the steps of a recording', () => {
           commit('order', ['e', 'a', lastCommitAt, lastCommitAt + 1]),
         ]),
       ).map((step) => ('from' in step ? `${step.kind} ${step.from}` : step.kind))
-    const [call, answer] = [['call order', 'answer billing'], 'answer order']
-    assert.deepEqual(kinds(10), ['call customer', 'commit', ...call, 'commit', answer])
-    assert.deepEqual(kinds(2), ['call customer', 'commit', 'commit', answer, ...call])
+    const [call, response] = [['call order', 'response billing'], 'response order']
+    assert.deepEqual(kinds(10), ['call customer', 'commit', ...call, 'commit', response])
+    assert.deepEqual(kinds(2), ['call customer', 'commit', 'commit', response, ...call])
   })
 
   test('show failed attempts once, however many there were, and the later success', () => {
@@ -150,10 +150,10 @@ describe('the steps of a recording', () => {
     const label = 'POST /billing/payments/{id}/void'
     assert.deepEqual(stepsWith(1).slice(2), [
       { kind: 'call', from: 'order', to: 'billing', label },
-      { kind: 'answer', from: 'billing', to: 'order', status: 503 },
+      { kind: 'response', from: 'billing', to: 'order', status: 503 },
       { kind: 'back', service: 'billing' },
       { kind: 'call', from: 'order', to: 'billing', label },
-      { kind: 'answer', from: 'billing', to: 'order', status: 200 },
+      { kind: 'response', from: 'billing', to: 'order', status: 200 },
     ])
     assert.deepEqual(stepsWith(4), stepsWith(1))
   })

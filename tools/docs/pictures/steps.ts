@@ -9,7 +9,7 @@ import { messageId, type Recording, type Service } from './recording.ts'
 export type Step =
   | { readonly kind: 'call'; readonly from: Party; readonly to: Service; readonly label: string }
   | {
-      readonly kind: 'answer'
+      readonly kind: 'response'
       readonly from: Service
       readonly to: Party
       readonly status: number
@@ -62,7 +62,7 @@ export function stepsOf({ spans, events, states, off }: Recording): Step[] {
         steps.push({ kind: 'commit', at: to, note })
       }
     }
-    steps.push({ kind: 'answer', from: to, to: from, status: statusOf(server) })
+    steps.push({ kind: 'response', from: to, to: from, status: statusOf(server) })
     queue.push(...children.filter((child) => !within.includes(child)))
   }
 
@@ -72,7 +72,7 @@ export function stepsOf({ spans, events, states, off }: Recording): Step[] {
     // The service was off, and the gateway responded for it.
     const [from, to] = [serviceOf(client), targetOf(client)]
     steps.push({ kind: 'call', from, to, label: callLabel(client) })
-    steps.push({ kind: 'answer', from: to, to: from, status: statusOf(client) })
+    steps.push({ kind: 'response', from: to, to: from, status: statusOf(client) })
   }
 
   function send(producer: Span): void {
