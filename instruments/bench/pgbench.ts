@@ -104,7 +104,7 @@ export interface PgbenchResult {
   readonly latencyMs: number
 }
 
-/** Throws if a transaction failed, because a failed transaction is neither counted nor does the full work. */
+/** Throws if a transaction failed: pgbench does not count it, but it did not do the full work either. */
 export function parsePgbench(output: string): PgbenchResult {
   const numberOf = (pattern: RegExp) => Number(pattern.exec(output)?.[1] ?? Number.NaN)
   const perSecond = numberOf(/^tps = ([\d.]+) \(without initial connection time\)/m)

@@ -74,7 +74,7 @@ export interface WakeUps {
   readonly allThreads: number
 }
 
-/** Counts voluntary context switches: each time that a thread slept, something woke it. */
+/** Counts voluntary context switches, because a thread that goes to sleep has to be woken up. */
 export function wakeUpsOf(pid: number): WakeUps {
   const counts = readdirSync(`/proc/${pid}/task`).map((thread) => {
     const status = readFileSync(`/proc/${pid}/task/${thread}/status`, 'utf8')

@@ -94,7 +94,7 @@ const LEFT = 40
 const RIGHT = WIDTH - 40
 const LINE_Y = 70
 
-/** The ratio on a line: the spread of the rounds, the median, and the marks that are to be reached. */
+/** An SVG picture of a ratio: its spread over the rounds, its median, and its two marks on a line. */
 export function pictureOf(outcome: Outcome): string {
   const { name, ours, reference, ratio, reach, aim } = outcome
   const most = Math.max(ratio.max, reach, aim, 1) * 1.1

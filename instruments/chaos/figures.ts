@@ -25,7 +25,7 @@ export interface Report extends Figures {
 }
 
 export interface Figures {
-  /** One for each second, from the first request to rest. */
+  /** One entry per second, from the first request until the stack is at rest. */
   readonly seconds: readonly Second[]
   readonly requests: number
   readonly answered: number

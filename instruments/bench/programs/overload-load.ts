@@ -40,12 +40,12 @@ export interface PhaseResult {
   readonly failed: number
   readonly servedMs: Quantiles
   readonly rejectedMs: Quantiles
-  /** From the start of the phase until the last request that was not served in time was sent. */
+  /** Milliseconds into the phase when the last request that was not served in time was sent. */
   readonly normalAfterMs: number
   /** CPU time of the servers, and the largest memory of each. */
   readonly cpuMs: number
   readonly rssBytes: Readonly<Record<string, number>>
-  /** How late this process sent its requests (p99): whether it was the bottleneck. */
+  /** How late this process sent its requests (p99), which shows whether it was the bottleneck. */
   readonly lagMs: number
   /** This process's share of a processor. */
   readonly load: number

@@ -90,7 +90,7 @@ test('each fault begins on time, lasts as planned, and is returned with its deta
     ],
   )
   const [first, second] = byTarget as [(typeof injected)[0], (typeof injected)[0]]
-  // Clocks of whole milliseconds, and timers, may be early by one each.
+  // A clock with whole milliseconds and a timer may each be early by one millisecond.
   assert.ok(first.beganMs >= startedMs + 18 && first.endedMs - first.beganMs >= 58)
   assert.ok(second.beganMs >= startedMs + 38 && second.beganMs <= first.endedMs)
 })

@@ -29,7 +29,7 @@ beforeEach(() => {
 })
 
 const LIMIT_MS = 5_000
-/** How long nothing may arrive, in turns of the event loop that take at least 10 ms each. */
+/** For how many turns of the event loop, of at least 10 ms each, nothing may arrive. */
 const SILENT_TURNS = 15
 /** Timers may be early by less than a millisecond. */
 const EARLY_MS = 2
@@ -68,8 +68,8 @@ const ends = ({ end }: Caller, how: 'ended' | 'reset') =>
   until(async () => end() === how, { limitMs: LIMIT_MS })
 
 /**
- * Gives everything that is in flight the chance to arrive. Many short sleeps, because after a single one that a
- * busy machine has overslept, timers run before any socket is read.
+ * Gives everything that is in flight the time to arrive. It sleeps many times for a short time, because after one long
+ * sleep on a busy machine, timers may run before any socket is read.
  */
 async function silence(): Promise<void> {
   for (let turn = 0; turn < SILENT_TURNS; turn += 1) await sleep(10)

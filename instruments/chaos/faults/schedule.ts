@@ -97,7 +97,7 @@ const DECK: readonly Card[] = [
   ['reset'],
 ]
 
-/** From one card of a deck to the next. */
+/** The range of the time from the start of one fault of a deck to the start of the next. */
 const GAP_MS = [1_000, 4_500] as const
 /** A pause after each deck, in which everything can recover and is seen to. */
 const CALM_MS = 8_000
