@@ -13,7 +13,7 @@ import {
   notifiedAccountsAfter,
 } from './store.ts'
 
-/** Accounts that billing does not have, because they were created after the time of its restored state. */
+/** Accounts that billing does not have, because they were created after the time to which it was restored. */
 export async function compareAccounts(at: Comparison, commands: Commands): Promise<void> {
   const { databases, since } = at
   const { orders, billing, notification } = databases

@@ -109,7 +109,7 @@ function commandOf({ state, reason, amountMinor }: StoredPayment): OrderCommand 
   }
 }
 
-/** Payments of orders that order does not have, because they were placed after the time of its restored state. */
+/** Payments of orders that order does not have, because they were placed after the time to which it was restored. */
 export async function compareForgottenOrders(at: Comparison, commands: Commands): Promise<void> {
   const { billing, orders } = at.databases
   for (let after = LOWEST_ID; ; ) {

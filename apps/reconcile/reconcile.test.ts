@@ -24,7 +24,7 @@ after(remove)
 const origin = join(folder, 'origin')
 const { customers, newcomers, views } = await trade()
 
-describe('books of which none was restored', () => {
+describe('databases of which none was restored', () => {
   test('have no differences', async () => {
     const { code, output } = await run('--data', origin)
     assert.deepEqual([code, output], [0, 'Nothing differs.\n'])
