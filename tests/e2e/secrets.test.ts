@@ -142,7 +142,7 @@ describe('a mail server that fails', () => {
         await ask('PUT', `/notification/contact/${account}`, { email: 'anna@example.org' }),
         await ask('POST', `/billing/account/${account}?amount=5`),
       ]
-      await until(() => program.output().includes('the mail server fails'))
+      await until(() => program.output().includes('the mail server failed'))
       answers.push(await ask('GET', '/notification/actuator/prometheus'))
       answers.push(await ask('GET', '/notification/dead-letters'))
       assert.match(answers[2]!, /trifold_mail_down\{service="notification"\} 1/)

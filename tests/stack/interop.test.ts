@@ -329,7 +329,7 @@ describe('with a notification and an observer in Java, together with all our ser
   })
   after(() => end(stack, notification, observer))
 
-  const bodiesFor = (account: string) =>
+  const eventsFor = (account: string) =>
     bodiesOf(notification.records, account).map(({ event }) => event)
 
   test('the topics carry the messages that the style requires, and strict readers accept all of them', async () => {
@@ -357,7 +357,7 @@ describe('with a notification and an observer in Java, together with all our ser
         const messages = await ours.messages(account)
         const events = messages.map(({ event }) => event)
         assert.deepEqual(events.sort(), [...PAYMENT_STORY].sort())
-        assert.deepEqual(bodiesFor(account), style === 'http' ? [] : PAYMENT_STORY)
+        assert.deepEqual(eventsFor(account), style === 'http' ? [] : PAYMENT_STORY)
       }, LIMIT_MS)
     }
   })
