@@ -58,7 +58,7 @@ function stringText({ format, pattern, minLength, maxLength, expected }: PlainSc
   if (format === 'uuid') return 'a UUID'
   const size = span(minLength, maxLength, 'characters')
   // Unicode before the @ would need SMTPUTF8 on every mail server on the route, and few support it.
-  if (format === 'email') return `an ASCII email address, with its domain in xn-- form${size}`
+  if (format === 'email') return `an ASCII email address${size}, with its domain in xn-- form`
   if (format) return `text in the format ${format}${size}`
   return pattern ? `text that matches ${pattern}${size}` : `text${size}`
 }

@@ -212,7 +212,7 @@ for (const email of [
 test('says why an address that is not ASCII is rejected', async () => {
   const path = `/notification/contact/${mine}`
   const { body } = await trifold.call<Problem>('PUT', path, { json: { email: 'ü@b.example' } })
-  assert.match(body.detail ?? '', /must be an email address in ASCII/)
+  assert.match(body.detail ?? '', /must be an ASCII email address/)
 })
 
 function assertProblem(
