@@ -254,11 +254,15 @@ describe('doctored tables', () => {
   test('a letter that was never sent, and one that was sent twice', async () => {
     const letters = await lettersIn(trifold.maildir)
     assert.ok(letters.length > 1)
-    const sentences = async (changed: readonly Letter[]) =>
-      (await found(operations, { letters: changed })).map(({ sentence }) => sentence).join('\n')
+    const sentences = async (changed: readonly Letter[], all = operations) =>
+      (await found(all, { letters: changed })).map(({ sentence }) => sentence).join('\n')
     assert.match(await sentences([...letters, letters[0]!]), /was found 2 times/)
-    // Notices of the first moments may have no letter, because the customer had just set the contact.
-    const missing = await sentences(letters.slice(0, 1))
+    // The check allows for clocks that differ, and all notices may be that close to their contact.
+    const early = operations.map((one) => ({
+      ...one,
+      attempts: one.attempts.map((attempt) => ({ ...attempt, doneMs: 0 })),
+    }))
+    const missing = await sentences(letters.slice(0, 1), early)
     assert.match(missing, /was never sent as a letter/)
   })
 })
