@@ -29,7 +29,7 @@ after(async () => {
 })
 const database = trifold.databases.orders
 
-/** Real customers of a program without faults. */
+/** The customers of a chaos run, on a program in which no fault is injected. */
 const SHOPPING_OPERATIONS = 80
 const file = join(folder, 'history.jsonl')
 const history = openHistory(file)

@@ -245,7 +245,7 @@ function createConsumer(options: MemberOptions): Consumer {
   const consumer = new Consumer({
     clientId: options.clientId,
     groupId: options.group,
-    // Used for the first join only. If another process has taken over since, rejoining with it would evict that one.
+    // Used for the first join only. If another process has joined with this id since, rejoining would evict it.
     ...(options.place !== undefined && { groupInstanceId: options.place }),
     bootstrapBrokers: [...options.brokers],
     autocommit: false,

@@ -45,7 +45,7 @@ const toOrder = (row: OrderRow): StoredOrder => ({
 
 const byId = (rows: readonly OrderRow[]) => new Map(rows.map((row) => [row.id, toOrder(row)]))
 
-/** Inserts orders as PENDING, each with its row in the watch, which stores the order's trace. */
+/** Inserts PENDING orders, and for each a row of the table `watch` with the trace context of its request. */
 export async function insertOrders(
   tx: Queryable,
   orders: readonly (Order & TraceContext)[],

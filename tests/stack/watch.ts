@@ -105,7 +105,7 @@ export function watchOutage(replicas: readonly Replica[], missing: 'broker' | 'd
   }
 }
 
-/** Every replica is still running in the same process. */
+/** Every replica still runs in the process that it ran in before. */
 function assertRun(replicas: readonly Replica[], pids: readonly number[]): void {
   for (const [index, { service, server }] of replicas.entries()) {
     assert.equal(server.pid, pids[index], service)

@@ -37,7 +37,7 @@ export function findings(path: string, text: string, core: boolean): Finding[] {
   return all.sort((a, b) => a.line - b.line)
 }
 
-/** Whether a file is part of the core, by the import rules, so that both checks share one list. */
+/** Whether the import rules count a file as core. Tidy and the import rules share that one list. */
 export function coreMatcher(dependencyCruiserConfig: string): (path: string) => boolean {
   const { forbidden } = JSON.parse(dependencyCruiserConfig) as {
     forbidden: { name: string; from: { path: string[]; pathNot: string[] } }[]

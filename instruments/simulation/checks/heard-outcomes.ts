@@ -25,7 +25,7 @@ const ALLOWED: Readonly<Record<'APPROVED' | 'CANCELED', readonly string[]>> = {
   CANCELED: [
     'PAYMENT_FAIL',
     'ORDER_PAID,PAYMENT_REFUNDED',
-    // Order canceled it before it knew that billing had taken the payment.
+    // The order service canceled the order before it knew that billing had taken the payment.
     'PAYMENT_FAIL,ORDER_PAID,PAYMENT_REFUNDED',
   ],
 }
