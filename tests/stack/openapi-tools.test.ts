@@ -19,6 +19,16 @@ const REDOCLY = '@redocly/cli@2.77.0'
 const GENERATOR = ['-p', 'openapi-typescript@7.13.0', '-p', 'typescript@5.9.3']
 const SCHEMATHESIS = '4.32.5'
 const FUZZING_SECONDS = 60
+/** Fixed, so that a change is what makes a run fail. */
+const SEED = '1'
+/**
+ * In notification, DELETE /notification/account/{accountId} removes contact and texts, and GET then lists no messages. An
+ * account belongs to billing, so notification cannot say that it does not exist. Schemathesis ignores this check's
+ * setting per operation when it follows links.
+ */
+const EXCLUDED: Partial<Record<string, readonly string[]>> = {
+  notification: ['--exclude-checks', 'use_after_free'],
+}
 const SERVICES = ['orders', 'billing', 'notification'] as const
 
 const trifold = await startProgram()
@@ -77,9 +87,11 @@ for (const service of SERVICES) {
   test(`schemathesis finds nothing in ${service} within a minute`, { skip }, async () => {
     const schemathesis = await installSchemathesis()
     const config = join(root, 'tests/stack/schemathesis.toml')
-    const limits = ['--max-time', String(FUZZING_SECONDS), '--continue-on-failure', '--no-color']
+    const checks = ['--checks', 'all', ...(EXCLUDED[service] ?? [])]
+    const limits = ['--max-time', String(FUZZING_SECONDS), '--seed', SEED, '--continue-on-failure']
     const target = `${trifold.url}/${service}/openapi.json`
-    await run(schemathesis, ['--config-file', config, 'run', target, '--checks', 'all', ...limits])
+    const command = ['--config-file', config, 'run', target, '--no-color']
+    await run(schemathesis, [...command, ...checks, ...limits])
   })
 }
 

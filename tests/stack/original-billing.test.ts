@@ -65,7 +65,10 @@ for (const { resend, cancellations, does } of [
     const { body: scrape } = await fetchFromReplica(order, 'actuator/prometheus')
     assert.equal(metricOf(scrape, 'trifold_orders_stuck'), 1)
     await eventually(async () => {
-      assert.match(readFileSync(order.logFile, 'utf8'), new RegExp(`"${orderId}".*they are stuck`))
+      assert.match(
+        readFileSync(order.logFile, 'utf8'),
+        new RegExp(`"${orderId}".*orders are stuck`),
+      )
     }, LIMIT_MS)
 
     // A later order of the same account is behind every resent request in the topic.
