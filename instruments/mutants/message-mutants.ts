@@ -92,7 +92,7 @@ export const MESSAGE_MUTANTS: readonly Mutant[] = [
     edits: [
       { file: RELAY, find: 'row.isFirst && row.id > lookedTo', replace: 'row.id > lookedTo' },
     ],
-    seeds: 10,
+    seeds: 30,
   },
   {
     name: 'batch overtakes a failed one',
@@ -146,7 +146,7 @@ export const MESSAGE_MUTANTS: readonly Mutant[] = [
           'await from.commit(batches).catch(() => {})\n    const outcome = await settlement.settle(items, onDue)',
       },
     ],
-    seeds: 10,
+    seeds: 30,
   },
   {
     name: 'offsets of a split batch',

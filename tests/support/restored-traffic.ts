@@ -54,6 +54,8 @@ export async function tradeAfter(
     const [refunded, deleted] = orders.filter((one) => one.style === style && isPaid(one))
     await program.deleteOrder(account, deleted!.id)
     await program.read(`/billing/payments/${refunded!.id}/void`, {}, 'POST')
+    // A refund that arrives later would change the balance that the deposit is compared with.
+    await untilRefunded(program, [customer])
     await deposit(program, customer, 20 * UNIT_PRICE)
     // Costs more than the account had before this deposit.
     await order(program, customer, 15)
