@@ -16,7 +16,12 @@ import { root } from '../../tools/repository-files.ts'
 import { startKafka } from '../../tools/servers/kafka.ts'
 import { type KeptProcess, lastLines, startKept } from '../../tools/servers/kept-process.ts'
 import { freePorts } from '../../tools/servers/ports.ts'
-import { databaseUrl, makeDatabases, startPostgres } from '../../tools/servers/postgres.ts'
+import {
+  databaseUrl,
+  makeDatabases,
+  startPostgres,
+  superuserUrl,
+} from '../../tools/servers/postgres.ts'
 import type { Restartable } from '../../tools/servers/restartable.ts'
 import { SERVICES, type ServiceName } from '../../tools/stack/options.ts'
 import { isReady, replicaEnvironment } from '../../tools/stack/services.ts'
@@ -152,15 +157,14 @@ export async function openBenchStack(
  * references.
  */
 async function recreateDatabases(serverUrl: string): Promise<BenchStack['urls']> {
-  const superuser = new URL(serverUrl)
-  superuser.username = 'postgres'
-  await inDatabase(superuser.href, async (client: Client) => {
+  const superuser = superuserUrl(serverUrl)
+  await inDatabase(superuser, async (client: Client) => {
     for (const name of Object.values(DATABASES)) {
       await client.query(`drop database if exists ${escapeIdentifier(name)} with (force)`)
     }
   })
-  await makeDatabases(superuser.href, Object.values(DATABASES))
-  const urlOf = (name: string) => databaseUrl(superuser.href, name)
+  await makeDatabases(superuser, Object.values(DATABASES))
+  const urlOf = (name: string) => databaseUrl(superuser, name)
   const urls = {
     order: urlOf(DATABASES.order),
     billing: urlOf(DATABASES.billing),

@@ -6,7 +6,7 @@ import { accountSql } from './pgbench.ts'
 import { PRICE_MINOR } from './programs/recording.ts'
 
 /** Opens the books before a round, and checks them after it. */
-type Urls = Readonly<Record<ServiceName, string>>
+export type Urls = Readonly<Record<ServiceName, string>>
 
 /** Far more than the orders of any round cost. */
 const BALANCE_MINOR = 10n ** 13n

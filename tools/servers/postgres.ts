@@ -169,6 +169,13 @@ export function databaseUrl(serverUrl: string, name: string): string {
   return url.href
 }
 
+/** The same URL with PostgreSQL's superuser. It has the password of the role that owns the databases. */
+export function superuserUrl(databaseUrl: string): string {
+  const url = new URL(databaseUrl)
+  url.username = 'postgres'
+  return url.href
+}
+
 const DUPLICATES = ['42P04', '23505']
 
 async function makeDatabase(client: Client, name: string): Promise<boolean> {

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { FLOWS, type InteractionStyle } from '../../../contracts/style.ts'
 import { SERVICES } from '../../../tools/stack/options.ts'
 import type { BenchStack } from '../bench-stack.ts'
-import { accountIds, assertBooks, markBooks, openBooks, settled } from '../books.ts'
+import { accountIds, assertBooks, markBooks, openBooks, settled, type Urls } from '../books.ts'
 import type { Bench, Contest, Costs, Pace, Run } from '../contest.ts'
 import { startMeasured } from '../measured-process.ts'
 import { pgbenchScript, runPgbench } from '../pgbench.ts'
@@ -81,22 +81,36 @@ export type Shop = Awaited<ReturnType<typeof openShop>>
 
 /** All services, and customers who place the next order as soon as the last one got its response. */
 export async function openShop(stack: BenchStack) {
-  const running = await stack.serve(SERVICES)
+  const { urls, pids } = await stack.serve(SERVICES)
+  const shop = await openShopAt({
+    url: urls.order,
+    databases: stack.urls,
+    roots: { ...pids, kafka: stack.kafka.pid, PostgreSQL: stack.postgres.pid },
+  })
+  return { urls, pids, ...shop }
+}
+
+export interface ShopPlace {
+  /** Where customers place orders. */
+  readonly url: string
+  readonly databases: Urls
+  /** Servers whose CPU time, with that of their descendants, is a cost of the orders. */
+  readonly roots: Readonly<Record<string, number>>
+}
+
+/** The customers alone, for services that run already. */
+export async function openShopAt({ url, databases, roots }: ShopPlace) {
   const customers = await startMeasured<Load, LoadResult>('load.ts')
-  const roots = { ...running.pids, kafka: stack.kafka.pid, PostgreSQL: stack.postgres.pid }
 
   /** Places orders for a number of seconds, or up to a number of orders. */
   async function order({ style, connections, accounts }: Flow, limit: Limit): Promise<LoadResult> {
     const ids = accountIds(accounts)
-    const url = running.urls.order
     const result = await customers.run({ url, style, connections, accounts: ids, ...limit })
     assert.deepEqual(result.rejected, {}, 'orders were rejected')
     return result
   }
 
   return {
-    urls: running.urls,
-    pids: running.pids,
     order,
     close: customers.close,
 
@@ -105,14 +119,14 @@ export async function openShop(stack: BenchStack) {
      * accepted does not count. All of them must be in the books at the end.
      */
     async settle(flow: Flow, seconds: number): Promise<Run> {
-      const mark = await markBooks(stack.urls)
+      const mark = await markBooks(databases)
       const before = usageOf(roots)
       const startedMs = performance.now()
       const { accepted, cpuMs } = await order(flow, { seconds })
-      await settled(stack.urls, mark, accepted, SETTLE_LIMIT_MS)
+      await settled(databases, mark, accepted, SETTLE_LIMIT_MS)
       const tookSeconds = (performance.now() - startedMs) / 1_000
       const costs = costsOf(before, usageOf(roots), accepted)
-      await assertBooks(stack.urls, mark, accepted)
+      await assertBooks(databases, mark, accepted)
       return { figure: accepted / tookSeconds, costs: { ...costs, load: cpuMs / accepted } }
     },
   }

@@ -3,6 +3,7 @@ import { closeSync, mkdirSync, openSync, rmSync, statSync, writeSync } from 'nod
 import { join } from 'node:path'
 import type { Writable } from 'node:stream'
 import { Client, escapeIdentifier, escapeLiteral } from 'pg'
+import { databaseUrl, superuserUrl } from '../../../tools/servers/postgres.ts'
 
 /** A disk small enough to be filled quickly: a tmpfs, which only root can mount, on Linux. */
 export interface SmallDisk {
@@ -85,7 +86,7 @@ function isWritten(handle: number, chunk: Buffer): boolean {
  * disk only the writes that make a table grow fail, and the server keeps running.
  */
 export async function moveDatabase(
-  databaseUrl: string,
+  serviceUrl: string,
   disk: SmallDisk,
   cluster: string,
 ): Promise<void> {
@@ -93,13 +94,10 @@ export async function moveDatabase(
   const { uid, gid } = statSync(cluster)
   mkdirSync(tables, { mode: 0o700 })
   spawnSync('chown', [`${uid}:${gid}`, tables])
-  const url = new URL(databaseUrl)
-  const name = url.pathname.slice(1)
-  // The URL has the role that owns the databases. Only the superuser may create a tablespace; it has the same
-  // password.
-  url.username = 'postgres'
-  url.pathname = '/postgres'
-  const client = new Client({ connectionString: url.href })
+  const name = new URL(serviceUrl).pathname.slice(1)
+  // Only the superuser may create a tablespace.
+  const connectionString = superuserUrl(databaseUrl(serviceUrl, 'postgres'))
+  const client = new Client({ connectionString })
   await client.connect()
   try {
     await client.query(`create tablespace small location ${escapeLiteral(tables)}`)
