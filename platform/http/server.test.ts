@@ -41,7 +41,10 @@ async function build(t: TestContext, options: Partial<HttpServerOptions> = {}) {
     runtime: systemRuntime,
     ...options,
   })
-  t.after(() => app.close())
+  t.after(() => {
+    app.server.closeAllConnections()
+    return app.close()
+  })
   app.post(
     '/orders',
     { schema: { querystring: Profile, body: Item, response: { 201: Type.String() } } },
@@ -62,6 +65,11 @@ async function build(t: TestContext, options: Partial<HttpServerOptions> = {}) {
       ...request.query,
       trace: request.trace,
     }),
+  )
+  app.post(
+    '/orders/void',
+    { schema: { body: Type.Optional(Item) } },
+    async ({ body }) => body ?? {},
   )
   app.post('/orders/create', async (request) => ({ body: request.body ?? null }))
   return { app, lines }
@@ -188,6 +196,17 @@ test('a route without a body accepts no body, an empty body and {}', async (t) =
     assert.equal(answer.statusCode, 200)
     assert.deepEqual(answer.json(), { body: payload === '{}' ? {} : null })
   }
+})
+
+test('a route with an optional body accepts no body and an empty body, but not null', async (t) => {
+  const { app } = await build(t)
+  const call = { method: 'POST', url: '/orders/void' } as const
+  const headers = { 'content-type': 'application/json' }
+  assert.equal((await app.inject(call)).statusCode, 200)
+  assert.equal((await app.inject({ ...call, headers, payload: '' })).statusCode, 200)
+  const { problem } = await problemOf(app, { ...call, headers, payload: 'null' })
+  assert.equal(problem.code, 'VALIDATION_FAILED')
+  assert.equal(problem.field, 'body')
 })
 
 test('errors become problems, and only unexpected ones are logged with their stack', async (t) => {

@@ -133,7 +133,15 @@ function readJsonOnly(app: HttpServer): void {
   app.addContentTypeParser<Buffer>(
     'application/json',
     asBytes,
-    async (_request: FastifyRequest, body: Uint8Array) => parseJsonBody(body),
+    async (request: FastifyRequest, bytes: Uint8Array) => {
+      const body = parseJsonBody(bytes)
+      // Fastify passes null to the validator when a request has no body, so the validator cannot reject it.
+      if (body === null && request.routeOptions.schema?.body !== undefined) {
+        const problem = { field: 'body', detail: 'body must be an object' }
+        throw new Fault('VALIDATION_FAILED', problem)
+      }
+      return body
+    },
   )
   app.addContentTypeParser<Buffer>(
     '*',

@@ -54,7 +54,7 @@ export function compileValidator(route: FastifyRouteSchemaDef<TSchema>) {
       // Routes and hooks also use headers that no schema names.
       return { value: part === 'headers' ? { ...(input as Values), ...(value as Values) } : value }
     }
-    if (part === 'body' && (input === undefined || input === null)) {
+    if (part === 'body' && input === null) {
       if (Type.IsOptional(route.schema)) return { value: undefined }
       return rejected('body', 'the request needs a JSON body')
     }

@@ -98,6 +98,13 @@ refuses(invalid('body'), {
   'a very deep body': sending('['.repeat(1000) + ']'.repeat(1000)),
 })
 
+refuses(invalid('body'), {
+  'null as an optional body': [
+    `POST /billing/payments/${nobody}/void`,
+    { raw: 'null', headers: { 'content-type': 'application/json' } },
+  ],
+})
+
 refuses(invalid('body/price'), { 'an extra field of an order': placing({ ...order, price: 1 }) })
 refuses(invalid('body/productQuantity'), { 'an order of no quantity': placing({}) })
 for (const productQuantity of [0, -1, 1.5, 1_000_001, '3', null, true, [1]]) {

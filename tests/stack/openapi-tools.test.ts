@@ -18,16 +18,20 @@ const REDOCLY = '@redocly/cli@2.77.0'
 /** It needs TypeScript 5 to generate types; we check them with our own TypeScript. */
 const GENERATOR = ['-p', 'openapi-typescript@7.13.0', '-p', 'typescript@5.9.3']
 const SCHEMATHESIS = '4.32.5'
-const FUZZING_SECONDS = 60
-/** Fixed, so that a change is what makes a run fail. */
-const SEED = '1'
 /**
- * In notification, DELETE /notification/account/{accountId} removes contact and texts, and GET then lists no messages. An
- * account belongs to billing, so notification cannot say that it does not exist. Schemathesis ignores this check's
- * setting per operation when it follows links.
+ * A seed and a number of requests per operation, not a time: on a faster machine, a run limited by time would send
+ * requests that no earlier run had sent, and fail without a change.
  */
+const EXTENT = ['--seed', '1', '--max-examples', '150']
+/**
+ * In order, DELETE cancels an order, which stays readable. In notification, DELETE /notification/account/{accountId}
+ * removes contact and texts, and GET then lists no messages: an account belongs to billing, so notification cannot say
+ * that it does not exist. Schemathesis ignores this check's setting per operation when it follows links.
+ */
+const KEPT_AFTER_DELETE = ['--exclude-checks', 'use_after_free']
 const EXCLUDED: Partial<Record<string, readonly string[]>> = {
-  notification: ['--exclude-checks', 'use_after_free'],
+  orders: KEPT_AFTER_DELETE,
+  notification: KEPT_AFTER_DELETE,
 }
 const SERVICES = ['orders', 'billing', 'notification'] as const
 
@@ -84,14 +88,13 @@ const hasPython = spawnSync('python3', [
 const skip = hasPython.status !== 0 && 'this machine has no python3 of 3.10 or later with venv'
 
 for (const service of SERVICES) {
-  test(`schemathesis finds nothing in ${service} within a minute`, { skip }, async () => {
+  test(`schemathesis finds nothing in ${service}`, { skip }, async () => {
     const schemathesis = await installSchemathesis()
     const config = join(root, 'tests/stack/schemathesis.toml')
     const checks = ['--checks', 'all', ...(EXCLUDED[service] ?? [])]
-    const limits = ['--max-time', String(FUZZING_SECONDS), '--seed', SEED, '--continue-on-failure']
     const target = `${trifold.url}/${service}/openapi.json`
     const command = ['--config-file', config, 'run', target, '--no-color']
-    await run(schemathesis, [...command, ...checks, ...limits])
+    await run(schemathesis, [...command, ...checks, ...EXTENT, '--continue-on-failure'])
   })
 }
 
