@@ -15,6 +15,7 @@ const BUILD_LIMIT_MS = 30 * 60_000
 const OUTPUT_LIMIT_BYTES = 64 * 1024 * 1024
 
 const HELM = '3.22.0'
+const ACTIONLINT = '1.7.12'
 const KUBE_SCORE = '1.20.0'
 const KUBERNETES = '1.36.3'
 const KWOK = '0.8.0'
@@ -47,6 +48,10 @@ export function findHelm(): Promise<Tool> {
   ])
   // A helm built by `go install` assumes Kubernetes 1.20 unless the linker sets the version.
   return goTool('helm', `helm.sh/helm/v3/cmd/helm@v${HELM}`, versions)
+}
+
+export function findActionlint(): Promise<Tool> {
+  return goTool('actionlint', `github.com/rhysd/actionlint/cmd/actionlint@v${ACTIONLINT}`, [])
 }
 
 export function findKubeScore(): Promise<Tool> {

