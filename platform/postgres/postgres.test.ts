@@ -72,7 +72,7 @@ describe(`${name}, when connections break`, { skip: !url }, () => {
   })
 
   test('a statement that takes too long is unavailable and its connection is kept', async (t) => {
-    const database = await open(t, { maxConnections: 1, statementTimeoutMs: 50 })
+    const database = await open(t, { maxConnections: 1, statementTimeoutMs: 500 })
     const before = await pidOf(database)
     await assert.rejects(database.query('select pg_sleep(30)'), {
       ...unavailable,
@@ -121,7 +121,7 @@ describe(`${name}, when connections break`, { skip: !url }, () => {
   })
 
   test('work that gets no connection in time is unavailable', async (t) => {
-    const database = await open(t, { maxConnections: 1, connectTimeoutMs: 50 })
+    const database = await open(t, { maxConnections: 1, connectTimeoutMs: 1_000 })
     await database.transaction(async () => {
       await assert.rejects(database.query('select 1'), unavailable)
     })

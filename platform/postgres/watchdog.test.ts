@@ -39,7 +39,7 @@ describe(`${name}, when it is unresponsive`, { skip: !url }, () => {
 
   test('a connection without an answer is given up even if the server answers on others', async (t) => {
     const line = await breakableLine(t, new URL(url!))
-    const database = await open(t, { url: line.url, maxConnections: 1, statementTimeoutMs: 50 })
+    const database = await open(t, { url: line.url, maxConnections: 1, statementTimeoutMs: 500 })
     await database.query('select 1')
     line.pauseOpen()
     const lost = { ...unavailable, message: 'PostgreSQL did not answer in time' }
