@@ -196,7 +196,7 @@ export const RUSSIAN: Readonly<Record<string, string>> = {
   'two replicas of each service on Kafka and PostgreSQL, behind proxies that delay, cut and reset connections; killed and frozen processes and servers, processes frozen inside transactions, wrong clocks, a full disk':
     'по два экземпляра каждого сервиса на Kafka и PostgreSQL, за прокси, которые задерживают, рвут и сбрасывают соединения; убитые и зависшие процессы и серверы, зависания посреди транзакции, неверные часы, полный диск',
   '{date}: {minutes} minutes in style {style}, {violations} violations':
-    '{date}: {minutes} минут в стиле {style}, нарушений: {violations}',
+    '{date}: {minutes} мин в стиле {style}, нарушений: {violations}',
   "servers killed and frozen for minutes, replicas killed under load, all of Kafka's data deleted, all groups reset to the start, the same work in each style":
     'серверы останавливаются и зависают на минуты, экземпляры гибнут под нагрузкой, все данные Kafka удаляются, все группы возвращаются к началу, одна и та же работа в каждом стиле',
   'on each change, with servers down for 20 seconds; with `OUTAGE_SECONDS=full`, for minutes':
