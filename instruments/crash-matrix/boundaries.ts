@@ -11,13 +11,13 @@ import type { MortalLife, Planted } from '../simulation/world/world.ts'
 import type { SeamMember } from './sites.ts'
 
 /**
- * When a process dies relative to an operation on the outside world: before the operation, or after the operation
- * but before the process sees its result. A call can also lose its caller while it is in flight; the call itself
- * goes on.
+ * When a process dies relative to an operation on the outside world: before the operation, or after the
+ * operation but before the process sees its result. While a call is in flight, its caller can also die; the
+ * call itself goes on.
  */
 export type Phase = 'before' | 'in flight' | 'after'
 
-/** One time that a process reached a boundary. */
+/** One occasion on which a process reached a boundary. */
 export interface Crossing {
   readonly service: ServiceName
   readonly member: SeamMember
@@ -33,7 +33,7 @@ type Boundary = Pick<Crossing, 'member' | 'place' | 'of'>
 export interface BoundariesOptions {
   /** The index of the crossing at which the process dies. */
   readonly crashAt?: number | undefined
-  /** Whether a process of that service dies a second time when one next reaches the same boundary. */
+  /** Whether a second process of that service dies when the same boundary is next reached. */
   readonly twice?: boolean | undefined
   /** How many deliveries of letters fail before they succeed. */
   readonly failingLetters?: number | undefined
@@ -46,7 +46,7 @@ export interface Boundaries {
   deaths(): number
 }
 
-/** Records the boundaries in the order in which processes reach them, and lets a process die at one. */
+/** Records the boundaries in the order in which processes reach them, and ends a process at one of them. */
 export function createBoundaries(options: BoundariesOptions = {}): Boundaries {
   const { crashAt, twice, failingLetters = 0 } = options
   const crossings: Crossing[] = []
@@ -95,7 +95,7 @@ interface CrossOptions {
   readonly member: SeamMember
 }
 
-/** Does `work`, an operation on the outside world, with a crossing before and after it. */
+/** Performs `work`, an operation on the outside world, with a crossing before and after it. */
 async function cross<T>(options: CrossOptions, work: () => Promise<T>): Promise<T> {
   const { life, dies, member } = options
   const boundary = { member, place: placeOfCaller() }
@@ -154,7 +154,10 @@ function crossedSubscription(subscription: Subscription, here: Here): Subscripti
   }
 }
 
-/** A transaction whose boundary is its commit. The statements before the commit are boundaries of their own. */
+/**
+ * Runs a transaction. The boundary is its commit; the statements before the commit have boundaries of their
+ * own.
+ */
 async function crossedTransaction<T>(
   database: Database,
   life: MortalLife,
@@ -208,7 +211,10 @@ function placeOfCaller(): string {
   return `${frame.scriptName.slice(ROOT.length)}:${frame.lineNumber}:${frame.columnNumber}`
 }
 
-/** The outermost service function on the stack; without one, the innermost function, which is messaging's. */
+/**
+ * The outermost service function on the stack, or the innermost function, which belongs to messaging, if no
+ * service function is on the stack.
+ */
 function workOfCaller(): string | undefined {
   const frames = getCallSites(MAX_FRAMES).filter(
     ({ scriptName, functionName }) => isOfCode(scriptName) && functionName !== '',

@@ -4,7 +4,7 @@ import type { Site, Sites } from './sites.ts'
 
 /** Sites that no scenario reaches, with the reason. */
 export interface Uncrossed {
-  /** The services that this is true of; all of them if absent. */
+  /** The services to which this applies; all of them if absent. */
   readonly services?: readonly ServiceName[]
   /** The beginning of the sites' names. */
   readonly name: string
@@ -14,7 +14,7 @@ export interface Uncrossed {
 export const UNCROSSED: readonly Uncrossed[] = [
   {
     name: 'chassis/measured.ts',
-    reason: 'measures calls whose own sites are boundaries; not used in the simulation',
+    reason: 'measures calls that have boundaries of their own; not used in the simulation',
   },
   ...[
     'migrate transaction',
@@ -34,7 +34,7 @@ export const UNCROSSED: readonly Uncrossed[] = [
   },
   {
     name: 'platform/http/client.ts tracedCalls call',
-    reason: 'passes on calls whose own sites are boundaries; tracing is off in the simulation',
+    reason: 'passes on calls that have boundaries of their own; tracing is off in the simulation',
   },
   {
     services: ['order', 'billing'],
@@ -48,7 +48,7 @@ export const UNCROSSED: readonly Uncrossed[] = [
   },
   {
     name: 'messaging/outbox/lanes.ts holdLanes close',
-    reason: 'part of an orderly shutdown; a process that dies does not get there',
+    reason: 'part of an orderly shutdown, which a process that dies does not reach',
   },
   {
     services: ['order', 'billing'],
@@ -79,9 +79,8 @@ export const UNCROSSED: readonly Uncrossed[] = [
 ]
 
 /**
- * Lists what keeps the matrix from being complete: sites without a crash that are not in `uncrossed`, sites in
- * `uncrossed` that had a crash after all, crashes at places that are no site, and entries of `uncrossed` that match
- * no site.
+ * Lists the gaps in the matrix: sites without a crash that are not in `uncrossed`, sites in `uncrossed` that
+ * had a crash after all, crashes at places that are no site, and entries of `uncrossed` that match no site.
  */
 export function gaps(
   sites: Sites,

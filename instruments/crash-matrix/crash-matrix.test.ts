@@ -39,7 +39,7 @@ test('charges an order in events once, wherever a process dies', TIMEOUT, async 
     isAt('order', 'before', 'commit'),
     isAt('notification', 'after', 'letter'),
   ]
-  // The first batch of `workOff` in order places the order; the last one writes its outcome.
+  // In the order service, the first call of `workOff` places the order, and the last one writes its outcome.
   const placed = crossings.findIndex(isAt('order', 'after', 'applyBatch'))
   for (const crashAt of [placed, ...where.map((isHere) => crossings.findLastIndex(isHere))]) {
     assert.ok(crashAt >= 0)
@@ -92,7 +92,7 @@ test('detects offsets that are committed before their transaction', TIMEOUT, asy
   const crashAt = crossings.findLastIndex(isAt('notification', 'before', 'writeMessages'))
   assert.ok(crashAt >= 0)
   const { violations } = await runCell(store, { ...EVENTS, crashAt }, commitsTooEarly)
-  // The customer has been notified neither of the payment nor of the outcome of the order.
+  // The customer has no notice of the payment or of the outcome of the order.
   assert.deepEqual(
     violations.map(({ invariant }) => invariant),
     ['I5', 'I5'],

@@ -3,9 +3,10 @@ import type { Call } from '../simulation/servers/network.ts'
 import { openAccount, order, type Stage, untilFinal } from './stage.ts'
 
 /**
- * The scenario for everything that the five scenarios about money leave out: lists and reads, contacts, payments by
- * REST, an operator who handles dead letters, probes and scrapes, and a broker and a notification that are down for
- * a while. Every request here is idempotent, so a request without a response is repeated.
+ * The scenario for everything that the five scenarios about money leave out: lists and reads, contacts,
+ * payments by REST, an operator who handles dead letters, probes and scrapes, and a broker and a notification
+ * service that are down for a while. Every request here is idempotent, so a request without a response is
+ * repeated.
  */
 export async function runDesk(at: Stage): Promise<void> {
   const accountId = await openAccount(at, DEPOSIT_MINOR)
@@ -29,7 +30,7 @@ const STRANGER = '00000000-0000-4000-8000-000000000001'
 const PATIENCE_MS = 3_500
 const PAUSE_MS = 300
 const MAX_TRIES = 30
-/** Within this time a process that died has restarted and read its uncommitted messages again. */
+/** Within this time, a process that died restarts and reads its uncommitted messages again. */
 const RESTARTED_MS = 6_000
 
 async function stopBroker({ world, wait }: Stage): Promise<void> {
@@ -91,7 +92,7 @@ async function handleDeadLetters(at: Stage, canceled: object): Promise<void> {
     const one = `${path}/${letter!.id}`
     await request(at, 'GET', one)
     await request(at, 'POST', `${one}/replay`)
-    // Billing has handled this event before, so the replay changes nothing.
+    // The billing service has handled this event before, so the replay changes nothing.
     const repaired = { body: { event: 'ORDER_CANCELED', ...canceled } }
     if (name === 'billing') await request(at, 'POST', `${one}/replay`, repaired)
     else await request(at, 'DELETE', one)
@@ -144,5 +145,5 @@ async function request(
   throw new Error(`${method} ${path} never got a response`)
 }
 
-/** Done; already deleted; a replay that failed because the message still has no event. */
+/** 200: done; 404: already deleted; 409: the replay failed because the message still has no event. */
 const EXPECTED = [200, 404, 409]

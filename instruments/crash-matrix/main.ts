@@ -16,16 +16,16 @@ import { outcomesOf, rowsOf, tableOf } from './table.ts'
 
 /**
  * The crash matrix, which runs in the simulator's world. Each scenario first runs without a crash, and every
- * boundary that a process crosses is recorded (`boundaries.ts`): before and after each statement, commit, send,
- * take, commit of offsets, signal and letter, and before, during and after each call. Then the scenario runs again
- * once per crossing, and the process that reaches that crossing dies there and restarts.
+ * boundary that a process crosses is recorded (`boundaries.ts`): before and after each statement, commit,
+ * send, take, commit of offsets, signal and letter, and before, during and after each call. Then the scenario
+ * runs again once per crossing, and the process that reaches that crossing dies there and restarts.
  *
  * After each run the invariants of the audit must hold, the responses that customers got must agree with the
- * tables, everything must be settled within 120 simulated seconds, and the scenario must allow the final orders and
- * balance (`scenarios.ts`).
+ * tables, all work must be finished within 120 simulated seconds, and the final orders and balance must be
+ * among those that the scenario allows (`scenarios.ts`).
  *
- * The list of boundaries is read from the code (`sites.ts`). A boundary without a crash fails the matrix, unless
- * `completeness.ts` lists it with a reason.
+ * The list of boundaries is read from the code (`sites.ts`). A boundary without a crash fails the matrix,
+ * unless `completeness.ts` lists it with a reason.
  */
 const HELP = `
 npm run crash-matrix -- [--quick] [options]

@@ -33,8 +33,8 @@ export const nameOf = ({ scenario, style, instances }: Cell) =>
   `${scenario}, ${style}, ${instances === 1 ? 'one process' : 'two processes'} of each service`
 
 /**
- * Runs every cell once without a crash and records its crossings, then once more for each planned crash. Until its
- * crash, such a run is identical to the recorded one.
+ * Runs every cell once without a crash and records its crossings, then once more for each planned crash. Each
+ * of these runs is identical to the recorded run until its crash.
  */
 export async function crashAll(options: MatrixOptions): Promise<void> {
   const { cells, isTwice, workers, onPlanned, onCrash } = options

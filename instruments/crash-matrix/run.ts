@@ -25,7 +25,7 @@ export interface Cell {
 }
 
 export interface CrashRun extends Cell {
-  /** The index of the crossing at which a process dies; if absent, none dies. */
+  /** The index of the crossing at which a process dies; if absent, no process dies. */
   readonly crashAt?: number | undefined
   /** Whether a process dies a second time when that boundary is next reached. */
   readonly twice?: boolean | undefined
@@ -46,8 +46,8 @@ export interface CrashResult {
 const SEED = 1
 
 /**
- * Runs a scenario until everything has settled, and checks the result. Tests plant a bug, which changes the parts
- * of the services, to see that the checks find it.
+ * Runs a scenario until all work has settled, and checks the result. A test can plant a bug by replacing
+ * parts of the services, to see that the checks find the bug.
  */
 export async function runCell(
   store: Store,

@@ -4,8 +4,8 @@ import { runDesk } from './desk.ts'
 import { openAccount, order, type Stage, untilFinal } from './stage.ts'
 
 /**
- * What one customer does in a run, and the results that are allowed whichever process dies. The customer repeats
- * each request under its Idempotency-Key until it gets a final response, as clients should.
+ * The actions of one customer in a run, and the results that are allowed, whichever process dies. The
+ * customer repeats each request under its Idempotency-Key until it gets a final response, as clients should.
  */
 export interface Scenario {
   readonly title: string
@@ -27,7 +27,8 @@ const APPROVED = 'APPROVED'
 const DELETED = 'CANCELED DELETED'
 const REFUSED = 'CANCELED NOT_ENOUGH_MONEY'
 /**
- * If billing dies, or order dies while it waits for billing, the call gets no response and the order is canceled.
+ * If the billing service dies, or the order service dies while it waits for the response, the order is
+ * canceled.
  */
 const UNREACHABLE = 'CANCELED BILLING_UNREACHABLE'
 
@@ -69,7 +70,8 @@ export const SCENARIOS = {
       const orderId = await order(at, accountId, 2)
       await untilFinal(at, accountId, orderId)
     },
-    // If the process of the order dies, the request is resent, and billing may be back by then.
+    // If the process that placed the order dies, the request is resent, and the billing service may be back
+    // by then.
     orders: { call: [[UNREACHABLE, APPROVED]], event: [[APPROVED]] },
     balanceMinor: (states) => BigInt(DEPOSIT_MINOR) - priceOf(states, [2]),
   },

@@ -7,9 +7,9 @@ import { root } from '../../tools/repository-files.ts'
 import { SERVICES, type ServiceName } from '../simulation/world/lives.ts'
 
 /**
- * A place where the code of a service does something to the world outside its memory. Sites are read from the code
- * itself: every call of a member of the interfaces (seams) through which a service reaches database, broker, other
- * services and letters, in every file that the service's wiring imports. A new site is therefore found
+ * A place where the code of a service acts on the world outside its memory. Sites are read from the code
+ * itself: every call of a member of the interfaces (seams) through which a service reaches database, broker,
+ * other services and letters, in every file that the service's wiring imports. A new site is therefore found
  * automatically, and the matrix fails until a scenario crosses it.
  */
 export interface Site {
@@ -21,7 +21,7 @@ export interface Site {
   readonly member: SeamMember
 }
 
-/** What a process does at a site. */
+/** The kind of operation at a site. */
 export type SeamMember =
   | Exclude<keyof Queryable, 'last'>
   | Exclude<keyof Database, 'last' | 'build' | 'listen' | 'close'>
@@ -33,8 +33,9 @@ export type SeamMember =
 type Members<Seam> = Readonly<Record<keyof Seam, SeamMember | 'no boundary'>>
 
 /**
- * Every member of every interface: a new member does not compile until it is listed here. A member is `no boundary`
- * if its caller awaits no result, or if it belongs to an orderly shutdown.
+ * Every member of every interface. When a member is added to an interface, this table does not compile until
+ * it lists that member. A member is `no boundary` if its caller awaits no result, or if it belongs to an
+ * orderly shutdown.
  */
 const SEAMS: {
   readonly Queryable: Members<Queryable>
@@ -94,7 +95,10 @@ const OPTIONS: ts.CompilerOptions = {
   ...{ allowImportingTsExtensions: true, noEmit: true, types: [], lib: ['lib.esnext.d.ts'] },
 }
 
-/** A program without packages: they would take most of the time, and all seams are declared in our own files. */
+/**
+ * A TypeScript program without packages: packages would take most of the time, and all seams are declared in
+ * our own files.
+ */
 function programOf(files: readonly string[], changed: ReadonlyMap<string, string>): ts.Program {
   const host = ts.createCompilerHost(OPTIONS)
   const { readFile } = host

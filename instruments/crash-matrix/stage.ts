@@ -4,7 +4,7 @@ import { SERVICES, type ServiceName } from '../simulation/world/lives.ts'
 import { START_MS } from '../simulation/world/scheduler.ts'
 import type { World } from '../simulation/world/world.ts'
 
-/** What a scenario can do: send a customer's requests, stop services and wait. */
+/** The actions of a scenario: sending a customer's requests, stopping services and waiting. */
 export interface Stage {
   readonly world: World
   readonly style: InteractionStyle
@@ -51,7 +51,10 @@ export function createStage(world: World, style: InteractionStyle): Stage {
   }
 }
 
-/** Longer than a dead process's leases, which hold up the rows of its lanes if there is another instance. */
+/**
+ * Together longer than the leases of a dead process. Until they expire, no other instance sends the rows of
+ * its lanes.
+ */
 const PATIENCE = { attempts: 60, timeoutMs: 3_500 }
 const POLL_MS = 200
 const MAX_POLLS = 300
@@ -66,7 +69,7 @@ export async function openAccount(at: Stage, depositMinor = 0): Promise<string> 
   return accountId
 }
 
-/** In `events`, an order that is placed before this could overtake the promised deposit. */
+/** In `events`, an order that is placed before the deposit is booked could overtake the deposit. */
 async function untilBalance(at: Stage, accountId: string, minor: number): Promise<void> {
   await until(at, async () => {
     const view = (await at.perform({ kind: 'read balance', accountId })) as { balance: number }

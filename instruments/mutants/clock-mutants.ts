@@ -120,7 +120,7 @@ export const CLOCK_MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'deadline not checked',
-    fault: 'Billing takes a payment after its deadline.',
+    fault: 'The billing service takes a payment after its deadline.',
     edits: [
       {
         file: 'services/billing/ledger.ts',

@@ -7,7 +7,7 @@ import type { Edit } from './plant.ts'
 export interface HuntResult {
   readonly mutant: Mutant
   readonly found?: SeedResult
-  /** How many seeds were tried; the last one only until the bug was found. */
+  /** How many seeds were tried; the styles of the last seed were run only until the bug was found. */
   readonly seeds: number
   readonly runs: readonly SeedRun[]
   readonly durationMs: number
@@ -16,10 +16,10 @@ export interface HuntResult {
 /** The order in which a seed runs in the styles: `mixed` is first because it covers all the others. */
 export const STYLES_IN_TURN = ['mixed', ...STYLES.toReversed()] as const
 
-/** A run takes milliseconds, so one that takes this long will never end. */
+/** A run takes milliseconds, so a run that takes this long will never end. */
 const RUN_LIMIT_MS = 300_000
 
-/** Runs seed after seed with the bug planted, in a thread of its own, until a run has a violation. */
+/** Runs seed after seed in a thread with the planted bug, until a run has a violation. */
 export async function hunt(mutant: Mutant, limit: number): Promise<HuntResult> {
   const startedMs = performance.now()
   const { edits, profile, styles = STYLES_IN_TURN } = mutant

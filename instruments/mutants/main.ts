@@ -105,7 +105,10 @@ function readOptions(args: readonly string[]): Options | undefined {
   return { mutants, seeds, workers, isWritten, isRecorded }
 }
 
-/** How many of the runs show a violation without any mutant. Finding a mutant in such a run proves nothing. */
+/**
+ * How many of the runs show a violation without any mutant. A mutant that is found in such a run proves
+ * nothing.
+ */
 async function checkUnchanged(runs: readonly SeedRun[], workers: number): Promise<number> {
   let violated = 0
   const queue = runs.values()

@@ -1,6 +1,6 @@
 import type { Mutant } from './mutant.ts'
 
-/** Bugs in messaging (outbox, relay, consumer) and in notification. */
+/** Bugs in messaging (outbox, relay, consumer) and in the notification service. */
 const OUTBOX = 'messaging/outbox/outbox.ts'
 const POLLS = 'messaging/outbox/polls.ts'
 const RELAY = 'messaging/outbox/relay-to-broker.ts'
@@ -14,7 +14,8 @@ const STORE = 'services/notification/store.ts'
 export const MESSAGE_MUTANTS: readonly Mutant[] = [
   {
     name: 'sent before the commit',
-    fault: 'Billing sends its messages inside the transaction, which may still be rolled back.',
+    fault:
+      'The billing service sends its messages inside the transaction, which may still be rolled back.',
     edits: [
       {
         file: 'services/billing/service.ts',

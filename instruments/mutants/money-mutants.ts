@@ -1,6 +1,6 @@
 import type { Mutant } from './mutant.ts'
 
-/** Bugs in billing and in the handling of money. */
+/** Bugs in the billing service and in the handling of money. */
 const COMMANDS = 'services/billing/commands.ts'
 const LEDGER = 'services/billing/ledger.ts'
 const STORE = 'services/billing/store.ts'
@@ -20,13 +20,13 @@ export const MONEY_MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'account without its lock',
-    fault: 'Billing reads accounts without a lock and writes them back.',
+    fault: 'The billing service reads accounts without a lock and writes them back.',
     edits: [{ file: STORE, find: 'order by id for update`', replace: 'order by id`' }],
     seeds: 30,
   },
   {
     name: 'void before its payment is forgotten',
-    fault: 'When a void arrives before its payment, billing does not store it.',
+    fault: 'When a void arrives before its payment, the billing service does not store the void.',
     edits: [
       {
         file: LEDGER,
@@ -51,7 +51,7 @@ export const MONEY_MUTANTS: readonly Mutant[] = [
   {
     name: 'payments read before the lock',
     fault:
-      'Billing reads payments before it locks their accounts, and the payments table has no unique key.',
+      'The billing service reads payments before it locks their accounts, and the payments table has no unique key.',
     edits: [
       {
         file: COMMANDS,
@@ -118,7 +118,7 @@ export const MONEY_MUTANTS: readonly Mutant[] = [
   {
     name: 'outcome not announced again',
     fault:
-      'Billing finds the outcome of a repeated payment request but does not announce it again.',
+      'The billing service finds the outcome of a repeated payment request but does not announce it again.',
     edits: [
       { file: LEDGER, find: 'if (!command.byMessage || accountId === null)', replace: 'if (true)' },
     ],
@@ -140,7 +140,7 @@ export const MONEY_MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'state without its outbox rows',
-    fault: 'Billing commits a state change without the outbox rows that announce it.',
+    fault: 'The billing service commits a state change without the outbox rows that announce it.',
     edits: [
       {
         file: COMMANDS,
@@ -177,7 +177,8 @@ export const MONEY_MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'order not notified of a refund',
-    fault: 'In http, order is not notified when a customer gets a refund directly from billing.',
+    fault:
+      'In http, the order service is not notified when a customer gets a refund directly from the billing service.',
     edits: [
       {
         file: 'services/billing/routing.ts',
@@ -204,7 +205,8 @@ export const MONEY_MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'balance cached by the process',
-    fault: 'Billing caches each account at the first read and keeps returning that balance.',
+    fault:
+      'The billing service caches each account at the first read and keeps returning that balance.',
     edits: [
       {
         file: 'services/billing/service.ts',
@@ -221,7 +223,7 @@ export const MONEY_MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'key without its response',
-    fault: 'Billing does not store its response under the Idempotency-Key.',
+    fault: 'The billing service does not store its response under the Idempotency-Key.',
     edits: [
       {
         file: COMMANDS,

@@ -1,6 +1,6 @@
 import type { Mutant } from './mutant.ts'
 
-/** Bugs in order: its rules, its calls to billing, and its resends. */
+/** Bugs in the order service: its rules, its calls to the billing service, and its resends. */
 const COMMANDS = 'services/order/commands.ts'
 const ORDER = 'services/order/order.ts'
 const CALLS = 'services/order/billing-calls.ts'
@@ -11,7 +11,7 @@ export const ORDER_MUTANTS: readonly Mutant[] = [
   {
     name: 'order changed without a lock',
     fault:
-      'Order reads orders without a lock, so it can overwrite the state that a concurrent transaction wrote.',
+      'The order service reads orders without a lock, so it can overwrite the state that a concurrent transaction wrote.',
     edits: [
       {
         file: 'services/order/store.ts',
@@ -64,7 +64,7 @@ export const ORDER_MUTANTS: readonly Mutant[] = [
   {
     name: 'unreachable billing not announced',
     fault:
-      'In hybrid, the customer is not notified that an order failed because billing was unreachable.',
+      'In hybrid, the customer is not notified that an order failed because the billing service was unreachable.',
     edits: [
       {
         file: ORDER,
@@ -77,7 +77,8 @@ export const ORDER_MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'time-out taken for a refusal',
-    fault: 'Order treats a call that got no response as a refusal and does not void the payment.',
+    fault:
+      'The order service treats a call that got no response as a refusal and does not void the payment.',
     edits: [
       {
         file: CALLS,
@@ -90,7 +91,7 @@ export const ORDER_MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'billing error taken for a refusal',
-    fault: 'Order treats a 5xx response as a refusal and does not void the payment.',
+    fault: 'The order service treats a 5xx response as a refusal and does not void the payment.',
     edits: [
       {
         file: CALLS,
@@ -131,7 +132,7 @@ export const ORDER_MUTANTS: readonly Mutant[] = [
   {
     name: 'payment requested after the cancellation',
     fault:
-      'While the void of a canceled order is unconfirmed, order also requests its payment again.',
+      'While the void of a canceled order is unconfirmed, the order service also requests its payment again.',
     edits: [
       {
         file: RESENDS,
@@ -171,7 +172,7 @@ export const ORDER_MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'void neither retried nor watched',
-    fault: 'A void that gets no response from billing is neither retried nor watched.',
+    fault: 'A void that gets no response from the billing service is neither retried nor watched.',
     edits: [
       {
         file: CALLS,
@@ -270,7 +271,7 @@ export const ORDER_MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'key outside the transaction',
-    fault: 'Order stores an Idempotency-Key outside the transaction of its order.',
+    fault: 'The order service stores an Idempotency-Key outside the transaction of its order.',
     edits: [
       {
         file: 'services/order/service.ts',

@@ -30,8 +30,9 @@ export function editedFiles(edits: readonly Edit[]): Map<string, string> {
 }
 
 /**
- * Makes this thread load the edited text of each changed file. Call it before those files are imported.
- * Returns an assertion that each of them was loaded: no check can find a bug in code that never runs.
+ * Makes this thread load the edited text of each changed file, if it is called before those files are
+ * imported. Returns an assertion that each of these files was loaded, because no check can find a bug in code
+ * that never runs.
  */
 export function plant(edits: readonly Edit[]): () => void {
   const texts = new Map(

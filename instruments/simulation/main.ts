@@ -12,31 +12,34 @@ import { openStore } from './servers/store.ts'
 import { type SeedResult, type SeedStyle, simulateAll } from './workers.ts'
 
 /**
- * The deterministic simulator. It runs the real services in one process, with a clock, random numbers, a network, a
- * broker and a database that are all controlled by a seed.
+ * The deterministic simulator. It runs the real services in one process, with a clock, random numbers, a
+ * network, a broker and a database that are all controlled by a seed.
  *
- * A service reaches the outside world only through the parts that it is given: clock, random numbers, database,
- * bus, HTTP and letters. In the simulator each part is a wrapper (`parts.ts`, `simulated-database.ts`,
- * `simulated-bus.ts`, `network.ts`, `mailbox.ts`) that turns every call into a step (`steps.ts`), an event at a
- * time drawn from the seed. The scheduler (`scheduler.ts`) runs one event, waits until everything that follows from
- * it has come to rest, and runs the next. So any two concurrent things can happen in either order, and the same
- * seed always gives the same run, byte for byte.
+ * A service reaches the outside world only through the parts that it is given: clock, random numbers,
+ * database, bus, HTTP and letters. In the simulator each part is a wrapper (`parts.ts`,
+ * `simulated-database.ts`, `simulated-bus.ts`, `network.ts`, `mailbox.ts`) that turns every call into a step
+ * (`steps.ts`), an event at a time drawn from the seed. The scheduler (`scheduler.ts`) runs one event, waits
+ * until all code that the event triggered has come to rest, and runs the next event. So any two concurrent
+ * events can happen in either order, and the same seed always gives the same run, byte for byte.
  *
- * Each process has its own clock (`clocks.ts`); the database has the scheduler's. Something may go wrong at every
- * step (`faults.ts`, `profiles.ts`): the process dies before or after the step or is frozen (`freezes.ts`), the
- * step fails, or it takes effect and its response is lost. Calls and messages are lost, delayed or duplicated.
- * Other faults are planned for a certain time (`plan.ts`): crashes, frozen processes, outages, rebalances, consumer
- * groups that are rewound, a log that is replayed or lost, serialization failures, clocks that are changed, and
- * unreadable messages (`foreign-messages.ts`). During all this, customers (`customers.ts`) place orders, make
- * deposits, delete, void, read, try to access other customers' orders, and repeat requests under the same
- * Idempotency-Key, or send a different request under a used one by mistake.
+ * Each process has its own clock (`clocks.ts`); the database has the scheduler's. A fault can happen at every
+ * step (`faults.ts`, `profiles.ts`): the process dies before or after the step or is frozen (`freezes.ts`),
+ * the step fails, or it takes effect and its response is lost. Calls and messages are lost, delayed or
+ * duplicated. Other faults are planned for a certain time (`plan.ts`): crashes, frozen processes, outages,
+ * rebalances, consumer groups that are rewound, a log that is replayed or lost, serialization failures,
+ * clocks that are changed, and unreadable messages (`foreign-messages.ts`). During all this, customers
+ * (`customers.ts`) place orders, make deposits, delete, void, read, try to access other customers' orders,
+ * and repeat requests under the same Idempotency-Key, or send a different request under a used one by
+ * mistake.
  *
- * Then faults stop, and within 120 simulated seconds everything must be final. The invariants of the audit must
- * hold, and the responses that customers got must agree with the tables (`history.ts`). Customers who got no
- * response repeat their request then and must get one. `npm run mutants` measures how many bugs these checks find.
+ * Then faults stop, and within 120 simulated seconds all work must be finished. The invariants of the audit
+ * must hold, and the responses that customers got must agree with the tables (`history.ts`). Customers who
+ * got no response then repeat their request and must get a response. `npm run mutants` measures how many bugs
+ * these checks find.
  *
- * The SQL is real: it runs on PGlite in memory, which is restored from an image between runs. There is one limit:
- * the writes of two transactions are never interleaved (`simulated-database.ts` says which statements are).
+ * The SQL is real: it runs on PGlite in memory, which is restored from an image between runs. There is one
+ * limit: the writes of two transactions are never interleaved (`simulated-database.ts` explains which
+ * statements can be).
  */
 const HELP = `
 npm run simulate -- [--seeds 1000] [--from 1] [--style all] [options]

@@ -15,7 +15,7 @@ export interface Profile {
 export type PlannedKind =
   | 'crash'
   | 'freeze'
-  /** A freeze that lasts until the other processes have settled what they can. */
+  /** A freeze that lasts until the other processes have finished all the work that they can. */
   | 'hang'
   | 'clock jump'
   | 'service down'
@@ -122,8 +122,8 @@ export type ProfileName = keyof typeof PROFILES
 export const isProfileName = (name: string): name is ProfileName => Object.hasOwn(PROFILES, name)
 
 /**
- * The profile for a number from 0 to 1 that a seed draws; one seed in ten gets a storm, which has most faults at
- * once.
+ * The profile for a number from 0 to 1 that a seed draws; one seed in ten gets a storm, which combines most
+ * faults.
  */
 export function profileOf(draw: number): ProfileName {
   const shares: readonly [ProfileName, number][] = [

@@ -46,7 +46,7 @@ export interface RunResult {
   readonly durationMs: number
 }
 
-/** Customers who are not done by this time after the start are waiting for something that never comes. */
+/** Customers who are not done by this time after the start are waiting for a response that never comes. */
 export const LONGEST_FAULTS_MS = 120_000
 /** The promise: everything is final within this time after faults and requests have stopped. */
 export const SETTLE_MS = 120_000
@@ -76,10 +76,11 @@ export async function simulate(store: Store, run: Run): Promise<RunResult> {
     violations.push({ invariant: 'I4', subject: 'a customer', sentence: 'never got a response' })
   }
   await settle(world)
-  // A process that was frozen until now resumes with outdated knowledge, and must do no harm.
+  // A process that was frozen until now continues with outdated state, and must do no harm.
   if (world.thaw()) await settle(world)
-  // A repeated request must now get its response. It may take effect for the first time, and in the lane of a dead
-  // instance that can take longer than a customer's patience, so a few rounds are allowed.
+  // A repeated request must now get its response. It may take effect for the first time, and if its outbox
+  // rows are in a lane of a dead instance, that can take longer than a customer waits, so a few rounds are
+  // allowed.
   for (let rounds = 0; rounds < REPEAT_ROUNDS && customers.repeatUnanswered() > 0; rounds += 1) {
     await scheduler.runUntil(scheduler.now() + SETTLE_MS, customers.areDone)
     await settle(world)
@@ -94,7 +95,7 @@ export async function simulate(store: Store, run: Run): Promise<RunResult> {
   }
 }
 
-/** How long faults last: until every planned one has begun or, with `toTheEnd`, has ended by itself. */
+/** How long faults last: until every planned fault has begun or, with `toTheEnd`, has ended by itself. */
 function lengthOf(plan: readonly Planned[], toTheEnd: boolean): number {
   if (plan.length === 0) return 0
   if (!toTheEnd) return PLAN_MS

@@ -67,7 +67,9 @@ export function openThreads<Task, Result>(module: URL, count: number): Threads<T
   }
 }
 
-/** With a young generation of this size, most garbage of a run is dead before the collector inspects it. */
+/**
+ * With a young generation of this size, most objects of a run are dead before the collector inspects them.
+ */
 const LIMITS = { maxYoungGenerationSizeMb: 64 }
 
 /** Opens one thread, which can read its own `workerData`. */

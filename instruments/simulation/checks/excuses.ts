@@ -4,10 +4,10 @@ import { HEARD } from './heard-outcomes.ts'
 import type { Finding } from './tables.ts'
 
 /**
- * Whether a finding is the inevitable result of messages that were lost unread, with the log or a recreated topic.
- * Resends must repair money and orders even then. But an announcement that notification had not read is gone,
- * announcements that are repeated come out of order, and order is not notified of a refund made directly at
- * billing. If every lost message had been read, nothing is excused.
+ * Whether a finding is the inevitable result of messages that were lost unread, with the log or a recreated
+ * topic. Resends must repair money and orders even then. But an announcement that the notification service
+ * had not read is gone, repeated announcements come out of order, and the order service is not notified of a
+ * refund made directly at billing. If every lost message had been read, nothing is excused.
  */
 export function isExcused(finding: Finding, lost: readonly LostMessage[]): boolean {
   if (lost.every(({ unreadBy }) => unreadBy.length === 0)) return false

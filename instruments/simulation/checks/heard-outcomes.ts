@@ -17,7 +17,7 @@ export function checkHeardOutcomes({ orders, messages }: Tables): Finding[] {
   })
 }
 
-/** Part of this check's sentences, by which `excuses.ts` recognizes them. */
+/** `excuses.ts` recognizes the findings of this check by these words. */
 export const HEARD = 'and its customer heard'
 
 const ALLOWED: Readonly<Record<'APPROVED' | 'CANCELED', readonly string[]>> = {
@@ -25,7 +25,7 @@ const ALLOWED: Readonly<Record<'APPROVED' | 'CANCELED', readonly string[]>> = {
   CANCELED: [
     'PAYMENT_FAIL',
     'ORDER_PAID,PAYMENT_REFUNDED',
-    // The order service canceled the order before it knew that billing had taken the payment.
+    // The order service canceled the order before it learned that the payment had been taken.
     'PAYMENT_FAIL,ORDER_PAID,PAYMENT_REFUNDED',
   ],
 }

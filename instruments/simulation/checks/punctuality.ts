@@ -12,19 +12,22 @@ export interface Times {
 
 /** The longest time from a due resend to the outcome, including waits for leases and frozen processes. */
 const OUTCOME_MS = 20_000
-/** How late order may notice a deadline: it polls once a second, and some polls or their commits may fail. */
+/**
+ * How late the order service may notice a deadline: it polls once a second, and some polls or their commits
+ * can fail.
+ */
 const POLLS_MS = 5_000
 /**
- * How far a service's idea of the database's clock may be off: it reads that clock once a second, and its own clock
- * may be changed between two reads.
+ * How far a service's idea of the database's clock may be off: the service reads that clock once a second,
+ * and its own clock may be changed between two reads.
  */
 export const CLOCK_ERROR_MS = 1_000
-/** Faults that can keep order from polling for longer than `POLLS_MS`. */
+/** Faults that can keep the order service from polling for longer than `POLLS_MS`. */
 const KEEPS_ORDER_DOWN = /^(crash|freeze|hang|service down|database down|conflicts)/
 
 /**
- * Orders are repaired in time. An order is canceled at its deadline, not earlier or later, and is never paid after
- * it. Once faults have stopped, a resend must settle an order, so that its deadline does not cancel it.
+ * Orders are repaired in time. An order is canceled at its deadline, not earlier or later, and is never paid
+ * after it. Once faults have stopped, a resend must settle an order before its deadline cancels it.
  */
 export function checkPunctuality(tables: Tables, times: Times, add: Add): void {
   const { settings, healedMs, faults } = times

@@ -14,17 +14,17 @@ import type { Chance } from '../world/chance.ts'
  * the old topic, with unknown events in between.
  */
 export interface ForeignProgram {
-  /** Draws a message, which is sent right after the next message of ours in the same topic. */
+  /** Draws a message and sends it right after our next message in the same topic. */
   prepare(): void
-  /** Call this after each message that is appended to the log. */
+  /** To be called after each message that is appended to the log. */
   follow(message: Pick<BusMessage, 'topic' | 'key'>): void
-  /** Call this after topics were recreated. */
+  /** To be called after topics were recreated. */
   repeat(topics: readonly string[]): void
   readonly sent: readonly ForeignMessage[]
 }
 
 export interface ForeignMessage extends Draft {
-  /** The key of the message of ours that it follows, an account's id. */
+  /** The key of our message before this one: an account id. */
   readonly key: string
   readonly text: string
   readonly offset: bigint

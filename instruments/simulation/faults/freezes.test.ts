@@ -47,7 +47,7 @@ const lock = (tx: Queryable, lane: number) =>
   tx.query('select lane from billing.relay_lane where lane = $1 for update', [lane])
 const at = (ms: number) => scheduler.runUntil(START_MS + ms)
 
-/** The outcome of `work` and its time; both are missing until then. */
+/** The outcome of `work` and when it ended; both are missing while `work` is running. */
 function watch(work: Promise<unknown>) {
   const seen: { outcome?: string; ms?: number } = {}
   const note = (outcome: string) => Object.assign(seen, { outcome, ms: scheduler.now() - START_MS })
@@ -77,7 +77,7 @@ function lockLater(database: Database, afterMs: number) {
 }
 
 describe('a process that freezes in a transaction', () => {
-  test('commits after a freeze shorter than the idle limit, while others wait', async () => {
+  test('commits after a freeze shorter than the idle limit, while other processes wait', async () => {
     const frozen = await freezeInTransaction(createLife('billing-1', 'billing'), 3_000)
     const other = lockLater(databases.of(createLife('billing-2', 'billing')), 0)
     await at(2_900)
@@ -88,7 +88,7 @@ describe('a process that freezes in a transaction', () => {
     assert.ok(other.ms! > frozen.ms!)
   })
 
-  test('has lost its session after a longer freeze, and notices when it is thawed', async () => {
+  test('loses its session in a longer freeze, and notices when it is thawed', async () => {
     const frozen = await freezeInTransaction(createLife('billing-1', 'billing'), 20_000)
     await at(19_900)
     assert.deepEqual(frozen, {})

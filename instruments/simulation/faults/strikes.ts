@@ -22,7 +22,7 @@ export interface StrikeOptions {
   readonly foreign: ForeignProgram
 }
 
-/** Makes a planned fault happen to the target that its draw selects. */
+/** Applies a planned fault to the target that the fault's `draw` selects. */
 export async function strike(at: StrikeOptions, planned: Planned): Promise<void> {
   const { scheduler, story, databases, processes } = at
   const { kind, durationMs, draw } = planned
@@ -38,7 +38,7 @@ export async function strike(at: StrikeOptions, planned: Planned): Promise<void>
       if (slot.life) await at.freeze(slot.life, durationMs)
       return
     case 'hang':
-      // Only if a twin can do the work: otherwise the run could not settle.
+      // Only if another process of the service can do the work: otherwise the run could not settle.
       if (slot.life && processes.hasTwin(slot.life)) {
         await at.freeze(slot.life, Number.POSITIVE_INFINITY)
       }
@@ -118,10 +118,10 @@ function strikeBroker(at: StrikeOptions, planned: Planned & { kind: BrokerKind }
 
 const READ_TOPICS = ['billing', 'payment'] as const
 const POLL_MS = 20
-/** How many polls an operator waits at most until a topic has been read. */
+/** The operator stops waiting for a topic to be read after this many polls. */
 const MAX_POLLS = 500
 
-/** Recreates a topic, either at once or when everything in it has been read. */
+/** Recreates a topic, either at once or when all its messages have been read. */
 function recreate(
   { scheduler, chance, story, broker, onLost, foreign }: StrikeOptions,
   draw: number,

@@ -35,7 +35,7 @@ export interface Broker {
   /** The broker responds slowly until this time. */
   slowUntilMs: number
   isSlow(): boolean
-  /** Whether these groups have read everything. A group that has never joined has read nothing. */
+  /** Whether these groups have read all messages. A group that has never joined has read none. */
   isRead(groups: readonly string[]): boolean
   /** Whether all groups that read this topic have read all of it. */
   isTopicRead(topic: string): boolean
@@ -60,9 +60,9 @@ export interface Member {
   ready(): readonly Share[]
   /** Takes the next messages of a partition as a batch that this member holds. */
   hold(share: Share, messages: number): Batch
-  /** Marks those of the batches that this member still holds as done; the messages after them may then be taken. */
+  /** Marks as done those batches that this member still holds; the messages after them can then be taken. */
   settle(batches: readonly Batch[]): void
-  /** Moves the group's offsets past everything that is settled. */
+  /** Moves the group's offsets past all settled messages. */
   commit(): void
   release(batches: readonly Batch[]): void
   lag(): PartitionLag[]
@@ -73,7 +73,7 @@ export interface Member {
   expel(): void
   /** Takes the member back after it was expelled. */
   rejoin(): void
-  /** Resolves when there may be something to take, or the member has left. */
+  /** Resolves when there may be messages to take, or the member has left. */
   changed(): Promise<void>
   hasLeft(): boolean
 }
@@ -90,7 +90,7 @@ export interface Share {
 
 interface OwnedShare extends Share {
   position: bigint
-  /** The offset up to which the owner has settled messages, if that is beyond the committed one. */
+  /** The offset up to which the owner has settled messages, if it is beyond the committed offset. */
   settled: bigint | undefined
   owner: GroupMember | undefined
   heldBatch: Batch | undefined
@@ -238,7 +238,7 @@ export function createBroker(
   }
 }
 
-/** Drops what is not committed: the progress and the held batch of its owner. */
+/** Discards the uncommitted progress of a partition's owner and the batch that it holds. */
 function forget(share: OwnedShare): void {
   share.settled = undefined
   share.heldBatch = undefined
@@ -265,7 +265,8 @@ function joinGroup(
   assign(group)
 
   /**
-   * Those of the batches that are still held. A partition that has moved since then has another held batch or none.
+   * The batches that are still held. A partition that has moved to another member has another held batch or
+   * none.
    */
   const held = (batches: readonly Batch[]) =>
     batches.flatMap((batch) => {

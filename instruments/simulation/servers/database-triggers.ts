@@ -2,10 +2,11 @@ import type { Queryable } from '../../../platform/database/database.ts'
 import type { Finding } from '../checks/tables.ts'
 
 /**
- * Triggers that record what the services write, for rules that can be checked only at the time of the write. From
- * outside, a request that was sent before a cancellation looks the same as one sent after it, because it may be
- * delivered (again) later; a failure that order did not announce may be announced by billing much later; and a
- * Maildir that gets the same letter twice contains it once.
+ * Triggers that record what the services write, for rules that can be checked only at the time of the write.
+ * At the end of a run, a request that was sent before a cancellation looks the same as one sent after it,
+ * because requests can be delivered late or twice; a failure that the order service did not announce may have
+ * been announced by the billing service much later; and a Maildir that gets the same letter twice contains it
+ * once.
  */
 export const DATABASE_TRIGGERS = `
 create schema simulation;
@@ -48,7 +49,7 @@ end $$;
 create trigger note_letter after insert on notification.outbox for each row
 when (new.carrier = 'letter') execute function simulation.note_letter();`
 
-/** Each rule has a statement that finds the ids that violate it; the sentence describes the violation. */
+/** The statement of each rule finds the ids that violate the rule; the sentence describes the violation. */
 const RULES: readonly (readonly [subject: string, sentence: string, statement: string])[] = [
   [
     'order',

@@ -11,7 +11,7 @@ import { inertParts } from '../world/parts.ts'
 import { START_MS } from '../world/scheduler.ts'
 import { DATABASE_TRIGGERS } from './database-triggers.ts'
 
-/** The database of a worker, which all its runs share. */
+/** The database that all runs of a worker share. */
 export interface Store {
   readonly session: Session
   /** Sets the database's clock; `now` returns epoch milliseconds. */
@@ -89,7 +89,7 @@ async function migrateOnce(service: ServiceName, session: Session): Promise<void
     listen: () => () => {},
     close: async () => {},
   }
-  // The first call of `uuid` is the relay's, which names itself; the migrations are done by then.
+  // The relay makes the first call of `uuid`, to name its instance; the migrations are done by then.
   const runtime = {
     ...inertParts.runtime,
     uuid: () => {

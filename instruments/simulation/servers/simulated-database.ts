@@ -13,23 +13,23 @@ import type { Gate, Steps } from '../world/steps.ts'
 
 /**
  * One PGlite that all processes share, with the interleavings of a PostgreSQL server. At READ COMMITTED, each
- * statement of a transaction sees what other transactions have committed before it. So the first statements of a
- * transaction, as long as they only read, run one by one, and other statements can run between them. From the first
- * statement that locks or writes, the transaction has the connection to itself until it ends. This exposes code
- * that decides on rows without locking them.
+ * statement of a transaction sees what other transactions have committed before it. So the statements of a
+ * transaction run one by one, with statements of other transactions between them, until the first statement
+ * that locks or writes. From that statement on, the transaction has the connection to itself until it ends.
+ * This exposes code that decides on rows without locking them.
  *
  * A process that freezes in a transaction keeps its locks. If the freeze is shorter than the server lets a
- * transaction idle, it keeps the connection: all processes wait, even those of other services, which would not
- * happen on real servers. If it is longer, the transaction can never commit. It is therefore rolled back at once,
- * and only its locks remain until the server would end the session: until then, other processes of its service get
- * no lock on any row and may time out, while reads and other services go on. After the thaw, the next statement or
- * the commit of the process fails, as on a broken connection.
+ * transaction idle, it keeps the connection: all processes wait, even those of other services, which would
+ * not happen on real servers. If it is longer, the transaction can never commit. It is therefore rolled back
+ * at once, and only its locks remain until the server would end the session: until then, other processes of
+ * its service get no lock on any row and may time out, while reads and other services go on. After the thaw,
+ * the next statement or the commit of the process fails, as on a broken connection.
  */
 export interface SimulatedDatabases {
   of(life: Life): Database
   /** Rolls back the transaction of a life that has ended. */
   abandon(life: Life): Promise<void>
-  /** Call this when a process freezes for `durationMs`; its transaction may lose its session. */
+  /** To be called when a process freezes for `durationMs`; its transaction may lose its session. */
   freeze(life: Life, durationMs: number): Promise<void>
   /** Access for the checks, without faults, steps or simulated time. */
   readonly direct: Queryable

@@ -128,7 +128,7 @@ export function createUniqueValues(chance: Chance): UniqueValues {
   }
 }
 
-/** What it takes to send a customer's requests. */
+/** The context in which a customer's requests are sent. */
 export interface RequestContext extends Omit<CustomersOptions, 'chances'> {
   readonly chance: Chance
   /** The orders of all customers, so that some can try to access those of others. */

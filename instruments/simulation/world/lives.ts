@@ -6,8 +6,8 @@ export const SERVICES = ['order', 'billing', 'notification'] as const
 export type ServiceName = (typeof SERVICES)[number]
 
 /**
- * One life of a process, from its start to its end. Its memory ends with it: operations that it is waiting for
- * never return, and operations that its code still starts are not done.
+ * One life of a process, from its start to its end. Its memory ends with it: operations that it is waiting
+ * for never return, and operations that its code still starts have no effect.
  */
 export interface Life {
   /** `billing-1` */
@@ -21,7 +21,7 @@ export interface Life {
   thaw(): void
   /** Calls `run` once, at the next thaw; returns a function that cancels this. */
   onThaw(run: () => void): () => void
-  /** Calls `notice` when the life ends, for others that must react; returns a function that cancels this. */
+  /** Calls `notice` when the life ends; returns a function that cancels this. */
   onEnd(notice: () => void): () => void
   end(): void
 }
@@ -65,8 +65,8 @@ export function createLife(
 }
 
 /**
- * Runs something in a life after a delay: not if the life has ended by then, and after the thaw if it is frozen.
- * Returns a function that cancels this.
+ * Calls a function in a life after a delay: not at all if the life has ended by then, and after the thaw if
+ * it is frozen. Returns a function that cancels the call.
  */
 export function laterIn(life: Life, scheduler: Scheduler, delayMs: number, run: () => unknown) {
   let cancel = () => {}

@@ -8,7 +8,7 @@ const id = Compile(Id)
 const order = Compile(Order)
 const problem = Compile(Problem)
 
-/** What the contract says that the body of a successful response must be. */
+/** The body that the contract requires in a successful response. */
 const GRANTED = {
   open: id,
   deposit: Compile(Type.Number()),

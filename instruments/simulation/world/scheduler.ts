@@ -1,12 +1,12 @@
 /**
- * Simulated time. Everything that happens is an event at a certain time. The scheduler runs one event, waits until
- * everything that it triggers immediately has come to rest, and then jumps to the time of the next event. Nothing
- * waits for a real clock.
+ * Simulated time. Everything that happens is an event at a certain time. The scheduler runs one event, waits
+ * until all code that the event triggers immediately has come to rest, and then jumps to the time of the next
+ * event. No code waits for a real clock.
  *
  * At rest means that no code of ours can run before another event happens. An event's consequences run in
- * microtasks, and the next tick comes only after the last of them. The exception is an injected HTTP request, which
- * needs ticks and turns of the event loop; so while requests are inside a service, the scheduler lets the loop turn
- * a few times.
+ * microtasks, and the next tick comes only after the last of them. The exception is an injected HTTP request,
+ * which needs ticks and turns of the event loop; so while requests are inside a service, the scheduler lets
+ * the loop turn a few times.
  */
 export interface Scheduler {
   /** Epoch milliseconds, with fractions. */

@@ -16,8 +16,8 @@ export interface Gate {
 
 export interface Steps {
   /**
-   * Does an operation on the outside world after a delay; the promise settles in an event of its own. `fault`
-   * creates the error for a mishap.
+   * Performs an operation on the outside world after a delay; the promise settles in a separate event.
+   * `fault` creates the error for a mishap.
    */
   perform<T>(
     life: Life,
@@ -35,7 +35,7 @@ export interface StepsOptions {
   readonly story: Story
   /** Whether all steps of this kind are slow at present. */
   readonly isSlow: (kind: StepKind) => boolean
-  /** Ends a life and everything that depends on it. */
+  /** Ends a life. */
   readonly crash: (life: Life) => Promise<void> | void
   readonly freeze: (life: Life, durationMs: number) => Promise<void>
 }
@@ -123,7 +123,7 @@ const LONGEST_FREEZE_MS = 30_000
 /** The longest extra delay of a slow step: long enough for other work to happen in the meantime. */
 const SLOW_MS = 400
 
-/** Has a long tail, so that two concurrent steps can happen in either order. */
+/** Latencies have a long tail, so that two concurrent steps can happen in either order. */
 function latencyMs(draw: number, kind: StepKind): number {
   return TYPICAL_MS[kind] * Math.min(draw / (1.0001 - draw), 50)
 }

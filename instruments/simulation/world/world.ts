@@ -41,7 +41,7 @@ export interface World {
   readonly story: Story
   readonly mailbox: Mailbox
   readonly settings: Settings
-  /** The messages that were in the log each time that it, or one topic, was lost. */
+  /** The messages that were lost with the log or with a topic, over all losses of the run. */
   readonly lost: readonly LostMessage[]
   /** The messages that the foreign program has sent. */
   readonly foreign: readonly ForeignMessage[]
@@ -53,7 +53,7 @@ export interface World {
   isRead(): boolean
   /** Makes a planned fault happen. */
   strike(planned: Planned): Promise<void>
-  /** Appends messages to the log that no service has sent. */
+  /** Appends messages that no service has sent to the log. */
   publish(messages: readonly OutgoingMessage[]): void
   /** Ends all faults: servers come back, and frozen processes are thawed, except those that have a running twin. */
   heal(): void
@@ -61,7 +61,7 @@ export interface World {
   thaw(): boolean
 }
 
-/** Changes the parts of services, to plant crashes or bugs. */
+/** Replaces parts of services, to plant crashes or bugs. */
 export interface Planted {
   parts?(service: ServiceName, parts: ServiceParts, life: MortalLife): ServiceParts
   letter?(deliver: Deliver, life: MortalLife): Deliver
