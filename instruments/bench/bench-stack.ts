@@ -51,15 +51,16 @@ export interface BenchStack {
   /** Ends a service with SIGKILL; `serve` starts it again. */
   kill(service: ServiceName): Promise<void>
   /**
-   * Empties the books and opens `accounts` accounts, once the services have nothing left to do, because work in
-   * flight would end up in the new books.
+   * Waits until the services have no work left, because work in flight would end up in the new books; then
+   * empties the books and opens `accounts` accounts.
    */
   openBooks(accounts: number): Promise<void>
-  /** Resolves when the services have nothing left to do. */
+  /** Resolves when the services have no work left. */
   rest(): Promise<void>
   /**
-   * Stops the services and discards their unfinished work: rows of their tables, messages of their topics. For a
-   * contest that ran only some services; the others would otherwise finish its work during the next contest.
+   * Stops the services and discards their unfinished work: rows of their tables, messages of their topics.
+   * Used after a contest that ran only some services: the other services would finish its work during the
+   * next contest.
    */
   discardWork(): Promise<void>
   close(): Promise<void>
@@ -298,7 +299,7 @@ async function createServices(around: {
       if (one && (!names.includes(service) || one.startedWith !== startedWith)) await stop(service)
     }
     const missing = names.filter((service) => !running.has(service))
-    // Started one by one, because they would slow each other down.
+    // The services start one by one, because they would slow each other down.
     const readyMs: Record<string, number> = {}
     for (const service of missing) readyMs[service] = await start(service, settings, flags)
     const pids = [...running].map(([service, { kept }]) => [service, kept.pid])

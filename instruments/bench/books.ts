@@ -35,7 +35,10 @@ export function accountId(n: number): string {
 export const accountIds = (count: number) =>
   Array.from({ length: count }, (_, index) => accountId(index + 1))
 
-/** Empties the tables of the flow in these databases, and inserts `accounts` rich accounts into billing's. */
+/**
+ * Empties the tables of the flow in these databases, and inserts `accounts` rich accounts into the billing
+ * database.
+ */
 export async function openBooks(urls: Urls, accounts: number): Promise<void> {
   for (const url of new Set(Object.values(urls))) {
     await inDatabase(url, async (client) => {
@@ -49,12 +52,12 @@ export async function openBooks(urls: Urls, accounts: number): Promise<void> {
   }
   await inDatabase(urls.billing, async (client) => {
     await insertAccounts(client, accounts)
-    // Otherwise PostgreSQL would write the dirty pages of the previous round during the next one.
+    // Without a checkpoint, PostgreSQL would write the dirty pages of the previous round during the next one.
     await client.query('checkpoint')
   })
 }
 
-/** Retries after a deadlock with a service that reads two of the tables at that moment. */
+/** Retries after a deadlock with a service that reads two of these tables at that moment. */
 async function truncate(client: Client, tables: string, tries = 5): Promise<void> {
   try {
     await client.query(`truncate ${tables}`)
@@ -64,7 +67,7 @@ async function truncate(client: Client, tables: string, tries = 5): Promise<void
   }
 }
 
-/** Each account has the deposit and the transfer that its balance comes from. */
+/** Inserts accounts, each with the deposit and the transfer from which its balance results. */
 async function insertAccounts(client: Client, accounts: number): Promise<void> {
   const ids = `select n, ${accountSql('n')}::uuid as id from generate_series(1, ${accounts}) as n`
   await client.query(

@@ -1,24 +1,26 @@
 import type { BenchStack } from './bench-stack.ts'
 import { type Spread, spreadOf } from './statistics.ts'
 
-/** One row of the benchmark: something of ours against the reference that a skeptic would compare it with. */
+/**
+ * One row of the benchmark: a part of Trifold against the reference with which a skeptic would compare it.
+ */
 export interface Bench {
   readonly name: string
   readonly ours: string
   readonly reference: string
   /** The unit of the figures of both sides. */
   readonly unit: string
-  /** The ratio of ours to the reference that a quiet machine must reach. */
+  /** The ratio of our figure to the reference that a quiet machine must reach. */
   readonly reach: number
   /** The ratio that we aim for. */
   readonly aim: number
-  /** For figures such as latencies. */
+  /** True for figures such as latencies. */
   readonly lessIsBetter?: boolean
   /** Marks for the CPU milliseconds per order over all processes except the load generator. */
   readonly cpuMs?: { readonly reach: number; readonly aim: number }
   /** Takes minutes; --quick skips it unless --only names it. */
   readonly isLong?: boolean
-  /** Each run warms up by itself, so no pair of runs is spent on that. */
+  /** Each run includes its own warm-up, so no pair of runs is spent on warming up. */
   readonly isWarm?: boolean
   open(stack: BenchStack, pace: Pace): Promise<Contest>
 }
@@ -86,8 +88,8 @@ export interface Outcome {
 const QUICK_MAX_ROUNDS = 3
 
 /**
- * Runs ours and the reference in turn, so that other load on the machine affects both. Each pair is a ratio; the first
- * pair warms up and is not counted.
+ * Runs Trifold and the reference in turn, so that other load on the machine affects both. Each pair gives a
+ * ratio; the first pair is a warm-up and is not counted.
  */
 export async function alternate(
   bench: Bench,
@@ -98,7 +100,7 @@ export async function alternate(
   const contest = await bench.open(stack, pace)
   const ours: Run[] = []
   const reference: Run[] = []
-  // With --quick, a ratio that is far short of its mark is measured again before it counts.
+  // With --quick, a ratio far short of its mark is measured again before it counts as a shortfall.
   const isDue = (round: number) =>
     round <= pace.rounds ||
     (pace.quick && round <= QUICK_MAX_ROUNDS && outcomesOf(bench, ours, reference).some(isFarShort))
@@ -168,8 +170,8 @@ export function isAtLeast({ ratio, lessIsBetter }: Outcome, mark: number): boole
 }
 
 /**
- * A CI machine is not quiet, and other load may slow only one side of a round. There, only a ratio that is twice as bad
- * as its mark in every round is a finding.
+ * Whether every round missed the mark by a factor of two. Other load on a CI machine can slow only one side
+ * of a round, so a smaller shortfall is not a finding there.
  */
 export function isFarShort({ ratio, reach, lessIsBetter, isAbsolute }: Outcome): boolean {
   if (isAbsolute) return false

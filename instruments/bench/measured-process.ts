@@ -3,8 +3,8 @@ import { join } from 'node:path'
 import { root } from '../../tools/repository-files.ts'
 
 /**
- * A program of the benchmark in a process of its own, so that it does not share an event loop with the benchmark. It
- * receives a task as a message and sends the result as another.
+ * A program of the benchmark in a separate process, so that it does not share an event loop with the
+ * benchmark. The program receives each task as a message and sends the result back as another message.
  */
 export interface MeasuredProcess<Task, Result> {
   readonly pid: number
@@ -43,8 +43,9 @@ function resultOf<Result>(
 }
 
 /**
- * The receiving side, in the started program: runs each task, and exits with the benchmark, even in the middle of a
- * task. A client that keeps trying to reach its server would otherwise outlive both.
+ * The receiving side, in the started program: runs each task, and exits with the benchmark, even in the
+ * middle of a task. Otherwise, a client that keeps trying to reach its server would outlive the benchmark and
+ * the server.
  */
 export function runTasks<Task, Result>(work: (task: Task) => Promise<Result>): void {
   process.on('message', async (task: Task) => {

@@ -5,9 +5,9 @@ import { BY_INDEX } from '../../platform/database/database.ts'
 import { locksAccount, type Recording, type Role, roleOf } from './programs/recording.ts'
 
 /**
- * The reference of the flow benchmarks: pgbench, PostgreSQL's own benchmark, with the statements and the planner
- * settings of the services. An account and its version are read under lock and written back, as billing does. Ids are
- * ascending, so that they are as cheap for indexes as ours.
+ * The reference of the flow benchmarks: pgbench, PostgreSQL's own benchmark, with the statements and the
+ * planner settings of the services. An account and its version are read under lock and written back, as in
+ * the billing service. Ids are ascending, so that they are as cheap for indexes as ours.
  */
 export function pgbenchScript(recording: Recording, accounts: number): string {
   const lines = [
@@ -104,7 +104,10 @@ export interface PgbenchResult {
   readonly latencyMs: number
 }
 
-/** Throws if a transaction failed: pgbench does not count it, but it did not do the full work either. */
+/**
+ * Throws if a transaction failed: pgbench does not count failed transactions, so its figures would not be
+ * those of the full work.
+ */
 export function parsePgbench(output: string): PgbenchResult {
   const numberOf = (pattern: RegExp) => Number(pattern.exec(output)?.[1] ?? Number.NaN)
   const perSecond = numberOf(/^tps = ([\d.]+) \(without initial connection time\)/m)
@@ -115,7 +118,7 @@ export function parsePgbench(output: string): PgbenchResult {
   return { perSecond, latencyMs }
 }
 
-/** Searches PATH, then Debian's folders of the server, which need not be on PATH. */
+/** Searches PATH, then the folders in which Debian installs the server, because they may not be on PATH. */
 function findPgbench(): string {
   const versions = '/usr/lib/postgresql'
   const folders = [

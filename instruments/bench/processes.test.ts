@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { familyOf, parseStat, usageOf, wakeUpsOf } from './processes.ts'
 
-const linux = process.platform !== 'linux' && 'reads /proc, which is of Linux'
+const linux = process.platform !== 'linux' && 'reads /proc, which only Linux has'
 const LINE =
   '4711 (node (main) x) S 42 4711 4711 0 -1 4194560 9 8 7 6 100 20 3 4 20 0 11 0 123 987654 2500 1'
 
@@ -22,7 +22,7 @@ test('this process uses memory, and CPU time while it computes', { skip: linux }
   const usage = () => usageOf({ me: process.pid }).me!
   const before = usage()
   assert.ok(before.rssBytes > 10_000_000)
-  // Measured in CPU time, because on a busy machine wall-clock time may pass without any work.
+  // Measured in CPU time, because on a busy machine wall-clock time can pass without any work.
   const startedMs = process.cpuUsage()
   while (process.cpuUsage(startedMs).user < 50_000) Math.sqrt(startedMs.user)
   assert.ok(usage().cpuMs > before.cpuMs)

@@ -12,7 +12,7 @@ export interface ProcessStat {
   readonly rssPages: number
 }
 
-/** Linux counts in hundredths of a second, whatever its kernel was built with. */
+/** Linux reports CPU time in hundredths of a second, regardless of the kernel's configuration. */
 const TICKS_PER_SECOND = 100
 const PAGE_BYTES = 4_096
 

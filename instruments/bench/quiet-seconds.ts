@@ -3,14 +3,14 @@ import { cpus } from 'node:os'
 import type { Costs, Pace } from './contest.ts'
 
 /**
- * Measures until there are enough seconds in which the host of a virtual machine left it its processors. When a
- * neighbor takes a tenth of them, everything that an order waits for takes two to three times as long. Such load comes
- * and goes within minutes, so it would make one minute differ from the next whatever is measured.
+ * Measures until there are enough seconds in which the host of a virtual machine stole no CPU time from it.
+ * If a neighbor takes a tenth of the CPU time, every step of an order takes two to three times as long. Such
+ * load comes and goes within minutes, so one minute would differ from the next, whatever is measured.
  */
 export interface Span {
-  /** How many seconds count: those in which the host took the least processor time. */
+  /** How many seconds count; the ones in which the host took the least CPU time are chosen. */
   readonly seconds: number
-  /** The measurement ends after this many seconds, even if fewer were quiet. By default, `seconds`. */
+  /** The measurement ends after this many seconds, even if too few were quiet. By default, `seconds`. */
   readonly maxSeconds?: number
 }
 
@@ -32,7 +32,7 @@ export interface Quietest {
 /** A measurement may last this many times as long as the quiet seconds that it needs. */
 const MAX_EXTENSION = 4
 
-/** With --quick, every second counts and none is waited for. */
+/** With --quick, every second counts, and the measurement does not wait for quiet ones. */
 export const quietSpan = (seconds: number, { quick }: Pace): Span =>
   quick ? { seconds } : { seconds, maxSeconds: seconds * MAX_EXTENSION }
 

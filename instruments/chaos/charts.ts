@@ -13,7 +13,8 @@ const AXIS = 26
 const TOP = 8
 
 /**
- * The color class of each fault; faults that are not listed are network faults. The bar has the name of the fault.
+ * The color class of each fault; faults that are not listed are network faults. Each bar also shows the name
+ * of its fault.
  */
 const CLASSES: Readonly<Record<string, string>> = {
   kill: 'killed',
@@ -134,7 +135,7 @@ function column(
   return `<rect class="${kind}" ${box}><title>${second} s: ${title}</title></rect>`
 }
 
-/** A chart with the time axis below it, and the quiet phase after the faults shaded. */
+/** A chart with a time axis below it. The quiet phase after the faults is shaded. */
 function picture(title: string, height: number, report: Report, content: string): string {
   const x = timeScale(report)
   const { startedMs, healedMs, restMs } = report

@@ -68,7 +68,9 @@ await eventually(async () => {
 })
 await bus.close()
 
-/** Acts once for each kind of request that random customers might not make, before they come. */
+/**
+ * Makes each kind of request once, because the random customers, who come later, may not make all of them.
+ */
 async function actOut(): Promise<Operation[]> {
   const done: Operation[] = []
   async function act<Body>(
@@ -133,7 +135,7 @@ function withResponse(operation: Operation, status: number, body: unknown): Oper
   return replaced(operation, { attempts })
 }
 
-test('a true history has no violations, and its file preserves it completely', async () => {
+test('a true history has no violations, and the file preserves all of it', async () => {
   const lines = (some: readonly Operation[]) =>
     some.map((operation) => JSON.stringify(sorted(operation))).sort()
   assert.deepEqual(lines(operations), lines([...script, ...customers.operations]))
@@ -152,7 +154,7 @@ const approved = operationOf('order', ({ key }) =>
 )
 const approvedId = responseOf(approved)!.body as string
 
-/** The history with one more request about that order, and its response. */
+/** The history with one more request about that order, and the response to it. */
 function withRequest(
   kind: 'delete' | 'void' | 'read order' | 'pry',
   status: number,
@@ -192,7 +194,7 @@ describe('a doctored history: an effect without a request', () => {
   const without = (operation: Operation) => operations.filter((one) => one !== operation)
 })
 
-describe('a doctored history: what customers were told', () => {
+describe('a doctored history: responses to customers', () => {
   detects('two responses to one key', () => {
     const order = operationOf('order', (one) => hasKey(one) && isStatus(201)(one))
     const other = operationOf('order', (one) => one !== order && isStatus(201)(one))
@@ -211,13 +213,13 @@ describe('a doctored history: what customers were told', () => {
     const read = operationOf('read balance', isStatus(200))
     return withResponse(read, 200, { ...(responseOf(read)!.body as object), balance: 0.01 })
   })
-  detects('a balance that a deposit did not leave', () =>
+  detects('a balance other than the one after the deposit', () =>
     withResponse(
       operationOf('deposit', (one) => isStatus(200)(one) && hasKey(one) && one.style === 'http'),
       ...([200, 0.01] as const),
     ),
   )
-  detects('a balance that no requests lead to', () =>
+  detects('a balance that no sequence of requests explains', () =>
     withResponse(
       operationOf('deposit', (one) => isStatus(200)(one) && one.style === 'events'),
       200,
@@ -257,7 +259,8 @@ describe('doctored tables', () => {
     const sentences = async (changed: readonly Letter[], all = operations) =>
       (await found(all, { letters: changed })).map(({ sentence }) => sentence).join('\n')
     assert.match(await sentences([...letters, letters[0]!]), /was found 2 times/)
-    // The check allows for clocks that differ, and all notices may be that close to their contact.
+    // The check allows for clocks that differ, and every notice may have been written that soon after its
+    // contact was set.
     const early = operations.map((one) => ({
       ...one,
       attempts: one.attempts.map((attempt) => ({ ...attempt, doneMs: 0 })),

@@ -16,7 +16,7 @@ import type { Times } from '../simulation/checks/punctuality.ts'
 import { type Finding, readTables, type Tables } from '../simulation/checks/tables.ts'
 import { isFinal, type Operation } from '../simulation/world/customers.ts'
 
-/** What a run leaves behind. */
+/** The evidence that a run leaves behind. */
 export interface Evidence {
   /** Read back from the history file. */
   readonly operations: readonly Operation[]
@@ -34,8 +34,8 @@ export interface Verdict {
 }
 
 /**
- * Checks a run that has come to rest: the invariants, over databases, topics and letters, and what customers were
- * told, against the tables.
+ * Checks a run that has come to rest: the invariants in databases, topics and letters, and the responses to
+ * customers against the tables.
  */
 export async function check(evidence: Evidence): Promise<Verdict> {
   const { operations, databases, topics, letters, times } = evidence
@@ -59,7 +59,10 @@ export async function check(evidence: Evidence): Promise<Verdict> {
 
 export interface OpenedStack {
   readonly databases: ServiceDatabases
-  /** Resolves when no table and no topic holds unfinished work; after `limitMs` rejects with what is left. */
+  /**
+   * Resolves when no table and no topic holds unfinished work; after `limitMs`, rejects with a list of the
+   * unfinished work.
+   */
   untilAtRest(limitMs: number): Promise<void>
   /** Reads everything except the history. */
   evidence(): Promise<Pick<Evidence, 'databases' | 'topics' | 'letters'>>

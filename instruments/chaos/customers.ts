@@ -16,8 +16,8 @@ export interface Customers {
   /** Stops new arrivals; resolves when the customers who have arrived are done. */
   stop(): Promise<void>
   /**
-   * Retries each request that has an Idempotency-Key until it has a final response. Resolves with those that had
-   * none within `limitMs`.
+   * Retries each request that has an Idempotency-Key until it has a final response. Resolves with the
+   * requests that had none within `limitMs`.
    */
   retryUnanswered(limitMs: number): Promise<readonly Operation[]>
   close(): Promise<void>
@@ -31,7 +31,10 @@ export interface CustomersOptions {
 }
 
 const ARRIVALS_PER_SECOND = 3
-/** While this many customers are active, no other arrives, so that no fault can pile them up without limit. */
+/**
+ * While this many customers are active, no new customer arrives, so that customers cannot pile up without
+ * limit during a fault.
+ */
 const MAX_CUSTOMERS = 60
 /** Longer than the time-out of calls between services, so that most customers get the outcome of a slow request. */
 const PATIENCE = { timeoutMs: 10_000, attempts: 12 }

@@ -23,9 +23,9 @@ export interface RunOptions extends Pick<CustomersOptions, 'seed' | 'style'> {
 
 /** From the end of the faults until all replicas are ready. */
 const READY_LIMIT_MS = 60_000
-/** From then until every request with an Idempotency-Key has a final response. */
+/** From when all replicas are ready until every request with an Idempotency-Key has a final response. */
 const RETRY_LIMIT_MS = 60_000
-/** From then until no table and no topic holds unfinished work. */
+/** From when all requests have final responses until no table and no topic holds unfinished work. */
 const REST_LIMIT_MS = 60_000
 
 /** Injects faults while customers work, waits through a quiet phase, then checks. */
@@ -103,7 +103,8 @@ async function checkAll(
   const opened = await openForChecks(stack)
   try {
     const operations = await readHistory(historyFile)
-    // 'crash' makes the check tolerate that order was kept from polling in time; any fault here may do that.
+    // With 'crash', the check tolerates that the order service could not poll in time; any of these faults
+    // can cause that.
     const times = { settings: SETTINGS, healedMs, faults: hadFaults ? ['crash'] : [] }
     return { ...(await check({ ...(await opened.evidence()), operations, times })), operations }
   } finally {
@@ -116,7 +117,10 @@ const KILLED = 137
 /** Milliseconds between polls for restarted processes. */
 const PROCESS_POLL_MS = 100
 
-/** Reports each process that exits by itself: no fault makes one exit with another code than that of SIGKILL. */
+/**
+ * Reports each process that exits by itself, with a code other than that of SIGKILL: no fault causes any
+ * other exit.
+ */
 function watchExits({ processes }: FragileStack): () => Finding[] {
   const pids = new Set<number>()
   const exits: Finding[] = []

@@ -9,9 +9,9 @@ import { type Recording, recordOrder } from './recording.ts'
 import { newOrder, replay } from './replay.ts'
 
 /**
- * Only what an order of `events` has to wait for from POST to APPROVED, on idle servers: the commit of order, a message
- * through the broker, the commit of billing, a message back, and the commit that approves the order, one after the
- * other. Runs as a process of its own.
+ * Only the steps for which an order in `events` has to wait from POST to APPROVED, one after the other, on
+ * idle servers: the commit that places the order, a message through the broker, the commit of the payment, a
+ * message back, and the commit that approves the order. Runs in a separate process.
  */
 export interface PathTask extends Span {
   readonly databaseUrl: string
@@ -66,7 +66,8 @@ async function openBroker({ brokers, topic }: PathTask) {
     await read
   }
 
-  // The consumer must have reached the end of the log before anything is timed. It may miss the first message.
+  // The consumer must have reached the end of the log before the first measurement. It may miss the first
+  // message.
   const isAtEnd = pass('first')
   const sending = setInterval(() => {
     const messages = [{ topic, key: Buffer.from('next'), value }]

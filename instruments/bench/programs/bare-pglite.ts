@@ -10,8 +10,8 @@ import { recordOrder } from './recording.ts'
 import { newOrder, replay } from './replay.ts'
 
 /**
- * PGlite on disk with the statements of the services and nothing else: no HTTP, no bus, no events. The statements are
- * prepared once, as in the all-in-one program. The tables keep their rows from task to task.
+ * PGlite on disk, executing only the statements of the services, without HTTP, bus or events. The statements
+ * are prepared once, as in the all-in-one program. The tables keep their rows from task to task.
  */
 export interface BarePgliteTask {
   readonly folder: string

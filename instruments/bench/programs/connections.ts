@@ -6,8 +6,8 @@ export interface Response {
 }
 
 /**
- * Keep-alive connections to one server, one for each request in flight. Requests are written straight to sockets, to
- * take as little as possible of the machine that is measured.
+ * Keep-alive connections to one server, one for each request in flight. Requests are written directly to
+ * sockets, so that this process uses as little as possible of the measured machine.
  */
 export function openConnections(url: string) {
   const { hostname, port, host } = new URL(url)

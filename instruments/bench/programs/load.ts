@@ -3,16 +3,16 @@ import { runTasks } from '../measured-process.ts'
 import { parseResponse } from './connections.ts'
 
 /**
- * Customers, as a process of their own: each connection sends its next POST /orders as soon as the last one got its
- * response. Bytes are written straight to sockets and only statuses are parsed, to take as little as possible of the
- * machine that is measured.
+ * Customers in a separate process: each connection sends its next POST /orders as soon as the last one got
+ * its response. Bytes are written directly to sockets and only statuses are parsed, so that this process uses
+ * as little as possible of the measured machine.
  */
 export interface Load {
   /** The URL of the order service, or of another server that accepts POST /orders. */
   readonly url: string
   readonly style: string
   readonly connections: number
-  /** Ids of the accounts, which order in turn. */
+  /** Ids of the accounts; orders are placed for them in turn. */
   readonly accounts: readonly string[]
   /** The load ends after this many seconds, or this many orders, whichever comes first. */
   readonly seconds: number

@@ -3,8 +3,8 @@ import { percentile } from '../statistics.ts'
 import { ownConnections, sharedConnections } from './overload-clients.ts'
 
 /**
- * Clients that arrive at a given rate, whether or not earlier ones have been served, each with the same patience. Runs
- * as a process of its own, which also samples the CPU and memory of the servers.
+ * Clients that arrive at a given rate, whether or not earlier clients have been served, each with the same
+ * patience. Runs in a separate process, which also samples the CPU and memory of the servers.
  */
 export interface OverloadLoad {
   readonly url: string
@@ -40,7 +40,7 @@ export interface PhaseResult {
   readonly failed: number
   readonly servedMs: Quantiles
   readonly rejectedMs: Quantiles
-  /** Milliseconds into the phase when the last request that was not served in time was sent. */
+  /** Milliseconds from the start of the phase until the last request was sent that was not served in time. */
   readonly normalAfterMs: number
   /** CPU time of the servers, and the largest memory of each. */
   readonly cpuMs: number

@@ -5,8 +5,8 @@ import { openSpan, type Quietest, type Span, type Timed } from '../quiet-seconds
 import { openConnections } from './connections.ts'
 
 /**
- * Customers who arrive at a steady rate, whether or not earlier ones have been served, place an order and wait for its
- * outcome. Runs as a process of its own.
+ * Customers who arrive at a steady rate, whether or not earlier customers have been served, place an order
+ * and wait for its outcome. Runs in a separate process.
  */
 export interface PacedLoad extends Span {
   readonly url: string

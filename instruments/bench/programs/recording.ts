@@ -15,8 +15,9 @@ import { createNotificationService } from '../../../services/notification/servic
 import { createOrderService } from '../../../services/order/service.ts'
 
 /**
- * The statements that the services execute for one order, recorded from the services themselves, so that a reference
- * that runs them still does the same work when the services change. Each transaction has one order.
+ * The statements that the services execute for one order. They are recorded from the services themselves, so
+ * that a reference that runs them does the same work even after the services have changed. Each transaction
+ * has one order.
  */
 export interface Recording {
   readonly transactions: readonly (readonly Statement[])[]
@@ -45,7 +46,7 @@ const VERSION = 1_000_001
 const BALANCE_MINOR = 700_000_007n
 export const PRICE_MINOR = 6_500n
 
-/** Long enough that nothing is resent while a slow machine records. */
+/** Long enough that a slow machine resends nothing during the recording. */
 const SETTINGS = {
   ...readConfig(allInOneConfig, { RESEND_AFTER_MS: '60000' }),
   ...{ BILLING_URL: '', NOTIFICATION_URL: '', ORDER_URL: '' },

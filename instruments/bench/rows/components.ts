@@ -58,7 +58,7 @@ async function openComponent(
   }
 }
 
-/** Inserts outbox rows as billing writes them for a payment. */
+/** Inserts the outbox rows that the billing service writes for a payment. */
 async function fillOutbox(url: string, topic: string, rows: number): Promise<void> {
   await inDatabase(url, async (client) => {
     await client.query('truncate orders.outbox')

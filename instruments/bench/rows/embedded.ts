@@ -86,7 +86,10 @@ export async function startProgram(folder: string, node: NodeSettings = {}) {
   return { url, pid: kept.pid, readyMs: performance.now() - startedMs, stop: kept.stop }
 }
 
-/** Settles orders. No other process can open the program's database, so its metrics show what is done. */
+/**
+ * Settles orders. Only the program itself can open its database, so its metrics show how many orders are
+ * settled.
+ */
 async function settle(url: string, load: () => Promise<LoadResult>): Promise<Run> {
   const before = await countsOf(url)
   const startedMs = performance.now()

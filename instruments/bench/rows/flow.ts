@@ -12,7 +12,7 @@ import { type Usage, usageOf } from '../processes.ts'
 import type { Load, LoadResult } from '../programs/load.ts'
 import { recordOrder } from '../programs/recording.ts'
 
-/** The whole flow of orders against pgbench with the same statements, where each commit has one order. */
+/** The whole flow of orders, against pgbench with the same statements and one order per commit. */
 export interface Flow {
   readonly style: InteractionStyle
   readonly connections: number
@@ -98,7 +98,7 @@ export interface ShopPlace {
   readonly roots: Readonly<Record<string, number>>
 }
 
-/** The customers alone, for services that run already. */
+/** Opens only the customers, for services that are already running. */
 export async function openShopAt({ url, databases, roots }: ShopPlace) {
   const customers = await startMeasured<Load, LoadResult>('load.ts')
 
@@ -115,8 +115,8 @@ export async function openShopAt({ url, databases, roots }: ShopPlace) {
     close: customers.close,
 
     /**
-     * Places orders for `seconds`, then waits until the last of them has its notice, because an order that was only
-     * accepted does not count. All of them must be in the books at the end.
+     * Places orders for `seconds`, then waits until the last of them has its notice, because an order that
+     * was only accepted does not count. At the end, all orders must be in the books.
      */
     async settle(flow: Flow, seconds: number): Promise<Run> {
       const mark = await markBooks(databases)

@@ -6,7 +6,10 @@ import { percentile } from '../statistics.ts'
 import { EVENTS, openShop, SETTLE_LIMIT_MS } from './flow.ts'
 import { openSteady } from './steady.ts'
 
-/** What an outage of the broker leaves behind: a backlog, and whether it still slows customers down afterward. */
+/**
+ * The effects of an outage of the broker: how fast the backlog is settled, and whether customers are still
+ * slowed down later.
+ */
 export const OUTAGE_BENCHES: readonly Bench[] = [
   {
     name: 'backlog',
@@ -40,9 +43,9 @@ const BACKLOG_LIMIT_MS = 300_000
 const MINUTE = { seconds: 60, outageSeconds: 180 }
 const QUICK_MINUTE = { seconds: 10, outageSeconds: 15 }
 /**
- * A restarted broker is cold: for about two minutes, compiling its code takes processor time from all other processes.
- * So each of the two measured minutes begins when its broker has run for this long. The broker of the minute before the
- * outage is restarted for that purpose.
+ * For about two minutes after a restart, the broker compiles its code and takes CPU time from all other
+ * processes. So each of the two measured minutes begins when the broker has run for this long. For the minute
+ * before the outage, the broker is restarted too.
  */
 const WARM_UP_SECONDS = 90
 const QUICK_WARM_UP_SECONDS = 10

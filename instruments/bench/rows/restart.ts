@@ -4,10 +4,13 @@ import { assertBooks, markBooks, settled } from '../books.ts'
 import type { Bench, Contest } from '../contest.ts'
 import { EVENTS, openShop, SETTLE_LIMIT_MS } from './flow.ts'
 
-/** Shows that after the only billing was killed, customers wait for its restart and not for any time-out. */
+/**
+ * Shows that after the only process of the billing service was killed, customers wait only for its restart,
+ * not for a time-out.
+ */
 export const RESTART: Bench = {
   name: 'restart',
-  ours: 'seconds from when a killed billing is ready again until 1,000 orders in flight are settled, events',
+  ours: 'seconds from when a killed billing service is ready again until 1,000 orders in flight are settled, events',
   reference: 'one second',
   unit: 's',
   reach: 3,

@@ -11,12 +11,12 @@ import { openSteady } from './steady.ts'
 
 const TOPIC = 'bench-path'
 /**
- * At this pace it takes more than a minute until the code of the broker and the services is compiled; until then,
- * compiling takes as much of the processors as the orders do.
+ * At this rate it takes more than a minute until the code of the broker and the services is compiled; until
+ * then, compiling takes as much CPU time as the orders.
  */
 const WARM_UP_SECONDS = 90
 const QUICK_WARM_UP_SECONDS = 40
-/** In a shorter run, the p99 is that of a few orders, which a single garbage collection may have delayed. */
+/** In a shorter run, the p99 depends on a few orders, which a single garbage collection can delay. */
 const MIN_SECONDS = 10
 
 export const SETTLE: Bench = {

@@ -8,7 +8,7 @@ import { EVENTS, openShop } from './flow.ts'
 /** The share of the highest rate at which customers arrive, so low that an order hardly ever waits for another. */
 const SHARE_OF_SATURATION = 0.1
 
-/** Customers of `events` who arrive one by one at services that are warm. */
+/** Customers in `events` who arrive one by one at services that are warmed up. */
 export async function openSteady(stack: BenchStack, pace: Pace) {
   const shop = await openShop(stack)
   await stack.openBooks(EVENTS.accounts)

@@ -11,9 +11,9 @@ import { EVENTS, openShop } from '../rows/flow.ts'
 import { spreadOf } from '../statistics.ts'
 
 /**
- * Half of the highest rate of `http`, for half an hour, in all styles in turn. Reports the memory of the processes and
- * the size of the tables that hold unfinished work. Tables that keep rows forever (orders, payments, notices) grow and
- * are left out.
+ * Places orders at half of the highest rate of `http`, for half an hour, in all styles in turn. Reports the
+ * memory of the processes and the size of the tables that hold unfinished work. Tables that keep rows forever
+ * (orders, payments, notices) grow and are left out.
  */
 export const LEAK: Survey = { name: 'leak', isLong: true, run: surveyLeak }
 

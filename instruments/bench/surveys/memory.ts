@@ -13,8 +13,8 @@ import { startProgram } from '../rows/embedded.ts'
 import { percentile } from '../statistics.ts'
 
 /**
- * Memory of the processes after many orders, and how long orders then take to settle, by the flags and environment of
- * Node.js. `process.ts` sets its own flags unless the command line does.
+ * Measures the memory of the processes after many orders, and how long orders then take to settle, with
+ * different flags and environments of Node.js. `process.ts` sets its own flags unless the command line does.
  */
 export const MEMORY: Survey = { name: 'memory', isLong: true, run: surveyMemory }
 

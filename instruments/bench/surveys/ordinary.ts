@@ -9,8 +9,8 @@ import { type Pace, type Survey, type SurveyTable, threeDigits } from '../contes
 import { EVENTS, openShopAt } from '../rows/flow.ts'
 
 /**
- * What an order costs on `npm run stack` with its defaults: nginx in front of the services and between them, the
- * default log level, and as many clients as an ordinary load test has.
+ * Measures the cost of an order on `npm run stack` with its defaults: nginx in front of the services and
+ * between them, the default log level, and as many clients as in an ordinary load test.
  */
 export const ORDINARY: Survey = { name: 'ordinary', run: surveyOrdinary }
 

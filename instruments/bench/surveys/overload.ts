@@ -11,8 +11,8 @@ import type { OverloadLoad, PhaseResult } from '../programs/overload-load.ts'
 import { startProgram } from '../rows/embedded.ts'
 
 /**
- * Clients with two seconds of patience, at one, two and four times the capacity, then at half of it. The capacity is
- * measured just before, by clients that each wait for their response.
+ * Sends requests from clients with two seconds of patience, at one, two and four times the capacity, then at
+ * half of the capacity. The capacity is measured just before, with clients that each wait for their response.
  */
 export const OVERLOAD: Survey = {
   name: 'overload',
@@ -32,8 +32,8 @@ const DEPOSIT = 1_000_000
 const WARM_UP_SECONDS = 5
 const MEBIBYTE = 2 ** 20
 /**
- * The goodput that CI demands in one of a few attempts: enough to notice a collapse on a machine that other work slows
- * down. docs/performance.md has the mark for a quiet one.
+ * The goodput that CI demands in one of a few attempts: enough to notice a collapse on a machine that other
+ * work slows down. docs/performance.md has the mark for a quiet machine.
  */
 const MIN_GOODPUT = 0.2
 const MAX_ATTEMPTS = 3
@@ -49,7 +49,10 @@ const CASES: readonly Case[] = (['stack', 'all in one'] as const).flatMap((where
     (['shared', 'own'] as const).map((connections) => ({ where, style, connections })),
   ),
 )
-/** In `events` an order costs so little that rejecting four times the capacity takes most of two cores. */
+/**
+ * `events` is left out: an order costs so little that rejecting four times the capacity takes most of two
+ * cores.
+ */
 const QUICK_CASES: readonly Case[] = [{ where: 'stack', style: 'http', connections: 'shared' }]
 
 async function surveyOverload(stack: BenchStack, pace: Pace): Promise<SurveyTable> {

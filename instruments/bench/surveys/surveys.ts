@@ -21,7 +21,10 @@ const IDLE_MS = 30_000
 const QUICK_IDLE_MS = 10_000
 const MEBIBYTE = 2 ** 20
 
-/** How often an idle process wakes up, how much CPU it takes, and how many transactions it makes. */
+/**
+ * Measures how often an idle process wakes up, how much CPU time it takes, and how many transactions it
+ * makes.
+ */
 async function surveyIdle(stack: BenchStack, { quick }: Pace): Promise<SurveyTable> {
   const { pids } = await stack.serve(SERVICES)
   const program = await freshProgram(stack)
@@ -80,7 +83,7 @@ async function freshProgram({ folder }: BenchStack) {
   return await startProgram(data)
 }
 
-/** Memory, time to ready, size on disk, and the CPU time of 10,000 orders in each style. */
+/** Measures memory, the time until ready, size on disk, and the CPU time of 10,000 orders in each style. */
 async function surveyFootprint(stack: BenchStack, pace: Pace): Promise<SurveyTable> {
   await stack.serve([])
   const { pids, readyMs } = await stack.serve(SERVICES)

@@ -16,7 +16,7 @@ import { wrongClock } from './wrong-clock.ts'
 
 const HOUR_MS = 3_600_000
 
-/** A server that records what is done to it. */
+/** A server that records the faults that are injected into it. */
 function recordingServer(startMs = 0) {
   const done: string[] = []
   const note =
@@ -90,7 +90,7 @@ test('each fault begins on time, lasts as planned, and is returned with its deta
     ],
   )
   const [first, second] = byTarget as [(typeof injected)[0], (typeof injected)[0]]
-  // A clock with whole milliseconds and a timer may each be early by one millisecond.
+  // The clock has whole milliseconds, so it and the timer can each be early by one millisecond.
   assert.ok(first.beganMs >= startedMs + 18 && first.endedMs - first.beganMs >= 58)
   assert.ok(second.beganMs >= startedMs + 38 && second.beganMs <= first.endedMs)
 })
@@ -101,7 +101,7 @@ test('the next fault of a target waits until the target has recovered', async ()
   assert.ok(injected[1]!.beganMs >= injected[0]!.endedMs)
 })
 
-test('aborting the run repairs all faults and begins no other', async () => {
+test('aborting the run repairs all faults and begins no new one', async () => {
   const aborting = new AbortController()
   const lines: string[] = []
   // An hour each, so that the run does not end by itself within the test.
@@ -159,7 +159,7 @@ test('lanes that a dead replica leaves leased for longer than a lease lasts are 
   assert.match(injected[0]!.violation ?? '', /leased for 3600 s/)
 })
 
-test('a wrong clock shows in every form of Date, and timers are right', () => {
+test('a wrong clock affects every form of Date, but no timer', () => {
   const source = `
     const startedMs = performance.now()
     await new Promise((resolve) => setTimeout(resolve, 1))

@@ -11,9 +11,9 @@ export interface InjectedFault {
   /** The parameters of the fault, such as a delay; empty if it has none. */
   readonly detail: string
   readonly beganMs: number
-  /** When it had been repaired: a server that was killed answers again by then. */
+  /** When the fault had been repaired: a server that was killed responds again by then. */
   readonly endedMs: number
-  /** What PostgreSQL still held when the fault ended, although it must not. */
+  /** The transaction or leases that PostgreSQL wrongly still held when the fault ended, as a sentence. */
   readonly violation?: string
 }
 
@@ -23,7 +23,7 @@ export interface FaultsOptions {
     'processes' | 'proxies' | 'disk' | 'sessions' | 'setClock' | 'isReady'
   >
   readonly schedule: readonly Planned[]
-  /** Ends the run early: current faults are repaired, and no other begins. */
+  /** Ends the run early: current faults are repaired, and no new one begins. */
   readonly signal: AbortSignal
   readonly say: (line: string) => void
 }
@@ -33,7 +33,8 @@ export async function injectFaults(options: FaultsOptions): Promise<InjectedFaul
   const { schedule, signal } = options
   const startedMs = performance.now()
   const injected: InjectedFault[] = []
-  // A server may take longer to start than was planned; the next fault of the same target waits for it.
+  // A server may take longer to start than planned; the next fault of the same target waits until the server
+  // is back.
   const chains = new Map<Target, Promise<unknown>>()
   for (const planned of schedule) {
     await pause(planned.afterMs - (performance.now() - startedMs), signal)
@@ -90,7 +91,7 @@ async function begin(fault: Fault, options: FaultsOptions): Promise<Heal> {
     case 'full': {
       const disk = stack.disk as SmallDisk
       disk.fill()
-      // Space that PostgreSQL frees is taken again.
+      // Fills the space again that PostgreSQL frees.
       const filling = setInterval(disk.fill, REFILL_MS)
       return () => {
         clearInterval(filling)
@@ -104,14 +105,12 @@ const REFILL_MS = 250
 
 const SEARCH_LIMIT_MS = 10_000
 const SEARCH_PAUSE_MS = 15
-/**
- * Long enough for what a replica sent before it was frozen to reach the server, and for running statements to end.
- */
+/** Long enough for statements that a replica sent before it was frozen to reach the server and end. */
 const SETTLE_MS = 20
 
 /**
- * Freezes a replica at random moments until it is caught between two statements of a transaction. If that does not
- * happen, because the database is down or there is nothing to do, the replica stays frozen outside a transaction.
+ * Freezes a replica at random moments until it is caught between two statements of a transaction. If it never
+ * is, because the database is down or there is no work, the replica stays frozen outside a transaction.
  */
 async function freezeInTransaction(
   target: ReplicaTarget,
@@ -159,7 +158,8 @@ async function setWrongClock(
   await server.kill()
   setClock(target, offsetMs)
   await server.start()
-  // A process that is still starting cannot show what its clock does. It may not become ready while a server is down.
+  // A wrong clock has no visible effect in a process that is still starting, which may not become ready while
+  // a server is down.
   const isReady = until(() => stack.isReady(target), { limitMs: START_LIMIT_MS, signal })
   await isReady.catch(() => undefined)
   return async () => {

@@ -21,7 +21,7 @@ export interface FragileStack {
   /** The disk with the tables of one service, or the reason why there is none. */
   readonly disk: SmallDisk | string
   readonly sessions: Sessions
-  /** Sets how many milliseconds the clock of a replica is ahead, from its next start on. */
+  /** Sets how many milliseconds the clock of a replica is ahead after its next start. */
   setClock(replica: ReplicaTarget, offsetMs: number): void
   /** Rejects with the reason if the replica is not ready. */
   isReady(replica: ReplicaTarget): Promise<boolean>
@@ -39,7 +39,7 @@ export interface FragileStackOptions {
 
 const TWO_OF_EACH = { order: 2, billing: 2, notification: 2 } as const
 const PORT = 8_700
-/** Keeps clear of the ports of a usual stack and of the tests. */
+/** Avoids the ports of a normal stack and of the tests. */
 const PORT_OFFSET = 1_200
 
 /**
@@ -86,7 +86,7 @@ export async function startFragileStack(options: FragileStackOptions): Promise<F
         return { NODE_OPTIONS: offsetMs ? wrongClock(offsetMs) : undefined }
       },
       proxyFor: (from: ServiceName, to: Dependency, port: number) =>
-        // Notification calls no service, so it has no link to nginx.
+        // The notification service calls no other service, so it has no link to nginx.
         from === 'notification' && to === 'gateway'
           ? Promise.resolve(port)
           : through(`${from} → ${NAMES[to]}` as Link, port),

@@ -68,8 +68,8 @@ const ends = ({ end }: Caller, how: 'ended' | 'reset') =>
   until(async () => end() === how, { limitMs: LIMIT_MS })
 
 /**
- * Gives everything that is in flight the time to arrive. It sleeps many times for a short time, because after one long
- * sleep on a busy machine, timers may run before any socket is read.
+ * Waits for all bytes in flight to arrive. It sleeps many times for a short time, because after one long
+ * sleep on a busy machine, timers can run before any socket is read.
  */
 async function silence(): Promise<void> {
   for (let turn = 0; turn < SILENT_TURNS; turn += 1) await sleep(10)
@@ -90,7 +90,7 @@ async function connected(): Promise<Caller> {
 }
 
 describe('a healthy proxy', () => {
-  test('forwards bytes in both directions, and the end of the stream', async () => {
+  test('forwards bytes and the end of the stream in both directions', async () => {
     const caller = await connected()
     caller.says('again')
     await caller.hears('helloagain')
@@ -99,7 +99,7 @@ describe('a healthy proxy', () => {
     await until(async () => proxy.connections === 0, { limitMs: LIMIT_MS })
   })
 
-  test('forwards more bytes than it may hold', async () => {
+  test('forwards more bytes than it can buffer', async () => {
     const caller = await call()
     const size = 8 << 20
     let count = 0
@@ -139,7 +139,7 @@ describe('latency', () => {
     caller.socket.destroy()
   })
 
-  test('no longer delays bytes in flight once it is over', async () => {
+  test('no longer delays bytes in flight once the fault is over', async () => {
     const caller = await connected()
     proxy.poison({ kind: 'latency', delayMs: 60_000, jitterMs: 0 })
     caller.says('late')
@@ -164,7 +164,7 @@ test('slow limits the bytes per second in each direction', async () => {
 })
 
 describe('stall', () => {
-  test('holds all bytes, and delivers them when it is over', async () => {
+  test('holds all bytes, and delivers them when the fault is over', async () => {
     const caller = await connected()
     proxy.poison({ kind: 'stall' })
     caller.says('held')
@@ -227,7 +227,7 @@ test('reset loses the response and resets the connection, although the server go
   assert.equal(caller.text(), 'hello')
 })
 
-test('a share below 1 affects that part of the connections only', async () => {
+test('a share below 1 affects only that part of the connections', async () => {
   const callers = await Promise.all(Array.from({ length: 8 }, connected))
   const toxic: Toxic = { kind: 'cut' }
   proxy.poison(toxic, 0.25)

@@ -2,17 +2,18 @@ import { once } from 'node:events'
 import { connect, createServer, type Socket } from 'node:net'
 
 /**
- * A fault of a network link. `latency` and `slow` delay each direction separately; bytes never overtake each other.
+ * A fault of a network link. `latency` and `slow` delay each direction separately; bytes never overtake each
+ * other.
  *
  * - `latency`: each chunk arrives `delayMs` later, plus a random part of `jitterMs`.
  * - `slow`: `bytesPerSecond` pass in each direction.
- * - `stall`: nothing passes in either direction. Bytes sent during the fault arrive when it is over, as they do after
- *   a network outage, so a request may be carried out long after its client gave up.
- * - `half-open`: the other end is gone without a FIN or RST. Each connection stays open to the client, and what the
- *   client sends on it is discarded, forever; connections made after the fault work.
+ * - `stall`: nothing passes in either direction. Bytes sent during the fault arrive when it is over, as they
+ *   do after a network outage, so a request may be carried out long after its client gave up.
+ * - `half-open`: the other end is gone without a FIN or RST. Each connection stays open to the client, and
+ *   all bytes that the client sends on it are discarded, forever; connections made after the fault work.
  * - `cut`: connections are closed, and new ones are closed as soon as they are made.
- * - `reset`: a connection is reset as soon as the server sends something on it, and those bytes are lost: the request
- *   was carried out, and the client cannot know.
+ * - `reset`: a connection is reset as soon as the server sends bytes on it, and these bytes are lost: the
+ *   request was carried out, but the client cannot know that.
  */
 export type Toxic =
   | { readonly kind: 'latency'; readonly delayMs: number; readonly jitterMs: number }
@@ -27,8 +28,8 @@ export interface TcpProxy {
   /** The number of open client connections. */
   readonly connections: number
   /**
-   * Replaces the current fault, for existing and new connections. A `share` below 1 applies it to that part of the
-   * connections, evenly spread.
+   * Replaces the current fault, for existing and new connections. A `share` below 1 applies the fault to that
+   * part of the connections, evenly spread.
    */
   poison(toxic: Toxic, share?: number): void
   /** Ends the current fault. */
@@ -41,11 +42,11 @@ interface Trouble {
   readonly share: number
 }
 
-/** A client's connection, and the connection to the server that it is forwarded to. */
+/** A client's connection, and the connection to the server to which its bytes are forwarded. */
 interface Pair {
   readonly number: number
   readonly client: Socket
-  /** undefined once the server's end is gone without the client's having been notified. */
+  /** undefined once the server's end is gone and the client has not been notified. */
   forwarding:
     | { readonly upstream: Socket; readonly toServer: Flow; readonly toClient: Flow }
     | undefined
@@ -75,7 +76,7 @@ export async function startProxy(targetPort: number): Promise<TcpProxy> {
     pairs.add(pair)
     client.on('close', () => {
       pairs.delete(pair)
-      // What the client sent before it gave up is in flight, and still arrives.
+      // The bytes that the client sent before it gave up are in flight and still arrive.
       pair.forwarding?.toServer.finish()
       pair.forwarding?.toClient.drop()
     })
@@ -92,7 +93,7 @@ export async function startProxy(targetPort: number): Promise<TcpProxy> {
     upstream.on('close', (hasFailed) => {
       upstreams.delete(upstream)
       if (!hasFailed || pair.forwarding?.upstream !== upstream) return
-      // While nothing passes, the reset does not pass either.
+      // While no bytes pass, the reset does not pass either.
       if (toxicOf(number)?.kind === 'stall') abandon(pair)
       else client.resetAndDestroy()
     })
@@ -163,7 +164,7 @@ interface Flow {
   refresh(): void
   /** Ends the receiver's connection after the bytes that wait have been sent. */
   finish(): void
-  /** Discards the bytes that wait and those that still arrive. */
+  /** Discards the waiting bytes and all that still arrive. */
   drop(): void
 }
 
@@ -182,7 +183,7 @@ const MAX_WAITING_BYTES = 1 << 20
 function createFlow({ from, to, toxic, reset }: FlowOptions): Flow {
   const queue: { readonly bytes: Buffer | 'end'; dueMs: number }[] = []
   let waitingBytes = 0
-  /** When a slow link will have passed everything sent on it so far. */
+  /** When a slow link will have passed all bytes sent so far. */
   let freeMs = 0
   let timer: NodeJS.Timeout | undefined
   let isOver = false

@@ -99,7 +99,7 @@ const DECK: readonly Card[] = [
 
 /** The range of the time from the start of one fault of a deck to the start of the next. */
 const GAP_MS = [1_000, 4_500] as const
-/** A pause after each deck, in which everything can recover and is seen to. */
+/** A pause after each deck, in which all targets can recover and their recovery is visible. */
 const CALM_MS = 8_000
 const FIRST_MS = 2_000
 /**
@@ -119,7 +119,7 @@ const OUTLASTS_SESSION_MS = [12_000, 16_000] as const
 const HOUR_MS = 3_600_000
 /** Idempotency keys are kept for a day. */
 const CLOCK_OFFSETS_MS = [HOUR_MS, -HOUR_MS, 25 * HOUR_MS]
-/** Without PostgreSQL nothing makes progress, so nothing new can go wrong. */
+/** Without PostgreSQL no work makes progress, so a longer outage finds no further faults. */
 const LONGEST_WITHOUT_DATABASE_MS = 6_000
 /** The time a target gets to recover before its next fault, or before the run ends. */
 const RECOVERY_MS = { Kafka: 12_000, PostgreSQL: 12_000, other: 4_000 } as const
@@ -193,7 +193,8 @@ function faultOf(
   }
   const links = LINKS.filter(isFree)
   if (links.length === 0) return undefined
-  // Half of the connections is a different fault from all of them: the service goes on with the other half.
+  // A fault of half of the connections differs from one of all connections: the service goes on with the
+  // other half.
   const share = chance.pick([1, 1, 0.5])
   return { kind: 'toxic', target: chance.pick(links), toxic: toxicOf(kind, chance), share }
 }

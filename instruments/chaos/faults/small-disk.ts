@@ -82,8 +82,8 @@ function isWritten(handle: number, chunk: Buffer): boolean {
 }
 
 /**
- * Moves a database, which must have no connections, to the disk. The write-ahead log stays where it is, so on a full
- * disk only the writes that make a table grow fail, and the server keeps running.
+ * Moves a database, which must have no connections, to the disk. The write-ahead log stays where it is, so if
+ * the disk is full, only writes that make a table grow fail, and the server keeps running.
  */
 export async function moveDatabase(
   serviceUrl: string,
