@@ -11,6 +11,7 @@ export const PROBLEMS = {
   },
   MALFORMED_JSON: { status: 400, retryable: false, title: 'The body is not valid JSON' },
   UNKNOWN_STYLE: { status: 400, retryable: false, title: 'Unknown interaction style' },
+  UNAUTHENTICATED: { status: 401, retryable: false, title: 'This request needs a valid token' },
   NOT_ENOUGH_MONEY: {
     status: 402,
     retryable: false,
@@ -20,6 +21,11 @@ export const PROBLEMS = {
     status: 403,
     retryable: false,
     title: 'This deployment allows only one interaction style',
+  },
+  FORBIDDEN: {
+    status: 403,
+    retryable: false,
+    title: 'The token does not have the scope that this request needs',
   },
   NOT_YOURS: { status: 403, retryable: false, title: 'This belongs to someone else' },
   LOOPBACK_ONLY: {

@@ -158,6 +158,7 @@ const PARSERS: Readonly<Record<string, Parser>> = {
 /** Regular expressions, or whole files, that see no text from outside, each with the origin of its text. */
 const INSIDE: Readonly<Record<string, string>> = {
   'platform/process/config-formats.ts /^[\\w.~-]+$/': 'the environment',
+  'platform/process/config-formats.ts /^[a-z][a-z0-9-]{0,63}$/i': 'the environment',
   'platform/process/config-formats.ts /^\\d{1,3}$/': 'the environment',
   'platform/process/config-formats.ts /\\s/': 'the environment',
   'platform/telemetry/redact.ts /PASSWORD|PASSWD|SECRET|TOKEN|API_?KEY|HEADERS$/':

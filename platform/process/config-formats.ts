@@ -55,6 +55,21 @@ export const hostList = textType(
   everyItem((item) => item === '*' || URL.parse(`http://${item}`)?.hostname === item.toLowerCase()),
 )
 
+/** Signatures with a private key. None of them works with a secret that both sides know. */
+const ALGORITHMS = 'ES256 ES384 ES512 EdDSA RS256 RS384 RS512 PS256 PS384 PS512'.split(' ')
+
+/** `ES256,EdDSA` */
+export const algorithmList = textType(
+  'algorithm-list',
+  `algorithms separated by commas: ${ALGORITHMS.join(', ')}`,
+  everyItem((item) => ALGORITHMS.includes(item)),
+)
+
+/** The name of an HTTP header, such as `x-jwt-token`. */
+export const headerName = textType('header-name', 'the name of an HTTP header', (text) =>
+  /^[a-z][a-z0-9-]{0,63}$/i.test(text),
+)
+
 /** `10.0.0.0/8,::1` */
 export const networkList = textType(
   'network-list',
