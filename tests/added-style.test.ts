@@ -4,8 +4,8 @@ import type { InteractionStyle } from '../contracts/style.ts'
 import { plant } from '../instruments/mutants/plant.ts'
 
 /**
- * A new style needs only a row of the table: with a fourth row and no other change, the outcome suite passes in
- * all four styles, and the new style has the properties that its row states.
+ * A new style needs only a row in `FLOWS`: with a fourth row and no other change, the outcome suite passes in
+ * all four styles, and the new style behaves according to the properties in its row.
  */
 const STYLE = 'mixture' as InteractionStyle
 

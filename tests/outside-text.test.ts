@@ -28,7 +28,7 @@ const ATTEMPTS = 50
 /** A parser of text from outside, the inputs that drive it deep into its grammar, and its regular expressions. */
 interface Parser {
   readonly read: (text: string) => unknown
-  /** A long run of characters is appended to each of these. */
+  /** Beginnings of inputs; a long run of characters is appended to each. */
   readonly openings?: readonly string[]
   /** `file /pattern/flags`, or `file pattern` of a schema. */
   readonly patterns?: readonly string[]
@@ -149,7 +149,7 @@ const PARSERS: Readonly<Record<string, Parser>> = {
     openings: ['://', 'http://u:', '://a@'],
     patterns: ['platform/telemetry/redact.ts /[\\s"\'/?#\\\\]|$/'],
   },
-  'text on its way to the database': {
+  'text that is sent to the database': {
     read: (text) => encodeValue([text]),
     patterns: ['platform/postgres/values.ts /["\\\\]/'],
   },
@@ -191,7 +191,10 @@ const INSIDE: Readonly<Record<string, string>> = {
   'apps/audit/maildir.ts `^${name}:(.*)$`': 'a letter of ours',
 }
 
-/** An operator's tools: they read their command line, the operating system and the operator's own program. */
+/**
+ * Tools for operators: they read only their command line, the operating system and the operator's own
+ * program.
+ */
 const READS_NOTHING_HOSTILE = /^apps\/(demo|backup|restore|reconcile|topics)\//
 
 const UNITS = [...'/ \t0a1.,;:-=@"\\[{(%?#&+'].concat(
@@ -234,7 +237,7 @@ function bestTime(run: () => unknown): number {
   return best
 }
 
-test('every regular expression is in the table or on the list of those that see no outside text', () => {
+test('every regular expression is in the table or on the list of expressions that see no outside text', () => {
   const known = new Set(Object.values(PARSERS).flatMap(({ patterns = [] }) => patterns))
   const found = repositoryFiles().filter(isProduct).flatMap(patternsOf)
   const isInside = (pattern: string) => pattern in INSIDE || pattern.split(' ')[0]! in INSIDE

@@ -25,7 +25,7 @@ describe('the acceptance collection', () => {
   })
   after(() => program?.close())
 
-  // The second run starts with the data that the first has left behind.
+  // The second run starts with the data that the first one left behind.
   for (const prefix of ['', '/otusapp/gur-ok']) {
     test(`passes in every style at base URLs that end with "${prefix}"`, async (t) => {
       const { run } = await runCollection(`${program.url}${prefix}`)
@@ -63,7 +63,7 @@ describe('the acceptance collection', () => {
   })
 })
 
-/** A step that only `events` has, because its orders have no outcome at first. */
+/** A step that only `events` has, because its orders are stored before they have an outcome. */
 const EVENTS_ONLY = 'The order is known at once'
 
 /** Rejects if the run itself fails; failed assertions are in the summary. */

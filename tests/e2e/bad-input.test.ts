@@ -62,18 +62,20 @@ refuses([404, 'CONTACT_NOT_FOUND'], {
 })
 refuses([404, 'ROUTE_NOT_FOUND'], {
   'an unknown path': ['GET /nowhere'],
-  'a path that every object has': ['GET /constructor'],
-  'a path that every object has, with a prefix': ['GET /otusapp/gur-ok/__proto__/toString'],
+  'a path named like a member of every object': ['GET /constructor'],
+  'a path named like a member of every object, with a prefix': [
+    'GET /otusapp/gur-ok/__proto__/toString',
+  ],
 })
 refuses([405, 'METHOD_NOT_ALLOWED'], {
-  'a method that a path does not have': ['PUT /orders'],
+  'a method that the path does not support': ['PUT /orders'],
   // On the stack nginx serves these two itself, and responds differently.
   ...(!ON_STACK && {
-    'a method that the index does not have': ['POST /'],
-    'a method that the contract of the events does not have': ['DELETE /asyncapi.json'],
+    'a method that the index does not support': ['POST /'],
+    'a method that the AsyncAPI document does not support': ['DELETE /asyncapi.json'],
   }),
-  'a preflight of CORS': ['OPTIONS /orders'],
-  'a method that nobody has': [`PATCH /notification/${nobody}`],
+  'a CORS preflight': ['OPTIONS /orders'],
+  'a method that no path supports': [`PATCH /notification/${nobody}`],
 })
 refuses([403, 'NOT_YOURS'], {
   "somebody else's order": [`GET /orders/${myOrder}?profileId=${nobody}`],
@@ -106,31 +108,31 @@ refuses(invalid('body'), {
 })
 
 refuses(invalid('body/price'), { 'an extra field of an order': placing({ ...order, price: 1 }) })
-refuses(invalid('body/productQuantity'), { 'an order of no quantity': placing({}) })
+refuses(invalid('body/productQuantity'), { 'an order without a quantity': placing({}) })
 for (const productQuantity of [0, -1, 1.5, 1_000_001, '3', null, true, [1]]) {
   const what = `an order of ${JSON.stringify(productQuantity)}`
   refuses(invalid('body/productQuantity'), { [what]: placing({ productQuantity }) })
 }
 refuses(invalid('query/profileId'), {
-  'an order of nobody': ['POST /orders', { json: order }],
-  'an order of a bad id': ['POST /orders?profileId=me', { json: order }],
-  'an order of two': [`POST ${listing}&profileId=${nobody}`, { json: order }],
+  'an order without a profile': ['POST /orders', { json: order }],
+  'an order for an invalid profile id': ['POST /orders?profileId=me', { json: order }],
+  'an order for two profiles': [`POST ${listing}&profileId=${nobody}`, { json: order }],
 })
 
 refuses(invalid('params/id'), {
-  'a bad id of an order': [`GET /orders/17?profileId=${mine}`],
-  'a bad id of an account': ['GET /billing/account/17'],
-  'a bad id of a message': ['GET /notification/17'],
+  'an invalid order id': [`GET /orders/17?profileId=${mine}`],
+  'an invalid account id': ['GET /billing/account/17'],
+  'an invalid message id': ['GET /notification/17'],
 })
 refuses(invalid('params/orderId'), {
-  'a bad id of a payment': ['GET /billing/payments/17'],
-  'a bad id of a payment to void': ['POST /billing/payments/17/void'],
+  'an invalid payment id': ['GET /billing/payments/17'],
+  'an invalid id of a payment to void': ['POST /billing/payments/17/void'],
 })
 refuses(invalid('path'), { 'a path that is badly encoded': ['GET /billing/account/%E0%A4%A'] })
 refuses(invalid('query/limit'), {
   'a page of 0': [`GET ${listing}&limit=0`],
   'a page of 501': [`GET ${listing}&limit=501`],
-  'a page of many': ['GET /notification/?limit=many'],
+  'a page size that is not a number': ['GET /notification/?limit=many'],
 })
 const lists = [
   listing,
@@ -151,7 +153,7 @@ for (const list of lists) {
   })
 }
 refuses(invalid('headers/idempotency-key'), {
-  'an endless key': [`POST ${listing}`, { json: order, key: 'k'.repeat(256) }],
+  'an idempotency key that is too long': [`POST ${listing}`, { json: order, key: 'k'.repeat(256) }],
 })
 refuses([400, 'UNKNOWN_STYLE', 'headers/x-interaction-style'], {
   'an order in an unknown style': [
@@ -170,15 +172,15 @@ for (const amount of [...badAmounts, '1000000000.01']) {
   refuses(invalid('query/amount'), { [`a deposit of "${amount}"`]: [path] })
 }
 refuses(invalid('query/amount'), {
-  'a deposit of no amount': [`POST /billing/account/${mine}`],
+  'a deposit without an amount': [`POST /billing/account/${mine}`],
 })
 for (const amount of [0, -1, 1.001, 1e12, 1e-7, 1e300, '5', null, {}, undefined]) {
   const what = `a payment of ${JSON.stringify(amount)}`
   refuses(invalid('body/amount'), { [what]: paying({ accountId: mine, amount }) })
 }
-refuses(invalid('body/accountId'), { 'a payment by nobody': paying({ amount: 1 }) })
+refuses(invalid('body/accountId'), { 'a payment without an account': paying({ amount: 1 }) })
 refuses(invalid('body/orderId'), {
-  'a payment for a bad id': paying({ accountId: mine, amount: 1, orderId: '17' }),
+  'a payment for an invalid order id': paying({ accountId: mine, amount: 1, orderId: '17' }),
 })
 refuses(invalid('body/why'), {
   'an extra field of a void': [`POST /billing/payments/${nobody}/void`, { json: { why: 'x' } }],
@@ -196,7 +198,7 @@ refuses(invalid('body/orderId'), {
 })
 refuses(invalid('body/value'), {
   'an event without its value': notifying({ event: 'DEPOSIT_ACCEPTED' }),
-  'an event of no value': notifying({ event: 'DEPOSIT_ACCEPTED', value: 0 }),
+  'an event with a value of zero': notifying({ event: 'DEPOSIT_ACCEPTED', value: 0 }),
 })
 refuses(invalid('body/text'), {
   'an extra field of an event': notifying({ event: 'DEPOSIT_ACCEPTED', value: 5, text: 'x' }),
@@ -216,7 +218,7 @@ for (const email of [
   })
 }
 
-test('says why an address that is not ASCII is rejected', async () => {
+test('explains why an address that is not ASCII is rejected', async () => {
   const path = `/notification/contact/${mine}`
   const { body } = await trifold.call<Problem>('PUT', path, { json: { email: 'ü@b.example' } })
   assert.match(body.detail ?? '', /must be an ASCII email address/)

@@ -9,15 +9,16 @@ import { startProgram } from './program.ts'
 const ORDERS = 500
 const AFFORDABLE = 250
 
-// Longer than the default, because in http the notices of one account are sent one after another, which may
-// take longer than the default on a busy machine.
+// In http the notices of one account are sent one after another, which can take longer than the default
+// time-out on a busy machine.
 const trifold = await startProgram({ CALL_TIMEOUT_MS: '60000' })
 after(() => trifold.close())
 
 for (const style of STYLES) {
   test(`${style}: of ${ORDERS} concurrent orders with money for ${AFFORDABLE}, exactly ${AFFORDABLE} are paid`, async () => {
     const account = await trifold.fundedAccount(AFFORDABLE * UNIT_PRICE)
-    // A busy machine may be overloaded; after a 429 the order can be repeated, because nothing was done.
+    // On a busy machine the program can be overloaded. After a 429 the order is repeated, because the first
+    // request had no effect.
     async function place(): Promise<Answer<string>> {
       const answer = await trifold.order(account, { style })
       if (answer.status !== 429) return answer as Answer<string>

@@ -36,7 +36,7 @@ export interface CallOptions {
   readonly signal?: AbortSignal
 }
 
-/** Options of a scrape that must not be a cached one, which may be a second old. */
+/** Options of a scrape that bypasses the cached result, which can be a second old. */
 export const FRESH = { headers: { 'cache-control': 'no-cache' } } as const
 
 export type AccountView = Static<typeof Account>
@@ -115,7 +115,7 @@ export function createClient(url: string) {
     createAccount,
     deposit,
 
-    /** Opens an account with this amount, which is booked when it resolves. */
+    /** Opens an account with this amount; resolves when the deposit is booked. */
     async fundedAccount(amount: number): Promise<string> {
       const account = await createAccount()
       await deposit(account, amount)

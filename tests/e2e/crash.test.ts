@@ -6,7 +6,10 @@ import { assertSettled, PATIENT, startBurst } from './order-burst.ts'
 import { startApart } from './program.ts'
 import { ON_STACK } from './world.ts'
 
-/** On the stack billing may be killed before order, and order may have noticed: it then canceled an order with 503. */
+/**
+ * On the stack the billing service may be killed first. If the order service noticed that, it canceled the
+ * order with 503.
+ */
 const OUTCOMES = ON_STACK ? [201, 402, 503] : [201, 402]
 
 test('a program that is killed in a burst of orders settles all of them after its restart, in each style', async (t) => {
@@ -17,13 +20,13 @@ test('a program that is killed in a burst of orders settles all of them after it
   await apart.kill()
   await burst.over
   const unanswered = burst.sent.filter(({ answer }) => answer === undefined)
-  assert.ok(unanswered.length > 0, 'nothing was in flight')
+  assert.ok(unanswered.length > 0, 'no request was in flight')
 
   const trifold = await apart.restart()
   await assertSettled(trifold, burst)
 
-  // Each customer without a response repeats the request. A key finds its order, whatever its state was when the
-  // process died; a key that never arrived creates a new order.
+  // Each customer without a response repeats the request. If the first request arrived, its key finds the
+  // order, in whatever state the process left it; otherwise the repeat creates the order.
   await Promise.all(
     burst.sent.map(async (one) => {
       const { style, account, key } = one

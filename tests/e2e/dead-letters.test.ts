@@ -29,7 +29,7 @@ async function poison(
   const value = typeof text === 'string' ? new TextEncoder().encode(text) : text
   const before = await Promise.all(services.map((service) => lettersOf(service, key)))
   await bus.send([{ topic, key, value, headers: {} }])
-  // A message behind it in the same partition, which also makes the program's own bus poll that partition.
+  // A later message in the same partition, which also makes the program's own bus poll that partition.
   await trifold.deposit(key, 1, 'events')
   return eventually(async () => {
     const now = await Promise.all(services.map((service) => lettersOf(service, key)))
@@ -51,7 +51,7 @@ async function settledAccount(): Promise<string> {
 }
 
 describe('bytes that no service understands', () => {
-  test('are listed with their reason and position, and can be read alone', async () => {
+  test('are listed with their reason and position, and can be read one by one', async () => {
     const account = await settledAccount()
     const [letter] = await poison('billing', account, 'not "JSON"')
     const { id, partition, offset, reason, created, ...rest } = letter!
@@ -105,7 +105,7 @@ describe('bytes that no service understands', () => {
     assert.equal(deposit?.depositId, `billing/${letter?.partition}/${letter?.offset}`)
   })
 
-  test('may be corrected as text; one that a rule refuses stays, with the new reason', async () => {
+  test('can be corrected as text; a dead letter whose replay a rule rejects stays, with the new reason', async () => {
     const account = await settledAccount()
     const [letter] = await poison('billing', account, '?')
     const other = crypto.randomUUID()

@@ -8,7 +8,7 @@ import { startProgram } from './program.ts'
 const trifold = await startProgram({ ORDER_DEADLINE_MS: '2000' })
 after(() => trifold.close())
 
-test('events: an order that billing does not read in time is canceled at its deadline, announced once, and never paid', async () => {
+test('events: an order that the billing service reads too late is canceled at its deadline, announced once, and never paid', async () => {
   const account = await trifold.fundedAccount(100)
   const textsAre = (texts: readonly string[]) =>
     eventually(async () => {
@@ -35,7 +35,7 @@ test('events: an order that billing does not read in time is canceled at its dea
     const { body } = await trifold.call<Partial<PaymentView>>('GET', `/billing/payments/${id}`)
     assert.deepEqual([body.state, body.reason], ['REFUSED', 'DEADLINE_PASSED'])
   })
-  // The notice of a later deposit comes after everything that billing announces about the order.
+  // The notice of a later deposit comes after all announcements of the billing service about the order.
   await trifold.deposit(account, 7, 'events')
   await textsAre([...expected, `DEPOSIT 7 ACCEPTED ON ACCOUNT ${account}`])
   assert.deepEqual(

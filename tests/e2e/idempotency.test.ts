@@ -45,7 +45,7 @@ for (const style of STYLES) {
     assert.equal(await trifold.balance(account), 9 * UNIT_PRICE)
 
     await isReused(trifold.order(account, { style, key, quantity: 2 }))
-    // A key belongs to its profile: another profile may use the same one.
+    // A key belongs to its profile: another profile can use the same key.
     const other = await trifold.fundedAccount(UNIT_PRICE)
     const { status, body: otherId } = await trifold.order(other, { style, key })
     assert.equal(status, 201)
@@ -83,7 +83,7 @@ test('an account is created once under one key', async () => {
   const create = () => trifold.call<string>('POST', '/billing/account/create', { key })
   const id = await sendAtOnce(200, create)
   assert.equal(await trifold.balance(id), 0)
-  // A deposit is keyed by its account, so the same key is a different one there.
+  // The key of a deposit belongs to its account, so it does not collide with the same key here.
   const path = `/billing/account/${id}?amount=1`
   assert.equal((await trifold.call('POST', path, { key, style: 'http' })).body, 1)
   assert.equal((await create()).body, id)

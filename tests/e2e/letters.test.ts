@@ -71,7 +71,7 @@ test('a letter goes to the contact at the time of the notice, and is not sent wi
   await trifold.deposit(account, 4)
   assert.equal((await trifold.messages(account)).length, 4)
 
-  // A last letter of this account: once it is delivered, so are all earlier ones.
+  // The last letter of this account: once it is delivered, all earlier ones are delivered too.
   const last = newAddress()
   await trifold.read(path, { json: { email: last } }, 'PUT')
   await trifold.deposit(account, 5)

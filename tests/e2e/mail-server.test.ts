@@ -87,7 +87,7 @@ test('while the mail server is down notices are written; their letters follow la
   assert.deepEqual(amounts, ['1', '2', '3', '4'])
 })
 
-test('a letter that the mail server rejects temporarily is retried; one that it rejects for good delays no other', async () => {
+test('a letter that the mail server rejects temporarily is retried; a letter that it rejects permanently delays no other', async () => {
   await startServer()
   const { account, email } = await accountWithContact()
   rejections.push({ responseCode: 451, message: 'try again later' })

@@ -88,7 +88,7 @@ test('an order without an outcome is counted as pending and as resent', async ()
 test('a service that is switched off still shows its state to operators', {
   skip:
     ON_STACK &&
-    'on the stack a service is a process of its own, and one that has ended answers nothing',
+    'on the stack a service is a separate process, and a process that has ended does not respond',
 }, async () => {
   const account = await program.fundedAccount(100)
   await program.lab.notification.stop()

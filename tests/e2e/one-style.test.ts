@@ -17,7 +17,7 @@ after(() => trifold.close())
 const newAccount = () => trifold.read<string>('/billing/account/create', {}, 'POST')
 const depositPath = (account: string) => `/billing/account/${account}?amount=100`
 
-test('requests that name no style get that of the deployment', async () => {
+test('requests that name no style get the style of the deployment', async () => {
   const account = await newAccount()
   await trifold.read(depositPath(account), {}, 'POST')
   const placed = await trifold.order(account)

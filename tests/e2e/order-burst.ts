@@ -67,8 +67,8 @@ export async function startBurst(client: Client): Promise<Burst> {
 }
 
 /**
- * For use after a restart. Every order settles, the responses that customers received still hold, and money and
- * orders agree. Returns the ids of each account's orders.
+ * Asserts, after a restart, that every order settles, that the responses that customers received still hold,
+ * and that money and orders agree. Returns the ids of each account's orders.
  */
 export async function assertSettled(
   client: Client,

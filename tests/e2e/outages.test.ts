@@ -13,7 +13,7 @@ type SwitchName = keyof typeof trifold.lab
 const off = (name: SwitchName) => trifold.lab[name].stop()
 const on = (name: SwitchName) => trifold.lab[name].start()
 
-// After a failed test, the next one must find everything switched on.
+// After a failed test, all services must be on for the next test.
 afterEach(async () => {
   for (const name of ['broker', 'notification', 'billing', 'order'] as const) await on(name)
 })
@@ -23,7 +23,7 @@ const depositText = (account: string, amount = 100) =>
   `DEPOSIT ${amount} ACCEPTED ON ACCOUNT ${account}`
 
 for (const style of STYLES) {
-  test(`${style}: while notification is off orders are paid; each notice follows later, once`, async () => {
+  test(`${style}: while the notification service is off, orders are paid; each notice follows later, once`, async () => {
     const account = await trifold.fundedAccount(100)
     await off('notification')
     assert.equal((await trifold.call('GET', '/notification/')).status, 503)
@@ -45,7 +45,7 @@ for (const style of STYLES) {
 }
 
 for (const style of ['http', 'hybrid'] as const) {
-  test(`${style}: while billing is off an order is canceled, and voided when billing is back`, async () => {
+  test(`${style}: while the billing service is off, an order is canceled; its payment is voided later`, async () => {
     const account = await trifold.fundedAccount(100)
     await off('billing')
     const placed = await trifold.order(account, { style })
@@ -58,7 +58,7 @@ for (const style of ['http', 'hybrid'] as const) {
     assert.deepEqual([order.state, order.reason], ['CANCELED', 'BILLING_UNREACHABLE'])
 
     const canceled = `ORDER ${id} NOT PAID: billing could not be reached`
-    // The customer is notified while billing is still off, and not again when it is back.
+    // The customer is notified while the billing service is still off, and not again when it is back.
     const texts = [depositText(account), canceled]
     await eventually(async () => assert.deepEqual(await textsOf(account), texts))
     await on('billing')
@@ -78,7 +78,7 @@ for (const style of ['http', 'hybrid'] as const) {
   })
 }
 
-test('events: while billing is off an order is PENDING, and settles when billing is back', async () => {
+test('events: while the billing service is off, an order is PENDING; it settles when the service is back', async () => {
   const account = await trifold.fundedAccount(UNIT_PRICE)
   await off('billing')
   const placed = [
@@ -118,7 +118,7 @@ test('events: an order deleted while PENDING stays CANCELED, and no money is mis
 })
 
 for (const style of STYLES) {
-  test(`${style}: a paid order that is deleted while billing is off is refunded later, once`, async () => {
+  test(`${style}: a paid order that is deleted while the billing service is off is refunded later, once`, async () => {
     const account = await trifold.fundedAccount(100)
     const { body: id } = await trifold.order(account, { style })
     assert.equal((await trifold.getOrder(account, id)).state, 'APPROVED')
@@ -136,7 +136,7 @@ for (const style of STYLES) {
     assert.equal((await trifold.entries(account)).length, 3)
   })
 
-  test(`${style}: a refund at billing while order is off cancels the order later`, async () => {
+  test(`${style}: a refund at the billing service while the order service is off cancels the order later`, async () => {
     const account = await trifold.fundedAccount(100)
     const { body: id } = await trifold.order(account, { style })
     assert.equal((await trifold.getOrder(account, id)).state, 'APPROVED')
@@ -151,7 +151,7 @@ for (const style of STYLES) {
   })
 }
 
-test('events: a void at billing that overtakes the order cancels it', async () => {
+test('events: a void that overtakes the payment request cancels the order', async () => {
   const account = await trifold.fundedAccount(100)
   await off('broker')
   const placed = [
@@ -159,7 +159,7 @@ test('events: a void at billing that overtakes the order cancels it', async () =
     await trifold.order(account, { style: 'events' }),
   ]
   const ids = placed.map(({ body }) => body)
-  // The first void arrives before billing knows the account of the order.
+  // The first void arrives before the billing service knows the account of the order.
   for (const [id, json] of [
     [ids[0], undefined],
     [ids[1], { accountId: account }],
@@ -181,7 +181,7 @@ test('events: a void at billing that overtakes the order cancels it', async () =
   assert.equal(await trifold.balance(account), 100)
 })
 
-test('http: everything works while the broker is off', async () => {
+test('http: the whole flow works while the broker is off', async () => {
   await off('broker')
   const account = await trifold.fundedAccount(100)
   const { status, body: id } = await trifold.order(account, { style: 'http' })
@@ -193,7 +193,7 @@ test('http: everything works while the broker is off', async () => {
   assert.equal(await trifold.balance(account), 100)
 })
 
-test('hybrid: while the broker is off orders are paid and deposits booked; notices follow later', async () => {
+test('hybrid: while the broker is off, orders are paid and deposits booked; notices follow later', async () => {
   await off('broker')
   const account = await trifold.createAccount()
   assert.equal(await trifold.deposit(account, 100, 'hybrid'), 100)
@@ -209,7 +209,7 @@ test('hybrid: while the broker is off orders are paid and deposits booked; notic
   })
 })
 
-test('events: while the broker is off orders and deposits are accepted, and settle later', async () => {
+test('events: while the broker is off, orders and deposits are accepted; they settle later', async () => {
   const account = await trifold.fundedAccount(100)
   await off('broker')
   assert.equal(await trifold.deposit(account, 7, 'events'), 107)
@@ -226,7 +226,7 @@ test('events: while the broker is off orders and deposits are accepted, and sett
 })
 
 const OVER_HTTP = 'the switches work over HTTP, from this machine only'
-const skip = ON_STACK && 'only the all-in-one has them'
+const skip = ON_STACK && 'only the all-in-one program has switches'
 
 test(skip ? `${OVER_HTTP} (skipped: ${skip})` : OVER_HTTP, { skip }, async () => {
   const headers = { 'x-trifold-lab': 'true' }
@@ -254,7 +254,7 @@ test(skip ? `${OVER_HTTP} (skipped: ${skip})` : OVER_HTTP, { skip }, async () =>
   assert.deepEqual([wrong.status, wrong.headers.get('allow')], [405, 'POST'])
 })
 
-test('while the broker is off a service is alive but not ready', async () => {
+test('while the broker is off, a service is alive but not ready', async () => {
   await off('broker')
   for (const service of ['orders', 'billing', 'notification']) {
     const ready = await trifold.call<{ status: string }>(

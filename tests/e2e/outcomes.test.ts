@@ -13,7 +13,10 @@ const textsOf = async (account: string) => (await trifold.messages(account)).map
 for (const style of STYLES) {
   const { payment, announcement, response, deposit }: Flow = FLOWS[style]
   const respondsAtOnce = response === 'id'
-  /** Billing responds to order after its call to notification, and order responds to the customer last. */
+  /**
+   * The billing service responds to the order service after its call to the notification service, and the
+   * order service responds to the customer last.
+   */
   const isNotifiedFirst = !respondsAtOnce && payment === 'call' && announcement === 'call'
 
   test(`${style}: with enough money an order is paid, and the customer is notified`, async () => {
@@ -58,7 +61,7 @@ for (const style of STYLES) {
     await eventually(async () => assert.equal((await textsOf(account)).at(-1), refused))
   })
 
-  test(`${style}: an order of an account that does not exist is canceled with that reason`, async () => {
+  test(`${style}: an order for an account that does not exist is canceled with that reason`, async () => {
     const nobody = crypto.randomUUID()
     const placed = await trifold.order(nobody, { style })
     assert.equal(placed.status, respondsAtOnce ? 201 : 404)
@@ -139,7 +142,7 @@ for (const style of STYLES) {
     assert.equal(sumOf(entries), 100)
   })
 
-  test(`${style}: a refund made directly at billing cancels the order`, async () => {
+  test(`${style}: a refund made directly at the billing service cancels the order`, async () => {
     const account = await trifold.fundedAccount(UNIT_PRICE)
     const { body: id } = await trifold.order(account, { style })
     assert.equal((await trifold.getOrder(account, id)).state, 'APPROVED')

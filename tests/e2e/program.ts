@@ -20,11 +20,11 @@ import { ON_STACK } from './world.ts'
 
 export type Settings = Readonly<Record<string, string>>
 
-/** The three services behind one address, wherever they run. */
+/** The three services behind one address, in one process or in several. */
 export interface RunningProgram extends Client {
-  /** Switches services and the broker off and on. After switching on, they are ready. */
+  /** Switches services and the broker off and on; switching one on resolves when it is ready. */
   readonly lab: Lab
-  /** The database of each service; in the all-in-one they are the same one. */
+  /** The database of each service; in the all-in-one program, all three are the same database. */
   readonly databases: Readonly<Record<'orders' | 'billing' | 'notification', Database>>
   /** The log, if the audit can read it, in addition to the databases. */
   readonly log: Pick<AuditInput, 'bus'>
@@ -41,7 +41,7 @@ export interface ProgramApart {
   kill(): Promise<void>
   /** Sends SIGTERM to all processes at once; resolves when all have ended successfully. */
   stop(): Promise<void>
-  /** Starts it again with its stored data. */
+  /** Starts the program again with its stored data. */
   restart(): Promise<RunningProgram>
   close(): Promise<void>
 }
@@ -149,7 +149,7 @@ export const inFolder = (folder: string) => ({
 export interface ChildProgram {
   /** Resolves when the all-in-one is ready; rejects with its output if it ends before that. */
   readonly ready: Promise<Client>
-  /** Everything that it has written to standard output and standard error. */
+  /** The output so far, standard output and standard error together. */
   output(): string
   kill(signal: 'SIGTERM' | 'SIGKILL'): void
   readonly ended: Promise<{ code: number | null; signal: string | null }>

@@ -82,7 +82,9 @@ test("an account's notices have strictly increasing times, whatever the style", 
   assert.deepEqual(messages, await trifold.messages(account))
 })
 
-/** Far less than the wait that the request asks for, so an earlier response is due to the outcome. */
+/**
+ * Far less than the wait that the request allows, so a response within this time was caused by the outcome.
+ */
 const MUCH_EARLIER_MS = 5_000
 
 test('with Prefer: wait the response comes as soon as the outcome is known, or when the wait is over', async () => {
@@ -111,7 +113,7 @@ test('with Prefer: wait the response comes as soon as the outcome is known, or w
   }
 })
 
-test('a call to notification writes a notice, which can be read', async () => {
+test('a call to the notification service writes a notice, which can be read', async () => {
   const accountId = crypto.randomUUID()
   const orderId = crypto.randomUUID()
   const cases = [
@@ -138,7 +140,7 @@ test('a call to notification writes a notice, which can be read', async () => {
 })
 
 test('removed notices are gone, and their events do not create them again', async () => {
-  // Waits until nothing from the earlier tests is in flight.
+  // Waits until no work of the earlier tests is in flight.
   await assertInvariantsHold(trifold)
   const accountId = crypto.randomUUID()
   const key = crypto.randomUUID()

@@ -7,8 +7,8 @@ import { assertInvariantsHold } from './invariants.ts'
 import { startProgram } from './program.ts'
 
 /**
- * The style does not change the outcome: the same actions, one after another on each account, result in the same
- * ledger, orders and notices in each style. SEED selects other actions than the default.
+ * The style does not change the outcome: the same actions, one after another on each account, result in the
+ * same ledger, orders and notices in each style. SEED selects other actions.
  */
 const SEEDS = process.env.SEED ? [Number(process.env.SEED)] : [1, 2, 3]
 const ACCOUNTS = 4
@@ -88,7 +88,7 @@ async function outcomeOf(plan: readonly Action[], style: InteractionStyle) {
   }
 }
 
-/** Performs an action and waits for its outcome, so that the next one starts from it. */
+/** Performs an action and waits for its outcome, so that the next action starts from that state. */
 async function perform(
   action: Action,
   account: string,

@@ -1,7 +1,7 @@
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 
-/** A received span, with the properties that the tests use. Ids are in hexadecimal. */
+/** A received span, with the properties that the tests use. Ids are hexadecimal text. */
 export interface Span {
   readonly service: string
   readonly name: string

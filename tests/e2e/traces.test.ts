@@ -123,7 +123,7 @@ for (const style of TRACED) {
       const own = (await traces).flat()
       const traceIds = new Set(own.map(({ traceId }) => traceId))
       const members = own.filter(({ links }) => links.length > 0)
-      assert.ok(members.length > 0, 'nothing was merged')
+      assert.ok(members.length > 0, 'no spans were batched')
       for (const member of members) {
         const [link, ...more] = member.links
         assert.deepEqual(more, [])

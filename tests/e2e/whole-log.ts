@@ -4,8 +4,8 @@ import { TOPICS } from '../../messaging/topics.ts'
 import { eventually } from './client.ts'
 
 /**
- * Reads all messages of the topics, each partition in order, with a group of its own. Messages sent during the read
- * may be missing.
+ * Reads all messages of the topics, each partition in order, with a new consumer group. Messages sent during
+ * the read may be missing.
  */
 export async function wholeLog(bus: Bus): Promise<BusMessage[]> {
   const topics = TOPICS.map(({ name }) => name)

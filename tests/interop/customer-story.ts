@@ -10,7 +10,7 @@ import { LIMIT_MS } from './witnesses.ts'
 export async function liveThrough(ours: Client, style: InteractionStyle): Promise<string> {
   const account = await ours.createAccount()
   for (const amount of [0.01, 199.9]) await ours.deposit(account, amount, style)
-  // In `events` an order may overtake a deposit, because the relays of two services send them.
+  // In `events` an order can overtake a deposit, because the relays of different services send them.
   await eventually(async () => assert.equal(await ours.balance(account), 199.91), LIMIT_MS)
   const settled = (id: string) => ours.getOrder(account, id, 30)
   const paid = await ours.order(account, { style })

@@ -10,7 +10,7 @@ import { root } from '../../tools/repository-files.ts'
 import { compileJava, findJava } from '../../tools/servers/java.ts'
 import { kafkaLibraries } from '../../tools/servers/kafka.ts'
 
-/** The service whose part the Java program plays; see `java/ForeignService.java`. */
+/** The service that the Java program replaces; see `java/ForeignService.java`. */
 export type ForeignRole = 'billing' | 'original-billing' | 'order' | 'notification' | 'observer'
 
 export interface Position {
@@ -39,9 +39,9 @@ export interface LastBalance {
 }
 
 export interface ForeignService {
-  /** Messages that its strict reader has accepted so far; the list grows. */
+  /** The messages that the program's strict reader has accepted so far; the list grows. */
   readonly records: readonly ForeignRecord[]
-  /** Messages that its strict reader has rejected so far; the list grows. */
+  /** The messages that the program's strict reader has rejected so far; the list grows. */
   readonly refusals: readonly RefusedRecord[]
   /** Sends a message without headers; the Java client chooses the partition by the key. */
   send(topic: string, key: string, value: string | object): Promise<Position>
@@ -50,7 +50,7 @@ export interface ForeignService {
 
 export interface ForeignPrograms {
   start(brokers: string, role: ForeignRole): ForeignService
-  /** Reads the topic `balance` to its end. Rejects if its reader rejects a message. */
+  /** Reads the topic `balance` to its end. Rejects if the strict reader rejects a message. */
   readBalances(
     brokers: string,
   ): Promise<{ records: ForeignRecord[]; last: LastBalance[]; cleanupPolicy: string }>
@@ -87,7 +87,7 @@ interface Running {
 const HEAP_MB = 96
 const ERROR_LENGTH = 4_000
 
-/** Runs the Java program, which ends when its standard input closes, and so also when this process dies. */
+/** Runs the Java program. It ends when its standard input closes, so it also ends when this process dies. */
 function run(classPath: string, brokers: string, role: string): Running {
   const quiet = '-Dorg.slf4j.simpleLogger.defaultLogLevel=warn'
   const heap = [`-Xmx${HEAP_MB}m`, '-XX:+UseSerialGC', '-XX:TieredStopAtLevel=1']
@@ -104,7 +104,7 @@ function run(classPath: string, brokers: string, role: string): Running {
   const ended = once(java, 'close').then(([code]) => {
     if (code !== 0) throw new Error(`the foreign ${role} ended with code ${code}: ${errors}`)
   })
-  // Not an unhandled rejection while no caller awaits it.
+  // So that `ended` is no unhandled rejection while no caller awaits it.
   ended.catch(() => undefined)
   const lines = createInterface({ input: java.stdout as Readable })
   return { input: java.stdin as Writable, lines, ended }

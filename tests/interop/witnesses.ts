@@ -18,7 +18,10 @@ export function bodiesOf(records: readonly ForeignRecord[], account: string): { 
   return [...once.values()]
 }
 
-/** Waits until an account has this many notices, which must then be these, in this order. */
+/**
+ * Waits until an account has as many notices as there are `texts`; they must be exactly these texts, in this
+ * order.
+ */
 export async function messagesAre(ours: Client, account: string, texts: readonly string[]) {
   const messages = await eventually(async () => {
     const some = await ours.messages(account)

@@ -20,8 +20,9 @@ import { fetchFromReplica, metricOf, startOwnStack } from './own-stack.ts'
 import { assertPromisesKept } from './promises.ts'
 
 /**
- * The broker holds nothing that the services cannot recover. Its data is deleted while they run, and its groups are
- * reset to the start of the log. Even so, money moves once and letters are sent once.
+ * The broker holds no data that the services cannot recover. Its data is deleted while the services run, and
+ * the consumer groups are reset to the start of the log. Even so, money moves once and each letter is sent
+ * once.
  */
 const ERRANDS = 60
 const LIMIT_MS = 120_000
@@ -43,7 +44,7 @@ async function shopToTheEnd(): Promise<Customers> {
 const readyAgain = () => replicasReady(replicas, AbortSignal.timeout(LIMIT_MS), () => undefined)
 
 test(
-  'requests that only the log held are resent to billing, and every customer is notified',
+  'requests that existed only in the log are resent to the billing service, and every customer is notified',
   TIMEOUT,
   async () => {
     const customers = await shopToTheEnd()
@@ -70,7 +71,7 @@ test(
 )
 
 test(
-  'burnt in full swing, orders settle, nothing is paid twice and no letter sent twice',
+  'if the data is deleted under load, orders settle, no order is paid twice and no letter is sent twice',
   TIMEOUT,
   async (t) => {
     const customers = await startShopping(client)
@@ -92,7 +93,7 @@ test(
   'from the start of the log again, ledger, orders, messages and letters stay',
   TIMEOUT,
   async () => {
-    // Reads the remaining log to its end, then adds enough messages to read twice.
+    // Reads the remaining log to its end, then adds enough messages to be read again.
     const customers = await shopToTheEnd()
     await eventually(allIsRead, LIMIT_MS)
     await stack.untilInvariantsHold(LIMIT_MS, isOfLostAnnouncement)
@@ -143,7 +144,10 @@ async function forgetOffsets(): Promise<void> {
   }
 }
 
-/** A violation by an event that was lost with the log, or that was announced again later than originally. */
+/**
+ * A violation caused by an event that was lost with the log, or that was announced a second time, out of
+ * order.
+ */
 const isOfLostAnnouncement = ({ invariant, sentence }: Violation) =>
   (invariant === 'I5' && sentence.startsWith('was never announced')) || invariant === 'I6'
 const sentenceOf = ({ subject, sentence }: Violation) => `${subject} ${sentence}`

@@ -3,7 +3,7 @@ import { type InteractionStyle, STYLES } from '../../contracts/style.ts'
 import type { Client } from '../e2e/client.ts'
 import { type Attempt, attemptOnce, type Errand, finalResponseOf, finish } from './errands.ts'
 
-/** A steady load: errands start at fixed times, whatever happened to the earlier ones. */
+/** A steady load: errands start at fixed times, whether or not earlier errands have finished. */
 export interface Customers {
   readonly accounts: readonly Account[]
   readonly errands: readonly Errand[]
@@ -28,9 +28,9 @@ const FUNDS = 1_000_000
 const EVERY_MS = 150
 
 /**
- * Shoppers have more money than they need, and make deposits whose response comes when they are booked. Paupers
- * order without any money. Savers only make deposits in `events`, one after another, so that the balance in each
- * response is the balance after that deposit.
+ * Shoppers have more money than they need, and make deposits that are booked before the response. Paupers
+ * order without any money. Savers only make deposits in `events`, one after another, so that the balance in
+ * each response is the balance after that deposit.
  */
 export async function startShopping(client: Client): Promise<Customers> {
   const shoppers = await open(client, SHOPPERS, FUNDS)

@@ -4,8 +4,8 @@ import { flowOf, type InteractionStyle } from '../../contracts/style.ts'
 import type { Answer, Client, Problem } from '../e2e/client.ts'
 
 /**
- * Something that a customer wants done once, under its own Idempotency-Key, however often the request has to be
- * repeated. All deposits to an account have different amounts, which identify them in its ledger.
+ * A request that must take effect once, under its own Idempotency-Key, however often it has to be repeated.
+ * All deposits to an account have different amounts, which identify them in its ledger.
  */
 export type Errand = (
   | { readonly kind: 'order'; readonly quantity: number }
@@ -30,10 +30,13 @@ export type FinalResponse =
   | { readonly kind: 'accepted' | 'approved' | 'canceled'; readonly orderId: string }
   | { readonly kind: 'booked'; readonly balance: number }
 
-/** Longer than any request may take; a test with a shorter time wants customers to give up. */
+/** Longer than any request can take. A test passes a shorter time if its customers should give up. */
 const PATIENCE_MS = 120_000
 const PAUSE_MS = 200
-/** Rejected under overload, the server is down, or the first request is in flight or died with its process. */
+/**
+ * 429: rejected under overload; 503: the server is down; 409: the first request is in flight or died with its
+ * process.
+ */
 const TRANSIENT = [409, 429, 503]
 
 /** Sends the request once more. */
@@ -71,7 +74,7 @@ export async function finish(
   }
 }
 
-/** undefined as long as there is no final response. */
+/** undefined until there is a final response. */
 export function finalResponseOf({ kind, style, attempts }: Errand): FinalResponse | undefined {
   const response = attempts.at(-1)?.response
   if (response === undefined) return undefined

@@ -123,7 +123,7 @@ describe('with a billing in Java', () => {
     assert.equal((await ours.getOrder(customer, orderId, 0)).state, 'CANCELED')
   })
 
-  test('a payment call finds no billing, and only hybrid announces the failure on the topic', async () => {
+  test('a payment call finds no billing service, and only hybrid announces the failure on the topic', async () => {
     for (const style of ['hybrid', 'http'] as const) {
       const account = newId()
       const { status, body } = await ours.order(account, { style })
@@ -152,7 +152,8 @@ describe('with an order in Java', () => {
   let observer: ForeignService
 
   before(async () => {
-    // Even in a deployment whose default is http, a program that sends messages gets results on topics.
+    // Even if the deployment's default style is http, a program that sends messages gets the results on
+    // topics.
     const environment = { INTERACTION_STYLE: 'http' }
     stack = await startOwnStack({ order: 0, billing: 1, notification: 1 }, environment)
     ours = stack.client
@@ -174,7 +175,7 @@ describe('with an order in Java', () => {
       assert.deepEqual(bodiesOf(order.records, accountId), bodies)
     }, LIMIT_MS)
 
-  test('payments, ledger and notices follow from its messages', async () => {
+  test('its messages result in payments, ledger entries and notices', async () => {
     const accountId = await ours.createAccount()
     await order.send('billing', accountId, { event: 'DEPOSIT_REQUEST', accountId, value: 300.25 })
     const [whole, cents, trailing, tooMuch] = [newId(), newId(), newId(), newId()]
@@ -260,11 +261,11 @@ describe('with an order in Java', () => {
     const body = { event: 'ORDER_CREATED', orderId: newId(), accountId, price: 10 }
     const unreadable: Record<string, string | object> = {
       'is cut off': JSON.stringify(body).slice(0, -1),
-      'has a field too few': { ...body, orderId: undefined },
+      'lacks a field': { ...body, orderId: undefined },
       'has null for a field': { ...body, orderId: null },
       'has a price as text': { ...body, price: '10' },
       'has a number for an id': { ...body, orderId: 10 },
-      'has an id that is none': { ...body, orderId: 'my order' },
+      'has an invalid id': { ...body, orderId: 'my order' },
       'has a third decimal': { ...body, price: 10.005 },
       'costs nothing': { ...body, price: 0 },
       'is an event of another topic': { event: 'ORDER_PAID', orderId: newId(), accountId },
@@ -300,7 +301,7 @@ describe('with an order in Java', () => {
         const writer = ({ headers }: ForeignRecord) => (headers.length === 0 ? 'theirs' : 'ours')
         const written = records.map((record) => `${record.topic} ${writer(record)}`).sort()
         const [toBilling, toPayment] = [['billing ours', 'billing theirs'], ['payment theirs']]
-        // Our billing replies to both requests.
+        // Our billing service replies to both requests.
         assert.deepEqual(written, [...toBilling, 'payment ours', 'payment ours', ...toPayment])
         assert.equal(new Set(records.map(({ partition }) => partition)).size, 1)
         partitions.add(records[0]!.partition)
@@ -351,7 +352,7 @@ describe('with a notification and an observer in Java, together with all our ser
     assert.deepEqual(notification.refusals, [])
   })
 
-  test('its notification reads the events of the notices that ours writes', async () => {
+  test('the foreign notification service reads the events for which ours writes notices', async () => {
     for (const [style, account] of accounts) {
       await eventually(async () => {
         const messages = await ours.messages(account)
@@ -373,7 +374,7 @@ describe('with a notification and an observer in Java, together with all our ser
     }
   })
 
-  test('the end of the balance stream agrees with billing about each account', async () => {
+  test('the end of the balance stream agrees with the billing service about each account', async () => {
     const { last, cleanupPolicy } = await eventually(async () => {
       const read = await foreign.readBalances(stack.brokers)
       for (const accountId of accounts.values()) {

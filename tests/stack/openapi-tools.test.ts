@@ -15,18 +15,19 @@ import { callsOn, type OpenApi, typedCalls } from './readme-client.ts'
  * versions are pinned here, because as dependencies they would be larger than the program.
  */
 const REDOCLY = '@redocly/cli@2.77.0'
-/** It needs TypeScript 5 to generate types; we check them with our own TypeScript. */
+/** The generator needs TypeScript 5; we check the generated types with our own TypeScript. */
 const GENERATOR = ['-p', 'openapi-typescript@7.13.0', '-p', 'typescript@5.9.3']
 const SCHEMATHESIS = '4.32.5'
 /**
- * A seed and a number of requests per operation, not a time: on a faster machine, a run limited by time would send
- * requests that no earlier run had sent, and fail without a change.
+ * A seed and a number of requests per operation, not a time: a run limited by time would send new requests on
+ * a faster machine, and could fail without a change of the code.
  */
 const EXTENT = ['--seed', '1', '--max-examples', '150']
 /**
- * In order, DELETE cancels an order, which stays readable. In notification, DELETE /notification/account/{accountId}
- * removes contact and texts, and GET then lists no messages: an account belongs to billing, so notification cannot say
- * that it does not exist. Schemathesis ignores this check's setting per operation when it follows links.
+ * In the order service, DELETE cancels an order, which stays readable. In the notification service, DELETE
+ * /notification/account/{accountId} removes contact and texts, and GET then lists no messages: accounts
+ * belong to the billing service, so the notification service cannot know that an account does not exist.
+ * Schemathesis ignores this check's setting per operation when it follows links.
  */
 const KEPT_AFTER_DELETE = ['--exclude-checks', 'use_after_free']
 const EXCLUDED: Partial<Record<string, readonly string[]>> = {
@@ -98,7 +99,7 @@ for (const service of SERVICES) {
   })
 }
 
-/** Installs it into a virtual environment that later runs reuse. */
+/** Installs schemathesis into a virtual environment that later runs reuse. */
 async function installSchemathesis(): Promise<string> {
   const environment = join(root, `.cache/schemathesis-${SCHEMATHESIS}`)
   const command = join(environment, 'bin/schemathesis')

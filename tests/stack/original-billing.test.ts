@@ -8,8 +8,8 @@ import { LIMIT_MS, messagesAre } from '../interop/witnesses.ts'
 import { fetchFromReplica, metricOf, startOwnStack } from './own-stack.ts'
 
 /**
- * A paid order is deleted while billing is a program that charges for every ORDER_CREATED and does not know
- * ORDER_CANCELED, like the original Java service.
+ * A paid order is deleted, and the billing service is a program that charges for every ORDER_CREATED and does
+ * not know ORDER_CANCELED, like the original Java service.
  */
 const RESEND_AFTER_MS = 2_000
 const VOID_ATTEMPTS = 2
@@ -88,7 +88,7 @@ for (const { resend, cancellations, does } of [
   })
 }
 
-/** The messages about an account that billing has read, including resends. */
+/** The messages about an account that the billing service has read, including resends. */
 function eventsOf({ records }: ForeignService, account: string): string[] {
   return records
     .filter(({ key }) => key === account)

@@ -22,15 +22,19 @@ const OUTAGES = [
   { server: 'postgres', how: 'frozen', seconds: secondsOf(60) },
 ] as const
 
-/** Errands before the outage, so that everything is warm and memory is at its working level. */
+/** Errands before the outage, so that code is compiled and memory is at its working level. */
 const WARM_ERRANDS = 100
 const WARM_LIMIT_MS = 90_000
 /**
- * The longest that a request may take, whatever is down: a request that waits for an order's outcome waits 7 s,
- * then reads it from a database that is found unresponsive within 5 s. The rest allows for a busy machine.
+ * The longest that a request may take during any outage: a request that waits for an order's outcome waits 7
+ * s, then reads the order from a database that is found to be unresponsive within 5 s. The rest allows for a
+ * busy machine.
  */
 const RESPONSE_LIMIT_MS = 15_000
-/** From this long after the outage on, the database is known to be unresponsive, and requests are rejected at once. */
+/**
+ * This long after the start of the outage, the database is known to be unresponsive, and requests are
+ * rejected at once.
+ */
 const UNRESPONSIVE_KNOWN_MS = 8_000
 const REJECTION_LIMIT_MS = 2_000
 const MEMORY_GROWTH_LIMIT_MB = 128
@@ -46,7 +50,7 @@ const { client, replicas } = stack
 for (const outage of OUTAGES) {
   const { server: name, how, seconds } = outage
   const server = stack[name]
-  const title = `${name} ${how} for ${seconds} s: all services stay up, report it, lose nothing and settle`
+  const title = `${name} ${how} for ${seconds} s: all services stay up, report the outage, lose nothing and settle`
   const timeout = seconds * 1_000 + 400_000
   test(title, { timeout }, async (t) => {
     const customers = await startShopping(client)

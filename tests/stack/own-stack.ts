@@ -11,15 +11,15 @@ import { assertNoViolation, valuesOf } from '../e2e/invariants.ts'
 import { temporaryFolder } from '../e2e/program.ts'
 import { startStackIn } from '../e2e/stack-program.ts'
 
-/** A stack whose servers and services a test may stop. */
+/** A stack whose servers and services a test can stop. */
 export interface OwnStack extends Omit<Stack, 'kafka' | 'postgres'> {
   readonly kafka: Restartable
   readonly postgres: Restartable
   /** A customer's view, through nginx. */
   readonly client: Client
   /**
-   * Resolves when all work is done and all invariants hold. Returns the violations that were expected, for tests
-   * that destroy data which must not be lost.
+   * Resolves when all work is done and all invariants hold. Returns the expected violations, for tests that
+   * deliberately destroy data.
    */
   untilInvariantsHold(
     limitMs: number,

@@ -8,9 +8,9 @@ import { describeErrand, type Errand, finalResponseOf } from './errands.ts'
 const ACCOUNTS_AT_ONCE = 8
 
 /**
- * Every response that a customer received holds: each errand took effect once, each order has the outcome of its
- * response, each balance in a response is in the ledger, and each event has one notice, or none if notices may
- * be lost. Waits up to `limitMs` for work in flight.
+ * Asserts that every response that a customer received holds: each errand took effect once, each order has
+ * the outcome of its response, each balance in a response is in the ledger, and each event has one notice, or
+ * at most one if notices may be lost. Waits up to `limitMs` for work in flight.
  */
 export async function assertPromisesKept(
   client: Client,
@@ -52,7 +52,7 @@ function settledOrders(client: Client, account: string, limitMs: number): Promis
   }, limitMs)
 }
 
-/** There is one order per key and no other, in the state of its final response. */
+/** There is exactly one order per key, in the state of its final response, and no other order. */
 function assertOrders(orders: readonly OrderView[], errands: readonly Errand[]): void {
   const known = new Map(orders.map((order) => [order.id, order]))
   const placed = errands.filter(({ kind }) => kind === 'order')
@@ -128,7 +128,10 @@ async function assertNotifiedOnce(
   return distinct
 }
 
-/** The text that must exist. A canceled order whose payment may or may not have been taken has no certain text. */
+/**
+ * The notice that must exist. If an order was canceled and its payment may have been taken, no particular
+ * notice is certain.
+ */
 function textOf({ id, profileId, state, reason }: OrderView): string[] {
   if (state === 'APPROVED') return [`ORDER ${id} PAID SUCCESSFULLY`]
   if (reason !== 'NOT_ENOUGH_MONEY') return []

@@ -64,7 +64,7 @@ test(`two replicas each: ${ORDERS} orders settle while one of each is killed and
   await assertAllSettled(stack, accounts, errands, t)
 })
 
-test('three replicas each: one of each that is paused beyond its session does no harm when it resumes', {
+test('three replicas each: one of each that is frozen for longer than its session does no harm when it resumes', {
   timeout: 400_000,
 }, async (t) => {
   const stack = await startOwnStack({ order: 3, billing: 3, notification: 3 })
@@ -184,7 +184,9 @@ async function workOf(replicas: readonly Replica[]): Promise<Map<Replica, Work>>
   return new Map(await Promise.all(works))
 }
 
-/** Every replica of a service did its share of the work. Notification sends nothing to the broker. */
+/**
+ * Every replica of a service did its share of the work. The notification service sends nothing to the broker.
+ */
 async function assertWorkShared(
   replicas: readonly Replica[],
   before: ReadonlyMap<Replica, Work>,

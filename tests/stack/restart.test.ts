@@ -17,7 +17,7 @@ const SETTLE_LIMIT_MS = 60_000
 /** The session of the killed member and the lease of its lanes end after 10 s. */
 const SETTLED_AFTER_READY_MS = 3_000
 
-test(`${ORDERS} orders settle within 3 s once a billing that was killed is ready again`, {
+test(`${ORDERS} orders settle within 3 s once a killed billing service is ready again`, {
   timeout: 240_000,
 }, async (t) => {
   const stack = await startOwnStack({ order: 1, billing: 1, notification: 1 })
@@ -44,7 +44,8 @@ test(`${ORDERS} orders settle within 3 s once a billing that was killed is ready
     )
     return rows[0]!.count
   }
-  // Kills billing in the middle of its work: it holds partitions and lanes, and some orders are settled, others not.
+  // Kills the billing service in the middle of its work: it holds partitions and lanes, and some orders are
+  // settled, others not.
   await until(async () => (await countOf('APPROVED')) > 0, { limitMs: SETTLE_LIMIT_MS })
   await billing.server.kill()
   const killedMs = performance.now()

@@ -57,7 +57,7 @@ describe(skip ? `${NAME} (skipped: ${skip})` : NAME, { skip, timeout: 600_000 },
   const replicas = (service: Replica['service']) =>
     stack.replicas.filter((replica) => replica.service === service)
 
-  /** Replaces one replica of each service by the new version. */
+  /** Replaces one replica of each service with the new version. */
   async function upgrade(number: number): Promise<void> {
     const replaced = stack.replicas.filter((replica) => replica.number === number)
     await Promise.all(replaced.map(stopWell))
@@ -118,7 +118,7 @@ describe(skip ? `${NAME} (skipped: ${skip})` : NAME, { skip, timeout: 600_000 },
     t.diagnostic(`${errands.length} errands in ${attempts.length} requests`)
   })
 
-  test('then skips unknown events and ignores unknown fields of a still newer version, and counts them', async () => {
+  test('then skips unknown events and ignores unknown fields of an even newer version, and counts them', async () => {
     const { client } = stack
     const accountId = await client.fundedAccount(2 * UNIT_PRICE)
     const { body: orderId } = await client.order(accountId, { style: 'events' })

@@ -52,11 +52,11 @@ const gateway = await startNginx(join(folder, 'nginx'), {
 closers.push(gateway.close)
 const client = createClient(gateway.url)
 
-test('services start before their dependencies, wait for them, and work when they are up', {
+test('services start before their dependencies, wait for them, and work once the dependencies are up', {
   timeout: 400_000,
 }, async () => {
   const postgresFolder = join(folder, 'postgres')
-  // The services get the password before the server exists.
+  // The services get the password before the database server exists.
   const password = crypto.randomUUID()
   mkdirSync(postgresFolder)
   writeFileSync(join(postgresFolder, 'password'), password, { mode: 0o600 })
@@ -87,7 +87,7 @@ test('services start before their dependencies, wait for them, and work when the
   }
   assertRefused(await client.call('GET', '/notification/'))
 
-  // A server without their databases is not enough.
+  // A PostgreSQL server without the services' databases is not enough.
   const postgres = await startPostgres({
     ...{ folder: postgresFolder, port: postgresPort, maxConnections: CONNECTIONS },
     logFile: join(logs, 'postgres.log'),
@@ -96,7 +96,8 @@ test('services start before their dependencies, wait for them, and work when the
   assertRefused(await client.order(account))
   await makeDatabases(postgres.url, ['orders', 'billing', 'notification'])
 
-  // With the database but without the broker they are not ready, but serve what they can.
+  // With the database but without the broker, the services are not ready, but serve all requests that need no
+  // broker.
   const rich = await eventually(async () => {
     const { status, body } = await client.call<string>('POST', '/billing/account/create')
     assert.equal(status, 200)
@@ -125,7 +126,7 @@ test('services start before their dependencies, wait for them, and work when the
     assert.deepEqual(components, { database: { status: 'UP' }, broker: { status: 'DOWN' } })
   }
 
-  // A broker without their topics is reachable, but events still wait.
+  // A broker without the topics is reachable, but events still wait.
   const kafka = await startKafka({ folder: join(folder, 'kafka'), port: kafkaPort })
   closers.push(kafka.close)
   const limits = { limitMs: LIMIT_MS, signal: AbortSignal.timeout(LIMIT_MS) }
@@ -137,7 +138,7 @@ test('services start before their dependencies, wait for them, and work when the
   })
   assert.equal(topics.status, 0, topics.stderr)
 
-  // Everything is up: waiting orders settle without intervention, and all styles work.
+  // All dependencies are up: waiting orders settle without intervention, and all styles work.
   await assertApproved(rich, placed.get('events')!)
   for (const style of STYLES) await assertApproved(rich, await placeOrder(client, rich, style))
   await eventually(async () => {

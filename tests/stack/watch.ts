@@ -6,7 +6,10 @@ import { fetchFromReplica, metricOf, type ReplicaResponse } from './own-stack.ts
 
 /** Polls the health and metrics of every replica during an outage. */
 export interface Watch {
-  /** Polls once more. Rejects if a replica ended, responded slowly or reported a wrong state. */
+  /**
+   * Polls once more. Rejects if any poll found a replica that had ended, responded slowly or reported a wrong
+   * state.
+   */
   stop(): Promise<WatchReport>
 }
 
@@ -28,8 +31,8 @@ const SCRAPE_LIMIT_MS = 6_000
 const NOTICE_LIMIT_MS = 8_000
 
 /**
- * Call it when the `missing` dependency has gone down. Asserts that all replicas keep running and stay alive, that
- * they are not ready only because of that dependency, and that they can be scraped.
+ * To be called when the `missing` dependency has gone down. Asserts that all replicas keep running and stay
+ * alive, that they are not ready only because of that dependency, and that they can be scraped.
  */
 export function watchOutage(replicas: readonly Replica[], missing: 'broker' | 'database'): Watch {
   const startedMs = performance.now()

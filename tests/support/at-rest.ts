@@ -18,12 +18,14 @@ export interface ServiceDatabases {
 const POLL_MS = 200
 
 /**
- * Resolves when the stack has no unfinished work: no outbox row, no order, deposit or request whose outcome is
- * open, and no message that its consumer group has not committed. Rejects past the limit, naming what is left.
+ * Resolves when the stack has no unfinished work: no outbox row, no order, deposit or request whose outcome
+ * is open, and no message that its consumer group has not committed. Rejects after the limit with a list of
+ * the unfinished work.
  */
 export async function untilAtRest(workplace: Workplace, limitMs: number): Promise<void> {
   const deadlineMs = performance.now() + limitMs
-  // Work that moves between two places while they are read one after the other may be missed once, but not twice.
+  // One poll can miss work that moves from one place to another while the places are read, but two polls in a
+  // row cannot.
   for (let emptyPolls = 0; emptyPolls < 2; ) {
     const left = await unfinishedWork(workplace).catch((error: Error) => [error.message])
     emptyPolls = left.length === 0 ? emptyPolls + 1 : 0

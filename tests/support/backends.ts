@@ -11,16 +11,16 @@ import { createLog } from '../../platform/telemetry/telemetry.ts'
 import { databaseUrl } from '../../tools/servers/postgres.ts'
 
 /**
- * Decides what component tests run on: PostgreSQL if TEST_DATABASE_URL names a server, else PGlite in memory;
- * Apache Kafka if TEST_KAFKA_BROKERS names brokers, else the embedded bus. `npm run test:stack` includes every
- * test file that imports this one, directly or through a file of tests/.
+ * Opens the database and the broker of component tests: PostgreSQL if TEST_DATABASE_URL names a server, else
+ * PGlite in memory; Apache Kafka if TEST_KAFKA_BROKERS names brokers, else the embedded bus.
+ * `npm run test:stack` includes every test file that imports this one, directly or through a file of tests/.
  */
 export function openTestDatabase(): Promise<TestDatabase> {
   const serverUrl = process.env.TEST_DATABASE_URL
   return serverUrl ? freshDatabase(serverUrl) : embeddedDatabase()
 }
 
-/** A database whose clock, SQL's `now()`, a test can set. At first it is the machine's. */
+/** A database whose clock, SQL's `now()`, a test can set. Until then it is the machine's clock. */
 export interface TestDatabase extends Database {
   useClock(clock: DatabaseClock): void
 }
@@ -48,7 +48,7 @@ export interface TestBroker {
 }
 
 export interface TestBrokerOptions {
-  /** Where the embedded bus has its schema. */
+  /** The database with the schema of the embedded bus. */
   readonly database: Database
   readonly topics: readonly TopicSpec[]
   /** For the embedded bus. Kafka and its client always use the real time. */
@@ -104,7 +104,10 @@ async function shadowNow(url: string, name: string): Promise<void> {
   await create.finally(() => database.close())
 }
 
-/** A running clock is read twice, a moment apart, so a difference as small as this does not mean that the test set it. */
+/**
+ * A running clock is read twice, a moment apart, so a difference as small as this does not mean that the test
+ * set the clock.
+ */
 const CLOCK_NOISE_MS = 5
 
 /** If the test has set its clock, sets the server's shadowed clock before the next statement. */

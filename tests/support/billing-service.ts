@@ -4,10 +4,13 @@ import { until } from '../../platform/async/until.ts'
 import { createBillingService } from '../../services/billing/service.ts'
 import { caller, openParts, readTopics, sendBare, startFakeService } from './harness.ts'
 
-/** Milliseconds between billing's polls for deposits to resend. */
+/** Milliseconds between the billing service's polls for deposits to resend. */
 export const POLL_MS = 1_000
 
-/** Billing alone, for one test file, with a bus and one fake service in place of order and notification. */
+/**
+ * Starts only the billing service, for one test file, with a bus and one fake service in place of the order
+ * and notification services.
+ */
 export async function startBilling() {
   const { parts, clock, close } = await openParts('billing')
   const { bus, database } = parts
@@ -41,7 +44,10 @@ export async function startBilling() {
   return {
     ...world,
     ...observe(world),
-    /** Called with the id of each message; true loses it, although to billing the send succeeded. */
+    /**
+     * Called with the id of each message; if it returns true, the message is lost, although the billing
+     * service's send succeeds.
+     */
     loses,
   }
 }
@@ -95,7 +101,7 @@ function observe({ bus, database, call, wire }: World) {
       return accountId
     },
 
-    /** Waits until billing has handled everything that was sent before for an account. */
+    /** Waits until the billing service has handled all messages that were sent before for an account. */
     async handled(accountId: string): Promise<void> {
       const orderId = crypto.randomUUID()
       const body = { event: 'ORDER_CREATED', orderId, accountId, price: 1_000_000 }

@@ -9,9 +9,8 @@ import { createLog, createTelemetry } from '../../platform/telemetry/telemetry.t
 import { openTestBroker, openTestDatabase, type TestDatabase } from './backends.ts'
 
 /**
- * Everything that component tests need: a service's real parts (its own database and broker, the pooled
- * HTTP client), a clock that the test can advance, and a fake for the other services that really
- * listens on HTTP.
+ * The parts that component tests need: a service's real parts (its own database and broker, the pooled HTTP
+ * client), a clock that the test can advance, and a fake of the other services that listens on a real port.
  */
 export async function openParts(service: string) {
   const database = await openTestDatabase()
@@ -45,7 +44,7 @@ export async function openParts(service: string) {
 }
 
 export interface ClockOptions {
-  /** The time changes only by `advance`, so that nothing happens by mere waiting. */
+  /** Time passes only through `advance`, so that waiting alone triggers nothing. */
   readonly frozen?: boolean
   /** This database follows the clock as well, until another clock is created for it. */
   readonly database?: TestDatabase
@@ -152,7 +151,7 @@ export interface FakeRequest {
 /** `hang` never responds; `cut` breaks the connection after reading the request. */
 export type FakeResponse = { readonly status: number; readonly body?: unknown } | 'hang' | 'cut'
 
-/** A fake of another service: it records requests, and responds as the test says. */
+/** A fake of another service: it records requests and returns the response that the test sets. */
 export async function startFakeService(initial: FakeResponse) {
   const requests: FakeRequest[] = []
   let decide: (request: FakeRequest) => FakeResponse = () => initial

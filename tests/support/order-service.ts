@@ -3,15 +3,15 @@ import type { OrderConfig } from '../../services/order/config.ts'
 import { createOrderService } from '../../services/order/service.ts'
 import { caller, type FakeResponse, openParts, readTopics, startFakeService } from './harness.ts'
 
-/** Milliseconds between order's polls for resends that are due. */
+/** Milliseconds between the order service's polls for resends that are due. */
 export const POLL_MS = 1_000
 const RESEND_AFTER_MS = 100
 export const VOID_ATTEMPTS = 4
 export const ORDER_DEADLINE_MS = 600_000
 
 /**
- * Order alone, for one test file, with a bus whose `topics` are recorded, a fake billing that gives this
- * response until the test sets another, and a fake notification.
+ * Starts only the order service, for one test file, with a bus whose `topics` are recorded, a fake billing
+ * service that gives this response until the test sets another, and a fake notification service.
  */
 export async function startOrder(
   billingResponse: FakeResponse,

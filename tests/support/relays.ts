@@ -32,7 +32,7 @@ export async function openRelays() {
   })
   let schemas = 0
 
-  /** An outbox with relays under a frozen clock, so that nothing happens by mere waiting. */
+  /** An outbox with relays under a frozen clock, so that waiting alone triggers nothing. */
   async function setUp(t: { after(work: () => Promise<void>): void }) {
     schemas += 1
     const schema = `relay_${schemas}`
@@ -75,7 +75,7 @@ export async function openRelays() {
     return { schema, clock, start, commit, put, waiting, isEmpty }
   }
 
-  /** Lets everything that is ready continue, including the database. */
+  /** Waits until all code that can continue, including the database's, has run. */
   async function settle(): Promise<void> {
     for (let n = 0; n < 5; n += 1) {
       await database.query('select 1')

@@ -9,7 +9,7 @@ export interface Customer {
   readonly account: string
 }
 
-/** What a customer can see. */
+/** The data that a customer can see. */
 export interface View {
   readonly balance: number
   readonly orders: readonly { readonly id: string; readonly state: string }[]
@@ -54,7 +54,7 @@ export async function tradeAfter(
     const [refunded, deleted] = orders.filter((one) => one.style === style && isPaid(one))
     await program.deleteOrder(account, deleted!.id)
     await program.read(`/billing/payments/${refunded!.id}/void`, {}, 'POST')
-    // A refund that arrives later would change the balance that the deposit is compared with.
+    // A refund that arrives later would change the balance with which the deposit is compared.
     await untilRefunded(program, [customer])
     await deposit(program, customer, 20 * UNIT_PRICE)
     // Costs more than the account had before this deposit.

@@ -67,7 +67,7 @@ export function watchFlushes(root: string) {
     }) as typeof fs.writeSync),
   ]
 
-  /** Writes what a power cut at this moment would leave into another folder. */
+  /** Writes the files that a power cut at this moment would leave into another folder. */
   function restore(inode: number, target: string): void {
     fs.mkdirSync(target, { recursive: true, mode: 0o700 })
     for (const [name, entry] of folders.get(inode) ?? []) {
