@@ -2,7 +2,7 @@ import Type from 'typebox'
 import { DEFAULT_STYLE, styleSchema } from '../contracts/style.ts'
 import { durationMs } from '../platform/process/config.ts'
 
-/** Configuration that order and billing share. */
+/** Configuration that the order and billing services share. */
 export const styleConfig = {
   INTERACTION_STYLE: styleSchema({
     default: DEFAULT_STYLE,
@@ -21,7 +21,7 @@ export const styleConfig = {
   IDEMPOTENCY_KEY_TTL_MS: durationMs({
     default: 86_400_000,
     minimum: 60_000,
-    // May exceed what a timer can wait: it is only compared with times in the database.
+    // This may exceed the longest timer, because it is only compared with times in the database.
     maximum: 31_536_000_000,
     description: 'how long an Idempotency-Key and its response are kept',
   }),

@@ -5,11 +5,14 @@ import { traceOf } from '../contracts/trace-context.ts'
 import type { OutboxMessage } from '../messaging/outbox/outbox.ts'
 
 /**
- * Builds outbox messages for the events and calls that services send each other. Types and topics come from
- * the table `EVENTS`, so a service cannot send a body that does not match its event.
+ * Builds outbox messages for the events and calls that services send each other. The types and topics come
+ * from the table `EVENTS`, so a body that does not match its event does not compile.
  */
 
-/** An event for its topic, with the account as its key. `now` is in epoch milliseconds. */
+/**
+ * An event, addressed to the topic of its kind, with the account's id as its key. `now` is in epoch
+ * milliseconds.
+ */
 export function eventMessage(
   from: 'order' | 'billing',
   body: Event,
@@ -27,8 +30,8 @@ export function eventMessage(
 }
 
 /**
- * An HTTP call: a POST if there is a body, else a DELETE. A POST carries the event id as its Idempotency-Key,
- * so the receiver deduplicates retries.
+ * An HTTP call: a POST if there is a body, otherwise a DELETE. A POST carries the event id as its
+ * Idempotency-Key, so that the receiver deduplicates retries.
  */
 export function callMessage(
   path: string,

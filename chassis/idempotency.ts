@@ -9,19 +9,26 @@ import {
 import type { Queryable } from '../platform/database/database.ts'
 
 /**
- * A request with an Idempotency-Key. The response to the first request is stored in the transaction of its effect.
- * Every later request of the same owner with the same key and content gets that response. A key without a response
- * belongs to a request whose outcome is not known yet: the transaction that settles the outcome stores the response.
+ * A request with an Idempotency-Key. The response to the first request is stored in the transaction that
+ * carries out the request. Every later request from the same owner with the same key and content gets that
+ * response. While the outcome of a request is unknown, its key is stored without a response. The transaction
+ * that settles the outcome adds the response.
  *
- * The owner is the profile or account in the request or, for a void, the order. A request that opens an account names
- * none of them, so its keys have no owner, and callers must choose keys that no other caller uses, such as random
- * UUIDs.
+ * The owner of a key is the profile or account in the request; for a void, it is the order. A request that
+ * opens an account names none of them. Keys of such requests have no owner, so callers must choose keys that
+ * no other caller uses, such as random UUIDs.
  */
 export interface KeyedRequest {
-  /** The key as it is stored: the caller's key, or owner and key if another owner already has the same key. */
+  /**
+   * The key as it is stored: the caller's key, or the owner and the key if another owner already uses the
+   * same key.
+   */
   readonly key: string
   readonly owner: string
-  /** The call, such as `POST deposit`, and its content as one text, by which requests are compared. */
+  /**
+   * The name of the call, such as `POST deposit`, followed by its content as JSON. Requests are compared by
+   * this text.
+   */
   readonly request: string
 }
 
@@ -36,8 +43,8 @@ export interface StoredResponse {
 }
 
 /**
- * A problem document as a stored response. Only final problems are allowed: a stored response is sent for as long as
- * its key is kept, so it must not invite the caller to retry.
+ * A problem document as a stored response. Only final problems are allowed: the stored response is sent again
+ * for as long as its key is kept, so it must not tell the caller to retry.
  */
 export function problemResponse(
   code: FinalProblemCode,
@@ -60,9 +67,10 @@ create index idempotency_created on ${schema}.idempotency (created);
 }
 
 /**
- * Adds the owner. The previous version neither writes nor reads it, and relies on keys being unique by themselves. The
- * key therefore stays the primary key while both versions run, and a key that another owner already has is stored with
- * its owner as a prefix. The next version can make (owner, key) the primary key.
+ * Adds the column `owner`. The previous version neither writes nor reads it, and relies on keys being unique
+ * by themselves. The key therefore stays the primary key while both versions run, and a key that another
+ * owner already uses is stored with its owner as a prefix. The next version can make (owner, key) the primary
+ * key.
  */
 export function idempotencyOwnerColumn(schema: string): string {
   return `alter table ${schema}.idempotency add column owner text;`
@@ -79,7 +87,7 @@ export function keyedRequest(
   return { key, owner: ownerOf(request), request }
 }
 
-/** A void may omit the account, so its keys belong to the order. */
+/** The profile or account in a request. A void may omit the account, so the order owns its keys. */
 function ownerOf(request: string): string {
   const { profileId, accountId, orderId } = contentOf(request)
   return String((request.startsWith('POST void') ? orderId : (profileId ?? accountId)) ?? '')
@@ -92,12 +100,12 @@ function contentOf(request: string): Readonly<Record<string, unknown>> {
 /** A header cannot contain a line break, so no caller can send a key of this form. */
 const withOwner = ({ owner, key }: KeyedRequest): string => `${owner}\n${key}`
 
-/** Every key under which a request may be stored. */
+/** Both keys under which a request may be stored. */
 export const keysOf = (keyed: KeyedRequest): string[] => [keyed.key, withOwner(keyed)]
 
 /**
- * Finds the stored request among those found under `keysOf`. If there is none, `keyed` is the request with the key to
- * store it under.
+ * Picks the stored request from the rows found for `keysOf`. If `stored` is undefined, `keyed` has the key
+ * under which the request can be stored.
  */
 export function lookUp(
   known: ReadonlyMap<string, StoredRequest>,
@@ -137,7 +145,7 @@ gone as (
 select count(*)::integer as deleted from gone`
 
   return {
-    /** Reads what is stored under these keys. Call it in the transaction that calls `remember`. */
+    /** Reads the requests stored under these keys. Call this in the transaction that calls `remember`. */
     async find(tx: Queryable, keys: readonly string[]): Promise<Map<string, StoredRequest>> {
       if (keys.length === 0) return new Map()
       const rows = await tx.query<{
@@ -156,8 +164,9 @@ select count(*)::integer as deleted from gone`
     },
 
     /**
-     * Stores keys with their responses, or without one while the outcome is open. If another transaction has stored a
-     * key since `find`, this is a conflict, and the caller's transaction is retried.
+     * Stores keys with their responses, or without a response if the outcome is still open. If another
+     * transaction has stored one of the keys since `find`, the insert fails as a conflict, and the caller's
+     * transaction is retried.
      */
     async remember(tx: Queryable, entries: readonly StoredRequest[]): Promise<void> {
       if (entries.length === 0) return
@@ -170,7 +179,7 @@ select count(*)::integer as deleted from gone`
       ])
     },
 
-    /** Stores the responses of keys that have none yet. */
+    /** Stores responses under keys that have none yet. */
     async complete(
       tx: Queryable,
       responses: readonly (StoredResponse & { readonly key: string })[],
@@ -183,7 +192,9 @@ select count(*)::integer as deleted from gone`
       ])
     },
 
-    /** Deletes keys older than `olderThanMs`, in batches, so that no statement runs for long. */
+    /**
+     * Deletes keys that are older than `olderThanMs`, in batches, so that no single statement runs for long.
+     */
     async expire(db: Queryable, olderThanMs: number): Promise<void> {
       for (let deleted = EXPIRED_PER_STATEMENT; deleted === EXPIRED_PER_STATEMENT; ) {
         const [row] = await db.query<{ deleted: number }>(expire, [olderThanMs])
@@ -193,7 +204,7 @@ select count(*)::integer as deleted from gone`
   }
 }
 
-/** The result of a request whose key is stored already: the stored response, or the error to respond with. */
+/** The result of a request whose key was stored before: the stored response, or the error to respond with. */
 export type RepeatResult =
   | { readonly kind: 'repeated'; readonly response: StoredResponse }
   | { readonly kind: 'refused'; readonly fault: Fault }
@@ -210,7 +221,10 @@ export function repeatResult(
   return { kind: 'repeated', response }
 }
 
-/** Whether two requests have the same content. Amounts are compared by value, because 1 and 1.0 are equal. */
+/**
+ * Whether two requests have the same call and content. Amounts are compared by value, because 1 and 1.0 are
+ * equal.
+ */
 function isSame(one: string, other: string): boolean {
   return one === other || canonical(one) === canonical(other)
 }
@@ -228,17 +242,18 @@ export function sendStored<Reply extends RawReply>(reply: Reply, response: Store
   reply.code(status)
   if (status < 400) {
     reply.type('application/json; charset=utf-8')
-    // The body is JSON already. Fastify sends text unchanged once it has a content type.
+    // The body is already JSON. Fastify sends a string unchanged if the content type is set.
     reply.send(body as never)
     return reply
   }
   reply.type('application/problem+json')
-  // As bytes, because Fastify would add a charset to the content type of text, and this type has none.
+  // Sent as bytes, because Fastify would add a charset to the content type of a string, and this content type
+  // allows none.
   reply.send(new TextEncoder().encode(body) as never)
   return reply
 }
 
-/** The part of Fastify's reply that `sendStored` needs. */
+/** The methods of Fastify's reply that `sendStored` needs. */
 interface RawReply {
   code(status: number): unknown
   type(name: string): unknown

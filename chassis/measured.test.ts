@@ -18,7 +18,7 @@ function observed() {
   return { lines, telemetry }
 }
 
-test('reports queries and transactions with their outcome, and changes neither', async (t) => {
+test('a measured database reports queries and transactions with their outcome, and returns their results unchanged', async (t) => {
   const { lines, telemetry } = observed()
   const database = measuredDatabase(await openPglite(), telemetry)
   t.after(() => database.close())
@@ -48,7 +48,7 @@ test('reports queries and transactions with their outcome, and changes neither',
   ])
 })
 
-test('reports calls by target and status class, including those without a response', async () => {
+test('a measured HTTP client reports calls by target and status class, including calls without a response', async () => {
   const { lines, telemetry } = observed()
   const answers = [200, 402, 503]
   const http = measuredCalls(async () => {

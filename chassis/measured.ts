@@ -5,8 +5,9 @@ import type { Telemetry } from '../platform/telemetry/telemetry.ts'
 type Observe = Pick<Telemetry, 'observe'>
 
 /**
- * Wraps a database so that the duration of each query and transaction is reported. The outcome is `done`, the
- * kind of the DatabaseError that ended it, or `aborted` if the work inside a transaction threw anything else.
+ * Wraps a database so that it reports the duration of each query and transaction. The outcome label is
+ * `done`, or the kind of the DatabaseError that ended the operation, or `aborted` if the work inside a
+ * transaction threw another error.
  */
 export function measuredDatabase(database: Database, telemetry: Observe): Database {
   async function measured<T>(operation: 'transaction' | 'query', work: Promise<T>): Promise<T> {
@@ -33,7 +34,10 @@ export function measuredDatabase(database: Database, telemetry: Observe): Databa
   }
 }
 
-/** Wraps a client so that the duration of each call is reported; the outcome `none` means no response. */
+/**
+ * Wraps an HTTP client so that it reports the duration of each call. The outcome label is the status class,
+ * such as `2xx`, or `none` if there was no response.
+ */
 export function measuredCalls(http: HttpClient, telemetry: Observe): HttpClient {
   return async (call, timeoutMs) => {
     const startedMs = performance.now()

@@ -6,7 +6,10 @@ import {
 } from '../messaging/outbox/outbox.ts'
 import type { HttpClient } from '../platform/http/client.ts'
 
-/** Where notification accepts an announcement by HTTP: the body of the event, and its id as the Idempotency-Key. */
+/**
+ * The path at which the notification service accepts announcements by HTTP: the body of the event, with the
+ * event's id as the Idempotency-Key.
+ */
 export const NOTIFY_PATH = '/notification/'
 
 export interface NotificationCallsOptions {
@@ -15,7 +18,10 @@ export interface NotificationCallsOptions {
   readonly timeoutMs: number
 }
 
-/** Delivers the outbox rows that announce an outcome to notification by HTTP (style `http`). */
+/**
+ * Makes the calls that announce outcomes to the notification service, in styles with announcement by call
+ * (`http`).
+ */
 export function notificationCalls({ http, notificationUrl, timeoutMs }: NotificationCallsOptions) {
   return async (row: OutboxRow): Promise<Delivery> => {
     const { destination, headers, body } = row
@@ -25,14 +31,15 @@ export function notificationCalls({ http, notificationUrl, timeoutMs }: Notifica
       const response = await http(call, attemptTimeoutMs(row, timeoutMs))
       const { status } = response
       if (status < 300 && isJson(response.body)) return { kind: 'done' }
-      const error = `${destination} answered ${status}`
-      // A notification of an earlier version rejects a new event; after its update it will accept it.
+      const error = `${destination} responded with status ${status}`
+      // An earlier version of the notification service rejects an event that it does not know. Once updated,
+      // the service will accept it.
       const isRetryable = status === 409 || isUnknownEvent(status, response.body)
       return isFinalRejection(status) && !isRetryable
         ? { kind: 'poison', reason: `${error}: ${response.body}` }
         : { kind: 'retry', error }
     } catch (error) {
-      return { kind: 'retry', error: `${destination} did not answer: ${(error as Error).message}` }
+      return { kind: 'retry', error: `${destination} did not respond: ${(error as Error).message}` }
     }
   }
 }
@@ -41,7 +48,7 @@ function isUnknownEvent(status: number, problem: string): boolean {
   return status === 400 && problem.includes('"field":"body/event"')
 }
 
-/** A misconfigured gateway may answer 200 with an HTML page instead of a response of notification. */
+/** A misconfigured gateway may respond with 200 and an HTML page in place of the notification service. */
 function isJson(text: string): boolean {
   try {
     JSON.parse(text)

@@ -26,24 +26,24 @@ import { createLog, createTelemetry } from '../platform/telemetry/telemetry.ts'
 import { openTracer, tracingConfig } from '../platform/telemetry/tracing-start.ts'
 import { measured, type Service, type ServiceParts } from './service.ts'
 
-/** Configuration of a service that runs as its own process, on Kafka and PostgreSQL. */
+/** The configuration of a service that runs as its own process, on Kafka and PostgreSQL. */
 export const processConfig = {
   ...httpConfig,
   DATABASE_URL: postgresUrl({
     secret: true,
     description:
-      'The PostgreSQL database of this service, like postgres://user:password@host/name.',
+      'The PostgreSQL database of this service, such as postgres://user:password@host/name.',
   }),
   DATABASE_CONNECTIONS: Type.Integer({
     default: 10,
     minimum: 2,
     maximum: 200,
-    description: 'The largest number of connections to the database.',
+    description: 'The maximum number of connections to the database.',
   }),
   KAFKA_BROKERS: brokerList({
     default: '127.0.0.1:9092',
     description:
-      'Some of the Kafka brokers as host:port, separated by commas; they name the others.',
+      'One or more Kafka brokers as host:port, separated by commas; the other brokers are found through them.',
   }),
   ...tracingConfig,
 } as const
@@ -60,8 +60,8 @@ export interface ServiceProcess<Schema extends TObject> {
 }
 
 /**
- * Runs a service as its own process. It listens at once, alive but not ready, and waits for its database without a
- * time limit, so that services and servers may start in any order.
+ * Runs a service as its own process. The process listens at once, alive but not ready, and waits for its
+ * database without a time limit, so that services and database servers can start in any order.
  */
 export function runService<Schema extends TObject>(service: ServiceProcess<Schema>): Promise<void> {
   const { name, path, schema } = service
@@ -102,7 +102,8 @@ function openDoor(config: ProcessConfig, name: string, path: string): Promise<Fr
     response: ServerResponse,
   ) => {
     const requestPath = pathOf(request.url ?? '/', basePath)
-    // The AsyncAPI document belongs to no single service. Every service serves it, so a gateway may send it anywhere.
+    // The AsyncAPI document belongs to no single service. Every service serves it, so a gateway can send
+    // requests for it to any of them.
     if (sendAsyncApi(request, response, requestPath, basePath)) return
     if (services.has(name)) return services.pass(name, request, response)
     const detail = `${name} is waiting for its database`
@@ -127,8 +128,8 @@ function openDoor(config: ProcessConfig, name: string, path: string): Promise<Fr
 }
 
 /**
- * Names the place where this process runs. Only one process at a time can listen on an address and port of a host, so
- * any earlier process with the same place is gone. A restarted container keeps its host name.
+ * Names the place where this process runs: host name, address and port. Only one process at a time can listen
+ * there, so any earlier process with the same place is gone. A restarted container keeps its host name.
  */
 function placeOf({ url }: FrontDoor): string {
   return `${hostname()}-${new URL(url).host}`.replace(/[^\w.-]/g, '-')
@@ -141,7 +142,7 @@ async function openParts(config: ProcessConfig, name: string, log: Log, place: s
     url: config.DATABASE_URL,
     telemetry,
     maxConnections: config.DATABASE_CONNECTIONS,
-    onPoolError: (err) => log.warn({ err }, 'a connection to the database was lost'),
+    onPoolError: (err) => log.warn({ err }, 'lost a connection to the database'),
   })
   const bus = await createKafkaBus({
     brokers: itemsOf(config.KAFKA_BROKERS),
@@ -182,7 +183,7 @@ async function openParts(config: ProcessConfig, name: string, log: Log, place: s
 const WAIT_BASE_MS = 200
 const WAIT_MAX_MS = 5_000
 
-/** Creates the service as soon as its database is up. Returns undefined if the process is stopped before that. */
+/** Creates the service as soon as its database is up. Returns undefined if the process stops before then. */
 async function startWhenPossible(
   create: () => Promise<Service>,
   stopped: AbortSignal,

@@ -35,9 +35,12 @@ export interface ServiceParts {
   readonly telemetry: Telemetry
   /** Absent if tracing is off. */
   readonly tracer?: Tracer
-  /** True if no other process can use the database. */
+  /** Whether no other process can use the database. */
   readonly soleProcess: boolean
-  /** Where this process runs. No other process can run there at the same time. Absent if `soleProcess`. */
+  /**
+   * The place where this process runs: host name, address and port. No other process can run there at the
+   * same time. Absent if `soleProcess` is true.
+   */
   readonly place?: string
   readonly server: Pick<
     HttpServerOptions,
@@ -45,7 +48,7 @@ export interface ServiceParts {
   >
 }
 
-/** Wraps database and HTTP client so that the duration of each operation is reported. */
+/** Wraps the database and the HTTP client so that they report the duration of each operation. */
 export function measured(parts: ServiceParts): ServiceParts {
   const { database, http, telemetry } = parts
   return {
@@ -56,24 +59,27 @@ export function measured(parts: ServiceParts): ServiceParts {
 }
 
 /**
- * A running service, which serves HTTP through `app`. `close` drains requests, finishes and commits what is in
- * flight, and releases its resources.
+ * A running service, which serves HTTP through `app`. `close` drains its requests, finishes and commits the
+ * work that is in flight, and releases its resources.
  */
 export interface Service {
   readonly app: HttpServer
   close(): Promise<void>
 }
 
-/** The options of the consumer of a service, with the parts of that service. */
+/** The options of a service's consumer, together with the parts of the service. */
 export type Reader<Body> = ServiceParts & ConsumerOptions<Body>
 
-/** A readiness probe writes to the database at most once in this time, however often the service is probed. */
+/**
+ * Readiness probes write to the database at most once in this many milliseconds, however often the service is
+ * probed.
+ */
 const WRITE_PROBE_MS = 1_000
 const RETENTION_MS = 3_600_000
 
 /**
- * Creates the HTTP server of a service with the routes for its dead letters and its outbox; the service adds its own.
- * The server reports ready while the database accepts writes and the broker answers.
+ * Creates the HTTP server of a service, with the routes for its dead letters and its outbox; the service adds
+ * its own routes. The server reports ready while the database accepts writes and the broker responds.
  */
 export async function createServiceServer<Body>(
   parts: ServiceParts & ReplayOptions<Body>,
@@ -96,8 +102,9 @@ export async function createServiceServer<Body>(
 }
 
 /**
- * Creates the HTTP server of a service that is switched off, with what operators can read of it: health, metrics,
- * dead letters and outbox. `parts.telemetry` is that of its last run.
+ * Creates the HTTP server of a service that is switched off. It serves what operators can still read: health,
+ * metrics, dead letters and the outbox. Pass the telemetry of the service's last run, so that its metrics are
+ * kept.
  */
 export async function createStoppedServer(
   parts: ServiceParts,
@@ -119,9 +126,9 @@ export async function createStoppedServer(
 }
 
 /**
- * Options for batches of concurrent requests: `maxBatch` limits those that share a transaction, `maxQueue` those that
- * wait. One transaction runs at a time: the requests that arrive while it runs form one batch, which a second
- * concurrent transaction would halve.
+ * Options for batches of concurrent requests. `maxBatch` limits the requests that share a transaction;
+ * `maxQueue`, those that wait. Transactions run one at a time: the requests that arrive during one form the
+ * next batch. A second concurrent transaction would halve the batches.
  */
 export const requestBatches = ({
   telemetry,
@@ -138,9 +145,10 @@ export const requestBatches = ({
 })
 
 /**
- * Returns a function that runs concurrent items in shared transactions. `afterCommit` gets the results and the
- * committed transaction, and runs before the returned promises resolve. Each item gets a span of the transaction in
- * its own trace, whose context `traceOf` returns.
+ * Returns a function that runs items that arrive concurrently in one shared transaction. `afterCommit`
+ * receives the results and the committed transaction, and runs before the returned promises resolve.
+ * `traceOf` returns the trace context of an item, and each item gets a span for the transaction in its own
+ * trace.
  */
 export function inBatches<Item, Result>(
   parts: Pick<ServiceParts, 'database' | 'telemetry' | 'tracer' | 'runtime'>,

@@ -20,7 +20,7 @@ interface Ref {
   readonly $ref: string
 }
 
-/** What the AsyncAPI document says about one kind of message. */
+/** The description of one kind of message in the AsyncAPI document. */
 export interface AsyncApiMessage {
   readonly name: MessageName
   readonly title: string
@@ -48,7 +48,8 @@ export function asyncApiDocument() {
       title: 'Trifold events',
       version: '1.0.0',
       description:
-        'What order, billing and notification say to each other through the broker. A body has ' +
+        'The messages that the order, billing and notification services exchange through the ' +
+        'broker. A body has ' +
         'exactly the fields of its schema; everything else travels in headers. Readers must accept ' +
         'messages without headers. A message without ce_id is identified by topic/partition/offset.',
       license: { name: 'MIT' },
@@ -68,7 +69,7 @@ const EVENT_NAMES = Object.keys(EVENTS) as EventName[]
 const MESSAGES: readonly MessageName[] = [...EVENT_NAMES, 'BALANCE_CHANGED']
 
 const TOPIC_SUMMARIES: Record<Topic, string> = {
-  billing: 'Requests to billing.',
+  billing: 'Requests to the billing service.',
   payment: 'The results of payments, refunds and deposits.',
   balance:
     'The latest balance of every account. The topic is compacted, so it can be read as a table.',
@@ -88,56 +89,57 @@ const OPERATIONS: readonly Operation[] = [
     action: 'send',
     topic: 'billing',
     messages: sentBy('order', 'billing'),
-    summary: 'Order requests a payment, or cancels it.',
+    summary: 'The order service requests a payment, or cancels it.',
   },
   {
     service: 'order',
     action: 'send',
     topic: 'payment',
     messages: ['PAYMENT_FAIL'],
-    summary: 'Order announces that it canceled an order itself.',
+    summary: 'The order service announces that it canceled an order itself.',
   },
   {
     service: 'order',
     action: 'receive',
     topic: 'payment',
     messages: onTopic('payment'),
-    summary: 'Order decides the outcome of its pending orders.',
+    summary: 'The order service settles its pending orders.',
   },
   {
     service: 'billing',
     action: 'send',
     topic: 'billing',
     messages: sentBy('billing', 'billing'),
-    summary: 'Billing queues a deposit behind the payments of the same account.',
+    summary: 'The billing service queues a deposit behind earlier requests for the same account.',
   },
   {
     service: 'billing',
     action: 'send',
     topic: 'payment',
     messages: sentBy('billing', 'payment'),
-    summary: 'Billing announces every result.',
+    summary: 'The billing service announces every result.',
   },
   {
     service: 'billing',
     action: 'send',
     topic: 'balance',
     messages: ['BALANCE_CHANGED'],
-    summary: 'Billing publishes the balance after every change.',
+    summary:
+      'The billing service publishes the balance of an account after every batch that changes it.',
   },
   {
     service: 'billing',
     action: 'receive',
     topic: 'billing',
     messages: onTopic('billing'),
-    summary: 'Billing moves the money.',
+    summary: 'The billing service books payments, refunds and deposits.',
   },
   {
     service: 'notification',
     action: 'receive',
     topic: 'payment',
     messages: onTopic('payment'),
-    summary: 'Notification writes a notice to the customer.',
+    summary: 'The notification service writes a notice to the customer.',
   },
 ]
 
@@ -214,8 +216,7 @@ const HEADERS = {
     ce_id: {
       type: 'string',
       pattern: EVENT_ID.source,
-      description:
-        'Identifies the message: a message with an id that was seen before is a redelivery.',
+      description: 'Identifies the event: a message whose id was seen before is a redelivery.',
     },
     ce_type: { type: 'string', enum: MESSAGES },
     ce_source: { type: 'string', format: 'uri-reference' },
@@ -224,7 +225,11 @@ const HEADERS = {
     'content-type': { type: 'string', const: 'application/json' },
     traceparent: { type: 'string', description: 'W3C Trace Context.' },
     tracestate: { type: 'string', description: 'W3C Trace Context.' },
-    [STYLE_HEADER]: { type: 'string', enum: STYLES, description: "The order's interaction style." },
+    [STYLE_HEADER]: {
+      type: 'string',
+      enum: STYLES,
+      description: 'The interaction style of the order or deposit.',
+    },
     'x-reason': {
       type: 'string',
       enum: Object.keys(REASONS),
@@ -232,7 +237,7 @@ const HEADERS = {
     },
     'x-amount': {
       type: 'string',
-      description: 'The amount that an ORDER_PAID took, in units, such as 199.50.',
+      description: 'On ORDER_PAID: the amount paid, in units, such as 199.50.',
     },
   },
 } as const

@@ -1,4 +1,7 @@
-/** The header with the payment deadline of an order, by the clock of order's database: RFC 3339, in UTC. */
+/**
+ * The header with the payment deadline of an order, in RFC 3339 and UTC, by the clock of the order service's
+ * database.
+ */
 export const DEADLINE_HEADER = 'x-deadline'
 
 export const deadlineHeader = (deadlineMs: number): string => new Date(deadlineMs).toISOString()

@@ -7,10 +7,10 @@ import { type TraceContext, traceContextOf, traceOf } from './trace-context.ts'
 import { lowerUuids } from './uuid.ts'
 
 /**
- * The events: topics, JSON bodies and headers. Bodies are a published contract, and other readers may
- * reject unknown fields. So we write exactly the fields below, and everything else travels in headers
- * (CloudEvents 1.0, Kafka binary binding). Our own readers are more tolerant: during a rolling upgrade,
- * events and fields of the next version arrive at instances of the current one.
+ * The events: topics, JSON bodies and headers. Bodies are a published contract, and foreign readers may
+ * reject unknown fields. Bodies therefore have exactly the fields below, and everything else travels in
+ * headers (CloudEvents 1.0, Kafka binary binding). Our own readers accept unknown events and fields, because
+ * during a rolling upgrade they receive those of the next version.
  */
 const Uuid = Type.String({ format: 'uuid' })
 const Money = Type.Number({ description: 'a positive amount with at most two decimals' })
@@ -59,7 +59,7 @@ export const EVENTS = {
     topic: 'payment',
     from: 'billing',
     summary:
-      'An order was not paid; the header x-reason says why. Order sends this event for an order that it cancels.',
+      'An order was not paid; the header x-reason says why. The order service sends this event for orders that it cancels itself.',
     schema: Type.Object(
       { event: Type.Literal('PAYMENT_FAIL'), orderId: Uuid, accountId: Uuid },
       closed,
@@ -92,7 +92,7 @@ export const BALANCE_CHANGED = Type.Object(
   {
     accountId: Uuid,
     balance: Balance,
-    version: Type.Integer({ minimum: 0, description: 'counts the changes of the account' }),
+    version: Type.Integer({ minimum: 0, description: 'counts the changes of the balance' }),
     updated: Type.String({ format: 'date-time' }),
   },
   closed,
@@ -111,7 +111,7 @@ export const REASONS = {
   NOT_ENOUGH_MONEY: 'the account does not have enough money',
   ACCOUNT_NOT_FOUND: 'there is no such account',
   ORDER_CANCELED: 'the order was canceled before its payment',
-  BILLING_UNREACHABLE: 'billing could not be reached',
+  BILLING_UNREACHABLE: 'the billing service could not be reached',
   DEADLINE_PASSED: 'the outcome was still unknown at the deadline',
   DELETED: 'the customer deleted the order',
   REFUNDED: 'the payment was refunded',
@@ -125,15 +125,23 @@ export function isReason(text: unknown): text is Reason {
 
 /** What the headers of an event carry. */
 export interface EventMeta extends TraceContext {
-  /** Unique forever: a message with an id that was seen before is a redelivery. */
+  /** Identifies the event forever: a message whose id was seen before is a redelivery. */
   readonly id: string
   readonly style?: InteractionStyle
   readonly reason?: Reason
-  /** Present if order announced the event, which then says nothing about what billing has done. */
+  /**
+   * Present if the order service sent the event. Such an event says nothing about what the billing service
+   * has done.
+   */
   readonly isFromOrder?: true
-  /** The amount that an ORDER_PAID took, in minor units. The header `x-amount` has it in units. */
+  /**
+   * The amount that was paid, on ORDER_PAID only, in minor units. The header `x-amount` contains it in units.
+   */
   readonly amountMinor?: bigint
-  /** For ORDER_CREATED, in epoch milliseconds: billing refuses a payment request that it gets later than this. */
+  /**
+   * On ORDER_CREATED only, in epoch milliseconds. The billing service refuses a payment request that arrives
+   * later.
+   */
   readonly deadlineMs?: number
 }
 
@@ -159,20 +167,20 @@ export function eventHeaders(
   }
 }
 
-/** An event as a consumer gets it: the known fields of its body, and what its headers say. */
+/** An event as a consumer receives it: the known fields of its body, and the contents of its headers. */
 export interface Received<Body> {
   readonly body: Body
   readonly meta: EventMeta
-  /** Fields that this version does not know and ignores; absent when there are none. */
+  /** The names of fields that this version does not know and ignores; absent if there are none. */
   readonly unknownFields?: readonly string[]
 }
 
-/** An event that this version does not know, such as one that the next version introduces. */
+/** The name of an event that this version does not know, such as one that the next version introduces. */
 export interface UnknownEvent {
   readonly unknownEvent: string
 }
 
-/** Our events take a few hundred bytes; anything larger is rejected before it is parsed. */
+/** Our events have a few hundred bytes. A body larger than this limit is rejected before it is parsed. */
 const MAX_EVENT_BYTES = 65_536
 const MAX_EVENT_NAME_LENGTH = 100
 
@@ -184,15 +192,15 @@ const readers = new Map(
 )
 
 /**
- * Reads one message of a topic. Returns the event, or an unknown event, which the consumer has to skip,
- * or a sentence that says why no retry can succeed. If the message has no `ce_id`, its position
- * identifies it, together with the incarnation if the topic was recreated.
+ * Decodes one message from a topic. Returns the event, or an unknown event, which the consumer has to skip,
+ * or a sentence that says why the message can never be handled. A message without a `ce_id` is identified by
+ * its position, and by the incarnation of the topic if the topic was recreated.
  */
 export function decodeEvent<Body extends Event>(message: {
   readonly topic: string
   readonly partition: number
   readonly offset: bigint
-  /** Distinguishes a recreated topic from earlier ones of its name; absent for the first of them. */
+  /** Distinguishes a recreated topic from earlier topics with the same name; absent for the first of them. */
   readonly incarnation?: string
   readonly value: Uint8Array | null
   readonly headers: Readonly<Record<string, string>>
@@ -200,7 +208,7 @@ export function decodeEvent<Body extends Event>(message: {
   const { topic, value, headers } = message
   if (value === null) return 'the message has no body'
   if (value.byteLength > MAX_EVENT_BYTES) {
-    return `the body has ${value.byteLength} bytes, and an event has at most ${MAX_EVENT_BYTES}`
+    return `the body has ${value.byteLength} bytes, but an event has at most ${MAX_EVENT_BYTES}`
   }
   let parsed: unknown
   try {
@@ -238,7 +246,10 @@ export function decodeEvent<Body extends Event>(message: {
   }
 }
 
-/** Ids become unique keys, whose length databases limit, and values of HTTP headers, which are ASCII. */
+/**
+ * An event id has to fit into a unique key of the database, which has a length limit, and into an HTTP
+ * header, which is ASCII.
+ */
 export const EVENT_ID = /^[\x21-\x7e]{1,200}$/
 
 function positionOf({ topic, partition, offset, incarnation }: Position): string {
@@ -256,7 +267,9 @@ function knownFields(parsed: Record<string, unknown>, fields: readonly string[])
   return { body, unknownFields }
 }
 
-/** Returns the first problem only, because a hostile body decides how long collecting all of them takes. */
+/**
+ * Returns only the first problem, because a hostile body could make it take very long to collect all of them.
+ */
 function problemOf(validator: Validator, body: Record<string, unknown>) {
   if (!validator.Check(body)) return validator.Errors(body)[0]
   for (const field of ['price', 'value']) {

@@ -5,18 +5,20 @@ import type { ProblemCode } from './problems.ts'
 import { STYLES, styleSchema } from './style.ts'
 
 /**
- * The HTTP shapes, each declared once: routes validate with them, types are derived from them, and
- * OpenAPI shows them. Amounts and balances are in units; times are ISO 8601 in UTC with milliseconds.
+ * The shapes of HTTP requests and responses, each declared once: routes validate with them, types are derived
+ * from them, and the OpenAPI document shows them. Amounts and balances are in units. Times are ISO 8601 in
+ * UTC, with milliseconds.
  *
- * Some rules are checked after the schema, because their errors need a code or a message of their own.
- * Such a schema is looser than the rule, and `documentedAs` is the exact schema that OpenAPI shows.
+ * Some rules are checked in code after the schema, because their errors need a code or a message of their
+ * own. The schema is then looser than the rule, and `documentedAs` is the exact schema for the OpenAPI
+ * document.
  */
 const closed = { additionalProperties: false } as const
 
 const Uuid = Type.String({ format: 'uuid' })
 const Time = Type.String({ format: 'date-time' })
 const Amount = Type.Number({ description: 'a positive amount with at most two decimals' })
-/** An amount in a request body. `parseAmount` checks the rest of the rule. */
+/** An amount in a request body. `parseAmount` checks what this schema does not. */
 const RequestedAmount = Type.Number({
   documentedAs: {
     type: 'number',
@@ -36,22 +38,25 @@ const ReasonName = literals<Reason>(Object.keys(REASONS) as Reason[])
 export const Id = Type.String({ format: 'uuid', description: 'an id, as a JSON string' })
 export const IdParams = Type.Object({ id: Uuid })
 
-/** One page: `limit` rows after the `cursor`, which is the `x-next-cursor` header of the page before. */
+/**
+ * One page of a list: `limit` rows after the `cursor`, which the previous page returned in the header
+ * `x-next-cursor`.
+ */
 export const Page = Type.Object({
   limit: Type.Integer({ minimum: 1, maximum: 500, default: 100 }),
-  // SQL compares it with a bigint, which holds any 18 digits.
+  // SQL compares the cursor with a bigint, and any number of 18 digits fits into one.
   cursor: Type.Optional(Type.String({ pattern: '^[0-9]{1,18}$' })),
 })
 export type Page = Static<typeof Page>
 export const NEXT_CURSOR_HEADER = 'x-next-cursor'
 
-/** Headers of requests that change something. */
+/** The headers of requests that change something. */
 export const CommandHeaders = Type.Object({
   'idempotency-key': Type.Optional(
     Type.String({
       minLength: 1,
       maxLength: 255,
-      description: 'a request repeated with the same key gets the response to the first one',
+      description: 'a request repeated with the same key gets the response to the first request',
     }),
   ),
   'x-interaction-style': Type.Optional(
@@ -62,7 +67,10 @@ export const CommandHeaders = Type.Object({
     }),
   ),
   'x-reason': Type.Optional(
-    Type.String({ maxLength: 40, description: 'why a payment failed; only notification reads it' }),
+    Type.String({
+      maxLength: 40,
+      description: 'why a payment failed; only the notification service reads this header',
+    }),
   ),
   'x-deadline': Type.Optional(
     Type.String({
@@ -73,13 +81,13 @@ export const CommandHeaders = Type.Object({
 })
 export type CommandHeaders = Static<typeof CommandHeaders>
 
-/** Problems of commands that store their response under an Idempotency-Key. */
+/** The problems of requests that store their response under an Idempotency-Key. */
 export const KEYED_PROBLEMS = [
   'IDEMPOTENCY_KEY_IN_PROGRESS',
   'IDEMPOTENCY_KEY_REUSED',
 ] as const satisfies readonly ProblemCode[]
 
-/** Problems of commands that may name a style. */
+/** The problems of requests that may name a style. */
 export const STYLE_PROBLEMS = [
   'UNKNOWN_STYLE',
   'STYLE_OVERRIDE_FORBIDDEN',
@@ -99,7 +107,9 @@ export const Order = Type.Object(
   {
     id: Uuid,
     profileId: Uuid,
-    orderNumber: Type.Integer({ description: 'counts all orders of all profiles' }),
+    orderNumber: Type.Integer({
+      description: 'ascending number of the order, counted over all profiles',
+    }),
     productQuantity: Type.Integer(),
     state: Type.Union([
       Type.Literal('PENDING'),
@@ -121,12 +131,15 @@ export const WaitingPage = Type.Object({
   cursor: Type.Optional(Uuid),
   waitsFor: Type.Optional(Type.Union([Type.Literal('payment'), Type.Literal('void')])),
   stuck: Type.Optional(
-    Type.Boolean({ description: 'true: only orders whose void billing has not confirmed' }),
+    Type.Boolean({
+      description:
+        'true: only canceled orders whose void is still unconfirmed after VOID_ATTEMPTS attempts',
+    }),
   ),
 })
 export type WaitingPage = Static<typeof WaitingPage>
 
-/** An order that is waiting for billing, as operators see it. */
+/** An order that is waiting for the billing service, as operators see it. */
 export const WaitingOrder = Type.Object(
   {
     id: Uuid,
@@ -135,16 +148,16 @@ export const WaitingOrder = Type.Object(
     style: StyleName,
     reason: Order.properties.reason,
     waitsFor: Type.Union([Type.Literal('payment'), Type.Literal('void')], {
-      description: 'what billing has not confirmed yet',
+      description: 'what the billing service has not answered yet',
     }),
-    attempts: Type.Integer({ description: 'how many times a resend was due' }),
+    attempts: Type.Integer({ description: 'how many times a resend has been due' }),
     nextAttempt: Time,
     deadline: Type.Union([Time, Type.Null()], {
       description:
         'when a PENDING order will be canceled; null for an order that is waiting for its void',
     }),
     stuck: Type.Boolean({
-      description: 'whether billing has not confirmed the void after VOID_ATTEMPTS attempts',
+      description: 'whether the void is still unconfirmed after VOID_ATTEMPTS attempts',
     }),
     created: Time,
   },
@@ -154,7 +167,10 @@ export type WaitingOrderView = Static<typeof WaitingOrder>
 
 export const WaitHeaders = Type.Object({
   prefer: Type.Optional(
-    Type.String({ maxLength: 200, description: 'wait=5: wait up to 5 s for a final state' }),
+    Type.String({
+      maxLength: 200,
+      description: 'wait=5: wait up to 5 s for the outcome of the order',
+    }),
   ),
 })
 
@@ -233,7 +249,7 @@ export const Entry = Type.Object(
   closed,
 )
 
-// Notification: a call has the same body as the event; everything else travels in headers.
+// Notification. A call has the same body as the event that it announces; everything else travels in headers.
 
 const notices = (Object.keys(EVENTS) as EventName[]).filter(
   (name): name is PaymentEvent['event'] => EVENTS[name].topic === 'payment',
@@ -259,7 +275,10 @@ export const Notify = Type.Object(
   },
 )
 
-/** The body of a call about one event. Fields that the event does not need are ignored. */
+/**
+ * The schema for the body of a call that announces this event. Fields that the event does not need are
+ * ignored.
+ */
 function notice(event: PaymentEvent['event'], ...needed: readonly ('orderId' | 'value')[]) {
   const value = needed.includes('value') ? RequestedAmount : { type: 'number' }
   return {
@@ -292,7 +311,7 @@ export const DeadLetter = Type.Object(
     topic: Type.String({ description: 'for source outbox: carrier:destination' }),
     partition: Type.Integer(),
     offset: Type.String({
-      description: 'the offset in the partition; for source outbox: the id of the row',
+      description: 'the offset in the partition; for source outbox: the id of the outbox row',
     }),
     key: Type.Union([Type.String(), Type.Null()]),
     body: Type.Union([Type.String(), Type.Null()], {
@@ -304,7 +323,7 @@ export const DeadLetter = Type.Object(
     headers: Type.Record(Type.String(), Type.String()),
     code: Type.String(),
     reason: Type.String({
-      description: 'why it became a dead letter, or why its last replay failed',
+      description: 'why the message became a dead letter, or why its last replay failed',
     }),
     created: Time,
   },
@@ -335,14 +354,14 @@ export type Replay = Static<typeof Replay>
 export const OutboxPage = Type.Object({
   ...Page.properties,
   carrier: Type.Optional(literals(['broker', 'http', 'letter'])),
-  // PostgreSQL's type text does not allow the null character.
+  // PostgreSQL's text type does not allow the null character.
   key: Type.Optional(Type.String({ minLength: 1, maxLength: 200, pattern: '^[^\\u0000]+$' })),
 })
 export type OutboxPage = Static<typeof OutboxPage>
 
 export const OutboxEntry = Type.Object(
   {
-    id: Type.String({ description: 'ascends in the order of delivery within a carrier and key' }),
+    id: Type.String({ description: 'ascending in the order of delivery within a carrier and key' }),
     carrier: literals(['broker', 'http', 'letter']),
     destination: Type.String({ description: 'a topic, the path of a call, or an address' }),
     key: Type.String(),

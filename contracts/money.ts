@@ -1,12 +1,14 @@
 /**
- * Requests and responses have money as a JSON number with at most two decimals. All code computes with
- * a bigint of minor units (hundredths), never with the floating-point number.
+ * Requests and responses contain money as a JSON number with at most two decimals. All code computes with a
+ * bigint of minor units (hundredths), never with the floating-point number.
  */
 
 /** The largest amount that is accepted: one billion units. */
 export const MAX_AMOUNT_MINOR = 100_000_000_000n
 
-/** The largest balance: up to it, adjacent hundredths are distinct JSON numbers. */
+/**
+ * The largest balance. Up to this value, two amounts that differ by a hundredth are different JSON numbers.
+ */
 export const MAX_BALANCE_MINOR = 1_000_000_000_000_000n
 
 /**
@@ -28,19 +30,22 @@ function rejectionOf(value: number | string): string {
   const number = typeof value === 'number' ? value : Number(value)
   if (number <= 0) return 'must be greater than zero'
   if (number >= 1e16) return `must be at most ${toUnits(MAX_AMOUNT_MINOR)}`
-  // JavaScript prints a number below 1e-6 with an exponent, so it has more than two decimals.
+  // JavaScript prints a number below 1e-6 with an exponent, so the pattern above does not match it.
   if (typeof value === 'number' && number < 1) return 'must have at most two decimals'
   return 'must be a decimal number'
 }
 
-/** Minor units of an amount that was already validated. Throws a RangeError if it was not. */
+/**
+ * Converts an amount in units that was validated before into minor units. Throws a RangeError if the amount
+ * is invalid.
+ */
 export function toMinor(units: number): bigint {
   const minor = parseAmount(units)
   if (typeof minor === 'string') throw new RangeError(`${units} ${minor}`)
   return minor
 }
 
-/** The JSON number of an amount or balance. Exact up to MAX_BALANCE_MINOR. */
+/** Converts minor units into the JSON number of an amount or balance. Exact up to MAX_BALANCE_MINOR. */
 export function toUnits(minor: bigint): number {
   return Number(minor) / 100
 }

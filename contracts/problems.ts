@@ -27,11 +27,15 @@ export const PROBLEMS = {
     retryable: false,
     title: 'The token does not have the scope that this request needs',
   },
-  NOT_YOURS: { status: 403, retryable: false, title: 'This belongs to someone else' },
+  NOT_YOURS: {
+    status: 403,
+    retryable: false,
+    title: 'The requested resource belongs to someone else',
+  },
   LOOPBACK_ONLY: {
     status: 403,
     retryable: false,
-    title: 'This request is allowed from loopback only',
+    title: 'This request is allowed only from a loopback address',
   },
   CROSS_SITE_REQUEST: {
     status: 403,
@@ -97,7 +101,7 @@ export const PROBLEMS = {
   BILLING_UNREACHABLE: {
     status: 503,
     retryable: false,
-    title: 'Billing could not be reached, so the order was canceled',
+    title: 'The billing service could not be reached, so the order was canceled',
   },
   DATABASE_UNAVAILABLE: { status: 503, retryable: true, title: 'The database is unavailable' },
   SERVICE_UNAVAILABLE: { status: 503, retryable: true, title: 'The service is unavailable' },
@@ -110,12 +114,15 @@ export const PROBLEMS = {
 
 export type ProblemCode = keyof typeof PROBLEMS
 
-/** The codes that may be stored as the final response to a request, because a retry cannot change them. */
+/**
+ * The codes of problems that a retry cannot change. Only these may be stored as the final response to a
+ * request.
+ */
 export type FinalProblemCode = {
   [Code in ProblemCode]: (typeof PROBLEMS)[Code]['retryable'] extends false ? Code : never
 }[ProblemCode]
 
-/** Members that a problem may have besides those of RFC 9457 and the code. */
+/** The optional members of a problem document, besides its code and those that RFC 9457 defines. */
 export interface ProblemDetails {
   readonly detail?: string
   /** The path of the invalid field, such as `body/productQuantity` or `query/profileId`. */

@@ -2,9 +2,8 @@ import Type from 'typebox'
 import { Fault } from './problems.ts'
 
 /**
- * The interaction styles: how the three services work together on one customer's request. Only this
- * table distinguishes the styles. All other code reads a property of a style, so a new style is a new
- * row here.
+ * The interaction styles: how the three services work together on a customer's request. Only this table tells
+ * the styles apart. All other code reads a property of the style, so adding a style means adding a row here.
  */
 export const FLOWS = {
   http: { payment: 'call', announcement: 'call', response: 'outcome', deposit: 'booked' },
@@ -13,15 +12,21 @@ export const FLOWS = {
 } as const satisfies Readonly<Record<string, Flow>>
 
 export interface Flow {
-  /** How order asks billing to charge the customer, and to void that payment. */
+  /** How the order service asks the billing service to charge the customer, and to void that payment. */
   readonly payment: 'call' | 'event'
-  /** How order and billing announce a result to notification, which then notifies the customer. */
+  /**
+   * How the order and billing services announce a result to the notification service, which then notifies the
+   * customer.
+   */
   readonly announcement: 'call' | 'event'
-  /** What the response to a new order contains: its id at once, or its outcome once that is known. */
+  /**
+   * What the response to a new order contains: the order's id at once, or the outcome as soon as it is known.
+   */
   readonly response: 'id' | 'outcome'
   /**
-   * What the balance in the response to a deposit means: the money is in the account (`booked`), or it
-   * will be once billing has read its own DEPOSIT_REQUEST (`promised`).
+   * Whether the balance in the response to a deposit contains only money that is in the account (`booked`),
+   * or also money that will be there once the billing service has handled its own DEPOSIT_REQUEST
+   * (`promised`).
    */
   readonly deposit: 'booked' | 'promised'
 }
@@ -43,10 +48,13 @@ export function styleSchema(options: {
   )
 }
 
-/** The style of a deployment that does not configure one. */
+/** The default style of a deployment that does not configure one. */
 export const DEFAULT_STYLE: InteractionStyle = 'events'
 
-/** The style of an event without the header. Its sender gets no response, so the result goes to a topic. */
+/**
+ * The style of an event that has no style header. The sender of an event gets no response, so the result has
+ * to be published on a topic.
+ */
 export const STYLE_OF_UNLABELED_EVENTS: InteractionStyle = 'events'
 
 /**
@@ -58,9 +66,9 @@ export function flowOf(style: InteractionStyle): Flow {
 }
 
 /**
- * Whether billing publishes its results on the topic `payment`. Notification reads them there if results
- * are announced by event. Order needs them if it requested the payment by event, because then it gets no
- * response that contains them.
+ * Whether the billing service publishes its results on the topic `payment`. The notification service reads
+ * them there if results are announced by event. The order service reads them there if it requested the
+ * payment by event, because it then has no response to read them from.
  */
 export function publishesResults({ payment, announcement }: Flow): boolean {
   return payment === 'event' || announcement === 'event'
@@ -74,8 +82,8 @@ export function isStyle(text: unknown): text is InteractionStyle {
 }
 
 /**
- * The style of a request: the one that its header names, or the deployment's default. Throws a Fault if
- * the name is unknown, or if it is not the default and the deployment does not allow other styles.
+ * The style that a request's header names, or the deployment's default if there is no header. Throws a Fault
+ * if the style is unknown, or if the deployment allows only its default style and the header names another.
  */
 export function requestedStyle(
   header: string | undefined,

@@ -1,6 +1,6 @@
 /**
- * W3C Trace Context: the two headers with which a call or an event continues a trace. Empty if there is
- * no trace.
+ * W3C Trace Context: the two headers that make a call or an event part of its caller's trace. Empty if there
+ * is no trace.
  */
 export interface TraceContext {
   readonly traceparent?: string
@@ -15,13 +15,13 @@ export function traceContextOf(headers: Readonly<Record<string, unknown>>): Trac
   return isValid ? { traceparent, tracestate } : { traceparent }
 }
 
-/** Only the trace context of an object that has more members. */
+/** Picks the trace context from an object that has other members as well. */
 export function traceOf({ traceparent, tracestate }: TraceContext): TraceContext {
   if (!traceparent) return NO_TRACE
   return tracestate ? { traceparent, tracestate } : { traceparent }
 }
 
-/** The ids of a trace for a log line, under OpenTelemetry's names. Empty if there is no trace. */
+/** The trace id and span id for a log line, under OpenTelemetry's names. Empty if there is no trace. */
 export function traceIds({ traceparent }: TraceContext): { trace_id?: string; span_id?: string } {
   if (!traceparent) return NO_TRACE
   const [, trace_id, span_id] = traceparent.split('-') as [string, string, string]
@@ -31,5 +31,8 @@ export function traceIds({ traceparent }: TraceContext): { trace_id?: string; sp
 const NO_TRACE = {}
 
 const TRACEPARENT = /^(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}$/
-/** We do not parse its members. 512 characters is the length that the standard requires everyone to pass on. */
+/**
+ * The header's members are passed on without being parsed. The standard requires at least 512 characters to
+ * be passed on.
+ */
 const TRACESTATE = /^[\x20-\x7e]{1,512}$/

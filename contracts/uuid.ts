@@ -1,8 +1,8 @@
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i
 
 /**
- * Returns parsed input with every UUID in lower case, as in RFC 9562 and in what the database returns.
- * Two spellings of an id are therefore the same key everywhere.
+ * Returns the input with every UUID in lower case, as RFC 9562 specifies and as the database returns it. Ids
+ * that differ only in case are therefore the same key everywhere.
  */
 export function lowerUuids<T>(input: T): T {
   if (typeof input === 'string') return lowerUuid(input) as T

@@ -176,7 +176,7 @@ export const ORDER_MUTANTS: readonly Mutant[] = [
     edits: [
       {
         file: CALLS,
-        find: "return { kind: 'retry', error: 'billing gave no answer' }",
+        find: "return { kind: 'retry', error: 'the billing service did not respond' }",
         replace: "return { kind: 'done' }",
       },
       {

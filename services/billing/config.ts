@@ -2,14 +2,17 @@ import Type, { type Static } from 'typebox'
 import { styleConfig } from '../../chassis/flow-config.ts'
 import { durationMs } from '../../platform/process/config.ts'
 
-/** Billing's own settings; the process adds the addresses of other services and the platform's limits. */
+/**
+ * The settings of the billing service itself. The program that runs the service adds the URLs of other
+ * services and the limits of the process.
+ */
 export const billingConfig = {
   ...styleConfig,
   DEPOSIT_RESEND_AFTER_MS: durationMs({
     default: 5_000,
     minimum: 100,
     description:
-      'how long after a DEPOSIT_REQUEST it is resent if it is not booked; doubles each time',
+      'how long a promised deposit may stay unbooked before its DEPOSIT_REQUEST is resent; the wait doubles each time',
   }),
 } as const
 

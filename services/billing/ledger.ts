@@ -4,17 +4,19 @@ import type { InteractionStyle } from '../../contracts/style.ts'
 import type { TraceContext } from '../../contracts/trace-context.ts'
 
 /**
- * The rules of money. Money moves only by transfers, which have a debit and a credit side: one is the
- * customer's account, the other is cash (deposits) or revenue (payments, refunds). An order has one
- * payment, forever, and a deposit is booked once. A repeated command changes nothing and finds the stored
- * outcome. A void that arrives before its payment is stored, and refuses the payment.
+ * The rules of money. Money moves only by transfers. A transfer has a debit side and a credit side: one is
+ * the customer's account, the other is cash (for deposits) or revenue (for payments and refunds). An order
+ * never has more than one payment, and a deposit is booked once. A repeated command changes nothing and finds
+ * the stored outcome. A void that arrives before the payment is stored, and the payment is then refused.
  */
 export interface Account {
   readonly id: string
   readonly balanceMinor: bigint
-  /** Counts the changes of the balance; the transfer that made a change has the same number. */
+  /**
+   * Counts the changes of the balance. The transfer that makes a change has the new version as its number.
+   */
   readonly version: number
-  /** The deposits that were promised to the customer and are not yet in the balance. */
+  /** The sum of the deposits that the customer was promised and that are not in the balance yet. */
   readonly pendingMinor: bigint
 }
 
@@ -53,8 +55,8 @@ export type LedgerSide = 'customer' | 'cash' | 'revenue'
 export type Command = TraceContext & {
   readonly style: InteractionStyle
   /**
-   * The command arrived as a message. It may repeat one whose announcement was lost, so its outcome is
-   * announced again.
+   * The command arrived as a message. It may repeat an earlier command whose announcement was lost, so its
+   * outcome is announced again.
    */
   readonly byMessage: boolean
 } & (
@@ -65,7 +67,10 @@ export type Command = TraceContext & {
         readonly orderId: string
         readonly accountId: string
         readonly amountMinor: bigint
-        /** When order cancels the order, in epoch milliseconds; a later payment is refused. */
+        /**
+         * When the order service cancels the order, in epoch milliseconds. A payment that arrives later is
+         * refused.
+         */
         readonly deadlineMs?: number | undefined
       }
     | {
@@ -73,7 +78,7 @@ export type Command = TraceContext & {
         readonly paymentId: string
         readonly orderId: string
         readonly accountId: string | null
-        /** The caller claims to be order, which may void a payment from any account. */
+        /** The caller claims to be the order service, which may void the payment of any account. */
         readonly byOrder: boolean
       }
     | ({ readonly type: 'deposit' | 'requestDeposit' } & DepositTerms)
@@ -85,7 +90,7 @@ interface DepositTerms {
   readonly amountMinor: bigint
 }
 
-/** A result to announce to the customer and to order, or a deposit to request. */
+/** A result to announce to the customer and to the order service, or a deposit to request. */
 export type Announcement =
   | { readonly event: 'ORDER_PAID'; readonly payment: Payment }
   | { readonly event: 'PAYMENT_FAIL'; readonly payment: Payment }
@@ -107,7 +112,7 @@ export type Outcome =
         | 'BALANCE_TOO_LARGE'
     }
 
-/** The stored rows that one command can change. */
+/** The stored rows that one command reads and can change, and the current time. */
 export interface Rows {
   readonly account: Account | undefined
   readonly payment: Payment | undefined
@@ -181,10 +186,10 @@ function repeatPayment(payment: Payment, command: CommandOf<'pay'>): Decision {
 }
 
 /**
- * A message may repeat one whose announcement was lost, so the outcome is announced again. It is announced
- * in the style of the payment, because announcements keep their order only within a style. A void that
- * arrived before the payment may have been stored without the account and with another style; then those
- * of the message are used.
+ * A message may repeat an earlier one whose announcement was lost, so the outcome is announced again. The
+ * announcement has the style of the payment, because announcements stay in order only within a style. If a
+ * void arrived before the payment, it may have been stored without an account and with another style. In that
+ * case, the account and the style of this command are used.
  */
 function announceAgain(payment: Payment, command: CommandOf<'pay' | 'void'>): Partial<Decision> {
   const accountId = payment.accountId ?? command.accountId
@@ -221,8 +226,8 @@ function voidBeforePayment(command: CommandOf<'void'>): Decision {
 }
 
 /**
- * The refund goes to the account that paid. Order may name another one (its customer's, if somebody else
- * paid); any other caller must name the account that paid, or none.
+ * The refund goes to the account that paid. The order service may name another account, because it names its
+ * customer's, and somebody else may have paid. Any other caller must name the account that paid, or none.
  */
 function voidPayment(
   account: Account | undefined,
@@ -295,7 +300,10 @@ function deposit(rows: Rows, command: CommandOf<'requestDeposit' | 'deposit'>): 
 const isSameDeposit = (known: Deposit, terms: DepositTerms): boolean =>
   known.accountId === terms.accountId && known.amountMinor === terms.amountMinor
 
-/** Transfers money between the customer's account and cash (deposits) or revenue (payments, refunds). */
+/**
+ * Transfers money between the customer's account and cash (for deposits) or revenue (for payments and
+ * refunds).
+ */
 function transferMoney(
   account: Account,
   cause: Pick<Transfer, 'kind' | 'amountMinor'> & { orderId?: string; depositId?: string },

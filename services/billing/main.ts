@@ -14,11 +14,11 @@ await runService({
     ...billingConfig,
     NOTIFICATION_URL: httpUrl({
       default: 'http://127.0.0.1:8003',
-      description: 'The URL of notification.',
+      description: 'The URL of the notification service.',
     }),
     ORDER_URL: httpUrl({
       default: 'http://127.0.0.1:8001',
-      description: 'The URL of order.',
+      description: 'The URL of the order service.',
     }),
   }),
   create: createBillingService,

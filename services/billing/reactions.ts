@@ -7,7 +7,7 @@ import type { Queryable } from '../../platform/database/database.ts'
 import { type Applied, applyCommands, type CommandContext } from './commands.ts'
 import type { Command } from './ledger.ts'
 
-/** Events in: the requests on the topic `billing`, settled as one batch. */
+/** Handles incoming events: the requests on the topic `billing`, settled as one batch. */
 export async function settleRequests(
   tx: Queryable,
   context: CommandContext & { readonly newId: () => string },
@@ -20,7 +20,7 @@ export async function settleRequests(
   for (const [index, event] of events.entries()) {
     const result = applied[index]
     if (result?.kind === 'applied' && result.outcome.kind === 'refused') {
-      poison.set(event, `${event.body.event} is refused: ${result.outcome.code}`)
+      poison.set(event, `${event.body.event} was refused: ${result.outcome.code}`)
     }
   }
   return { poison, afterCommit: () => afterCommit(applied, tx) }

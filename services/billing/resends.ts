@@ -15,14 +15,15 @@ export type ResendOptions = Pick<ServiceParts, 'database' | 'runtime' | 'log' | 
   readonly wake: (committed: Queryable) => void
 }
 
-/** Milliseconds between polls while any requested deposit is not booked. */
+/** Milliseconds between polls while any requested deposit is not booked yet. */
 const POLL_MS = 1_000
 const LIMIT = 500
 const MAX_RESEND_AFTER_MS = 60_000
 
 export function startResends(options: ResendOptions): { close(): Promise<void> } {
   const { database, databaseClock, outbox, runtime, log, telemetry, config, wake } = options
-  // Used while no deposit is requested: a later deposit is not due sooner than this.
+  // The wait while every requested deposit is booked: a deposit requested during it cannot become due any
+  // sooner.
   const idlePollMs = Math.max(POLL_MS, config.DEPOSIT_RESEND_AFTER_MS)
 
   return periodically(POLL_MS, runtime, log, async () => {
@@ -35,8 +36,8 @@ export function startResends(options: ResendOptions): { close(): Promise<void> }
 }
 
 /**
- * Resends, under the same ids, the requests of deposits that customers were promised and that are not
- * booked yet. So not even the loss of the whole log loses promised money. Returns these deposits and the
+ * Resends, under the same ids, the requests for deposits that customers were promised and that are not booked
+ * yet, so that promised money survives even the loss of the whole broker log. Returns these deposits and the
  * committed transaction.
  */
 export function resendDeposits(

@@ -27,12 +27,12 @@ import type { HttpServer } from '../../platform/http/server.ts'
 import type { Addressed } from './commands.ts'
 import type { StoredAccount, StoredPayment, StoredTransfer } from './store.ts'
 
-/** HTTP in: accounts, deposits, payments. */
+/** Routes for accounts, deposits and payments. */
 export interface BillingRoutes {
   readonly newId: () => string
   readonly defaultStyle: InteractionStyle
   readonly allowOverride: boolean
-  /** Executes the command. Waits for the first attempt of the calls that announce its result. */
+  /** Executes the command, and waits for the first attempt at each call that announces its result. */
   readonly settle: (
     addressed: Addressed,
     caller: Caller & { remainingMs(): number },
@@ -49,7 +49,9 @@ export function billingRoutes(app: HttpServer, routes: BillingRoutes): void {
   readingPayments(app, routes)
 }
 
-/** The caller of a request waits for its response, so a repeated request announces nothing again. */
+/**
+ * The caller of a request learns the outcome from the response, so a repeated request is not announced again.
+ */
 const common = ({ trace }: { trace: TraceContext }) => ({ ...trace, byMessage: false })
 
 function accountRoutes(app: HttpServer, routes: BillingRoutes): void {
@@ -85,7 +87,7 @@ function accountRoutes(app: HttpServer, routes: BillingRoutes): void {
       schema: {
         operationId: 'deposit',
         problems: [...STYLE_PROBLEMS, ...KEYED_PROBLEMS, 'ACCOUNT_NOT_FOUND', 'BALANCE_TOO_LARGE'],
-        summary: 'Deposit; the response is the balance that it leads to',
+        summary: 'Deposit money; the response is the resulting balance',
         params: IdParams,
         querystring: Deposit,
         headers: CommandHeaders,
@@ -116,7 +118,8 @@ const PAYMENT_PROBLEMS = [
 
 function paymentRoutes(app: HttpServer, routes: BillingRoutes): void {
   const { newId } = routes
-  // Calls between services carry the style of the flow that they belong to, whatever the default.
+  // Calls between services carry the style of the order or deposit that they belong to, whatever the default
+  // style is here.
   const flowStyle = (header: string | undefined) =>
     requestedStyle(header, { ...routes, allowOverride: true })
 
@@ -126,7 +129,8 @@ function paymentRoutes(app: HttpServer, routes: BillingRoutes): void {
       schema: {
         operationId: 'pay',
         problems: ['UNKNOWN_STYLE', ...KEYED_PROBLEMS, ...PAYMENT_PROBLEMS],
-        summary: "Pay; without an order id, the payment's own id is used as the order id",
+        summary:
+          "Pay for an order; without an order id, the payment's own id is used as the order id",
         headers: CommandHeaders,
         body: Pay,
         response: { 200: Id },
@@ -152,7 +156,7 @@ function paymentRoutes(app: HttpServer, routes: BillingRoutes): void {
       schema: {
         operationId: 'voidPayment',
         problems: ['UNKNOWN_STYLE', ...KEYED_PROBLEMS, 'PAYMENT_MISMATCH'],
-        summary: 'Cancel or refund a payment; a void that arrives before the payment wins',
+        summary: 'Cancel or refund a payment; a void that arrives before the payment prevents it',
         params: OrderIdParams,
         headers: CommandHeaders,
         body: Type.Optional(Void),
@@ -204,7 +208,7 @@ function readingAccounts(app: HttpServer, routes: BillingRoutes): void {
       schema: {
         operationId: 'listEntries',
         problems: ['ACCOUNT_NOT_FOUND'],
-        summary: 'The ledger of an account, oldest first',
+        summary: 'The ledger entries of an account, oldest first',
         params: IdParams,
         querystring: Page,
         response: { 200: Type.Array(Entry) },

@@ -13,8 +13,9 @@ import type { OutboxMessage } from '../../messaging/outbox/outbox.ts'
 import type { Account, Announcement, Deposit, Payment } from './ledger.ts'
 
 /**
- * Turns billing's announcements into messages. The style decides whether they are calls or events. Their ids
- * are derived from what they announce, so a repeated announcement is the same message.
+ * Turns the announcements that the rules in `ledger.ts` ask for into outbox messages. The style decides
+ * whether a message is a call or an event. Its id is derived from the announced fact, so a repeated
+ * announcement has the same id.
  */
 export interface Companions extends TraceContext {
   /** Epoch milliseconds. */
@@ -57,7 +58,8 @@ function announcePayment(
   const meta = { ...traceOf(at), id: `${orderId}/${event}`, style }
   switch (event) {
     case 'ORDER_PAID':
-      // The body has no amount, and order must not accept a payment of another amount as its own.
+      // The body has no amount, so the amount travels in a header: the order service must not accept a
+      // payment of another amount.
       return announce({ event, orderId, accountId }, { ...meta, amountMinor }, at)
     case 'PAYMENT_FAIL':
       return announce({ event, orderId, accountId }, { ...meta, ...(reason && { reason }) }, at)
@@ -73,8 +75,8 @@ function announcePayment(
 }
 
 /**
- * A style that announces by call may also publish the result, for order. Notification then receives it
- * twice and deduplicates it by its id.
+ * A style that announces by call may also publish the result on a topic, for the order service. The
+ * notification service then receives the result twice and deduplicates it by its id.
  */
 function announce(
   body: PaymentEvent,
@@ -91,16 +93,16 @@ function announce(
 }
 
 /**
- * Notifies order of a refund by deleting its order, in styles whose results order does not read on a topic.
- * The call is sent even if the caller claims to be order, because a key cannot prove that, and deleting a
- * canceled order changes nothing.
+ * Notifies the order service of a refund by deleting the order, in styles whose results are not published on
+ * a topic. The call is sent even if the caller that voided the payment claims to be the order service,
+ * because an Idempotency-Key cannot prove that, and deleting a canceled order changes nothing.
  */
 function deleteOrder({ orderId, accountId, style }: Payment, at: Companions): OutboxMessage {
   const path = `/orders/${orderId}?profileId=${accountId}`
   return callMessage(path, orderId, { ...traceOf(at), id: `${orderId}/DELETE`, style })
 }
 
-/** The balance event of an account, sent after each batch that changed its balance, in every style. */
+/** The balance event of an account. In every style, one is sent after each batch that changes the balance. */
 export function balanceChanged(account: Account, at: Companions): OutboxMessage {
   const body: BalanceChanged = {
     accountId: account.id,

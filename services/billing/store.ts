@@ -2,7 +2,7 @@ import type { Page } from '../../contracts/http.ts'
 import type { Queryable } from '../../platform/database/database.ts'
 import type { Account, Deposit, Payment, Transfer } from './ledger.ts'
 
-/** The SQL of billing: statements over whole batches, in the schema `billing`. */
+/** The SQL of the billing service: statements on whole batches, in the schema `billing`. */
 export type StoredAccount = Account & { readonly created: Date; readonly updated: Date }
 export type StoredPayment = Payment & { readonly created: Date; readonly updated: Date }
 
@@ -15,7 +15,7 @@ const DEPOSIT = `id, account_id as "accountId", amount_minor as "amountMinor", s
 const byId = <Row extends { id: string }>(rows: readonly Row[]) =>
   new Map(rows.map((row) => [row.id, row]))
 
-/** Locks accounts in the order of their ids, so that batches cannot deadlock. */
+/** Locks accounts in ascending order of their ids, so that concurrent batches cannot deadlock. */
 export async function lockAccounts(
   tx: Queryable,
   ids: readonly string[],
@@ -73,8 +73,9 @@ export interface Changes {
 }
 
 /**
- * Writes a batch. If another transaction has inserted one of its payments or deposits since the batch was
- * read, the unique key makes this a conflict, and the whole batch is read and decided again.
+ * Writes the changes of a batch. If another transaction has inserted one of its payments or deposits since
+ * the batch was read, this violates a unique key. The conflict makes the caller read and decide the whole
+ * batch again.
  */
 export async function writeChanges(tx: Queryable, changes: Changes, now: number): Promise<void> {
   const at = new Date(now)
@@ -201,7 +202,7 @@ async function insertTransfers(tx: Queryable, transfers: readonly Transfer[], at
 
 export type StoredTransfer = Transfer & { readonly created: Date }
 
-/** The transfers of an account by version; the cursor is the highest version of the previous page. */
+/** The transfers of an account, sorted by version. The cursor is the highest version on the previous page. */
 export function listTransfers(
   db: Queryable,
   accountId: string,
@@ -216,7 +217,7 @@ export function listTransfers(
   )
 }
 
-/** Whether any deposit may have to be resent, now or later. */
+/** Whether any deposit request may have to be resent, now or later. */
 export async function isAnyRequested(db: Queryable): Promise<boolean> {
   const [row] = await db.query<{ is_any: boolean }>(
     `select exists (select from billing.deposit where state = 'REQUESTED') as is_any`,
@@ -225,9 +226,9 @@ export async function isAnyRequested(db: Queryable): Promise<boolean> {
 }
 
 /**
- * Takes the requested deposits whose resend is due, and sets the time of their next resend. As with
- * orders, a deposit whose last request is still in the outbox is only postponed, and `= any(array(...))`
- * makes the planner find each row by its id.
+ * Takes the requested deposits that are due for a resend, and schedules the next resend of each. A deposit
+ * whose last request is still in the outbox is only rescheduled. `= any(array(...))` makes the planner find
+ * each row by its id.
  */
 export function takeDepositsToResend(
   tx: Queryable,

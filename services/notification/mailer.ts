@@ -7,9 +7,9 @@ import { createOutage } from '../../platform/async/outage.ts'
 import type { Log } from '../../platform/async/runtime.ts'
 
 /**
- * The carrier of letters: a mail server if one is configured, else a Maildir, which any mail reader can
- * open. In the Maildir a letter's file name follows from its Message-ID, so a repeated delivery finds the
- * file. A mail server that dies after accepting a letter and before answering may get that letter twice.
+ * Delivers letters to a mail server if one is configured, otherwise to a Maildir, which any mail reader can
+ * open. A letter's file name in the Maildir is derived from its Message-ID, so a repeated delivery finds the
+ * file. A mail server that dies after accepting a letter and before confirming it can get that letter twice.
  */
 export interface MailerOptions {
   readonly from: string
@@ -21,7 +21,7 @@ export interface MailerOptions {
 
 export interface Mailer {
   deliver(row: OutboxRow): Promise<Delivery>
-  /** Whether the mail server or the Maildir as a whole fails, not just one letter. */
+  /** Whether the mail server or the Maildir is failing as a whole, rather than for one letter. */
   isDown(): boolean
   close(): void
 }
@@ -37,7 +37,10 @@ interface Letter {
 
 type SmtpError = Error & { readonly command?: string; readonly responseCode?: number }
 
-/** A rejection of one of these commands concerns one letter; any other failure, such as of the login, is an outage. */
+/**
+ * If the server rejects one of these SMTP commands, one letter is at fault. Any other failure, such as a
+ * rejected login, is an outage.
+ */
 const ABOUT_THE_LETTER = ['RCPT TO', 'DATA']
 
 export function createMailer(options: MailerOptions): Mailer {
@@ -56,7 +59,7 @@ export function createMailer(options: MailerOptions): Mailer {
     if (row.attempts === 0) {
       log.warn(
         { row: row.eventId, responseCode },
-        'the mail server rejected a letter for now; it will be retried',
+        'the mail server temporarily rejected a letter, which will be retried',
       )
     }
     return { kind: 'retry', error: message }
@@ -97,8 +100,9 @@ function createSmtp(url: string, timeoutMs: number) {
 }
 
 /**
- * Writes a letter into the Maildir: completely into `tmp`, then moved to `new`. Only the owner may read it.
- * Resolves when the file and its name are on the disk, because the outbox row is deleted after that.
+ * Writes a letter to the Maildir: first as a complete file in `tmp`, which is then moved to `new`. Only the
+ * owner of the file can read it. Resolves when the file and its name are on disk, because the letter's outbox
+ * row is deleted after that.
  */
 async function store(maildir: string, letter: Letter): Promise<void> {
   const name = letter.messageId.replace(/[^\w.-]/g, '')
@@ -106,7 +110,7 @@ async function store(maildir: string, letter: Letter): Promise<void> {
     const created = await mkdir(join(maildir, folder), { recursive: true, mode: 0o700 })
     if (created) await flushNames(resolve(maildir), dirname(resolve(created)))
   }
-  // An earlier attempt may have died before it flushed the name.
+  // The process may have died in an earlier attempt before it flushed the name.
   if (await isStored(maildir, name)) return flushNames(join(maildir, 'new'))
   const content = await new MailComposer(letter).compile().build()
   const draft = join(maildir, 'tmp', `${name}.${crypto.randomUUID()}`)
@@ -126,9 +130,9 @@ async function store(maildir: string, letter: Letter): Promise<void> {
   }
 }
 
-/** Flushes the names in a folder and in its parents up to `top`. */
+/** Flushes the file names in a folder and in its parents up to `top`, so that they survive a power cut. */
 async function flushNames(folder: string, top = folder): Promise<void> {
-  // Windows cannot open a folder, and does not need this flush.
+  // On Windows, a folder cannot be opened, and its names need no flush.
   if (process.platform === 'win32') return
   const handle = await open(folder, 'r')
   try {
@@ -140,8 +144,9 @@ async function flushNames(folder: string, top = folder): Promise<void> {
 }
 
 /**
- * Whether the letter is in the Maildir. It is looked up by name, because listing a folder takes longer with
- * every letter in it. A mail reader moves a letter that it has seen to `cur` and appends flags to its name.
+ * Whether the letter is in the Maildir. The file is looked up by its name, because listing the folder would
+ * take longer with every letter in it. A mail reader moves letters that it has seen to `cur` and appends
+ * flags to their names.
  */
 async function isStored(maildir: string, name: string): Promise<boolean> {
   const paths = [
@@ -160,7 +165,10 @@ async function isStored(maildir: string, name: string): Promise<boolean> {
   return found.includes(true)
 }
 
-/** Every combination of draft, flagged, passed, replied, seen and trashed, each in alphabetical order. */
+/**
+ * Every combination of the Maildir flags draft, flagged, passed, replied, seen and trashed, sorted within a
+ * name as the format requires.
+ */
 const FLAGS = [...'DFPRST'].reduce(
   (combinations, flag) => combinations.flatMap((flags) => [flags, flags + flag]),
   [''],

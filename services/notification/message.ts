@@ -2,11 +2,14 @@ import type { EventMeta, PaymentEvent, Reason } from '../../contracts/events.ts'
 import { toMinor, toUnits } from '../../contracts/money.ts'
 import { type TraceContext, traceOf } from '../../contracts/trace-context.ts'
 
-/** A notice to a customer about an event. Its text is a contract, because clients parse it. */
+/**
+ * A notice to a customer about an event. The text of each notice is part of the contract, because clients
+ * parse it.
+ */
 export type Notice = TraceContext & {
-  /** The event's id. Each event is stored as one notice, forever. */
+  /** The event's id. An event is stored as a notice only once, however much later it is repeated. */
   readonly eventId: string
-  /** Any client can make a call; an event was read from the topic. */
+  /** How the event arrived: in an HTTP call, which any client can make, or on the topic. */
   readonly source: 'call' | 'event'
   readonly accountId: string
 } & (
@@ -81,9 +84,9 @@ function failureText(accountId: string, orderId: string, reason: Reason | null):
 }
 
 /**
- * Whether the message stored under the event's id says the same as this notice. Billing and order may
- * announce the failure of one payment with different reasons; those count as the same. A message whose
- * text was removed counts as the same, because its text can no longer be compared.
+ * Whether the message stored under the event's id says the same as this notice. The billing and order
+ * services may announce the failure of one payment with different reasons; such messages count as the same.
+ * So does a message whose text was removed, because its text can no longer be compared.
  */
 export function isAbout(
   message: { readonly accountId: string; readonly event: string; readonly text: string },
@@ -95,8 +98,8 @@ export function isAbout(
 }
 
 /**
- * The id under which this notice is stored if the event's id was used for something else. No header can
- * contain a line break, so no caller can occupy such an id in advance.
+ * The id under which this notice is stored if another notice already has the event's id. The id contains a
+ * line break, which no header can contain, so no caller can take it in advance.
  */
 export function ownId(notice: Notice): string {
   const { eventId, accountId, event } = notice

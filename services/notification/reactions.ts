@@ -4,7 +4,7 @@ import type { Queryable } from '../../platform/database/database.ts'
 import { type CommandContext, type Written, writeMessages } from './commands.ts'
 import { toNotice } from './message.ts'
 
-/** Events in: every event on the topic `payment` becomes a notice to its customer. */
+/** Handles incoming events: every event on the topic `payment` becomes a notice to the customer. */
 export async function notifyCustomers(
   tx: Queryable,
   context: CommandContext,

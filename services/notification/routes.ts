@@ -19,7 +19,7 @@ import type { HttpServer } from '../../platform/http/server.ts'
 import { isAbout, type Notice, toNotice } from './message.ts'
 import type { NewMessage, StoredMessage } from './store.ts'
 
-/** HTTP in: notices and contacts. */
+/** Routes for notices and contacts. */
 export interface NotificationRoutes {
   readonly newId: () => string
   readonly write: (notice: Notice, caller: Caller) => Promise<NewMessage>
@@ -59,7 +59,8 @@ function notifyingRoute(app: HttpServer, routes: NotificationRoutes): void {
       const meta = { id, ...(isReason(reason) && { reason }), ...request.trace }
       const notice = toNotice(eventIn(request.body), meta, 'call')
       const message = await routes.write(notice, request)
-      // The notice of the payment may stand in for that of a failure.
+      // Another event id means one of two things: the customer was already notified of the payment, so the
+      // failure was not announced, or the notice was stored under an id of its own.
       if (message.eventId !== notice.eventId) return message.id
       if (!isAbout(message, notice)) throw new Fault('IDEMPOTENCY_KEY_REUSED')
       return message.id
@@ -203,7 +204,7 @@ function contactRoutes(app: HttpServer, routes: NotificationRoutes): void {
       schema: {
         operationId: 'deleteContact',
         problems: ['CONTACT_NOT_FOUND'],
-        summary: 'Stop sending letters',
+        summary: 'Stop sending letters for an account',
         params,
         response: { 200: Id },
       },
@@ -216,7 +217,7 @@ function contactRoutes(app: HttpServer, routes: NotificationRoutes): void {
   )
 }
 
-/** A call may name any style that exists. */
+/** A call may name any known style, whatever this instance is configured to accept. */
 const anyStyle = { defaultStyle: DEFAULT_STYLE, allowOverride: true } as const
 
 /** The event in the body of a call. Throws a Fault if a field is missing or its value is not an amount. */
@@ -239,7 +240,7 @@ function required<Name extends 'orderId' | 'value'>(
 ): NonNullable<Notify[Name]> {
   const value = body[name]
   if (value === undefined) {
-    const detail = `${body.event} needs ${name}`
+    const detail = `${body.event} requires ${name}`
     throw new Fault('VALIDATION_FAILED', { field: `body/${name}`, detail })
   }
   return value as NonNullable<Notify[Name]>

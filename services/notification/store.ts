@@ -1,7 +1,7 @@
 import type { Page } from '../../contracts/http.ts'
 import type { Queryable } from '../../platform/database/database.ts'
 
-/** The SQL of notification: statements over whole batches, in the schema `notification`. */
+/** The SQL of the notification service: statements on whole batches, in the schema `notification`. */
 export interface NewMessage {
   readonly id: string
   readonly eventId: string
@@ -16,16 +16,19 @@ export interface StoredMessage extends NewMessage {
 }
 
 const MESSAGE = 'seq, id, event_id as "eventId", account_id as "accountId", event, text, created'
-/** Rounded to milliseconds, as times are stored, so that milliseconds added to it are not lost in rounding. */
+/**
+ * The current time, truncated to milliseconds because times are stored in milliseconds. Adding a millisecond
+ * then always gives a later stored time.
+ */
 const NOW = `date_trunc('milliseconds', now())`
-/** The most rows that one clean-up statement reads. */
+/** The maximum number of rows that one clean-up statement reads. */
 const CLEANUP_ROWS = 2_000
 const TEXT_DAYS = 90
 
 /**
- * Writes the messages whose events are new, and returns those. Each account's clock is locked first and
- * only moves forward, so that the messages of an account have strictly increasing times, even if several
- * instances write them.
+ * Inserts those messages whose events are not stored yet, and returns them. Each account has a clock row,
+ * which is locked first and only moves forward, so the messages of an account have strictly increasing times
+ * even if several instances write them.
  */
 export async function insertMessages(
   tx: Queryable,
@@ -72,7 +75,10 @@ export async function insertMessages(
   )
 }
 
-/** Makes other transactions that write messages for these accounts wait until this one ends. */
+/**
+ * Locks the accounts, so that other transactions that write messages for them wait until this transaction
+ * ends.
+ */
 export async function lockAccounts(tx: Queryable, accountIds: readonly string[]): Promise<void> {
   await tx.query(
     `select from notification.account_clock
@@ -102,7 +108,10 @@ export async function findMessage(db: Queryable, id: string): Promise<StoredMess
   return rows[0]
 }
 
-/** The messages of one account or of all, oldest first; the cursor is the highest seq of the previous page. */
+/**
+ * The messages of one account or of all accounts, oldest first. The cursor is the highest `seq` on the
+ * previous page.
+ */
 export function listMessages(
   db: Queryable,
   accountId: string | null,
@@ -123,9 +132,9 @@ export function listMessages(
 }
 
 /**
- * Removes the texts of messages older than `days` from one page of rows, or all texts if `days` is null.
- * The rows stay, so that a redelivered event is deduplicated forever. Returns the last seq of the page,
- * and whether any of its rows was too young.
+ * Removes the texts of messages older than `days` from one page of rows, or all texts on the page if `days`
+ * is null. The rows stay, so that redelivered events are always deduplicated. Returns the last `seq` on the
+ * page, and whether the page has a row that is too recent to be cleared.
  */
 async function removeTexts(db: Queryable, after: bigint, days: number | null) {
   const [page] = await db.query<{ last: bigint | null; hasYoung: boolean | null }>(
@@ -153,8 +162,8 @@ export async function deleteMessages(db: Queryable): Promise<void> {
 }
 
 /**
- * Removes expired texts, page by page, starting after the seq where the last clean-up ended. Returns the
- * seq where this one ended: all texts up to it are removed.
+ * Removes expired texts, page by page, starting after the `seq` that the previous clean-up returned. Returns
+ * the `seq` up to which all texts are removed.
  */
 export async function expireTexts(db: Queryable, after: bigint): Promise<bigint> {
   for (let at = after; ; ) {
@@ -194,8 +203,8 @@ export async function deleteContact(db: Queryable, accountId: string): Promise<b
 }
 
 /**
- * Counts letters against the hourly limit of their addresses, and returns how many each address had in this
- * hour before. Addresses are locked in order, so that batches cannot deadlock.
+ * Adds new letters to the hourly counts of their addresses, and returns the count of each address before
+ * that. Addresses are locked in alphabetical order, so that concurrent batches cannot deadlock.
  */
 export async function countLetters(
   tx: Queryable,
@@ -225,8 +234,8 @@ export async function deleteOldShares(db: Queryable): Promise<void> {
 }
 
 /**
- * Removes an account's contact and the texts of its messages. The ids of its events stay, and letters in
- * flight still arrive.
+ * Removes an account's contact and the texts of its messages. The rows with the event ids stay, for
+ * deduplication. Letters already in flight are still delivered.
  */
 export async function forgetAccount(tx: Queryable, accountId: string): Promise<void> {
   await tx.query('delete from notification.contact where account_id = $1', [accountId])

@@ -13,17 +13,17 @@ import type { OrderCommand } from './order.ts'
 import { PAY_PATH } from './routing.ts'
 
 /**
- * Calls out, in `http` and `hybrid`: outbox rows that go to billing over HTTP. Billing's response to a
- * payment settles the order. If the response proves that the call had no effect, the row is retried until
- * the order's deadline. If there is no usable response, the order is canceled, and its void is retried
- * until billing confirms it.
+ * Makes the calls to the billing service that styles with payment by call (`http`, `hybrid`) put into the
+ * outbox. The response to a payment request settles the order. If the response proves that the call had no
+ * effect, the outbox row is retried until the order's deadline. If there is no usable response, the order is
+ * canceled, and its void is retried until the billing service confirms it.
  */
 export interface BillingCallsOptions {
   readonly http: HttpClient
   readonly billingUrl: string
   readonly timeoutMs: number
   readonly log: Log
-  /** Applies the command that billing's response stands for, and commits it. */
+  /** Applies the command that the billing service's response implies, and commits the change. */
   readonly settle: (orderId: string, command: OrderCommand, trace: TraceContext) => Promise<void>
   readonly isPending: (orderId: string) => Promise<boolean>
 }
@@ -38,7 +38,7 @@ export function billingCalls(options: BillingCallsOptions) {
       const withinMs = attemptTimeoutMs(row, timeoutMs)
       return await http({ ...call, headers: row.headers, body: row.body }, withinMs)
     } catch (error) {
-      log.warn({ err: error, row: row.eventId }, 'billing gave no answer')
+      log.warn({ err: error, row: row.eventId }, 'the billing service did not respond')
       return undefined
     }
   }
@@ -49,10 +49,13 @@ export function billingCalls(options: BillingCallsOptions) {
     const answer = await post(row)
     const command = answer && commandFrom(answer)
     if (answer && isRunning(answer)) {
-      return { kind: 'retry', error: 'billing is still processing the same payment' }
+      return { kind: 'retry', error: 'the billing service is still processing the same payment' }
     }
     if (answer && command === undefined && hadNoEffect(answer)) {
-      return { kind: 'retry', error: `billing rejected the call: ${answer.status}` }
+      return {
+        kind: 'retry',
+        error: `the billing service rejected the call with status ${answer.status}`,
+      }
     }
     await settle(row.key, command ?? { type: 'giveUpOnBilling' }, traceContextOf(row.headers))
     return { kind: 'done' }
@@ -60,12 +63,12 @@ export function billingCalls(options: BillingCallsOptions) {
 
   async function voidPayment(row: OutboxRow): Promise<Delivery> {
     const answer = await post(row)
-    if (answer === undefined) return { kind: 'retry', error: 'billing gave no answer' }
+    if (answer === undefined) return { kind: 'retry', error: 'the billing service did not respond' }
     if (answer.status < 300 && isVoided(answer)) {
       await settle(row.key, { type: 'confirmVoid' }, traceContextOf(row.headers))
       return { kind: 'done' }
     }
-    const error = `billing answered ${answer.status}`
+    const error = `the billing service responded with status ${answer.status}`
     const isFinal = isFinalRejection(answer.status) && !isRunning(answer)
     return isFinal
       ? { kind: 'poison', reason: `${error}: ${answer.body}` }
@@ -76,7 +79,10 @@ export function billingCalls(options: BillingCallsOptions) {
     row.destination === PAY_PATH ? pay(row) : voidPayment(row)
 }
 
-/** The command for the order that billing's response to a payment implies; undefined if it proves nothing. */
+/**
+ * The command that the response to a payment request implies for the order; undefined if the response proves
+ * nothing.
+ */
 function commandFrom({ status, body }: HttpResponse): OrderCommand | undefined {
   if (status < 300) return isPaymentId(body) ? { type: 'approve' } : undefined
   const { code, reason } = problemOf(body)
@@ -90,8 +96,9 @@ function commandFrom({ status, body }: HttpResponse): OrderCommand | undefined {
 }
 
 /**
- * A 200 alone proves nothing, because a proxy may send it. Only billing responds with the id of a payment:
- * a JSON string by the contract, or the bare id, as a foreign billing may send it.
+ * A 200 alone proves nothing, because a proxy could have sent it. Only a billing service responds with the id
+ * of a payment: as a JSON string by the contract, or as the bare id, which a foreign billing service may
+ * send.
  */
 const isPaymentId = (body: string) => typeof parse(body) === 'string' || isUuid(body.trim())
 
@@ -99,8 +106,8 @@ const isRunning = ({ body }: HttpResponse): boolean =>
   problemOf(body).code === 'IDEMPOTENCY_KEY_IN_PROGRESS'
 
 /**
- * Whether the call was rejected before billing acted on it: for its caller or its rate (401, 403, 407,
- * 429), or by a server that does not serve this path (3xx, 404, 405, 421).
+ * Whether the call was rejected before the billing service acted on it: because of its caller or the request
+ * rate (401, 403, 407, 429), or by a server that does not serve this path (3xx, 404, 405, 421).
  */
 function hadNoEffect({ status }: HttpResponse): boolean {
   return (status >= 300 && status < 400) || [401, 403, 404, 405, 407, 421, 429].includes(status)

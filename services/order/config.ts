@@ -2,31 +2,34 @@ import Type, { type Static } from 'typebox'
 import { styleConfig } from '../../chassis/flow-config.ts'
 import { durationMs } from '../../platform/process/config.ts'
 
-/** Order's own settings; the process adds the addresses of other services and the platform's limits. */
+/**
+ * The settings of the order service itself. The program that runs the service adds the URLs of other services
+ * and the limits of the process.
+ */
 export const orderConfig = {
   ...styleConfig,
   UNIT_PRICE: Type.String({
     default: '65',
     pattern: '^(?!0+(\\.0{1,2})?$)[0-9]{1,6}(\\.[0-9]{1,2})?$',
-    description: 'what one unit of the product costs, in units of money',
+    description: 'the price of one unit of the product, such as 65 or 65.50',
   }),
   RESEND_AFTER_MS: durationMs({
     default: 5_000,
     minimum: 100,
     description:
-      'how long after a request to billing it is resent if there is no outcome; doubles each time',
+      'how long an order waits for an outcome before its request to the billing service is resent; the wait doubles each time',
   }),
   RESEND: Type.Boolean({
     default: true,
     description:
-      'whether requests without an outcome are resent to billing; false for a billing that does not deduplicate by order',
+      'whether requests to the billing service that have no outcome are resent; false for a billing service that does not deduplicate by order',
   }),
   VOID_ATTEMPTS: Type.Integer({
     default: 10,
     minimum: 1,
     maximum: 1_000,
     description:
-      'how many times a void is resent before the order counts as stuck; after that it is resent once an hour',
+      'how many times the void of a canceled order is resent before the order counts as stuck; after that, the void is resent once an hour',
   }),
   ORDER_DEADLINE_MS: durationMs({
     default: 900_000,

@@ -14,11 +14,11 @@ await runService({
     ...orderConfig,
     BILLING_URL: httpUrl({
       default: 'http://127.0.0.1:8002',
-      description: 'The URL of billing.',
+      description: 'The URL of the billing service.',
     }),
     NOTIFICATION_URL: httpUrl({
       default: 'http://127.0.0.1:8003',
-      description: 'The URL of notification.',
+      description: 'The URL of the notification service.',
     }),
   }),
   create: createOrderService,

@@ -8,7 +8,7 @@ import {
 import type { HttpServer } from '../../platform/http/server.ts'
 import type { WaitingFilter, WaitingOrder } from './store.ts'
 
-/** HTTP in, for operators: the orders that wait for billing. */
+/** Routes for operators: the orders that wait for the billing service. */
 export interface OperatorRoutes {
   readonly voidAttempts: number
   readonly listWaiting: (filter: WaitingFilter) => Promise<WaitingOrder[]>
@@ -20,7 +20,8 @@ export function operatorRoutes(app: HttpServer, { voidAttempts, listWaiting }: O
     {
       schema: {
         operationId: 'listWaitingOrders',
-        summary: 'Orders that wait for billing to answer their payment or their void, oldest first',
+        summary:
+          'Orders whose payment request or void the billing service has not answered, oldest first',
         tags: ['operators'],
         querystring: WaitingPage,
         response: { 200: Type.Array(WaitingOrderSchema) },

@@ -3,10 +3,11 @@ import { MAX_AMOUNT_MINOR } from '../../contracts/money.ts'
 import type { InteractionStyle } from '../../contracts/style.ts'
 
 /**
- * The rules of an order. An order starts PENDING and leaves that state once; a paid order can still be
- * refunded. When an order is canceled although billing may have taken its money, its payment is voided.
- * At billing a void wins over the payment in whichever order they arrive. Order announces the
- * cancellations that billing does not announce, so every customer is notified.
+ * The rules of an order. An order starts PENDING and leaves that state exactly once; a paid order can still
+ * be refunded. If an order is canceled when the billing service may already have taken the money, its payment
+ * is voided. In the billing service, a void wins over the payment whether it arrives before or after it. The
+ * order service announces the cancellations that the billing service does not announce, so every customer is
+ * notified.
  */
 export interface Order {
   readonly id: string
@@ -24,17 +25,17 @@ export interface Order {
 export type OrderState = 'PENDING' | 'APPROVED' | 'CANCELED'
 
 export type OrderCommand =
-  /** Billing took the payment. If the amount is known, it must equal the price. */
+  /** The billing service took the payment. If the amount is known, it must equal the price of the order. */
   | { readonly type: 'approve'; readonly paidMinor?: bigint }
-  /** Billing refused the payment and took no money. */
+  /** The billing service refused the payment and took no money. */
   | { readonly type: 'refuse'; readonly reason: Reason }
-  /** A call to billing got no usable response, so billing may have taken the money or not. */
+  /** A call to the billing service got no usable response, so it is unknown whether the money was taken. */
   | { readonly type: 'giveUpOnBilling' }
   | { readonly type: 'passDeadline' }
   | { readonly type: 'delete' }
-  /** Billing refunded the payment without a void from order. */
+  /** The billing service refunded the payment, although the order service had not requested a void. */
   | { readonly type: 'acknowledgeRefund' }
-  /** Billing has processed the void of a canceled order. */
+  /** The billing service has processed the void of a canceled order. */
   | { readonly type: 'confirmVoid' }
 
 /** What a decision requires of other services; `routing.ts` turns it into a call or an event. */
@@ -53,7 +54,7 @@ export function decide(order: Order, command: OrderCommand): OrderDecision {
     case 'APPROVED':
       return decideApproved(command)
     case 'CANCELED':
-      // A payment that arrives after the cancellation is voided. Nothing else concerns a canceled order.
+      // A payment that arrives after the cancellation is voided. No other command affects a canceled order.
       return unchanged(order, command.type === 'approve' ? ['voidPayment'] : [])
   }
 }
@@ -80,9 +81,9 @@ function decidePending(command: OrderCommand, { priceMinor }: Order): OrderDecis
 }
 
 /**
- * Billing announces a refusal for lack of money or of an account. After any other refusal it may have
- * announced nothing to this customer, because a void arrived before the payment or because the payment
- * under this id belongs to another account. Order then announces the failure.
+ * If the account is missing or has too little money, the billing service announces the refusal. After any
+ * other refusal it may not have notified this customer, because a void arrived before the payment, or because
+ * the payment stored for this order belongs to another account. The order service then announces the failure.
  */
 function refused(reason: Reason): OrderDecision {
   switch (reason) {

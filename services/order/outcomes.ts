@@ -4,14 +4,14 @@ import { createWaiters, type Waiter } from '../../platform/async/waiters.ts'
 import { createNotifier } from '../../platform/database/notifier.ts'
 import { findOrders, type StoredOrder } from './store.ts'
 
-/** Requests that wait for the outcome of an order, which any instance of the service may settle. */
+/** Lets requests wait for the outcome of an order, even if another instance of the service settles it. */
 export interface Outcomes {
   wait(orderId: string): Waiter<StoredOrder>
   /** Call after the commit that placed these orders. */
   placed(orders: readonly Pick<StoredOrder, 'id' | 'profileId'>[]): void
   /**
    * Whether the order belongs to this profile and is certainly PENDING, because only this instance could have
-   * settled it. Then the database need not be read.
+   * settled it. If true, there is no need to read the order from the database.
    */
   isPending(orderId: string, profileId: string): boolean
   /** Call after the commit that settled these orders. */
@@ -24,7 +24,9 @@ type OutcomesParts = Pick<ServiceParts, 'database' | 'runtime' | 'log' | 'solePr
   readonly hasPeers: () => boolean
 }
 
-/** The newest placed orders that `isPending` remembers; for older ones the database is read. */
+/**
+ * How many of the most recently placed orders `isPending` remembers. Older orders are read from the database.
+ */
 const MAX_PENDING = 10_000
 const CHANNEL = 'trifold_orders_settled'
 
@@ -44,7 +46,7 @@ export function createOutcomes({ soleProcess, ...parts }: OutcomesParts): Outcom
         if (order.state !== 'PENDING') waiters.resolve(order.id, order)
       }
     } catch (err) {
-      log.debug({ err }, 'reading outcomes failed')
+      log.debug({ err }, 'failed to read the outcomes of orders')
     }
   })
 

@@ -6,8 +6,9 @@ import { type AddressedCommand, type Applied, applyBatch, type CommandContext } 
 import type { OrderCommand } from './order.ts'
 
 /**
- * Events in: billing's results on the topic `payment` settle orders. An event about an unknown order is
- * skipped, because clients can also pay at billing directly, under order ids of their own.
+ * Handles incoming events: the results that the billing service publishes on the topic `payment` settle
+ * orders. An event about an unknown order is skipped, because clients can also send payments to the billing
+ * service directly, with order ids of their own.
  */
 export async function settleOrders(
   tx: Queryable,
@@ -30,7 +31,8 @@ export async function settleOrders(
 }
 
 function toCommand({ body, meta }: Received<PaymentEvent>): AddressedCommand | undefined {
-  // Events that order announced itself are skipped, because they say nothing about billing's decision.
+  // Events that the order service itself published are skipped, because they say nothing about the decision
+  // of the billing service.
   if (body.event === 'DEPOSIT_ACCEPTED' || meta.isFromOrder) return undefined
   return {
     orderId: body.orderId,

@@ -12,11 +12,11 @@ import { route } from './routing.ts'
 import { isAnyWatched, type OrderToResend, overdueOrders, takeOrdersToResend } from './store.ts'
 
 /**
- * The one repair path for lost messages, a lost log, crashed services and ambiguous time-outs. While an
- * order is PENDING, its payment request is resent to billing in the order's own style; past its deadline
- * the order is canceled and its payment voided. While an order is CANCELED, its void is resent until
- * billing confirms it, and its payment request never again. After `VOID_ATTEMPTS` attempts such an order
- * is stuck: it is logged, and its void is resent once an hour.
+ * The one repair path for lost messages, a lost broker log, crashed services and ambiguous timeouts. While an
+ * order is PENDING, its payment request is resent to the billing service in the order's own style; past its
+ * deadline, the order is canceled and its payment voided. The payment request of a canceled order is never
+ * resent, but its void is, until the billing service confirms it. A canceled order whose void is still
+ * unconfirmed after `VOID_ATTEMPTS` attempts is stuck: it is logged, and its void is resent once an hour.
  */
 export interface ResendOptions {
   readonly database: Database
@@ -31,7 +31,7 @@ export interface ResendOptions {
   readonly wake: (committed: Queryable) => void
 }
 
-/** Milliseconds between polls while any order is watched. */
+/** Milliseconds between polls while any order is PENDING or waits for its void to be confirmed. */
 const POLL_MS = 1_000
 const POLL_LIMIT = 500
 const MAX_RESEND_AFTER_MS = 60_000
@@ -42,7 +42,8 @@ const MAX_LOGGED_IDS = 20
 export function startResends(options: ResendOptions): { close(): Promise<void> } {
   const { database, databaseClock, outbox, idempotency, runtime, log, telemetry } = options
   const { config, apply, wake } = options
-  // Used while no order is watched: a later order is not due sooner than this.
+  // The wait while there is nothing to resend or cancel: an order placed during it cannot become due any
+  // sooner.
   const idlePollMs = Math.max(POLL_MS, Math.min(config.RESEND_AFTER_MS, config.ORDER_DEADLINE_MS))
   const schedule = {
     afterMs: config.RESEND_AFTER_MS,
@@ -73,7 +74,8 @@ export function startResends(options: ResendOptions): { close(): Promise<void> }
     for (const { order } of due.orders) {
       telemetry.count('trifold_asked_again_total', { style: order.style })
     }
-    if (due.orders.length > 0) log.info({ orders: due.orders.length }, 'requests to billing resent')
+    if (due.orders.length > 0)
+      log.info({ orders: due.orders.length }, 'resent requests to the billing service')
     if (due.stuck.length > 0) logStuck(due.stuck)
     wake(due.tx)
   }
@@ -81,7 +83,10 @@ export function startResends(options: ResendOptions): { close(): Promise<void> }
   function logStuck(stuck: readonly OrderToResend[]): void {
     const orderIds = stuck.slice(0, MAX_LOGGED_IDS).map(({ order }) => order.id)
     const details = { orders: stuck.length, orderIds, attempts: config.VOID_ATTEMPTS }
-    log.error(details, 'canceled orders are stuck: billing does not confirm their void')
+    log.error(
+      details,
+      'canceled orders are stuck: the billing service does not confirm their voids',
+    )
   }
 
   async function cancelOverdue(): Promise<void> {
@@ -90,7 +95,7 @@ export function startResends(options: ResendOptions): { close(): Promise<void> }
       overdue.map((order) => apply({ ...order, command: { type: 'passDeadline' } })),
     )
     if (overdue.length > 0)
-      log.warn({ orders: overdue.length }, 'orders canceled at their deadline')
+      log.warn({ orders: overdue.length }, 'canceled orders that were past their deadline')
   }
 
   async function expireKeys(): Promise<void> {

@@ -25,13 +25,15 @@ import { outcomeResponse } from './commands.ts'
 import { type Order, type OrderCommand, priceOf } from './order.ts'
 import type { StoredOrder } from './store.ts'
 
-/** HTTP in: the requests of customers. */
+/** Routes for customers. The callbacks are the service's parts behind these routes. */
 export interface OrderRoutes {
   readonly newId: () => string
   readonly unitPriceMinor: bigint
   readonly defaultStyle: InteractionStyle
   readonly allowOverride: boolean
-  /** How long a request waits for the outcome of its order, if its style responds with the outcome. */
+  /**
+   * Milliseconds that a request waits for the outcome of its order, if its style responds with the outcome.
+   */
   readonly outcomeTimeoutMs: number
   readonly place: (placement: Placement, caller: Caller) => Promise<Placed>
   readonly apply: (
@@ -44,9 +46,14 @@ export interface OrderRoutes {
     caller: Caller,
   ) => Promise<Applied>
   readonly find: (orderId: string) => Promise<StoredOrder | undefined>
-  /** Whether this profile's order is known to be PENDING without reading the database. */
+  /**
+   * Whether this profile's order is certainly PENDING, as far as can be told without reading the database.
+   */
   readonly isPending: (orderId: string, profileId: string) => boolean
-  /** The response stored under this Idempotency-Key: null while its outcome is open, undefined if there is none. */
+  /**
+   * The response stored under this Idempotency-Key: null while the outcome is open, undefined if the key is
+   * unknown.
+   */
   readonly findResponse: (key: string) => Promise<StoredResponse | null | undefined>
   readonly list: (
     profileId: string,
@@ -61,7 +68,10 @@ export interface OrderRoutes {
 
 /** Shorter than the time a process has to stop, because stopping waits for open requests. */
 const MAX_WAIT_SECONDS = 15
-/** Milliseconds between polls of a waiting read, in case the notification of the outcome is lost. */
+/**
+ * How often a waiting read reads the order again, in milliseconds, in case the notification of its outcome is
+ * lost.
+ */
 const POLL_MS = 500
 
 export function orderRoutes(app: HttpServer, routes: OrderRoutes): void {
@@ -70,7 +80,7 @@ export function orderRoutes(app: HttpServer, routes: OrderRoutes): void {
   deletingRoute(app, routes)
 }
 
-/** How the payment of an order can fail, including without any response of billing. */
+/** The ways in which placing an order can fail, including no response from the billing service. */
 const PLACING_PROBLEMS = [
   'NOT_ENOUGH_MONEY',
   'ACCOUNT_NOT_FOUND',
@@ -130,7 +140,8 @@ function readingRoutes(app: HttpServer, routes: OrderRoutes): void {
         operationId: 'getOrder',
         problems: ['NOT_YOURS', 'ORDER_NOT_FOUND'],
         responseHeaders: { 'preference-applied': { type: 'string', examples: ['wait=5'] } },
-        summary: 'One order; with Prefer: wait=N, once its outcome is known',
+        summary:
+          'One order; with Prefer: wait=N, the response waits up to N seconds for its outcome',
         params: IdParams,
         querystring: Owner,
         headers: WaitHeaders,
@@ -220,9 +231,9 @@ async function placeAndSettle(
 }
 
 /**
- * A key has one response. If this request reads the outcome late, the order may have been approved,
- * another request with the same key may have got that response, and the order may have been refunded
- * since. The stored response then wins over the order's present state.
+ * An Idempotency-Key has one response. By the time this request reads the outcome, the order may have been
+ * approved and then refunded, and another request with the same key may have received the approval. The
+ * stored response therefore wins over the order's current state.
  */
 async function settledResponse(routes: OrderRoutes, settled: StoredOrder): Promise<StoredResponse> {
   const { idempotencyKey: key, reason } = settled
@@ -253,7 +264,10 @@ async function findSettled(
   }
 }
 
-/** The seconds of RFC 7240's `wait`, at most MAX_WAIT_SECONDS; 0 without it. */
+/**
+ * The seconds in the `wait` preference of a `Prefer` header (RFC 7240), at most MAX_WAIT_SECONDS; 0 if there
+ * is none.
+ */
 export function waitOf(prefer: string | undefined): number {
   const seconds = /(?:^|[,;\s])wait\s*=\s*(\d{1,4})/i.exec(prefer ?? '')?.[1]
   return Math.min(Number(seconds ?? 0), MAX_WAIT_SECONDS)

@@ -8,9 +8,10 @@ import type { OutboxMessage } from '../../messaging/outbox/outbox.ts'
 import type { Order, OrderEffect } from './order.ts'
 
 /**
- * Turns the effects of order's rules into messages. The style decides whether an effect is a call or an event.
- * A call to billing has the order's id as its key, because billing accepts the calls of an order in any order
- * (a void wins over the payment either way). All other messages have the account's id as their key.
+ * Turns the effects that the rules in `order.ts` ask for into outbox messages. The style of the order decides
+ * whether an effect becomes a call or an event. A call to the billing service has the order's id as its key,
+ * so it does not wait for calls about other orders of the same account. This is safe because a void wins over
+ * the payment whichever of the two arrives first. All other messages have the account's id as their key.
  */
 export const PAY_PATH = '/billing/account'
 const voidPath = (orderId: string) => `/billing/payments/${orderId}/void`
@@ -42,7 +43,8 @@ export function route(
       return eventMessage('order', { event: 'ORDER_CANCELED', orderId, accountId }, meta, now)
     }
     case 'announceFailure': {
-      // Billing derives the same id, so if both announce the failure, the customer gets one notice.
+      // The billing service derives the same id, so if both services announce the failure, the customer gets
+      // one notice.
       const id = `${orderId}/PAYMENT_FAIL`
       const meta = { ...common, id, ...(reason && { reason }) }
       const body = { event: 'PAYMENT_FAIL', orderId, accountId } as const

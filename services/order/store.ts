@@ -5,7 +5,7 @@ import type { TraceContext } from '../../contracts/trace-context.ts'
 import type { Queryable } from '../../platform/database/database.ts'
 import type { Order, OrderState } from './order.ts'
 
-/** The SQL of order: statements over whole batches, in the schema `orders`. */
+/** The SQL of the order service: statements on whole batches, in the schema `orders`. */
 export interface StoredOrder extends Order {
   readonly orderNumber: bigint
   readonly created: Date
@@ -45,7 +45,10 @@ const toOrder = (row: OrderRow): StoredOrder => ({
 
 const byId = (rows: readonly OrderRow[]) => new Map(rows.map((row) => [row.id, toOrder(row)]))
 
-/** Inserts PENDING orders, and for each a row of the table `watch` with the trace context of its request. */
+/**
+ * Inserts PENDING orders, and for each order a row in the table `watch`, with the trace context of the
+ * request that placed it.
+ */
 export async function insertOrders(
   tx: Queryable,
   orders: readonly (Order & TraceContext)[],
@@ -90,7 +93,7 @@ export async function findOrders(
   return byId(rows)
 }
 
-/** Locks orders in the order of their ids, so that batches cannot deadlock. */
+/** Locks orders in ascending order of their ids, so that concurrent batches cannot deadlock. */
 export async function lockOrders(
   tx: Queryable,
   ids: readonly string[],
@@ -109,7 +112,7 @@ export interface OrderChange {
   readonly reason: Reason | null
 }
 
-/** Writes the new states of locked orders, and removes these orders from the watch. */
+/** Writes the new states of locked orders, and removes these orders from the table `watch`. */
 export async function changeOrders(
   tx: Queryable,
   changes: readonly OrderChange[],
@@ -150,7 +153,7 @@ export interface PendingOrders {
   readonly oldest: Date
 }
 
-/** The number and the oldest of the PENDING orders of each style that has any. */
+/** How many orders are PENDING and when the oldest was placed, for each style that has PENDING orders. */
 export function countPending(db: Queryable): Promise<PendingOrders[]> {
   return db.query(
     `select style, count(*) as orders, min(created) as oldest
@@ -158,7 +161,7 @@ export function countPending(db: Queryable): Promise<PendingOrders[]> {
   )
 }
 
-/** The trace columns of both watch tables. */
+/** The trace columns of the tables `watch` and `void_watch`. */
 interface WatchedTrace {
   traceparent: string | null
   tracestate: string | null
@@ -190,7 +193,10 @@ export async function overdueOrders(
   return rows.map((row) => ({ orderId: row.order_id, trace: toTrace(row) }))
 }
 
-/** Watches canceled orders until billing confirms their void; an order that is watched already stays unchanged. */
+/**
+ * Records in the table `void_watch` that canceled orders need their void confirmed. An order already in it
+ * stays unchanged.
+ */
 export async function watchVoids(
   tx: Queryable,
   voids: readonly { readonly orderId: string; readonly trace: TraceContext }[],
@@ -211,17 +217,22 @@ export async function watchVoids(
   )
 }
 
-/** Ends the watch of orders for which billing holds no money and never will. */
+/**
+ * Removes orders from the table `void_watch` once the billing service holds no money for them and never will.
+ */
 export async function confirmVoids(tx: Queryable, orderIds: readonly string[]): Promise<void> {
   if (orderIds.length === 0) return
   await tx.query('delete from orders.void_watch where order_id = any($1::uuid[])', [orderIds])
 }
 
-/** When requests are resent: at intervals that double from `afterMs` to `maxAfterMs`. */
+/** When requests are resent: after intervals that double from `afterMs` up to `maxAfterMs`. */
 export interface ResendSchedule {
   readonly afterMs: number
   readonly maxAfterMs: number
-  /** A void that is not confirmed after this number of attempts is stuck, and resent once an hour. */
+  /**
+   * An order whose void is not confirmed after this number of attempts is stuck, and its void is resent once
+   * an hour.
+   */
   readonly stuckAfter: number
   /** The most orders that one statement takes. */
   readonly limit: number
@@ -230,22 +241,23 @@ export interface ResendSchedule {
 export interface OrderToResend {
   readonly order: StoredOrder
   readonly trace: TraceContext
-  /** How many resends of the order were due, this one included. */
+  /** How many times a resend of the order has been due, including this time. */
   readonly attempts: number
-  /** Its last request is still in the outbox, so sending another one would add nothing. */
+  /** The order's last request is still in the outbox, so there is no need to write another one. */
   readonly isInOutbox: boolean
   /** Epoch milliseconds; only for a PENDING order. */
   readonly deadlineMs?: number
 }
 
 /**
- * Takes the orders whose resend is due: PENDING orders for their payment, CANCELED ones for their void. It
- * also sets the time of each order's next resend. An order's last request is still in the outbox if the
- * oldest outbox row is not newer than that request; this comparison reads one row instead of all.
+ * Takes the orders that are due for a resend, of their payment request if they are PENDING or of their void
+ * if they are CANCELED, and schedules the next resend of each. An order's last request counts as still in the
+ * outbox if the oldest outbox row is not newer than that request. Comparing the times reads one row instead
+ * of the whole outbox.
  *
- * `= any(array(...))` makes the planner find each row by its id. As a plain join, planned while the tables
- * were small, this statement read whole tables, once or for each due order. After an outage it then held
- * its locks for so long that no order could be settled for a minute.
+ * `= any(array(...))` makes the planner find each row by its id. Written as a plain join and planned while
+ * the tables were small, this statement read whole tables, once or even once per due order. After an outage,
+ * it held its locks for so long that no order could be settled for a minute.
  */
 export async function takeOrdersToResend(
   tx: Queryable,
@@ -300,26 +312,28 @@ const TAKE_TO_RESEND = {
   CANCELED: takeToResend('orders.void_watch', 'null::timestamptz'),
 }
 
-/** An order that waits for billing, for operators. */
+/** An order that waits for the billing service, as operators see it. */
 export interface WaitingOrder {
   readonly order: StoredOrder
   readonly waitsFor: 'payment' | 'void'
   readonly attempts: number
   readonly nextAttempt: Date
-  /** When the order is canceled if it has no outcome; null if it is canceled already. */
+  /** When the order will be canceled if it still has no outcome; null if it is already canceled. */
   readonly deadline: Date | null
 }
 
 export interface WaitingFilter {
   readonly waitsFor?: 'payment' | 'void'
-  /** Only orders with at least this number of due resends. */
+  /** Only orders for which a resend has been due at least this many times. */
   readonly minAttempts: number
   readonly limit: number
   /** The id of the last order of the previous page. */
   readonly cursor?: string
 }
 
-/** Orders that wait for billing, by id, which means oldest first. */
+/**
+ * Orders that wait for the billing service, sorted by id. Ids are UUIDv7, so the oldest order comes first.
+ */
 export async function listWaiting(
   db: Queryable,
   { waitsFor, minAttempts, limit, cursor = LOWEST_ID }: WaitingFilter,
@@ -351,7 +365,7 @@ from (${waiting('orders.watch', 'payment', 'deadline')}
 join orders.orders on id = order_id
 order by order_id limit $2`
 
-/** The number of canceled orders whose void was due for a resend at least `minAttempts` times. */
+/** The number of canceled orders for whose void a resend has been due at least `minAttempts` times. */
 export async function countStuck(db: Queryable, minAttempts: number): Promise<number> {
   const [row] = await db.query<{ orders: bigint }>(
     'select count(*) as orders from orders.void_watch where asked >= $1',

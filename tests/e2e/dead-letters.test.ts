@@ -112,7 +112,7 @@ describe('bytes that no service understands', () => {
     const request = { event: 'DEPOSIT_REQUEST', accountId: other, value: 7 }
     const refused = await replay(letter!, { body: JSON.stringify(request) })
     assert.equal(refused.status, 409)
-    assert.match(refused.body.reason ?? '', /DEPOSIT_REQUEST is refused: ACCOUNT_NOT_FOUND/)
+    assert.match(refused.body.reason ?? '', /DEPOSIT_REQUEST was refused: ACCOUNT_NOT_FOUND/)
     const kept = await read<Letter>(one(letter!))
     assert.deepEqual([kept.code, kept.body], ['REFUSED', '?'])
     assert.equal(kept.reason, `replayed with another body: ${refused.body.reason}`)
@@ -157,7 +157,7 @@ test('a rejected call is sent again under the same event id when it is corrected
     })
   const first = await alone()
   assert.deepEqual([first.source, first.topic], ['outbox', 'http:/notification/'])
-  assert.match(first.reason, /answered 400/)
+  assert.match(first.reason, /responded with status 400/)
 
   const again = await replay(first)
   assert.deepEqual([again.status, again.headers.get('x-replay')], [200, 'queued'])

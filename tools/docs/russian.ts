@@ -76,20 +76,20 @@ export const RUSSIAN: Readonly<Record<string, string>> = {
     'Вызовы, письма и события, которые ждут отправки, от старых к новым',
   'Place an order': 'Сделать заказ',
   "A profile's orders, newest first": 'Заказы профиля, от новых к старым',
-  'One order; with Prefer: wait=N, once its outcome is known':
-    'Один заказ; с Prefer: wait=N — когда известен исход',
+  'One order; with Prefer: wait=N, the response waits up to N seconds for its outcome':
+    'Один заказ; с Prefer: wait=N ответ ждёт исхода до N секунд',
   'Cancel an order; if it was paid, the payment is refunded':
     'Отменить заказ; если он оплачен, деньги возвращаются',
-  'Orders that wait for billing to answer their payment or their void, oldest first':
+  'Orders whose payment request or void the billing service has not answered, oldest first':
     'Заказы, которые ждут billing — оплаты или аннулирования, — от старых к новым',
   'Open an account': 'Открыть счёт',
-  'Deposit; the response is the balance that it leads to': 'Пополнить; ответ — новый баланс',
+  'Deposit money; the response is the resulting balance': 'Пополнить; ответ — новый баланс',
   'An account': 'Счёт',
-  "Pay; without an order id, the payment's own id is used as the order id":
+  "Pay for an order; without an order id, the payment's own id is used as the order id":
     'Заплатить; без номера заказа им становится идентификатор платежа',
-  'Cancel or refund a payment; a void that arrives before the payment wins':
+  'Cancel or refund a payment; a void that arrives before the payment prevents it':
     'Аннулировать платёж или вернуть деньги; пришедшее раньше платежа аннулирование отменяет его',
-  'The ledger of an account, oldest first': 'Проводки счёта, от старых к новым',
+  'The ledger entries of an account, oldest first': 'Проводки счёта, от старых к новым',
   'The payment of an order': 'Платёж за заказ',
   'Notify a customer; the Idempotency-Key is the id of the event':
     'Уведомить покупателя; Idempotency-Key — идентификатор события',
@@ -101,7 +101,7 @@ export const RUSSIAN: Readonly<Record<string, string>> = {
   'One message': 'Одно уведомление',
   "Set the address for an account's letters": 'Указать адрес для писем счёта',
   "The address for an account's letters": 'Адрес для писем счёта',
-  'Stop sending letters': 'Больше не отправлять писем',
+  'Stop sending letters for an account': 'Больше не отправлять писем счёта',
 
   variable: 'переменная',
   default: 'по умолчанию',
@@ -151,24 +151,24 @@ export const RUSSIAN: Readonly<Record<string, string>> = {
   'How long a call to another service may take.': 'Сколько может длиться вызов другого сервиса.',
   'How long an Idempotency-Key and its response are kept.':
     'Сколько хранятся Idempotency-Key и его ответ.',
-  'What one unit of the product costs, in units of money.':
-    'Сколько стоит единица товара, в денежных единицах.',
-  'How long after a request to billing it is resent if there is no outcome; doubles each time.':
+  'The price of one unit of the product, such as 65 or 65.50.':
+    'Цена единицы товара, например 65 или 65.50.',
+  'How long an order waits for an outcome before its request to the billing service is resent; the wait doubles each time.':
     'Через сколько запрос к billing отправляется повторно, если исхода нет; каждый раз удваивается.',
-  'Whether requests without an outcome are resent to billing; false for a billing that does not deduplicate by order.':
+  'Whether requests to the billing service that have no outcome are resent; false for a billing service that does not deduplicate by order.':
     'Отправлять ли повторно запросы к billing, у которых нет исхода; false — для billing, который не распознаёт повторы по заказу.',
-  'How many times a void is resent before the order counts as stuck; after that it is resent once an hour.':
+  'How many times the void of a canceled order is resent before the order counts as stuck; after that, the void is resent once an hour.':
     'Сколько раз повторять аннулирование, прежде чем заказ считается застрявшим; потом оно повторяется раз в час.',
   'How long an order may be PENDING before it is canceled and its payment voided.':
     'Сколько заказ может оставаться в PENDING, прежде чем его отменят, а платёж аннулируют.',
-  'How long after a DEPOSIT_REQUEST it is resent if it is not booked; doubles each time.':
+  'How long a promised deposit may stay unbooked before its DEPOSIT_REQUEST is resent; the wait doubles each time.':
     'Через сколько DEPOSIT_REQUEST отправляется повторно, если пополнение не проведено; каждый раз удваивается.',
-  'The sender of letters.': 'Отправитель писем.',
-  'The most letters that an address gets in an hour; further notices can only be read over HTTP. 0 sets no limit.':
+  'The sender address of letters.': 'Отправитель писем.',
+  'How many letters an address gets in an hour at most; further notices can only be read over HTTP. 0 sets no limit.':
     'Сколько писем в час получает один адрес; остальное можно прочесть только по HTTP. 0 — без ограничения.',
-  'The folder that letters go to; empty: `mail` in the data folder.':
+  'The folder that letters are written to; if empty, `mail` in the data folder.':
     'Папка, в которую складываются письма; пусто — `mail` в папке данных.',
-  'A mail server, like smtp://user:password@host:587 or smtps://host; special characters of the password are percent-encoded. Empty: letters go to MAILDIR.':
+  'The mail server, such as smtp://user:password@host:587 or smtps://host; percent-encode special characters in the password. If empty, letters are written to MAILDIR.':
     'Почтовый сервер, например smtp://user:password@host:587 или smtps://host; особые знаки пароля кодируются процентами. Пусто — письма идут в MAILDIR.',
   'The OTLP endpoint for traces, such as http://127.0.0.1:4318. Tracing is off if this and the next two variables are empty.':
     'Куда уходят трассировки по OTLP, например http://127.0.0.1:4318. Пусто — никуда, если не велит одна из двух следующих.',

@@ -5,7 +5,7 @@ import type { Migration } from '../../../platform/database/migrate.ts'
 
 export const SCHEMA = 'billing'
 
-// Cash and revenue have no balance rows: every transaction would wait for their locks.
+// Cash and revenue have no balance rows, because every transaction would wait for the locks on them.
 export const migrations: readonly Migration[] = [
   {
     id: 1,

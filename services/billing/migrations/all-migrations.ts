@@ -7,7 +7,7 @@ import { idempotencyOwner } from './010-idempotency-owner.ts'
 import { deadLetterIdentityIndex } from './013-dead-letter-identity.ts'
 import { placeOfRelayMember } from './019-relay-member-place.ts'
 
-/** In the order in which they run. */
+/** All migrations, in the order in which they run. */
 export const MIGRATIONS = [
   ...migrations,
   deadLetterReplay,
@@ -19,5 +19,8 @@ export const MIGRATIONS = [
   placeOfRelayMember,
 ]
 
-/** The last migration of the previous release, whose code may still start, so that one release can be rolled back. */
+/**
+ * The last migration of the previous release. Code that has this migration may still start on the newer
+ * schema, so that one release can be rolled back.
+ */
 export const COMPATIBLE_FROM = 4

@@ -4,7 +4,8 @@ import type { Migration } from '../../../platform/database/migrate.ts'
 
 export const SCHEMA = 'notification'
 
-// A deleted message leaves its row without a text, so that a redelivered event does not write it again.
+// The row of a deleted message stays, without its text, so that a redelivered event does not write the
+// message again.
 export const migrations: readonly Migration[] = [
   {
     id: 1,

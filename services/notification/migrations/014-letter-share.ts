@@ -1,6 +1,9 @@
 import type { Migration } from '../../../platform/database/migrate.ts'
 
-/** The number of letters to each address in its latest hour. */
+/**
+ * For each address, the last hour in which a letter was written to it, and the number of letters in that
+ * hour.
+ */
 export const letterShare: Migration = {
   id: 14,
   name: 'letter share',

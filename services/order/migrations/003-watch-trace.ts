@@ -1,6 +1,9 @@
 import type { Migration } from '../../../platform/database/migrate.ts'
 
-/** A resend and a cancellation at the deadline continue the trace of the request that placed the order. */
+/**
+ * Stores the trace of the request that placed the order, so that a resend, or a cancellation at the deadline,
+ * continues it.
+ */
 export const watchTrace: Migration = {
   id: 3,
   name: 'watch trace',

@@ -1,8 +1,8 @@
 import type { Migration } from '../../../platform/database/migrate.ts'
 
 /**
- * Canceled orders whose void billing has not confirmed. The void is resent, as payment requests are,
- * because a topic or a call may have lost it.
+ * Canceled orders whose void the billing service has not confirmed. Voids are resent, just as payment
+ * requests are, because a void can be lost on a topic or in a call.
  */
 export const voidWatch: Migration = {
   id: 4,
