@@ -13,17 +13,17 @@ export const allInOneConfig = Type.Object({
   DATA_DIR: Type.String({
     default: 'data',
     minLength: 1,
-    description: 'The folder that holds all state: database, event log and letters.',
+    description: 'The folder with all state: the database, the event log and the letters.',
   }),
   DATABASE_FLUSH: Type.Boolean({
     default: false,
     description:
-      'Whether a commit waits for the disk, so that it survives a power cut; otherwise it survives only kill -9.',
+      'Whether each commit waits until it is on disk. If true, commits survive a power cut; if false, they survive kill -9, but not a power cut.',
   }),
   LAB: Type.Boolean({
     default: true,
     description:
-      'Whether the services and the broker can be switched off and on over HTTP, from loopback.',
+      'Whether the services and the broker can be switched off and on over HTTP, from a loopback address.',
   }),
   ...orderConfig,
   ...billingConfig,

@@ -18,25 +18,28 @@ import type { AllInOneConfig } from './config.ts'
 import { isSwitchName, type Lab, type SwitchName } from './lab.ts'
 
 /**
- * The gateway of the all-in-one program: it passes each request to a service by the first part of the path
- * and rewrites nothing, as nginx does in the other deployments. A service that is switched off responds with
- * 503, except on its paths for operators.
+ * The gateway of the all-in-one program. It passes each request unchanged to the service that the first
+ * segment of the path selects, as nginx does in the other deployments. For a service that is switched off,
+ * the response is 503, except on the paths for operators.
  */
 export interface Gateway extends FrontDoor {
   openLab(lab: Lab): void
 }
 
-/** A map, because a path such as /constructor must not reach the prototype of an object. */
+/**
+ * A map instead of an object, because a path such as /constructor would find a member of the object's
+ * prototype.
+ */
 const SERVICES: ReadonlyMap<string, SwitchName> = new Map([
   ['orders', 'order'],
   ['billing', 'billing'],
   ['notification', 'notification'],
 ])
 
-/** The paths that a service still serves while it is switched off. */
+/** The paths below a service's own that are still served while the service is switched off. */
 const OPERATOR_PATHS: ReadonlySet<string> = new Set(['actuator', 'dead-letters', 'outbox'])
 
-/** The name under which the stand-in of a service that is switched off is mounted. */
+/** The name under which the stand-in for a switched-off service is mounted. */
 export const stoppedName = (service: SwitchName) => `${service}, switched off`
 
 export async function openGateway(config: AllInOneConfig): Promise<Gateway> {
@@ -97,7 +100,9 @@ const INDEX = {
   events: { docs: '/asyncapi', asyncapi: '/asyncapi.json' },
 }
 
-/** A page of another site cannot send this header without a CORS preflight, which this program never approves. */
+/**
+ * A page on another site cannot send this header without a CORS preflight, which this program never approves.
+ */
 const LAB_HEADER = 'x-trifold-lab'
 
 async function handleLab(
@@ -109,7 +114,7 @@ async function handleLab(
 ): Promise<void> {
   if (!isLoopback(request)) return sendProblem(request, response, 'LOOPBACK_ONLY')
   if (request.headers[LAB_HEADER] !== 'true') {
-    const detail = `this call needs the header ${LAB_HEADER}: true`
+    const detail = `this request requires the header ${LAB_HEADER}: true`
     return sendProblem(request, response, 'CROSS_SITE_REQUEST', { detail })
   }
   const states = () =>

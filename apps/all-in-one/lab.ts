@@ -1,16 +1,20 @@
-/** The parts that can be switched off and on while the program runs, to see how the others cope. */
+/**
+ * The parts of the program that can be switched off and on while it runs, to show how the other parts cope.
+ */
 export type SwitchName = 'order' | 'billing' | 'notification' | 'broker'
 
 export interface Switch {
   running(): boolean
-  /** Starts and stops run one after the other; starting or stopping twice changes nothing. */
+  /**
+   * Calls of `start` and `stop` run one after the other. A second `start` or `stop` in a row changes nothing.
+   */
   start(): Promise<void>
   stop(): Promise<void>
 }
 
 export type Lab = Readonly<Record<SwitchName, Switch>>
 
-/** Makes a switch of a part whose `start` resolves with the function that stops it. */
+/** Makes a switch for a part. `start` starts the part and resolves with the function that stops it. */
 export function switchable(part: { start: () => Promise<() => Promise<void>> }): Switch {
   let stop: (() => Promise<void>) | undefined
   let last: Promise<void> = Promise.resolve()

@@ -13,7 +13,7 @@ await runProcess('trifold', async (environment) => {
 })
 
 function welcome({ url, dataDir }: Program, config: AllInOneConfig): string {
-  // Counted from the start of the process, because loading the code takes much of the time.
+  // Measured from the start of the process, because loading the code takes much of the time.
   const seconds = (performance.now() / 1000).toFixed(1)
   const { INTERACTION_STYLE: style, DATABASE_FLUSH: isFlushed } = config
   const durability = isFlushed
@@ -43,7 +43,7 @@ API documentation: ${url}/orders/docs  ${url}/billing/docs  ${url}/notification/
 }
 
 function whereLettersGo({ SMTP_URL, MAILDIR }: AllInOneConfig, folder: string): string {
-  // Prints only the host, because the URL may contain a password.
+  // Only the host is printed, because the URL may contain a password.
   if (SMTP_URL) return `to the mail server ${URL.parse(SMTP_URL)?.host ?? 'of SMTP_URL'}`
   return `in ${MAILDIR || join(folder, 'mail')}`
 }

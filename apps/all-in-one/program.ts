@@ -22,12 +22,12 @@ import type { AllInOneConfig } from './config.ts'
 import { openGateway, stoppedName } from './gateway.ts'
 import { type Lab, type SwitchName, switchable } from './lab.ts'
 
-/** The three services, their broker, their database and the gateway, in this process. */
+/** The three services, their broker, their database and the gateway, all in one process. */
 export interface Program {
   /** The URL of the gateway. */
   readonly url: string
   readonly lab: Lab
-  /** The one database, with a schema per service and one for the bus. */
+  /** The database that all parts share, with a schema for each service and one for the bus. */
   readonly database: Database
   readonly dataDir: string
   close(): Promise<void>
@@ -48,8 +48,8 @@ export async function startAllInOne(config: AllInOneConfig): Promise<Program> {
     throw error
   })
   const bus = await createEmbeddedBus({ database, runtime: systemRuntime, topics: TOPICS, log })
-  // Each service has a pool of its own, so that calls to billing cannot take the connections that billing's
-  // own calls need.
+  // Each service has its own connection pool, so that calls to the billing service cannot use up the
+  // connections that the billing service needs for its own calls.
   const clients = {
     order: createHttpClient(),
     billing: createHttpClient(),
@@ -57,7 +57,7 @@ export async function startAllInOne(config: AllInOneConfig): Promise<Program> {
   }
   const tracers = await openTracers(config, log)
 
-  // Each service has its own log, metrics and traces, as it would in a process of its own.
+  // Each service has its own log, metrics and traces, just as in a separate process.
   const parts = (name: ServiceName): ServiceParts =>
     measured({
       database,
@@ -79,7 +79,7 @@ export async function startAllInOne(config: AllInOneConfig): Promise<Program> {
   const urls = { BILLING_URL: url, NOTIFICATION_URL: url, ORDER_URL: url }
   const standIns = new Map<ServiceName, HttpServer>()
 
-  /** Unmounts and closes the stand-in of a service that was switched off. */
+  /** Unmounts and closes the stand-in that was mounted when the service was switched off. */
   async function removeStandIn(name: ServiceName): Promise<void> {
     await gateway.unmount(stoppedName(name))
     await standIns.get(name)?.close()
@@ -131,8 +131,9 @@ export async function startAllInOne(config: AllInOneConfig): Promise<Program> {
     database,
     dataDir,
     async close() {
-      // Callers are closed before the services they call: order calls billing, and billing calls notification.
-      // They call through the gateway, so it is closed after all of them.
+      // Each service is closed before the services that it calls: the order service calls the billing
+      // service, and the billing service calls the notification service. All calls go through the gateway, so
+      // the gateway is closed last.
       gateway.drain()
       for (const one of [lab.order, lab.billing, lab.notification]) await one.stop()
       for (const name of [...standIns.keys()]) await removeStandIn(name)

@@ -28,14 +28,14 @@ export async function auditAnnouncements(input: AuditInput, findings: Findings):
   if (input.letters) await auditLetters(input, input.letters, findings)
 }
 
-/** An event whose notice must exist. */
+/** An event that must have been announced to the customer. */
 export interface Announced {
   readonly eventId: string
   readonly style: InteractionStyle
   readonly subject: string
 }
 
-/** I5: every committed outcome is announced. */
+/** Checks I5: every committed outcome is announced. */
 async function auditOutcomes(input: AuditInput, findings: Findings): Promise<void> {
   const { billing } = input
   const payments = pagesOf(
@@ -55,7 +55,10 @@ async function auditOutcomes(input: AuditInput, findings: Findings): Promise<voi
   }
 }
 
-/** The events that announce a payment. A void alone is not announced; the payment that it refuses later is. */
+/**
+ * The events that announce a payment. A void that arrives before the payment is not announced; the refusal of
+ * the payment is.
+ */
 export function paymentAnnounced({ orderId, state, style }: Payment): Announced[] {
   const events = {
     PAID: ['ORDER_PAID'],
@@ -73,9 +76,9 @@ export function depositAnnounced({ id, state, style }: Deposit): Announced[] {
 }
 
 /**
- * I5 for events that `schema` has committed. Unless all work must be finished, an event may still be in the
- * outbox or in the log. The outbox is read before the log, and the notices last, so that an event in flight is
- * found in at least one of them.
+ * Checks I5 for events that the service with this schema has committed. Unless all work must be finished, an
+ * event may still be in the outbox or in the log of the broker. The outbox is read before the log, and the
+ * notices are read last, so that an event in flight is found in at least one of them.
  */
 export async function auditMissing(
   input: AuditInput,
@@ -97,7 +100,8 @@ export async function auditMissing(
   if (!settled) {
     await without((ids) => findInOutbox(input[schema], schema, ids))
     if (bus) await without((ids) => findUnread(bus, 'payment', 'notification', ids))
-    // A log that cannot be read may still hold an event. A call leaves the outbox only once it was accepted.
+    // If the log cannot be read, any event may still be in it. A call leaves the outbox only after the
+    // receiver has accepted it, so only calls are checked.
     else missing = missing.filter(({ style }) => flowOf(style).announcement === 'call')
     await without(withNotice)
   }
@@ -108,7 +112,7 @@ export async function auditMissing(
   }
 }
 
-/** I6: within a style, notices arrive in the order of the ledger. */
+/** Checks I6: within a style, notices arrive in the order of the ledger. */
 async function auditOrderOfLedger(input: AuditInput, findings: Findings): Promise<void> {
   const { billing, notification } = input
   let after: Pick<LedgerEntry, 'accountId' | 'version'> = { accountId: LOWEST_ID, version: 0 }
@@ -123,7 +127,7 @@ async function auditOrderOfLedger(input: AuditInput, findings: Findings): Promis
       const message = byEvent.get(eventOf(entry))
       if (message === undefined || entry.style === null) continue
       const before = latest.get(entry.style)
-      // Two transfers of one event share a message; I2 reports them.
+      // If an event has two transfers, both have the same message. I2 reports them.
       if (before?.message.id === message.id) continue
       if (before && before.message.created >= message.created) {
         const nameOf = (at: LedgerEntry, { event }: Message) => `entry ${at.version} (${event})`
@@ -143,7 +147,10 @@ const EVENT_OF_KIND = {
 } as const
 export const eventOf = ({ kind, causeId }: LedgerEntry) => `${causeId}/${EVENT_OF_KIND[kind]}`
 
-/** I7, and the other half of I5: the messages of an account have increasing times, and each has a cause. */
+/**
+ * Checks I7 and the other half of I5: the messages of an account have increasing times, and each message has
+ * a cause.
+ */
 async function auditMessages(input: AuditInput, findings: Findings): Promise<void> {
   const { notification } = input
   for (const { eventId, messages } of await repeatedEvents(notification, MAX_VIOLATIONS_EACH)) {
@@ -178,7 +185,7 @@ const ID = '[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}'
 const PAYMENT_EVENT = new RegExp(`^(${ID})/(ORDER_PAID|PAYMENT_FAIL|PAYMENT_REFUNDED)$`)
 const DEPOSIT_EVENT = /^(.+)\/(DEPOSIT_ACCEPTED)$/s
 
-/** I6: a failure is never announced after the payment of the same order. */
+/** Checks I6: the failure of an order is never announced after its payment. */
 function auditFailure(message: Message, paid: Set<string>, findings: Findings): void {
   const [, orderId, event] = PAYMENT_EVENT.exec(message.eventId) ?? []
   if (orderId === undefined) return
@@ -189,7 +196,10 @@ function auditFailure(message: Message, paid: Set<string>, findings: Findings): 
   }
 }
 
-/** I5: every announcement has a cause. Event ids of another form come from foreign programs and are skipped. */
+/**
+ * Checks I5: every announcement has a cause. Announcements of foreign programs are skipped; their event ids
+ * have another form.
+ */
 export async function auditCauses(
   { billing, orders }: AuditInput,
   messages: readonly Announcement[],
@@ -230,7 +240,7 @@ export async function auditCauses(
   }
 }
 
-/** An announcement to an account, and its name in a violation. */
+/** An announcement to an account, with the name that a violation uses for it. */
 export interface Announcement extends Pick<Message, 'eventId' | 'event' | 'accountId'> {
   readonly subject: string
 }
@@ -246,7 +256,7 @@ function caused(message: Announcement, form: RegExp): Caused[] {
   return causeId && event ? [{ message, causeId, event }] : []
 }
 
-/** The states of a payment in which it can have caused an event. */
+/** For each event, the states of the payment that can have caused it. */
 const STATES_BEHIND: Readonly<Record<string, readonly Payment['state'][]>> = {
   ORDER_PAID: ['PAID', 'REFUNDED'],
   PAYMENT_FAIL: ['REFUSED', 'VOIDED'],
@@ -255,7 +265,8 @@ const STATES_BEHIND: Readonly<Record<string, readonly Payment['state'][]>> = {
 
 function isCausedByPayment({ message, event }: Caused, payment: Payment | undefined): boolean {
   if (payment === undefined || message.event !== event) return false
-  // A void that arrived before the payment may not name the account; the payment that it refused did.
+  // If a void arrived before the payment, the stored payment may name no account, although the refused
+  // payment request named one.
   if (payment.accountId !== null && payment.accountId !== message.accountId) return false
   return STATES_BEHIND[event]?.includes(payment.state) ?? false
 }
@@ -272,7 +283,7 @@ function isCausedByDeposit({ message, event }: Caused, deposit: Deposit | undefi
 
 const OUR_LETTER = new RegExp(`^<(${ID})@trifold>$`)
 
-/** I7: each letter reached each recipient once. Letters of other senders are skipped. */
+/** Checks I7: each letter reached each recipient exactly once. Letters from other senders are skipped. */
 async function auditLetters(
   { notification }: AuditInput,
   letters: readonly Letter[],

@@ -1,20 +1,23 @@
 import type { BusMessage } from '../../messaging/bus.ts'
 import type { Queryable } from '../../platform/database/database.ts'
 
-/** What an audit reads: the database of each service, and further sources if they are available. */
+/** What an audit reads: the database of each service, and more sources if they are available. */
 export interface AuditInput {
   readonly orders: Queryable
   readonly billing: Queryable
   readonly notification: Queryable
-  /** The database of the embedded bus, if that is the broker. */
+  /** The database of the embedded bus, if the embedded bus is the broker. */
   readonly bus?: Queryable
-  /** The letters in the Maildir or mailbox, with duplicates. */
+  /** The letters in the Maildir or mailbox, including duplicates. */
   readonly letters?: readonly Letter[]
-  /** All messages that were ever sent to the topics, each partition in the order of its offsets. */
+  /** All messages that were ever sent to the topics, sorted by offset within each partition. */
   readonly topics?: readonly BusMessage[]
   /** Epoch milliseconds. */
   readonly now: number
-  /** Whether all work must be finished: requests and faults have stopped, and there was time to finish. */
+  /**
+   * Whether all work must be finished, because requests and faults have stopped and the services have had
+   * time to finish.
+   */
   readonly settled?: boolean
 }
 
@@ -23,32 +26,32 @@ export interface Letter {
   readonly recipient: string
 }
 
-/** The invariants as sentences; `audit` checks them. */
+/** The invariants that `audit` checks, as sentences. */
 export const INVARIANTS = {
   I1: 'all transfers sum to zero; a balance is the sum of its entries and never negative',
   I2: 'at most one debit per order, at most one credit per deposit',
   I3: 'an approved order has one net debit of its price; once settled, any other order has none',
   I4: 'every order is approved or canceled by its deadline',
-  I5: 'every committed outcome is announced, every announcement has a committed cause',
+  I5: 'every committed outcome is announced, and every announcement has a committed cause',
   I6: 'announcements to an account arrive in the order of its ledger',
   I7: 'one message per event, one letter per message',
-  I8: 'no customer reads or changes the data of another one',
+  I8: 'no customer reads or changes the data of another customer',
   I9: 'queues and tables hold only work that is still outstanding',
 } as const
 export type Invariant = keyof typeof INVARIANTS
 
 export interface Violation {
   readonly invariant: Invariant
-  /** The subject of the sentence: `order 0198…`, `account 0198…`, `outbox of billing`. */
+  /** The subject of the sentence, such as `order 0198…`, `account 0198…` or `outbox of billing`. */
   readonly subject: string
-  /** What is wrong, as a sentence that continues the subject. */
+  /** What is wrong, as the rest of a sentence that begins with the subject. */
   readonly sentence: string
 }
 
-/** Called with how many rows of a kind an invariant was checked on. */
+/** Reports that an invariant was checked on this number of rows, of the kind that `what` names. */
 export type Checked = (invariant: Invariant, count: number, what: string) => void
 
-/** The most violations of one invariant that are kept, because more would not help the reader. */
+/** The number of violations kept for each invariant. More would not help the reader. */
 export const MAX_VIOLATIONS_EACH = 1_000
 
 export interface Findings {

@@ -151,7 +151,7 @@ describe('broken data', () => {
     ['update orders.orders set price_minor = price_minor + 1 where id = $1', events.paid],
   ])
 
-  breaking('a pending order that is not in the watch', 'I4', [
+  breaking('a pending order that is not in the table watch', 'I4', [
     [`update orders.orders set state = 'PENDING', reason = null where id = $1`, http.refused],
   ])
 

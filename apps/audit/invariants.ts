@@ -28,13 +28,13 @@ import {
 } from './store.ts'
 import { auditTopics } from './topics.ts'
 
-/** How long after its deadline an order may still be PENDING. */
+/** Milliseconds after its deadline during which an order may still be PENDING. */
 const DEADLINE_GRACE_MS = 60_000
 
 /**
- * Checks all invariants, and returns their violations, at most MAX_VIOLATIONS_EACH of each. Without `settled`
- * the services may be running; a state is then read before its consequences, so that work in flight is not
- * reported. Rejects if a database cannot be read.
+ * Checks all invariants and returns the violations, at most MAX_VIOLATIONS_EACH for each invariant. If
+ * `settled` is not set, the services may be running. A state is then read before its consequences, so that
+ * work in flight is not reported as a violation. Rejects if a database cannot be read.
  */
 export async function audit(input: AuditInput, checked?: Checked): Promise<readonly Violation[]> {
   const findings = createFindings(checked)
@@ -48,7 +48,7 @@ export async function audit(input: AuditInput, checked?: Checked): Promise<reado
   return findings.violations.toSorted((a, b) => (a.invariant < b.invariant ? -1 : 1))
 }
 
-/** Checks I1, and counts the rows that I2 is checked on. */
+/** Checks I1, and counts the rows on which I2 is checked. */
 async function auditLedger({ billing }: AuditInput, findings: Findings): Promise<void> {
   const totals = await ledgerTotals(billing)
   findings.checked('I1', Number(totals.transfers), 'transfers')
@@ -85,7 +85,7 @@ function accountSentence(account: BrokenAccount): string {
     faults.push(`has ${money(pendingMinor)} pending, but ${money(requestedMinor)} requested`)
   }
   if (BigInt(version) !== entries || faults.length === 0) {
-    faults.push(`is at version ${version}, with ${entries} entries`)
+    faults.push(`is at version ${version}, but has ${entries} entries`)
   }
   return faults.join('; ')
 }
@@ -108,18 +108,18 @@ async function auditTransfers({ billing }: AuditInput, findings: Findings): Prom
     const { depositId, state, credits, sameTerms } = deposit
     const sentence = sameTerms
       ? `is ${state ?? 'unknown'}, with ${credits} credits in the ledger`
-      : 'has a transfer of another account or amount'
+      : 'has a transfer with another account or amount'
     findings.add('I2', `deposit ${depositId}`, sentence)
   }
 }
 
 function transfersSentence({ state, debits, refunds, sameTerms }: BrokenPayment): string {
-  if (!sameTerms) return 'has a transfer of another account or amount than its payment'
+  if (!sameTerms) return 'has a transfer whose account or amount differs from its payment'
   const payment = state === null ? 'has no payment' : `has a payment that is ${state}`
   return `${payment}, with ${debits} debits and ${refunds} refunds in the ledger`
 }
 
-/** Checks I3 and I8, and I5 for the failures that order announces itself. */
+/** Checks I3 and I8, and also I5 for the failures that the order service announces itself. */
 async function auditOrders(input: AuditInput, findings: Findings): Promise<void> {
   const pages = pagesOf(
     (from, limit) => ordersFrom(input.orders, from, limit),
@@ -149,7 +149,8 @@ function auditOrder(
   const { id, state, priceMinor, profileId } = order
   const subject = `order ${id}`
   if (state === 'APPROVED') {
-    // If billing started a refund, the event or call that notifies order may be in flight.
+    // If the billing service refunded the payment on its own, the event or call that notifies the order
+    // service may be in flight.
     const isHeld = payment?.state === 'PAID' || (!settled && payment?.state === 'REFUNDED')
     if (!isHeld) {
       findings.add('I3', subject, `is APPROVED, but its payment is ${payment?.state ?? 'missing'}`)
@@ -168,9 +169,9 @@ function auditOrder(
 }
 
 /**
- * The failure that order must have announced. A cancellation is announced by PAYMENT_REFUNDED if money was
- * taken, else by PAYMENT_FAIL. Billing announces PAYMENT_FAIL if money or the account was missing; order
- * announces it for all other reasons.
+ * The failure that the order service must have announced, if any. A cancellation is announced by
+ * PAYMENT_REFUNDED if money was taken, otherwise by PAYMENT_FAIL. The billing service announces PAYMENT_FAIL
+ * if the account was missing or had too little money; the order service announces it for all other reasons.
  */
 export function failureToAnnounce(
   { id, profileId, state, style, reason, announcesCancellation }: Order,
@@ -195,13 +196,15 @@ async function auditPending(
       state === 'PENDING'
         ? deadline
           ? `is still PENDING, with a deadline of ${deadline.toISOString()}`
-          : 'is PENDING, but not in the watch'
-        : `is in the watch, although it is ${state ?? 'unknown'}`
+          : 'is PENDING, but not in the table watch'
+        : `is in the table watch, although it is ${state ?? 'unknown'}`
     findings.add('I4', `order ${id}`, sentence)
   }
 }
 
-/** Minor units as units, for display only: a sum may be too large for an exact number. */
+/**
+ * Converts minor units into units, for display only, because a sum may be too large to be an exact number.
+ */
 function money(minor: bigint | string): string {
   return String(toUnits(BigInt(minor)))
 }

@@ -2,13 +2,13 @@ import { open, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Letter } from './findings.ts'
 
-/** Much more than the header of any of our letters. */
+/** Much more than the header of any letter that this program writes. */
 const MAX_HEADER_BYTES = 16_384
 
-/** The letters of a Maildir, both new and read; none if the folder does not exist. */
+/** The letters in a Maildir, both new and read. Empty if the folder does not exist. */
 export async function lettersIn(maildir: string): Promise<Letter[]> {
   const letters: Letter[] = []
-  // Mail readers move letters from `new` to `cur`, so in this order no letter is found twice.
+  // Mail readers move letters from `new` to `cur`, so when `cur` is read first, no letter is found twice.
   for (const folder of ['cur', 'new'].map((name) => join(maildir, name))) {
     for (const name of await readdir(folder).catch(orAbsent([]))) {
       const text = await headerOf(join(folder, name)).catch(orAbsent(''))

@@ -19,7 +19,7 @@ import { lettersIn } from './maildir.ts'
 const HELP = `
 npm run audit -- [--data DIR | --orders URL --billing URL --notification URL] [--settled]
 
-Checks the invariants over the databases of the three services, in a stopped program or in running services.
+Checks all invariants in the databases of the three services, whether these are in a stopped program or running.
 
   --data DIR          the data folder of a stopped program; DATA_DIR or "data" by default
   --orders URL, --billing URL, --notification URL
@@ -28,13 +28,13 @@ Checks the invariants over the databases of the three services, in a stopped pro
                       and the services have had time to finish
   --help              print this text
 
-Exit code: 0 all invariants hold, 1 some are violated, 2 wrong usage or a database cannot be read.
+Exit code: 0 all invariants hold, 1 some invariants are violated, 2 wrong usage or an unreadable database.
 `
 
 const MAX_LINES = 100
 const STATEMENT_TIMEOUT_MS = 600_000
 
-/** An error that the user can correct; any other error is a fault. */
+/** A mistake in the options, which the user can correct. Any other error is a fault. */
 class UsageError extends Error {}
 
 type Opened = Omit<AuditInput, 'now' | 'settled'> & { readonly close: () => Promise<void> }
@@ -122,7 +122,10 @@ async function openDatabases({ data, urls }: Options): Promise<Opened> {
   }
 }
 
-/** One database holds all schemas. Opening it recovers it after a crash, as a start of the program would. */
+/**
+ * Opens the one database that has all schemas. If the program crashed, opening its database recovers it, just
+ * as starting the program would.
+ */
 async function openFolder(folder: string, maildir: string | undefined): Promise<Opened> {
   const databaseFolder = join(folder, 'database')
   if (!existsSync(join(databaseFolder, 'pgdata', 'PG_VERSION'))) {
@@ -167,7 +170,7 @@ function report(
   if (more > 0) lines.push(`... and ${more} more`)
   const mode = settled
     ? 'all work must be finished'
-    : 'work may be in flight; --settled checks the rest'
+    : 'work may be in flight; --settled also checks that it is finished'
   const verdict =
     violations.length === 0 ? 'No violations' : `Violations: ${atLeast(violations.length)}`
   return `${[...table, '', ...lines, `${verdict} (${mode}).`].join('\n')}\n`

@@ -9,10 +9,13 @@ import type { Queryable } from '../../platform/database/database.ts'
 import { type AuditInput, type Findings, MAX_VIOLATIONS_EACH } from './findings.ts'
 import { requestedDeposits, watchedOrders, watchedVoids } from './store.ts'
 
-/** A relay's lease lasts ten seconds; one that expired this long ago belongs to a relay that died. */
+/**
+ * A relay renews its lease within ten seconds. If a lease expired this many milliseconds ago, its relay has
+ * died.
+ */
 const DEAD_LEASE_MS = 60_000
 
-/** I9: once all work is finished, nothing is outstanding. */
+/** Checks I9: once all work is finished, nothing is outstanding. */
 export async function auditOutstanding(input: AuditInput, findings: Findings): Promise<void> {
   if (!input.settled) return
   const { orders, billing, notification, bus } = input
@@ -26,9 +29,9 @@ export async function auditOutstanding(input: AuditInput, findings: Findings): P
     await auditKeys(db, schema, findings)
   }
   const watched = await watchedOrders(orders)
-  if (watched > 0n) findings.add('I9', 'watch of orders', `still holds ${watched} orders`)
+  if (watched > 0n) findings.add('I9', 'table watch', `still holds ${watched} orders`)
   const voids = await watchedVoids(orders)
-  if (voids > 0n) findings.add('I9', 'watch of voids', `still holds ${voids} orders`)
+  if (voids > 0n) findings.add('I9', 'table void_watch', `still holds ${voids} orders`)
   for (const { id, created } of await requestedDeposits(billing, MAX_VIOLATIONS_EACH)) {
     const sentence = `was requested at ${created.toISOString()} and is not booked`
     findings.add('I9', `deposit ${id}`, sentence)
@@ -61,7 +64,7 @@ async function auditSchema(
   }
 }
 
-/** Every outcome is known once all work is finished, so every key must have its response. */
+/** Once all work is finished, every outcome is known, so every Idempotency-Key must have its response. */
 async function auditKeys(db: Queryable, schema: string, findings: Findings): Promise<void> {
   for (const { key, created } of await unansweredKeys(db, schema, MAX_VIOLATIONS_EACH)) {
     const sentence = `of ${schema} has had no response since ${created.toISOString()}`

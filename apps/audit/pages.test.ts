@@ -29,6 +29,6 @@ describe('pages of rows', () => {
   })
 
   test('cannot be read where a whole page has one key', async () => {
-    await assert.rejects(pages([...'abbb']), /3 rows or more have the key b/)
+    await assert.rejects(pages([...'abbb']), /at least 3 rows have the key b/)
   })
 })

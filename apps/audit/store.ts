@@ -3,9 +3,9 @@ import type { InteractionStyle } from '../../contracts/style.ts'
 import type { Queryable } from '../../platform/database/database.ts'
 
 /**
- * The queries of the audit. No statement reads the schemas of two services, because they may be in different
- * databases. Tables of one schema are compared by one statement, and so in one snapshot. Rows that are
- * compared across services are read in pages, in the order of a key.
+ * The queries of the audit. No statement reads the schemas of two services, because these may be in different
+ * databases. Tables of one schema are compared by a single statement, so that it reads one snapshot of them.
+ * Rows that are compared across services are read in pages, sorted by a key.
  */
 type State = 'PAID' | 'REFUSED' | 'VOIDED' | 'REFUNDED'
 type Kind = 'DEPOSIT' | 'PAYMENT' | 'REFUND'
@@ -17,7 +17,7 @@ export interface LedgerTotals {
   transfers: bigint
   payments: bigint
   deposits: bigint
-  /** Sums in minor units, as text, because over all accounts they may exceed a bigint column. */
+  /** Sums in minor units over all accounts, as text, because they may exceed a bigint column. */
   customers: string
   cash: string
   revenue: string
@@ -47,14 +47,17 @@ export interface BrokenEntry {
   kind: Kind
   debit: string
   credit: string
-  /** What the entry adds to the balance; 0 if no side is the customer's. */
+  /**
+   * What the entry adds to the customer's balance; 0 if neither side of the transfer is the customer's
+   * account.
+   */
   movedMinor: bigint
   balanceAfterMinor: bigint
   balanceBeforeMinor: bigint
   rightSides: boolean
 }
 
-/** Ledger entries with a gap before them, wrong sides for their kind, or a wrong balance. */
+/** Ledger entries that follow a gap, or have the wrong sides for their kind, or a wrong balance. */
 export function brokenEntries(billing: Queryable, limit: number): Promise<BrokenEntry[]> {
   return billing.query<BrokenEntry>(
     `
@@ -86,7 +89,7 @@ export interface BrokenAccount {
   balanceMinor: bigint
   pendingMinor: bigint
   entries: bigint
-  /** As text, because in a broken database the sum may exceed a bigint column. */
+  /** Sums as text, because in a broken database they may exceed a bigint column. */
   entriesMinor: string
   requestedMinor: string
 }
@@ -193,7 +196,7 @@ export interface Payment {
 const PAYMENT = `order_id as "orderId", account_id as "accountId", amount_minor as "amountMinor",
   state, style`
 
-/** Payments by order id, starting with this id. */
+/** Payments sorted by order id, starting with this id. */
 export function paymentsFrom(billing: Queryable, from: string, limit: number): Promise<Payment[]> {
   return billing.query<Payment>(
     `select ${PAYMENT} from billing.payment where order_id >= $1 order by order_id limit $2`,
@@ -235,13 +238,13 @@ export interface LedgerEntry {
   accountId: string
   version: number
   kind: Kind
-  /** The id of its order or deposit. */
+  /** The id of the order or deposit that caused the entry. */
   causeId: string
   style: InteractionStyle | null
   balanceAfterMinor: bigint
 }
 
-/** Ledger entries by account and version, after this entry. */
+/** Ledger entries sorted by account and version, starting after this entry. */
 export function entriesAfter(
   billing: Queryable,
   after: Pick<LedgerEntry, 'accountId' | 'version'>,
@@ -271,14 +274,14 @@ export interface Order {
   style: InteractionStyle
   state: 'PENDING' | 'APPROVED' | 'CANCELED'
   reason: Reason | null
-  /** Whether the version that placed the order announces cancellations; earlier versions did not. */
+  /** Whether the order was placed by a version that announces cancellations. Earlier versions did not. */
   announcesCancellation: boolean
 }
 
 const ORDER = `id, profile_id as "profileId", price_minor as "priceMinor", style, state, reason,
   created >= (select applied from orders.migration where id = 10) as "announcesCancellation"`
 
-/** Orders by id, starting with this id. */
+/** Orders sorted by id, starting with this id. */
 export function ordersFrom(orders: Queryable, from: string, limit: number): Promise<Order[]> {
   return orders.query<Order>(
     `select ${ORDER} from orders.orders where id >= $1 order by id limit $2`,
@@ -297,8 +300,8 @@ export interface LateOrder {
 }
 
 /**
- * Orders that are in the watch but not PENDING, or PENDING but not in the watch, and PENDING orders whose
- * deadline is before `due` (with `any time`, all PENDING orders).
+ * Orders that are in the table `watch` but not PENDING, or PENDING but not in the table, and PENDING orders
+ * whose deadline is before `due`. If `due` is `any time`, all PENDING orders are included.
  */
 export function lateOrders(
   orders: Queryable,
@@ -329,7 +332,7 @@ export interface Message {
 
 const MESSAGE = 'seq, id, event_id as "eventId", account_id as "accountId", event, created'
 
-/** Messages by account and in the order in which they were written, after this message. */
+/** Messages sorted by account and by the order in which they were written, starting after this message. */
 export function messagesAfter(
   notification: Queryable,
   after: Pick<Message, 'accountId' | 'seq'>,

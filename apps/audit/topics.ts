@@ -33,17 +33,21 @@ interface Sent {
   /** Topic, partition and offset, such as `payment/3/17`. */
   readonly place: string
   readonly topic: string
-  /** Increases from one message of an account to the next, because a key has one partition. */
+  /**
+   * The offset of the first copy. Offsets of an account's messages can be compared, because all of them are
+   * in one partition.
+   */
   readonly offset: bigint
-  /** The offset of its last copy. */
+  /** The offset of the last copy. */
   lastOffset: bigint
   readonly meta: Pick<EventMeta, 'id' | 'style'>
   readonly body: Event | (BalanceChanged & { readonly event: 'BALANCE_CHANGED' })
 }
 
 /**
- * Compares a complete log with the databases. I5: every outcome that its style publishes is in the log, and
- * every message in the log has a cause. I6: messages are in the order of the ledger.
+ * Compares the complete log of the broker with the databases. I5: every outcome of a style that publishes
+ * results is in the log, and every message in the log has a cause. I6: messages are in the order of the
+ * ledger.
  */
 export async function auditTopics(
   input: AuditInput,
@@ -69,7 +73,10 @@ export async function auditTopics(
   if (input.settled) await auditOutcomes(input, sent, findings)
 }
 
-/** The first copies of messages, by id. Reports messages that are unreadable, or that differ from their first copy. */
+/**
+ * Returns the first copy of each message, by event id. Reports messages that are unreadable or that differ
+ * from their first copy.
+ */
 function firstCopies(messages: readonly BusMessage[], findings: Findings): Map<string, Sent> {
   const sent = new Map<string, Sent>()
   for (const message of messages) {
@@ -113,7 +120,7 @@ function readMessage(message: BusMessage): Pick<Sent, 'body' | 'meta'> | Unknown
   }
 }
 
-/** I5: every request to billing belongs to an order or a deposit. */
+/** Checks I5: every request to the billing service belongs to an order or a deposit. */
 async function auditRequests(
   { orders, billing }: AuditInput,
   requests: readonly (Sent & { readonly body: BillingEvent })[],
@@ -146,7 +153,7 @@ async function auditRequests(
   }
 }
 
-/** I6: announcements and balance events are in the order of each account's ledger. */
+/** Checks I6: announcements and balance events are in the order of each account's ledger. */
 async function auditLedgerOrder(
   { billing, settled }: AuditInput,
   sent: ReadonlyMap<string, Sent>,
@@ -182,8 +189,8 @@ async function auditLedgerOrder(
 }
 
 /**
- * A batch has one balance event for each account, with the account's last balance. The last copy in the
- * stream must have the current balance, because compaction keeps only that.
+ * A batch sends one balance event for each account that it changed, with the balance after the batch. The
+ * last balance event of an account must have the current balance, because compaction keeps only that event.
  */
 function auditBalances(
   entries: readonly LedgerEntry[],
@@ -215,7 +222,7 @@ function auditBalances(
   }
 }
 
-/** I5: every result that its style publishes is in the log. */
+/** Checks I5: every result of a style that publishes results is in the log. */
 async function auditOutcomes(
   { billing }: AuditInput,
   sent: ReadonlyMap<string, Sent>,

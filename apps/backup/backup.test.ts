@@ -87,7 +87,7 @@ describe('a backup', () => {
     [
       'a file too many',
       (backup: string) => writeFile(join(backup, 'database/extra'), ''),
-      /extra does not belong to it/,
+      /extra is not in its manifest/,
     ],
     [
       'no manifest',

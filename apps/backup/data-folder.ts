@@ -4,20 +4,20 @@ import { readdir, readFile, stat } from 'node:fs/promises'
 import { join, relative, sep } from 'node:path'
 import { pipeline } from 'node:stream/promises'
 
-/** An error that the user can correct; any other error is a fault. */
+/** A mistake that the user can correct, in the options or the folders. Any other error is a fault. */
 export class UsageError extends Error {}
 
 /** The subfolders of a data folder that a backup contains. Locks and logs are not among them. */
 export const STATE = ['database', 'mail'] as const
-/** Files of the process that uses the folder; a backup leaves them out. */
+/** Files that belong to the process that uses the folder. A backup leaves them out. */
 export const PROCESS_FILES = ['trifold.lock', 'trifold.pid']
 
 export const MANIFEST = 'manifest.json'
 
-/** The description of a backup. It is written last, so a backup without it is incomplete. */
+/** The contents of a backup. The manifest is written last, so a backup without one is incomplete. */
 export interface Manifest {
   readonly format: 1
-  /** The moment of the backup's state, as ISO 8601 in UTC. */
+  /** The time of the backed-up state, as ISO 8601 in UTC. */
   readonly created: string
   readonly files: readonly BackupFile[]
 }
@@ -34,7 +34,7 @@ export function assertDataFolder(folder: string): void {
   throw new UsageError(`${folder} is not a data folder: it holds no database`)
 }
 
-/** Size and checksum of every file below a folder except the manifest, sorted by path. */
+/** The size and checksum of every file below a folder except the manifest, sorted by path. */
 export async function describeFiles(folder: string): Promise<BackupFile[]> {
   const entries = await readdir(folder, { recursive: true, withFileTypes: true })
   const paths = entries
@@ -53,7 +53,7 @@ export async function describeFiles(folder: string): Promise<BackupFile[]> {
   return files
 }
 
-/** Throws a UsageError that names the first difference between a backup and its manifest. */
+/** Compares a backup with its manifest. Throws a UsageError that names the first difference. */
 export async function verifyBackup(folder: string): Promise<Manifest> {
   const manifest = await readManifest(folder)
   const found = new Map((await describeFiles(folder)).map((file) => [file.path, file]))
@@ -67,7 +67,7 @@ export async function verifyBackup(folder: string): Promise<Manifest> {
   }
   const [extra] = found.keys()
   if (extra !== undefined) {
-    throw new UsageError(`the backup is damaged: ${extra} does not belong to it`)
+    throw new UsageError(`the backup is damaged: ${extra} is not in its manifest`)
   }
   return manifest
 }

@@ -76,9 +76,9 @@ function readOptions(args: readonly string[]) {
 }
 
 /**
- * Copies the files while nothing writes to them. The lock on the database's folder keeps a program from
- * starting. A running program is paused instead: its files are then as after a crash, and PostgreSQL recovers
- * from those when it starts.
+ * Copies the files while nothing writes to them. If no program is running, holding the lock on the database
+ * folder keeps one from starting. A running program is paused instead. Its files are then in the same state
+ * as after a crash, from which PostgreSQL recovers when it starts.
  */
 async function copyState(source: string, target: string) {
   const copy = async () => {

@@ -3,17 +3,17 @@ import { readFile } from 'node:fs/promises'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { UsageError } from './data-folder.ts'
 
-/** After this time a paused process is resumed even if the backup was killed. */
+/** A paused process is resumed after this number of seconds even if the backup was killed. */
 const RESUME_AFTER_SECONDS = 120
 const POLL_MS = 5
 
 /**
- * Runs the work while another process is paused by SIGSTOP, and then resumes that process even if the work
- * fails. Clients of the process wait while it is paused.
+ * Pauses another process with SIGSTOP, does the work, and then resumes the process even if the work fails.
+ * The clients of the process wait while it is paused.
  */
 export async function whilePaused<T>(pid: number, work: () => Promise<T>): Promise<T> {
   if (process.platform !== 'linux') {
-    throw new UsageError('stop the program first: a running one can be backed up on Linux only')
+    throw new UsageError('stop the program first: a running program can be backed up only on Linux')
   }
   const guard = resumeLater(pid)
   try {
@@ -26,7 +26,10 @@ export async function whilePaused<T>(pid: number, work: () => Promise<T>): Promi
   }
 }
 
-/** Starts a separate process that resumes the paused one, because this process may be killed. */
+/**
+ * Starts a helper process that resumes the paused process later, because this process may be killed before it
+ * can.
+ */
 function resumeLater(pid: number): ChildProcess {
   const command = `sleep ${RESUME_AFTER_SECONDS}; kill -CONT ${pid}`
   const guard = spawn('/bin/sh', ['-c', command], { detached: true, stdio: 'ignore' })

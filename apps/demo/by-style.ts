@@ -3,7 +3,10 @@ import { type InteractionStyle, STYLES } from '../../contracts/style.ts'
 /** One value for each style. */
 export type ByStyle<Value> = Readonly<Record<InteractionStyle, Value>>
 
-/** Does the work in one style after the other, so that no style is measured while another one runs. */
+/**
+ * Does the work in one style after another, so that no style is measured while work in another style is
+ * running.
+ */
 export async function inEachStyle<Value>(
   work: (style: InteractionStyle) => Promise<Value>,
 ): Promise<ByStyle<Value>> {

@@ -1,12 +1,12 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type InteractionStyle, STYLE_HEADER } from '../../contracts/style.ts'
 
-/** An HTTP client that measures how long each answer takes. */
+/** An HTTP client that measures how long each response takes. */
 export interface Client {
   readonly baseUrl: string
-  /** Rejects when the program cannot be reached, or when the demo is interrupted. */
-  call(method: string, path: string, options?: CallOptions): Promise<Answer>
-  /** Reads until the value is accepted or the wait ends; resolves with the last value. */
+  /** Rejects if the program cannot be reached or the demo is interrupted. */
+  call(method: string, path: string, options?: CallOptions): Promise<DemoResponse>
+  /** Reads repeatedly until the value is as expected or the wait ends. Resolves with the last value read. */
   until<Value>(read: () => Promise<Value>, isExpected: (value: Value) => boolean): Promise<Value>
 }
 
@@ -18,13 +18,13 @@ export interface CallOptions {
   readonly uninterrupted?: boolean
 }
 
-export interface Answer {
+export interface DemoResponse {
   readonly status: number
   /** The parsed JSON, or the text if it is not JSON. */
   readonly body: unknown
-  /** From sending the request to the end of the answer. */
+  /** The time from sending the request to the end of the response. */
   readonly durationMs: number
-  /** When the answer was complete, in epoch milliseconds. */
+  /** When the response was complete, in epoch milliseconds. */
   readonly at: number
 }
 

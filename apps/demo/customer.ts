@@ -1,35 +1,35 @@
 import type { OrderView, PaymentView } from '../../contracts/http.ts'
 import type { InteractionStyle } from '../../contracts/style.ts'
-import type { Answer, Client } from './client.ts'
+import type { Client, DemoResponse } from './client.ts'
 
 /**
- * A customer with an account who uses one style. Reads accept any response, because the demo has to show
- * what a faulty program responds, and not to fail on it.
+ * A customer who has an account and uses one style. Reads accept any response, because the demo should show a
+ * wrong response instead of failing on it.
  */
 export interface Customer {
   readonly style: InteractionStyle
-  readonly opened: Answer
-  deposit(amount: number): Promise<Answer>
+  readonly opened: DemoResponse
+  deposit(amount: number): Promise<DemoResponse>
   order(productQuantity: number): Promise<PlacedOrder>
   findOrder(orderId: string): Promise<Partial<OrderView>>
-  /** The order once it is final, or as it was when the wait ended. */
+  /** The order as soon as it is settled, or as it is when the wait ends. */
   settledOrder(orderId: string): Promise<Partial<OrderView>>
   payment(orderId: string, state: string): Promise<Partial<PaymentView>>
   /** The time of the order's ledger entry, in epoch milliseconds; NaN if there is none. */
   paidAt(orderId: string): Promise<number>
   balance(): Promise<string>
-  /** The notices once there are at least this many, or those that existed when the wait ended. */
+  /** The notices as soon as there are at least this many, or those that exist when the wait ends. */
   messages(atLeast?: number): Promise<ReceivedMessages>
 }
 
 export interface PlacedOrder {
-  readonly answer: Answer
-  /** From the answer, whether it is a success or a problem; empty if it has none. */
+  readonly response: DemoResponse
+  /** The order id in the response, which may be a success or a problem. Empty if the response has none. */
   readonly orderId: string
 }
 
 export interface ReceivedMessages {
-  /** The notices in one word each, in their order: `deposit, paid`. */
+  /** One word for each notice, in the order of the notices, such as `deposit, paid`. */
   readonly summary: string
   readonly count: number
   /** When the last notice was written, in epoch milliseconds; NaN if there is none. */
@@ -64,12 +64,12 @@ export async function openCustomer(client: Client, style: InteractionStyle): Pro
 
     async order(productQuantity) {
       const path = `/orders?profileId=${accountId}`
-      const answer = await client.call('POST', path, { style, json: { productQuantity } })
-      const { body } = answer
+      const response = await client.call('POST', path, { style, json: { productQuantity } })
+      const { body } = response
       const { orderId: refusedId = '' } = asObject(body) as { orderId?: string }
       const orderId = typeof body === 'string' ? body : refusedId
       orderIds.add(orderId)
-      return { answer, orderId }
+      return { response, orderId }
     },
 
     findOrder: (orderId) => read<OrderView>(orderPath(orderId)),
@@ -99,7 +99,9 @@ export async function openCustomer(client: Client, style: InteractionStyle): Pro
 const asObject = (body: unknown): object => (typeof body === 'object' && body !== null ? body : {})
 const asList = (body: unknown): unknown[] => (Array.isArray(body) ? body : [])
 
-/** A notice in one word if its text is exactly what the contract says, else the beginning of its text. */
+/**
+ * One word for a notice if its text is exactly what the contract says, otherwise the beginning of the text.
+ */
 function nameOf(text: string, accountId: string, orderIds: ReadonlySet<string>): string {
   const orderId = /[0-9a-f]{8}-[0-9a-f-]{27}/g
   const isOwn = [...(text.match(orderId) ?? [])].every((id) => id === accountId || orderIds.has(id))

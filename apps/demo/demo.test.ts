@@ -67,7 +67,7 @@ describe('the demo', () => {
       assert.equal(exitCode, 1, output)
       assert.match(output, /✓ 201 +\d+ ms +✓ 201/, 'kept promises are shown as kept')
       assert.match(output, /✗ CANCELED, not APPROVED/)
-      assert.match(output, /no switches for its services/)
+      assert.match(output, /services of this program cannot be switched off/)
       assert.match(output, /^✗ \d+ of \d+ promises were not kept:$/m)
       assert.match(output, /left, .*: orders 3 units, http: promised 402, seen 201$/m)
       assert.match(output, /: the notices, hybrid: promised deposit, paid, seen none$/m)

@@ -1,22 +1,26 @@
 import type { Client } from './client.ts'
 
-/** The lab of an all-in-one program, which switches its services off and on. */
+/** The part of an all-in-one program that switches its services off and on. */
 export interface LabSwitch {
-  /** Does the work while the service is off, and then switches it on again, even if the work fails. */
+  /** Switches the service off, does the work, and switches the service on again, even if the work fails. */
   whileOff<Result>(service: LabService, work: () => Promise<Result>): Promise<Result>
 }
 
-/** Proves that the call does not come from a page in a browser. */
+/** The header that shows that a request does not come from a page on another site. */
 const LAB = { 'x-trifold-lab': 'true' }
 
 type LabService = 'billing' | 'notification'
 
-/** The lab, or a sentence that says why there is none. Throws if a service is off already. */
+/**
+ * Returns the lab, or a sentence that says why the program has none. Throws if a service is already switched
+ * off.
+ */
 export async function openLab(client: Client): Promise<LabSwitch | string> {
   const { status, body } = await client.call('GET', '/lab/services', { headers: LAB })
-  if (status === 403) return 'This program lets its services be switched only from its own machine'
+  if (status === 403)
+    return 'The services of this program can be switched off only from its own machine'
   if (status !== 200)
-    return 'This program has no switches for its services (LAB=false, or not the all-in-one program)'
+    return 'The services of this program cannot be switched off (LAB=false, or not the all-in-one program)'
   for (const [name, running] of Object.entries(body as Record<string, boolean>)) {
     if (running) continue
     const start = `curl -X POST -H 'x-trifold-lab: true' ${client.baseUrl}/lab/services/${name}/start`
@@ -25,8 +29,8 @@ export async function openLab(client: Client): Promise<LabSwitch | string> {
 
   async function setService(service: LabService, action: 'stop' | 'start'): Promise<void> {
     const path = `/lab/services/${service}/${action}`
-    const answer = await client.call('POST', path, { headers: LAB, uninterrupted: true })
-    if (answer.status !== 200) throw new Error(`POST ${path} failed: ${answer.status}`)
+    const response = await client.call('POST', path, { headers: LAB, uninterrupted: true })
+    if (response.status !== 200) throw new Error(`POST ${path} failed: ${response.status}`)
   }
 
   return {

@@ -13,9 +13,9 @@ Runs one order flow in the interaction styles (${STYLES.join(', ')}), side by si
 what it sees with what the design promises. Services that it switches off are switched on again.
 
   --url URL        the program to drive; by default the one at http://127.0.0.1:8000, or at HOST and
-                   PORT of the environment or .env. If none answers there, the demo starts its own,
+                   PORT of the environment or .env. If none is running there, the demo starts its own,
                    in a temporary folder that it removes
-  --own            start a program of the demo's own in any case
+  --own            always start a program of the demo's own
   --wait SECONDS   how long to wait for an expected result; 10 by default
   --help           print this text
 
@@ -24,7 +24,7 @@ NO_COLOR=1 turns off colors.
 `
 
 const EXIT_CODES = { SIGINT: 130, SIGTERM: 143, SIGHUP: 129 } as const
-/** A signal that arrives this soon after the first is the same one, passed on by npm. */
+/** A second signal within this many milliseconds is the first one, passed on by npm. */
 const SAME_SIGNAL_MS = 500
 const interrupted = new AbortController()
 let interruptedAt = 0
@@ -39,7 +39,7 @@ for (const signal of Object.keys(EXIT_CODES) as (keyof typeof EXIT_CODES)[]) {
     interrupted.abort(new Error('interrupted'))
   })
 }
-// The reader of our output may exit early (`| head`). Interrupting switches services on again.
+// The reader of the output may exit early, such as `head`. An interruption switches all services on again.
 process.stdout.on('error', (error) => interrupted.abort(error))
 
 try {
@@ -77,14 +77,14 @@ async function perform(url: string, waitMs: number): Promise<number> {
   const client = createClient(url, waitMs, interrupted.signal)
   const lab = await openLab(client)
   const table = createTable()
-  const answerMs = await everythingRuns(client, table)
+  const responseMs = await everythingRuns(client, table)
   if (typeof lab === 'string') {
     console.log(`\n${lab},\nso the scenes in which services are switched off are skipped.`)
   } else {
     await servicesAreOff(client, table, lab)
   }
   const seconds = ((performance.now() - startedMs) / 1000).toFixed(1)
-  return table.conclude(answerMs, seconds) ? 0 : 1
+  return table.conclude(responseMs, seconds) ? 0 : 1
 }
 
 function readOptions(): (TargetOptions & { readonly help: boolean }) | string {
@@ -111,7 +111,7 @@ function readOptions(): (TargetOptions & { readonly help: boolean }) | string {
   }
 }
 
-/** Adds the error's cause, because the message of a failed fetch does not say why. */
+/** Adds the cause of an error, because the message of a failed fetch does not say why it failed. */
 function messageOf(error: Error): string {
   const { message, cause } = error
   const reason = cause instanceof Error ? cause.message || (cause as { code?: string }).code : ''

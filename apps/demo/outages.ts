@@ -6,7 +6,7 @@ import type { LabSwitch } from './lab-switch.ts'
 import { PROMISES } from './promises.ts'
 import { type Cell, cell, type Table } from './table.ts'
 
-/** The scenes in which a service is off while a customer with 199 orders 3 units for 195. */
+/** The scenes in which a service is off while a customer whose balance is 199 orders 3 units for 195. */
 export async function servicesAreOff(client: Client, table: Table, lab: LabSwitch): Promise<void> {
   table.scene('3  The first order again, while notification is off')
   await playOutage(client, table, lab, 'notification', orderWithoutNotification)
@@ -16,7 +16,10 @@ export async function servicesAreOff(client: Client, table: Table, lab: LabSwitc
 
 type Cells = Readonly<Record<string, Cell>>
 
-/** What a customer sees while a service is off, and after it is on again. */
+/**
+ * Runs a scene for one customer. Resolves with what the customer sees while the service is off, and with a
+ * function that reads what the customer sees once the service is on again.
+ */
 type Outage = (customer: Customer) => Promise<{ whileOff: Cells; afterwards: () => Promise<Cells> }>
 
 async function playOutage(
@@ -45,13 +48,13 @@ async function customerWithMoney(client: Client, style: InteractionStyle): Promi
 }
 
 async function orderWithoutNotification(customer: Customer) {
-  const { answer, orderId } = await customer.order(3)
+  const { response, orderId } = await customer.order(3)
   const order = await customer.settledOrder(orderId)
   const whileOff = {
     'orders 3 units': cell(
-      answer.status,
-      PROMISES[customer.style].notificationOff.answer,
-      answer.durationMs,
+      response.status,
+      PROMISES[customer.style].notificationOff.status,
+      response.durationMs,
     ),
     'the order': cell(order.state, 'APPROVED'),
     'the balance': cell(await customer.balance(), '4'),
@@ -59,7 +62,8 @@ async function orderWithoutNotification(customer: Customer) {
 
   async function afterwards() {
     const late = await customer.messages(2)
-    // Notices are in order, so a notice written twice would be listed before that of this deposit.
+    // Notices are listed in order, so if the first notice was written twice, the repeat comes before the
+    // notice of this deposit.
     await customer.deposit(1)
     const all = await customer.messages(3)
     return {
@@ -72,11 +76,11 @@ async function orderWithoutNotification(customer: Customer) {
 
 async function orderWithoutBilling(customer: Customer) {
   const promised = PROMISES[customer.style].billingOff
-  const { answer, orderId } = await customer.order(3)
+  const { response, orderId } = await customer.order(3)
   const order = await customer.findOrder(orderId)
   const expected = promised.messagesWhileOff.split(', ').length
   const whileOff = {
-    'orders 3 units': cell(answer.status, promised.answer, answer.durationMs),
+    'orders 3 units': cell(response.status, promised.status, response.durationMs),
     'the order': cell(order.state, promised.stateWhileOff),
     'its reason': cell(order.reason ?? 'none', promised.reasonWhileOff),
     'the notices': cell((await customer.messages(expected)).summary, promised.messagesWhileOff),

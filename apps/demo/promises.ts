@@ -2,17 +2,18 @@ import { FLOWS, type Flow } from '../../contracts/style.ts'
 import { type ByStyle, mapStyles } from './by-style.ts'
 
 /**
- * What the design promises a customer, cell by cell, derived from the properties of a style. A list of values
- * allows for a race: the outcome may follow the answer before the customer reads it.
+ * What the design promises a customer, one value for each cell of the demo's tables, derived from the
+ * properties of a style. Where a cell lists several values, the order may be settled before or after the
+ * customer reads it.
  */
 interface Promises {
   readonly orderToBilling: string
   readonly billingToNotification: string
   readonly paid: Outcome
   readonly refused: Outcome
-  readonly notificationOff: { readonly answer: string }
+  readonly notificationOff: { readonly status: string }
   readonly billingOff: {
-    readonly answer: string
+    readonly status: string
     readonly stateWhileOff: string
     readonly reasonWhileOff: string
     readonly messagesWhileOff: string
@@ -25,8 +26,8 @@ interface Promises {
 }
 
 interface Outcome {
-  readonly answer: string
-  /** The state of the order when it is read right after the answer. */
+  readonly status: string
+  /** The state of the order when it is read right after the response. */
   readonly stateAtOnce: readonly string[]
   readonly messageAtOnce: readonly string[]
 }
@@ -42,9 +43,12 @@ const WITHOUT_BILLING = {
 } as const
 
 const BILLING_OFF = {
-  /** Order cancels the order and notifies the customer; the payment is voided once billing is back. */
+  /**
+   * The order service cancels the order and notifies the customer. The payment is voided once the billing
+   * service is back.
+   */
   call: {
-    answer: '503',
+    status: '503',
     stateWhileOff: 'CANCELED',
     reasonWhileOff: 'BILLING_UNREACHABLE',
     messagesWhileOff: 'deposit, unpaid',
@@ -54,7 +58,7 @@ const BILLING_OFF = {
     messages: 'deposit, unpaid',
   },
   event: {
-    answer: '201',
+    status: '201',
     stateWhileOff: 'PENDING',
     reasonWhileOff: 'none',
     messagesWhileOff: 'deposit',
@@ -70,7 +74,7 @@ export const PROMISES: ByStyle<Promises> = mapStyles<Flow, Promises>(FLOWS, (flo
   billingToNotification: ROUTES[flow.announcement],
   paid: outcome(flow, '201', 'APPROVED'),
   refused: outcome(flow, '402', 'CANCELED'),
-  notificationOff: { answer: '201' },
+  notificationOff: { status: '201' },
   billingOff: BILLING_OFF[flow.payment],
   inShort: `${waitsFor(flow)}; ${WITHOUT_BILLING[flow.payment]}`,
 }))
@@ -79,7 +83,7 @@ function outcome(flow: Flow, status: string, state: string): Outcome {
   const isNotified =
     flow.response === 'outcome' && flow.payment === 'call' && flow.announcement === 'call'
   return {
-    answer: flow.response === 'outcome' ? status : '201',
+    status: flow.response === 'outcome' ? status : '201',
     stateAtOnce: flow.response === 'outcome' ? [state] : ['PENDING', state],
     messageAtOnce: isNotified ? WRITTEN : WRITTEN_OR_NOT,
   }

@@ -6,8 +6,8 @@ import { PROMISES } from './promises.ts'
 import { cell, type Table } from './table.ts'
 
 /**
- * The scenes in which everything runs: an order that is paid, and one that costs too much. Returns how
- * long the answer to the first order took in each style, in milliseconds.
+ * The scenes in which all services run: an order that is paid, and an order that costs too much. Returns the
+ * milliseconds until the response to the first order, for each style.
  */
 export async function everythingRuns(client: Client, table: Table): Promise<ByStyle<number>> {
   await inEachStyle((style) => warmUp(client, style))
@@ -21,7 +21,7 @@ export async function everythingRuns(client: Client, table: Table): Promise<BySt
   table.columns('billing → notification', toNotification)
   const paid = await inEachStyle((style) => orderIsPaid(client, style))
   table.heading('What the customer sees')
-  table.rows(mapStyles(paid, ({ answers }) => answers))
+  table.rows(mapStyles(paid, ({ responses }) => responses))
   table.heading('Timeline, in ms after the order was created')
   table.columns(
     '',
@@ -32,10 +32,10 @@ export async function everythingRuns(client: Client, table: Table): Promise<BySt
 
   table.scene('2  With 4 left, the customer orders 3 more units')
   table.rows(await inEachStyle((style) => orderIsRefused(paid[style].customer)))
-  return mapStyles(paid, ({ answerMs }) => answerMs)
+  return mapStyles(paid, ({ responseMs }) => responseMs)
 }
 
-/** A round that is not shown, so that the first style is not measured before the code is compiled. */
+/** Plays a round that is not shown, so that the first style is not measured before the code is compiled. */
 async function warmUp(client: Client, style: InteractionStyle): Promise<void> {
   const customer = await openCustomer(client, style)
   await customer.deposit(199)
@@ -49,10 +49,10 @@ async function orderIsPaid(client: Client, style: InteractionStyle) {
   const customer = await openCustomer(client, style)
   const { opened } = customer
   const deposit = await customer.deposit(199)
-  // Wait for the deposit's notice, so that its work is done before the order is measured.
+  // Wait for the notice of the deposit, so that all work on the deposit is done before the order is measured.
   await customer.messages(1)
   const placed = await customer.order(3)
-  const { answer, orderId } = placed
+  const { response, orderId } = placed
   const { state = 'unknown' } = await customer.findOrder(orderId)
   const isNotified = (await customer.messages()).count === 2
 
@@ -60,11 +60,11 @@ async function orderIsPaid(client: Client, style: InteractionStyle) {
   const messages = await customer.messages(2)
   return {
     customer,
-    answerMs: answer.durationMs,
-    answers: {
+    responseMs: response.durationMs,
+    responses: {
       'opens an account': cell(opened.status, '200', opened.durationMs),
       'deposits 199': cell(`${deposit.status}, ${deposit.body}`, '200, 199', deposit.durationMs),
-      'orders 3 units': cell(answer.status, promised.answer, answer.durationMs),
+      'orders 3 units': cell(response.status, promised.status, response.durationMs),
       'reads the order': cell(state, promised.stateAtOnce),
       'reads the notice': cell(isNotified ? 'written' : 'not yet', promised.messageAtOnce),
     },
@@ -82,17 +82,17 @@ async function orderIsPaid(client: Client, style: InteractionStyle) {
   }
 }
 
-/** What happened and when, in the order of this style, including the answer. */
+/** The steps of the order and the response, with their times, sorted by time. */
 function hopsOf(
   { baseUrl }: Client,
-  { answer }: PlacedOrder,
+  { response }: PlacedOrder,
   times: Readonly<Record<string, number>>,
 ): string[] {
   const created = times['order created'] ?? Number.NaN
-  // Another machine has another clock; then the order counts as created when it is sent.
+  // On another machine, the clocks differ. The response time is then counted from the order's creation.
   const isLocal = /^(localhost|127\.|\[::1\])/.test(new URL(baseUrl).host)
-  const answered = isLocal ? answer.at : created + answer.durationMs
-  return Object.entries({ ...times, 'the answer': answered })
+  const respondedAt = isLocal ? response.at : created + response.durationMs
+  return Object.entries({ ...times, 'the response': respondedAt })
     .filter(([, time]) => Number.isFinite(time - created))
     .sort(([, a], [, b]) => a - b)
     .map(([name, time]) => `${String(Math.round(time - created)).padStart(4)}  ${name}`)
@@ -100,13 +100,13 @@ function hopsOf(
 
 async function orderIsRefused(customer: Customer) {
   const promised = PROMISES[customer.style].refused
-  const { answer, orderId } = await customer.order(3)
+  const { response, orderId } = await customer.order(3)
   const { state = 'unknown' } = await customer.findOrder(orderId)
   const isNotified = (await customer.messages()).count === 3
   const order = await customer.settledOrder(orderId)
   const messages = await customer.messages(3)
   return {
-    'orders 3 units': cell(answer.status, promised.answer, answer.durationMs),
+    'orders 3 units': cell(response.status, promised.status, response.durationMs),
     'reads the order': cell(state, promised.stateAtOnce),
     'reads the notice': cell(isNotified ? 'written' : 'not yet', promised.messageAtOnce),
     'the order': cell(order.state, 'CANCELED'),

@@ -3,16 +3,18 @@ import { STYLES } from '../../contracts/style.ts'
 import type { ByStyle } from './by-style.ts'
 import { PROMISES } from './promises.ts'
 
-/** Prints what was seen, with a column for each style, and collects the promises that were not kept. */
+/**
+ * Prints what the customer saw, with a column for each style, and collects the promises that were not kept.
+ */
 export interface Table {
   scene(title: string): void
   heading(text: string): void
-  /** Prints rows of cells compared with their promises; each style has the same labels. */
+  /** Prints rows of cells, each compared with its promise. All styles must have the same labels. */
   rows(cells: ByStyle<Readonly<Record<string, Cell>>>): void
-  /** Prints rows of plain text; the label is printed in the first row. */
+  /** Prints rows of plain text, with the label in the first row. */
   columns(label: string, texts: ByStyle<readonly string[]>): void
   /** Prints the verdict; returns whether every promise was kept. */
-  conclude(answerMs: ByStyle<number>, seconds: string): boolean
+  conclude(responseMs: ByStyle<number>, seconds: string): boolean
 }
 
 export interface Cell {
@@ -74,10 +76,10 @@ export function createTable(): Table {
         console.log(line(row === 0 ? label : '', cells.map(highlighted)))
       }
     },
-    conclude(answerMs, seconds) {
-      console.log(`\n${styleText('bold', 'In short')}: the answer to an order ...`)
+    conclude(responseMs, seconds) {
+      console.log(`\n${styleText('bold', 'In short')}: the response to an order ...`)
       for (const style of STYLES) {
-        const duration = `${Math.round(answerMs[style])} ms`.padStart(8)
+        const duration = `${Math.round(responseMs[style])} ms`.padStart(8)
         console.log(`  ${style.padEnd(8)}${duration}   ${PROMISES[style].inShort}`)
       }
       console.log(`\n${verdict(broken, compared, seconds)}`)
@@ -98,7 +100,7 @@ function verdict(broken: readonly string[], compared: number, seconds: string): 
 const line = (label: string, cells: readonly string[]) =>
   `  ${label.padEnd(LABEL_WIDTH - 2)}${cells.join('')}`.trimEnd()
 
-/** The text left-aligned and the note right-aligned, within a column minus its mark. */
+/** Aligns the text to the left and the note to the right, within the width of a column without its mark. */
 function fit(text: string, note: string): string {
   const width = COLUMN_WIDTH - 2
   const room = note === '' ? width : width - note.length - 2
@@ -107,8 +109,8 @@ function fit(text: string, note: string): string {
   return `${shown.padEnd(width - note.length - gap.length)}${note && styleText('dim', note)}${gap} `
 }
 
-/** Highlights the answer in the timeline. */
+/** Highlights the response in the timeline. */
 function highlighted(text: string): string {
   const padded = text.padEnd(COLUMN_WIDTH)
-  return text.endsWith('answer') ? styleText('yellow', padded) : padded
+  return text.endsWith('response') ? styleText('yellow', padded) : padded
 }

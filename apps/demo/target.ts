@@ -15,7 +15,7 @@ import { type Client, createClient } from './client.ts'
 /** The program that the demo drives. */
 export interface Target {
   readonly url: string
-  /** If the program is the demo's own, ends it and removes its folder. */
+  /** Stops the program and removes its folder if the demo started it. */
   close(): Promise<void>
 }
 
@@ -29,7 +29,10 @@ export interface TargetOptions {
 
 const MAIN = new URL('../all-in-one/main.ts', import.meta.url)
 
-/** The program at `url`; without `url`, the one at the default address if it is healthy, else the demo's own. */
+/**
+ * Finds the program at `url`, or at the default address if `url` is not given. If no healthy program is found
+ * there, the demo starts one.
+ */
 export async function findTarget(
   { url, own, waitMs }: TargetOptions,
   interrupted: AbortSignal,
@@ -52,7 +55,7 @@ export async function findTarget(
   return { url: client.baseUrl, close: async () => undefined }
 }
 
-/** The URL at which `npm start` would listen in the same environment. */
+/** The URL at which `npm start` would listen with the same environment. */
 function localUrl(): string {
   const { HOST, PORT } = readConfig(Type.Pick(allInOneConfig, ['HOST', 'PORT']), environment())
   return `http://${reachable(HOST)}:${PORT}`
@@ -67,16 +70,18 @@ async function isHealthy(client: Client): Promise<boolean> {
   }
 }
 
-/** Starts the program as a process of its own, so that its work does not distort the demo's measurements. */
+/** Starts the program as a separate process, so that its work does not distort the demo's measurements. */
 async function startOwn(interrupted: AbortSignal): Promise<Target> {
   const startedMs = performance.now()
   const folder = await mkdtemp(join(tmpdir(), 'trifold-demo-'))
   const child = spawn(process.execPath, [fileURLToPath(MAIN)], {
-    // Neither the user's environment nor a .env file applies, because the promises assume the defaults.
+    // The program gets neither the user's environment nor a .env file, because the promises assume the
+    // default settings.
     cwd: folder,
     env: { SystemRoot: environment().SystemRoot, DATA_DIR: folder, PORT: '0', LOG_LEVEL: 'silent' },
     stdio: ['ignore', 'pipe', 'pipe'],
-    // In a process group of its own, so that an interruption from the terminal reaches only the demo.
+    // The program gets its own process group, so that an interruption from the terminal reaches only the
+    // demo.
     detached: true,
   })
   const exited = new Promise<void>((resolve) => {

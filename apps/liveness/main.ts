@@ -1,6 +1,6 @@
 /**
- * The health check of a container: exits with 0 if the program that listens on PORT is alive. It need not be
- * told which service that is.
+ * The health check of a container: exits with 0 if the program that listens on PORT is alive, whichever
+ * service it is.
  */
 const PATHS = ['orders', 'billing', 'notification'].map(
   (path) => `/${path}/actuator/health/liveness`,
@@ -15,7 +15,7 @@ async function isAlive(url: string): Promise<boolean> {
 
 if (import.meta.main) {
   const port = process.env.PORT || '8000'
-  // A service serves one of these paths, the all-in-one program serves all of them.
+  // A service serves one of these paths; the all-in-one program serves all of them.
   const answers = await Promise.all(
     PATHS.map((path) => isAlive(`http://127.0.0.1:${port}${path}`).catch(() => false)),
   )

@@ -13,15 +13,15 @@ import { type AddressedCommand, applyBatch } from '../../services/order/commands
 import type { Service } from './differences.ts'
 
 /**
- * Repairs are the commands that the services themselves run, each in one transaction on the service's own
- * database. Their messages are written to that service's outbox under the usual ids; the running service
- * sends them, and receivers deduplicate them. A command whose effect already exists changes nothing, so the
- * services may run during a repair.
+ * Repairs are the commands that the services themselves run, each in one transaction on the database of its
+ * service. The messages of a command go into the outbox of that service under the usual ids. The running
+ * service sends them, and receivers deduplicate them. A command that has already taken effect changes
+ * nothing, so the services may run during a repair.
  */
 export interface CommandOptions {
   readonly databases: Readonly<Record<Service, Database>>
   readonly runtime: Pick<Runtime, 'now' | 'uuid'>
-  /** Order's RESEND_AFTER_MS and ORDER_DEADLINE_MS. */
+  /** RESEND_AFTER_MS and ORDER_DEADLINE_MS of the order service. */
   readonly resendAfterMs: number
   readonly deadlineMs: number
   readonly lettersPerHour: number
@@ -35,7 +35,7 @@ export interface Terms {
   readonly style: InteractionStyle
 }
 
-/** Each command resolves with the reason if the service refused it and so changed nothing. */
+/** Each command resolves with undefined, or with the reason if it was refused and so changed nothing. */
 export type Commands = ReturnType<typeof createCommands>
 
 export function createCommands(options: CommandOptions) {
@@ -49,7 +49,7 @@ export function createCommands(options: CommandOptions) {
     const context = { ...inBilling, now: runtime.now() }
     const [applied] = await transact(billing, (tx) => applyCommands(tx, context, [{ command }]))
     if (applied?.kind !== 'applied' || applied.outcome.kind !== 'refused') return undefined
-    return `billing refused it: ${applied.outcome.code}`
+    return `the billing service refused the command: ${applied.outcome.code}`
   }
 
   return {
@@ -61,7 +61,9 @@ export function createCommands(options: CommandOptions) {
         byMessage: false,
       }),
 
-    /** The style of the deposit is unknown, but it only decides how the deposit is announced. */
+    /**
+     * The style of the original deposit is unknown, but the style only decides how the deposit is announced.
+     */
     deposit: (depositId: string, accountId: string, amountMinor: bigint) =>
       bill({
         ...({ type: 'deposit', style: STYLE_OF_UNLABELED_EVENTS, byMessage: false } as const),
@@ -74,7 +76,9 @@ export function createCommands(options: CommandOptions) {
         ...{ orderId, accountId, style },
       }),
 
-    /** Does not attempt a payment that the account cannot cover, because a stored refusal would be final. */
+    /**
+     * Pays for an order, unless the account cannot cover the price, because a stored refusal would be final.
+     */
     pay: ({ orderId, accountId, amountMinor, style }: Terms) =>
       transact(billing, async (tx) => {
         const account = (await lockAccounts(tx, [accountId])).get(accountId)
@@ -96,7 +100,8 @@ export function createCommands(options: CommandOptions) {
       const context = { ...inOrders, now: runtime.now(), resendAfterMs, deadlineMs }
       const batch = { placements: [], commands: [command] }
       const { applied } = await transact(orders, (tx) => applyBatch(tx, context, batch))
-      if (applied[0] === 'not theirs') return `another account paid: ${command.profileId}`
+      if (applied[0] === 'not theirs')
+        return `the order was paid by another account: ${command.profileId}`
       return applied[0] === 'unknown' ? 'the order no longer exists' : undefined
     },
 

@@ -1,20 +1,20 @@
 import type { Database } from '../../platform/database/database.ts'
 
 /**
- * The kinds of differences between three databases of which one was restored to an earlier time. `restored`
- * is the database whose restore explains the difference; `repair` says what --apply does, and is null if the
+ * The kinds of differences between three databases, one of which was restored to an earlier time. `restored`
+ * is the database whose restore explains the difference. `repair` says what --apply does; it is null if the
  * difference cannot be repaired.
  */
 export const KINDS = {
   ACCOUNT_MISSING: {
     restored: 'billing',
-    found: 'accounts that billing does not have',
+    found: 'accounts that the billing service does not have',
     repair: 'created under their ids',
   },
   DEPOSIT_MISSING: {
     restored: 'billing',
-    found: 'deposits that were announced but that billing has not applied',
-    repair: 'applied under their ids',
+    found: 'deposits that were announced, but that the billing service has not booked',
+    repair: 'booked under their ids',
   },
   PAYMENT_MISSING: {
     restored: 'billing',
@@ -38,22 +38,23 @@ export const KINDS = {
   },
   PAYMENT_UNREADABLE: {
     restored: 'billing',
-    found: 'payments of unknown amount, because order does not have their order',
+    found: 'payments of unknown amount, because the order service does not have their orders',
     repair: null,
   },
   PAYMENT_CONFLICT: {
     restored: 'billing',
-    found: 'orders that contradict their payment',
+    found: 'orders that contradict their payments',
     repair: null,
   },
   ORDER_FORGOTTEN: {
     restored: 'orders',
-    found: 'PAID payments of orders that order does not have',
+    found: 'PAID payments for orders that the order service does not have',
     repair: 'REFUNDED to the account that paid',
   },
   ORDER_UNSETTLED: {
     restored: 'orders',
-    found: 'PENDING orders whose outcome billing has; running services settle them by themselves',
+    found:
+      'PENDING orders whose outcome the billing service has; running services settle these orders by themselves',
     repair: 'settled',
   },
   ORDER_NOT_CANCELED: {
@@ -63,7 +64,7 @@ export const KINDS = {
   },
   MESSAGE_MISSING: {
     restored: 'notification',
-    found: 'outcomes without a message to their customer',
+    found: 'outcomes without a message to the customer',
     repair: 'written, with a letter if the account has a contact',
   },
 } as const satisfies Record<string, { restored: Service; found: string; repair: string | null }>
@@ -74,29 +75,29 @@ export type Service = (typeof SERVICES)[number]
 
 export interface Difference {
   readonly kind: Kind
-  /** The id of an account, an order or a deposit, or an event's id. */
+  /** The id of an account, an order, a deposit or an event. */
   readonly id: string
   readonly accountId: string | null
   readonly amountMinor?: bigint
-  /** What the kind does not say. */
+  /** Details that the kind of the difference does not tell. */
   readonly detail?: string
 }
 
-/** `failed`: nothing was changed, because of `why`. */
+/** `failed` means that nothing was changed; `why` is the reason. */
 export type Result =
   | { readonly kind: 'listed' }
   | { readonly kind: 'repaired' }
   | { readonly kind: 'failed'; readonly why: string }
 
-/** Runs one transaction; if it changed nothing, resolves with the reason. */
+/** Makes a repair in one transaction. Resolves with undefined, or with the reason if nothing was changed. */
 export type Repair = () => Promise<string | undefined>
 
 export interface Comparison {
   readonly databases: Readonly<Record<Service, Database>>
-  /** The database of the embedded bus, if that is the broker. */
+  /** The database of the embedded bus, if the embedded bus is the broker. */
   readonly bus?: Database
   /** Rows that last changed before this time are skipped; null compares all rows. */
   readonly since: Date | null
-  /** Reports a difference, after repairing it if that is requested. */
+  /** Repairs a difference if repairs are requested, and reports it. */
   found(difference: Difference, repair?: Repair): Promise<void>
 }

@@ -13,7 +13,10 @@ import {
   notifiedAccountsAfter,
 } from './store.ts'
 
-/** Accounts that billing does not have, because they were created after the time to which it was restored. */
+/**
+ * Finds accounts that are missing from the billing database because they were created after the time to which
+ * it was restored.
+ */
 export async function compareAccounts(at: Comparison, commands: Commands): Promise<void> {
   const { databases, since } = at
   const { orders, billing, notification } = databases
@@ -45,9 +48,9 @@ export async function compareAccounts(at: Comparison, commands: Commands): Promi
 }
 
 /**
- * Compares the messages about money with billing's deposits and payments. The messages of an account are in
- * the order of its ledger. Repairs in that order add money before it is spent, and restore the order of the
- * ledger.
+ * Compares the messages about money with the deposits and payments in the billing database. The messages of
+ * an account are in the order of its ledger, and repairs follow that order: money is added before it is
+ * spent, and the ledger gets its original order back.
  */
 export async function compareLedger(at: Comparison, commands: Commands): Promise<void> {
   let last: Pick<Message, 'accountId' | 'seq'> = { accountId: LOWEST_ID, seq: 0n }
@@ -70,7 +73,7 @@ interface Missing {
 
 type Causes = Awaited<ReturnType<typeof causesOf>>
 
-/** The deposits, payments and orders of these messages. */
+/** The deposits, payments and orders that these messages are about. */
 async function causesOf({ databases }: Comparison, messages: readonly Message[]) {
   const ids = (isWanted: (message: Message) => boolean) => [
     ...new Set(messages.filter(isWanted).flatMap((message) => causeOf(message) ?? [])),
@@ -128,8 +131,8 @@ function missingPayment(
   const { priceMinor: amountMinor, style, profileId } = order
   const difference = { id, accountId, amountMinor }
   const conflict = state
-    ? `it was announced as paid, but its payment is ${state}`
-    : profileId !== accountId && `it is an order of ${profileId}`
+    ? `the order was announced as paid, but its payment is ${state}`
+    : profileId !== accountId && `the order belongs to ${profileId}`
   if (conflict) return { difference: { ...difference, kind: 'PAYMENT_CONFLICT', detail: conflict } }
   return {
     difference: { ...difference, kind: 'PAYMENT_MISSING' },
@@ -145,7 +148,7 @@ function missingRefund(
 ): Missing | undefined {
   const payment = payments.get(id)
   const order = orders.get(id)
-  // If the payment is missing as well, its repair was attempted before this one.
+  // If the payment is missing as well, repairing it was attempted earlier, at the message about the payment.
   const isLost = payment === undefined && order !== undefined
   if (payment?.state !== 'PAID' && !isLost) return undefined
   const style = (payment ?? order)!.style
@@ -161,7 +164,10 @@ const PAYMENT_EVENT = new RegExp(`^(${ID})/(?:ORDER_PAID|PAYMENT_REFUNDED)$`)
 const DEPOSIT_EVENT = /^(.+)\/DEPOSIT_ACCEPTED$/s
 const DEPOSIT_TEXT = new RegExp(`^DEPOSIT (\\S+) ACCEPTED ON ACCOUNT (${ID})$`)
 
-/** The id of a message's order or deposit; undefined if billing cannot have derived the event id. */
+/**
+ * The id of the order or deposit that a message is about; undefined if the billing service cannot have
+ * derived the event id.
+ */
 function causeOf({ event, eventId }: Message): string | undefined {
   return (event === 'DEPOSIT_ACCEPTED' ? DEPOSIT_EVENT : PAYMENT_EVENT).exec(eventId)?.[1]
 }

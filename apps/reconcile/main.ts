@@ -44,7 +44,7 @@ cannot be read.
 `
 
 const STATEMENT_TIMEOUT_MS = 600_000
-/** The most differences of one kind that are printed; --json writes all of them. */
+/** How many differences of each kind are printed. --json writes all of them. */
 const MAX_LINES = 20
 
 class UsageError extends Error {}
@@ -100,7 +100,7 @@ function readOptions(args: readonly string[]) {
   }
   const time = since === undefined ? null : new Date(since)
   if (time !== null && Number.isNaN(time.getTime())) {
-    throw new UsageError(`--since is not a time: ${since}`)
+    throw new UsageError(`--since must be a time, such as 2026-11-30T08:00:00Z, not ${since}`)
   }
   const { apply = false, help = false } = flags
   return { data, urls, ...(restored && { restored }), since: time, json, apply, help }
@@ -147,7 +147,7 @@ async function openDatabases({ data, urls }: ReturnType<typeof readOptions>): Pr
   }
 }
 
-/** One database holds the schemas of all services and of the bus. */
+/** Opens the one database that has the schemas of all services and of the bus. */
 async function openFolder(folder: string): Promise<Opened> {
   const databaseFolder = join(folder, 'database')
   if (!existsSync(join(databaseFolder, 'pgdata', 'PG_VERSION'))) {

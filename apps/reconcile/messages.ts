@@ -10,9 +10,10 @@ import type { Comparison } from './differences.ts'
 import { cancellationsAfter, entriesAfter, type LedgerEntry, paymentsAfter } from './store.ts'
 
 /**
- * Finds outcomes without a message. A deleted message keeps its row, so it is not written again. An outcome
- * that is still in an outbox or in the embedded log is not missing, because the services will announce it.
- * Failures are written first, so that no failure follows the notice of its order's payment.
+ * Finds outcomes without a message to the customer. A deleted message keeps its row, so it does not count as
+ * missing. Neither does an outcome that is still in an outbox or in the embedded log, because the services
+ * will announce it. Failures are written first, because the failure of an order must not follow the notice of
+ * its payment.
  */
 export async function compareMessages(at: Comparison, commands: Commands): Promise<void> {
   await compareRefusals(at, commands)
@@ -26,7 +27,7 @@ export async function compareMessages(at: Comparison, commands: Commands): Promi
   }
 }
 
-/** Payments that billing refused. */
+/** Finds payments that the billing service refused without a message to the customer. */
 async function compareRefusals(at: Comparison, commands: Commands): Promise<void> {
   for (let after = LOWEST_ID; ; ) {
     const refused = await paymentsAfter(
@@ -45,7 +46,10 @@ async function compareRefusals(at: Comparison, commands: Commands): Promise<void
   }
 }
 
-/** Cancellations that order announces itself; skips orders whose payment was announced to the customer. */
+/**
+ * Finds cancellations that the order service announces itself. Skips orders whose payment was announced to
+ * the customer.
+ */
 async function compareCancellations(at: Comparison, commands: Commands): Promise<void> {
   const { orders, billing, notification } = at.databases
   for (let after = LOWEST_ID; ; ) {
@@ -105,7 +109,8 @@ async function reportMissing(
 ): Promise<void> {
   const { orders, billing, notification } = databases
   let missing = new Set(notices.map(({ eventId }) => eventId))
-  // Read in the direction of the flow, so that an event in flight is found in at least one of these places.
+  // Read in the direction in which events flow, so that an event in flight is found in at least one of these
+  // places.
   for (const find of [
     async (ids: string[]) => (await findByEvents(notification, ids)).keys(),
     (ids: string[]) => findInOutbox(billing, 'billing', ids),

@@ -6,8 +6,8 @@ import type { Comparison, Difference, Repair } from './differences.ts'
 import { announcedEvents, knownOrders, type Order, ordersAfter, paymentsAfter } from './store.ts'
 
 /**
- * Compares orders with their payments. Orders are read before payments, because billing commits an outcome
- * before order does; so no order in flight is ahead of its payment.
+ * Compares orders with their payments. The billing service commits an outcome before the order service does.
+ * Orders are therefore read first: an order read as settled already has its payment.
  */
 export async function compareOrders(at: Comparison, commands: Commands): Promise<void> {
   const { databases, since } = at
@@ -29,7 +29,10 @@ export async function compareOrders(at: Comparison, commands: Commands): Promise
   }
 }
 
-/** The difference of an order without a payment. compareLedger has compared the events in `announced` already. */
+/**
+ * The difference, if any, of an order without a payment. `compareLedger` has already compared the events in
+ * `announced`.
+ */
 function withoutPayment(order: Order, announced: ReadonlySet<string>): Difference | undefined {
   const { id, state, profileId: accountId, priceMinor: amountMinor, isVoidWatched } = order
   const isAnnounced = (event: string) => announced.has(`${id}/${event}`)
@@ -64,7 +67,7 @@ function differenceOf(
     case 'APPROVED': {
       if (payment.state === 'REFUNDED') return { ...common, kind: 'ORDER_NOT_CANCELED' }
       if (payment.state === 'PAID' && payment.amountMinor === priceMinor) return undefined
-      // If the payment was announced, compareLedger has reported the difference.
+      // If the payment was announced, `compareLedger` has already reported the difference.
       if (payment.state !== 'PAID' && announced.has(`${id}/ORDER_PAID`)) return undefined
       return { ...common, kind: 'PAYMENT_CONFLICT', detail: `its payment is ${payment.state}` }
     }
@@ -95,7 +98,7 @@ function repairOf(
   }
 }
 
-/** The command that order applies when billing announces this outcome. */
+/** The command that the order service applies when the billing service announces this outcome. */
 function commandOf({ state, reason, amountMinor }: StoredPayment): OrderCommand {
   switch (state) {
     case 'PAID':
@@ -109,7 +112,10 @@ function commandOf({ state, reason, amountMinor }: StoredPayment): OrderCommand 
   }
 }
 
-/** Payments of orders that order does not have, because they were placed after the time to which it was restored. */
+/**
+ * Finds payments of orders that are missing from the order database because they were placed after the time
+ * to which it was restored.
+ */
 export async function compareForgottenOrders(at: Comparison, commands: Commands): Promise<void> {
   const { billing, orders } = at.databases
   for (let after = LOWEST_ID; ; ) {

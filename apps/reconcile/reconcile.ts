@@ -8,16 +8,16 @@ import { compareForgottenOrders, compareOrders } from './orders-and-payments.ts'
 export interface ReconcileOptions
   extends CommandOptions,
     Pick<Comparison, 'databases' | 'bus' | 'since'> {
-  /** The database that was restored. Without it, differences of all three databases count. */
+  /** The database that was restored. If absent, differences are reported whichever database explains them. */
   readonly restored?: Service
   readonly apply: boolean
   readonly report: (difference: Difference, result: Result) => void
 }
 
 /**
- * Compares the databases of the three services, repairs the differences if `apply` is set, and reports each.
- * Accounts are compared before deposits, deposits before payments, and messages last, because later repairs
- * depend on earlier ones. Rejects if a database cannot be read or written.
+ * Compares the databases of the three services, repairs the differences if `apply` is set, and reports each
+ * difference. Accounts are compared before deposits, deposits before payments, and messages last, because
+ * later repairs depend on earlier ones. Rejects if a database cannot be read or written.
  */
 export async function reconcile(options: ReconcileOptions): Promise<void> {
   const { restored, apply, report } = options

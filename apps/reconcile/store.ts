@@ -4,8 +4,8 @@ import type { Queryable } from '../../platform/database/database.ts'
 import type { Order as AuditedOrder } from '../audit/store.ts'
 
 /**
- * The queries of reconcile. They return pages in the order of a key. If `since` is null, no rows are skipped.
- * No statement reads two schemas, because each may be in a database of its own.
+ * The queries of `reconcile`. They return pages of rows, sorted by a key. If `since` is null, no rows are
+ * skipped. No statement reads two schemas, because each schema may be in a different database.
  */
 export interface Order {
   readonly id: string
@@ -13,7 +13,7 @@ export interface Order {
   readonly priceMinor: bigint
   readonly style: InteractionStyle
   readonly state: 'PENDING' | 'APPROVED' | 'CANCELED'
-  /** The void is still being resent, so it needs no repair. */
+  /** Whether the void is still being resent. If so, the order needs no repair. */
   readonly isVoidWatched: boolean
 }
 
@@ -56,7 +56,10 @@ export async function knownOrders(orders: Queryable, ids: readonly string[]): Pr
   return new Set(rows.map(({ id }) => id))
 }
 
-/** Accounts that exist because billing took a payment of theirs, or refused one for lack of money. */
+/**
+ * Accounts that must exist, because the billing service took a payment from them or refused one for lack of
+ * money.
+ */
 export async function buyersAfter(
   orders: Queryable,
   after: string,
@@ -93,7 +96,10 @@ export interface Payment {
   readonly style: InteractionStyle
 }
 
-/** Payments of orders, in one of these states. A payment without an order has its own id as its order id. */
+/**
+ * Payments for orders, in one of these states. Payments made without an order are left out; each has its own
+ * id as its order id.
+ */
 export function paymentsAfter(
   billing: Queryable,
   after: string,
@@ -120,7 +126,7 @@ export interface LedgerEntry {
   readonly amountMinor: bigint
 }
 
-/** Ledger entries by account and version. */
+/** Ledger entries, sorted by account and version. */
 export function entriesAfter(
   billing: Queryable,
   after: Pick<LedgerEntry, 'accountId' | 'version'>,
@@ -149,7 +155,10 @@ export interface Message {
   readonly text: string
 }
 
-/** Messages about deposits, payments and refunds, by account and in the order in which they were written. */
+/**
+ * Messages about deposits, payments and refunds, sorted by account and by the order in which they were
+ * written.
+ */
 export function moneyMessagesAfter(
   notification: Queryable,
   after: Pick<Message, 'accountId' | 'seq'>,
@@ -166,7 +175,7 @@ export function moneyMessagesAfter(
   )
 }
 
-/** Those of these events that have a message written at or after `since`. */
+/** Which of these events have a message that was written at or after `since`. */
 export async function announcedEvents(
   notification: Queryable,
   eventIds: readonly string[],
@@ -180,7 +189,7 @@ export async function announcedEvents(
   return new Set(rows.map(({ eventId }) => eventId))
 }
 
-/** Accounts that exist because they have a message about a deposit, a payment or a refund. */
+/** Accounts that must exist, because they have a message about a deposit, a payment or a refund. */
 export async function notifiedAccountsAfter(
   notification: Queryable,
   after: string,
@@ -196,7 +205,7 @@ export async function notifiedAccountsAfter(
   return rows.map(({ id }) => id)
 }
 
-/** Those of these accounts that `notifiedAccountsAfter` returns. */
+/** Which of these accounts `notifiedAccountsAfter` would return. */
 export async function notifiedAccounts(
   notification: Queryable,
   ids: readonly string[],

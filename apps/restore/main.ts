@@ -38,7 +38,7 @@ async function main(args: readonly string[]): Promise<number> {
   const { created, files } = await verifyBackup(source)
   const isTaken = existsSync(target) && readdirSync(target).length > 0
   if (isTaken && !replace) {
-    throw new UsageError(`${target} is not empty; use --replace to move it aside`)
+    throw new UsageError(`${target} is not empty; use --replace to rename it and keep its data`)
   }
 
   const unfinished = `${target}.restoring`
@@ -70,7 +70,7 @@ function readOptions(args: readonly string[]) {
   }
 }
 
-/** Renames the data folder and returns its new name. Fails while a program uses the folder. */
+/** Renames the data folder and returns its new name. Fails if a program is using the folder. */
 async function moveAside(folder: string): Promise<string> {
   const database = join(folder, STATE[0])
   const lock = existsSync(database) ? lockFolder(database) : undefined

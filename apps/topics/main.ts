@@ -10,17 +10,20 @@ import { TOPICS } from '../../messaging/topics.ts'
 import { environment } from '../../platform/process/process.ts'
 
 export interface TopicSettings {
-  /** Replaces the number of partitions in each topic's spec. */
+  /** The number of partitions of each topic, in place of the number in `TOPICS`. */
   readonly partitions?: number
-  /** The number of copies of each partition; the broker's default if missing. */
+  /** The number of copies of each partition. If absent, the broker's default applies. */
   readonly replication?: number
-  /** How long messages are kept; the broker's default if missing. Ignored for compacted topics. */
+  /**
+   * How long messages are kept, in milliseconds. If absent, the broker's default applies. Ignored for
+   * compacted topics.
+   */
   readonly retentionMs?: number
 }
 
 /**
- * Creates topics, and returns a sentence about each. A topic that exists keeps its messages and gets the
- * given settings. If more partitions are requested than it has, they are added; partitions are never removed.
+ * Creates topics, and returns a sentence about each. An existing topic keeps its messages and gets the given
+ * settings. Partitions are added if it has fewer than requested, and never removed.
  */
 export async function createTopics(
   brokers: string,
@@ -56,7 +59,7 @@ async function createTopic(
     })
     return `${name}: created with ${partitions} partitions${settingsText}`
   } catch (error) {
-    // It was created by an earlier run, or by one that runs at the same time.
+    // The topic was created by an earlier run, or by a run at the same time.
     if (!isKafkaError(error, 'TOPIC_ALREADY_EXISTS')) throw error
   }
   await configure(admin, name, configs)
@@ -65,15 +68,16 @@ async function createTopic(
   if (settings.partitions === undefined || settings.partitions <= before) {
     return `${name}: exists with ${before} partitions${settingsText}`
   }
-  // With null the broker places the new partitions itself; an empty list would assign none of them.
+  // With null, the broker assigns the new partitions to brokers itself; an empty list would assign none of
+  // them.
   const growth = { name, count: partitions, assignments: null as never }
   await admin.createPartitions({ topics: [growth] })
   return `${name}: grew from ${before} to ${partitions} partitions${settingsText}`
 }
 
 function configsOf(compacted: boolean, { retentionMs }: TopicSettings) {
-  // By default the broker rejects records that are an hour ahead of its clock. Only retention uses their timestamps,
-  // and it must not depend on the clock of a producer.
+  // By default, the broker rejects records whose timestamp is an hour ahead of its clock. Only retention uses
+  // these timestamps, and retention must not depend on the clock of a producer.
   const configs = [{ name: 'message.timestamp.type', value: 'LogAppendTime' }]
   if (compacted) configs.push({ name: 'cleanup.policy', value: 'compact' })
   else if (retentionMs !== undefined) {
@@ -92,7 +96,10 @@ async function configure(admin: Admin, name: string, configs: { name: string; va
   await admin.incrementalAlterConfigs({ resources: [resource] })
 }
 
-/** Resolves once the brokers know the topics, which can be a moment after their creation; the client retries. */
+/**
+ * Resolves once the brokers know the topics, which can take a moment after their creation. The client retries
+ * until then.
+ */
 async function untilVisible(admin: Admin, topics: readonly TopicSpec[]): Promise<void> {
   await admin.metadata({ topics: topics.map(({ name }) => name), forceUpdate: true })
 }
@@ -123,7 +130,10 @@ function fromCommandLine() {
   }
 }
 
-/** The messages of an error and its causes, because the client wraps errors, sometimes more than once. */
+/**
+ * The messages of an error and of the errors inside it, because the client wraps errors, sometimes more than
+ * once.
+ */
 function reasons({ message, errors = [] }: Error & { errors?: Error[] }): string[] {
   return [message, ...errors.flatMap(reasons)]
 }

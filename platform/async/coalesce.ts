@@ -1,19 +1,20 @@
 /**
- * Lets concurrent requests of a process share a transaction. All items that queued while the last batch
- * ran are the next batch. So no item waits for a timer, and a busy process commits less often.
+ * Lets concurrent requests to a process share a transaction. All items that were queued while a batch ran
+ * form the next batch, so no item waits for a timer, and the busier a process is, the more items share a
+ * commit.
  */
 export interface CoalesceOptions<Item, Result> {
-  /** Handles the items in their order, in one transaction. Returns one result for each of them. */
+  /** Handles the items in order, in one transaction. Returns one result for each item. */
   readonly run: (items: readonly Item[]) => Promise<readonly Result[]>
   /** The largest number of items in a batch. */
   readonly maxBatch: number
-  /** How many items may wait. Further ones are rejected with `overflow()`. */
+  /** How many items may wait. Further items are rejected with `overflow()`. */
   readonly maxQueue: number
   /** How many batches may run at a time. */
   readonly concurrency: number
   /**
-   * The first batch waits for this, so that it has all items that arrive together. By default it starts at
-   * once.
+   * If no batch is running, the next batch waits for this before it starts, so that it contains all items
+   * that arrive together. By default, the batch starts at once.
    */
   readonly gather?: () => Promise<void>
   readonly overflow: () => Error
@@ -21,7 +22,7 @@ export interface CoalesceOptions<Item, Result> {
 
 /** The request that an item belongs to. */
 export interface Caller {
-  /** Whether it is too late to start. The item is then rejected with `overflow()`. */
+  /** Whether it is too late to start work for this caller. If so, the item is rejected with `overflow()`. */
   isExpired(): boolean
 }
 
@@ -56,7 +57,7 @@ export function coalesce<Item, Result>(
     return batch
   }
 
-  /** A batch that fails is split until the item that fails is alone, so that no other item fails with it. */
+  /** A failed batch is split until the item that fails is alone, so that no other item fails with it. */
   async function run(batch: readonly Waiting<Item, Result>[]): Promise<void> {
     if (batch.length === 0) return
     try {
@@ -81,7 +82,9 @@ export function coalesce<Item, Result>(
     })
 }
 
-/** Calls that are made while the work runs share its result. */
+/**
+ * Returns a function that does the work. Calls made while the work is running share the result of that run.
+ */
 export function shared<T>(work: () => Promise<T>): () => Promise<T> {
   let running: Promise<T> | undefined
   return () => {
@@ -92,7 +95,7 @@ export function shared<T>(work: () => Promise<T>): () => Promise<T> {
   }
 }
 
-/** Returns a result again for `durationMs`. A failure is not cached. */
+/** Returns a function that does the work and caches the result for `durationMs`. Failures are not cached. */
 export function cached<T>(
   work: () => Promise<T>,
   durationMs: number,
@@ -109,7 +112,10 @@ export function cached<T>(
   }
 }
 
-/** Allows one run of the work at a time. Calls that are made during a run wait for the next run and share it. */
+/**
+ * Returns a function that does the work, one run at a time. Calls made during a run wait for the next run and
+ * share it.
+ */
 export function inTurn<T>(work: () => Promise<T>): () => Promise<T> {
   let running: Promise<unknown> = Promise.resolve()
   let next: Promise<T> | undefined

@@ -1,8 +1,9 @@
 import type { Log, Runtime } from './runtime.ts'
 
 /**
- * Runs the work at once and then repeatedly, `everyMs` after the end of the last run, or the number of
- * milliseconds after it that the last run returned. A failure is logged, and the work is repeated.
+ * Runs the work at once and then repeatedly. The next run starts `everyMs` after the previous run ended, or
+ * after the number of milliseconds that the previous run returned. If a run fails, the failure is logged and
+ * the work continues.
  */
 export function periodically(
   everyMs: number,

@@ -1,4 +1,7 @@
-/** Time and randomness. They are passed to all code that needs them, so that the simulator can control both. */
+/**
+ * The sources of time and randomness. They are passed to all code that needs them, so that the simulator can
+ * control both.
+ */
 export interface Runtime {
   /**
    * Milliseconds since the epoch by this machine's clock, which may be wrong and may jump. Never
@@ -8,11 +11,11 @@ export interface Runtime {
   /** Milliseconds since a fixed moment, by a clock that never jumps. Use it for durations within this process. */
   monotonic(): number
   /**
-   * Resolves after `durationMs`, but after 24 days at most, or at once when the signal aborts. Callers check
-   * their condition again after a sleep, so the limit does not affect them. Never rejects.
+   * Resolves after `durationMs` or 24 days, whichever is shorter, or at once when the signal aborts. Callers
+   * check their condition again after a sleep, so the limit does not affect them. Never rejects.
    */
   sleep(durationMs: number, signal?: AbortSignal): Promise<void>
-  /** Resolves after everything that sockets have received by now was read and its handlers have run. */
+  /** Resolves after all data that sockets have received by now has been read and handled. */
   turn(): Promise<void>
   /** Returns a UUIDv7, which is unique and ascends with time. */
   uuid(): string
@@ -20,18 +23,21 @@ export interface Runtime {
   random(): number
 }
 
-/** The random bytes of one UUID, and how many are drawn at once. Drawing a few costs as much as drawing many. */
+/**
+ * The random bytes in one UUID, and how many bytes are drawn at once. Drawing a few bytes costs as much as
+ * drawing many.
+ */
 const UUID_BYTES = 10
 const POOL_BYTES = 128 * UUID_BYTES
 
 const AT_ONCE = Promise.resolve()
 
-/** Node's timers fire after 1 ms if they are set to a longer time than this. */
+/** The longest delay of a Node timer. A timer with a longer delay fires after 1 ms. */
 const MAX_TIMER_MS = 2 ** 31 - 1
 
 /**
- * One sleep. It has no closures, because V8 keeps what the closures of a promise refer to until its next
- * collection of old garbage.
+ * One sleep. The class uses no closures, because V8 keeps everything that a promise's closures refer to until
+ * its next major garbage collection.
  */
 class Sleep {
   readonly over: Promise<void>
@@ -112,7 +118,9 @@ export function backoffMs(attempt: number, baseMs: number, maxMs: number, random
   return Math.ceil(full / 2 + (full / 2) * random)
 }
 
-/** Structured log lines: members first, then a short fact. A pino logger implements it. */
+/**
+ * Writes structured log lines: first the members, then a short fact. A pino logger implements this interface.
+ */
 export interface Log {
   debug(members: object, sentence: string): void
   info(members: object, sentence: string): void

@@ -1,12 +1,15 @@
 import { type Runtime, WOKEN } from './runtime.ts'
 
-/** A latch: any code that notices work raises it, and the one loop that does the work waits for it. */
+/** A latch. Any code that notices work raises it, and the loop that does the work waits for it. */
 export interface Signal {
-  /** Ends the current wait, or else the next one. Raising it twice before a wait counts once. */
+  /**
+   * Ends the current wait or, if there is none, the next wait. Raising the latch twice before a wait counts
+   * once.
+   */
   raise(): void
-  /** Raises it after `delayMs`. Calls during that time have no further effect. */
+  /** Raises the latch after `delayMs`. Further calls during that time have no effect. */
   raiseIn(delayMs: number): void
-  /** Resolves when the latch is raised, or after `limitMs`; with whether it was raised. Lowers the latch. */
+  /** Resolves with true when the latch is raised, or with false after `limitMs`. Lowers the latch. */
   wait(limitMs: number): Promise<boolean>
 }
 

@@ -2,18 +2,18 @@ import { systemRuntime } from './runtime.ts'
 
 export interface UntilOptions {
   /**
-   * Milliseconds until the wait fails. The default is longer than a broker takes to reassign a dead member's
-   * partitions.
+   * Milliseconds after which the wait fails. The default is longer than a broker takes to reassign a dead
+   * member's partitions.
    */
   readonly limitMs?: number
-  /** Names the condition in the error. */
+  /** The name of the condition, for the error. */
   readonly what?: string
   /**
-   * Resolves with the exit code of a process that the condition depends on. If the process ends, the wait
+   * A promise for the exit code of a process that the condition depends on. If the process ends, the wait
    * fails.
    */
   readonly ended?: Promise<number>
-  /** Makes the wait fail with the reason of the signal. */
+  /** If this signal aborts, the wait fails with the signal's reason. */
   readonly signal?: AbortSignal
 }
 

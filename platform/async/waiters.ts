@@ -1,6 +1,6 @@
 import { type Runtime, WOKEN } from './runtime.ts'
 
-/** Lets requests of this process wait, without polling, for a value that arrives under a key. */
+/** Lets requests in this process wait, without polling, for a value that arrives under a key. */
 export interface Waiters<Value> {
   /** Call this before triggering the event, so that the event cannot happen before the wait starts. */
   wait(key: string): Waiter<Value>
@@ -16,7 +16,10 @@ export interface Waiter<Value> {
   cancel(): void
 }
 
-/** Emptied when the waits are over, because the old tables of a Map that changes often still refer to it. */
+/**
+ * The callbacks of the waits for one key. The array is emptied when the waits are over, because outdated hash
+ * tables of a frequently changed Map still refer to it until they are collected.
+ */
 type Waiting<Value> = ((value: Value) => void)[]
 
 export function createWaiters<Value>(runtime: Runtime): Waiters<Value> {

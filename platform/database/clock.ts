@@ -8,15 +8,15 @@ import { DatabaseError, type Queryable } from './database.ts'
 export type DatabaseClock = (db: Queryable) => Promise<number>
 
 /**
- * How long a reading is used. A larger jump of the process's clock is detected; a smaller one stays as an
- * error.
+ * How long a reading of the database's clock is used. If the process's clock jumps by more than this, the
+ * jump is detected; a smaller jump makes the time inaccurate by that much.
  */
 const MAX_AGE_MS = 1_000
 
 /**
- * Reads the database's clock once a second, and adds the time that has passed since. If the reading took too
- * long, because the process was frozen or its clock jumped during it, the time is out of date. It then throws a
- * conflict, so that the transaction is retried.
+ * Reads the database's clock at most once a second, and adds the time that has passed since the reading. If a
+ * reading takes too long, because the process was frozen or its clock jumped, the time is out of date. The
+ * function then throws a conflict, so that the transaction is retried.
  */
 export function createDatabaseClock({ now }: Pick<Runtime, 'now'>): DatabaseClock {
   let readAt = Number.NEGATIVE_INFINITY

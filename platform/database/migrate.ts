@@ -1,19 +1,22 @@
 import type { Database, Queryable } from './database.ts'
 
 /**
- * One step of a schema: either statements or an index. There are only forward steps, and the previous release
- * of the code has to work with the result.
+ * One step of a schema: either statements or an index. Steps only go forward, and the previous release of the
+ * code has to work with the resulting schema.
  */
 export interface Migration {
   /** Unique and ascending. Once released, it is never used for another migration. */
   readonly id: number
   readonly name: string
   /**
-   * Statements that run in one transaction, together with the insert of the row that records the migration.
-   * They may take up to 30 seconds, and wait up to `LOCK_WAIT` for a lock.
+   * Statements that run in the transaction that records the migration. They may take up to 30 seconds, and
+   * wait up to `LOCK_WAIT` for a lock.
    */
   readonly sql?: string
-  /** An index on a table that may be large. It is built without blocking writers, however long that takes. */
+  /**
+   * An index on a table that may be large. It is built without blocking writers, however long the build
+   * takes.
+   */
   readonly index?: IndexBuild
 }
 
@@ -25,7 +28,7 @@ export interface IndexBuild {
   readonly definition: string
 }
 
-/** This code is older than the oldest version that may start on the schema. A retry cannot help. */
+/** Thrown if this code is older than the oldest version that may start on the schema. A retry cannot help. */
 export class SchemaTooNewError extends Error {
   constructor(schema: string, needed: number, known: number) {
     super(
@@ -37,12 +40,13 @@ export class SchemaTooNewError extends Error {
 }
 
 /**
- * How long a migration waits for a lock. All later statements on the table queue behind it, including those of
- * the running version, so the migration gives up soon and is retried from its beginning.
+ * How long a migration waits for a lock on a table. All later statements on the table queue behind the
+ * migration, including those of the running version. The migration therefore gives up soon and is retried
+ * from its beginning.
  */
 const LOCK_WAIT = '100ms'
 const STATEMENTS_LIMIT = '30s'
-/** How long a process waits while other processes migrate the same schema, one after the other. */
+/** How long a process waits for its turn while other processes migrate the same schema. */
 const TURN_WAIT = '5s'
 
 /**
@@ -50,13 +54,13 @@ const TURN_WAIT = '5s'
  * call it at the same time: they take turns, and each migration is applied once.
  *
  * `compatibleFrom` is the id of the last migration of the previous release. Code that has at least that
- * migration works with all of `migrations`, and may still start after they have been applied. Processes that
- * already run are never stopped. Applied migrations that this code does not know belong to a newer version,
- * and are ignored.
+ * migration works on a schema with all of `migrations`, and may still start on it. Processes that are already
+ * running are never stopped. Applied migrations that this code does not know belong to a newer version and
+ * are ignored.
  *
- * Throws SchemaTooNewError if a newer version requires newer code, Error if a migration was applied under
- * another name, and DatabaseError if a migration fails. After a `conflict` or `unavailable` another call may
- * succeed; it continues with the migration that failed.
+ * Throws SchemaTooNewError if the schema requires newer code, Error if a migration was applied under another
+ * name, and DatabaseError if a migration fails. If the kind of the DatabaseError is `conflict` or
+ * `unavailable`, another call may succeed; it continues with the migration that failed.
  */
 export async function migrate(
   database: Database,
@@ -106,8 +110,8 @@ async function findPending(
 
 async function createTable(tx: Queryable, schema: string): Promise<void> {
   await takeTurn(tx, schema)
-  // Not `create schema if not exists`: after the wait for its turn, a session may still use an outdated cache
-  // of the catalog. A query of the catalog reads its current state.
+  // Not `create schema if not exists`, because after waiting for its turn, the session may still have an
+  // outdated catalog cache. A query on the catalog reads its current state.
   const schemas = await tx.query('select from pg_namespace where nspname = $1', [schema])
   if (schemas.length === 0) await tx.query(`create schema ${schema}`)
   await tx.query(`
@@ -116,7 +120,7 @@ async function createTable(tx: Queryable, schema: string): Promise<void> {
       name text not null,
       applied timestamptz not null default now()
     )`)
-  // The first releases created the table without this column, and insert rows without it.
+  // The first releases created the table without this column, and still insert rows without it.
   await tx.query(`alter table ${schema}.migration add column if not exists compatible_from integer`)
 }
 
@@ -141,15 +145,15 @@ async function apply(
 }
 
 /**
- * Builds an index once. If two processes build it at the same time, they take turns, or the second one fails
- * because the name exists. An index that a crash left half-built is dropped first.
+ * Builds an index once. If two processes try at the same time, they take turns, or the second process fails
+ * because the name already exists. An index that a crash left half-built is dropped first.
  */
 async function buildIndex(database: Database, schema: string, index: IndexBuild): Promise<void> {
   const { name, table, definition } = index
   const isBuilt = await database.transaction(async (tx) => {
     await setLocal(tx, { lock_timeout: LOCK_WAIT })
-    // A build holds this lock until its end. So if the index is invalid while this transaction has the lock, no
-    // process is still building it.
+    // A process holds this lock for as long as it builds the index. If the index is invalid while this
+    // transaction has the lock, no process is still building it, so a crash left it behind.
     await tx.query(`lock table ${schema}.${table} in share update exclusive mode`)
     const [found] = await tx.query<{ valid: boolean }>(
       'select indisvalid as valid from pg_index where indexrelid = to_regclass($1)',
@@ -163,7 +167,10 @@ async function buildIndex(database: Database, schema: string, index: IndexBuild)
   await database.build(`create ${kind} concurrently ${name} on ${schema}.${table} ${definition}`)
 }
 
-/** Waits until no other process migrates this schema, and keeps others waiting until the transaction ends. */
+/**
+ * Waits until no other process is migrating this schema, and makes other processes wait until the transaction
+ * ends.
+ */
 async function takeTurn(tx: Queryable, schema: string): Promise<void> {
   await setLocal(tx, { lock_timeout: TURN_WAIT })
   await tx.query('select pg_advisory_xact_lock(hashtextextended($1, 0))', [`migrate ${schema}`])
@@ -181,7 +188,10 @@ function selectApplied(database: Queryable, schema: string) {
   )
 }
 
-/** `execute` parses a statement only after the ones before it have run, so it may use what they created. */
+/**
+ * Makes one statement of several. `execute` parses each of them only after those before it have run, so it
+ * can use the tables that they created.
+ */
 function asOneStatement(sql: string): string {
   return `do $migration$ begin execute $statements$${sql}$statements$; end $migration$`
 }

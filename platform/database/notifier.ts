@@ -9,7 +9,9 @@ export interface NotifierOptions {
   readonly stopped: AbortSignal
 }
 
-/** Notifications gather for this long and are sent as one, because each costs a transaction. */
+/**
+ * Notifications are collected for this many milliseconds and sent as one, because each costs a transaction.
+ */
 const GATHER_MS = 5
 
 /** Returns a function that notifies the listeners of a channel, in any process. It never throws. */
@@ -20,7 +22,9 @@ export function createNotifier({ database, runtime, log, channel, stopped }: Not
     isScheduled = true
     await runtime.sleep(GATHER_MS, stopped)
     isScheduled = false
-    await database.notify(channel).catch((err) => log.debug({ err }, 'a notification was not sent'))
+    await database
+      .notify(channel)
+      .catch((err) => log.debug({ err }, 'failed to send a notification to other instances'))
   }
   return () => void send()
 }

@@ -6,25 +6,28 @@ import { sendProblem } from './plain-responses.ts'
 import { rejectionOf } from './request-guard.ts'
 
 /**
- * The front door of a process. It listens from the start, hands requests to the services that are
- * mounted at the moment, and closes only when all requests have been answered. A request for a service
- * that is not mounted gets 503.
+ * The front door of a process. It listens from the start, passes requests to the services that are currently
+ * mounted, and closes only when all requests have been answered. A request to a service that is not mounted
+ * gets 503.
  */
 export interface FrontDoor extends MountedServices {
   readonly url: string
   mount(name: string, app: HttpServer): void
-  /** Responds with 503 to new requests for the service; resolves when its requests in flight are done. */
+  /** Makes new requests to the service get 503. Resolves when the requests in flight are done. */
   unmount(name: string): Promise<void>
-  /** Makes every later response close its connection, so that clients with a pool connect elsewhere. */
+  /**
+   * Makes every later response close its connection, so that clients with a connection pool connect to
+   * another process.
+   */
   drain(): void
-  /** Accepts no new connections; resolves when the existing ones are closed. */
+  /** Stops accepting connections. Resolves when the existing connections are closed. */
   close(): Promise<void>
 }
 
 /** The services that are mounted in the front door. */
 export interface MountedServices {
   has(name: string): boolean
-  /** Hands a request to a service. */
+  /** Passes a request to a mounted service. */
   pass(name: string, request: IncomingMessage, response: ServerResponse): void
 }
 
@@ -106,7 +109,10 @@ export async function openFrontDoor(options: FrontDoorOptions): Promise<FrontDoo
   }
 }
 
-/** The host for a URL that reaches the address from this machine; loopback if it listens on all addresses. */
+/**
+ * The host name for a URL that reaches the listening address from this machine: loopback if the process
+ * listens on all addresses.
+ */
 export function reachable(host: string): string {
   if (['0.0.0.0', '::', '*'].includes(host)) return '127.0.0.1'
   return host.includes(':') ? `[${host}]` : host

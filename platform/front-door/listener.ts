@@ -5,8 +5,8 @@ import { rawProblem, sendProblem } from './plain-responses.ts'
 
 export interface HttpListenerOptions {
   /**
-   * The time limit of each of three steps: receiving a request, preparing its response, and its reading by the
-   * client.
+   * The time limit for each of three steps: receiving a request, preparing its response, and the client's
+   * reading of the response.
    */
   readonly requestTimeoutMs: number
   /** Connections beyond this number get 429 at once. Beyond twice this number, none are accepted. */
@@ -16,12 +16,16 @@ export interface HttpListenerOptions {
   readonly onDone: (response: ServerResponse) => void
 }
 
-/** An HTTP server whose resources no client can hold, because every connection is limited in time and size. */
+/**
+ * An HTTP server that limits every connection in time and size, so that no client can occupy its resources.
+ */
 export interface HttpListener {
   readonly server: Server
-  /** Makes every later response close its connection, and cuts off clients that stall within seconds. */
+  /** Makes every later response close its connection, and disconnects clients that stall, within seconds. */
   drain(): void
-  /** Accepts no new connections; resolves when the existing ones are closed, after a second at most. */
+  /**
+   * Stops accepting connections. Resolves when the existing connections are closed, after a second at most.
+   */
   close(): Promise<void>
 }
 
@@ -29,27 +33,33 @@ interface Exchange {
   readonly request: IncomingMessage
   readonly response: ServerResponse
   readonly startedMs: number
-  /** When a check first found that the response is being sent. */
+  /** The time at which a check first found that the response was being sent. */
   writingSinceMs?: number
 }
 
-/** Longer than clients and proxies keep idle connections in their pools, so that they close them first. */
+/**
+ * Longer than clients and proxies keep idle connections in their pools, so that they close a connection
+ * first.
+ */
 const KEEP_ALIVE_MS = 72_000
 const MAX_HEADERS_MS = 10_000
-/** How much time `Prefer: wait` may add to the time for a response. */
+/** How much longer than other responses a response may take because of `Prefer: wait`. */
 const LONGEST_WAIT_MS = 30_000
 /** How long a socket that this side has ended stays open, so that the client can read the response. */
 const LINGER_MS = 500
 const CHECK_EVERY_MS = 1_000
 /** How long the last responses may take when the server closes. */
 const LAST_RESPONSES_MS = 1_000
-/** While draining, how long a client may take to send or read the rest. */
+/**
+ * While the process drains, how long a client may take to send the rest of its request or read the rest of a
+ * response.
+ */
 const DRAIN_CLIENT_MS = 2_000
 /** How long draining may take in all. */
 const DRAIN_ALL_MS = 16_000
 /** How many requests may be in flight on one connection. */
 const MAX_PIPELINED = 32
-/** How much clients may leave unread, on all connections together. */
+/** How many bytes of responses clients may leave unread, over all connections. */
 const MAX_UNREAD_BYTES = 64 * 1_048_576
 
 export function createHttpListener(options: HttpListenerOptions): HttpListener {
@@ -63,7 +73,8 @@ export function createHttpListener(options: HttpListenerOptions): HttpListener {
       headersTimeout: Math.min(requestTimeoutMs, MAX_HEADERS_MS),
       keepAliveTimeout: KEEP_ALIVE_MS,
       connectionsCheckingInterval: CHECK_EVERY_MS,
-      // Node would respond without a body. The request guard checks the header, and responds with a problem.
+      // Node would respond without a body. The request guard checks the header instead, and responds with a
+      // problem.
       requireHostHeader: false,
     },
     onRequest,
@@ -71,7 +82,8 @@ export function createHttpListener(options: HttpListenerOptions): HttpListener {
   server.maxConnections = 2 * maxConnections
   server.on('connection', onConnection)
   server.on('clientError', onClientError)
-  // Expectations other than 100-continue may be ignored (RFC 9110). Upgrades are ignored as well.
+  // A server may ignore expectations other than 100-continue (RFC 9110). Requests to upgrade the protocol are
+  // ignored as well.
   server.on('checkExpectation', onRequest)
   server.on('connect', (_request, socket: Socket) => {
     const detail = 'this server is not a proxy'
@@ -117,7 +129,10 @@ export function createHttpListener(options: HttpListenerOptions): HttpListener {
     else endWith(socket, rawProblem(...problemOf(error.code)))
   }
 
-  /** Cuts off clients that take too long, and, above MAX_UNREAD_BYTES, those that leave the most bytes unread. */
+  /**
+   * Disconnects clients that take too long and, if more than MAX_UNREAD_BYTES are unread, the clients with
+   * the most unread bytes.
+   */
   function check(): void {
     const now = performance.now()
     // Idle connections are closed to make room for new ones.
@@ -145,7 +160,7 @@ export function createHttpListener(options: HttpListenerOptions): HttpListener {
     const drainedFor = drainingSince === undefined ? 0 : now - drainingSince
     if (drainedFor > DRAIN_ALL_MS) return true
     if (!request.complete && drainedFor > DRAIN_CLIENT_MS) return true
-    // A response without a socket waits for earlier responses of its connection, not for the client.
+    // A response without a socket waits for earlier responses on its connection, not for the client.
     if (!response.headersSent || response.socket === null) return false
     exchange.writingSinceMs ??= now
     const limit = drainingSince === undefined ? requestTimeoutMs : DRAIN_CLIENT_MS
@@ -175,7 +190,7 @@ export function createHttpListener(options: HttpListenerOptions): HttpListener {
   }
 }
 
-/** Sends a last response and closes the socket, even if the client never closes its side. */
+/** Sends a final response and closes the socket, even if the client never closes its side. */
 function endWith(socket: Socket, text: string): void {
   socket.on('error', () => socket.destroy())
   socket.end(text)

@@ -3,10 +3,10 @@ import type { Server as HttpServer } from 'node:http'
 import { type AddressInfo, createServer, type ListenOptions, type Server } from 'node:net'
 
 /**
- * How many sockets listen on the port. libuv accepts one connection per listening socket and turn of the event
- * loop. If a turn takes 20 ms, one socket accepts 50 connections a second. Further clients wait in the kernel until
- * they hang up, and the process can't even reject them. With 64 sockets, a busy process accepts so many connections
- * that little of its time is left for orders.
+ * How many sockets listen on the port. In each turn of the event loop, libuv accepts one connection per
+ * listening socket. If a turn takes 20 ms, one socket accepts 50 connections a second. Other clients wait in
+ * the kernel until they hang up, and the process cannot even reject them. With 64 sockets, a busy process
+ * accepts so many connections that little of its time is left for orders.
  */
 const SOCKETS = 16
 /**
@@ -14,17 +14,20 @@ const SOCKETS = 16
  * full of clients that have hung up.
  */
 const BACKLOG = 32
-/** How long the last responses may take when the sockets close; the same as in the HTTP listener. */
+/** How long the last responses may take when the sockets close. The HTTP listener has the same limit. */
 const LAST_RESPONSES_MS = 1_000
 const CLOSE_IDLE_EVERY_MS = 50
 
 export interface Listening {
   readonly port: number
-  /** Accepts no more connections; resolves when those of these sockets are closed, after a second at most. */
+  /**
+   * Stops accepting connections. Resolves when the connections accepted by these sockets are closed, after a
+   * second at most.
+   */
   close(): Promise<void>
 }
 
-/** Makes an HTTP server listen. Port 0 means any free port. Rejects if the address isn't available. */
+/** Makes an HTTP server listen. Port 0 means any free port. Rejects if the address is not available. */
 export async function listenOn(
   server: HttpServer,
   host: string,
@@ -33,8 +36,8 @@ export async function listenOn(
   if (process.platform !== 'linux') {
     return { port: await listen(server, { host, port: wantedPort }), close: async () => undefined }
   }
-  // Sockets that share a port also share it with other processes. This one doesn't, so it fails if the port is
-  // taken.
+  // Sockets that share a port would share it with other processes as well. The probe does not share, so it
+  // fails if the port is taken.
   const probe = createServer()
   const port = await listen(probe, { host, port: wantedPort })
   probe.close()
@@ -46,7 +49,7 @@ export async function listenOn(
   return {
     port,
     async close() {
-      // The close of an HTTP server waits only for connections of its own socket.
+      // When an HTTP server closes, it waits only for connections accepted by its own socket.
       const idle = setInterval(() => server.closeIdleConnections(), CLOSE_IDLE_EVERY_MS)
       const limit = setTimeout(() => server.closeAllConnections(), LAST_RESPONSES_MS)
       await Promise.all(more.map((one) => new Promise((resolve) => one.close(resolve))))
@@ -56,7 +59,10 @@ export async function listenOn(
   }
 }
 
-/** Another listening socket for an HTTP server, with the options that Node.js uses for the first. */
+/**
+ * Creates another listening socket for an HTTP server, with the options that Node.js uses for the server's
+ * own socket.
+ */
 function anotherSocket(server: HttpServer): Server {
   const one = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
     server.emit('connection', socket)

@@ -11,7 +11,7 @@ import { PROBLEM_TYPE, RETRY_AFTER_SECONDS } from '../http/problems.ts'
 import { redact } from '../telemetry/redact.ts'
 import { asyncApiPage } from './asyncapi-page.ts'
 
-/** Responses of the front door itself, to requests that reach no service. */
+/** Responses that the front door itself sends, to requests that reach no service. */
 
 const SECURITY = {
   'x-content-type-options': 'nosniff',
@@ -42,7 +42,9 @@ export function sendProblem(
   send(response, instance, status, PROBLEM_TYPE, body)
 }
 
-/** Whether the method is one of these. If not, this responds with 405 and lists them. */
+/**
+ * Whether the method of the request is one of these. If not, responds with 405 and lists the allowed methods.
+ */
 export function allows(
   request: IncomingMessage,
   response: ServerResponse,

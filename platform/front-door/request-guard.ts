@@ -9,7 +9,10 @@ const MAX_PATH_CHARACTERS = 2_048
 
 export type Rejection = readonly [code: ProblemCode, detail: string]
 
-/** The first reason to reject a request. `allowedHosts` are names without a port, in lower case. */
+/**
+ * The first reason to reject a request, or undefined if there is none. `allowedHosts` are names without a
+ * port, in lower case.
+ */
 export function rejectionOf(
   request: IncomingMessage,
   allowedHosts: ReadonlySet<string> | 'any',
@@ -62,9 +65,9 @@ function hostName(host: string): string {
 const SAFE_METHODS = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE'])
 
 /**
- * Browsers send some requests of other sites' pages without a preflight (a form, or a POST without a
- * body). Current browsers mark them in Sec-Fetch-Site, older ones at least send the Origin of the page.
- * Clients that are not browsers send neither.
+ * A page on another site can make a browser send some requests without a preflight, such as a form or a POST
+ * without a body. Current browsers mark these requests in Sec-Fetch-Site; older browsers at least send the
+ * Origin of the page. Clients that are not browsers send neither header.
  */
 function checkSite({ method, headers }: IncomingMessage): Rejection | undefined {
   if (SAFE_METHODS.has(method ?? '')) return undefined
@@ -78,7 +81,7 @@ function checkSite({ method, headers }: IncomingMessage): Rejection | undefined 
   return ['CROSS_SITE_REQUEST', 'Origin must name the host of this request']
 }
 
-/** URL.parse removes the default port of the scheme from both sides. */
+/** Compares the two as parsed URLs, because parsing removes the default port of the scheme. */
 function isSameHost(origin: string, host: string | undefined): boolean {
   const from = URL.parse(origin)
   return (

@@ -18,11 +18,14 @@ declare module 'fastify' {
     work: Work | undefined
     /** When the caller stops waiting, by the runtime's monotonic clock. Infinity if the caller did not say. */
     deadlineMs: number
-    /** The time after which its work does not start any more, by the same clock. */
+    /** The time after which work on the request no longer starts, by the same clock. */
     startByMs: number
-    /** Milliseconds that the caller will still wait. Infinity if the caller did not say. */
+    /** How many more milliseconds the caller will wait. Infinity if the caller did not say. */
     remainingMs(): number
-    /** Whether it is too late to start: the caller has hung up, or has waited too long. */
+    /**
+     * Whether it is too late to start work on the request, because the caller has hung up or has waited too
+     * long.
+     */
     isExpired(): boolean
   }
 }
@@ -39,16 +42,17 @@ const MAX_SERVICE_CALLS = 2_000
 /** A read with `Prefer: wait` costs memory and little else. */
 const MAX_WAITING_READS = 1_000
 const RETRY_AFTER_SECONDS = '1'
-/** How long a customer's command may be queued before its transaction starts. */
+/** How long a customer's command may wait in the queue before its transaction starts. */
 const MAX_QUEUED_MS = 1_000
-/** The placeholder for the request id in the body of a rejection, which is built once. */
+/** The placeholder for the request id in the body of a rejection. The body is built only once. */
 const ID = '{id}'
 
 /**
- * Rejects new work while a service has more than it can finish in time. The front door calls `admit` before
- * routing and body parsing, because a rejection must cost far less than the work that it saves. A request counts
- * from the start of its handler to its response, so slow bodies and slow readers don't count. Each kind of work
- * has a limit of its own: orders that wait for a frozen billing must not shut out orders that don't.
+ * Rejects new work while a service has more work than it can finish in time. The front door calls `admit`
+ * before routing and body parsing, because a rejection must cost far less than the work that it saves. A
+ * request counts from the start of its handler to its response, so the time to receive a body or to read a
+ * response does not count. Each kind of work has its own limit, because orders that wait for a frozen billing
+ * service must not shut out orders in styles that do not wait.
  */
 export function addAdmission(app: HttpServer, options: AdmissionOptions): void {
   const workloadOf = createWorkloads(options.runtime.monotonic)
@@ -67,7 +71,8 @@ export function addAdmission(app: HttpServer, options: AdmissionOptions): void {
     if (!request.routeOptions.config.quiet) {
       const work = workloadOf(request.raw).begin()
       request.work = work
-      // Work for a client that has hung up is dropped from the queue, and Fastify does not call onSend for it.
+      // If a client hangs up, its work is dropped from the queue, and Fastify does not call onSend for the
+      // request.
       reply.raw.once('close', () => work.end('abandoned'))
     }
     done()
@@ -80,7 +85,8 @@ export function addAdmission(app: HttpServer, options: AdmissionOptions): void {
 
 /**
  * A call between services says how long its caller will wait. No work starts after that time, or for a client
- * that has hung up: the response would be of no use, and a caller that gave up may already have acted on the failure.
+ * that has hung up. The response would be of no use, and a caller that gave up may already have acted on the
+ * failure.
  */
 function addDeadlines(app: HttpServer, clock: () => number): void {
   app.decorateRequest('deadlineMs', Number.POSITIVE_INFINITY)

@@ -19,12 +19,15 @@ export interface HttpResponse {
 }
 
 /**
- * Resolves with any complete response. Rejects with HttpUnreachable if none arrives in time; the call may
- * or may not have taken effect.
+ * Resolves with any complete response. Rejects with HttpUnreachable if no response arrives in time; the call
+ * may or may not have taken effect.
  */
 export type HttpClient = (call: HttpCall, timeoutMs: number) => Promise<HttpResponse>
 
-/** The header that says for how many milliseconds the caller waits. Later work would be wasted. */
+/**
+ * The header with the number of milliseconds that the caller will wait for the response. Later work would be
+ * wasted.
+ */
 export const TIMEOUT_HEADER = 'x-request-timeout-ms'
 
 const MAX_CONNECTIONS_PER_ORIGIN = 128
@@ -39,7 +42,7 @@ export function createHttpClient(): { call: HttpClient; close(): Promise<void> }
     connections: MAX_CONNECTIONS_PER_ORIGIN,
     maxResponseSize: MAX_RESPONSE_BYTES,
     allowH2: false,
-    // Only the signal of each call limits its time.
+    // Undici's own time limits are off, because the signal of each call limits its time.
     headersTimeout: 0,
     bodyTimeout: 0,
   })
@@ -67,8 +70,8 @@ export function createHttpClient(): { call: HttpClient; close(): Promise<void> }
 }
 
 /**
- * Wraps a client so that each call has a span, in the trace of its headers. The receiver of the call continues
- * that span.
+ * Wraps a client so that each call has a span, in the trace that its headers name. The receiver of the call
+ * continues that span.
  */
 export function tracedCalls(http: HttpClient, tracer: Tracer): HttpClient {
   if (!tracer.isOn) return http

@@ -5,9 +5,12 @@ import { PROBLEM_TYPE } from './problems.ts'
 
 declare module 'fastify' {
   interface FastifySchema {
-    /** Problems of this route, besides those of any request with its method. */
+    /** Problems of this route, besides those that any request with the same method can get. */
     problems?: readonly ProblemCode[]
-    /** The headers of a successful response: a schema for each name. `x-next-cursor` is added automatically. */
+    /**
+     * The headers of a successful response, as a schema for each name. `x-next-cursor` is added
+     * automatically.
+     */
     responseHeaders?: Readonly<Record<string, object>>
   }
 }
@@ -38,7 +41,7 @@ const PROBLEMS_OF_ANY_REQUEST: readonly ProblemCode[] = [
   'SERVICE_UNAVAILABLE',
 ]
 
-/** For methods other than GET, which read the body even if the route does not use it. */
+/** The problems of all methods except GET. They read a request's body even if the route does not use it. */
 const PROBLEMS_OF_CHANGES: readonly ProblemCode[] = [
   'CROSS_SITE_REQUEST',
   'MALFORMED_JSON',
@@ -80,7 +83,10 @@ const REQUEST_ID = { 'x-request-id': { $ref: '#/components/headers/x-request-id'
 const NEXT_CURSOR = { 'x-next-cursor': { $ref: '#/components/headers/x-next-cursor' } }
 const RETRY_AFTER = { 'retry-after': { $ref: '#/components/headers/retry-after' } }
 
-/** Adds what the schema of its route implies to an operation: optional bodies, headers, and problems. */
+/**
+ * Adds the details to an operation that follow from the schema of its route: optional bodies, headers, and
+ * problems.
+ */
 export function completeOperation(
   method: string,
   operation: Operation,

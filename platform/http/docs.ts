@@ -20,7 +20,7 @@ const TAGS: Readonly<Record<string, string>> = {
   orders: 'Orders of customers',
   billing: 'Accounts, deposits and payments',
   notification: 'Notices and contacts of customers',
-  operators: 'Orders that are waiting for billing, for operators',
+  operators: 'Orders that are waiting for the billing service, for operators',
   'dead letters': 'Messages and outbox rows that can never succeed',
   outbox: 'Messages, calls and letters that wait for delivery',
   health: 'Whether the service is running',
@@ -43,7 +43,7 @@ export async function addDocs(app: HttpServer, { service, title, basePath }: Doc
       components: { schemas: { Problem: Problem as object }, ...SHARED_COMPONENTS },
     },
     stripBasePath: false,
-    // A schema with an $id keeps it as its name.
+    // A schema with an $id keeps that id as its name.
     refResolver: { buildLocalReference: (json, _base, _part, i) => String(json.$id ?? `def-${i}`) },
     transform: ({ schema, url }) => {
       const tagged = { ...schema, tags: schema?.tags ?? [service] }
@@ -65,8 +65,8 @@ async function addPage(scope: FastifyInstance, service: string, title: string): 
     done()
   })
   await scope.register(helmet, {
-    // The gateway has to set both, because it knows whether it terminates TLS. Over plain HTTP, the upgrade
-    // would break the page on every host except localhost.
+    // The gateway has to set both headers, because only the gateway knows whether it terminates TLS. Over
+    // plain HTTP, the upgrade would break the page on every host except localhost.
     strictTransportSecurity: false,
     contentSecurityPolicy: { directives: { upgradeInsecureRequests: null } },
   })
@@ -74,7 +74,8 @@ async function addPage(scope: FastifyInstance, service: string, title: string): 
     routePrefix: `/${service}/docs`,
     theme: { title },
     uiHooks: {
-      // The links of the page are relative, so that they work under any prefix. They require the slash.
+      // The links on the page are relative, so that they work under any prefix. Relative links require the
+      // slash at the end.
       onRequest(request, reply, done) {
         if (pathWithoutQuery(request.url) === `/${service}/docs`) reply.redirect('docs/')
         else done()
@@ -118,8 +119,8 @@ function complete(document: object, schemas: ReadonlyMap<string, FastifySchema>)
 }
 
 /**
- * Turns each union of literals into one enum, which people and client generators read more easily, and replaces
- * a schema with its `documentedAs`.
+ * Turns each union of literals into one enum, which is easier to read for people and client generators, and
+ * replaces a schema with its `documentedAs`.
  */
 function readableSchemas(node: unknown): unknown {
   if (Array.isArray(node)) return node.map(readableSchemas)

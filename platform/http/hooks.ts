@@ -9,7 +9,10 @@ import type { HttpServer } from './validation.ts'
 
 declare module 'fastify' {
   interface FastifyRequest {
-    /** The context that the request's work continues: its span, or if it has none, the context of the caller. */
+    /**
+     * The trace context for work on the request: that of the request's span or, if there is no span, that of
+     * the caller.
+     */
     trace: TraceContext
     span: Span | undefined
   }
@@ -23,8 +26,8 @@ declare module 'fastify' {
 }
 
 /**
- * Headers that keep a browser from interpreting data as a page. They are constant, because building a policy for
- * each response costs more than the rest of a request. Pages have a policy of their own.
+ * Headers that keep a browser from interpreting data as a page. They are constant, because building a policy
+ * for each response would cost more than the rest of a request. Pages have their own policy.
  */
 export const DATA_HEADERS = {
   'content-security-policy': "default-src 'none'; frame-ancestors 'none'",
@@ -35,8 +38,8 @@ export const DATA_HEADERS = {
 }
 
 /**
- * Adds the hooks of every request. They read its id and trace context, send the id back, and count, time and log
- * the response.
+ * Adds the hooks that run for every request. They read its id and trace context, send the id back, and count,
+ * time and log the response.
  */
 export function addRequestHooks(
   app: HttpServer,
@@ -61,7 +64,8 @@ export function addRequestHooks(
     request.trace = request.span?.context ?? caller
     if (request.trace.traceparent) request.log = request.log.child(traceIds(request.trace))
     reply.header('x-request-id', request.id).headers(DATA_HEADERS)
-    // Requests that are already running finish. Later ones, on connections that are still open, are rejected.
+    // Requests that are already running finish. Later requests, on connections that are still open, are
+    // rejected.
     const detail = 'the service is closing'
     done(isClosing ? new Fault('SERVICE_UNAVAILABLE', { detail }) : undefined)
   })
@@ -104,8 +108,9 @@ function levelOf(request: FastifyRequest, status: number, durationMs: number): '
 const SLOW_MS = 1_000
 
 /**
- * Whether this is text that has to be sent as a JSON string according to the route's schema. By default, Fastify
- * would send it as plain text without quotes. Text that already has another content type is finished JSON.
+ * Whether the payload is text that has to be sent as a JSON string, according to the route's schema. By
+ * default, Fastify would send it as plain text, without quotes. If another content type is already set, the
+ * text is JSON already.
  */
 function isBareText(payload: unknown, request: FastifyRequest, reply: FastifyReply): boolean {
   if (typeof payload !== 'string') return false
@@ -121,8 +126,8 @@ export function requestId(header: unknown): string {
 }
 
 /**
- * The context of a caller decides whether its trace is sampled, so only trusted callers' contexts are continued.
- * Any other context is linked from a new trace.
+ * A trace context decides whether the trace is sampled, so only the contexts of trusted callers are
+ * continued. Any other context is linked from a new trace.
  */
 function continuing(caller: TraceContext, isTrusted: boolean): Pick<SpanStart, 'parent' | 'links'> {
   if (isTrusted) return { parent: caller }
@@ -130,8 +135,8 @@ function continuing(caller: TraceContext, isTrusted: boolean): Pick<SpanStart, '
 }
 
 /**
- * Follows OpenTelemetry's conventions for HTTP servers. The name has the route instead of the path, so names
- * are few.
+ * Follows OpenTelemetry's conventions for HTTP servers. The name of the span contains the route instead of
+ * the path, so that there are few distinct names.
  */
 function spanOf(request: FastifyRequest): Omit<SpanStart, 'parent'> {
   const { method, url, protocol } = request

@@ -29,7 +29,7 @@ export function addMethodChecks(app: HttpServer): {
     done(new Fault('METHOD_NOT_ALLOWED'))
   })
 
-  // Fastify rejects a QUERY without a content type before its handler for unknown routes runs.
+  // Fastify would reject a QUERY request without a content type before the handler for unknown routes runs.
   app.addHook('onRequest', (request, reply, done) => {
     if (request.method !== 'QUERY' || !request.is404) return done()
     const { fault, allowed } = faultOf(request)

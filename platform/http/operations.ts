@@ -15,13 +15,16 @@ export interface OperationsOptions {
   readonly isTrusted: (request: FastifyRequest) => boolean
 }
 
-/** Less than a scrape waits for a gauge, so that a dependency that hangs is reported as down. */
+/** Shorter than the wait of a scrape for a gauge, so that a dependency that hangs is reported as down. */
 const MAX_CHECK_MS = 1500
 
-/** How long the result of a scrape is reused, because counting waiting rows in the database is expensive. */
+/** How long the result of a scrape is reused. Counting the waiting rows in the database is expensive. */
 const SCRAPE_MS = 1_000
 
-/** Adds health, readiness and metrics. Probes have no rate limit, because a failed probe kills the pod. */
+/**
+ * Adds the routes for health, readiness and metrics. Probes have no rate limit, because a rejected probe
+ * would make Kubernetes restart the pod.
+ */
 export function addOperations(app: HttpServer, options: OperationsOptions): void {
   const { service, telemetry } = options
   const config = { rateLimit: false, quiet: true } as const
@@ -92,7 +95,7 @@ async function checkAll({ readiness, log, runtime }: OperationsOptions): Promise
 async function inTime(check: () => Promise<void>, runtime: Runtime): Promise<void> {
   const done = new AbortController()
   const timeout = runtime.sleep(MAX_CHECK_MS, done.signal).then(() => {
-    if (!done.signal.aborted) throw new Error(`no answer within ${MAX_CHECK_MS} ms`)
+    if (!done.signal.aborted) throw new Error(`no response within ${MAX_CHECK_MS} ms`)
   })
   try {
     await Promise.race([check(), timeout])

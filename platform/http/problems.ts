@@ -13,7 +13,7 @@ import { redact } from '../telemetry/redact.ts'
 
 export const PROBLEM_TYPE = 'application/problem+json'
 
-/** The body of every error response, as the documents show it. */
+/** The body of every error response, as it appears in the OpenAPI documents. */
 export const Problem = Type.Object(
   {
     type: Type.String({ description: 'urn:trifold:problem:CODE' }),
@@ -41,27 +41,29 @@ export function sendProblem(error: unknown, request: FastifyRequest, reply: Fast
   if (fault.code === 'INTERNAL') request.log.error({ err: error }, 'request failed')
   else if (status >= 500) request.log.warn({ err: error, code: fault.code }, 'request failed')
   else request.log.debug({ code: fault.code, ...fault.details }, 'request rejected')
-  // A rate limit has already set the header. An internal error may well last longer than a second.
+  // A rate limit has already set the header. An internal error gets none, because it may well last longer
+  // than RETRY_AFTER_SECONDS.
   if (retryable && status !== 500 && !reply.hasHeader('retry-after')) {
     reply.header('retry-after', RETRY_AFTER_SECONDS)
   }
   if (fault.code === 'BODY_TOO_LARGE') readRest(request, reply)
   const body = { ...problemBody(fault.code, fault.details), instance: request.id }
-  // Sent as bytes, because Fastify adds a charset to text, and this media type has none.
+  // Sent as bytes, because Fastify would add a charset to a string, and this content type allows none.
   return reply
     .code(status)
     .type(PROBLEM_TYPE)
     .send(new TextEncoder().encode(redact(JSON.stringify(body))))
 }
 
-/** How long the rest of a body that is too large may take to arrive. */
+/** How long the rest of a body may take to arrive after the body was rejected as too large. */
 const REST_MS = 2_000
 
 /**
- * Fastify closes a connection when it rejects a body. If unread bytes are left at that time, the kernel resets the
- * connection, and a client or proxy that is still sending gets an error instead of the response. So the rest of
- * the body is read and discarded, and the connection stays open, because a proxy may already have sent its next
- * request on it. If the rest does not arrive in time, no other request can follow, and the connection is closed.
+ * Fastify closes the connection when it rejects a body. If unread bytes are left at that time, the kernel
+ * resets the connection, and a client or proxy that is still sending gets an error instead of the response.
+ * The rest of the body is therefore read and discarded. The connection stays open, because a proxy may
+ * already have sent its next request on it. If the rest of the body does not arrive in time, the connection
+ * is closed.
  */
 function readRest(request: FastifyRequest, reply: FastifyReply): void {
   const { raw } = request
@@ -102,7 +104,8 @@ function toFault(error: unknown): Fault {
   const { code, statusCode } = error as { code?: unknown; statusCode?: number }
   const known = FRAMEWORK_CODES.get(code)
   if (known) return new Fault(...known, error)
-  // Other errors of the framework that the client caused, such as an incomplete body or a wrong length.
+  // Other errors that the framework reports and the client caused, such as an incomplete body or a wrong
+  // length.
   if (statusCode !== undefined && statusCode >= 400 && statusCode < 500) {
     return new Fault('VALIDATION_FAILED', { detail: 'the request could not be read' }, error)
   }

@@ -1,4 +1,4 @@
-/** Functions on the target of an HTTP request. All of them take time linear in its length. */
+/** Functions on the target of an HTTP request. All of them take time linear in the length of the target. */
 
 /** The path without its query. */
 export function pathWithoutQuery(target: string): string {
@@ -19,7 +19,10 @@ export function withoutPrefix(target: string, basePath: string): string {
   return rest.startsWith('/') ? rest : target
 }
 
-/** A regular expression such as /\/+$/ would take quadratic time, because it restarts at each slash of a run. */
+/**
+ * A loop, because a regular expression such as /\/+$/ would restart at each slash of a run and take quadratic
+ * time.
+ */
 function withoutTrailingSlashes(path: string): string {
   let end = path.length
   while (end > 1 && path[end - 1] === '/') end -= 1

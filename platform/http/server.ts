@@ -19,16 +19,20 @@ import { compileValidator, type HttpServer, parseJsonBody } from './validation.t
 export interface HttpServerOptions {
   /** The first segment of every path of the service. */
   readonly service: 'orders' | 'billing' | 'notification'
-  /** The title of its OpenAPI document. */
+  /** The title of the service's OpenAPI document. */
   readonly title: string
   /** Every path is served with and without this prefix; '' or '/' means no prefix. */
   readonly basePath: string
   readonly bodyLimitBytes: number
-  /** The limit for each client address outside the trusted networks; 0 means no limit. */
+  /**
+   * How many requests a minute each client address outside the trusted networks may send; 0 means no limit.
+   */
   readonly rateLimitPerMinute: number
   /** Networks whose X-Forwarded-For and traceparent are trusted; loopback by default. */
   readonly trustedNetworks?: BlockList
-  /** False to leave out the OpenAPI document, in a simulation, which starts services all the time. */
+  /**
+   * False leaves out the OpenAPI document. The simulator does so, because it starts services all the time.
+   */
   readonly documented?: boolean
   readonly log: Log | FastifyBaseLogger
   readonly telemetry: Telemetry
@@ -44,10 +48,10 @@ const MAX_RATE_LIMITED_ADDRESSES = 10_000
 const LOOPBACK = networksOf('127.0.0.0/8,::1')
 
 /**
- * Creates the HTTP server of a service, without its routes. It does not listen itself: it is mounted in a front
- * door, which owns connections and timeouts. Add the routes, await `ready()`, then pass requests to `routing`.
- * Header names in schemas are lower case. A string is sent as JSON if the route's schema says so. Every error is
- * a problem of contracts/problems.ts.
+ * Creates the HTTP server of a service, without its routes. The server does not listen: it is mounted in a
+ * front door, which owns connections and timeouts. Add the routes, await `ready()`, then pass requests to
+ * `routing`. Header names in schemas are lower case. A string is sent as JSON if the route's schema says so.
+ * Every error response is a problem from contracts/problems.ts.
  */
 export async function createHttpServer(options: HttpServerOptions): Promise<HttpServer> {
   const basePath = prefixOf(options.basePath)
@@ -71,7 +75,8 @@ export async function createHttpServer(options: HttpServerOptions): Promise<Http
     },
   })
   app.setValidatorCompiler(compileValidator)
-  // Fastify's own serializer fails if a named schema occurs twice, and types already check the responses.
+  // Fastify's own serializer fails if a named schema occurs twice. It is not needed, because the types
+  // already check the responses.
   app.setSerializerCompiler(() => JSON.stringify)
   app.setErrorHandler(sendProblem)
   readJsonOnly(app)
@@ -92,7 +97,10 @@ export async function createHttpServer(options: HttpServerOptions): Promise<Http
   return app
 }
 
-/** A request through a trusted proxy counts for the client. A trusted caller itself is one of our services. */
+/**
+ * Limits the rate of each client. A request that a trusted proxy forwards counts for the proxy's client. A
+ * trusted caller that forwards nothing is one of our services and has no limit.
+ */
 async function limitRate(
   app: HttpServer,
   rateLimitPerMinute: number,
@@ -135,7 +143,8 @@ function readJsonOnly(app: HttpServer): void {
     asBytes,
     async (request: FastifyRequest, bytes: Uint8Array) => {
       const body = parseJsonBody(bytes)
-      // Fastify passes null to the validator when a request has no body, so the validator cannot reject it.
+      // A body of `null` is rejected here, because Fastify also passes null to the validator if a request has
+      // no body.
       if (body === null && request.routeOptions.schema?.body !== undefined) {
         const problem = { field: 'body', detail: 'body must be an object' }
         throw new Fault('VALIDATION_FAILED', problem)
@@ -152,7 +161,10 @@ function readJsonOnly(app: HttpServer): void {
   )
 }
 
-/** Adapts a plain Log to the logger that Fastify requires, whose children have members of their own. */
+/**
+ * Adapts a plain Log to the logger that Fastify requires, which can create child loggers with additional
+ * members.
+ */
 function asFastifyLogger(log: Log | FastifyBaseLogger, own: object = {}): FastifyBaseLogger {
   if ('child' in log) return log
   const write = (level: keyof Log) => (first: unknown, sentence?: string) => {

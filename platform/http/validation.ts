@@ -30,14 +30,14 @@ export type HttpServer = FastifyInstance<
 type Values = Readonly<Record<string, unknown>>
 type Verdict = { value: unknown } | { error: Fault }
 
-/** Far deeper than any of our schemas. */
+/** The deepest nesting of a body that is accepted. No schema of ours is nearly as deep. */
 const MAX_BODY_DEPTH = 16
 
 /**
- * A validator compiler for Fastify that uses TypeBox. A body is not coerced, and unknown fields are rejected if its
- * schema is closed. Parameters, query and headers are text, so numbers and booleans are read from text. Query
- * parameters that the schema does not name are ignored, because proxies and clients add some. UUIDs are converted
- * to lower case everywhere.
+ * A validator compiler for Fastify that uses TypeBox. Values in a body are not coerced, and unknown fields
+ * are rejected if the schema is closed. In path parameters, the query and headers, numbers and booleans are
+ * parsed from text. Query parameters that the schema does not name are ignored, because proxies and clients
+ * may add some. UUIDs are converted to lower case everywhere.
  */
 export function compileValidator(route: FastifyRouteSchemaDef<TSchema>) {
   const schema = route.schema as PlainSchema
@@ -56,7 +56,7 @@ export function compileValidator(route: FastifyRouteSchemaDef<TSchema>) {
     }
     if (part === 'body' && input === null) {
       if (Type.IsOptional(route.schema)) return { value: undefined }
-      return rejected('body', 'the request needs a JSON body')
+      return rejected('body', 'the request must have a JSON body')
     }
     const [field, detail] = firstProblem(schema, validator.Errors(value))
     return rejected(`${part}${field}`, `${part}${field} ${detail}`)
@@ -65,7 +65,7 @@ export function compileValidator(route: FastifyRouteSchemaDef<TSchema>) {
 
 const validators = new WeakMap<TSchema, Validator>()
 
-/** The validator of a schema. It is compiled once for all servers of this process. */
+/** The validator of a schema. Each schema is compiled only once for all servers in this process. */
 function validatorOf(schema: TSchema): Validator {
   const validator = validators.get(schema) ?? Compile(schema)
   validators.set(schema, validator)
@@ -92,7 +92,10 @@ export function parseJsonBody(bytes: Uint8Array): unknown {
   }
 }
 
-/** Checks the text first, because JSON.parse takes milliseconds for a few kilobytes of open brackets. */
+/**
+ * Checks the depth before the text is parsed, because JSON.parse takes milliseconds for a few kilobytes of
+ * open brackets.
+ */
 function isNestedDeeper(json: string, levels: number): boolean {
   let depth = 0
   let inString = false
@@ -137,7 +140,10 @@ interface ValidationError {
   readonly message: string
 }
 
-/** The path of the first invalid field, and what is wrong with it. Unknown and missing fields have priority. */
+/**
+ * The path of an invalid field and what is wrong with it. Unknown and missing fields are reported before
+ * others.
+ */
 function firstProblem(schema: PlainSchema, errors: ValidationError[]): [string, string] {
   for (const { keyword, instancePath, params } of errors) {
     const names = params as { additionalProperties?: string[]; requiredProperties?: string[] }

@@ -1,25 +1,28 @@
 /**
- * One kind of work of a service: how much of it is in flight, and whether there is room for more. While work
- * finishes in time, all of it is admitted. When it no longer does, only as much is admitted as finishes in TARGET_MS
- * at the rate of the last second (Little's law), until nothing has been rejected for a second. So the queue stays
- * short while clients send more than the service can handle, and admitted work finishes soon.
+ * One kind of work in a service: how much of it is in flight, and whether there is room for more. While work
+ * finishes in time, all of it is admitted. Once work is late, only as much is admitted as can finish in
+ * TARGET_MS at the rate of the last second (Little's law), until nothing has been rejected for a second. Even
+ * while clients send more than the service can handle, the queue stays short, and admitted work finishes
+ * soon.
  */
 export interface Workload {
   hasRoom(): boolean
-  /** Counts one piece of work as in flight until it ends. */
+  /** Records that a piece of work is in flight. Call `end` on the result when the work has ended. */
   begin(): Work
 }
 
 export interface Work {
-  /** Only the first call has an effect. Abandoned work doesn't count toward the rate. */
+  /** Only the first call has an effect. Abandoned work does not count toward the rate. */
   end(outcome: 'done' | 'abandoned'): void
 }
 
 /** How long admitted work should take while clients send more than the service can handle. */
 const TARGET_MS = 150
-/** Work is late if, at the present rate, the last of it would finish after this time. */
+/** Work is late if, at the current rate, the last piece in flight would finish after this time. */
 const LATE_MS = 1_000
-/** This much is always admitted, because with less in flight batches are too small to be efficient. */
+/**
+ * This much work is always admitted, because with less in flight, batches would be too small to be efficient.
+ */
 const MIN_IN_FLIGHT = 64
 /** A burst of this size is admitted while the rate is still unknown. */
 const BURST = 512
@@ -27,7 +30,10 @@ const RECOVERED_AFTER_MS = 1_000
 /** The rate is measured over the current window and the one before it. */
 const WINDOW_MS = 500
 
-/** `clock` returns monotonic milliseconds. `max` limits the work in flight by its number instead of its rate. */
+/**
+ * `clock` returns monotonic milliseconds. If `max` is given, the number of pieces in flight is limited
+ * instead of the time that they take.
+ */
 export function createWorkload(clock: () => number, max = Number.POSITIVE_INFINITY): Workload {
   const isTimed = max === Number.POSITIVE_INFINITY
   let inFlight = 0

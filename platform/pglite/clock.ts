@@ -7,9 +7,9 @@ type Instantiate = (imports: Imports, done: unknown) => unknown
 const CLOCKS = ['clock_time_get', 'emscripten_date_now']
 
 /**
- * Makes PGlite use another clock than the machine's, from its start. `now` returns epoch milliseconds, and all
- * functions of SQL that return the time follow it. PostgreSQL's own timers are off, because they would use the
- * machine's clock. PGlite needs them only to flush statistics while it is idle.
+ * Makes PGlite use the given clock instead of the machine's, from its start. `now` returns epoch
+ * milliseconds, and all SQL functions that return the time follow it. PostgreSQL's own timers are turned off,
+ * because they would use the machine's clock. PGlite needs them only to flush statistics while it is idle.
  */
 export function pgliteClock(now: () => number): Extension {
   return {
@@ -39,7 +39,7 @@ function onClock(functions: Imports[string], now: () => number): Imports[string]
   return replaced
 }
 
-/** Replaces Date.now during the call, because Emscripten gets the time of day only from it. */
+/** Replaces Date.now during the call, because that is where Emscripten gets the time of day from. */
 function atTime<T>(epochMs: number, read: () => T): T {
   const { now } = Date
   Date.now = () => epochMs

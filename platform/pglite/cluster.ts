@@ -6,20 +6,21 @@ import { type BrotliOptions, brotliDecompress } from 'node:zlib'
 
 const decompress = promisify<Buffer, BrotliOptions, Buffer<ArrayBuffer>>(brotliDecompress)
 /**
- * Larger than an image, so that it is one chunk. Joining the default chunks of 16 KB takes longer than
- * decompressing.
+ * Larger than any image, so that decompressing returns one chunk. Joining the default chunks of 16 KB takes
+ * longer than the decompression.
  */
 const CHUNK_BYTES = 64 * 1024 * 1024
 
 /**
- * Creates a database cluster in the folder, unless it contains one. The cluster is written under another name and
- * then renamed, so a crash leaves either all of it or nothing.
+ * Creates a database cluster in the folder, unless the folder already contains one. The cluster is written
+ * under another name and then renamed, so a crash leaves either all of it or nothing.
  */
 export async function ensureCluster(folder: string): Promise<void> {
   if (existsSync(join(folder, 'PG_VERSION'))) return
   const unfinished = `${folder}.new`
   rmSync(unfinished, { recursive: true, force: true })
-  // Writing is synchronous, because a thousand small files take several times as long with promises.
+  // The files are written synchronously, because writing a thousand small files with promises takes several
+  // times as long.
   for (const entry of tarEntries(await freshCluster())) {
     const path = join(unfinished, entry.path)
     if (entry.bytes) writeFileSync(path, entry.bytes, { mode: 0o600 })
@@ -29,23 +30,22 @@ export async function ensureCluster(folder: string): Promise<void> {
 }
 
 /**
- * An empty cluster, as a tar. It comes from an image of what initdb creates, because initdb takes seconds.
+ * An empty cluster, as a tar archive. It comes from an image of a cluster that initdb created, because
+ * running initdb takes seconds.
  *
- * Rejects with an Error if there is no image for the installed version of PGlite.
+ * Rejects if there is no image for the installed version of PGlite.
  */
 export async function freshCluster(): Promise<Uint8Array<ArrayBuffer>> {
   const image = clusterImagePath()
   if (!existsSync(image)) {
-    throw new Error(
-      `${image} is missing: after a change of PGlite's version, run npm run cluster-image`,
-    )
+    throw new Error(`${image} is missing: after PGlite is upgraded, run npm run cluster-image`)
   }
   return await decompress(readFileSync(image), { chunkSize: CHUNK_BYTES })
 }
 
 /**
- * The path of the image for the installed PGlite. The version is in its name, so that no other version loads
- * it.
+ * The path of the image for the installed version of PGlite. The version is in the file name, so that no
+ * other version of PGlite uses the image.
  */
 export function clusterImagePath(): string {
   const packageFile = new URL('../package.json', import.meta.resolve('@electric-sql/pglite'))
@@ -54,8 +54,8 @@ export function clusterImagePath(): string {
 }
 
 /**
- * The entries of a tar: files with their bytes, and folders. It supports only plain names of less than 100
- * bytes.
+ * The entries of a tar archive: files with their bytes, and folders. Only plain names of less than 100 bytes
+ * are supported.
  */
 function* tarEntries(tar: Uint8Array): Generator<{ path: string; bytes?: Uint8Array }> {
   const block = 512

@@ -6,7 +6,7 @@ import { NodeFS } from '@electric-sql/pglite/nodefs'
 /** The start parameter with which PGlite turns off the flushing of files in PostgreSQL. */
 const WITHOUT_FLUSHING = '-F'
 
-/** Changes start parameters of PGlite so that a commit returns only when its log is on the disk. */
+/** Changes the start parameters of PGlite so that a commit returns only when its log records are on disk. */
 export function flushingParams(params: readonly string[]): string[] {
   return [
     ...params.filter((param) => param !== WITHOUT_FLUSHING),
@@ -20,8 +20,8 @@ interface EmscriptenModule {
 }
 
 /**
- * PGlite's file system on the disk, with the one operation that Emscripten lacks: flushing an open file or folder.
- * PostgreSQL calls it on commit, in a checkpoint, and after renaming a file.
+ * PGlite's file system on disk, with the one operation that Emscripten lacks: flushing an open file or
+ * folder. PostgreSQL flushes on commit, during a checkpoint, and after renaming a file.
  */
 export class FlushingFiles extends NodeFS {
   override async init(pglite: PGlite, options: Parameters<NodeFS['init']>[1]) {
@@ -38,8 +38,8 @@ export class FlushingFiles extends NodeFS {
 }
 
 /**
- * Flushes all files and folders below this one, and the entries of the folders above it, because the program that
- * wrote them may not have flushed them.
+ * Flushes a folder with all files and folders below it, and the entries of the folders above it, because the
+ * program that wrote them may not have flushed them.
  */
 export function flushTree(folder: string): void {
   flushBelow(folder)
@@ -56,12 +56,12 @@ function flushBelow(folder: string): void {
 }
 
 function flushFolder(folder: string): void {
-  // Windows cannot open a folder like a file, and does not need this flush for the entries of a folder.
+  // On Windows, a folder cannot be opened like a file, and its entries need no flush.
   if (process.platform === 'win32') return
   try {
     flush(folder)
   } catch (error) {
-    // This program did not create a folder that its user may not read, so the folder needs no flush.
+    // A folder that this user may not read was not created by this program, so it needs no flush.
     if ((error as { code?: unknown }).code !== 'EACCES') throw error
   }
 }

@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 
 export class FolderInUse extends Error {
-  /** The process that holds the lock, if it is known. */
+  /** The id of the process that holds the lock, if known. */
   readonly pid: number | undefined
 
   constructor(folder: string, pid: number | undefined, cause: unknown) {
@@ -13,9 +13,9 @@ export class FolderInUse extends Error {
 }
 
 /**
- * Locks a folder for one owner, across processes and within this one. It uses SQLite's lock on an empty file,
- * which the kernel releases when its process ends in any way, so there are no stale locks. Throws FolderInUse if
- * the folder is already locked.
+ * Locks a folder for one owner, across processes and within this process. The lock is SQLite's lock on an
+ * empty file. The kernel releases it however the process ends, so there are no stale locks. Throws
+ * FolderInUse if the folder is already locked.
  */
 export function lockFolder(folder: string): { release(): void } {
   const holderFile = join(folder, 'trifold.pid')
@@ -37,7 +37,10 @@ export function lockFolder(folder: string): { release(): void } {
 
 const SQLITE_BUSY = 5
 
-/** The process that holds the lock. It writes its id just after it takes the lock, so the id may be missing. */
+/**
+ * The id of the process that holds the lock. That process writes its id just after it takes the lock, so the
+ * id may be missing.
+ */
 function holder(file: string): number | undefined {
   try {
     return Number(readFileSync(file, 'utf8')) || undefined

@@ -16,28 +16,31 @@ import { createSession, type Session } from './session.ts'
 import { upkeep } from './upkeep.ts'
 
 export interface PgliteOptions {
-  /** The folder of the data, which is created if missing. Without a folder, the data is in memory. */
+  /** The folder for the data, which is created if missing. Without a folder, the data is kept in memory. */
   readonly folder?: string
   /**
-   * Whether a commit waits until its data is on the disk, and so survives a power cut. Off by default. It has
-   * an effect only for a database in a folder.
+   * Whether a commit waits until its data is on disk, so that it survives a power cut. Off by default, and
+   * without effect if there is no folder.
    */
   readonly flush?: boolean
-  /** The database's clock, in epoch milliseconds. By default, it is the machine's clock. */
+  /** The database's clock, in epoch milliseconds. The machine's clock by default. */
   readonly now?: () => number
-  /** Milliseconds between two runs of the upkeep. A run happens only after a statement. */
+  /** Milliseconds between two runs of `upkeep`, which runs only after statements. */
   readonly upkeepEveryMs?: number
 }
 
-/** How long statements may run before the event loop gets a turn. Timers and sockets wait during that time. */
+/**
+ * How long consecutive statements may run before the event loop gets a turn. Timers and sockets wait during
+ * that time.
+ */
 const MAX_TURN_MS = 10
 
 /**
- * Opens PostgreSQL inside this process. It has one connection, so transactions run one after the other. Code in a
- * transaction has to use `tx`: a call of the database itself would wait forever.
+ * Opens PostgreSQL inside this process. The database has one connection, so transactions run one after the
+ * other. Code inside a transaction has to use `tx`; a call on the database itself would wait forever.
  *
- * A commit survives the death of the process. It survives a power cut only with `flush`, because PGlite by itself
- * never flushes its files to the disk.
+ * A commit survives if the process is killed. It survives a power cut only with `flush`, because PGlite by
+ * itself never flushes its files to disk.
  *
  * Rejects with a plain Error if the folder is in use or does not contain a database.
  */
@@ -46,7 +49,7 @@ export async function openPglite(options: PgliteOptions = {}): Promise<Database>
   const upkeepEveryMs = options.upkeepEveryMs ?? 1_000
   const session = createSession(opened.pglite)
   const exclusively = createQueue()
-  // Only this process uses the database, so all listeners are in it.
+  // Only this process uses the database, so all listeners are in this process.
   const listeners = new Map<string, Set<() => void>>()
   let upkeepAt = performance.now() + upkeepEveryMs
   let closing: Promise<void> | undefined
@@ -91,7 +94,7 @@ async function runTransaction<T>(session: Session, work: (tx: Queryable) => Prom
       if (over) throw new Error('this transaction is over')
       return (await session.run(text, params)).rows as Row[]
     },
-    // Within a process, there is no round trip to save.
+    // Does nothing more, because within a process there is no round trip to save.
     last() {
       over = true
     },

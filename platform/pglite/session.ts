@@ -12,13 +12,13 @@ interface Result {
 export interface Session {
   run(text: string, params?: readonly unknown[]): Promise<Result>
   /**
-   * Runs statements in PostgreSQL's simple protocol: several, as one implicit transaction, or a single one
-   * without parameters and rows, for which this protocol is faster. Returns the last command tag.
+   * Runs statements in PostgreSQL's simple protocol. Several statements are one implicit transaction. For a
+   * single statement without parameters and rows, this protocol is faster. Returns the last command tag.
    */
   script(text: string): Promise<string>
   /**
-   * Returns a function that restores the present list of prepared statements. Code that restores the memory of
-   * PGlite to its present state has to call it then.
+   * Returns a function that restores the current list of prepared statements. Call that function after
+   * restoring PGlite's memory to its current state.
    */
   snapshotStatements(): () => void
 }
@@ -33,15 +33,17 @@ interface Statement {
   readonly fields: readonly Field[]
 }
 
-/** How many statements are kept prepared. Texts are constants of the code, so this limit is never reached. */
+/**
+ * How many statements are kept prepared. The texts are constants in the code, so this limit is never reached.
+ */
 const MAX_STATEMENTS = 1_000
 
 /**
  * Uses PGlite through PostgreSQL's protocol with named prepared statements. PGlite's own `query` parses and
  * describes the text at every call, which makes a small statement three times slower.
  *
- * A statement runs to its end within the call, before its promise settles, so calls never overlap. The caller has
- * to keep other work out of a transaction.
+ * A statement runs to its end before the call returns, so calls never overlap. The caller has to keep other
+ * work out of a transaction.
  */
 export function createSession(pglite: PGlite): Session {
   const requests = createRequests()
@@ -52,12 +54,12 @@ export function createSession(pglite: PGlite): Session {
     const parts: Uint8Array[] = []
     await pglite.execProtocolRawStream(requests.take(), {
       syncToFs: false,
-      // The bytes are a view of PGlite's memory, which changes afterwards.
+      // The bytes are a view of PGlite's memory, which changes later, so they are copied.
       onRawData: (bytes) => parts.push(bytes.slice()),
     })
     const answer = readAnswer(Buffer.concat(parts))
     if (!answer.isComplete) {
-      throw new DatabaseError('the answer of PGlite was incomplete', 'unavailable')
+      throw new DatabaseError('the response from PGlite is incomplete', 'unavailable')
     }
     return answer
   }
@@ -65,7 +67,8 @@ export function createSession(pglite: PGlite): Session {
   function fail({ error }: Answer): void {
     if (!error) return
     const { code, message } = error
-    // A column was added to the result of a prepared statement. It succeeds once it is prepared again.
+    // A column was added to the result of a prepared statement. The statement succeeds once it is prepared
+    // again.
     if (code === '0A000' && message.startsWith('cached plan')) {
       statements.clear()
       throw new DatabaseError(message, 'conflict', code)

@@ -1,14 +1,17 @@
 import type { Session } from './session.ts'
 
-/** The size of the log after which a checkpoint runs. Replaying this much after a crash takes about a second. */
+/**
+ * A checkpoint runs when the write-ahead log has grown by this many bytes. Replaying them after a crash takes
+ * about a second.
+ */
 const CHECKPOINT_AFTER_BYTES = 32n * 1024n * 1024n
 
 /**
- * Does the work of PostgreSQL's background processes, which PGlite does not have. Without checkpoints, its log
- * grows until it is closed. Without vacuum, a table grows with every row that was ever inserted. Without
- * analyze, a prepared statement keeps a plan that was made for an empty table.
+ * Does the work of PostgreSQL's background processes, which PGlite does not have. Without checkpoints, the
+ * write-ahead log would grow until the database is closed. Without vacuum, a table would grow with every row
+ * ever inserted. Without analyze, a prepared statement would keep a plan that was made for an empty table.
  *
- * One call does one step, which is at most one checkpoint and one table, because all other work waits for it.
+ * One call runs at most one checkpoint and vacuums at most one table, because all other work waits for it.
  */
 export async function upkeep(session: Session): Promise<void> {
   const [log] = (await session.run(selectLogSize)).rows as { bytes: bigint }[]
@@ -18,8 +21,8 @@ export async function upkeep(session: Session): Promise<void> {
 }
 
 /**
- * Also makes PostgreSQL report its counts of dead rows, which it delays by default, so that the next query has
- * them.
+ * This query also makes PostgreSQL publish its counts of dead rows, which it delays by default, so that the
+ * next query sees them.
  */
 const selectLogSize = `
   select pg_wal_lsn_diff(pg_current_wal_insert_lsn(), redo_lsn)::bigint as bytes,

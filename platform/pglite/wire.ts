@@ -1,12 +1,12 @@
 /**
- * The part of PostgreSQL's protocol that an embedded database needs: named statements, with parameters and results
- * as text. It is written for speed, because within a process the protocol costs as much as small statements
- * themselves. Source: PostgreSQL's manual, "Message Formats".
+ * The part of PostgreSQL's protocol that an embedded database needs: named statements, with parameters and
+ * results as text. The code is written for speed, because within a process, the protocol costs as much as a
+ * small statement itself. Source: PostgreSQL's manual, "Message Formats".
  */
 
 const FIRST_LENGTH = 16 * 1024
 
-/** Writes requests one after the other into one buffer, which is reused. */
+/** Writes requests one after another into a buffer that is reused. */
 export function createRequests() {
   let bytes = Buffer.alloc(FIRST_LENGTH)
   let end = 0
@@ -18,7 +18,7 @@ export function createRequests() {
     bytes = wider
   }
 
-  /** Starts a message. Returns the position of its length, for `finish`. */
+  /** Starts a message. Returns the position of the message's length field, for `finish`. */
   function begin(type: string): number {
     reserve(5)
     bytes[end] = type.charCodeAt(0)
@@ -62,7 +62,7 @@ export function createRequests() {
   }
 
   return {
-    /** The bytes written since the last call. They are valid until the next write. */
+    /** Returns the bytes written since the last call. They are valid until the next write. */
     take(): Uint8Array {
       const written = bytes.subarray(0, end)
       end = 0
@@ -113,7 +113,7 @@ export interface Answer {
   /** The tag of the last command, such as `COMMIT` or `UPDATE 3`. */
   readonly tag: string
   readonly error: { readonly code: string; readonly message: string } | undefined
-  /** Whether the answer ends with the server's message that it is ready for the next query. */
+  /** Whether the response ends with the server's message that it is ready for the next query. */
   readonly isComplete: boolean
 }
 
@@ -122,7 +122,7 @@ export interface Column {
   readonly typeOid: number
 }
 
-/** Reads all messages of an answer. Messages about progress, and warnings, are skipped. */
+/** Reads all messages of a response. Messages about progress and warnings are skipped. */
 export function readAnswer(bytes: Buffer): Answer {
   const rows: (string | null)[][] = []
   let columns: Column[] | undefined
@@ -170,7 +170,7 @@ function readRow(bytes: Buffer, start: number): (string | null)[] {
   return values
 }
 
-/** Each column has its name, its table (6 bytes), its type, and its format (8 bytes). */
+/** A column is described by its name, its table (6 bytes), its type, and its size and format (8 bytes). */
 function readColumns(bytes: Buffer, start: number): Column[] {
   const columns: Column[] = []
   let at = start + 2
@@ -182,7 +182,7 @@ function readColumns(bytes: Buffer, start: number): Column[] {
   return columns
 }
 
-/** An error has fields, each of which is a letter and a string: `C` is the SQLSTATE, `M` the message. */
+/** An error consists of fields, each a letter and a string: `C` is the SQLSTATE, and `M` is the message. */
 function readError(bytes: Buffer, start: number): { code: string; message: string } {
   const fields = new Map<string, string>()
   for (let at = start; bytes[at] !== 0; ) {

@@ -3,10 +3,10 @@ import { type DatabaseError, inFailedTransaction } from '../database/database.ts
 import { decoderOf, encodeValue } from './values.ts'
 
 /**
- * Pipelines the statements that are started in the same turn of the event loop: they are sent together,
- * and the server answers them together. The driver by itself ends each statement with a Sync, after which
- * the server sends its answer and wakes this process. In a transaction of small statements that costs
- * more than the statements themselves.
+ * Pipelines the statements that are started in the same turn of the event loop: they are sent together, and
+ * the server answers them together. The driver by itself would end each statement with a Sync message, after
+ * which the server sends its answer and this process wakes up. In a transaction of small statements, that
+ * costs more than the statements themselves.
  */
 export interface Statements {
   /** Rejects with a DatabaseError. If one statement of a batch fails, the server skips those after it. */
@@ -20,13 +20,17 @@ export interface Answer {
 }
 
 export interface StatementsOptions {
-  /** Waits for the server's answer to a batch. Throws a DatabaseError, with which the batch then fails. */
+  /**
+   * Waits for the server's answer to a batch. If it throws a DatabaseError, the batch fails with that error.
+   */
   readonly awaitAnswer: (answer: Promise<void>) => Promise<void>
-  /** Statements that were prepared in an earlier generation are prepared again. */
+  /** The current generation. Statements that were prepared in an earlier generation are prepared again. */
   readonly generation: () => number
 }
 
-/** A statement that is prepared on a connection. Its columns do not change while it is kept. */
+/**
+ * A statement that is prepared on a connection. Its result columns stay the same for as long as it is kept.
+ */
 interface Prepared {
   readonly name: string
   columns: readonly { readonly name: string; readonly decode: (text: string) => unknown }[]
@@ -34,10 +38,12 @@ interface Prepared {
 
 type Prepare = (text: string) => { readonly prepared: Prepared; readonly isNew: boolean }
 
-/** How many statements are kept prepared. Texts are constants of the code, so this limit is never reached. */
+/**
+ * How many statements are kept prepared. The texts are constants in the code, so this limit is never reached.
+ */
 const MAX_KEPT = 1_000
 
-/** The statements of one connection. No other code may use the connection while one is in flight. */
+/** Runs statements on one connection. No other code may use the connection while a statement is in flight. */
 export function createStatements(client: PoolClient, options: StatementsOptions): Statements {
   const kept = new Map<string, Prepared>()
   let generation = options.generation()
@@ -118,9 +124,9 @@ class Statement {
 }
 
 /**
- * The driver calls these methods with the messages of the server, in order, until the server is ready again.
- * There is no `callback`, because the driver would wrap it in a closure with a timer, and the watchdog
- * already limits the time.
+ * The driver calls the methods of this class with the server's messages, in order, until the server is ready
+ * again. The class has no `callback`, because the driver would wrap it in a closure with a timer, although
+ * the watchdog already limits the time.
  */
 class Batch implements Submittable {
   readonly #answer: Promise<void>
@@ -190,9 +196,13 @@ class Batch implements Submittable {
     for (const statement of this.#statements) statement.settle()
   }
 
-  /** Returns the texts of the statements that the server may or may not have prepared. */
+  /**
+   * Settles the statements that succeeded before the error, and rejects the others. Returns the texts of new
+   * statements for which it is unknown whether the server has prepared them.
+   */
   fail(error: DatabaseError): string[] {
-    // An error without a code comes from the connection, and leaves the outcome of every statement unknown.
+    // An error without a SQLSTATE comes from the connection, and leaves the outcome of every statement
+    // unknown.
     const isOfStatement = error.sqlState !== undefined
     const failed = isOfStatement ? Math.min(this.#at, this.#statements.length - 1) : 0
     for (const [index, statement] of this.#statements.entries()) {

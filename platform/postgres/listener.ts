@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { Client } from 'pg'
 import { backoffMs } from '../async/runtime.ts'
 
-/** PostgreSQL's notifications, over a separate connection that is reopened when it breaks. */
+/** Receives PostgreSQL's notifications over a separate connection, which is reopened when it breaks. */
 export interface Listener {
   listen(channel: string, onNotify: () => void): () => void
   close(): Promise<void>
@@ -14,7 +14,7 @@ export interface ListenerOptions {
   readonly onError: (error: Error) => void
 }
 
-/** Detects that the other end is gone even on a connection that is idle. */
+/** Keep-alive packets detect that the other end is gone even if the connection is idle. */
 export const KEEP_ALIVE = { keepAlive: true, keepAliveInitialDelayMillis: 10_000 }
 
 const RECONNECT_BASE_MS = 200
@@ -26,7 +26,7 @@ export function createListener(options: ListenerOptions): Listener {
   const callbacks = new Map<string, Set<() => void>>()
   let closed = false
   let client: Client | undefined
-  /** The client, once it listens to every channel that was requested while it was connecting. */
+  /** The client, as soon as it listens on every channel that was requested while it was connecting. */
   let ready: Client | undefined
   let retry: NodeJS.Timeout | undefined
   let failures = 0
@@ -38,7 +38,7 @@ export function createListener(options: ListenerOptions): Listener {
   async function connect(): Promise<void> {
     let next: Client | undefined
     try {
-      // Throws if the driver cannot read a file that the URL names, such as a certificate.
+      // This throws if the driver cannot read a file that the URL names, such as a certificate.
       next = createClient()
       client = next
       await next.connect()
@@ -46,7 +46,8 @@ export function createListener(options: ListenerOptions): Listener {
       for (const channel of callbacks.keys()) await next.query(`listen ${quoted(channel)}`)
       ready = next
       failures = 0
-      // PostgreSQL does not repeat notifications that were missed while no client listened.
+      // PostgreSQL does not repeat notifications that were sent while no client was listening, so every
+      // listener is called.
       callAll()
     } catch (error) {
       lost(next, error as Error)
@@ -95,7 +96,7 @@ export function createListener(options: ListenerOptions): Listener {
     async close() {
       closed = true
       clearTimeout(retry)
-      // A frozen server does not answer the close of a connection.
+      // A frozen server does not respond when a connection is closed, so the wait is limited.
       const limit = new AbortController()
       const left = client?.end().catch(() => undefined)
       await Promise.race([left, sleep(LEAVE_LIMIT_MS, undefined, limit).catch(() => undefined)])

@@ -15,32 +15,40 @@ import { createWatchdog, type Watchdog } from './watchdog.ts'
 
 export interface PostgresOptions {
   readonly url: string
-  /** 10 by default. When all are busy, further work waits for up to `connectTimeoutMs`. */
+  /**
+   * 10 by default. When all connections are busy, further work waits for one for up to `connectTimeoutMs`.
+   */
   readonly maxConnections?: number
-  /** How long one statement may take, also in a migration. 30 seconds by default. */
+  /** How long one statement may take, including a statement of a migration. 30 seconds by default. */
   readonly statementTimeoutMs?: number
-  /** For an audit: unlike the statements of services, its statements do not find their rows by an index. */
+  /**
+   * For programs such as the audit. Unlike the statements of services, theirs do not find their rows by an
+   * index.
+   */
   readonly readsWholeTables?: true
-  /** 5 seconds by default. */
+  /** How long opening a connection, or waiting for a free one, may take. 5 seconds by default. */
   readonly connectTimeoutMs?: number
-  /** Gets metrics of the pool's connections, and of the time that work waited for one. */
+  /** Receives metrics about the pool's connections, and about how long work waited for one. */
   readonly telemetry?: Pick<Telemetry, 'gauge' | 'observe'>
   /** Called when an idle connection breaks, which the pool then replaces, and when the server is unresponsive. */
   readonly onPoolError?: (error: Error) => void
 }
 
 const CONNECT_TIMEOUT_MS = 5_000
-/** How many idle connections stay open. Opening one costs more than all statements of an idle service. */
+/**
+ * How many idle connections stay open. Opening a connection costs more than all statements of an idle
+ * service.
+ */
 const KEPT_CONNECTIONS = 2
 
 const STATEMENT_TIMEOUT_MS = 30_000
-/** How much longer than the server's own statement timeout the client waits for an answer. */
+/** The client waits for an answer this much longer than the server's own statement timeout. */
 const ANSWER_GRACE_MS = 5_000
 
 /**
- * PostgreSQL over the wire. Connections are opened when they are first needed, so the server may be down
- * when this is called. While the server is unresponsive, all work is rejected at once, however long a
- * statement may take otherwise.
+ * Opens PostgreSQL over the wire. Connections are opened when they are first needed, so the server may be
+ * down when this function is called. While the server is unresponsive, all work is rejected at once, even
+ * though a statement on a responsive server may take much longer.
  */
 export async function openPostgres(options: PostgresOptions): Promise<Database> {
   const pool = createPool(options)
@@ -58,7 +66,9 @@ export async function openPostgres(options: PostgresOptions): Promise<Database> 
   const connectionOf = createConnections(watchdog)
   let closing: Promise<void> | undefined
 
-  /** Borrows a connection from the pool, and removes it from the pool if it broke. */
+  /**
+   * Runs work on a connection borrowed from the pool. If the connection breaks, it is removed from the pool.
+   */
   async function withConnection<T>(work: (connection: Connection) => Promise<T>): Promise<T> {
     if (closing) throw new DatabaseError('the database is closed', 'unavailable')
     watchdog.assertResponsive()
@@ -110,7 +120,8 @@ function createPool(options: PostgresOptions): Pool {
       .join(' '),
   })
   pool.on('error', (error) => options.onPoolError?.(error))
-  // A borrowed connection that breaks also emits an error here, but its statement fails anyway.
+  // Without a handler, the error of a borrowed connection that breaks would end the process. Its statement
+  // fails anyway.
   pool.on('connect', (client) => client.on('error', () => {}))
   return pool
 }
@@ -131,13 +142,16 @@ async function checkOut(pool: Pool, watchdog: Watchdog): Promise<PoolClient> {
   try {
     return await watchdog.watch(connected)
   } catch (cause) {
-    // If a connection is opened later nevertheless, no work uses it, so it is closed.
+    // If the connection is still opened later, no work will use it, so it is closed.
     connected.then((client) => client.release(true)).catch(() => undefined)
     throw connectError(cause as Error)
   }
 }
 
-/** Uses a separate connection, because the time limits of the others, and the watchdog, would end it. */
+/**
+ * Runs the statement on a separate connection, because the time limits of the pool's connections, or the
+ * watchdog, would end it.
+ */
 async function build(options: PostgresOptions, statement: string): Promise<void> {
   let client: Client | undefined
   try {
@@ -164,8 +178,8 @@ function observePool(pool: Pool, telemetry: Pick<Telemetry, 'gauge'>): void {
     { labels: { state: 'idle' }, value: pool.idleCount },
   ])
   telemetry.gauge('trifold_database_connections_max', () => pool.options.max)
-  // Even with idle connections, the pool hands them out in the next turn of the event loop only. So the
-  // gauge is read a turn later, when only work that has to wait is still counted.
+  // Even if a connection is idle, the pool hands it out only in the next turn of the event loop. The gauge is
+  // therefore read a turn later, when only work that has to wait is still counted.
   telemetry.gauge('trifold_database_connection_waiters', async () => {
     await new Promise((resolve) => setImmediate(resolve))
     return pool.waitingCount
@@ -179,7 +193,7 @@ interface Connection extends Statements {
   giveUp(): void
 }
 
-/** Keeps the prepared statements and the state of each connection of a pool. */
+/** Keeps the prepared statements and the state of each connection in a pool. */
 function createConnections(watchdog: Watchdog): (client: PoolClient) => Connection {
   const known = new WeakMap<PoolClient, Connection>()
   let generation = 0
@@ -260,15 +274,18 @@ function statementError(cause: Error): DatabaseError {
 }
 
 /**
- * Whether a prepared statement is stale: a column was added to its result, or a proxy between us and the
- * server dropped it. It will succeed once it is prepared again.
+ * Whether a prepared statement is stale, because a column was added to its result, or because a proxy in
+ * front of the server dropped it. The statement succeeds once it is prepared again.
  */
 function isStale(error: Pick<DatabaseError, 'sqlState' | 'message'>): boolean {
   if (error.sqlState === '26000') return true
   return error.sqlState === '0A000' && error.message.startsWith('cached plan')
 }
 
-/** Always `unavailable`, even for a wrong password, because the work itself may still succeed later. */
+/**
+ * A failed connect is always `unavailable`, even with a wrong password, because the work itself may still
+ * succeed later.
+ */
 function connectError(cause: Error): DatabaseError {
   const sqlState = cause instanceof ServerError ? cause.code : undefined
   const reason = cause.message || String((cause as { code?: string }).code ?? cause.name)

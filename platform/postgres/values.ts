@@ -1,6 +1,6 @@
 /**
- * How values are sent and received. All parameters and all results use PostgreSQL's text format. Both
- * implementations of Database use this module, so that they cannot differ.
+ * Encodes parameters and decodes results, all in PostgreSQL's text format. Both implementations of Database
+ * use this module, so that they cannot differ.
  */
 
 type Decode = (text: string) => unknown
@@ -21,7 +21,10 @@ export function encodeValue(value: unknown): string | null {
   }
 }
 
-/** The decoder for a type, by its oid. Types that are not listed below stay text, and so does `numeric`. */
+/**
+ * The decoder for the type with this oid. Values of `numeric`, and of types that are not listed below, stay
+ * text.
+ */
 export function decoderOf(oid: number): Decode {
   return decoders.get(oid) ?? asText
 }
@@ -54,7 +57,10 @@ function decodeArray(text: string, decode: Decode): unknown[] {
   return items
 }
 
-/** `2026-01-31 12:00:00.123456+00` becomes ISO 8601. Date cuts off everything below a millisecond. */
+/**
+ * Converts `2026-01-31 12:00:00.123456+00` into ISO 8601 for Date, which drops everything below a
+ * millisecond.
+ */
 function decodeTimestamptz(text: string): Date {
   const iso = text.replace(' ', 'T')
   return new Date(/[+-]\d\d$/.test(iso) ? `${iso}:00` : iso)

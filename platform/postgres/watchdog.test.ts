@@ -24,7 +24,7 @@ describe(`${name}, when it is unresponsive`, { skip: !url }, () => {
     const database = await open(t, { ...options, url: line.url })
     await database.query('select 1')
     line.freeze()
-    const unresponsive = { ...unavailable, message: 'PostgreSQL does not answer' }
+    const unresponsive = { ...unavailable, message: 'PostgreSQL does not respond' }
     const [onTheLine, ...connecting] = [1, 2, 3].map(() => database.query('select 1'))
     const rejections = connecting.map((answer) => assert.rejects(answer, unavailable))
     // The probe ended the wait, because the time that a statement may take is much longer.
@@ -42,7 +42,7 @@ describe(`${name}, when it is unresponsive`, { skip: !url }, () => {
     const database = await open(t, { url: line.url, maxConnections: 1, statementTimeoutMs: 500 })
     await database.query('select 1')
     line.pauseOpen()
-    const lost = { ...unavailable, message: 'PostgreSQL did not answer in time' }
+    const lost = { ...unavailable, message: 'PostgreSQL did not respond in time' }
     await assert.rejects(
       database.transaction((tx) => tx.query('select 1')),
       lost,

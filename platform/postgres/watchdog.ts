@@ -2,36 +2,42 @@ import { Client, DatabaseError as ServerError } from 'pg'
 import { DatabaseError } from '../database/database.ts'
 
 /**
- * Distinguishes an unresponsive server (frozen, or cut off from the network) from one that is slow with
- * a statement. A long statement is fine. An unresponsive server is not: each request would wait as long
- * as the longest statement may take, and the requests queued behind it would then wait just as long.
+ * Tells an unresponsive server (frozen, or cut off from the network) from a server that is still executing a
+ * long statement. On an unresponsive server, each request would wait for as long as the longest statement may
+ * take, and the requests queued behind it would then wait just as long.
  */
 export interface Watchdog {
   /** Throws while the server is unresponsive, so that no request starts to wait for it. */
   assertResponsive(): void
-  /** The same promise, but rejected once the server is found unresponsive or `limitMs` has passed. */
+  /**
+   * Returns a promise that follows `answer`, but rejects if the server becomes unresponsive or `limitMs`
+   * passes.
+   */
   watch<T>(answer: Promise<T>): Promise<T>
   close(): void
 }
 
 export interface WatchdogOptions {
   readonly url: string
-  /** How long to wait for an answer while the server answers others. After that, the connection counts as lost. */
+  /**
+   * How long to wait for one answer while the server answers other requests. After that, the connection
+   * counts as lost.
+   */
   readonly limitMs: number
   /** Called when the server becomes unresponsive. */
   readonly onUnresponsive: (error: Error) => void
 }
 
-/** If a request waits and the server has answered none for this long, it is probed. */
+/** If requests are waiting and the server has answered none of them for this long, the server is probed. */
 const SUSPECT_AFTER_MS = 2_000
-/** If the server does not answer a new connection within this time, it is unresponsive. */
+/** If the server does not respond to a new connection within this time, it is unresponsive. */
 const PROBE_LIMIT_MS = 3_000
 const PROBE_AGAIN_MS = 500
 
 /**
- * A wait for an answer: when it started, and how to end it with an error. One is made for every batch of
- * statements. It has no closures and is cleared after the wait, because V8 keeps everything that closures,
- * and the old tables of a Set, refer to until its next collection of old garbage.
+ * A wait for an answer: when it started, and how to end it with an error. There is one for every batch of
+ * statements. The object has no closures and is cleared after the wait, because V8 keeps everything that
+ * closures, and outdated hash tables of a Set, refer to until its next major garbage collection.
  */
 interface Waiting {
   readonly sinceMs: number
@@ -64,7 +70,7 @@ export function createWatchdog({ url, limitMs, onUnresponsive }: WatchdogOptions
     isProbing = true
     const answers = await probe(url)
     isProbing = false
-    // The server may answer other requests although it cannot start a process for the probe's connection.
+    // A server that cannot start a process for the probe's connection may still be answering other requests.
     if (answers || answeredAt !== before) {
       answeredAt = performance.now()
       isUnresponsive = false
@@ -82,11 +88,11 @@ export function createWatchdog({ url, limitMs, onUnresponsive }: WatchdogOptions
     for (const one of waiting) {
       if (one.sinceMs > limit) return
       waiting.delete(one)
-      one.giveUp?.(new DatabaseError('PostgreSQL did not answer in time', 'unavailable'))
+      one.giveUp?.(new DatabaseError('PostgreSQL did not respond in time', 'unavailable'))
     }
   }
 
-  /** Stops the checks while no request waits, so that an idle process does not wake up for them. */
+  /** Stops the timer while no request waits, so that an idle process does not wake up for checks. */
   function rest(): void {
     clearTimeout(timer)
     timer = undefined
@@ -121,9 +127,9 @@ export function createWatchdog({ url, limitMs, onUnresponsive }: WatchdogOptions
   }
 }
 
-const unresponsive = () => new DatabaseError('PostgreSQL does not answer', 'unavailable')
+const unresponsive = () => new DatabaseError('PostgreSQL does not respond', 'unavailable')
 
-/** Whether the server responds at all. Rejecting our connection is a response too. */
+/** Whether the server responds at all. Rejecting the connection counts as a response. */
 async function probe(url: string): Promise<boolean> {
   let client: Client | undefined
   try {
@@ -144,6 +150,9 @@ async function probe(url: string): Promise<boolean> {
   }
 }
 
-/** If no server listens, new connections fail at once and earlier ones were reset, so no request would wait. */
+/**
+ * If no server is listening, new connections fail at once and earlier ones have been reset, so no request
+ * waits in vain.
+ */
 const isConnectionRefused = (error: unknown) =>
   (error as { code?: unknown }).code === 'ECONNREFUSED'

@@ -3,8 +3,8 @@ import Type from 'typebox'
 import Format from 'typebox/format'
 
 /**
- * Text formats of variables, checked when the configuration is read. Empty text is valid, because it can only
- * be a default: an empty variable counts as unset.
+ * Text formats for configuration variables, checked when the configuration is read. Empty text is valid in
+ * every format, because it can only be a default: an empty variable counts as unset.
  */
 
 interface TextOptions {
@@ -25,30 +25,30 @@ export const httpUrl = textType(
 
 export const postgresUrl = textType(
   'postgres-url',
-  'a URL like postgres://user:password@host/name, with / # ? @ percent-encoded in user and password',
+  'a URL such as postgres://user:password@host/name, with / # ? @ percent-encoded in user and password',
   (text) => urlOf(text, ['postgres:', 'postgresql:']) !== undefined,
 )
 
 export const smtpUrl = textType(
   'smtp-url',
-  'a URL like smtp://user:password@host:587 or smtps://, with / # ? @ percent-encoded in user and password',
+  'a URL such as smtp://user:password@host:587 or smtps://host, with / # ? @ percent-encoded in user and password',
   (text) => {
     const url = urlOf(text, ['smtp:', 'smtps:'])
     return url && url.hostname !== '' && ['', '/'].includes(url.pathname) && url.hash === ''
   },
 )
 
-/** `host:port,host:port` */
+/** A list of brokers, such as `kafka-1:9092,kafka-2:9092`. */
 export const brokerList = textType(
   'broker-list',
-  'host:port, or several separated by commas',
+  'host:port, or several of them separated by commas',
   everyItem((item) => {
     const url = URL.parse(`kafka://${item}`)
     return url?.host.toLowerCase() === item.toLowerCase() && Number(url.port) > 0
   }),
 )
 
-/** `example.org,[::1]` or `*` */
+/** A list of host names, such as `example.org,[::1]`, or `*` for all. */
 export const hostList = textType(
   'host-list',
   '* or host names without ports, separated by commas',
@@ -58,7 +58,7 @@ export const hostList = textType(
 /** Signatures with a private key. None of them works with a secret that both sides know. */
 const ALGORITHMS = 'ES256 ES384 ES512 EdDSA RS256 RS384 RS512 PS256 PS384 PS512'.split(' ')
 
-/** `ES256,EdDSA` */
+/** A list of signature algorithms, such as `ES256,EdDSA`. */
 export const algorithmList = textType(
   'algorithm-list',
   `algorithms separated by commas: ${ALGORITHMS.join(', ')}`,
@@ -70,7 +70,7 @@ export const headerName = textType('header-name', 'the name of an HTTP header', 
   /^[a-z][a-z0-9-]{0,63}$/i.test(text),
 )
 
-/** `10.0.0.0/8,::1` */
+/** A list of networks and addresses, such as `10.0.0.0/8,::1`. */
 export const networkList = textType(
   'network-list',
   'addresses or CIDR ranges, separated by commas',
@@ -82,7 +82,7 @@ const OWN_PATHS = new Set(['orders', 'billing', 'notification', 'lab', 'asyncapi
 /** A path prefix such as `/shop`, or `/` for none. */
 export const pathPrefix = textType(
   'path-prefix',
-  `/ or a path like /shop, not below a path of the program itself (${[...OWN_PATHS].join(', ')})`,
+  `/ or a path such as /shop, not below a path of the program itself (${[...OWN_PATHS].join(', ')})`,
   (text) => {
     if (text === '/') return true
     const [root, first, ...others] = text.split('/')
@@ -123,8 +123,9 @@ function addNetwork(networks: BlockList, item: string): boolean {
 }
 
 /**
- * Parses a URL. Returns undefined if it is invalid, also if a password has an unencoded / or #: such a
- * character ends the authority of the URL, and the @ after it becomes part of the path or the hash.
+ * Parses a URL. Returns undefined if it is invalid. A URL whose password has an unencoded / or # is also
+ * invalid: that character ends the authority of the URL, and the @ after it becomes part of the path or the
+ * hash.
  */
 function urlOf(text: string, protocols: readonly string[]): URL | undefined {
   const url = URL.parse(text)

@@ -6,7 +6,7 @@ import { expectedText, fromText, type PlainSchema } from './schema-text.ts'
 
 /**
  * The configuration of a program is one TypeBox object schema. Its keys are the names of environment
- * variables, and the documents show its defaults and descriptions. A value is left out of every message if
+ * variables, and its defaults and descriptions appear in the documents. Error messages leave out a value if
  * the schema of its variable has `secret: true`, or if it contains an @, because the text before an @ may be
  * a password.
  */
@@ -37,7 +37,7 @@ export function readConfig<Schema extends TObject>(
 
 const MAX_SHOWN = 200
 
-/** The message lists all problems, one per line. */
+/** Thrown if the configuration is invalid. The message lists all problems, one per line. */
 export class ConfigError extends Error {
   readonly problems: readonly string[]
 
@@ -58,11 +58,11 @@ export function describeConfig(schema: TObject) {
   }))
 }
 
-/** The variable that sets the level of the log, with the program's default. */
+/** The schema of the variable that sets the log level, with the program's default. */
 export function logLevel(fallback: 'info' | 'warn') {
   return Type.Enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'], {
     default: fallback,
-    description: 'The lowest level of log lines that are written.',
+    description: 'Log lines of this level and above are written.',
   })
 }
 
@@ -84,7 +84,7 @@ export function allowedHostsOf(config: {
   return isLoopback ? new Set(['localhost', '127.0.0.1', '[::1]', host]) : 'any'
 }
 
-/** Far below the limit of Node's timers, 2^31 - 1 ms, beyond which they fire after 1 ms. */
+/** Far below 2^31 - 1 ms. A Node timer with a longer delay than that fires after 1 ms. */
 const MAX_DURATION_MS = 86_400_000
 
 /** A duration in milliseconds, at most a day unless `maximum` allows more. */
@@ -97,7 +97,10 @@ export function durationMs(options: {
   return Type.Integer({ maximum: MAX_DURATION_MS, ...options })
 }
 
-/** The variables of every program that serves HTTP, to spread into its schema. PORT has no default here. */
+/**
+ * The variables of every program that serves HTTP. Spread them into the program's schema, and give PORT a
+ * default.
+ */
 export const httpConfig = {
   HOST: Type.String({ default: '127.0.0.1', description: 'The address to listen on.' }),
   PORT: Type.Integer({

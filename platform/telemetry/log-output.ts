@@ -2,7 +2,7 @@ import { fstatSync, writeSync } from 'node:fs'
 
 /**
  * Standard output for log lines. A line that cannot be written, because the disk is full or the pipe is not
- * read, is dropped and counted: a log must never stop its service.
+ * read, is dropped and counted, because logging must never stop a service.
  */
 export const logOutput = {
   write(line: string): void {
@@ -16,7 +16,7 @@ export function droppedLogLines(): number {
   return dropped
 }
 
-/** How much unread output of a pipe stays in memory before lines are dropped. */
+/** How many bytes that the pipe's reader has not read stay in memory before lines are dropped. */
 const MAX_UNREAD_BYTES = 1_048_576
 
 let dropped = 0
@@ -31,7 +31,10 @@ function isPipe(): boolean {
   return pipe
 }
 
-/** Does not block: Node makes the pipe non-blocking, and keeps in memory what does not fit into it. */
+/**
+ * Writes without blocking: Node makes the pipe non-blocking, and keeps output in memory that does not fit
+ * into the pipe.
+ */
 function writeToPipe(line: string): void {
   if (process.stdout.writableLength > MAX_UNREAD_BYTES) dropped += 1
   else process.stdout.write(line, countIfLost)
@@ -43,7 +46,8 @@ function countIfLost(error: Error | null | undefined): void {
 
 function writeToFile(line: string): void {
   try {
-    // A full disk may have taken only a part of the last line. The line break ends that part.
+    // If the disk was full, only a part of the last line may have been written. The line break ends that
+    // part.
     const bytes = Buffer.from(isTorn ? `\n${line}` : line)
     isTorn = writeSync(1, bytes) < bytes.length
     if (isTorn) dropped += 1

@@ -23,16 +23,20 @@ export interface OpenTelemetryOptions {
   readonly service: string
   readonly messagingSystem: string
   readonly log: Log
-  /** Gets the spans instead of the exporter that the environment configures. */
+  /** Receives the spans instead of the exporter that the environment configures. */
   readonly processor?: tracing.SpanProcessor
 }
 
-/** How long closing waits for the last export, so that an unreachable collector does not delay a shutdown. */
+/**
+ * How long closing waits for the last export. The limit keeps an unreachable collector from delaying a
+ * shutdown.
+ */
 const CLOSE_LIMIT_MS = 3_000
 
 /**
- * A tracer that uses OpenTelemetry, configured by its standard environment variables: exporter, protocol,
- * sampler, limits. It exports traces only, because metrics are scraped and logs go to standard output.
+ * Creates a tracer that uses OpenTelemetry, configured by OpenTelemetry's standard environment variables
+ * (exporter, protocol, sampler, limits). Only traces are exported, because metrics are scraped and logs go to
+ * standard output.
  */
 export function createOpenTelemetryTracer(options: OpenTelemetryOptions): OpenTracer {
   const { service, messagingSystem, log, processor } = options
@@ -51,7 +55,9 @@ export function createOpenTelemetryTracer(options: OpenTelemetryOptions): OpenTr
     messagingSystem,
     begin: (start) => begin(tracer, start),
     async close() {
-      const sent = sdk.shutdown().catch((err) => log.warn({ err }, 'the last spans were not sent'))
+      const sent = sdk
+        .shutdown()
+        .catch((err) => log.warn({ err }, 'failed to export the last spans'))
       const limit = new Promise((resolve) => setTimeout(resolve, CLOSE_LIMIT_MS).unref())
       await Promise.race([sent, limit])
     },
@@ -72,8 +78,8 @@ function startIsolated(sdk: NodeSDK): TracerProvider {
 }
 
 /**
- * Logs the SDK's diagnostics, which are the only report of a failed export. They are global, so in a process with
- * several services they go to one of their logs.
+ * Logs the SDK's diagnostics, because nothing else reports a failed export. The diagnostics are global, so in
+ * a process with several services, all of them go to the log of one service.
  */
 function logDiagnostics(log: Log): void {
   const write = (level: 'warn' | 'debug') => (sentence: string) =>
@@ -112,7 +118,7 @@ function begin(tracer: OtelTracer, start: SpanStart): Span {
   }
 }
 
-/** `error.type` must have few values, so it is a code or a class, never a message. */
+/** `error.type` must have few distinct values, so it is an error code or a class name, never a message. */
 function fail(span: OtelSpan, error: unknown): void {
   const isError = error instanceof Error
   const { code } = isError ? (error as { code?: unknown }) : {}

@@ -1,19 +1,22 @@
 /**
- * Keeps secrets out of output: log lines, standard error, problem documents, dead letters, and the last error
- * of an outbox row. Errors of drivers and parsers quote their input. So secrets are masked by their value,
- * wherever it occurs, and not by the name of a field.
+ * Keeps secrets out of log lines, standard error, problem documents, dead letters, and the last error of an
+ * outbox row. Drivers and parsers quote their input in error messages. A secret is therefore masked wherever
+ * its value occurs, and not only in fields with certain names.
  */
 const MASK = '***'
-/** Shorter secrets are not masked, because they would also occur in ordinary words. */
+/** Shorter secrets are not masked, because they could occur in ordinary words. */
 const MIN_SECRET_LENGTH = 4
-/** Credentials in a URL are searched for within this many characters after its `://`. */
+/** The credentials in a URL are searched for within this many characters after the `://`. */
 const MAX_CREDENTIALS_LENGTH = 512
 const SECRET_NAME = /PASSWORD|PASSWD|SECRET|TOKEN|API_?KEY|HEADERS$/
 
 /** Sorted by length, longest first: masking a part of a secret first would leave the rest of it unmasked. */
 let secrets: readonly string[] = []
 
-/** Registers the secrets of an environment: variables with the name of a secret, and passwords in URLs. */
+/**
+ * Registers the secrets in an environment: the values of variables whose names mark them as secret, and
+ * passwords in URLs.
+ */
 export function registerSecrets(environment: Readonly<Record<string, string | undefined>>): void {
   for (const [name, value = ''] of Object.entries(environment)) {
     if (SECRET_NAME.test(name)) registerSecret(value)
@@ -21,10 +24,11 @@ export function registerSecrets(environment: Readonly<Record<string, string | un
   }
 }
 
-/** Registers a secret, and the parts of it that an error may quote by themselves. */
+/** Registers a secret, and the parts of it that an error message may quote by themselves. */
 export function registerSecret(value: string): void {
   add(value)
-  // For a list of headers, these are the value of each header, and a token without its scheme.
+  // If the secret is a list of headers, the parts are the value of each header, and each token without its
+  // scheme.
   for (const part of value.split(/[,=\s]+/)) if (part.length >= 8) add(part)
   registerPasswords(value)
 }
@@ -60,7 +64,7 @@ export function redact(text: string): string {
   return withoutCredentials(redacted)
 }
 
-/** Uses one pass, because a regular expression would take quadratic time on hostile text. */
+/** Masks credentials in one pass, because a regular expression would take quadratic time on hostile text. */
 function withoutCredentials(text: string): string {
   const pieces: string[] = []
   let done = 0

@@ -7,7 +7,7 @@ const SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5
 const LONG_SECONDS = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800]
 const SIZES = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000]
 
-/** All metrics of the services. The tables in the documents are generated from this one. */
+/** All metrics of the services. The table of metrics in the documents is generated from this one. */
 export const METRICS = {
   trifold_http_requests_total: {
     type: 'counter',
@@ -22,7 +22,7 @@ export const METRICS = {
   },
   trifold_orders_total: {
     type: 'counter',
-    help: 'Orders that reached a state; the reason is empty if there is none.',
+    help: 'Orders that were approved or canceled; the label reason is empty if there is no reason.',
     labels: ['style', 'state', 'reason'],
   },
   trifold_order_settle_seconds: {
@@ -33,7 +33,7 @@ export const METRICS = {
   },
   trifold_orders_stuck: {
     type: 'gauge',
-    help: 'Canceled orders whose void billing has not confirmed after VOID_ATTEMPTS attempts.',
+    help: 'Canceled orders whose void the billing service has not confirmed after VOID_ATTEMPTS attempts.',
     labels: [],
   },
   trifold_orders_pending: {
@@ -48,7 +48,7 @@ export const METRICS = {
   },
   trifold_asked_again_total: {
     type: 'counter',
-    help: 'Requests to billing, for orders and deposits, that were resent.',
+    help: 'Requests to the billing service, for orders and deposits, that were resent.',
     labels: ['style'],
   },
   trifold_request_batch_size: {
@@ -64,7 +64,7 @@ export const METRICS = {
   },
   trifold_http_client_seconds: {
     type: 'histogram',
-    help: 'Duration of a call to another service; the outcome is 2xx, 4xx and so on, or none.',
+    help: 'Duration of a call to another service; outcome: the status class, such as 2xx, or none without a response.',
     labels: ['target', 'outcome'],
     buckets: SECONDS,
   },
@@ -122,12 +122,12 @@ export const METRICS = {
   },
   trifold_consumer_lag_messages: {
     type: 'gauge',
-    help: 'Messages that the group has not committed, in partitions that this instance owns.',
+    help: 'Messages that the consumer group has not committed yet, in partitions that this instance owns.',
     labels: ['group', 'topic', 'partition'],
   },
   trifold_consumer_topic_partitions: {
     type: 'gauge',
-    help: 'Partitions of a topic that the group reads, whichever instance owns them.',
+    help: 'Partitions of a topic that the consumer group reads, whichever instance owns them.',
     labels: ['group', 'topic'],
   },
   trifold_dead_letters_total: {
@@ -172,13 +172,13 @@ export const METRICS = {
   },
   trifold_database_seconds: {
     type: 'histogram',
-    help: 'Duration of a transaction or lone statement with its wait; outcome: done, aborted, or an error.',
+    help: 'Duration of a transaction or a single statement, including its wait for a connection; outcome: done, aborted, or the kind of error.',
     labels: ['operation', 'outcome'],
     buckets: SECONDS,
   },
   trifold_database_connections: {
     type: 'gauge',
-    help: 'Connections of the pool, busy or idle.',
+    help: 'Connections in the pool, busy or idle.',
     labels: ['state'],
   },
   trifold_database_connections_max: {
@@ -211,14 +211,14 @@ type NamesOf<Type extends Metric['type']> = {
   [Name in keyof Metrics]: Metrics[Name]['type'] extends Type ? Name : never
 }[keyof Metrics]
 type Labels<Name extends keyof Metrics> = Record<Metrics[Name]['labels'][number], string>
-/** Labels are required if and only if the table lists labels for the metric. */
+/** The last parameters, preceded by the labels if the table lists labels for the metric. */
 type AndLabels<Name extends keyof Metrics, Last extends unknown[]> = [
   Metrics[Name]['labels'][number],
 ] extends [never]
   ? [labels?: Record<string, never>, ...last: Last]
   : [labels: Labels<Name>, ...last: Last]
 
-/** One number, or one for each set of labels. */
+/** The value of a gauge: one number, or one for each set of labels. */
 export type Reading<Name extends keyof Metrics> =
   | number
   | readonly { readonly labels: Labels<Name>; readonly value: number }[]
@@ -230,7 +230,10 @@ export interface Telemetry {
     value: number,
     ...rest: AndLabels<Name, []>
   ): void
-  /** `read` is called at each scrape. If it rejects or takes longer than MAX_READ_MS, the scrape leaves it out. */
+  /**
+   * Calls `read` at each scrape. If `read` rejects or takes longer than MAX_READ_MS, the scrape leaves the
+   * gauge out.
+   */
   gauge<Name extends NamesOf<'gauge'>>(
     name: Name,
     read: () => Reading<Name> | Promise<Reading<Name>>,
@@ -242,8 +245,9 @@ const MAX_READ_MS = 2000
 let areProcessMetricsTaken = false
 
 /**
- * Creates the metrics of one service, in a registry of its own, because several services can share a process.
- * The metrics of the process itself are in the first registry only, so that sums do not count them twice.
+ * Creates the metrics of one service, in a separate registry, because several services can share a process.
+ * The metrics of the process itself are only in the first registry, so that sums over the services do not
+ * count them twice.
  */
 export function createTelemetry(service: string): Telemetry {
   const registry = new Registry()
@@ -279,7 +283,7 @@ export function createTelemetry(service: string): Telemetry {
           const reading = await inTime(read)
           this.reset()
           if (typeof reading === 'number') return this.set(reading)
-          // A gauge without labels reports 0 after reset(), which would be wrong without a reading.
+          // A gauge without labels reports 0 after reset(), which would be wrong if there is no reading.
           if (reading === undefined && labels.length === 0) this.remove()
           for (const { labels, value } of reading ?? []) this.set({ ...labels }, value)
         },
@@ -293,8 +297,9 @@ export function createTelemetry(service: string): Telemetry {
 }
 
 /**
- * Registers the metrics of the process, without the event loop monitor, whose timer wakes an idle process a
- * hundred times a second. `nodejs_eventloop_lag_seconds` remains, because it is measured at each scrape.
+ * Registers the metrics of the process, without those of the event loop monitor, because its timer would wake
+ * an idle process a hundred times a second. `nodejs_eventloop_lag_seconds` remains, because it is measured at
+ * each scrape.
  */
 function takeProcessMetrics(register: Registry): void {
   collectDefaultMetrics({ register, eventLoopMonitoringPrecision: NEVER_MS })
@@ -315,7 +320,10 @@ function reportDroppedLines(counter: Counter): void {
 /** The longest delay of a timer, in milliseconds. */
 const NEVER_MS = 2 ** 31 - 1
 
-/** Returns the reading, or undefined if it fails or is late, so that the scrape neither fails nor hangs. */
+/**
+ * Returns the reading, or undefined if it fails or takes too long, so that the scrape neither fails nor
+ * hangs.
+ */
 async function inTime<T>(read: () => T | Promise<T>): Promise<T | undefined> {
   let timer: NodeJS.Timeout | undefined
   const tooLate = new Promise<undefined>((resolve) => {
@@ -333,9 +341,9 @@ async function inTime<T>(read: () => T | Promise<T>): Promise<T | undefined> {
 const SECRET_HEADERS = ['authorization', 'proxy-authorization', 'cookie', 'set-cookie']
 
 /**
- * Writes JSON lines to standard output (platform/telemetry/log-output.ts), or to `destination`. Headers with
- * credentials are masked wherever headers are logged: as `headers`, or in a request or response. Registered
- * secrets are masked anywhere in a line.
+ * Creates a log that writes JSON lines to standard output (platform/telemetry/log-output.ts) or to
+ * `destination`. Headers with credentials are masked wherever headers are logged: as `headers`, or in a
+ * request or a response. Registered secrets are masked anywhere in a line.
  */
 export function createLog(
   level: string,

@@ -4,8 +4,8 @@ import { httpUrl } from '../process/config-formats.ts'
 import { noTracing, type OpenTracer } from './tracing.ts'
 
 /**
- * The variables of OpenTelemetry that switch tracing on or off. The SDK itself reads these and its other
- * variables (headers, protocol, sampler, limits, batches).
+ * The OpenTelemetry variables that switch tracing on or off. The SDK reads them as well, together with its
+ * other variables (headers, protocol, sampler, limits, batches).
  */
 export const tracingConfig = {
   OTEL_EXPORTER_OTLP_ENDPOINT: httpUrl({

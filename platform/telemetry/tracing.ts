@@ -1,12 +1,12 @@
 import { type TraceContext, traceOf } from '../../contracts/trace-context.ts'
 
 /**
- * The tracing interface of the services. The trace context is passed on explicitly, in the headers of calls and
- * messages, so that it survives the outbox, a restart and a batch. If tracing is off, no spans are created, and
- * the context of the caller is passed on unchanged.
+ * The tracing interface of the services. The trace context is passed on explicitly, in the headers of calls
+ * and messages, so that it is not lost in the outbox, in a restart or in a batch. If tracing is off, no spans
+ * are created, and the caller's context is passed on unchanged.
  */
 export interface Tracer {
-  /** If false, spans are ignored, so callers can save the work of describing them. */
+  /** If false, spans are ignored, so callers can skip the work of describing them. */
   readonly isOn: boolean
   /** The kind of broker, as a value of the attribute `messaging.system`. */
   readonly messagingSystem: string
@@ -15,14 +15,14 @@ export interface Tracer {
 
 /** A tracer that has to be closed when its service has closed. */
 export interface OpenTracer extends Tracer {
-  /** Sends the remaining spans; takes a few seconds at most. */
+  /** Exports the remaining spans. Takes a few seconds at most. */
   close(): Promise<void>
 }
 
 export interface SpanStart {
   readonly name: string
   readonly kind: 'server' | 'client' | 'producer' | 'consumer'
-  /** The context that the span continues. If it is empty, the span starts a new trace. */
+  /** The context that the span continues. If this is empty, the span starts a new trace. */
   readonly parent: TraceContext
   readonly links?: readonly TraceContext[]
   readonly attributes?: Attributes
@@ -31,20 +31,20 @@ export interface SpanStart {
 export type Attributes = Readonly<Record<string, string | number | boolean | undefined>>
 
 export interface Span {
-  /** The context for calls and messages that the work of this span sends. */
+  /** The context for the calls and messages that are sent within this span. */
   readonly context: TraceContext
-  /** `error` is the thrown value, or a word for what failed. */
+  /** Ends the span. `error` is the thrown value, or a word for what failed. */
   end(result?: { readonly error?: unknown; readonly attributes?: Attributes }): void
 }
 
-/** The tracer of a service that is not traced. */
+/** The tracer of a service when tracing is off. */
 export const noTracing: Tracer = {
   isOn: false,
   messagingSystem: '',
   begin: ({ parent }) => ({ context: traceOf(parent), end: () => undefined }),
 }
 
-/** The spans of work that several requests or messages share. */
+/** The spans for work that several requests or messages share. */
 export interface SharedSpans {
   /** The context of each member's span, in the trace of that member. */
   readonly contexts: readonly TraceContext[]
@@ -52,12 +52,12 @@ export interface SharedSpans {
   end(errorOf?: (index: number) => unknown): void
 }
 
-/** The most links of one span. Members beyond this limit still have a link to the batch. */
+/** The maximum number of links on one span. Members beyond this limit still have a link to the batch. */
 const MAX_LINKS = 128
 
 /**
- * Begins a span for each member, in the trace of that member. If there are several members, it also begins a span
- * for the batch, in a trace of its own. The batch and its members are linked in both directions.
+ * Begins a span for each member, in the trace of that member. If there are several members, this also begins
+ * a span for the batch, in a new trace. The batch and its members are linked in both directions.
  */
 export function beginShared(
   tracer: Tracer,
@@ -84,7 +84,7 @@ export function beginShared(
   }
 }
 
-/** Runs a transaction that requests share, with a span in the trace of each request. */
+/** Runs a transaction that several requests share, with a span in the trace of each request. */
 export async function inCommitSpans<T>(
   tracer: Tracer,
   schema: string,

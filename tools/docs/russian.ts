@@ -16,7 +16,7 @@ export const RUSSIAN: Readonly<Record<string, string>> = {
   'An order was canceled: its payment has to be voided or refunded.':
     'Заказ отменён: его платёж надо аннулировать или вернуть.',
   'An order was paid.': 'Заказ оплачен.',
-  'An order was not paid; the header x-reason says why. Order sends this event for an order that it cancels.':
+  'An order was not paid; the header x-reason says why. The order service sends this event for orders that it cancels itself.':
     'Заказ не оплачен; почему — в заголовке x-reason. Для заказа, который отменил order, его отправляет order.',
   'A deposit was added to the account.': 'Деньги на счёте.',
   'The payment of an order was refunded to the account.':
@@ -111,12 +111,12 @@ export const RUSSIAN: Readonly<Record<string, string>> = {
   text: 'текст',
   'text that matches': 'текст вида',
   'text of at most 200 characters': 'текст, не длиннее 200 знаков',
-  '/ or a path like /shop, not below a path of the program itself (orders, billing, notification, lab, asyncapi, asyncapi.json)':
+  '/ or a path such as /shop, not below a path of the program itself (orders, billing, notification, lab, asyncapi, asyncapi.json)':
     '/ или путь вроде /shop, не под путём самой программы (orders, billing, notification, lab, asyncapi, asyncapi.json)',
   '* or host names without ports, separated by commas':
     '* или имена хостов без портов, через запятую',
   'addresses or CIDR ranges, separated by commas': 'адреса или диапазоны CIDR, через запятую',
-  'a URL like smtp://user:password@host:587 or smtps://, with / # ? @ percent-encoded in user and password':
+  'a URL such as smtp://user:password@host:587 or smtps://host, with / # ? @ percent-encoded in user and password':
     'URL вроде smtp://user:password@host:587 или smtps://, где / # ? @ в имени и пароле закодированы процентами',
   'an http:// or https:// URL without credentials': 'URL http:// или https:// без имени и пароля',
   'one of': 'одно из',
@@ -137,13 +137,13 @@ export const RUSSIAN: Readonly<Record<string, string>> = {
     'Сколько запрос может приходить и сколько потом ждать ответа.',
   'Requests per minute and client address; 0 means no limit. Behind a proxy, TRUSTED_PROXIES must list it, or all of its clients share one limit.':
     'Запросов в минуту с одного адреса; 0 — без ограничения. За прокси его сеть должна стоять в TRUSTED_PROXIES, иначе у всех его клиентов один предел на всех.',
-  'The lowest level of log lines that are written.':
+  'Log lines of this level and above are written.':
     'Наименее важные записи, которые попадают в журнал.',
-  'The folder that holds all state: database, event log and letters.':
+  'The folder with all state: the database, the event log and the letters.':
     'Папка со всем состоянием: база, журнал событий и письма.',
-  'Whether a commit waits for the disk, so that it survives a power cut; otherwise it survives only kill -9.':
+  'Whether each commit waits until it is on disk. If true, commits survive a power cut; if false, they survive kill -9, but not a power cut.':
     'Ждёт ли коммит записи на диск, чтобы пережить отключение питания; без этого он переживает kill -9.',
-  'Whether the services and the broker can be switched off and on over HTTP, from loopback.':
+  'Whether the services and the broker can be switched off and on over HTTP, from a loopback address.':
     'Можно ли выключать и включать сервисы и брокера по HTTP, с loopback.',
   'The style of requests that do not name one.': 'Стиль запросов, которые его не называют.',
   'Whether a request may name another style with x-interaction-style.':
