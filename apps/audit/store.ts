@@ -3,9 +3,9 @@ import type { InteractionStyle } from '../../contracts/style.ts'
 import type { Queryable } from '../../platform/database/database.ts'
 
 /**
- * The queries of the audit. No statement reads the schemas of two services, because these may be in different
- * databases. Tables of one schema are compared by a single statement, so that it reads one snapshot of them.
- * Rows that are compared across services are read in pages, sorted by a key.
+ * The queries of the audit. No statement reads two services' schemas, because these may be in different
+ * databases. Tables of one schema are compared by a single statement, which reads one snapshot of them. Rows
+ * that are compared across services are read in pages, sorted by a key.
  */
 type State = 'PAID' | 'REFUSED' | 'VOIDED' | 'REFUNDED'
 type Kind = 'DEPOSIT' | 'PAYMENT' | 'REFUND'
@@ -47,10 +47,7 @@ export interface BrokenEntry {
   kind: Kind
   debit: string
   credit: string
-  /**
-   * What the entry adds to the customer's balance; 0 if neither side of the transfer is the customer's
-   * account.
-   */
+  /** What the entry adds to the customer's balance; 0 if neither side is the customer's account. */
   movedMinor: bigint
   balanceAfterMinor: bigint
   balanceBeforeMinor: bigint
@@ -301,7 +298,7 @@ export interface LateOrder {
 
 /**
  * Orders that are in the table `watch` but not PENDING, or PENDING but not in the table, and PENDING orders
- * whose deadline is before `due`. If `due` is `any time`, all PENDING orders are included.
+ * with a deadline before `due` (all PENDING orders if `due` is `any time`).
  */
 export function lateOrders(
   orders: Queryable,
