@@ -34,7 +34,7 @@ export interface OutboxRow extends OutboxMessage {
 
 /** A row that was just committed. */
 export interface NewRow extends OutboxRow {
-  /** No older row of its carrier and key was there. */
+  /** A call or letter without an older row of its key. */
   readonly isFirst: boolean
 }
 
@@ -191,7 +191,7 @@ select carrier, lane, destination, key, event_id, body, headers, now(), now()
 from unnest($1::text[], $2::smallint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[])
   with ordinality as m (carrier, lane, destination, key, event_id, body, headers, place)
 order by place
-returning id, not exists (
+returning id, carrier <> 'broker' and not exists (
   select from ${schema}.outbox p
   where ${isOlderOfKey('outbox.carrier', 'outbox')}) as is_first`
   // Deleting delivered rows does not have to be durable: if a crash of the server loses the deletion, the rows
