@@ -43,7 +43,7 @@ export const MESSAGE_MUTANTS: readonly Mutant[] = [
     edits: [
       {
         file: RELAY,
-        find: '(isLookDue ? runtime.turn().then(sending) : sending())',
+        find: 'isPollDue ? runtime.turn().then(sending) : sending()',
         replace: 'outbox.takeForBroker(database, ids, [], [], 0).then(sending)',
       },
     ],
@@ -73,9 +73,9 @@ export const MESSAGE_MUTANTS: readonly Mutant[] = [
       },
       {
         file: RELAY,
-        find: 'await outbox.takeForBroker(database, gone, flight?.ids ?? [], from, BATCH)',
+        find: 'await outbox.takeForBroker(database, deleted, flight?.ids ?? [], from, BATCH)',
         replace:
-          '(await outbox.takeForBroker(database, gone, flight?.ids ?? [], from, BATCH)).filter(({ id }) => id > cursor)',
+          '(await outbox.takeForBroker(database, deleted, flight?.ids ?? [], from, BATCH)).filter(({ id }) => id > cursor)',
       },
       {
         file: RELAY,
@@ -87,23 +87,14 @@ export const MESSAGE_MUTANTS: readonly Mutant[] = [
     profile: 'crashes',
   },
   {
-    name: 'row in memory overtakes',
-    fault:
-      'The relay sends a row from memory while an older row with the same key is still in the outbox.',
-    edits: [
-      { file: RELAY, find: 'row.isFirst && row.id > lookedTo', replace: 'row.id > lookedTo' },
-    ],
-    seeds: 30,
-  },
-  {
     name: 'batch overtakes a failed one',
     fault:
       'When a batch fails, the relay still sends the rows that it polled while that batch was in flight.',
     edits: [
       {
         file: RELAY,
-        find: 'const found = await look(from)\n      await land()',
-        replace: 'const found = await look(from)\n      await land().catch(() => undefined)',
+        find: 'const rows = await poll(from)\n    await land()',
+        replace: 'const rows = await poll(from)\n    await land().catch(() => undefined)',
       },
     ],
     seeds: 100,
@@ -119,6 +110,14 @@ export const MESSAGE_MUTANTS: readonly Mutant[] = [
         replace: 'waitMs, error: delivery.error })\n        continue',
       },
     ],
+    seeds: 30,
+    styles: ['http'],
+  },
+  {
+    name: 'call in memory overtakes',
+    fault:
+      'The relay makes a new call while an older call with the same key is still in the outbox.',
+    edits: [{ file: CALLS, find: 'row.isFirst && lanes.has', replace: 'lanes.has' }],
     seeds: 30,
     styles: ['http'],
   },

@@ -152,16 +152,17 @@ describe('an outbox that PostgreSQL believes to be empty', () => {
     })
   }
 
-  test('finds rows by id, and older rows of a key by key, each with an index', async () => {
+  test('finds rows by id, and older calls of a key by key, each with an index', async () => {
     const { schema, outbox, put, takeForBroker } = await setUp()
     await put(many.map((key) => message(key, key, 'broker')))
     await takeForBroker(ids(await takeForBroker([], many.length)))
     await database.script(`vacuum analyze ${schema}.outbox`)
-    const messages = many.map((key) => message(key, key, 'broker'))
-    assert.deepEqual(await lookUps(schema, (tx) => outbox.enqueue(tx, messages)), {
+    const calls = many.map((key) => message(key, key))
+    assert.deepEqual(await lookUps(schema, (tx) => outbox.enqueue(tx, calls)), {
       byId: 0,
       byKey: many.length,
     })
+    await put(many.map((key) => message(key, key, 'broker')))
     const acknowledged = ids(await takeForBroker([], many.length))
     const removed = await lookUps(schema, (tx) =>
       outbox.takeForBroker(tx, acknowledged, [], allLanes, 100),

@@ -32,9 +32,9 @@ export interface OutboxRow extends OutboxMessage {
   readonly attempts: number
 }
 
-/** A row that was just committed. */
+/** A call or letter that was just committed. */
 export interface NewRow extends OutboxRow {
-  /** A call or letter without an older row of its key. */
+  /** Whether the outbox has no older row with its carrier and key. */
   readonly isFirst: boolean
 }
 
@@ -170,6 +170,7 @@ interface Written {
   readonly lanes: Map<Carrier, Set<number>>
   /** Carriers with at least one row that must not wait. */
   readonly urgent: Set<Carrier>
+  /** Its calls and letters. */
   readonly rows: NewRow[]
 }
 
@@ -221,7 +222,7 @@ from ${schema}.outbox group by carrier`
     /** Whether this transaction wrote rows for a carrier that must not wait. */
     isUrgent: (tx: Noted, carrier: Carrier): boolean => tx[WRITTEN]?.urgent.has(carrier) ?? false,
 
-    /** The rows that this transaction wrote for a carrier, in the order of delivery. */
+    /** The calls or letters that this transaction wrote, in the order of delivery. */
     newRows: (tx: Noted, carrier: Carrier): readonly NewRow[] =>
       (tx[WRITTEN]?.rows ?? []).filter((row) => row.carrier === carrier),
 
@@ -246,6 +247,7 @@ from ${schema}.outbox group by carrier`
         messages.map((message) => JSON.stringify(message.headers)),
       ])
       for (const [index, message] of messages.entries()) {
+        if (message.carrier === 'broker') continue
         const { id, is_first: isFirst } = rows[index]!
         written.rows.push({ ...message, id, attempts: 0, isFirst })
       }

@@ -222,7 +222,7 @@ describe('rows for the broker', () => {
     assert.deepEqual(idsOf(read.messages).sort(), keys.sort())
   })
 
-  test('leave from memory when they are committed, and are removed a moment later', async (t) => {
+  test('are deleted by the poll for the next ones, or by a poll of their own a moment later', async (t) => {
     const scene = await setUp(t)
     const { counting, batches } = await openBus(t)
     const { looks, database: watched } = watchLooks(database)
@@ -232,10 +232,18 @@ describe('rows for the broker', () => {
     const before = looks()
     await scene.put([message('b1', 'b', 'broker'), message('b2', 'b', 'broker')])
     await until(() => batches.length === 2)
+    await settle()
     await scene.put([message('c1', 'c', 'broker')])
     await until(() => batches.length === 3)
-    assert.equal(looks(), before)
+    await settle()
+    assert.equal(looks(), before + 2)
+    const left = await scene.waiting()
+    assert.deepEqual(
+      left.map(({ event_id }) => event_id),
+      ['c1'],
+    )
     await emptied(scene)
+    assert.equal(looks(), before + 3)
     assert.deepEqual(batches, [1, 2, 1])
   })
 
@@ -251,7 +259,7 @@ describe('rows for the broker', () => {
     assert.deepEqual(idsOf(read.of('a')), ['a1', 'a2'])
   })
 
-  test('whose commit is told of after a look has found them are sent once', async (t) => {
+  test('whose commit is announced after a poll has found them are sent once', async (t) => {
     const scene = await setUp(t)
     const { counting, read, batches } = await openBus(t)
     const relay = scene.start({ bus: counting })

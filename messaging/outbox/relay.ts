@@ -61,7 +61,7 @@ const GATHER_MS = 50
 interface Loop {
   readonly carrier: Carrier
   readonly signal: Signal
-  /** Offers rows that were just committed. Returns true if all of them are being delivered, so no poll is needed. */
+  /** Reports rows that were just committed. Returns true if all of them are being delivered, so no poll is needed. */
   offer(rows: readonly NewRow[]): boolean
   /** Polls for rows that were not offered. */
   look(): void
