@@ -16,7 +16,7 @@ export interface Lanes {
   /** The lanes that this instance holds now: none once its lease has expired. */
   held(): readonly number[]
   /** Changes whenever another instance may have held one of our lanes since the last value. */
-  term(): number
+  epoch(): number
   close(): Promise<void>
 }
 
@@ -47,7 +47,7 @@ export function holdLanes(options: LanesOptions): Lanes {
   const closing = new AbortController()
   let lanes: readonly number[] = []
   let heldUntil = 0
-  let term = 0
+  let epoch = 0
 
   const held = () => (runtime.monotonic() < heldUntil ? lanes : [])
 
@@ -63,7 +63,7 @@ export function holdLanes(options: LanesOptions): Lanes {
         tx.query<{ id: string }>(
           `with member as (select id, until < now() or $2 or ($3 and place = $4) as is_gone
              from ${schema}.relay_member where id <> $1),
-           gone as (delete from ${schema}.relay_member
+           deleted as (delete from ${schema}.relay_member
              where id in (select id from member where is_gone)),
            self as (insert into ${schema}.relay_member (id, until, place)
              values ($1, now() + interval '${LEASE_MS} ms', $4)
@@ -72,16 +72,16 @@ export function holdLanes(options: LanesOptions): Lanes {
           [instance, isFirst && options.soleProcess, isFirst, place],
         ),
       ])
-      const mine = share(rows, instance, new Set(others.map(({ id }) => id)))
+      const ours = share(rows, instance, new Set(others.map(({ id }) => id)))
       const before = rows.filter(({ holder }) => holder === instance).map(({ lane }) => lane)
       // Stop sending from lanes that this instance gives up. Those with rows in flight stay ours in the
       // database until a later renewal.
       const heldUntilNow = held()
-      lanes = heldUntilNow.filter((lane) => mine.includes(lane))
-      if (lanes.length < heldUntilNow.length || heldUntilNow.length === 0) term += 1
+      lanes = heldUntilNow.filter((lane) => ours.includes(lane))
+      if (lanes.length < heldUntilNow.length || heldUntilNow.length === 0) epoch += 1
       const inFlight = options.lanesInFlight()
-      const kept = before.filter((lane) => !mine.includes(lane) && inFlight.includes(lane))
-      const holding = [...mine, ...kept].sort((a, b) => a - b)
+      const kept = before.filter((lane) => !ours.includes(lane) && inFlight.includes(lane))
+      const holding = [...ours, ...kept].sort((a, b) => a - b)
       if (holding.join() !== before.join()) {
         await tx.query(
           `update ${schema}.relay_lane set holder = case when lane = any($2) then $1::uuid end
@@ -89,7 +89,7 @@ export function holdLanes(options: LanesOptions): Lanes {
           [instance, holding],
         )
       }
-      return mine
+      return ours
     })
     const gained = claimed.some((lane) => !lanes.includes(lane))
     lanes = claimed
@@ -113,7 +113,7 @@ export function holdLanes(options: LanesOptions): Lanes {
   const running = loop()
   return {
     held,
-    term: () => term,
+    epoch: () => epoch,
     async close() {
       closing.abort()
       await running

@@ -175,7 +175,7 @@ interface Written {
 }
 
 const WRITTEN = Symbol('written')
-type Noted = Queryable & { [WRITTEN]?: Written }
+type Transaction = Queryable & { [WRITTEN]?: Written }
 
 export type Outbox = ReturnType<typeof createOutbox>
 
@@ -199,7 +199,7 @@ returning id, carrier <> 'broker' and not exists (
   // are sent again and receivers deduplicate them. An asynchronous commit saves the wait for the disk.
   const withAsyncCommit = `(select set_config('synchronous_commit', 'off', true)) = 'off'`
   const takeForBroker = `
-with gone as (delete from ${schema}.outbox where carrier = 'broker' and id = any($1::bigint[]))
+with deleted as (delete from ${schema}.outbox where carrier = 'broker' and id = any($1::bigint[]))
 select ${columns} from ${schema}.outbox
 where carrier = 'broker' and lane = any($3::smallint[])
   and id not in (select unnest($1::bigint[] || $2::bigint[])) and ${withAsyncCommit}
@@ -216,18 +216,19 @@ from ${schema}.outbox group by carrier`
 
   return {
     /** The carriers for which this transaction wrote rows, each with the lanes of those rows. */
-    writtenBy: (tx: Noted): ReadonlyMap<Carrier, ReadonlySet<number>> =>
+    writtenBy: (tx: Transaction): ReadonlyMap<Carrier, ReadonlySet<number>> =>
       tx[WRITTEN]?.lanes ?? new Map(),
 
     /** Whether this transaction wrote rows for a carrier that must not wait. */
-    isUrgent: (tx: Noted, carrier: Carrier): boolean => tx[WRITTEN]?.urgent.has(carrier) ?? false,
+    isUrgent: (tx: Transaction, carrier: Carrier): boolean =>
+      tx[WRITTEN]?.urgent.has(carrier) ?? false,
 
     /** The calls or letters that this transaction wrote, in the order of delivery. */
-    newRows: (tx: Noted, carrier: Carrier): readonly NewRow[] =>
+    newRows: (tx: Transaction, carrier: Carrier): readonly NewRow[] =>
       (tx[WRITTEN]?.rows ?? []).filter((row) => row.carrier === carrier),
 
     /** Writes messages in the transaction of the change that causes them. */
-    async enqueue(tx: Noted, messages: readonly OutboxMessage[]): Promise<void> {
+    async enqueue(tx: Transaction, messages: readonly OutboxMessage[]): Promise<void> {
       if (messages.length === 0) return
       const lanes = messages.map((message) => laneOf(message.key))
       tx[WRITTEN] ??= { lanes: new Map(), urgent: new Set(), rows: [] }

@@ -26,18 +26,18 @@ export interface PeersOptions {
 
 export function listenToPeers(options: PeersOptions): Peers {
   const { database, schema } = options
-  const channels = { rows: `trifold_${schema}_rows`, tried: `trifold_${schema}_tried` }
+  const channels = { rows: `trifold_${schema}_rows`, attempts: `trifold_${schema}_tried` }
   const closing = new AbortController()
   const stopListening = [
     database.listen(channels.rows, options.onRows),
-    database.listen(channels.tried, options.onAttempted),
+    database.listen(channels.attempts, options.onAttempted),
   ]
 
   const notifier = (channel: string) =>
     createNotifier({ ...options, channel, stopped: closing.signal })
   return {
     wakeOthers: notifier(channels.rows),
-    notifyAttempted: notifier(channels.tried),
+    notifyAttempted: notifier(channels.attempts),
     close() {
       closing.abort()
       for (const stop of stopListening) stop()

@@ -27,9 +27,9 @@ function takeCalls(schema: string, carrier: 'http' | 'letter', condition = 'true
   // Uses the expressions of the index `outbox_key`, so that the planner uses that index and no other.
   const isOfKey = (key: string) => `(p.carrier || ':' || p.key) = ('${carrier}:' || ${key})`
   return `
-with gone as (
+with deleted as (
   delete from ${schema}.outbox where carrier = '${carrier}' and id = any($1::bigint[]) returning key),
-later as (
+postponed as (
   update ${schema}.outbox o set
     attempts = o.attempts + 1, due = now() + f.wait_ms * interval '1 ms', last_error = f.error
   from unnest($2::bigint[], $3::integer[], $4::text[]) as f (id, wait_ms, error)
@@ -49,9 +49,9 @@ parked as (
 woken as (
   update ${schema}.outbox set due = now()
   where carrier = '${carrier}' and id = any (array(
-    select next.id from (select distinct key from gone) as g cross join lateral (
+    select next.id from (select distinct key from deleted) as d cross join lateral (
       select p.id, p.due from ${schema}.outbox p
-      where ${isOfKey('g.key')} and p.id <> all($1::bigint[])
+      where ${isOfKey('d.key')} and p.id <> all($1::bigint[])
       order by (p.id + 0) limit 1) as next
     where next.due > now() and next.id <> all($2::bigint[])))
   returning id, key, lane),

@@ -32,7 +32,7 @@ export interface CallsContext {
   readonly stopped: AbortSignal
   readonly lanes: Pick<Lanes, 'held'>
   /** Called after each attempt, successful or not. */
-  readonly wasTried: (eventId: string) => void
+  readonly onAttempt: (eventId: string) => void
   /** Called when the results of attempts are in the database. */
   readonly onResultsWritten: () => void
   /** Milliseconds between polls while no commit announces new rows. */
@@ -50,12 +50,12 @@ interface Results extends Attempted {
   readonly done: bigint[]
   readonly postponed: Postponed[]
   /** Keys whose deliveries all succeeded. */
-  readonly free: string[]
+  readonly deliveredKeys: string[]
   /** Keys with a postponed row. */
-  readonly held: string[]
+  readonly postponedKeys: string[]
 }
 
-const noResults = (): Results => ({ done: [], postponed: [], free: [], held: [] })
+const noResults = (): Results => ({ done: [], postponed: [], deliveredKeys: [], postponedKeys: [] })
 
 /**
  * A key is busy from the start of its deliveries until their results are written to the outbox, so no later
@@ -69,37 +69,38 @@ export function relayCalls(context: CallsContext, carrier: 'http' | 'letter', de
   const hasMoreRows = new Set<string>()
   let results = noResults()
   let isFailing = false
-  let retriedSoonMs = Number.NEGATIVE_INFINITY
+  let lastRetrySoonMs = Number.NEGATIVE_INFINITY
 
   async function deliverInOrder(rows: readonly OutboxRow[]): Promise<void> {
     const key = rows[0]!.key
-    let isHeld = false
+    let isPostponed = false
     for (const row of rows) {
       const delivery = await attempt(context, carrier, deliver, row)
-      context.wasTried(row.eventId)
+      context.onAttempt(row.eventId)
       if (delivery.kind === 'retry') {
         isFailing = true
-        isHeld = true
+        isPostponed = true
         const waitMs = backoffMs(row.attempts, RETRY_BASE_MS, RETRY_MAX_MS, runtime.random())
         results.postponed.push({ id: row.id, waitMs, error: delivery.error })
         break
       }
       results.done.push(row.id)
       // Not after every success: rows that fail for reasons of their own would be retried without any backoff.
-      if (isFailing && runtime.monotonic() - retriedSoonMs >= RETRY_MAX_MS) {
+      if (isFailing && runtime.monotonic() - lastRetrySoonMs >= RETRY_MAX_MS) {
         isFailing = false
-        retriedSoonMs = runtime.monotonic()
+        lastRetrySoonMs = runtime.monotonic()
         await outbox.retrySoon(database, carrier, context.lanes.held()).catch(() => undefined)
       }
     }
-    results[isHeld ? 'held' : 'free'].push(key)
-    const isUrgent = isHeld || noneInFlight() || busy.size > MAX_BUSY_KEYS / 2
+    results[isPostponed ? 'postponedKeys' : 'deliveredKeys'].push(key)
+    const isUrgent = isPostponed || noneInFlight() || busy.size > MAX_BUSY_KEYS / 2
     if (hasMoreRows.delete(key) || isUrgent || context.stopped.aborted) signal.raise()
     else signal.raiseIn(GATHER_MS)
   }
 
   /** Whether all deliveries have ended, so waiting would not add further results to the next write. */
-  const noneInFlight = () => busy.size === results.free.length + results.held.length
+  const noneInFlight = () =>
+    busy.size === results.deliveredKeys.length + results.postponedKeys.length
 
   function start(rows: readonly OutboxRow[]): void {
     for (const [key, ofKey] of Map.groupBy(rows, (row) => row.key)) {
@@ -127,8 +128,8 @@ export function relayCalls(context: CallsContext, carrier: 'http' | 'letter', de
       : Math.max(0, MAX_BUSY_KEYS - busy.size + endedKeys.length)
     const lanes = room > 0 ? context.lanes.held() : []
     if (lanes.length === 0 && endedKeys.length === 0) return []
-    const free = new Set(written.free)
-    const busyKeys = [...busy.keys()].filter((key) => !free.has(key))
+    const delivered = new Set(written.deliveredKeys)
+    const busyKeys = [...busy.keys()].filter((key) => !delivered.has(key))
     const options = { lanes, busyKeys, room }
     const { rows, parked } = await outbox.takeCalls(database, carrier, written, options)
     // Parked rows took up the room of others, which the next poll will find.
@@ -146,7 +147,7 @@ export function relayCalls(context: CallsContext, carrier: 'http' | 'letter', de
     while (!context.stopped.aborted || busy.size > 0) {
       const written = results
       results = noResults()
-      const endedKeys = [...written.free, ...written.held]
+      const endedKeys = [...written.deliveredKeys, ...written.postponedKeys]
       try {
         const rows = await poll(written, endedKeys)
         for (const key of endedKeys) {
@@ -163,8 +164,8 @@ export function relayCalls(context: CallsContext, carrier: 'http' | 'letter', de
         results = {
           done: [...written.done, ...results.done],
           postponed: [...written.postponed, ...results.postponed],
-          free: [...written.free, ...results.free],
-          held: [...written.held, ...results.held],
+          deliveredKeys: [...written.deliveredKeys, ...results.deliveredKeys],
+          postponedKeys: [...written.postponedKeys, ...results.postponedKeys],
         }
         if (context.stopped.aborted) break
         await runtime.sleep(RETRY_MAX_MS / 5, context.stopped)
@@ -173,7 +174,7 @@ export function relayCalls(context: CallsContext, carrier: 'http' | 'letter', de
     await Promise.all(busy.values())
   }
 
-  return { carrier, signal, offer, look: signal.raise, done: run() }
+  return { carrier, signal, offer, poll: signal.raise, done: run() }
 }
 
 /** Makes one attempt. A row that can never succeed is stored as a dead letter first, and only then counts as done. */

@@ -34,7 +34,7 @@ async function openBus(t: { after(work: () => Promise<void>): void }) {
   return { broker, counting, read, batches, onSent: (hook: () => void) => sentHooks.push(hook) }
 }
 
-/** What was sent stays for a moment, and time stands still. */
+/** Advances the frozen clock until the relay has deleted all rows. */
 const emptied = ({ clock, waiting }: Scene) =>
   until(async () => {
     clock.advance(50)
@@ -42,25 +42,25 @@ const emptied = ({ clock, waiting }: Scene) =>
   })
 
 /**
- * Resolves once it holds all lanes: of rows in other lanes it tells other instances, and it hears that
- * itself and looks, whenever it is told.
+ * Resolves once the relay holds all lanes. Until then a commit notifies other instances, and this relay receives
+ * its own notification and polls for it.
  */
 async function startAlone({ start }: Scene, options: Parameters<Scene['start']>[0]): Promise<void> {
   const relay = start(options)
   await until(() => !relay.hasPeers())
 }
 
-/** How often the outbox was looked into. */
-function watchLooks(whole: Database) {
-  let looks = 0
+/** Counts the polls of the outbox. */
+function countPolls(whole: Database) {
+  let polls = 0
   const watched: Database = {
     ...whole,
     query: (text, params) => {
-      if (text.includes('order by id limit')) looks += 1
+      if (text.includes('order by id limit')) polls += 1
       return whole.query(text, params)
     },
   }
-  return { looks: () => looks, database: watched }
+  return { polls: () => polls, database: watched }
 }
 
 const idsOf = (messages: readonly { headers: Readonly<Record<string, string>> }[]) =>
@@ -84,26 +84,26 @@ describe('rows for the broker', () => {
     assert.equal(read.messages[0]?.text, all.find(({ key }) => key === read.messages[0]?.key)?.body)
   })
 
-  test('are looked for while others are on their way, and sent when those have landed', async (t) => {
+  test('are read while the previous batch is in flight, and sent once it is acknowledged', async (t) => {
     const scene = await setUp(t)
     const { counting, read, batches } = await openBus(t)
-    const { looks, database: watched } = watchLooks(database)
+    const { polls, database: watched } = countPolls(database)
     const landing = Promise.withResolvers<void>()
     t.after(async () => landing.resolve())
-    let begun = 0
+    let started = 0
     const slow: Bus = {
       ...counting,
       async send(messages) {
-        begun += 1
+        started += 1
         await landing.promise
         await counting.send(messages)
       },
     }
     await scene.put(Array.from({ length: 1_500 }, (_, n) => message(`m${n}`, 'k', 'broker')))
     scene.start({ bus: slow, database: watched })
-    await until(() => begun === 1 && looks() === 2)
+    await until(() => started === 1 && polls() === 2)
     await settle()
-    assert.equal(begun, 1)
+    assert.equal(started, 1)
     landing.resolve()
     await emptied(scene)
     assert.deepEqual(batches, [1_000, 500])
@@ -114,10 +114,10 @@ describe('rows for the broker', () => {
     )
   })
 
-  test('do not overtake a batch that fails when they were found already', async (t) => {
+  test('do not overtake a failed batch, even if they were read while it was in flight', async (t) => {
     const scene = await setUp(t)
     const { counting, read } = await openBus(t)
-    const { looks, database: watched } = watchLooks(database)
+    const { polls, database: watched } = countPolls(database)
     const failing = Promise.withResolvers<void>()
     t.after(async () => failing.resolve())
     let sends = 0
@@ -127,12 +127,12 @@ describe('rows for the broker', () => {
         sends += 1
         if (sends > 1) return await counting.send(messages)
         await failing.promise
-        throw new Error('the broker is away')
+        throw new Error('the broker is down')
       },
     }
     await scene.put(Array.from({ length: 1_500 }, (_, n) => message(`m${n}`, 'k', 'broker')))
     scene.start({ bus: shaky, database: watched })
-    await until(() => sends === 1 && looks() === 2)
+    await until(() => sends === 1 && polls() === 2)
     failing.resolve()
     await until(() => {
       scene.clock.advance(100)
@@ -145,7 +145,7 @@ describe('rows for the broker', () => {
     )
   })
 
-  test('for which nobody waits gather for a moment, and go with what is urgent', async (t) => {
+  test('that can wait gather for a moment, or go along with an urgent row', async (t) => {
     const scene = await setUp(t)
     const { put, clock } = scene
     const { counting, batches } = await openBus(t)
@@ -166,29 +166,29 @@ describe('rows for the broker', () => {
     assert.deepEqual(batches, [1, 2, 2])
   })
 
-  test('are not taken by another instance while they are on their way', async (t) => {
+  test('are not taken over by another instance while they are in flight', async (t) => {
     const scene = await setUp(t)
     const { start, put, clock } = scene
     const { counting, read } = await openBus(t)
     const keys = Array.from({ length: 20 }, (_, n) => `k${n}`)
     const arrived = Promise.withResolvers<void>()
     t.after(async () => arrived.resolve())
-    const begun: (string | undefined)[] = []
+    const started: (string | undefined)[] = []
     const slow: Bus = {
       ...counting,
       async send(messages) {
-        begun.push(...idsOf(messages))
+        started.push(...idsOf(messages))
         await arrived.promise
         await counting.send(messages)
       },
     }
     start({ bus: slow, soleProcess: false })
     await put(keys.map((key) => message(`${key}/1`, key, 'broker')))
-    await until(() => begun.length === keys.length)
+    await until(() => started.length === keys.length)
     start({ bus: counting, soleProcess: false })
     await put(keys.map((key) => message(`${key}/2`, key, 'broker')))
     await put(keys.map((key) => message(`new ${key}`, `new ${key}`, 'broker')))
-    // As long as leases last, and longer: the other one has its share of the lanes that are free.
+    // Longer than a lease lasts, so the other instance has its share of the lanes that are free.
     for (let n = 0; n < 10; n += 1) {
       clock.advance(2_000)
       await settle()
@@ -206,7 +206,7 @@ describe('rows for the broker', () => {
     }
   })
 
-  test('of lanes that another instance has are left to it', async (t) => {
+  test('are sent by the instance that holds their lane', async (t) => {
     const scene = await setUp(t)
     const { start, put, clock } = scene
     const { counting, read } = await openBus(t)
@@ -225,29 +225,29 @@ describe('rows for the broker', () => {
   test('are deleted by the poll for the next ones, or by a poll of their own a moment later', async (t) => {
     const scene = await setUp(t)
     const { counting, batches } = await openBus(t)
-    const { looks, database: watched } = watchLooks(database)
+    const { polls, database: watched } = countPolls(database)
     await startAlone(scene, { bus: counting, database: watched })
     await scene.put([message('a1', 'a', 'broker')])
     await emptied(scene)
-    const before = looks()
+    const before = polls()
     await scene.put([message('b1', 'b', 'broker'), message('b2', 'b', 'broker')])
     await until(() => batches.length === 2)
     await settle()
     await scene.put([message('c1', 'c', 'broker')])
     await until(() => batches.length === 3)
     await settle()
-    assert.equal(looks(), before + 2)
+    assert.equal(polls(), before + 2)
     const left = await scene.waiting()
     assert.deepEqual(
       left.map(({ event_id }) => event_id),
       ['c1'],
     )
     await emptied(scene)
-    assert.equal(looks(), before + 3)
+    assert.equal(polls(), before + 3)
     assert.deepEqual(batches, [1, 2, 1])
   })
 
-  test('of which an older one of the key is left follow it', async (t) => {
+  test('follow an older row with the same key that no commit announced', async (t) => {
     const scene = await setUp(t)
     const { counting, read } = await openBus(t)
     scene.start({ bus: counting })
@@ -259,7 +259,7 @@ describe('rows for the broker', () => {
     assert.deepEqual(idsOf(read.of('a')), ['a1', 'a2'])
   })
 
-  test('whose commit is announced after a poll has found them are sent once', async (t) => {
+  test('are sent once if a poll has found them before their commit is announced', async (t) => {
     const scene = await setUp(t)
     const { counting, read, batches } = await openBus(t)
     const relay = scene.start({ bus: counting })
@@ -273,7 +273,7 @@ describe('rows for the broker', () => {
     assert.deepEqual(idsOf(read.messages), ['a1'])
   })
 
-  test('wait while the broker is away, and go when it is back', async (t) => {
+  test('wait while the broker is down, and are sent when it is back', async (t) => {
     const { start, put, waiting, clock } = await setUp(t)
     const { broker, counting, read, batches } = await openBus(t)
     let failures = 0
@@ -288,7 +288,7 @@ describe('rows for the broker', () => {
     broker.pause()
     start({ bus: failing })
     await put([message('a1', 'a', 'broker'), message('a2', 'a', 'broker')])
-    // Time goes on as it does: the relay may have begun its wait, or let its lease lapse, only now.
+    // Repeatedly, because the relay may not have started to wait yet, or may have to renew its lease.
     await until(async () => {
       clock.advance(1_000)
       return failures >= 3
@@ -304,7 +304,7 @@ describe('rows for the broker', () => {
     assert.deepEqual(idsOf(read.of('a')), ['a1', 'a2'])
   })
 
-  test('that were sent by one who died before removing them are sent again, as the same events', async (t) => {
+  test('are sent again, as the same events, if the relay died before deleting them', async (t) => {
     const scene = await setUp(t)
     const { start, put, waiting } = scene
     const { counting, read, onSent } = await openBus(t)
@@ -330,7 +330,7 @@ describe('rows for the broker', () => {
     assert.deepEqual(idsOf(read.of('a')), ['a1', 'a2', 'a1', 'a2'])
   })
 
-  test('whose broker says nothing at all stay, and do not hold up the end of the relay', async (t) => {
+  test('stay in the outbox if the broker is unresponsive, and do not delay the end of the relay', async (t) => {
     const { start, put, waiting, clock } = await setUp(t)
     const { counting } = await openBus(t)
     let sends = 0

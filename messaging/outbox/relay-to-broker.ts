@@ -21,10 +21,10 @@ export interface BrokerContext {
   readonly telemetry: Telemetry
   readonly tracer?: Tracer
   readonly stopped: AbortSignal
-  readonly lanes: Pick<Lanes, 'held' | 'term'>
+  readonly lanes: Pick<Lanes, 'held' | 'epoch'>
   /** Reports the lanes whose rows are being read or sent; other instances must not take them over yet. */
-  readonly sending: (from: readonly number[]) => void
-  readonly wasTried: (eventId: string) => void
+  readonly setLanesInFlight: (lanes: readonly number[]) => void
+  readonly onAttempt: (eventId: string) => void
   /** Milliseconds between polls while no commit announces new rows. */
   readonly idleMs: () => number
 }
@@ -54,11 +54,11 @@ export function relayToBroker(at: BrokerContext, bus: Bus) {
   let acknowledged: bigint[] = []
   let isDeleteScheduled = false
   let failures = 0
-  const over = new AbortController()
+  const ended = new AbortController()
 
   /** Other instances must not take over lanes whose rows are being read or are in flight. */
-  function hold(polled: readonly number[]): void {
-    at.sending([...new Set([...polled, ...(flight?.lanes ?? [])])])
+  function reportLanes(polled: readonly number[]): void {
+    at.setLanesInFlight([...new Set([...polled, ...(flight?.lanes ?? [])])])
   }
 
   /** Deletes the acknowledged rows and reads the next ones, without those in flight. */
@@ -80,21 +80,21 @@ export function relayToBroker(at: BrokerContext, bus: Bus) {
   function launch(rows: readonly OutboxRow[], from: readonly number[]): void {
     if (rows.length === 0) return
     const ids = rows.map(({ id }) => id)
-    const { promise: late, reject: giveUp } = Promise.withResolvers<never>()
-    const sending = () => send(at, bus, rows, late)
+    const { promise: givenUp, reject: giveUp } = Promise.withResolvers<never>()
+    const sending = () => send(at, bus, rows, givenUp)
     // The next poll is sent to the database before this batch is encoded.
     const sent = isPollDue ? runtime.turn().then(sending) : sending()
     const delivered = sent.then(() => {
       acknowledged.push(...ids)
       telemetry.count('trifold_outbox_delivered_total', { carrier: 'broker' }, rows.length)
       telemetry.observe('trifold_relay_batch_size', rows.length)
-      for (const { eventId } of rows) at.wasTried(eventId)
+      for (const { eventId } of rows) at.onAttempt(eventId)
     })
     // `land` throws its error.
     delivered.catch(() => undefined)
     flight = { lanes: from, ids, acknowledged: delivered, giveUp }
-    if (at.stopped.aborted) void endInTime()
-    hold([])
+    if (at.stopped.aborted) void limitLastSend()
+    reportLanes([])
   }
 
   async function land(): Promise<void> {
@@ -111,23 +111,23 @@ export function relayToBroker(at: BrokerContext, bus: Bus) {
   /** Polls while the last batch is in flight, waits for that, and sends what the poll found. */
   async function step(): Promise<void> {
     const from = at.stopped.aborted ? [] : lanes.held()
-    const term = lanes.term()
-    hold(from)
+    const epoch = lanes.epoch()
+    reportLanes(from)
     const rows = await poll(from)
     await land()
     // Lanes that changed hands during the poll were not reported as ours all the time.
-    if (term === lanes.term() && from.join() === lanes.held().join()) launch(rows, from)
+    if (epoch === lanes.epoch() && from.join() === lanes.held().join()) launch(rows, from)
     else isPollDue = true
     // With nothing more to read, commits that come while the batch is in flight share the next poll.
     if (!isPollDue) await land()
-    hold([])
+    reportLanes([])
     if (acknowledged.length > 0) void deleteSoon()
   }
 
   async function deleteSoon(): Promise<void> {
     if (isDeleteScheduled) return
     isDeleteScheduled = true
-    await runtime.sleep(DELETE_WITHIN_MS, over.signal)
+    await runtime.sleep(DELETE_WITHIN_MS, ended.signal)
     isDeleteScheduled = false
     if (acknowledged.length > 0) pollSoon()
   }
@@ -145,7 +145,7 @@ export function relayToBroker(at: BrokerContext, bus: Bus) {
         await signal.wait(at.idleMs())
       } catch (error) {
         await land().catch(() => undefined)
-        at.sending([])
+        at.setLanesInFlight([])
         isPollDue = true
         if (failures === 0) at.log.warn({ err: error }, 'the relay cannot deliver to the broker')
         telemetry.count('trifold_outbox_failures_total', { carrier: 'broker' })
@@ -159,14 +159,14 @@ export function relayToBroker(at: BrokerContext, bus: Bus) {
   }
 
   /** An unresponsive broker does not hold up the shutdown; rows in doubt stay in the outbox. */
-  async function endInTime(): Promise<void> {
+  async function limitLastSend(): Promise<void> {
     const last = flight
-    await runtime.sleep(LAST_SEND_MS, over.signal)
+    await runtime.sleep(LAST_SEND_MS, ended.signal)
     last?.giveUp(new Error('the relay was closed before the broker acknowledged the batch'))
   }
 
-  at.stopped.addEventListener('abort', endInTime, { once: true })
-  const done = run().finally(() => over.abort(WOKEN))
+  at.stopped.addEventListener('abort', limitLastSend, { once: true })
+  const done = run().finally(() => ended.abort(WOKEN))
   return {
     carrier: 'broker' as const,
     signal,
@@ -174,7 +174,7 @@ export function relayToBroker(at: BrokerContext, bus: Bus) {
       isPollDue = true
       return false
     },
-    look: pollSoon,
+    poll: pollSoon,
     done,
   }
 }
@@ -183,11 +183,11 @@ async function send(
   at: BrokerContext,
   bus: Bus,
   rows: readonly OutboxRow[],
-  late: Promise<never>,
+  givenUp: Promise<never>,
 ): Promise<void> {
   const spans = beginSend(at.tracer ?? noTracing, rows)
   try {
-    await Promise.race([bus.send(spans.rows.map(toBusMessage)), late])
+    await Promise.race([bus.send(spans.rows.map(toBusMessage)), givenUp])
     spans.end()
   } catch (error) {
     spans.end(error)

@@ -63,8 +63,8 @@ interface Loop {
   readonly signal: Signal
   /** Reports rows that were just committed. Returns true if all of them are being delivered, so no poll is needed. */
   offer(rows: readonly NewRow[]): boolean
-  /** Polls for rows that were not offered. */
-  look(): void
+  /** Polls for rows that were not offered, soon. */
+  poll(): void
   readonly done: Promise<void>
 }
 
@@ -72,20 +72,20 @@ export function startRelay(options: RelayOptions): Relay {
   const { runtime, log, outbox } = options
   const closing = new AbortController()
   const loops: Loop[] = []
-  const wakeAll = () => {
-    for (const loop of loops) loop.look()
+  const pollAll = () => {
+    for (const loop of loops) loop.poll()
   }
   let lanesInFlight: readonly number[] = []
   const lanes = holdLanes({
     ...options,
-    ...{ instance: runtime.uuid(), onGain: wakeAll, lanesInFlight: () => lanesInFlight },
+    ...{ instance: runtime.uuid(), onGain: pollAll, lanesInFlight: () => lanesInFlight },
   })
   let peerHeardMs = Number.NEGATIVE_INFINITY
   const hasPeers = () =>
     lanes.held().length < LANES || runtime.monotonic() - peerHeardMs < PEER_HEARD_MS
   const onRows = () => {
     peerHeardMs = runtime.monotonic()
-    wakeAll()
+    pollAll()
   }
   const watches = watchAttempts(options)
   const peers = listenToPeers({ ...options, onRows, onAttempted: watches.poll })
@@ -93,10 +93,10 @@ export function startRelay(options: RelayOptions): Relay {
     ...options,
     stopped: closing.signal,
     lanes,
-    sending(from) {
-      lanesInFlight = from
+    setLanesInFlight(inFlight) {
+      lanesInFlight = inFlight
     },
-    wasTried: watches.wasTried,
+    onAttempt: watches.onAttempt,
     idleMs: () => (hasPeers() ? POLL_WITH_PEERS_MS : POLL_ALONE_MS),
     onResultsWritten: () => {
       if (hasPeers()) peers.notifyAttempted()
@@ -114,7 +114,7 @@ export function startRelay(options: RelayOptions): Relay {
   return {
     wake(committed) {
       const written = outbox.writtenBy(committed)
-      if (written.has('http')) watches.wereCommitted(outbox.newRows(committed, 'http'))
+      if (written.has('http')) watches.onCommit(outbox.newRows(committed, 'http'))
       for (const { carrier, signal, offer } of loops) {
         if (!written.has(carrier) || offer(outbox.newRows(committed, carrier))) continue
         if (outbox.isUrgent(committed, carrier)) signal.raise()
@@ -128,7 +128,7 @@ export function startRelay(options: RelayOptions): Relay {
     hasPeers,
     async close() {
       closing.abort()
-      wakeAll()
+      pollAll()
       await Promise.all(loops.map(({ done }) => done))
       peers.close()
       await lanes.close()
@@ -171,10 +171,10 @@ function watchAttempts({ runtime, outbox, database, log }: RelayOptions) {
 
   return {
     poll,
-    wereCommitted(rows: readonly NewRow[]) {
+    onCommit(rows: readonly NewRow[]) {
       for (const { eventId, id } of rows) if (watched.has(eventId)) committed.set(eventId, id)
     },
-    wasTried: (eventId: string) => attempts.resolve(eventId, true),
+    onAttempt: (eventId: string) => attempts.resolve(eventId, true),
     watch(eventIds: readonly string[], hasPeers: () => boolean): Watch {
       const waiters = eventIds.map((id) => attempts.wait(id))
       for (const eventId of eventIds) watched.add(eventId)
