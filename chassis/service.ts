@@ -136,7 +136,6 @@ export const requestBatches = ({
 }: Pick<ServiceParts, 'telemetry' | 'runtime'>) => ({
   maxBatch: 500,
   maxQueue: 10_000,
-  concurrency: 1,
   gather: runtime.turn,
   overflow() {
     telemetry.count('trifold_requests_refused_total')
@@ -144,26 +143,45 @@ export const requestBatches = ({
   },
 })
 
-/**
- * Returns a function that runs items that arrive concurrently in one shared transaction. `afterCommit`
- * receives the results and the committed transaction, and runs before the returned promises resolve.
- * `traceOf` returns the trace context of an item, and each item gets a span for the transaction in its own
- * trace.
- */
+export interface Batches<Item, Result> {
+  readonly schema: string
+  /** The trace of an item, which gets a span of the transaction. */
+  readonly traceOf: (item: Item) => TraceContext
+  /** Returns one result for each item. It runs again if the transaction is retried. */
+  readonly run: (tx: Queryable, items: readonly Item[]) => Promise<readonly Result[]>
+  /** Gets the results and the committed transaction before the items' promises resolve. */
+  readonly afterCommit: (results: readonly Result[], committed: Queryable) => void
+  /** Gets results whose transaction was not committed. */
+  readonly afterRollback?: (results: readonly Result[]) => void
+}
+
+/** Returns a function that runs items that arrive concurrently in one shared transaction. */
 export function inBatches<Item, Result>(
   parts: Pick<ServiceParts, 'database' | 'telemetry' | 'tracer' | 'runtime'>,
-  spans: { readonly schema: string; readonly traceOf: (item: Item) => TraceContext },
-  run: (tx: Queryable, items: readonly Item[]) => Promise<readonly Result[]>,
-  afterCommit: (results: readonly Result[], committed: Queryable) => void,
+  { schema, traceOf, run, afterCommit, afterRollback }: Batches<Item, Result>,
 ): (item: Item, caller?: Caller) => Promise<Result> {
   const { database, telemetry, tracer = noTracing } = parts
-  const commit = (items: readonly Item[]) =>
-    transact(database, async (tx) => ({ results: await run(tx, items), tx }))
+
+  async function commit(items: readonly Item[]) {
+    let results: readonly Result[] = []
+    try {
+      return await transact(database, async (tx) => {
+        afterRollback?.(results)
+        results = []
+        results = await run(tx, items)
+        return { results, tx }
+      })
+    } catch (error) {
+      afterRollback?.(results)
+      throw error
+    }
+  }
+
   return coalesce<Item, Result>({
     ...requestBatches(parts),
     run: async (items) => {
-      const traces = items.map(spans.traceOf)
-      const { results, tx } = await inCommitSpans(tracer, spans.schema, traces, () => commit(items))
+      const traces = items.map(traceOf)
+      const { results, tx } = await inCommitSpans(tracer, schema, traces, () => commit(items))
       telemetry.observe('trifold_request_batch_size', items.length)
       afterCommit(results, tx)
       return results

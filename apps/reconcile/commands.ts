@@ -4,12 +4,15 @@ import { type InteractionStyle, STYLE_OF_UNLABELED_EVENTS } from '../../contract
 import { createOutbox } from '../../messaging/outbox/outbox.ts'
 import type { Runtime } from '../../platform/async/runtime.ts'
 import { type Database, transact } from '../../platform/database/database.ts'
-import { applyCommands } from '../../services/billing/commands.ts'
+import { applyCommands as applyBillingCommands } from '../../services/billing/commands.ts'
 import type { Command } from '../../services/billing/ledger.ts'
 import { findPayments, lockAccounts } from '../../services/billing/store.ts'
-import { writeMessages } from '../../services/notification/commands.ts'
+import { applyCommands as applyNotices } from '../../services/notification/commands.ts'
 import type { Notice } from '../../services/notification/message.ts'
-import { type AddressedCommand, applyBatch } from '../../services/order/commands.ts'
+import {
+  type AddressedCommand,
+  applyCommands as applyOrderCommands,
+} from '../../services/order/commands.ts'
 import type { Service } from './differences.ts'
 
 /**
@@ -47,7 +50,9 @@ export function createCommands(options: CommandOptions) {
 
   async function bill(command: Command): Promise<string | undefined> {
     const context = { ...inBilling, now: runtime.now() }
-    const [applied] = await transact(billing, (tx) => applyCommands(tx, context, [{ command }]))
+    const [applied] = await transact(billing, (tx) =>
+      applyBillingCommands(tx, context, [{ command }]),
+    )
     if (applied?.kind !== 'applied' || applied.outcome.kind !== 'refused') return undefined
     return `the billing service refused the command: ${applied.outcome.code}`
   }
@@ -91,24 +96,26 @@ export function createCommands(options: CommandOptions) {
         const context = { ...inBilling, now: runtime.now() }
         const paymentId = runtime.uuid()
         const terms = { paymentId, orderId, accountId, amountMinor, style }
-        await applyCommands(tx, context, [{ command: { ...terms, type: 'pay', byMessage: false } }])
+        await applyBillingCommands(tx, context, [
+          { command: { ...terms, type: 'pay', byMessage: false } },
+        ])
         return undefined
       }),
 
     async applyToOrder(command: AddressedCommand): Promise<string | undefined> {
       const { resendAfterMs, deadlineMs } = options
       const context = { ...inOrders, now: runtime.now(), resendAfterMs, deadlineMs }
-      const batch = { placements: [], commands: [command] }
-      const { applied } = await transact(orders, (tx) => applyBatch(tx, context, batch))
-      if (applied[0] === 'not theirs')
+      const [applied] = await transact(orders, (tx) => applyOrderCommands(tx, context, [command]))
+      if (applied?.kind === 'not theirs') {
         return `the order was paid by another account: ${command.profileId}`
-      return applied[0] === 'unknown' ? 'the order no longer exists' : undefined
+      }
+      return applied?.kind === 'unknown' ? 'the order no longer exists' : undefined
     },
 
     async writeMessage(notice: Notice): Promise<undefined> {
       const { lettersPerHour } = options
       const context = { outbox: notificationOutbox, newId: runtime.uuid, lettersPerHour }
-      await transact(notification, (tx) => writeMessages(tx, context, [notice]))
+      await transact(notification, (tx) => applyNotices(tx, context, [notice]))
     },
   }
 }

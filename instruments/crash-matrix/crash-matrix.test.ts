@@ -32,7 +32,7 @@ const isAt = (service: ServiceName, phase: string, what: string) => (crossing: C
 test('charges an order in events once, wherever a process dies', TIMEOUT, async () => {
   const { crossings } = await runCell(store, EVENTS)
   const where = [
-    isAt('order', 'after', 'applyBatch'),
+    isAt('order', 'after', 'applyCommands'),
     isAt('order', 'after', 'send'),
     isAt('billing', 'before', 'settleRequests'),
     isAt('billing', 'after', 'settleRequests'),
@@ -40,7 +40,7 @@ test('charges an order in events once, wherever a process dies', TIMEOUT, async 
     isAt('notification', 'after', 'letter'),
   ]
   // In the order service, the first call of `workOff` places the order, and the last one writes its outcome.
-  const placed = crossings.findIndex(isAt('order', 'after', 'applyBatch'))
+  const placed = crossings.findIndex(isAt('order', 'after', 'applyCommands'))
   for (const crashAt of [placed, ...where.map((isHere) => crossings.findLastIndex(isHere))]) {
     assert.ok(crashAt >= 0)
     const { deaths, finalStates, violations, ...second } = await runCell(store, {
@@ -89,7 +89,7 @@ const commitsTooEarly: NonNullable<Planted['parts']> = (_, parts) => ({
 
 test('detects offsets that are committed before their transaction', TIMEOUT, async () => {
   const { crossings } = await runCell(store, EVENTS, commitsTooEarly)
-  const crashAt = crossings.findLastIndex(isAt('notification', 'before', 'writeMessages'))
+  const crashAt = crossings.findLastIndex(isAt('notification', 'before', 'applyCommands'))
   assert.ok(crashAt >= 0)
   const { violations } = await runCell(store, { ...EVENTS, crashAt }, commitsTooEarly)
   // The customer has no notice of the payment or of the outcome of the order.

@@ -84,8 +84,8 @@ export const CLOCK_MUTANTS: readonly Mutant[] = [
     edits: [
       {
         file: 'services/order/service.ts',
-        find: 'now: await databaseClock(tx) },',
-        replace: 'now: runtime.now() },',
+        find: 'now: await databaseClock(tx),',
+        replace: 'now: runtime.now(),',
       },
     ],
     seeds: 10,

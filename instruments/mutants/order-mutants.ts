@@ -249,9 +249,9 @@ export const ORDER_MUTANTS: readonly Mutant[] = [
     edits: [
       {
         file: ROUTES,
-        find: 'const placed = await routes.place(placement, caller)',
+        find: 'const placed = await routes.apply(placement, caller)',
         replace:
-          'const placing = routes.place(placement, caller)\n    if (outcome === undefined) {\n      placing.catch(() => {})\n      return { status: 201, body: JSON.stringify(order.id) }\n    }\n    const placed = await placing',
+          'const placing = routes.apply(placement, caller)\n    if (outcome === undefined) {\n      placing.catch(() => {})\n      return { status: 201, body: JSON.stringify(order.id) }\n    }\n    const placed = await placing',
       },
     ],
     seeds: 10,
@@ -263,7 +263,7 @@ export const ORDER_MUTANTS: readonly Mutant[] = [
     edits: [
       {
         file: COMMANDS,
-        find: 'at.idempotency.complete(tx, changing.responses),',
+        find: 'at.idempotency.complete(tx, changes.responses),',
         replace: '',
       },
     ],

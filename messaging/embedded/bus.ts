@@ -79,7 +79,6 @@ export async function createEmbeddedBus(options: EmbeddedBusOptions): Promise<Em
   const append = coalesce<readonly OutgoingMessage[], void>({
     maxBatch: MAX_SENDS_PER_STATEMENT,
     maxQueue: MAX_WAITING_SENDS,
-    concurrency: 1,
     overflow: () => new Error('too many messages are waiting to be written'),
     async run(sends) {
       const placed = sends.flat().map((message) => ({

@@ -65,7 +65,6 @@ export function createKafkaProducer(options: KafkaProducerOptions): KafkaProduce
   const append = coalesce<readonly Encoded[], void>({
     maxBatch: MAX_SENDS_PER_BATCH,
     maxQueue: MAX_WAITING_SENDS,
-    concurrency: 1,
     overflow: () => new Error('too many messages are waiting to be sent'),
     async run(sends) {
       const messages = sends.flat()

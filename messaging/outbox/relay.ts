@@ -18,6 +18,8 @@ import { type BrokerContext, relayToBroker } from './relay-to-broker.ts'
  * within a key and concurrently across keys. If it is not known whether a row was delivered, it is sent again.
  */
 export interface Relay {
+  /** Starts the delivery of rows for the broker, if there is a bus, and of the calls and letters that have a carrier. */
+  start(carriers: { readonly http?: Deliver; readonly letter?: Deliver }, bus?: Bus): void
   /** Call it after the commit of a transaction that wrote rows. Delivery starts at once. */
   wake(committed: Queryable): void
   /** Lets the caller wait for the first attempt at rows that it is about to commit. */
@@ -44,9 +46,6 @@ export interface RelayOptions {
   readonly tracer?: Tracer
   readonly soleProcess: boolean
   readonly place?: string
-  readonly bus?: Bus
-  readonly call?: Deliver
-  readonly letter?: Deliver
 }
 
 /** How long a notification proves that there are peers. A new peer may not have claimed its lanes yet. */
@@ -68,7 +67,8 @@ interface Loop {
   readonly done: Promise<void>
 }
 
-export function startRelay(options: RelayOptions): Relay {
+/** Creates a relay that does not deliver anything before `start`, so that deliveries may themselves use the relay. */
+export function createRelay(options: RelayOptions): Relay {
   const { runtime, log, outbox } = options
   const closing = new AbortController()
   const loops: Loop[] = []
@@ -78,7 +78,9 @@ export function startRelay(options: RelayOptions): Relay {
   let lanesInFlight: readonly number[] = []
   const lanes = holdLanes({
     ...options,
-    ...{ instance: runtime.uuid(), onGain: pollAll, lanesInFlight: () => lanesInFlight },
+    instance: runtime.uuid(),
+    onGain: pollAll,
+    lanesInFlight: () => lanesInFlight,
   })
   let peerHeardMs = Number.NEGATIVE_INFINITY
   const hasPeers = () =>
@@ -102,16 +104,17 @@ export function startRelay(options: RelayOptions): Relay {
       if (hasPeers()) peers.notifyAttempted()
     },
   }
-  const { bus, call, letter } = options
-  if (bus) loops.push(relayToBroker(context, bus))
-  if (call) loops.push(relayCalls(context, 'http', call))
-  if (letter) loops.push(relayCalls(context, 'letter', letter))
-  observeOutbox(
-    options,
-    loops.map(({ carrier }) => carrier),
-  )
 
   return {
+    start({ http, letter }, bus) {
+      if (bus) loops.push(relayToBroker(context, bus))
+      if (http) loops.push(relayCalls(context, 'http', http))
+      if (letter) loops.push(relayCalls(context, 'letter', letter))
+      observeOutbox(
+        options,
+        loops.map(({ carrier }) => carrier),
+      )
+    },
     wake(committed) {
       const written = outbox.writtenBy(committed)
       if (written.has('http')) watches.onCommit(outbox.newRows(committed, 'http'))

@@ -10,7 +10,7 @@ function doubling(given: Partial<CoalesceOptions<number, number>> = {}, bad: num
   const gates: (() => void)[] = []
   let open = false
   const double = coalesce<number, number>({
-    ...{ maxBatch: 100, maxQueue: 100, concurrency: 1, overflow: () => new Error('too many') },
+    ...{ maxBatch: 100, maxQueue: 100, overflow: () => new Error('too many') },
     async run(items) {
       batches.push([...items])
       if (!open) await new Promise<void>((resolve) => gates.push(resolve))
@@ -50,18 +50,6 @@ describe('concurrent requests', () => {
     openAll()
     assert.deepEqual(await Promise.all([first, ...later]), [2, 4, 6, 8])
     assert.deepEqual(batches, [[1], [2, 3, 4]])
-  })
-
-  test('run in as many batches at a time as the concurrency allows', async () => {
-    const { double, batches, openAll } = doubling({ concurrency: 2 })
-    const results: Promise<number>[] = []
-    for (const item of [1, 2, 3]) {
-      results.push(double(item))
-      await turn()
-    }
-    assert.deepEqual(batches, [[1], [2]])
-    openAll()
-    assert.deepEqual(await Promise.all(results), [2, 4, 6])
   })
 
   test('fill batches of at most the largest size', async () => {
@@ -146,7 +134,7 @@ describe('a batch that fails', () => {
   test('fails as a whole if the database is unavailable, because its parts would fail as well', async () => {
     const batches: number[] = []
     const run = coalesce<number, number>({
-      ...{ maxBatch: 100, maxQueue: 100, concurrency: 1, overflow: () => new Error('too many') },
+      ...{ maxBatch: 100, maxQueue: 100, overflow: () => new Error('too many') },
       async run(items) {
         batches.push(items.length)
         throw new DatabaseError('the server is away', 'unavailable')

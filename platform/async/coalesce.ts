@@ -1,7 +1,7 @@
 /**
- * Lets concurrent requests to a process share a transaction. All items that were queued while a batch ran
- * form the next batch, so no item waits for a timer, and the busier a process is, the more items share a
- * commit.
+ * Lets concurrent requests to a process share a transaction. One batch runs at a time. All items that were
+ * queued while it ran form the next batch, so no item waits for a timer, and the busier a process is, the more
+ * items share a commit.
  */
 export interface CoalesceOptions<Item, Result> {
   /** Handles the items in order, in one transaction. Returns one result for each item. */
@@ -10,8 +10,6 @@ export interface CoalesceOptions<Item, Result> {
   readonly maxBatch: number
   /** How many items may wait. Further items are rejected with `overflow()`. */
   readonly maxQueue: number
-  /** How many batches may run at a time. */
-  readonly concurrency: number
   /**
    * If no batch is running, the next batch waits for this before it starts, so that it contains all items
    * that arrive together. By default, the batch starts at once.
@@ -37,13 +35,13 @@ export function coalesce<Item, Result>(
   options: CoalesceOptions<Item, Result>,
 ): (item: Item, caller?: Caller) => Promise<Result> {
   const queue: Waiting<Item, Result>[] = []
-  let running = 0
+  let isRunning = false
 
   async function work(): Promise<void> {
-    running += 1
+    isRunning = true
     await options.gather?.()
     while (queue.length > 0) await run(nextBatch())
-    running -= 1
+    isRunning = false
   }
 
   function nextBatch(): Waiting<Item, Result>[] {
@@ -78,7 +76,7 @@ export function coalesce<Item, Result>(
     new Promise((resolve, reject) => {
       if (queue.length >= options.maxQueue) return reject(options.overflow())
       queue.push({ item, caller, resolve, reject })
-      if (running < options.concurrency) void work()
+      if (!isRunning) void work()
     })
 }
 

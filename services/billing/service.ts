@@ -2,8 +2,8 @@ import { createIdempotency, type StoredResponse } from '../../chassis/idempotenc
 import { NOTIFY_PATH, notificationCalls } from '../../chassis/notification-calls.ts'
 import {
   createServiceServer,
+  inBatches,
   type Reader,
-  requestBatches,
   type Service,
   type ServiceParts,
 } from '../../chassis/service.ts'
@@ -12,13 +12,12 @@ import { Fault } from '../../contracts/problems.ts'
 import { traceOf } from '../../contracts/trace-context.ts'
 import { startConsumer } from '../../messaging/consumer/consumer.ts'
 import { createOutbox, type OutboxRow } from '../../messaging/outbox/outbox.ts'
-import { startRelay, type Watch } from '../../messaging/outbox/relay.ts'
-import { type Caller, coalesce } from '../../platform/async/coalesce.ts'
+import { createRelay, type Watch } from '../../messaging/outbox/relay.ts'
+import type { Caller } from '../../platform/async/coalesce.ts'
 import { periodically } from '../../platform/async/periodically.ts'
 import { createDatabaseClock } from '../../platform/database/clock.ts'
-import { type Queryable, transact } from '../../platform/database/database.ts'
+import type { Queryable } from '../../platform/database/database.ts'
 import { migrate } from '../../platform/database/migrate.ts'
-import { inCommitSpans, noTracing } from '../../platform/telemetry/tracing.ts'
 import {
   type Addressed,
   type Applied,
@@ -54,41 +53,19 @@ export async function createBillingService(
   parts: ServiceParts,
   config: BillingServiceConfig,
 ): Promise<Service> {
-  const { database, runtime, log, telemetry, tracer = noTracing } = parts
+  const { database, runtime, log, telemetry } = parts
   await migrate(database, SCHEMA, MIGRATIONS, COMPATIBLE_FROM)
   const outbox = createOutbox(SCHEMA)
   const idempotency = createIdempotency(SCHEMA)
   const databaseClock = createDatabaseClock(runtime)
   const context = async (tx: Queryable): Promise<CommandContext> => ({
-    ...{ outbox, idempotency, now: await databaseClock(tx) },
+    outbox,
+    idempotency,
+    now: await databaseClock(tx),
   })
 
-  const apply = coalesce<Addressed, { applied: Applied; watch?: Watch }>({
-    ...requestBatches(parts),
-    run: async (batch) => {
-      let watches: (Watch | undefined)[] = []
-      try {
-        const traces = batch.map(({ command }) => traceOf(command))
-        const commit = () =>
-          transact(database, async (tx) => {
-            const results = await applyCommands(tx, await context(tx), batch)
-            for (const watch of watches) watch?.cancel()
-            watches = results.map(watchCalls)
-            return { applied: results, tx }
-          })
-        const { applied, tx } = await inCommitSpans(tracer, SCHEMA, traces, commit)
-        telemetry.observe('trifold_request_batch_size', batch.length)
-        announce(applied, tx)
-        return applied.map((result, index) => {
-          const watch = watches[index]
-          return { applied: result, ...(watch && { watch }) }
-        })
-      } catch (error) {
-        for (const watch of watches) watch?.cancel()
-        throw error
-      }
-    },
-  })
+  const relay = createRelay({ ...parts, schema: SCHEMA, outbox })
+  relay.start({ http: callsOut(parts, config) }, parts.bus)
 
   /** After a commit: the outbox rows are sent, and changed payments are counted. */
   function announce(applied: readonly Applied[], committed: Queryable): void {
@@ -105,6 +82,24 @@ export async function createBillingService(
     return calls.length > 0 ? relay.watch(calls) : undefined
   }
 
+  const apply = inBatches<Addressed, { applied: Applied; watch: Watch | undefined }>(parts, {
+    schema: SCHEMA,
+    traceOf: ({ command }) => traceOf(command),
+    async run(tx, batch) {
+      const results = await applyCommands(tx, await context(tx), batch)
+      return results.map((applied) => ({ applied, watch: watchCalls(applied) }))
+    },
+    afterCommit(results, tx) {
+      announce(
+        results.map(({ applied }) => applied),
+        tx,
+      )
+    },
+    afterRollback(results) {
+      for (const { watch } of results) watch?.cancel()
+    },
+  })
+
   async function settle(
     addressed: Addressed,
     caller: Caller & { remainingMs(): number },
@@ -119,12 +114,6 @@ export async function createBillingService(
     return responseTo(addressed.command, outcome)
   }
 
-  const relay = startRelay({
-    ...parts,
-    schema: SCHEMA,
-    outbox,
-    call: callsOut(parts, config),
-  })
   const reader: Reader<BillingEvent> = {
     ...parts,
     schema: SCHEMA,

@@ -13,8 +13,8 @@ import {
 } from './store.ts'
 
 /**
- * What notification does in one transaction: it writes the notices of a batch, and puts a letter into the
- * outbox for each new notice whose account has a contact.
+ * What notification does in one transaction: it writes the notices of a batch, which are its commands, and puts
+ * a letter into the outbox for each new notice whose account has a contact.
  */
 export interface CommandContext {
   readonly outbox: Outbox
@@ -33,7 +33,7 @@ export interface Written {
 
 type Found = Omit<Written, 'isSuppressed'> & { readonly notice: Notice }
 
-export async function writeMessages(
+export async function applyCommands(
   tx: Queryable,
   at: CommandContext,
   notices: readonly Notice[],

@@ -1,7 +1,7 @@
 import type { PaymentEvent, Received } from '../../contracts/events.ts'
 import type { Handled } from '../../messaging/consumer/consumer.ts'
 import type { Queryable } from '../../platform/database/database.ts'
-import { type CommandContext, type Written, writeMessages } from './commands.ts'
+import { applyCommands, type CommandContext, type Written } from './commands.ts'
 import { toNotice } from './message.ts'
 
 /** Handles incoming events: every event on the topic `payment` becomes a notice to the customer. */
@@ -12,6 +12,6 @@ export async function notifyCustomers(
   afterCommit: (written: readonly Written[], committed: Queryable) => void,
 ): Promise<Handled<PaymentEvent>> {
   const notices = events.map(({ body, meta }) => toNotice(body, meta, 'event'))
-  const written = await writeMessages(tx, context, notices)
+  const written = await applyCommands(tx, context, notices)
   return { afterCommit: () => afterCommit(written, tx) }
 }

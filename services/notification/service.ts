@@ -11,13 +11,13 @@ import { startConsumer } from '../../messaging/consumer/consumer.ts'
 import { removeLettersOf } from '../../messaging/dead-letters/dead-letters.ts'
 import { tracedLetters } from '../../messaging/message-spans.ts'
 import { createOutbox } from '../../messaging/outbox/outbox.ts'
-import { startRelay } from '../../messaging/outbox/relay.ts'
+import { createRelay } from '../../messaging/outbox/relay.ts'
 import { periodically } from '../../platform/async/periodically.ts'
 import type { Log } from '../../platform/async/runtime.ts'
 import { type Queryable, transact } from '../../platform/database/database.ts'
 import { migrate } from '../../platform/database/migrate.ts'
 import { noTracing } from '../../platform/telemetry/tracing.ts'
-import { type CommandContext, type Written, writeMessages } from './commands.ts'
+import { applyCommands, type CommandContext, type Written } from './commands.ts'
 import type { NotificationConfig } from './config.ts'
 import { createMailer } from './mailer.ts'
 import type { Notice } from './message.ts'
@@ -54,12 +54,11 @@ export async function createNotificationService(
   const { LETTERS_PER_HOUR: lettersPerHour } = config
   const context: CommandContext = { outbox, newId: runtime.uuid, lettersPerHour }
 
-  // Notification sends nothing to the broker.
-  const { bus: _, ...withoutBus } = parts
   telemetry.count('trifold_letters_suppressed_total', {}, 0)
   telemetry.gauge('trifold_mail_down', () => Number(mailer.isDown()))
   const letter = tracedLetters(tracer, mailer.deliver)
-  const relay = startRelay({ ...withoutBus, schema: SCHEMA, outbox, letter })
+  const relay = createRelay({ ...parts, schema: SCHEMA, outbox })
+  relay.start({ letter })
 
   /** After a commit: letters are sent; new messages and suppressed letters are counted. */
   function announce(written: readonly Written[], committed: Queryable): void {
@@ -70,12 +69,12 @@ export async function createNotificationService(
     }
   }
 
-  const write = inBatches<Notice, Written>(
-    parts,
-    { schema: SCHEMA, traceOf },
-    (tx, notices) => writeMessages(tx, context, notices),
-    announce,
-  )
+  const apply = inBatches<Notice, Written>(parts, {
+    schema: SCHEMA,
+    traceOf,
+    run: (tx, notices) => applyCommands(tx, context, notices),
+    afterCommit: announce,
+  })
   const reader: Reader<PaymentEvent> = {
     ...parts,
     schema: SCHEMA,
@@ -92,7 +91,7 @@ export async function createNotificationService(
   const app = await createServiceServer({ ...reader, outbox, relay, currentAddress }, SERVER)
   notificationRoutes(app, {
     newId: runtime.uuid,
-    write: async (notice, caller) => (await write(notice, caller)).message,
+    write: async (notice, caller) => (await apply(notice, caller)).message,
     find: (id) => findMessage(database, id),
     list: (accountId, page) => listMessages(database, accountId, page),
     deleteAll: () => deleteMessages(database),

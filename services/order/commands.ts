@@ -6,6 +6,7 @@ import {
   problemResponse,
   type RepeatResult,
   repeatResult,
+  type StoredRequest,
   type StoredResponse,
 } from '../../chassis/idempotency.ts'
 import { flowOf } from '../../contracts/style.ts'
@@ -38,6 +39,7 @@ export interface CommandContext {
   readonly deadlineMs: number
 }
 
+/** Places a new order. */
 export interface Placement {
   readonly order: Order
   readonly keyed: KeyedRequest | undefined
@@ -50,9 +52,7 @@ interface Waiting {
   remainingMs(): number
 }
 
-/** The placed order; for a repeated Idempotency-Key, the stored response or the reason to reject it. */
-export type Placed = { readonly kind: 'placed'; readonly order: Order } | RepeatResult
-
+/** A command for an order that was placed before. */
 export interface AddressedCommand {
   readonly orderId: string
   /** If present, the command applies only to an order of this profile. */
@@ -61,80 +61,75 @@ export interface AddressedCommand {
   readonly trace?: TraceContext
 }
 
-/** The order after a command and its state before it, or why the command was not applied. */
-export type Applied = (StoredOrder & { readonly from: OrderState }) | 'unknown' | 'not theirs'
+export type Applied =
+  | { readonly kind: 'placed'; readonly order: Order }
+  /** The order after its command, and its state before. */
+  | { readonly kind: 'changed'; readonly order: StoredOrder; readonly from: OrderState }
+  | { readonly kind: 'unknown' }
+  | { readonly kind: 'not theirs' }
+  /** A repeated Idempotency-Key: the stored response, or the reason to reject the request. */
+  | RepeatResult
 
-/** Placements and commands that share a transaction and its statements. */
-export interface OrderBatch {
-  readonly placements: readonly Placement[]
-  readonly commands: readonly AddressedCommand[]
-}
-
-/** The result of each placement and each command of a batch, in the batch's order. */
-export interface OrderBatchResult {
-  readonly placed: readonly Placed[]
-  readonly applied: readonly Applied[]
-}
-
-export async function applyBatch(
+export async function applyCommands(
   tx: Queryable,
   at: CommandContext,
-  { placements, commands }: OrderBatch,
-): Promise<OrderBatchResult> {
+  batch: readonly (Placement | AddressedCommand)[],
+): Promise<Applied[]> {
+  const keys = batch.flatMap((one) => ('order' in one && one.keyed ? keysOf(one.keyed) : []))
+  const orderIds = batch.flatMap((one) => ('order' in one ? [] : [one.orderId]))
   const [known, orders] = await Promise.all([
-    at.idempotency.find(
-      tx,
-      placements.flatMap(({ keyed }) => (keyed ? keysOf(keyed) : [])),
-    ),
-    lockOrders(tx, [...new Set(commands.map(({ orderId }) => orderId))]),
+    at.idempotency.find(tx, keys),
+    lockOrders(tx, [...new Set(orderIds)]),
   ])
-  const placing = place(placements, known, at)
-  const changing = applyAll(commands, orders, at)
-  const { now } = at
-  const times = { now, resendAt: now + at.resendAfterMs, deadline: now + at.deadlineMs }
+  const placing = openPlacing(known, at)
+  const changing = openChanging(orders, at.now)
+  const applied = batch.map((one) => ('order' in one ? placing.place(one) : changing.apply(one)))
+  const changes = changing.changes()
+  const times = {
+    now: at.now,
+    resendAt: at.now + at.resendAfterMs,
+    deadline: at.now + at.deadlineMs,
+  }
   const written = Promise.all([
     insertOrders(tx, placing.orders, times),
-    changeOrders(tx, changing.changes, now),
-    watchVoids(tx, changing.voids, times.resendAt),
-    confirmVoids(tx, changing.confirmed),
-    at.outbox.enqueue(tx, [...placing.messages, ...changing.messages]),
+    changeOrders(tx, changes.orders, at.now),
+    watchVoids(tx, changes.voids, times.resendAt),
+    confirmVoids(tx, changes.confirmed),
+    at.outbox.enqueue(tx, [...placing.messages, ...changes.messages]),
     at.idempotency.remember(tx, placing.responses),
-    at.idempotency.complete(tx, changing.responses),
+    at.idempotency.complete(tx, changes.responses),
   ])
   // If a message named an order of another profile, its dead letter is written in this transaction after
   // these statements, so the commit cannot be pipelined with them.
-  if (!changing.applied.includes('not theirs')) tx.last?.()
+  if (!applied.some(({ kind }) => kind === 'not theirs')) tx.last?.()
   await written
-  return { placed: placing.placed, applied: changing.applied }
+  return applied
 }
 
-type Known = Awaited<ReturnType<Idempotency['find']>>
-
-function place(
-  placements: readonly Placement[],
-  known: Known,
-  { now, deadlineMs }: CommandContext,
-) {
-  const fresh: Placement[] = []
-  const placed = placements.map((placement): Placed => {
-    const found = placement.keyed && lookUp(known, placement.keyed)
-    if (placement.keyed && found?.stored) return repeatResult(placement.keyed, found.stored)
-    const keyed = found?.keyed
-    const order = { ...placement.order, idempotencyKey: keyed?.key ?? null }
-    if (keyed) known.set(keyed.key, { ...keyed, response: firstResponse(order) })
-    fresh.push({ ...placement, order, keyed })
-    return { kind: 'placed', order }
-  })
+/** Collects what the placements of a batch write. `known` has the requests stored under their keys. */
+function openPlacing(known: Map<string, StoredRequest>, { now, deadlineMs }: CommandContext) {
+  const orders: (Order & TraceContext)[] = []
+  const messages: OutboxMessage[] = []
+  const responses: StoredRequest[] = []
   return {
-    placed,
-    orders: fresh.map(({ order, trace }) => ({ ...order, ...trace })),
-    messages: fresh.map(({ order, trace, waiting }) => ({
-      ...route('requestPayment', order, null, now, trace, now + deadlineMs),
-      ...(waiting && { waiting }),
-    })),
-    responses: fresh.flatMap(({ keyed, order }) =>
-      keyed ? [{ ...keyed, response: firstResponse(order) }] : [],
-    ),
+    orders,
+    messages,
+    responses,
+    place({ order: wanted, keyed: requested, trace, waiting }: Placement): Applied {
+      const found = requested && lookUp(known, requested)
+      if (requested && found?.stored) return repeatResult(requested, found.stored)
+      const keyed = found?.keyed
+      const order = { ...wanted, idempotencyKey: keyed?.key ?? null }
+      if (keyed) {
+        const entry = { ...keyed, response: firstResponse(order) }
+        known.set(entry.key, entry)
+        responses.push(entry)
+      }
+      orders.push({ ...order, ...trace })
+      const message = route('requestPayment', order, null, now, trace, now + deadlineMs)
+      messages.push(waiting ? { ...message, waiting } : message)
+      return { kind: 'placed', order }
+    },
   }
 }
 
@@ -144,39 +139,40 @@ function firstResponse(order: Order): StoredResponse | null {
   return respondsAtOnce ? { status: 201, body: JSON.stringify(order.id) } : null
 }
 
-/** Decides the commands one after the other, because several may address the same order. */
-function applyAll(
-  commands: readonly AddressedCommand[],
-  orders: Map<string, StoredOrder>,
-  { now }: CommandContext,
-) {
-  const origins = new Map(orders)
+/** Decides the commands for locked orders one after the other, because several may address the same order. */
+function openChanging(orders: Map<string, StoredOrder>, now: number) {
+  const before = new Map(orders)
   const messages: OutboxMessage[] = []
   const voids = new Map<string, TraceContext>()
   const confirmed = new Set<string>()
-  const applied = commands.map(({ orderId, profileId, command, trace }): Applied => {
-    const order = orders.get(orderId)
-    if (order === undefined) return 'unknown'
-    if (profileId !== undefined && profileId !== order.profileId) return 'not theirs'
-    const { state, reason, effects } = decide(order, command)
-    const changed =
-      state === order.state ? order : { ...order, state, reason, updated: new Date(now) }
-    orders.set(orderId, changed)
-    for (const effect of effects) messages.push(route(effect, changed, reason, now, trace))
-    if (effects.includes('voidPayment')) voids.set(orderId, trace ?? {})
-    else if (order.state === 'CANCELED' && confirmsNoMoneyHeld(command)) confirmed.add(orderId)
-    return { ...changed, from: order.state }
-  })
-  const changedOrders = [...orders.values()].filter(
-    (order) => order.state !== origins.get(order.id)?.state,
-  )
+
   return {
-    applied,
-    messages,
-    changes: changedOrders.map(({ id, state, reason }): OrderChange => ({ id, to: state, reason })),
-    voids: [...voids].map(([orderId, trace]) => ({ orderId, trace })),
-    confirmed: [...confirmed],
-    responses: responsesOf(changedOrders, origins),
+    apply({ orderId, profileId, command, trace }: AddressedCommand): Applied {
+      const order = orders.get(orderId)
+      if (order === undefined) return { kind: 'unknown' }
+      if (profileId !== undefined && profileId !== order.profileId) return { kind: 'not theirs' }
+      const { state, reason, effects } = decide(order, command)
+      const changed =
+        state === order.state ? order : { ...order, state, reason, updated: new Date(now) }
+      orders.set(orderId, changed)
+      for (const effect of effects) messages.push(route(effect, changed, reason, now, trace))
+      if (effects.includes('voidPayment')) voids.set(orderId, trace ?? {})
+      else if (order.state === 'CANCELED' && confirmsNoMoneyHeld(command)) confirmed.add(orderId)
+      return { kind: 'changed', order: changed, from: order.state }
+    },
+
+    changes() {
+      const changed = [...orders.values()].filter(
+        ({ id, state }) => state !== before.get(id)?.state,
+      )
+      return {
+        messages,
+        orders: changed.map(({ id, state, reason }): OrderChange => ({ id, to: state, reason })),
+        voids: [...voids].map(([orderId, trace]) => ({ orderId, trace })),
+        confirmed: [...confirmed],
+        responses: responsesOf(changed, before),
+      }
+    },
   }
 }
 
@@ -187,11 +183,11 @@ function confirmsNoMoneyHeld({ type }: OrderCommand): boolean {
 
 /** The responses for the Idempotency-Keys of the orders that this batch settled. */
 function responsesOf(
-  changedOrders: readonly StoredOrder[],
-  origins: ReadonlyMap<string, StoredOrder>,
+  changed: readonly StoredOrder[],
+  before: ReadonlyMap<string, StoredOrder>,
 ): (StoredResponse & { key: string })[] {
-  return changedOrders.flatMap((order) =>
-    order.idempotencyKey !== null && origins.get(order.id)?.state === 'PENDING'
+  return changed.flatMap((order) =>
+    order.idempotencyKey !== null && before.get(order.id)?.state === 'PENDING'
       ? [{ key: order.idempotencyKey, ...outcomeResponse(order) }]
       : [],
   )

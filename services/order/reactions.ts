@@ -2,7 +2,12 @@ import type { EventMeta, PaymentEvent, Received } from '../../contracts/events.t
 import { traceOf } from '../../contracts/trace-context.ts'
 import type { Handled } from '../../messaging/consumer/consumer.ts'
 import type { Queryable } from '../../platform/database/database.ts'
-import { type AddressedCommand, type Applied, applyBatch, type CommandContext } from './commands.ts'
+import {
+  type AddressedCommand,
+  type Applied,
+  applyCommands,
+  type CommandContext,
+} from './commands.ts'
 import type { OrderCommand } from './order.ts'
 
 /**
@@ -21,10 +26,10 @@ export async function settleOrders(
     return command ? [{ event, command }] : []
   })
   const commands = addressed.map(({ command }) => command)
-  const { applied } = await applyBatch(tx, context, { placements: [], commands })
+  const applied = await applyCommands(tx, context, commands)
   const poison = new Map<Received<PaymentEvent>, string>()
   for (const [index, { event, command }] of addressed.entries()) {
-    if (applied[index] !== 'not theirs') continue
+    if (applied[index]?.kind !== 'not theirs') continue
     poison.set(event, `order ${command.orderId} does not belong to account ${command.profileId}`)
   }
   return { poison, afterCommit: () => afterCommit(applied, tx) }

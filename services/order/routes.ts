@@ -17,12 +17,11 @@ import {
 import { toUnits } from '../../contracts/money.ts'
 import { Fault } from '../../contracts/problems.ts'
 import { flowOf, type InteractionStyle, requestedStyle } from '../../contracts/style.ts'
-import type { TraceContext } from '../../contracts/trace-context.ts'
 import type { Caller } from '../../platform/async/coalesce.ts'
 import type { HttpServer } from '../../platform/http/server.ts'
-import type { Applied, Placed, Placement } from './commands.ts'
+import type { AddressedCommand, Applied, Placement } from './commands.ts'
 import { outcomeResponse } from './commands.ts'
-import { type Order, type OrderCommand, priceOf } from './order.ts'
+import { type Order, priceOf } from './order.ts'
 import type { StoredOrder } from './store.ts'
 
 /** Routes for customers. The callbacks are the service's parts behind these routes. */
@@ -35,16 +34,7 @@ export interface OrderRoutes {
    * Milliseconds that a request waits for the outcome of its order, if its style responds with the outcome.
    */
   readonly outcomeTimeoutMs: number
-  readonly place: (placement: Placement, caller: Caller) => Promise<Placed>
-  readonly apply: (
-    command: {
-      orderId: string
-      profileId: string
-      command: OrderCommand
-      trace: TraceContext
-    },
-    caller: Caller,
-  ) => Promise<Applied>
+  readonly apply: (command: Placement | AddressedCommand, caller: Caller) => Promise<Applied>
   readonly find: (orderId: string) => Promise<StoredOrder | undefined>
   /**
    * Whether this profile's order is certainly PENDING, as far as can be told without reading the database.
@@ -198,8 +188,8 @@ function deletingRoute(app: HttpServer, routes: OrderRoutes): void {
       const { profileId } = request.query
       const command = { type: 'delete' } as const
       const applied = await routes.apply({ orderId, profileId, command, trace }, request)
-      if (applied === 'unknown') throw new Fault('ORDER_NOT_FOUND')
-      if (applied === 'not theirs') throw new Fault('NOT_YOURS')
+      if (applied.kind === 'unknown') throw new Fault('ORDER_NOT_FOUND')
+      if (applied.kind === 'not theirs') throw new Fault('NOT_YOURS')
       return orderId
     },
   )
@@ -215,7 +205,7 @@ async function placeAndSettle(
   const respondsAtOnce = flowOf(order.style).response === 'id'
   const outcome = respondsAtOnce ? undefined : routes.awaitOutcome(order.id)
   try {
-    const placed = await routes.place(placement, caller)
+    const placed = await routes.apply(placement, caller)
     if (placed.kind === 'repeated') return placed.response
     if (placed.kind === 'refused') throw placed.fault
     if (outcome === undefined) return { status: 201, body: JSON.stringify(order.id) }

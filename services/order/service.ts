@@ -14,8 +14,8 @@ import { parseAmount } from '../../contracts/money.ts'
 import { STYLES } from '../../contracts/style.ts'
 import { startConsumer } from '../../messaging/consumer/consumer.ts'
 import { createOutbox, type OutboxRow } from '../../messaging/outbox/outbox.ts'
-import { startRelay } from '../../messaging/outbox/relay.ts'
-import { type Caller, coalesce, shared } from '../../platform/async/coalesce.ts'
+import { createRelay } from '../../messaging/outbox/relay.ts'
+import { coalesce, shared } from '../../platform/async/coalesce.ts'
 import { createDatabaseClock } from '../../platform/database/clock.ts'
 import type { Queryable } from '../../platform/database/database.ts'
 import { migrate } from '../../platform/database/migrate.ts'
@@ -23,11 +23,8 @@ import { billingCalls } from './billing-calls.ts'
 import {
   type AddressedCommand,
   type Applied,
-  applyBatch,
+  applyCommands,
   type CommandContext,
-  type OrderBatch,
-  type OrderBatchResult,
-  type Placed,
   type Placement,
 } from './commands.ts'
 import type { OrderConfig } from './config.ts'
@@ -65,43 +62,38 @@ export async function createOrderService(
   await migrate(database, SCHEMA, MIGRATIONS, COMPATIBLE_FROM)
   const outbox = createOutbox(SCHEMA)
   const idempotency = createIdempotency(SCHEMA)
-  const outcomes = createOutcomes({ ...parts, hasPeers: () => relay.hasPeers() })
+  const relay = createRelay({ ...parts, schema: SCHEMA, outbox })
+  const outcomes = createOutcomes({ ...parts, hasPeers: relay.hasPeers })
   const databaseClock = createDatabaseClock(runtime)
   const context = async (tx: Queryable): Promise<CommandContext> => ({
-    ...{ outbox, idempotency, now: await databaseClock(tx) },
-    ...{ resendAfterMs: config.RESEND_AFTER_MS, deadlineMs: config.ORDER_DEADLINE_MS },
+    outbox,
+    idempotency,
+    now: await databaseClock(tx),
+    resendAfterMs: config.RESEND_AFTER_MS,
+    deadlineMs: config.ORDER_DEADLINE_MS,
   })
-
-  // New orders and state changes share transactions; separately they would need twice as many.
-  const request = inBatches<OrderRequest, OrderResult>(
-    parts,
-    { schema: SCHEMA, traceOf: ({ placement, command }) => (placement ?? command).trace ?? {} },
-    async (tx, requests) =>
-      resultsOf(requests, await applyBatch(tx, await context(tx), batchOf(requests))),
-    (results, tx) => {
-      outcomes.placed(results.flatMap(placedOrder))
-      announce(results.flatMap(appliedOf), tx)
-    },
-  )
-  const place = async (placement: Placement, caller: Caller) =>
-    (await request({ placement }, caller)).placed as Placed
-  const apply = async (command: AddressedCommand, caller?: Caller) =>
-    (await request({ command }, caller)).applied as Applied
 
   /** After a commit: the outbox rows are sent, and requests that wait for these orders are answered. */
   function announce(applied: readonly Applied[], committed: Queryable): void {
+    outcomes.placed(applied.flatMap((one) => (one.kind === 'placed' ? [one.order] : [])))
     relay.wake(committed)
-    const settled = applied.filter(isSettled)
-    outcomes.settled(settled)
-    for (const order of settled) {
-      if (order.from !== order.state) measure(order, order.from, parts)
+    const settled = applied.flatMap((one) =>
+      one.kind === 'changed' && one.order.state !== 'PENDING' ? [one] : [],
+    )
+    outcomes.settled(settled.map(({ order }) => order))
+    for (const { order, from } of settled) {
+      if (from !== order.state) measure(order, from, parts)
     }
   }
 
-  const relay = startRelay({
-    ...{ ...parts, schema: SCHEMA, outbox },
-    call: callsOut(parts, config, apply),
+  // New orders and state changes share transactions; separately they would need twice as many.
+  const apply = inBatches<Placement | AddressedCommand, Applied>(parts, {
+    schema: SCHEMA,
+    traceOf: ({ trace }) => trace ?? {},
+    run: async (tx, batch) => applyCommands(tx, await context(tx), batch),
+    afterCommit: announce,
   })
+  relay.start({ http: callsOut(parts, config, apply) }, parts.bus)
   const reader: Reader<PaymentEvent> = {
     ...parts,
     schema: SCHEMA,
@@ -112,7 +104,12 @@ export async function createOrderService(
   }
   const consumer = startConsumer(reader)
   const resends = startResends({
-    ...{ ...parts, databaseClock, config, outbox, idempotency, apply },
+    ...parts,
+    databaseClock,
+    config,
+    outbox,
+    idempotency,
+    apply,
     wake: relay.wake,
   })
 
@@ -121,9 +118,9 @@ export async function createOrderService(
     ...reads(parts),
     ...customerSettings(config),
     newId: runtime.uuid,
-    place,
     apply,
-    ...{ awaitOutcome: outcomes.wait, isPending: outcomes.isPending },
+    awaitOutcome: outcomes.wait,
+    isPending: outcomes.isPending,
     findResponse: async (key) => (await idempotency.find(database, [key])).get(key)?.response,
   })
   operatorRoutes(app, {
@@ -154,42 +151,13 @@ function callsOut(
   const common = { http, timeoutMs: config.CALL_TIMEOUT_MS }
   const notify = notificationCalls({ ...common, notificationUrl: config.NOTIFICATION_URL })
   const callBilling = billingCalls({
-    ...{ ...common, log, billingUrl: config.BILLING_URL },
+    ...common,
+    log,
+    billingUrl: config.BILLING_URL,
     settle: async (orderId, command, trace) => void (await apply({ orderId, command, trace })),
     isPending: async (id) => (await findOrders(database, [id])).get(id)?.state === 'PENDING',
   })
   return (row: OutboxRow) => (row.destination === NOTIFY_PATH ? notify(row) : callBilling(row))
-}
-
-/** One request of a batch, and its result: a placement or a command. */
-type OrderRequest =
-  | { readonly placement: Placement; readonly command?: never }
-  | { readonly placement?: never; readonly command: AddressedCommand }
-interface OrderResult {
-  readonly placed?: Placed
-  readonly applied?: Applied
-}
-
-const batchOf = (requests: readonly OrderRequest[]): OrderBatch => ({
-  placements: requests.flatMap(({ placement }) => placement ?? []),
-  commands: requests.flatMap(({ command }) => command ?? []),
-})
-
-function resultsOf(
-  requests: readonly OrderRequest[],
-  { placed, applied }: OrderBatchResult,
-): OrderResult[] {
-  const [nextPlaced, nextApplied] = [placed.values(), applied.values()]
-  return requests.map(({ placement }) =>
-    placement ? { placed: nextPlaced.next().value! } : { applied: nextApplied.next().value! },
-  )
-}
-
-const placedOrder = ({ placed }: OrderResult) => (placed?.kind === 'placed' ? placed.order : [])
-const appliedOf = ({ applied }: OrderResult) => applied ?? []
-
-function isSettled(applied: Applied): applied is Exclude<Applied, string> {
-  return typeof applied !== 'string' && applied.state !== 'PENDING'
 }
 
 /** Concurrent reads of single orders share a statement. */

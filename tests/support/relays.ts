@@ -1,4 +1,5 @@
 import { after } from 'node:test'
+import type { Bus } from '../../messaging/bus.ts'
 import {
   deadLetterIdentity,
   deadLetterReplayColumns,
@@ -14,7 +15,8 @@ import {
   outboxTables,
   relayMemberPlace,
 } from '../../messaging/outbox/outbox.ts'
-import { type Relay, type RelayOptions, startRelay } from '../../messaging/outbox/relay.ts'
+import { createRelay, type Relay, type RelayOptions } from '../../messaging/outbox/relay.ts'
+import type { Deliver } from '../../messaging/outbox/relay-calls.ts'
 import { until } from '../../platform/async/until.ts'
 import { migrate } from '../../platform/database/migrate.ts'
 import { createLog, createTelemetry } from '../../platform/telemetry/telemetry.ts'
@@ -45,13 +47,15 @@ export async function openRelays() {
     const clock = createClock({ frozen: true, database })
     const { runtime } = clock
     const relays: Relay[] = []
-    const start = (given: Partial<RelayOptions>) => {
+    const start = (given: Partial<RelayOptions> & { bus?: Bus; call?: Deliver }) => {
+      const { bus, call, ...options } = given
       const telemetry = createTelemetry('test')
       const log = createLog('silent', 'test')
-      const relay = startRelay({
+      const relay = createRelay({
         ...{ database, schema, outbox, runtime, log, telemetry, soleProcess: true },
-        ...given,
+        ...options,
       })
+      relay.start(call ? { http: call } : {}, bus)
       relays.push(relay)
       t.after(() => relay.close())
       return relay

@@ -5,7 +5,7 @@ import { startConsumer } from '../../../messaging/consumer/consumer.ts'
 import { createKafkaBus } from '../../../messaging/kafka/bus.ts'
 import { encode } from '../../../messaging/kafka/records.ts'
 import { createOutbox } from '../../../messaging/outbox/outbox.ts'
-import { startRelay } from '../../../messaging/outbox/relay.ts'
+import { createRelay } from '../../../messaging/outbox/relay.ts'
 import { systemRuntime } from '../../../platform/async/runtime.ts'
 import { openPostgres } from '../../../platform/postgres/postgres.ts'
 import { createLog, createTelemetry } from '../../../platform/telemetry/telemetry.ts'
@@ -60,14 +60,15 @@ async function relay(task: ComponentTask): Promise<number> {
     },
   }
   const startedMs = performance.now()
-  const running = startRelay({
-    ...{ database, log, telemetry, runtime: systemRuntime, soleProcess: false, bus: counting },
+  const relay = createRelay({
+    ...{ database, log, telemetry, runtime: systemRuntime, soleProcess: false },
     schema: 'orders',
     outbox: createOutbox('orders'),
   })
+  relay.start({}, counting)
   await done.promise
   const tookMs = performance.now() - startedMs
-  await running.close()
+  await relay.close()
   await bus.close()
   await database.close()
   return tookMs
