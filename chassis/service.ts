@@ -44,7 +44,7 @@ export interface ServiceParts {
   readonly place?: string
   readonly server: Pick<
     HttpServerOptions,
-    'basePath' | 'bodyLimitBytes' | 'rateLimitPerMinute' | 'trustedNetworks' | 'documented'
+    'basePath' | 'bodyLimitBytes' | 'rateLimitPerMinute' | 'trustedNetworks' | 'auth' | 'documented'
   >
 }
 

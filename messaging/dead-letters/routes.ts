@@ -1,4 +1,5 @@
 import Type from 'typebox'
+import { operator } from '../../contracts/access.ts'
 import {
   DeadLetter as DeadLetterSchema,
   type DeadLetterView,
@@ -42,6 +43,7 @@ export function readOnlyDeadLetterRoutes(
   app.get(
     path,
     {
+      config: { access: [operator('operator:read')] },
       schema: {
         operationId: 'listDeadLetters',
         summary: 'Dead letters, oldest first',
@@ -60,6 +62,7 @@ export function readOnlyDeadLetterRoutes(
   app.get(
     `${path}/:id`,
     {
+      config: { access: [operator('operator:read')] },
       schema: {
         operationId: 'getDeadLetter',
         problems: ['DEAD_LETTER_NOT_FOUND'],
@@ -83,6 +86,7 @@ function replayAndRemoveRoutes(app: HttpServer, path: string, routes: DeadLetter
   app.post(
     `${path}/:id/replay`,
     {
+      config: { access: [operator('operator:write')] },
       schema: {
         operationId: 'replayDeadLetter',
         problems: ['DEAD_LETTER_NOT_FOUND', 'REPLAY_FAILED'],
@@ -110,6 +114,7 @@ function replayAndRemoveRoutes(app: HttpServer, path: string, routes: DeadLetter
   app.delete(
     `${path}/:id`,
     {
+      config: { access: [operator('operator:write')] },
       schema: {
         operationId: 'removeDeadLetter',
         problems: ['DEAD_LETTER_NOT_FOUND'],

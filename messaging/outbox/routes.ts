@@ -1,4 +1,5 @@
 import Type from 'typebox'
+import { operator } from '../../contracts/access.ts'
 import { NEXT_CURSOR_HEADER, OutboxEntry, OutboxPage } from '../../contracts/http.ts'
 import type { Database } from '../../platform/database/database.ts'
 import type { HttpServer } from '../../platform/http/server.ts'
@@ -13,6 +14,7 @@ export function outboxRoutes(
   app.get(
     `/${service}/outbox`,
     {
+      config: { access: [operator('operator:read')] },
       schema: {
         operationId: 'listOutbox',
         summary: 'Calls, letters and messages that wait for delivery, oldest first',

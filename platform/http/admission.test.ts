@@ -23,6 +23,9 @@ async function serve(t: TestContext) {
     log: createLog('silent', 'order'),
     runtime: { ...systemRuntime, monotonic: () => performance.now() + aheadMs },
   })
+  app.addHook('onRoute', (route) => {
+    route.config = { access: 'public', ...route.config }
+  })
   app.post('/orders', async (request) => {
     started.push(request)
     await new Promise<void>((resolve) => held.push(resolve))

@@ -2,6 +2,7 @@ import helmet from '@fastify/helmet'
 import swagger from '@fastify/swagger'
 import swaggerUi from '@fastify/swagger-ui'
 import type { FastifyInstance, FastifySchema } from 'fastify'
+import { type Grant, scopesOf } from '../../contracts/access.ts'
 import { completeOperation, type Operation, SHARED_COMPONENTS } from './doc-operations.ts'
 import { DATA_HEADERS } from './hooks.ts'
 import { Problem } from './problems.ts'
@@ -13,6 +14,7 @@ export interface DocsOptions {
   readonly title: string
   /** The path prefix without a slash at its end; empty if there is none. */
   readonly basePath: string
+  readonly isAuthenticated: boolean
 }
 
 /** The tags of operations. An operation without a tag gets the tag of its service. */
@@ -27,7 +29,8 @@ const TAGS: Readonly<Record<string, string>> = {
 }
 
 /** Adds the OpenAPI document at /S/openapi.json, and a page at /S/docs/ that shows it and works offline. */
-export async function addDocs(app: HttpServer, { service, title, basePath }: DocsOptions) {
+export async function addDocs(app: HttpServer, options: DocsOptions) {
+  const { service, title, basePath, isAuthenticated } = options
   const schemas = new Map<string, FastifySchema>()
   await app.register(swagger, {
     openapi: {
@@ -35,18 +38,30 @@ export async function addDocs(app: HttpServer, { service, title, basePath }: Doc
       info: {
         title,
         version: '1.0.0',
-        description: 'There is no authentication yet: every caller may do everything.',
+        description: isAuthenticated
+          ? 'Every call except those without `security` needs a bearer token with one of the listed scopes.'
+          : 'AUTH is off: every caller may do everything.',
         license: { name: 'MIT', identifier: 'MIT' },
       },
       servers: [{ url: '/' }, ...(basePath ? [{ url: basePath }] : [])],
       security: [],
-      components: { schemas: { Problem: Problem as object }, ...SHARED_COMPONENTS },
+      components: {
+        schemas: { Problem: Problem as object },
+        ...SHARED_COMPONENTS,
+        ...(isAuthenticated && { securitySchemes: BEARER }),
+      },
     },
     stripBasePath: false,
     // A schema with an $id keeps that id as its name.
     refResolver: { buildLocalReference: (json, _base, _part, i) => String(json.$id ?? `def-${i}`) },
-    transform: ({ schema, url }) => {
-      const tagged = { ...schema, tags: schema?.tags ?? [service] }
+    transform: ({ schema, url, route }) => {
+      const { access = 'public' } = route.config ?? {}
+      const tagged = {
+        ...schema,
+        tags: schema?.tags ?? [service],
+        'x-access': access,
+        ...(isAuthenticated && access !== 'public' && securedBy(access, schema)),
+      }
       if (schema?.operationId) schemas.set(schema.operationId, tagged)
       return { schema: readable(tagged), url }
     },
@@ -54,9 +69,27 @@ export async function addDocs(app: HttpServer, { service, title, basePath }: Doc
       complete('openapiObject' in document ? document.openapiObject : {}, schemas) as object,
   })
   await app.register((scope) => addPage(scope, service, title))
-  app.get(`/${service}/openapi.json`, { config: { quiet: true }, schema: { hide: true } }, () =>
-    app.swagger(),
+  app.get(
+    `/${service}/openapi.json`,
+    { config: { quiet: true, access: 'public' }, schema: { hide: true } },
+    () => app.swagger(),
   )
+}
+
+const BEARER = {
+  bearer: { type: 'http', scheme: 'bearer', bearerFormat: 'JWT' },
+} as const
+
+/** A customer may leave out the profile in the query, because the token names it. */
+function securedBy(access: readonly Grant[], schema: FastifySchema | undefined): FastifySchema {
+  const own = access.flatMap((grant) => ('own' in grant && grant.own) || [])
+  const query = schema?.querystring as QuerySchema | undefined
+  const required = query?.required?.filter((name) => !own.includes(`query/${name}`))
+  return {
+    security: scopesOf(access).map((scope) => ({ bearer: [scope] })),
+    problems: [...(schema?.problems ?? []), 'UNAUTHENTICATED', 'FORBIDDEN', 'NOT_YOURS'],
+    ...(query && { querystring: { ...query, required } }),
+  }
 }
 
 async function addPage(scope: FastifyInstance, service: string, title: string): Promise<void> {
@@ -69,6 +102,9 @@ async function addPage(scope: FastifyInstance, service: string, title: string): 
     // plain HTTP, the upgrade would break the page on every host except localhost.
     strictTransportSecurity: false,
     contentSecurityPolicy: { directives: { upgradeInsecureRequests: null } },
+  })
+  scope.addHook('onRoute', (route) => {
+    route.config = { ...route.config, access: 'public' }
   })
   await scope.register(swaggerUi, {
     routePrefix: `/${service}/docs`,

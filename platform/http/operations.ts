@@ -1,5 +1,6 @@
 import type { FastifyRequest } from 'fastify'
 import Type from 'typebox'
+import { operator } from '../../contracts/access.ts'
 import { cached, shared } from '../async/coalesce.ts'
 import type { Log, Runtime } from '../async/runtime.ts'
 import type { Telemetry } from '../telemetry/telemetry.ts'
@@ -13,6 +14,8 @@ export interface OperationsOptions {
   readonly readiness: Readonly<Record<string, () => Promise<void>>>
   readonly runtime: Runtime
   readonly isTrusted: (request: FastifyRequest) => boolean
+  /** Whether health says which dependency is down. */
+  readonly areDetailsPublic: boolean
 }
 
 /** Shorter than the wait of a scrape for a gauge, so that a dependency that hangs is reported as down. */
@@ -27,7 +30,7 @@ const SCRAPE_MS = 1_000
  */
 export function addOperations(app: HttpServer, options: OperationsOptions): void {
   const { service, telemetry } = options
-  const config = { rateLimit: false, quiet: true } as const
+  const config = { rateLimit: false, quiet: true, access: 'public' } as const
   const hidden = { hide: true }
   const check = shared(() => checkAll(options))
   telemetry.gauge('trifold_ready', async () => {
@@ -60,7 +63,8 @@ export function addOperations(app: HttpServer, options: OperationsOptions): void
     app.get(`/${service}/${path}`, { config, schema: hidden }, async (_request, reply) => {
       const components = await check()
       const isUp = Object.values(components).every(({ status }) => status === 'UP')
-      return reply.code(isUp ? 200 : 503).send({ status: isUp ? 'UP' : 'DOWN', components })
+      const details = options.areDetailsPublic ? { components } : {}
+      return reply.code(isUp ? 200 : 503).send({ status: isUp ? 'UP' : 'DOWN', ...details })
     })
   }
 
@@ -68,7 +72,7 @@ export function addOperations(app: HttpServer, options: OperationsOptions): void
   const recentScrape = cached(scrape, SCRAPE_MS, options.runtime.now)
   app.get(
     `/${service}/actuator/prometheus`,
-    { config: { quiet: true }, schema: hidden },
+    { config: { quiet: true, access: [operator('operator:read')] }, schema: hidden },
     async (request, reply) => {
       const isFresh = request.headers['cache-control'] === 'no-cache' && options.isTrusted(request)
       const { contentType, body } = await (isFresh ? scrape() : recentScrape())

@@ -41,6 +41,9 @@ async function build(t: TestContext, options: Partial<HttpServerOptions> = {}) {
     runtime: systemRuntime,
     ...options,
   })
+  app.addHook('onRoute', (route) => {
+    route.config = { access: 'public', ...route.config }
+  })
   t.after(() => {
     app.server.closeAllConnections()
     return app.close()

@@ -3,10 +3,12 @@ import rateLimit from '@fastify/rate-limit'
 import { type FastifyBaseLogger, type FastifyRequest, fastify, LogController } from 'fastify'
 import { Fault } from '../../contracts/problems.ts'
 import type { Log, Runtime } from '../async/runtime.ts'
+import type { Auth } from '../auth/auth.ts'
 import { prefixOf } from '../process/config.ts'
 import { networksOf } from '../process/config-formats.ts'
 import type { Telemetry } from '../telemetry/telemetry.ts'
 import { noTracing, type Tracer } from '../telemetry/tracing.ts'
+import { addAccess } from './access.ts'
 import { addAdmission } from './admission.ts'
 import { addDocs } from './docs.ts'
 import { addRequestHooks, requestId } from './hooks.ts'
@@ -30,6 +32,8 @@ export interface HttpServerOptions {
   readonly rateLimitPerMinute: number
   /** Networks whose X-Forwarded-For and traceparent are trusted; loopback by default. */
   readonly trustedNetworks?: BlockList
+  /** How callers are authenticated; undefined if they are not. */
+  readonly auth?: Auth | undefined
   /**
    * False leaves out the OpenAPI document. The simulator does so, because it starts services all the time.
    */
@@ -83,6 +87,7 @@ export async function createHttpServer(options: HttpServerOptions): Promise<Http
   const isTrusted = (request: FastifyRequest) => isWithin(networks, request.ip)
   const isLimited = await limitRate(app, options.rateLimitPerMinute, isTrusted)
   addRequestHooks(app, options.telemetry, options.tracer ?? noTracing, isTrusted)
+  addAccess(app, { auth: options.auth, telemetry: options.telemetry })
   addAdmission(app, { ...options, basePath })
   const { faultOf } = addMethodChecks(app)
   app.setNotFoundHandler(isLimited ? { preHandler: app.rateLimit() } : {}, (request, reply) => {
@@ -91,9 +96,20 @@ export async function createHttpServer(options: HttpServerOptions): Promise<Http
     return sendProblem(fault, request, reply)
   })
   if (options.documented ?? true) {
-    await addDocs(app, { service: options.service, title: options.title, basePath })
+    const isAuthenticated = options.auth !== undefined
+    await addDocs(app, {
+      service: options.service,
+      title: options.title,
+      basePath,
+      isAuthenticated,
+    })
   }
-  addOperations(app, { ...options, log: app.log, isTrusted })
+  addOperations(app, {
+    ...options,
+    log: app.log,
+    isTrusted,
+    areDetailsPublic: options.auth === undefined,
+  })
   return app
 }
 

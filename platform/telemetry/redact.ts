@@ -19,6 +19,8 @@ let secrets: readonly string[] = []
  */
 export function registerSecrets(environment: Readonly<Record<string, string | undefined>>): void {
   for (const [name, value = ''] of Object.entries(environment)) {
+    // A name of a file is no secret, and errors about the file need it.
+    if (name.endsWith('_FILE')) continue
     if (SECRET_NAME.test(name)) registerSecret(value)
     else if (value.includes('://')) registerPasswords(value)
   }

@@ -165,6 +165,16 @@ export const METRICS = {
     help: 'Is 1 if a dependency is available, otherwise 0.',
     labels: ['dependency'],
   },
+  trifold_auth_keys_age_seconds: {
+    type: 'gauge',
+    help: 'Seconds since the keys of the issuer of tokens were last loaded; +Inf if they never were.',
+    labels: [],
+  },
+  trifold_auth_legacy_header_total: {
+    type: 'counter',
+    help: 'Requests with a token in AUTH_LEGACY_HEADER.',
+    labels: [],
+  },
   trifold_log_lines_dropped_total: {
     type: 'counter',
     help: 'Log lines of the process that were dropped because of a full disk or a pipe that is not read.',

@@ -8,6 +8,11 @@ import { durationMs } from '../../platform/process/config.ts'
  */
 export const billingConfig = {
   ...styleConfig,
+  CUSTOMER_DEPOSITS: Type.Boolean({
+    default: false,
+    description:
+      'With AUTH=jwt: whether customers may deposit to their own accounts; otherwise only tokens with the scope deposits:write may.',
+  }),
   DEPOSIT_RESEND_AFTER_MS: durationMs({
     default: 5_000,
     minimum: 100,

@@ -38,6 +38,7 @@ test('a deposit is not resent while its last request is still in the outbox', as
     ALLOW_STYLE_OVERRIDE: true,
     CALL_TIMEOUT_MS: 5_000,
     IDEMPOTENCY_KEY_TTL_MS: 86_400_000,
+    CUSTOMER_DEPOSITS: false,
     DEPOSIT_RESEND_AFTER_MS: RESEND_AFTER_MS,
   } as const
   const resendAfter = async (waitMs: number) => {

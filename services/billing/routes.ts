@@ -1,5 +1,6 @@
 import Type from 'typebox'
 import { keyedRequest, type StoredResponse, sendStored } from '../../chassis/idempotency.ts'
+import { customer, operator, service } from '../../contracts/access.ts'
 import { parseDeadline } from '../../contracts/deadline.ts'
 import {
   Account as AccountSchema,
@@ -32,6 +33,7 @@ export interface BillingRoutes {
   readonly newId: () => string
   readonly defaultStyle: InteractionStyle
   readonly allowOverride: boolean
+  readonly customerDeposits: boolean
   /** Executes the command, and waits for the first attempt at each call that announces its result. */
   readonly settle: (
     addressed: Addressed,
@@ -49,6 +51,14 @@ export function billingRoutes(app: HttpServer, routes: BillingRoutes): void {
   readingPayments(app, routes)
 }
 
+const anyService = service('order', 'billing', 'notification')
+
+/** Whether customers, too, may deposit is a setting: deposits create money. */
+const depositAccess = (customerDeposits: boolean) => [
+  ...(customerDeposits ? [customer('accounts:write', 'params/id')] : []),
+  operator('deposits:write'),
+]
+
 /**
  * The caller of a request learns the outcome from the response, so a repeated request is not announced again.
  */
@@ -60,6 +70,7 @@ function accountRoutes(app: HttpServer, routes: BillingRoutes): void {
   app.post(
     '/billing/account/create',
     {
+      config: { access: [customer('accounts:write')] },
       schema: {
         operationId: 'openAccount',
         problems: [...STYLE_PROBLEMS, ...KEYED_PROBLEMS],
@@ -74,7 +85,7 @@ function accountRoutes(app: HttpServer, routes: BillingRoutes): void {
       const command = {
         ...common(request),
         type: 'createAccount',
-        accountId: newId(),
+        accountId: request.ownProfile ?? newId(),
         style,
       } as const
       return sendStored(reply, await routes.settle({ command, keyed }, request))
@@ -84,6 +95,7 @@ function accountRoutes(app: HttpServer, routes: BillingRoutes): void {
   app.post(
     '/billing/account/:id',
     {
+      config: { access: depositAccess(routes.customerDeposits) },
       schema: {
         operationId: 'deposit',
         problems: [...STYLE_PROBLEMS, ...KEYED_PROBLEMS, 'ACCOUNT_NOT_FOUND', 'BALANCE_TOO_LARGE'],
@@ -126,6 +138,7 @@ function paymentRoutes(app: HttpServer, routes: BillingRoutes): void {
   app.post(
     '/billing/account',
     {
+      config: { access: [customer('payments:write', 'body/accountId'), service('order')] },
       schema: {
         operationId: 'pay',
         problems: ['UNKNOWN_STYLE', ...KEYED_PROBLEMS, ...PAYMENT_PROBLEMS],
@@ -153,6 +166,7 @@ function paymentRoutes(app: HttpServer, routes: BillingRoutes): void {
   app.post(
     '/billing/payments/:orderId/void',
     {
+      config: { access: [customer('payments:write'), service('order')] },
       schema: {
         operationId: 'voidPayment',
         problems: ['UNKNOWN_STYLE', ...KEYED_PROBLEMS, 'PAYMENT_MISMATCH'],
@@ -181,6 +195,7 @@ function readingAccounts(app: HttpServer, routes: BillingRoutes): void {
   app.get(
     '/billing/account/:id',
     {
+      config: { access: [customer('accounts:read', 'params/id'), anyService] },
       schema: {
         operationId: 'getAccount',
         problems: ['ACCOUNT_NOT_FOUND'],
@@ -205,6 +220,7 @@ function readingAccounts(app: HttpServer, routes: BillingRoutes): void {
   app.get(
     '/billing/account/:id/entries',
     {
+      config: { access: [customer('accounts:read', 'params/id'), anyService] },
       schema: {
         operationId: 'listEntries',
         problems: ['ACCOUNT_NOT_FOUND'],
@@ -241,6 +257,7 @@ function readingPayments(app: HttpServer, routes: BillingRoutes): void {
   app.get(
     '/billing/payments/:orderId',
     {
+      config: { access: [customer('accounts:read'), anyService] },
       schema: {
         operationId: 'getPayment',
         problems: ['PAYMENT_NOT_FOUND'],

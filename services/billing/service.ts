@@ -134,6 +134,7 @@ export async function createBillingService(
     newId: runtime.uuid,
     defaultStyle: config.INTERACTION_STYLE,
     allowOverride: config.ALLOW_STYLE_OVERRIDE,
+    customerDeposits: config.CUSTOMER_DEPOSITS,
     settle,
     findAccount: (id) => findAccount(database, id),
     findPayment: async (orderId) => (await findPayments(database, [orderId])).get(orderId),

@@ -1,4 +1,5 @@
 import Type from 'typebox'
+import { customer, operator, service } from '../../contracts/access.ts'
 import { isReason, type PaymentEvent } from '../../contracts/events.ts'
 import {
   AccountIdParams,
@@ -43,6 +44,7 @@ function notifyingRoute(app: HttpServer, routes: NotificationRoutes): void {
   app.post(
     '/notification',
     {
+      config: { access: [service('order', 'billing')] },
       schema: {
         operationId: 'notify',
         problems: ['UNKNOWN_STYLE', 'IDEMPOTENCY_KEY_REUSED'],
@@ -83,6 +85,7 @@ function messageRoutes(app: HttpServer, routes: NotificationRoutes): void {
   app.get(
     '/notification',
     {
+      config: { access: [operator('operator:read')] },
       schema: {
         operationId: 'listMessages',
         summary: 'All messages, oldest first',
@@ -96,6 +99,7 @@ function messageRoutes(app: HttpServer, routes: NotificationRoutes): void {
   app.get(
     '/notification/account/:accountId',
     {
+      config: { access: [customer('notices:read', 'params/accountId')] },
       schema: {
         operationId: 'listMessagesOfAccount',
         summary: "An account's messages, oldest first",
@@ -110,6 +114,7 @@ function messageRoutes(app: HttpServer, routes: NotificationRoutes): void {
   app.get(
     '/notification/:id',
     {
+      config: { access: [customer('notices:read')] },
       schema: {
         operationId: 'getMessage',
         problems: ['MESSAGE_NOT_FOUND'],
@@ -130,6 +135,7 @@ function removingRoutes(app: HttpServer, routes: NotificationRoutes): void {
   app.delete(
     '/notification/account/:accountId',
     {
+      config: { access: [customer('notices:write', 'params/accountId')] },
       schema: {
         operationId: 'forgetAccount',
         summary: "Remove an account's contact, the texts of its messages and its unsent letters",
@@ -147,6 +153,7 @@ function removingRoutes(app: HttpServer, routes: NotificationRoutes): void {
   app.delete(
     '/notification',
     {
+      config: { access: [operator('operator:write')] },
       schema: {
         operationId: 'deleteMessages',
         summary: 'Remove all messages',
@@ -167,6 +174,7 @@ function contactRoutes(app: HttpServer, routes: NotificationRoutes): void {
   app.put(
     path,
     {
+      config: { access: [customer('notices:write', 'params/accountId')] },
       schema: {
         operationId: 'putContact',
         summary: "Set the address for an account's letters",
@@ -184,6 +192,7 @@ function contactRoutes(app: HttpServer, routes: NotificationRoutes): void {
   app.get(
     path,
     {
+      config: { access: [customer('notices:read', 'params/accountId')] },
       schema: {
         operationId: 'getContact',
         problems: ['CONTACT_NOT_FOUND'],
@@ -201,6 +210,7 @@ function contactRoutes(app: HttpServer, routes: NotificationRoutes): void {
   app.delete(
     path,
     {
+      config: { access: [customer('notices:write', 'params/accountId')] },
       schema: {
         operationId: 'deleteContact',
         problems: ['CONTACT_NOT_FOUND'],

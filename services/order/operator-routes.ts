@@ -1,4 +1,5 @@
 import Type from 'typebox'
+import { operator } from '../../contracts/access.ts'
 import {
   NEXT_CURSOR_HEADER,
   WaitingOrder as WaitingOrderSchema,
@@ -18,6 +19,7 @@ export function operatorRoutes(app: HttpServer, { voidAttempts, listWaiting }: O
   app.get(
     '/orders/pending',
     {
+      config: { access: [operator('operator:read')] },
       schema: {
         operationId: 'listWaitingOrders',
         summary:

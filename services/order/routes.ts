@@ -1,5 +1,6 @@
 import Type from 'typebox'
 import { keyedRequest, type StoredResponse, sendStored } from '../../chassis/idempotency.ts'
+import { customer, service } from '../../contracts/access.ts'
 import {
   CommandHeaders,
   Id,
@@ -83,6 +84,7 @@ function placingRoute(app: HttpServer, routes: OrderRoutes): void {
   app.post(
     '/orders',
     {
+      config: { access: [customer('orders:write', 'query/profileId')] },
       schema: {
         operationId: 'placeOrder',
         summary: 'Place an order',
@@ -126,6 +128,7 @@ function readingRoutes(app: HttpServer, routes: OrderRoutes): void {
   app.get(
     '/orders/:id',
     {
+      config: { access: [customer('orders:read', 'query/profileId')] },
       schema: {
         operationId: 'getOrder',
         problems: ['NOT_YOURS', 'ORDER_NOT_FOUND'],
@@ -150,6 +153,7 @@ function readingRoutes(app: HttpServer, routes: OrderRoutes): void {
   app.get(
     '/orders',
     {
+      config: { access: [customer('orders:read', 'query/profileId')] },
       schema: {
         operationId: 'listOrders',
         summary: "A profile's orders, newest first",
@@ -173,6 +177,7 @@ function deletingRoute(app: HttpServer, routes: OrderRoutes): void {
   app.delete(
     '/orders/:id',
     {
+      config: { access: [customer('orders:write', 'query/profileId'), service('billing')] },
       schema: {
         operationId: 'deleteOrder',
         problems: ['NOT_YOURS', 'ORDER_NOT_FOUND'],

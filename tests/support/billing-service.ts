@@ -28,6 +28,7 @@ export async function startBilling() {
       ALLOW_STYLE_OVERRIDE: true,
       CALL_TIMEOUT_MS: 300,
       IDEMPOTENCY_KEY_TTL_MS: 86_400_000,
+      CUSTOMER_DEPOSITS: false,
       DEPOSIT_RESEND_AFTER_MS: 100,
       NOTIFICATION_URL: others.url,
       ORDER_URL: others.url,

@@ -66,6 +66,11 @@ export const RUSSIAN: Readonly<Record<string, string>> = {
 
   call: 'вызов',
   'what it does': 'что делает',
+  'with AUTH=jwt': 'при AUTH=jwt',
+  everyone: 'все',
+  services: 'сервисы',
+  customer: 'клиент',
+  operator: 'оператор',
   'Whether the service is running': 'Работает ли сервис',
   'Dead letters, oldest first': 'Dead letters, от старых к новым',
   'One dead letter': 'Одна запись из dead letters',

@@ -1,5 +1,6 @@
 import { allInOneConfig } from '../../apps/all-in-one/config.ts'
 import { styleConfig } from '../../chassis/flow-config.ts'
+import type { Access } from '../../contracts/access.ts'
 import { BALANCE_CHANGED, EVENTS } from '../../contracts/events.ts'
 import { PROBLEMS } from '../../contracts/problems.ts'
 import { isStyle, STYLES } from '../../contracts/style.ts'
@@ -25,7 +26,12 @@ export interface OpenApi {
   readonly paths: Readonly<
     Record<
       string,
-      Readonly<Record<string, { readonly summary?: string; readonly tags?: string[] }>>
+      Readonly<
+        Record<
+          string,
+          { readonly summary?: string; readonly tags?: string[]; readonly 'x-access'?: Access }
+        >
+      >
     >
   >
 }
@@ -156,13 +162,24 @@ export function errorsTable(): string {
 export function callsTable(documents: readonly OpenApi[], say: Say): string {
   const rows = documents.flatMap(({ paths }) =>
     Object.entries(paths).flatMap(([path, operations]) =>
-      Object.entries(operations).map(([method, { summary = '' }]) => [
+      Object.entries(operations).map(([method, { summary = '', 'x-access': access }]) => [
         code(`${method.toUpperCase()} ${path}`),
         say(summary),
+        accessText(access ?? 'public', say),
       ]),
     ),
   )
-  return table(['call', 'what it does'].map(say), rows)
+  return table(['call', 'what it does', 'with AUTH=jwt'].map(say), rows)
+}
+
+function accessText(access: Access, say: Say): string {
+  if (access === 'public') return say('everyone')
+  const grants = access.map((grant) =>
+    grant.role === 'service'
+      ? `${say('services')}: ${grant.names.join(', ')}`
+      : `${say(grant.role)}: ${code(grant.scope)}`,
+  )
+  return grants.join('; ')
 }
 
 /**

@@ -84,6 +84,7 @@ export function createService(
     case 'billing':
       return createBillingService(parts, {
         ...shared,
+        CUSTOMER_DEPOSITS: false,
         DEPOSIT_RESEND_AFTER_MS: settings.resendAfterMs,
       })
     case 'notification': {
