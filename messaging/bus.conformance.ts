@@ -1,4 +1,4 @@
-// Long because one suite covers everything that a bus promises.
+// Long because one suite covers all promises of a bus.
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { until } from '../platform/async/until.ts'
@@ -13,7 +13,7 @@ const REBALANCE_LIMIT_MS = 40_000
  */
 export interface BusUnderTest {
   readonly bus: Bus
-  /** Opens the same log again, as a process does that starts after this one has ended. */
+  /** Opens the same log again, as a later process would. */
   reopen(): Promise<Bus>
   close(): Promise<void>
 }

@@ -35,7 +35,7 @@ export interface PartitionLag {
   readonly partition: number
   /**
    * Messages that the group has not committed yet. Undefined, rather than zero, if this member does not own
-   * the partition: another member may own it, or none.
+   * the partition: another member may own it, or no member.
    */
   readonly messages: number | undefined
 }
@@ -46,27 +46,30 @@ export interface PartitionLag {
  */
 export interface Subscription {
   /**
-   * Resolves as soon as any idle partition of this member has messages, with one batch per partition that
-   * has some. Resolves with an empty list when the subscription is closed. Rejects only when the broker
-   * fails; it may be called again after that.
+   * Resolves as soon as any idle partition of this member has messages, with one batch per partition that has
+   * some. Resolves with an empty list when the subscription is closed. Rejects only when the broker fails; it
+   * can be called again after that.
    */
   take(): Promise<Batch[]>
   /**
-   * Moves the group past these batches, except for partitions that this member has lost since it took them.
-   * The next messages of the same partitions may be taken before this resolves. If it rejects, the group's
-   * offsets may be unchanged: call it again with the same batches.
+   * Moves the group's offsets past these batches, except in partitions that this member has lost since it
+   * took them. The next messages of the same partitions can be taken before the commit resolves. If it
+   * rejects, the offsets may be unchanged: call it again with the same batches.
    */
   commit(batches: readonly Batch[]): Promise<void>
   /** Returns batches unprocessed: this member or another one will take them again. */
   release(batches: readonly Batch[]): void
   /** How far the group is behind, for each partition of the topics. Rejects when the broker does not answer. */
   lag(): Promise<PartitionLag[]>
-  /** Leaves the group. Other members will take the batches that were taken here and not committed. */
+  /** Leaves the group. Other members will take the batches that this member took and did not commit. */
   close(): Promise<void>
 }
 
 export interface Bus {
-  /** Resolves when every message is durable. If it rejects, some may be durable: send all of them again. */
+  /**
+   * Resolves when every message is durable. If it rejects, some messages may be durable: send all of them
+   * again.
+   */
   send(messages: readonly OutgoingMessage[]): Promise<void>
   /** A new group starts at the beginning of each topic. */
   subscribe(group: string, topics: readonly string[]): Promise<Subscription>

@@ -24,7 +24,7 @@ export function beginSend(tracer: Tracer, rows: readonly OutboxRow[]) {
   return { rows: rows.map(withSpan), end: (error?: unknown) => spans.end(() => error) }
 }
 
-/** A message with its decoded event, or with the reason why it has none. */
+/** A message with its decoded event, or with the reason why it could not be decoded. */
 interface ReadMessage<Body, Refusal> {
   readonly message: BusMessage
   readonly read: { readonly event: Received<Body> } | Refusal
@@ -32,7 +32,7 @@ interface ReadMessage<Body, Refusal> {
 
 /**
  * Begins a span for each message. The returned events carry the context of their span. Pass `end` the error
- * that ended the whole run, or a function that says why a single message was refused.
+ * that ended the whole run, or a function that returns why a single message was refused.
  */
 export function beginProcess<Body, Refusal extends object>(
   tracer: Tracer,

@@ -2,8 +2,8 @@ import type { Queryable } from '../platform/database/database.ts'
 import type { Carrier } from './outbox/outbox.ts'
 
 /**
- * Queries for `npm run audit` and `npm run reconcile`: what is left in the outbox, relay leases, dead letters
- * and idempotency keys of a service's schema, and in the embedded log (schema `bus`).
+ * Queries for `npm run audit` and `npm run reconcile` about unfinished work: the outbox, relay leases, dead
+ * letters and idempotency keys in a service's schema, and the embedded log (schema `bus`).
  */
 export interface OutboxDepth {
   readonly carrier: Carrier
@@ -31,7 +31,7 @@ export async function findInOutbox(
   return rows.map(({ eventId }) => eventId)
 }
 
-/** Counts the leases of relays that expired before this time and that no other relay has removed since. */
+/** Counts the leases of relays that expired before this time and that no other relay has removed. */
 export async function expiredLeases(
   db: Queryable,
   schema: string,

@@ -381,7 +381,7 @@ test('retries at once after conflicts and does not give up if they last', async 
   assert.equal(await countDeadLetters(database, schema), 0)
 })
 
-test('survives a broker that goes away and comes back, logging each outage once', async (t) => {
+test('survives outages of the broker and logs each of them once', async (t) => {
   const { broker, bus, start, send, words, write, committed, log } = await setUp(t)
   const failing = watchCommits(bus, () => broker.pause())
   let deliveries = 0
@@ -499,7 +499,7 @@ test('redelivers messages after a crash between the transaction and the offset c
   assert.equal(deliveries, 2)
 })
 
-test('closing finishes and commits what is in flight', async (t) => {
+test('closing finishes and commits the batches in flight', async (t) => {
   const { start, send, words, write, committed } = await setUp(t)
   const inside = Promise.withResolvers<void>()
   const goOn = Promise.withResolvers<void>()

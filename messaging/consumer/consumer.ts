@@ -10,14 +10,14 @@ import { createSettlement, type Decode, type Handle } from './settlement.ts'
 export type { Handle, Handled } from './settlement.ts'
 
 /**
- * A consumer takes all messages that are ready, settles them in one transaction, and then commits their offsets
- * while it takes the next messages. A crash before the offset commit causes a redelivery, so handlers must be
- * idempotent. Usually one task at a time handles the batches of all partitions. A batch that is retried holds
- * only its own partitions, and other tasks handle the rest.
+ * A consumer takes all messages that are ready, settles them in one transaction, and then commits their
+ * offsets while it takes the next messages. A crash before the offset commit causes a redelivery, so handlers
+ * must be idempotent. Usually one task at a time handles the batches of all partitions. A batch that is
+ * retried holds up only its own partitions, and other tasks handle the others.
  */
 export interface Consumer {
   state(): ConsumerState
-  /** Finishes and commits what is in flight, then leaves the group; bounded by `closeLimitMs`. */
+  /** Finishes and commits the batches in flight, then leaves the group; takes at most `closeLimitMs`. */
   close(): Promise<void>
 }
 
@@ -40,14 +40,17 @@ export interface ConsumerOptions<Body> {
   readonly log: Log
   readonly telemetry?: Pick<Telemetry, 'count' | 'observe' | 'gauge'>
   readonly tracer?: Tracer
-  /** No request waits for the effect of these messages, so they may be gathered for a moment. */
+  /** No request waits for the effect of these messages, so the consumer can gather them for a moment. */
   readonly canWait?: true
   readonly backoff?: { readonly baseMs: number; readonly maxMs: number }
   readonly closeLimitMs?: number
 }
 
 const BACKOFF = { baseMs: 100, maxMs: 5_000 }
-/** Short, because a backlog waits once the broker is back, and a broker that is down refuses at once. */
+/**
+ * Short, because a backlog has built up when the broker is back, and attempts cost little: a broker that is
+ * down refuses connections at once.
+ */
 const BROKER_MAX_WAIT_MS = 1_000
 const CLOSE_LIMIT_MS = 10_000
 /**
@@ -55,7 +58,7 @@ const CLOSE_LIMIT_MS = 10_000
  * transaction. If the transaction takes longer or is retried, other partitions proceed without it.
  */
 const TAKE_DELAY_MS = 250
-/** The most offset commits that may be in flight while further messages are taken. */
+/** While this many offset commits are in flight, no further messages are taken. */
 const MAX_COMMITS_IN_FLIGHT = 64
 /** How long messages that no request waits for are gathered after a batch smaller than `ENOUGH_MESSAGES`. */
 const GATHER_MS = 50
@@ -155,7 +158,8 @@ export function startConsumer<Body>(options: ConsumerOptions<Body>): Consumer {
       }
     }
     running = false
-    // Tasks first: only a member of the group can commit their offsets.
+    // The tasks must end before the subscription closes, because only a member of the group can commit their
+    // offsets.
     await Promise.all(tasks)
     await subscription?.close()
   }

@@ -2,14 +2,14 @@ import type { Queryable } from '../../platform/database/database.ts'
 import type { Batch, BusMessage } from '../bus.ts'
 
 /**
- * Distinguishes topics that had the same name at different times. A topic that is deleted and recreated starts at
- * offset 0 again, so topic, partition and offset no longer identify a message. Each service stores the id of the
- * first topic that it reads under a name. Messages of that topic keep the id that the contract defines
- * (`topic/partition/offset`), which previous versions use as well. Messages of any later topic with that name
- * carry its id as their `incarnation`.
+ * Distinguishes topics that had the same name at different times. A topic that is deleted and recreated
+ * starts at offset 0 again, so topic, partition and offset no longer identify a message. Each service stores
+ * the id of the first topic that it reads under a name. Messages of that topic keep the id that the contract
+ * defines (`topic/partition/offset`), which previous versions use as well. Messages of any later topic with
+ * that name carry the id of their own topic as `incarnation`.
  */
 export interface IdentifiedMessage extends BusMessage {
-  /** Absent in the first topic of its name. */
+  /** Absent for messages of the first topic with a name. */
   readonly incarnation?: string
 }
 

@@ -16,9 +16,9 @@ import { beginProcess } from '../message-spans.ts'
 import { createIncarnations, type IdentifiedMessage } from './incarnations.ts'
 
 /**
- * Applies a run of messages to the database in one transaction. If the transaction fails, the run is split until
- * the message that cannot succeed is alone and becomes a dead letter. A failure that may pass is retried for as
- * long as it lasts.
+ * Applies a run of messages to the database in one transaction. If the transaction fails, the run is split
+ * until the message that cannot succeed is alone and becomes a dead letter. A temporary failure is retried
+ * until it has passed.
  */
 export interface Handled<Body> {
   /** Events that can never succeed, each with its reason. They become dead letters in the same transaction. */
@@ -60,7 +60,7 @@ export interface SettlementOptions<Body> {
   readonly telemetry?: Pick<Telemetry, 'count' | 'observe'> | undefined
   readonly tracer?: Tracer | undefined
   readonly backoff: { readonly baseMs: number; readonly maxMs: number }
-  /** Aborted when there shall be no further attempts. */
+  /** Aborted when no further attempts should be made. */
   readonly stopped: AbortSignal
 }
 
@@ -69,7 +69,7 @@ export type Outcome = 'settled' | 'stopped' | 'divided'
 
 const CONFLICT_RETRIES = 5
 const CONFLICT_BACKOFF_MS = 5
-/** Attempts at a single message whose handler throws: the fault may pass. */
+/** Attempts at a single message whose handler throws, because the fault may be temporary. */
 const HANDLER_ATTEMPTS = 3
 /** Unknown events and fields are logged once per name. After this many names they are only counted. */
 const MAX_UNKNOWN_NAMES = 100
@@ -91,8 +91,8 @@ export function createSettlement<Body>(options: SettlementOptions<Body>) {
     let stored: ReadonlySet<string> = new Set()
     try {
       await database.transaction(async (tx) => {
-        // If messages were unreadable, dead letters are written after the handler's statements, so the handler
-        // must not send the commit with its last ones.
+        // If messages were unreadable, dead letters are written after the handler's statements, so the
+        // handler must not send the commit with its last statements.
         const handlerTx = events.length < run.length ? partOf(tx) : tx
         handled = (events.length > 0 && (await options.handle(handlerTx, events))) || undefined
         deadLetters = deadLettersOf(run, handled?.poison)
@@ -179,7 +179,7 @@ export function createSettlement<Body>(options: SettlementOptions<Body>) {
       } else if (refusal && 'event' in run[0]!.read) {
         return settle([{ message: run[0]!.message, read: refusal }], onRetry)
       } else {
-        // This includes a dead letter that cannot be stored: the partition waits rather than lose the message.
+        // This includes failures to store a dead letter: the partition waits so that the message is not lost.
         outage.failed(error)
         waitMs = backoffMs(failures.unavailable++, backoff.baseMs, backoff.maxMs, runtime.random())
       }

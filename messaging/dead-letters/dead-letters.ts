@@ -3,10 +3,10 @@ import type { Queryable } from '../../platform/database/database.ts'
 import { redact } from '../../platform/telemetry/redact.ts'
 
 /**
- * A message that can never succeed, stored whole with the reason, in the schema of the service that could not
- * handle or deliver it. `source` is `broker` for a message that a consumer could not handle and `outbox` for a
- * row that the relay could not deliver. For `outbox`, `offset` is the id of the row and `topic` is
- * `carrier:destination`.
+ * A message that can never succeed, stored as a whole with the reason, in the schema of the service that
+ * could not handle or deliver the message. `source` is `broker` for a message that a consumer could not
+ * handle and `outbox` for a row that the relay could not deliver. For `outbox`, `offset` is the id of the row
+ * and `topic` is `carrier:destination`.
  */
 export interface DeadLetter {
   readonly id: string
@@ -14,12 +14,17 @@ export interface DeadLetter {
   readonly topic: string
   readonly partition: number
   readonly offset: bigint
-  /** The id of its topic if that was recreated after the service first read a topic of this name; else empty. */
+  /**
+   * The id of the message's topic if the topic was recreated after the service first read a topic with this
+   * name; else empty.
+   */
   readonly incarnation: string
   readonly key: string | null
   readonly value: Uint8Array | null
   readonly headers: Readonly<Record<string, string>>
-  /** The event id of an outbox row; null for `broker`, whose messages have it in their headers. */
+  /**
+   * The event id of an outbox row; null for `broker`, because messages have the event id in their headers.
+   */
   readonly eventId: string | null
   readonly code: string
   readonly reason: string
@@ -29,7 +34,9 @@ export interface DeadLetter {
 /** A dead letter to be stored. The database sets the time. */
 export type NewDeadLetter = Omit<DeadLetter, 'created'>
 
-/** Header of a replayed outbox row: the id of its dead letter, which it gets again if it is rejected again. */
+/**
+ * Header of a replayed outbox row: the id of its dead letter, which is reused if the row is rejected again.
+ */
 export const DEAD_LETTER_HEADER = 'x-dead-letter-id'
 const MAX_REASON_LENGTH = 2000
 /** Dead letters are deleted after this many days. */
@@ -83,8 +90,8 @@ alter table ${schema}.dead_letter drop constraint dead_letter_topic_partition_of
 }
 
 /**
- * Stores dead letters. One that an earlier delivery has stored already stays unchanged. Returns the ids of those
- * that are new.
+ * Stores dead letters. A dead letter that an earlier delivery has already stored stays unchanged. Returns the
+ * ids of the new ones.
  */
 export async function storeDeadLetters(
   tx: Queryable,

@@ -50,7 +50,7 @@ async function setUp(given: Partial<ReplayOptions<string>> = {}) {
       if (body === 'bad') return { poison: new Map([[event!, 'bad words are refused']]) }
       if (body === 'puzzling') throw new RangeError('it puzzles')
       await tx.query(`insert into ${schema}.word (id, text) values ($1, $2)`, [meta.id, body])
-      return { afterCommit: () => events.push(`told of ${body}`) }
+      return { afterCommit: () => events.push(`notified of ${body}`) }
     },
     ...given,
   })
@@ -82,7 +82,7 @@ async function setUp(given: Partial<ReplayOptions<string>> = {}) {
 }
 
 describe('a replayed message of the broker', () => {
-  test('is handled in the trace that it was sent in', async () => {
+  test('is handled in the trace in which it was sent', async () => {
     const traceparent = '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01'
     const own = traceparent.replace('00f067aa0ba902b7', '1111111111111111')
     const recorded: unknown[] = []
@@ -109,7 +109,7 @@ describe('a replayed message of the broker', () => {
     const id = await put({ value: bytes('fine') })
     assert.deepEqual(await replay(id), { kind: 'handled' })
     assert.deepEqual(await words(), [{ id: 'words/2/1', text: 'fine' }])
-    assert.deepEqual(events, ['told of fine'])
+    assert.deepEqual(events, ['notified of fine'])
     assert.equal(await left(), 0)
     assert.deepEqual(await replay(id), { kind: 'unknown' })
   })
@@ -127,7 +127,7 @@ describe('a replayed message of the broker', () => {
     const id = await put({ value: bytes('fine') })
     const kinds = await Promise.all(Array.from({ length: 8 }, async () => (await replay(id)).kind))
     assert.deepEqual(kinds.sort(), ['handled', ...Array(7).fill('unknown')])
-    assert.deepEqual(events, ['told of fine'])
+    assert.deepEqual(events, ['notified of fine'])
     assert.equal(await left(), 0)
   })
 
@@ -159,7 +159,7 @@ describe('a replayed message of the broker', () => {
       ...database,
       transaction: (work) =>
         isAway
-          ? Promise.reject(new DatabaseError('it is away', 'unavailable'))
+          ? Promise.reject(new DatabaseError('the database is down', 'unavailable'))
           : database.transaction(work),
     }
     const { replay, put, find } = await setUp({ database: away })
@@ -174,7 +174,7 @@ describe('a replayed message of the broker', () => {
     let conflicts = 3
     const { replay, put } = await setUp({
       async handle() {
-        if (conflicts-- > 0) throw new DatabaseError('another one won', 'conflict')
+        if (conflicts-- > 0) throw new DatabaseError('another transaction won', 'conflict')
       },
     })
     assert.deepEqual(await replay(await put({ value: bytes('fine') })), { kind: 'handled' })
@@ -216,7 +216,7 @@ describe('a replayed outbox row', () => {
   })
 })
 
-test('a dead letter is stored once; a different message at its position is stored beside it', async () => {
+test('a dead letter is stored once; a different message at the same position is another dead letter', async () => {
   const { put, left } = await setUp()
   const at = { topic: 'words', partition: 0, offset: 7n }
   for (const value of [bytes('one'), bytes('one'), bytes('other'), null])

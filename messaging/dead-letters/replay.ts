@@ -26,9 +26,10 @@ import {
 } from './dead-letters.ts'
 
 /**
- * Handles a dead letter again, only in the service that stored it: a message as its consumer would handle it, in one
- * transaction with the removal of the dead letter. An outbox row goes back into the outbox. Key, headers, position
- * and therefore the event id stay the same, so everything that the message already did is deduplicated.
+ * Handles a dead letter again, only in the service that stored it. A message is handled as the consumer would
+ * handle it, in one transaction with the removal of the dead letter. An outbox row goes back into the outbox.
+ * Key, headers, position and therefore the event id stay the same, so effects that the message already had
+ * are deduplicated.
  */
 export type Replay = (id: string, edit?: ReplayEdit) => Promise<ReplayResult>
 
@@ -64,7 +65,9 @@ export interface ReplayOptions<Body> {
   readonly tracer?: Tracer
 }
 
-/** The returned function rejects only with faults that may pass: the database is down, or conflicts do not end. */
+/**
+ * The returned function rejects only with temporary faults: the database is down, or conflicts do not end.
+ */
 export function createReplay<Body>(options: ReplayOptions<Body>): Replay {
   const { database, schema, log } = options
 
@@ -118,7 +121,7 @@ const notALetter = { code: 'REFUSED', reason: 'only a letter has an address' } a
 const noContact = { code: 'REFUSED', reason: 'the account has no contact' } as const
 
 interface HandledAgain {
-  /** Why it failed again; absent if it was handled. */
+  /** Why the replay failed; absent if the message was handled. */
   readonly refusal?: Refusal
   readonly afterCommit?: (() => void) | undefined
 }

@@ -17,7 +17,7 @@ export interface EmbeddedBus extends Bus {
 }
 
 export interface EmbeddedBusOptions {
-  /** Used by this process only. The bus does not close it. */
+  /** A database that only this process uses. The bus does not close it. */
   readonly database: Database
   readonly runtime: Runtime
   readonly topics: readonly TopicSpec[]
@@ -31,7 +31,7 @@ export interface EmbeddedBusOptions {
 
 const RETENTION_MS = 7 * 24 * 3600 * 1000
 const MAX_BATCH_MESSAGES = 500
-/** Kafka's default limit, so that nothing works here that would fail on Kafka. */
+/** Kafka's default limit, so that every message that is accepted here is also accepted by Kafka. */
 const MAX_MESSAGE_BYTES = 1_000_000
 const MAX_SENDS_PER_STATEMENT = 500
 const MAX_WAITING_SENDS = 50_000
@@ -171,7 +171,8 @@ function maintainLog(
       const deleted = await log.expire(retentionMs, MAINTENANCE_MESSAGES)
       more = deleted >= MAINTENANCE_MESSAGES
     }
-    // A statement may have been committed although its send was rejected, so the ends are read again.
+    // A statement may have committed although its send was rejected, so the ends of the partitions are read
+    // again.
     await refreshEnds()
   }
 

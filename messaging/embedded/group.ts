@@ -2,8 +2,8 @@ import type { Batch, Subscription } from '../bus.ts'
 import type { EmbeddedLog, Position } from './log.ts'
 
 /**
- * A consumer group of the embedded bus. Its members are kept in memory, because the process that owns the log also
- * has all members. Its offsets are kept in the database, and `position` mirrors them.
+ * A consumer group of the embedded bus. Its members are kept in memory, because the process that owns the log
+ * also has all members. Its offsets are stored in the database, and `position` mirrors them.
  */
 export interface Group {
   readonly name: string
@@ -18,8 +18,8 @@ interface Share {
   position: bigint
   owner: Member | undefined
   /**
-   * Identifies what the owner is doing: a read in progress, or the batch that it took. A partition that moves to
-   * another owner drops its lease, so a late commit of the old owner finds none.
+   * Identifies the owner's read in progress or the batch that it took. When a partition moves to another
+   * owner, its lease is dropped, so a late commit of the old owner finds no lease.
    */
   lease: object | undefined
 }

@@ -9,7 +9,10 @@ export interface KafkaBusOptions {
   readonly brokers: readonly string[]
   /** The name of this program in the broker's logs and metrics, without spaces. */
   readonly clientId: string
-  /** Where this process runs: letters, digits and `._-`. A new group member replaces one with the same place. */
+  /**
+   * Where this process runs: letters, digits and `._-`. A new group member replaces a member with the same
+   * place.
+   */
   readonly place?: string
   readonly runtime: Runtime
   readonly log: Log
@@ -21,8 +24,8 @@ const MAX_BATCH_MESSAGES = 500
 const PING_TIMEOUT_MS = 3_000
 
 /**
- * The bus on Apache Kafka. It opens even if no broker can be reached. Its calls reject until one can. Topics must
- * exist: using a topic does not create it.
+ * The bus on Apache Kafka. The bus opens even if no broker can be reached; its calls then reject until a
+ * broker can be reached. Topics must exist: using a topic does not create it.
  */
 export async function createKafkaBus(options: KafkaBusOptions): Promise<Bus> {
   const { brokers, clientId, runtime, log, maxBatchMessages = MAX_BATCH_MESSAGES } = options

@@ -38,7 +38,7 @@ const WAIT_WHILE_BUSY_MS = 50
 const MAX_PARTITION_BYTES = 256 * 1024
 const MAX_FETCH_BYTES = 8 * 1024 * 1024
 const OFFSET_OUT_OF_RANGE = 1
-/** After one of these the client drops its fetch session and starts a new one with the next fetch. */
+/** After one of these errors the client drops its fetch session and starts a new one with the next fetch. */
 const SESSION_ERRORS = [
   'FETCH_SESSION_ID_NOT_FOUND',
   'INVALID_FETCH_SESSION_EPOCH',
@@ -78,7 +78,8 @@ export function createFetcher(options: FetcherOptions): Fetcher {
     for (const [leader, wanted] of leaders) {
       if (inFlight.has(leader)) continue
       const fetch = fetchFrom(leader, wanted, metadata).finally(() => inFlight.delete(leader))
-      // The method `fetch` below rejects with this error. If nothing awaits it, the next fetch meets it again.
+      // The method `fetch` below rejects with this error. If no caller awaits it, the next fetch fails with
+      // the same error.
       fetch.catch(() => undefined)
       inFlight.set(leader, fetch)
     }

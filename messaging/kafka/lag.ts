@@ -3,8 +3,8 @@ import type { PartitionLag } from '../bus.ts'
 import type { Partitions } from './partitions.ts'
 
 /**
- * Requests the ends of the partitions from the broker. The end that the last fetch reported is out of date for a
- * partition whose batch is held, because it is not fetched; and that is where the lag grows.
+ * Requests the ends of the partitions from the broker. A partition is not fetched while its batch is held, so
+ * the end that its last fetch reported is out of date, and these are the partitions whose lag grows.
  */
 export async function lagOf(
   consumer: Consumer,

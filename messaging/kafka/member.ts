@@ -17,7 +17,7 @@ export interface Member {
   failure(): unknown
   /** Takes the fetched messages, if there are any. */
   take(): Batch[]
-  /** Resolves when there may be messages to take, or when anything else has changed. */
+  /** Resolves when there may be messages to take, or when the state of the membership has changed. */
   poll(): Promise<void>
   commit(batches: readonly Batch[]): Promise<void>
   release(batches: readonly Batch[]): void
@@ -50,7 +50,10 @@ const CONNECTION = { connectTimeout: 3_000, requestTimeout: REQUEST_TIMEOUT_MS }
 const CLOSE_LIMIT_MS = 5_000
 const JOIN_ATTEMPTS = 20
 const JOIN_PAUSE_MS = 200
-/** The group's coordinator is not ready yet, as before the first group of a cluster or after a broker's start. */
+/**
+ * The group's coordinator is not ready yet, for example before the first group of a cluster or after a
+ * broker's start.
+ */
 const COORDINATOR_ERRORS = [
   'COORDINATOR_NOT_AVAILABLE',
   'COORDINATOR_LOAD_IN_PROGRESS',
@@ -103,12 +106,12 @@ export function createMember(options: MemberOptions): Member {
       const takesOver = consumer.groupInstanceId !== null
       try {
         await consumer.joinGroup()
-        // A take-over keeps the old assignment, which lacks partitions added while the group had no leader. If the
-        // new member is the leader, joining once more has the assignment computed again.
+        // A take-over keeps the old assignment, which lacks partitions added while the group had no leader.
+        // If the new member is the leader, a second join makes the group compute the assignment again.
         if (takesOver && joined?.isLeader) await consumer.joinGroup()
         return
       } catch (error) {
-        // Another live process has the same place. Both become ordinary members, with ids of their own.
+        // Another live process has the same place. Both become ordinary members without a fixed id.
         if (isKafkaError(error, 'FENCED_INSTANCE_ID')) consumer.groupInstanceId = null
         if (closed || attempt === JOIN_ATTEMPTS || !canJoinLater(error)) throw error
         await runtime.sleep(JOIN_PAUSE_MS)
@@ -214,9 +217,9 @@ interface Generations {
 }
 
 /**
- * Commits the offsets of everything that is settled. Commits run one after the other, so that a late one cannot
- * move the group back. They are gathered for `GATHER_MS`, because no request waits for them and a commit costs the
- * same for one batch as for many.
+ * Commits the offsets of all settled messages. Commits run one after the other, so that a late commit cannot
+ * move the group's offsets back. They are gathered for `GATHER_MS`, because no request waits for them and a
+ * commit costs the same for one batch as for many.
  */
 function createCommit(
   { consumer, partitions, runtime }: CommitOptions,
@@ -245,7 +248,8 @@ function createConsumer(options: MemberOptions): Consumer {
   const consumer = new Consumer({
     clientId: options.clientId,
     groupId: options.group,
-    // Used for the first join only. If another process has joined with this id since, rejoining would evict it.
+    // Used for the first join only. If another process has joined with this id in the meantime, rejoining
+    // with it would evict that process.
     ...(options.place !== undefined && { groupInstanceId: options.place }),
     bootstrapBrokers: [...options.brokers],
     autocommit: false,

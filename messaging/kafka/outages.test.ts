@@ -41,7 +41,7 @@ test(skip ? `${NAME} (${skip})` : NAME, { skip, timeout: 240_000 }, async (t) =>
     const thawedMs = Date.now()
     await reader.until(() => sender.acknowledged.length > frozenAt)
     await reader.until(() => sender.acknowledged.every((text) => reader.handled.has(text)))
-    t.diagnostic(`all was handled ${Date.now() - thawedMs} ms after the thaw`)
+    t.diagnostic(`all messages were handled ${Date.now() - thawedMs} ms after the thaw`)
     await reader.until(() => sender.acknowledged.length > frozenAt + 500)
 
     await kafka.server.kill()
@@ -51,7 +51,7 @@ test(skip ? `${NAME} (${skip})` : NAME, { skip, timeout: 240_000 }, async (t) =>
     const killedAt = sender.acknowledged.length
     await reader.until(() => sender.acknowledged.length > killedAt)
     await reader.until(() => sender.acknowledged.every((text) => reader.handled.has(text)))
-    t.diagnostic(`all was handled ${Date.now() - restartedMs} ms after the restart`)
+    t.diagnostic(`all messages were handled ${Date.now() - restartedMs} ms after the restart`)
     await reader.until(() => sender.acknowledged.length > killedAt + 500)
 
     await sender.stop()

@@ -16,7 +16,10 @@ export interface OwnedPartition {
    * dropped, so a late commit of the batch finds no lease, even if the member owns the partition again by then.
    */
   lease: { readonly batch: Batch; readonly sinceMs: number; isOverdue: boolean } | undefined
-  /** The offset up to which all is settled but not committed; undefined if there is nothing to commit. */
+  /**
+   * The offset up to which all messages are settled but not committed; undefined if there is nothing to
+   * commit.
+   */
   settled: bigint | undefined
   isFetching: boolean
 }
@@ -29,7 +32,10 @@ export interface Committable {
 
 /** The partitions of one group member: which messages are fetched or taken, and what to fetch next. */
 export interface Partitions {
-  /** Applies an assignment: keeps the state of partitions that stay, and drops that of all others. */
+  /**
+   * Applies an assignment: keeps the state of partitions that this member keeps, and drops the state of all
+   * others.
+   */
   assign(assignments: readonly GroupAssignment[]): void
   clear(): void
   /** Takes up to `maxMessages` fetched messages, divided evenly among the partitions that have any. */

@@ -37,7 +37,8 @@ export function createKafkaProducer(options: KafkaProducerOptions): KafkaProduce
     clientId: options.clientId,
     bootstrapBrokers: [...options.brokers],
     idempotent: true,
-    // The partitioner of Kafka's Java client. The default of this client puts half of the keys elsewhere.
+    // The partitioner of Kafka's Java client. This client's default partitioner puts half of the keys into
+    // other partitions.
     partitioner: compatibilityPartitioner,
     // By default the client retries forever, and would never report some errors.
     retries: 8,
@@ -69,7 +70,7 @@ export function createKafkaProducer(options: KafkaProducerOptions): KafkaProduce
     async run(sends) {
       const messages = sends.flat()
       const topics = [...new Set(messages.map(({ message }) => message.topic))]
-      // Checked before anything is written, so that a missing topic fails only the sends to it.
+      // Checked before the messages are written, so that a missing topic fails only the sends to that topic.
       await producer.metadata({ topics, retries: 0 }).catch((error) => {
         throw isUnavailable(error) ? unavailable(error) : error
       })

@@ -128,7 +128,7 @@ const outgoing = (bytes: number): OutgoingMessage => ({
 const chunkSizes = (messages: readonly OutgoingMessage[]) =>
   [...chunksOf(messages.map(encode))].map(({ length }) => length)
 
-test('splits requests by number of messages and by bytes, and leaves none empty', () => {
+test('splits requests by number of messages and by bytes, and makes no empty request', () => {
   assert.deepEqual(chunkSizes([]), [])
   assert.deepEqual(chunkSizes(Array.from({ length: 2_500 }, () => outgoing(10))), [1000, 1000, 500])
   assert.deepEqual(chunkSizes([outgoing(950_000), outgoing(10), outgoing(890_000)]), [1, 2])

@@ -1,7 +1,10 @@
 import type { Subscription } from '../bus.ts'
 import { createMember, type Member, type MemberOptions } from './member.ts'
 
-/** A subscription that outlives its memberships: when one has failed, the next `take` joins the group again. */
+/**
+ * A subscription that outlives its memberships: when a membership has failed, the next `take` joins the group
+ * again.
+ */
 export interface KafkaSubscription extends Subscription {
   /** Joins the group. Rejects if that is not possible. */
   open(): Promise<void>
