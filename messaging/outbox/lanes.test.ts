@@ -22,7 +22,7 @@ describe('a fair share of the lanes', () => {
     assert.deepEqual(share(heldBy(nobody), 'a', others()), all)
   })
 
-  test('is half of them beside another instance, its own lanes first', () => {
+  test('is half of the lanes if there is another instance, its own lanes first', () => {
     const holders = ['a', null, null, null, 'a', null, null, 'a']
     assert.deepEqual(share(heldBy(holders), 'a', others('b')), [0, 1, 4, 7])
   })
@@ -122,7 +122,7 @@ async function setUp(t: { after(work: () => Promise<void>): void }) {
 }
 
 describe('instances of a service', () => {
-  test('hold all lanes alone, half beside another one, and all again when that one closes', async (t) => {
+  test('hold all lanes alone, half if there is another instance, and all again when it closes', async (t) => {
     const { start, renewed } = await setUp(t)
     const first = start()
     await until(() => first.held().length === LANES)
@@ -197,7 +197,7 @@ describe('instances of a service', () => {
     assert.deepEqual(heir.held(), [0, 1, 2, 3])
   })
 
-  test('share the lanes if two have the same place by mistake', async (t) => {
+  test('share the lanes if they have the same place by mistake', async (t) => {
     const { start, renewed } = await setUp(t)
     const first = start({ place: 'host' })
     await until(() => first.held().length === LANES)

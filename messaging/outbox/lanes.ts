@@ -6,14 +6,14 @@ import { LANES } from './outbox.ts'
  * Divides the lanes of an outbox among the instances of a service. One relay at a time holds the lease of a
  * lane, which keeps the order of each key. A lane that moves to another instance is handed over only when
  * none of its rows is in flight. Otherwise a late row could arrive after newer rows that the other instance
- * sends, and would be what a compacted topic keeps.
+ * sends, and a compacted topic would keep the late row.
  *
  * Whether a lease has expired is decided by the database's clock. The holder measures its own lease with a
  * monotonic clock. If a holder was frozen for longer than its lease, two relays may send the same rows, in
  * the same order, and receivers deduplicate them by event id.
  */
 export interface Lanes {
-  /** The lanes that this instance holds now: none once its lease has expired. */
+  /** The lanes that this instance holds now; empty once its lease has expired. */
   held(): readonly number[]
   /** Changes whenever another instance may have held one of our lanes since the last value. */
   epoch(): number
@@ -32,8 +32,8 @@ export interface LanesOptions {
   /** True if no other process can use the database. Leases left by earlier processes then end at once. */
   readonly soleProcess: boolean
   /**
-   * Where this process runs. Only one process at a time can run there, so a lease of the same place belongs to
-   * a predecessor that is gone, and ends at once.
+   * Where this process runs. Only one process at a time can run there, so a lease from the same place belongs
+   * to a predecessor that is gone, and ends at once.
    */
   readonly place?: string
   /** The lanes that have rows in flight. */

@@ -76,7 +76,7 @@ describe('the outbox', () => {
     assert.deepEqual(await take(), [])
   })
 
-  test('separates carriers, and knows those for which a transaction wrote rows', async () => {
+  test('separates carriers, and reports the carriers for which a transaction wrote rows', async () => {
     const { outbox, take, takeForBroker } = await setUp()
     const written = await database.transaction(async (tx) => {
       await outbox.enqueue(tx, [message('1', 'k', 'broker')])
@@ -266,7 +266,7 @@ describe('a backlog of calls', () => {
     return { schema, ...of }
   }
 
-  test('costs almost nothing while none of it is due', async () => {
+  test('costs almost nothing while no call is due', async () => {
     const { schema, outbox } = await setUpBacklog(100_000, 1, "now() + interval '5 s'", "'k' || n")
     const options = { lanes: allLanes, busyKeys: [], room: 128 }
     const take = (tx: Queryable) => outbox.takeCalls(tx, 'http', nothing, options)

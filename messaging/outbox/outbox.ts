@@ -6,7 +6,7 @@ import { pollStatements } from './polls.ts'
 
 /**
  * The outbox: every message that a state change causes is a row of this table, written in the transaction of
- * that change. The relay sends it. The carrier says how it travels. Rows with the same carrier and key are
+ * that change. The relay sends the rows, each through its carrier. Rows with the same carrier and key are
  * delivered in the order of their ids.
  */
 export type Carrier = 'broker' | 'http' | 'letter'
@@ -16,13 +16,17 @@ export interface OutboxMessage {
   /** A topic for `broker`, a path for `http`, an e-mail address for `letter`. */
   readonly destination: string
   readonly key: string
-  /** Stays the same over all attempts, so that the receiver can deduplicate the message. */
+  /** Is the same in all attempts, so that the receiver can deduplicate the message. */
   readonly eventId: string
   readonly body: string
   readonly headers: Readonly<Record<string, string>>
-  /** No request waits for it, so the relay may hold it for a moment to send it together with others. */
+  /**
+   * No request waits for this row, so the relay can hold it for a moment and send it together with others.
+   */
   readonly canWait?: true
-  /** The request that waits for the first attempt. It is not stored, so rows read from the table do not have it. */
+  /**
+   * The request that waits for the first attempt. It is not stored, so only rows sent from memory have it.
+   */
   readonly waiting?: { remainingMs(): number }
 }
 
@@ -60,7 +64,10 @@ export function attemptTimeoutMs({ waiting }: OutboxRow, timeoutMs: number): num
 
 export interface Postponed {
   readonly id: bigint
-  /** Milliseconds until the next attempt, counted by the database from the moment this is written. */
+  /**
+   * Milliseconds until the next attempt, by the database's clock, from the moment when this result is
+   * written.
+   */
   readonly waitMs: number
   readonly error: string
 }
@@ -106,7 +113,7 @@ insert into ${schema}.relay_lane (lane) select generate_series(0, ${LANES - 1});
 `
 }
 
-/** A later migration: rows for the broker are looked up by key as well, so the index covers all carriers. */
+/** A later migration: rows for the broker are also looked up by key, so the index covers all carriers. */
 export function outboxKeyIndex(schema: string): string {
   return `
 drop index ${schema}.outbox_key;
@@ -115,9 +122,9 @@ create index outbox_key on ${schema}.outbox (carrier, key, id);
 }
 
 /**
- * The migration after that: an index on expressions, which the planner can use for look-ups by key only. An
- * outbox is mostly empty, and while PostgreSQL believed that it was, it looked up ids in the index on
- * (carrier, key, id) and scanned that index from end to end for each id.
+ * The migration after that: an index on expressions, which the planner can use only for look-ups by key. An
+ * outbox is empty most of the time, and while PostgreSQL estimated that it was empty, it looked up ids in the
+ * index on (carrier, key, id) and scanned the whole index for each id.
  */
 export function outboxKeyExpression(schema: string): string {
   return `
@@ -162,8 +169,9 @@ const toRow = (carrier: Carrier, row: StoredRow): OutboxRow => ({
 })
 
 /**
- * The outbox rows that a transaction has written. They are kept on the transaction object itself, because the
- * values of a WeakMap survive one garbage collection, which would then copy all rows written since the last one.
+ * The outbox rows that a transaction has written. They are kept on the transaction object itself, because
+ * values of a WeakMap survive one garbage collection, and V8 would then copy all rows written since the
+ * previous collection.
  */
 interface Written {
   /** The lanes of its rows, by carrier. */
@@ -286,8 +294,8 @@ from ${schema}.outbox group by carrier`
         postponed.map((row) => row.waitMs),
         postponed.map((row) => redact(row.error)),
         lanes,
-        // Candidates per lane: rows of busy keys and rows deleted by this statement are still due in its
-        // snapshot, and would otherwise take up the room of others.
+        // Candidates per lane. Rows of busy keys and rows deleted by this statement are still due in its
+        // snapshot, so they are added to the limit: otherwise they would take up the room of other rows.
         lanes.map((lane) => room + (busyByLane.get(lane)?.length ?? 0) + done.length),
         busyKeys,
         room,
@@ -298,7 +306,7 @@ from ${schema}.outbox group by carrier`
       }
     },
 
-    /** Returns the ids of those of these calls that are still without an attempt. */
+    /** Returns the ids of the given calls that have not been attempted yet. */
     async unattempted(db: Queryable, ids: readonly bigint[]): Promise<Set<bigint>> {
       const rows = await db.query<{ id: bigint }>(unattempted, [ids])
       return new Set(rows.map((row) => row.id))

@@ -3,14 +3,15 @@ import type { Database } from '../../platform/database/database.ts'
 import { createNotifier } from '../../platform/database/notifier.ts'
 
 /**
- * How the relays of a service's instances notify each other. A commit in one process may write rows of a lane
- * that another instance holds, and a request in one process may wait for a call that another one makes. A
- * notification carries no data: its receiver polls the database. A lost one costs the wait for the next poll.
+ * How the relays of a service's instances notify each other. A commit in one process can write rows of a lane
+ * that another instance holds, and a request in one process can wait for a call that another instance makes.
+ * A notification carries no data: its receiver polls the database. If a notification is lost, the rows wait
+ * for the next regular poll.
  */
 export interface Peers {
-  /** Tells other instances that there are rows in their lanes. */
+  /** Notifies other instances that there are rows in their lanes. */
   wakeOthers(): void
-  /** Tells other instances that results of calls were written. */
+  /** Notifies other instances that results of calls were written. */
   notifyAttempted(): void
   close(): void
 }

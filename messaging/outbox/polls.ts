@@ -1,6 +1,6 @@
 /** Much longer than the retry delay of the row in front, so that a backlog behind it is rarely read. */
 const PARKED_FOR = '1 minute'
-/** Rows of one key that a poll returns at most. */
+/** The most rows of one key that a poll returns. */
 const ROWS_PER_KEY = 16
 /** Rows of each lane that are made due when a delivery succeeds again. */
 const RETRIED_PER_LANE = 100
@@ -15,10 +15,10 @@ export const pollStatements = (schema: string, withAsyncCommit: string) => ({
 })
 
 /**
- * `due` reads candidates by the index on due times, so rows that wait for a retry are not touched. A candidate
- * that follows an older row of its key is parked: its due time is moved into the future. The statement that
- * deletes the older row wakes it again, even if this process already has it in memory, because the process may
- * die and its successor must not wait until the parking time is over.
+ * `due` reads candidates by the index on due times, so rows that wait for a retry are not touched. A
+ * candidate that follows an older row of its key is parked: its due time is moved into the future. The
+ * statement that deletes the older row makes the parked row due again, even if this process already has the
+ * parked row in memory: the process may die, and its successor must not wait until the parking time is over.
  *
  * All parts of the statement see the table as it was before the statement. Rows that it deletes or postpones
  * are therefore excluded by id, and the caller keeps the keys of postponed rows in `busyKeys`.
@@ -70,7 +70,9 @@ left join lateral (
   order by p.id limit $8) as t on true`
 }
 
-/** Limited to what can be attempted soon: the other postponed rows become due within seconds anyway. */
+/**
+ * Limited to the rows that can be attempted soon: the other postponed rows become due within seconds anyway.
+ */
 function retryPostponed(schema: string, carrier: 'http' | 'letter'): string {
   return `
 update ${schema}.outbox set due = now()

@@ -42,7 +42,7 @@ export interface CallsContext {
 const MAX_BUSY_KEYS = 128
 const RETRY_BASE_MS = 100
 const RETRY_MAX_MS = 5_000
-/** Results are written with the next poll, at the latest this long after the first of them. */
+/** Results are written with the next poll, at most this long after the first result. */
 const GATHER_MS = 25
 
 /** Results of deliveries that are not written to the outbox yet. */
@@ -85,7 +85,8 @@ export function relayCalls(context: CallsContext, carrier: 'http' | 'letter', de
         break
       }
       results.done.push(row.id)
-      // Not after every success: rows that fail for reasons of their own would be retried without any backoff.
+      // Not after every success: otherwise, rows that keep failing for their own reasons would be retried
+      // without any backoff.
       if (isFailing && runtime.monotonic() - lastRetrySoonMs >= RETRY_MAX_MS) {
         isFailing = false
         lastRetrySoonMs = runtime.monotonic()
@@ -132,12 +133,15 @@ export function relayCalls(context: CallsContext, carrier: 'http' | 'letter', de
     const busyKeys = [...busy.keys()].filter((key) => !delivered.has(key))
     const options = { lanes, busyKeys, room }
     const { rows, parked } = await outbox.takeCalls(database, carrier, written, options)
-    // Parked rows took up the room of others, which the next poll will find.
+    // Parked rows took up the room of other rows, which the next poll will find.
     if (parked > 0 && rows.length < room) signal.raise()
     return rows
   }
 
-  /** A key may have become busy during the poll: its row was offered, and may be the same one that was read. */
+  /**
+   * A key may have become busy during the poll because one of its rows was offered, possibly the row that the
+   * poll read.
+   */
   function isNotStarted({ key }: OutboxRow): boolean {
     if (busy.has(key)) hasMoreRows.add(key)
     return !busy.has(key)

@@ -30,10 +30,16 @@ export interface BrokerContext {
 }
 
 const BATCH = 1000
-/** How long acknowledged rows wait for the next poll to delete them: a poll of their own costs as much. */
+/**
+ * How long acknowledged rows wait to be deleted by the next poll; a separate delete would cost as much as a
+ * poll.
+ */
 const DELETE_WITHIN_MS = 50
 const RETRY_BASE_MS = 100
-/** Short, because a backlog waits for a broker that is back, and a broker that is down refuses at once. */
+/**
+ * Short, because a backlog has built up when the broker is back, and attempts cost little: a broker that is
+ * down refuses connections at once.
+ */
 const RETRY_MAX_MS = 1_000
 const LAST_SEND_MS = 2_000
 
@@ -115,7 +121,8 @@ export function relayToBroker(at: BrokerContext, bus: Bus) {
     reportLanes(from)
     const rows = await poll(from)
     await land()
-    // Lanes that changed hands during the poll were not reported as ours all the time.
+    // If lanes changed hands during the poll, another instance may have sent their rows, so the rows are
+    // polled again.
     if (epoch === lanes.epoch() && from.join() === lanes.held().join()) launch(rows, from)
     else isPollDue = true
     // With nothing more to read, commits that come while the batch is in flight share the next poll.

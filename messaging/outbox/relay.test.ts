@@ -68,7 +68,7 @@ describe('calls', () => {
     )
   })
 
-  test('that are postponed are made at once when the destination is up again', async (t) => {
+  test('that were postponed are made at once when the destination is up again', async (t) => {
     const { start, put, waiting, isEmpty } = await setUp(t)
     const { call, called, answers } = receiver()
     for (const id of ['a1', 'b1', 'c1']) answers.set(id, away)
@@ -116,7 +116,7 @@ describe('calls', () => {
     await isEmpty()
   })
 
-  test('that can never succeed are dead-lettered whole, and later ones of the key proceed', async (t) => {
+  test('that can never succeed are dead-lettered as a whole, and later calls of the key proceed', async (t) => {
     const { start, put, schema, isEmpty } = await setUp(t)
     const { call, called, answers } = receiver()
     answers.set('a1', { kind: 'poison', reason: 'they refuse it' })

@@ -13,14 +13,15 @@ import { type CallsContext, type Deliver, relayCalls } from './relay-calls.ts'
 import { type BrokerContext, relayToBroker } from './relay-to-broker.ts'
 
 /**
- * The relay empties the outbox: it reads the rows of its lanes, delivers them through their carriers and deletes
- * those that were acknowledged. The broker gets whole batches. Calls and letters are delivered one by one
- * within a key and concurrently across keys. If it is not known whether a row was delivered, it is sent again.
+ * The relay empties the outbox: it reads the rows of its lanes, delivers them through their carriers and
+ * deletes those that were acknowledged. The broker gets whole batches. Calls and letters are delivered one by
+ * one within a key and concurrently across keys. If the relay cannot tell whether a row was delivered, it
+ * sends the row again.
  */
 export interface Relay {
   /** Starts the delivery of rows for the broker, if there is a bus, and of the calls and letters that have a carrier. */
   start(carriers: { readonly http?: Deliver; readonly letter?: Deliver }, bus?: Bus): void
-  /** Call it after the commit of a transaction that wrote rows. Delivery starts at once. */
+  /** To be called after the commit of a transaction that wrote rows. Delivery starts at once. */
   wake(committed: Queryable): void
   /** Lets the caller wait for the first attempt at rows that it is about to commit. */
   watch(eventIds: readonly string[]): Watch
@@ -32,7 +33,7 @@ export interface Relay {
 export interface Watch {
   /** Resolves when every row was attempted once, successfully or not, or after `limitMs`. */
   attempted(limitMs: number): Promise<void>
-  /** Ends the watch. Call it when the transaction has failed. */
+  /** Ends the watch; to be called when the transaction has failed. */
   cancel(): void
 }
 
@@ -50,7 +51,7 @@ export interface RelayOptions {
 
 /** How long a notification proves that there are peers. A new peer may not have claimed its lanes yet. */
 const PEER_HEARD_MS = 10_000
-/** Poll interval with peers: one may have written rows into our lanes and died before it notified us. */
+/** Poll interval with peers: a peer may have written rows into our lanes and died before it notified us. */
 const POLL_WITH_PEERS_MS = 1_000
 /** Poll interval without peers: only a commit that succeeded while its response was lost leaves rows unnoticed. */
 const POLL_ALONE_MS = 5_000
