@@ -117,8 +117,8 @@ describe('a replayed message of the broker', () => {
   test('is handled with another body under the id in its headers', async () => {
     const { replay, put, words, left } = await setUp()
     const id = await put({ headers: { ce_id: 'e1' } })
-    assert.deepEqual(await replay(id, { body: bytes('mended') }), { kind: 'handled' })
-    assert.deepEqual(await words(), [{ id: 'e1', text: 'mended' }])
+    assert.deepEqual(await replay(id, { body: bytes('repaired') }), { kind: 'handled' })
+    assert.deepEqual(await words(), [{ id: 'e1', text: 'repaired' }])
     assert.equal(await left(), 0)
   })
 

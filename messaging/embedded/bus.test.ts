@@ -204,7 +204,7 @@ test('fails every call while paused and loses no stored message', async () => {
   await bus.send([message('billing', 'k', 'before')])
   const batches = await subscription.take()
   bus.pause()
-  await assert.rejects(bus.send([message('billing', 'k', 'meanwhile')]))
+  await assert.rejects(bus.send([message('billing', 'k', 'while paused')]))
   await assert.rejects(bus.ping())
   await assert.rejects(subscription.take())
   await assert.rejects(subscription.commit(batches))

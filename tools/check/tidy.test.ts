@@ -41,6 +41,12 @@ export function later(runtime: Runtime, ms: number) {
     quiet('a/b.ts', `// ${word}(#12): later\n// ${word} #12\nconst ${word}S = 1`)
   })
 
+  test('rejects retired words in code and documents', () => {
+    says('a/b.ts', '// Rows are sent\n// anew.', /says "anew": say again/, 2)
+    says('docs/a.md', 'Those on their way are kept.', /say in flight/)
+    quiet('docs/a.md', 'A renewed lease is on the way out.')
+  })
+
   test('rejects comparisons with the name of a style', () => {
     says('services/order/routes.ts', "const a = order.style === 'events'", /contracts\/style\.ts/)
     says('apps/audit/topics.ts', "if ('http' !== style) f()", /contracts\/style\.ts/)

@@ -10,9 +10,13 @@ import {
   longFunctions,
   sqlOutOfPlace,
 } from './tidy-syntax.ts'
+import { retiredWords } from './tidy-words.ts'
 
 const MAX_FILE_LINES = 400
 const CODE = /\.(ts|js|mjs|cjs|sql|sh|ya?ml)$/
+const TEXT = /\.(md|java|tpl)$/
+/** The list of retired words itself. */
+const WORDS = /^tools\/check\/tidy(-words|\.test)\.ts$/
 const KEBAB_CASE = /^[a-z0-9]+(-[a-z0-9]+)*(\.(test|conformance|d))?\.[a-z]+$/
 const EMPTY_NAMES = /^(utils?|helpers?|lib|types|common|index)\./
 // The brackets keep the pattern from matching itself in this file.
@@ -20,8 +24,9 @@ const LOOSE_END = /\b(TO[D]O|FIX[M]E)\b(?!\s*\(?#\d+)/
 
 /** The findings in one file. `core` means that the file must not use Node's own globals. */
 export function findings(path: string, text: string, core: boolean): Finding[] {
-  if (!CODE.test(path)) return []
-  const all = [...badName(path), ...looseEnds(text)]
+  const words = WORDS.test(path) ? [] : retiredWords(text)
+  if (!CODE.test(path)) return words
+  const all = [...badName(path), ...looseEnds(text), ...words]
   if (path.endsWith('.ts')) {
     const source = ts.createSourceFile(path, text, ts.ScriptTarget.Latest, true)
     all.push(
@@ -82,7 +87,7 @@ function longFile(text: string): Finding[] {
 if (import.meta.main) {
   const isCore = coreMatcher(readFileSync(`${root}.dependency-cruiser.json`, 'utf8'))
   const lines = repositoryFiles()
-    .filter((path) => CODE.test(path))
+    .filter((path) => CODE.test(path) || TEXT.test(path))
     .flatMap((path) =>
       findings(path, readFileSync(root + path, 'utf8'), isCore(path)).map(
         ({ line, message }) => `${path}:${line} ${message}`,
