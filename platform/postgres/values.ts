@@ -40,7 +40,8 @@ function encodeItem(item: unknown): string {
   const text = encodeValue(item)
   if (text === null) return 'NULL'
   return SPECIAL.test(text)
-    ? `"${text.replaceAll('\\', '\\\\').replaceAll('"', '\\"')}"`
+    ? // On text full of these characters, this is faster than replaceAll.
+      `"${text.split('\\').join('\\\\').split('"').join('\\"')}"`
     : `"${text}"`
 }
 
