@@ -2,6 +2,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import { hostname } from 'node:os'
 import Type, { type Static, type TObject } from 'typebox'
 import { createKafkaBus } from '../messaging/kafka/bus.ts'
+import { kafkaSecurity, kafkaSecurityConfig } from '../messaging/kafka/security.ts'
 import { backoffMs, type Log, systemRuntime } from '../platform/async/runtime.ts'
 import { DatabaseError } from '../platform/database/database.ts'
 import {
@@ -26,9 +27,8 @@ import { createLog, createTelemetry } from '../platform/telemetry/telemetry.ts'
 import { openTracer, tracingConfig } from '../platform/telemetry/tracing-start.ts'
 import { measured, type Service, type ServiceParts } from './service.ts'
 
-/** The configuration of a service that runs as its own process, on Kafka and PostgreSQL. */
-export const processConfig = {
-  ...httpConfig,
+/** The servers of a service that runs as its own process. */
+export const serversConfig = {
   DATABASE_URL: postgresUrl({
     secret: true,
     description:
@@ -45,8 +45,11 @@ export const processConfig = {
     description:
       'One or more Kafka brokers as host:port, separated by commas; the other brokers are found through them.',
   }),
-  ...tracingConfig,
+  ...kafkaSecurityConfig,
 } as const
+
+/** The configuration of a service that runs as its own process, on Kafka and PostgreSQL. */
+export const processConfig = { ...httpConfig, ...serversConfig, ...tracingConfig } as const
 
 const processSchema = Type.Object(processConfig)
 type ProcessConfig = Static<typeof processSchema>
@@ -136,6 +139,7 @@ function placeOf({ url }: FrontDoor): string {
 }
 
 async function openParts(config: ProcessConfig, name: string, log: Log, place: string) {
+  const security = kafkaSecurity(config, config.KAFKA_BROKERS)
   const telemetry = createTelemetry(name)
   const tracer = await openTracer({ service: name, messagingSystem: 'kafka', log }, config)
   const database = await openPostgres({
@@ -146,6 +150,7 @@ async function openParts(config: ProcessConfig, name: string, log: Log, place: s
   })
   const bus = await createKafkaBus({
     brokers: itemsOf(config.KAFKA_BROKERS),
+    security,
     clientId: `trifold-${name}`,
     place,
     runtime: systemRuntime,

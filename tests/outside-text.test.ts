@@ -157,6 +157,7 @@ const PARSERS: Readonly<Record<string, Parser>> = {
 
 /** Regular expressions, or whole files, that see no text from outside, each with the origin of its text. */
 const INSIDE: Readonly<Record<string, string>> = {
+  'messaging/kafka/security.ts /^\\[|\\]$/g': 'the environment',
   'platform/process/config-formats.ts /^[\\w.~-]+$/': 'the environment',
   'platform/process/config-formats.ts /^[a-z][a-z0-9-]{0,63}$/i': 'the environment',
   'platform/process/config-formats.ts /^\\d{1,3}$/': 'the environment',

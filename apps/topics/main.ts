@@ -4,12 +4,21 @@ import {
   ConfigResourceTypes,
   IncrementalAlterConfigOperationTypes,
 } from '@platformatic/kafka'
+import Type from 'typebox'
 import type { TopicSpec } from '../../messaging/bus.ts'
 import { isKafkaError } from '../../messaging/kafka/faults.ts'
+import {
+  type KafkaSecurity,
+  kafkaSecurity,
+  kafkaSecurityConfig,
+} from '../../messaging/kafka/security.ts'
 import { TOPICS } from '../../messaging/topics.ts'
+import { readConfig } from '../../platform/process/config.ts'
 import { environment } from '../../platform/process/process.ts'
 
 export interface TopicSettings {
+  /** How to connect to the brokers. By default in plain text, without a login. */
+  readonly security?: KafkaSecurity
   /** The number of partitions of each topic, in place of the number in `TOPICS`. */
   readonly partitions?: number
   /** The number of copies of each partition. If absent, the broker's default applies. */
@@ -30,8 +39,8 @@ export async function createTopics(
   topics: readonly TopicSpec[],
   settings: TopicSettings = {},
 ): Promise<string[]> {
-  const bootstrapBrokers = brokers.split(',')
-  const admin = new Admin({ clientId: 'topics', bootstrapBrokers, retries: 20, retryDelay: 100 })
+  const client = { clientId: 'topics', bootstrapBrokers: brokers.split(','), ...settings.security }
+  const admin = new Admin({ ...client, retries: 20, retryDelay: 100 })
   try {
     const sentences: string[] = []
     for (const topic of topics) sentences.push(await createTopic(admin, topic, settings))
@@ -120,9 +129,11 @@ function fromCommandLine() {
     return Number(text)
   }
   if (!values.brokers) throw new Error('no broker given: use --brokers HOST:PORT or KAFKA_BROKERS')
+  const security = readConfig(Type.Object(kafkaSecurityConfig), environment())
   return {
     brokers: values.brokers,
     settings: {
+      security: kafkaSecurity(security, values.brokers),
       partitions: numberOf('partitions'),
       replication: numberOf('replication'),
       retentionMs: numberOf('retention-ms'),

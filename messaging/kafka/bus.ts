@@ -2,11 +2,14 @@ import { Admin } from '@platformatic/kafka'
 import type { Log, Runtime } from '../../platform/async/runtime.ts'
 import type { Bus } from '../bus.ts'
 import { createKafkaProducer } from './producer.ts'
+import type { KafkaSecurity } from './security.ts'
 import { createKafkaSubscription, type KafkaSubscription } from './subscription.ts'
 
 export interface KafkaBusOptions {
   /** `host:port` of some of the brokers. The client learns the others from them. */
   readonly brokers: readonly string[]
+  /** How to connect to them. By default in plain text, without a login. */
+  readonly security?: KafkaSecurity
   /** The name of this program in the broker's logs and metrics, without spaces. */
   readonly clientId: string
   /**
@@ -28,15 +31,23 @@ const PING_TIMEOUT_MS = 3_000
  * broker can be reached. Topics must exist: using a topic does not create it.
  */
 export async function createKafkaBus(options: KafkaBusOptions): Promise<Bus> {
-  const { brokers, clientId, runtime, log, maxBatchMessages = MAX_BATCH_MESSAGES } = options
+  const {
+    brokers,
+    clientId,
+    runtime,
+    log,
+    security = {},
+    maxBatchMessages = MAX_BATCH_MESSAGES,
+  } = options
   const place = options.place === undefined ? {} : { place: options.place }
-  const producer = createKafkaProducer({ brokers, clientId, runtime, log })
+  const producer = createKafkaProducer({ brokers, security, clientId, runtime, log })
   const subscriptions = new Set<KafkaSubscription>()
   // Pings have their own connection, so that they never wait behind a slow request.
   const admin = new Admin({
     clientId,
     bootstrapBrokers: [...brokers],
     retries: 0,
+    ...security,
     connectTimeout: PING_TIMEOUT_MS,
     requestTimeout: PING_TIMEOUT_MS,
   })
@@ -57,7 +68,7 @@ export async function createKafkaBus(options: KafkaBusOptions): Promise<Bus> {
 
     async subscribe(group, topics) {
       assertOpen()
-      const common = { brokers, clientId, ...place, maxBatchMessages, runtime, log }
+      const common = { brokers, security, clientId, ...place, maxBatchMessages, runtime, log }
       const subscription = createKafkaSubscription({ ...common, group, topics })
       subscriptions.add(subscription)
       try {

@@ -1,5 +1,13 @@
-import { findErrorBy } from '@platformatic/kafka'
+import { Connection, type CreationEvent, findErrorBy, instancesChannel } from '@platformatic/kafka'
 import type { Runtime } from '../../platform/async/runtime.ts'
+
+// A connection can emit a second error, for example when the broker rejects a certificate after the TLS handshake. The
+// client handles only the first, and an 'error' event without a listener would end the process. Nothing is hidden:
+// requests on the connection fail with the error as well.
+instancesChannel.subscribe((event) => {
+  const { instance } = event as CreationEvent<unknown>
+  if (instance instanceof Connection) instance.on('error', () => undefined)
+})
 
 /** Whether Kafka responded with one of these errors, named as in its protocol. */
 export function isKafkaError(error: unknown, ...ids: readonly string[]): boolean {

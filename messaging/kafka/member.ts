@@ -6,6 +6,7 @@ import { isKafkaError, isUnavailable, needsRejoin, within } from './faults.ts'
 import { createFetcher } from './fetcher.ts'
 import { lagOf } from './lag.ts'
 import { type Committable, createPartitions, type Partitions } from './partitions.ts'
+import type { KafkaSecurity } from './security.ts'
 
 /**
  * One membership of a consumer group, from joining to leaving. The Kafka client sends heartbeats and follows
@@ -27,6 +28,7 @@ export interface Member {
 
 export interface MemberOptions {
   readonly brokers: readonly string[]
+  readonly security: KafkaSecurity
   readonly clientId: string
   readonly group: string
   readonly topics: readonly string[]
@@ -70,7 +72,7 @@ const POLL_LIMIT_MS = 5_000
 export function createMember(options: MemberOptions): Member {
   const { topics, runtime, log } = options
   const consumer = createConsumer(options)
-  const fetching = new ConnectionPool(options.clientId, CONNECTION)
+  const fetching = new ConnectionPool(options.clientId, { ...options.security, ...CONNECTION })
   const partitions = createPartitions()
   const wakers = new Set<() => void>()
   let joined: ConsumerGroupJoinPayload | undefined
@@ -252,6 +254,7 @@ function createConsumer(options: MemberOptions): Consumer {
     // with it would evict that process.
     ...(options.place !== undefined && { groupInstanceId: options.place }),
     bootstrapBrokers: [...options.brokers],
+    ...options.security,
     autocommit: false,
     // With retries, the client would rejoin after a commit that is too late, and then move the group's offset back.
     retries: 0,

@@ -4,6 +4,7 @@ import type { Log, Runtime } from '../../platform/async/runtime.ts'
 import type { OutgoingMessage } from '../bus.ts'
 import { isKafkaError, isUnavailable, within } from './faults.ts'
 import { chunksOf, type Encoded, encode } from './records.ts'
+import type { KafkaSecurity } from './security.ts'
 
 /** Sends messages to Kafka. */
 export interface KafkaProducer {
@@ -14,6 +15,7 @@ export interface KafkaProducer {
 
 export interface KafkaProducerOptions {
   readonly brokers: readonly string[]
+  readonly security: KafkaSecurity
   readonly clientId: string
   readonly runtime: Runtime
   readonly log: Log
@@ -36,6 +38,7 @@ export function createKafkaProducer(options: KafkaProducerOptions): KafkaProduce
   const producer = new Producer({
     clientId: options.clientId,
     bootstrapBrokers: [...options.brokers],
+    ...options.security,
     idempotent: true,
     // The partitioner of Kafka's Java client. This client's default partitioner puts half of the keys into
     // other partitions.

@@ -79,7 +79,7 @@ async function issuer(t: TestContext, ...keys: readonly TestKey[]) {
 const KEYS = { es: await newKey('one'), rs: await newKey('two', 'RS256') }
 
 for (const [name, key] of Object.entries({ ...KEYS, ed: await newKey('three', 'EdDSA') })) {
-  test(`accepts a token signed with ${name}, at once when it comes again`, async (t) => {
+  test(`accepts a token signed with ${name}, and at once if it is repeated`, async (t) => {
     const { auth } = await withFile(t, key)
     const token = await sign(key, { sub: 'ann', scope: 'orders:read service:order' })
     const principal = await auth.verify(token)

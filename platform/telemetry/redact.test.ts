@@ -43,11 +43,12 @@ test('registers the secrets of an environment, by name and by URL', () => {
     DATABASE_URL: 'postgres://me@host/db?password=query-canary&x=1',
     BILLING_URL: 'http://127.0.0.1:8002',
     PATH: '/usr/bin',
+    KAFKA_SASL_PASSWORD_FILE: '/run/secrets/kafka',
   })
   const redacted = redact(
-    'header-canary other-canary password-canary query-canary /usr/bin 127.0.0.1',
+    'header-canary other-canary password-canary query-canary /usr/bin 127.0.0.1 /run/secrets/kafka',
   )
-  assert.equal(redacted, '*** *** *** *** /usr/bin 127.0.0.1')
+  assert.equal(redacted, '*** *** *** *** /usr/bin 127.0.0.1 /run/secrets/kafka')
 })
 
 test('takes linear time on hostile text', () => {

@@ -43,8 +43,8 @@ export function later(runtime: Runtime, ms: number) {
 
   test('rejects retired words in code and documents', () => {
     says('a/b.ts', '// Rows are sent\n// anew.', /says "anew": say again/, 2)
-    says('docs/a.md', 'Those on their way are kept.', /say in flight/)
-    quiet('docs/a.md', 'A renewed lease is on the way out.')
+    says('a/b.md', 'Those on their way are kept.', /say in flight/)
+    quiet('a/b.md', 'A renewed lease is on the way out.')
   })
 
   test('rejects comparisons with the name of a style', () => {

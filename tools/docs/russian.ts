@@ -181,6 +181,29 @@ export const RUSSIAN: Readonly<Record<string, string>> = {
     'То же вместе с путём, только для трассировок, например http://127.0.0.1:4318/v1/traces.',
   'The exporter of traces: otlp, zipkin or console; none switches tracing off.':
     'Как уходят трассировки: otlp, zipkin, console; none выключает их.',
+  'The PostgreSQL database of this service, like postgres://user:password@host/name.':
+    'База PostgreSQL этого сервиса, например postgres://user:password@host/name.',
+  'a URL like postgres://user:password@host/name, with / # ? @ percent-encoded in user and password':
+    'URL вроде postgres://user:password@host/name, где / # ? @ в имени и пароле закодированы процентами',
+  'host:port, or several separated by commas': 'host:port или несколько через запятую',
+  'The largest number of connections to the database.': 'Наибольшее число соединений с базой.',
+  'One or more Kafka brokers as host:port, separated by commas; the other brokers are found through them.':
+    'Один или несколько брокеров Kafka, host:port через запятую; остальные найдутся через них.',
+  'Whether connections to Kafka use TLS.': 'Соединяться ли с Kafka по TLS.',
+  "A PEM file with the certificates that may sign the brokers' certificates. Empty: those that Node.js trusts.":
+    'PEM-файл с сертификатами, которыми могут быть подписаны сертификаты брокеров. Пусто — те, которым доверяет Node.js.',
+  'A PEM file with the certificate of this program, for brokers that require one.':
+    'PEM-файл с сертификатом этой программы — для брокеров, которые его требуют.',
+  'A PEM file with the private key that belongs to KAFKA_TLS_CERT_FILE.':
+    'PEM-файл с закрытым ключом к KAFKA_TLS_CERT_FILE.',
+  "The host name in the brokers' certificates. Empty: the name in the address.":
+    'Имя хоста в сертификатах брокеров. Пусто — имя из адреса.',
+  'How this program logs in to Kafka.': 'Как программа входит в Kafka.',
+  'The user name for PLAIN and SCRAM.': 'Имя пользователя для PLAIN и SCRAM.',
+  'A file with the password for PLAIN and SCRAM; read at every login.':
+    'Файл с паролем для PLAIN и SCRAM; читается при каждом входе.',
+  'A file with the token for OAUTHBEARER; read at every login.':
+    'Файл с токеном для OAUTHBEARER; читается при каждом входе.',
   'Whether tracing is off regardless of the other variables.':
     'Выключены ли трассировки, что бы ни велели остальные переменные.',
 

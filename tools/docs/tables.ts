@@ -1,5 +1,7 @@
+import Type, { type TObject } from 'typebox'
 import { allInOneConfig } from '../../apps/all-in-one/config.ts'
 import { styleConfig } from '../../chassis/flow-config.ts'
+import { serversConfig } from '../../chassis/service-process.ts'
 import type { Access } from '../../contracts/access.ts'
 import { BALANCE_CHANGED, EVENTS } from '../../contracts/events.ts'
 import { PROBLEMS } from '../../contracts/problems.ts'
@@ -41,10 +43,11 @@ export interface OpenApi {
  * those of the program.
  */
 export function configurationTables(say: Say): Record<string, string> {
-  const groups = Map.groupBy(variables(), ({ name }) => {
+  const groups = Map.groupBy(variablesOf(allInOneConfig), ({ name }) => {
     const group = CONFIGURATION_GROUPS.find(([, config]) => name in config)
     return group?.[0] ?? 'configuration-program'
   })
+  groups.set('configuration-servers', variablesOf(Type.Object(serversConfig)))
   return Object.fromEntries([...groups].map(([name, rows]) => [name, variablesTable(rows, say)]))
 }
 
@@ -58,7 +61,7 @@ const CONFIGURATION_GROUPS: readonly (readonly [name: string, config: object])[]
   ['configuration-tracing', tracingConfig],
 ]
 
-function variablesTable(group: ReturnType<typeof variables>, say: Say): string {
+function variablesTable(group: ReturnType<typeof variablesOf>, say: Say): string {
   const rows = group.map(({ name, type, value, description }) => [
     code(name),
     value === '' ? say('empty') : code(value),
@@ -70,7 +73,7 @@ function variablesTable(group: ReturnType<typeof variables>, say: Say): string {
 
 /** Every variable with its default, commented out, so that the file documents everything and sets nothing. */
 export function environmentExample(): string {
-  const entries = variables().map(({ name, type, value, description }) => {
+  const entries = variablesOf(allInOneConfig).map(({ name, type, value, description }) => {
     const values = type === 'text' ? '' : `# Values: ${type}\n`
     return `# ${description}\n${values}#${name}=${quoted(value)}\n`
   })
@@ -216,8 +219,8 @@ export function resultsTable(folders: readonly NewmanFolder[], say: Say): string
   return table(['folder', 'requests', 'assertions', 'failed'].map(say), rows)
 }
 
-function variables() {
-  return describeConfig(allInOneConfig).map(({ name, type, default: value, description }) => ({
+function variablesOf(config: TObject) {
+  return describeConfig(config).map(({ name, type, default: value, description }) => ({
     name,
     type: type.replace(/ of at least 1 characters$/, ''),
     value: String(value ?? ''),

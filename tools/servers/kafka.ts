@@ -3,6 +3,7 @@ import { join, resolve } from 'node:path'
 import { Admin } from '@platformatic/kafka'
 import { runProcess } from '../../platform/process/process.ts'
 import { root } from '../repository-files.ts'
+import type { Certificate } from './certificates.ts'
 import {
   containerName,
   type Docker,
@@ -47,6 +48,17 @@ export interface KafkaListener {
   readonly name: string
   readonly port: number
   readonly advertisedPort: number
+  /** Without this option, in plain text and without a login. */
+  readonly security?: ListenerSecurity
+}
+
+/** TLS and SASL for a listener. */
+export interface ListenerSecurity {
+  readonly certificate: Certificate
+  /** Clients need a certificate of this authority (the path of a PEM file). Without it, they need none. */
+  readonly clientCa?: string
+  /** Passwords by user name, for SCRAM-SHA-512 and PLAIN. They take effect when the data folder is formatted. */
+  readonly users: Readonly<Record<string, string>>
 }
 
 /** Runs Kafka's programs, with Java of this machine or in a container. */
@@ -88,7 +100,7 @@ export async function startKafka(options: KafkaOptions): Promise<Kafka> {
   const heap = defaultHeap ? DEFAULT_HEAP : SMALL_HEAP
   const args = [...heap, ...classPath, 'kafka.Kafka', join(folder, 'server.properties')]
   const begin = async () => {
-    await format(run, classPath, folder, logFile)
+    await format(run, classPath, folder, logFile, listeners)
     const broker = await run(args)
     try {
       await answers(brokers, broker.ended)
@@ -175,7 +187,9 @@ function properties(
   const advertised = listeners
     .map(({ name, advertisedPort }) => `,${name}://127.0.0.1:${advertisedPort}`)
     .join('')
-  const protocols = listeners.map(({ name }) => `,${name}:PLAINTEXT`).join('')
+  const protocols = listeners
+    .map(({ name, security }) => `,${name}:${security ? 'SASL_SSL' : 'PLAINTEXT'}`)
+    .join('')
   return [
     'process.roles=broker,controller',
     'node.id=1',
@@ -198,8 +212,30 @@ function properties(
     'broker.heartbeat.interval.ms=500',
     // A new group must not wait for further members.
     'group.initial.rebalance.delay.ms=0',
+    ...listeners.flatMap(securityProperties),
     '',
   ].join('\n')
+}
+
+function securityProperties({ name, security }: KafkaListener): string[] {
+  if (security === undefined) return []
+  const { certificate, clientCa, users } = security
+  const pem = (path: string) => readFileSync(path, 'utf8').trim().replaceAll('\n', '\\n')
+  const login = (mechanism: string, module: string, own: string) =>
+    `${mechanism}.sasl.jaas.config=org.apache.kafka.common.security.${module} required${own};`
+  const passwords = Object.entries(users).map(([user, password]) => ` user_${user}="${password}"`)
+  return [
+    'ssl.keystore.type=PEM',
+    `ssl.keystore.certificate.chain=${pem(certificate.cert)}`,
+    `ssl.keystore.key=${pem(certificate.key)}`,
+    ...(clientCa === undefined
+      ? []
+      : ['ssl.truststore.type=PEM', `ssl.truststore.certificates=${pem(clientCa)}`]),
+    `ssl.client.auth=${clientCa === undefined ? 'none' : 'required'}`,
+    'sasl.enabled.mechanisms=SCRAM-SHA-512,PLAIN',
+    login('scram-sha-512', 'scram.ScramLoginModule', ''),
+    login('plain', 'plain.PlainLoginModule', passwords.join('')),
+  ].map((line) => `listener.name.${name.toLowerCase()}.${line}`)
 }
 
 /** Formats a new data folder with a cluster id; does nothing if it is formatted already. */
@@ -208,11 +244,17 @@ async function format(
   classPath: readonly string[],
   folder: string,
   logFile: string,
+  listeners: readonly KafkaListener[],
 ): Promise<void> {
   if (existsSync(join(folder, 'data', 'meta.properties'))) return
   const id = Buffer.from(crypto.getRandomValues(new Uint8Array(16))).toString('base64url')
-  const tool = ['kafka.tools.StorageTool', 'format', `--cluster-id=${id}`, '-c']
-  const formatting = await run([...classPath, ...tool, join(folder, 'server.properties')])
+  const users = listeners.flatMap(({ security }) => Object.entries(security?.users ?? {}))
+  const tool = ['kafka.tools.StorageTool', 'format', `--cluster-id=${id}`]
+  for (const [user, password] of users) {
+    tool.push('--add-scram', `SCRAM-SHA-512=[name=${user},password=${password}]`)
+  }
+  tool.push('-c', join(folder, 'server.properties'))
+  const formatting = await run([...classPath, ...tool])
   if ((await formatting.ended) === 0) return
   throw new Error(`${folder} cannot be formatted for Kafka: ${lastLines(logFile, LAST_LINES)}`)
 }
