@@ -140,7 +140,7 @@ async function becomesTrue(url: string, statement: string, deadlineMs: number): 
   })
 }
 
-/** A round counts only if each order that it claims is in the books exactly once. */
+/** A round counts only if each of its orders is in the books exactly once. */
 export async function assertBooks(urls: Urls, before: Mark, orders: number): Promise<void> {
   const after = await markBooks(urls)
   const approved = `select count(*) as n from orders.orders

@@ -18,7 +18,7 @@ interface ProfileNode {
 
 export interface Frame {
   readonly name: string
-  /** Microseconds in the function and in everything that it called. */
+  /** Microseconds in the function and in all functions that it called. */
   readonly totalUs: number
   readonly children: readonly Frame[]
 }

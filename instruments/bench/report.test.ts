@@ -47,7 +47,7 @@ test('a picture is well-formed, and the median lies between the ends of the spre
   assert.ok(from! < median && median < to!, `${from} ${median} ${to}`)
 })
 
-test('a section replaces the text between its comments, and nothing else', () => {
+test('a section replaces only the text between its comments', () => {
   const text = 'before\n<!-- bench:begin -->\nold\n<!-- bench:end -->\nafter\n'
   const section = sectionOf([EVENTS], { date: '2026-01-01', machine: 'two cores', seconds: 6 })
   const written = withSection(text, 'bench', section)

@@ -53,7 +53,7 @@ export interface Circumstances {
   readonly seconds: number
 }
 
-/** The outcomes as a Markdown table, followed by what was compared and what it cost. */
+/** The outcomes as a Markdown table, followed by descriptions of both sides and by the costs. */
 export function sectionOf(outcomes: readonly Outcome[], at: Circumstances): string {
   const compared = outcomes.map(
     ({ name, ours, reference }) => `- **${name}**: ${ours}; against ${reference}.`,

@@ -37,7 +37,7 @@ function timeScale({ startedMs, restMs }: Report): Scale {
   return (timeMs) => LEFT + ((timeMs - startedMs) / (restMs - startedMs)) * PLOT
 }
 
-/** A row for each target that had a fault. */
+/** Draws a row for each target that had a fault. */
 export function faultsChart(report: Report): string {
   const x = timeScale(report)
   const targets = TARGETS.filter((target) => report.faults.some((fault) => fault.target === target))

@@ -29,7 +29,7 @@ after(async () => {
 })
 const database = trifold.databases.orders
 
-/** The customers of a chaos run, on a program in which no fault is injected. */
+/** The history of the customers of a chaos run, recorded on a program without faults. */
 const SHOPPING_OPERATIONS = 80
 const file = join(folder, 'history.jsonl')
 const history = openHistory(file)
@@ -106,7 +106,7 @@ async function actOut(): Promise<Operation[]> {
   return done
 }
 
-/** The first operation that matches; the test fails if there is none. */
+/** The first operation that matches; the test fails if no operation does. */
 function operationOf<Kind extends Intent['kind']>(
   kind: Kind,
   isMeant: (operation: Operation & { intent: Intent & { kind: Kind } }) => boolean = () => true,

@@ -64,7 +64,7 @@ export interface OpenedStack {
    * unfinished work.
    */
   untilAtRest(limitMs: number): Promise<void>
-  /** Reads everything except the history. */
+  /** Reads all evidence except the history. */
   evidence(): Promise<Pick<Evidence, 'databases' | 'topics' | 'letters'>>
   close(): Promise<void>
 }

@@ -81,7 +81,7 @@ describe('figures', () => {
 })
 
 describe('the page', () => {
-  test('says clean if nothing is violated, and needs no other file', () => {
+  test('is marked clean if no rule is violated, and needs no other file', () => {
     const page = reportPage(report)
     assert.match(page, /class="verdict clean">clean</)
     assert.match(page, /freeze, from 0\.0 s for 1\.5 s/)
@@ -101,7 +101,7 @@ describe('the page', () => {
   })
 })
 
-test('the picture for the documents has all charts, says what was run, and needs no other file', () => {
+test('the picture for the documents has all charts, describes the run, and needs no other file', () => {
   const picture = chaosPicture({ ...report, findings: [] })
   assert.equal(picture.match(/<svg /g)?.length, 4)
   assert.match(picture, /all three styles\. Seed 7, .+ UTC\. Violations: 0\./)

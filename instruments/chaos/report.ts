@@ -9,7 +9,7 @@ import {
 } from './charts.ts'
 import type { Report } from './figures.ts'
 
-/** A page in a single file: the verdict, then the charts, then what was checked. */
+/** A page in a single file: the verdict, the charts, and the rules that were checked. */
 export function reportPage(report: Report): string {
   const { findings, seed, style, minutes } = report
   const title = `Chaos: ${style}, seed ${seed}`
@@ -69,7 +69,7 @@ function sessionsOf({ endedSessions, faults }: Report): string {
   return `PostgreSQL ended ${number(endedSessions)} sessions that were idle in a transaction.`
 }
 
-/** What was run, in a sentence. */
+/** Describes the run in a sentence. */
 export function sentenceOf({ faults, minutes, style, seed, startedMs }: Report): string {
   const when = new Date(startedMs).toISOString().slice(0, 16).replace('T', ' ')
   const styles = style === 'mixed' ? 'all three styles' : `the style ${style}`

@@ -4,7 +4,7 @@ import type { Site, Sites } from './sites.ts'
 
 /** Sites that no scenario reaches, with the reason. */
 export interface Uncrossed {
-  /** The services to which this applies; all of them if absent. */
+  /** The services to which the entry applies; all of them if absent. */
   readonly services?: readonly ServiceName[]
   /** The beginning of the sites' names. */
   readonly name: string

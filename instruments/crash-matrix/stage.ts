@@ -52,8 +52,8 @@ export function createStage(world: World, style: InteractionStyle): Stage {
 }
 
 /**
- * Together longer than the leases of a dead process. Until they expire, no other instance sends the rows of
- * its lanes.
+ * All attempts together take longer than the leases of a dead process last: until then, the rows of its lanes
+ * wait.
  */
 const PATIENCE = { attempts: 60, timeoutMs: 3_500 }
 const POLL_MS = 200

@@ -48,7 +48,7 @@ export async function hunt(mutant: Mutant, limit: number): Promise<HuntResult> {
   }
 }
 
-/** Repeats runs without any planted bug; yields those with a violation. */
+/** Repeats runs without any planted bug; yields the runs with a violation. */
 export async function* runUnchanged(runs: Iterable<SeedRun>): AsyncGenerator<SeedResult> {
   const thread = openPlanted([])
   try {

@@ -8,7 +8,7 @@ export const FLAG = { type: 'boolean' } as const
 
 type Known = NonNullable<ParseArgsConfig['options']>
 
-/** Parses command-line arguments; throws a `UsageError` for anything that is not one of the options. */
+/** Parses command-line arguments; throws a `UsageError` for any argument that is not one of the options. */
 export function readArguments<Options extends Known>(args: readonly string[], options: Options) {
   try {
     return parseArgs({ args: [...args], options }).values

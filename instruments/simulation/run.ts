@@ -48,7 +48,7 @@ export interface RunResult {
 
 /** Customers who are not done by this time after the start are waiting for a response that never comes. */
 export const LONGEST_FAULTS_MS = 120_000
-/** The promise: everything is final within this time after faults and requests have stopped. */
+/** The promise: all work is finished within this time after faults and requests have stopped. */
 export const SETTLE_MS = 120_000
 const POLL_MS = 250
 const REPEAT_ROUNDS = 3
@@ -165,7 +165,7 @@ function withoutForeign(tables: Tables, { foreign }: World): Tables {
   return { ...tables, deposits: tables.deposits.filter((one) => !amounts.has(one.amountMinor)) }
 }
 
-/** A request that may be repeated must have a final response once faults are over and everything is settled. */
+/** A request that may be repeated must have a final response once faults are over and all work is settled. */
 function missingResponse(operation: Operation): Finding[] {
   const { intent, key, attempts } = operation
   if (!mayRepeat(operation) || attempts.some(isFinal)) return []

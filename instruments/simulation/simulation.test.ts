@@ -39,7 +39,7 @@ test('a seed gives the same run byte for byte, whatever ran before it', TIMEOUT,
   assert.deepEqual(elsewhere, first)
 })
 
-test('the scheduler waits long enough for everything to come to rest', TIMEOUT, async () => {
+test('the scheduler waits until all code has come to rest', TIMEOUT, async () => {
   const usual = await simulate(store, RUN)
   const patient = await simulate(store, { ...RUN, turns: 25 })
   assert.equal(patient.fingerprint, usual.fingerprint)

@@ -60,7 +60,10 @@ const CLOSE_LIMIT_MS = 10_000
 const TAKE_DELAY_MS = 250
 /** While this many offset commits are in flight, no further messages are taken. */
 const MAX_COMMITS_IN_FLIGHT = 64
-/** How long messages that no request waits for are gathered after a batch smaller than `ENOUGH_MESSAGES`. */
+/**
+ * After a batch smaller than `ENOUGH_MESSAGES`, messages that no request waits for are gathered for this
+ * long.
+ */
 const GATHER_MS = 50
 const ENOUGH_MESSAGES = 100
 

@@ -7,7 +7,10 @@ import { type Group, type LogEnd, openSubscription, partitionKey, wakeMembers } 
 import { createLog, type EmbeddedLog, embeddedBusMigrations, type Position } from './log.ts'
 import { partitionOf } from './partitioner.ts'
 
-/** The bus in the embedded database: a durable log, and consumer groups whose members are all in this process. */
+/**
+ * The bus in the embedded database: a durable log, and consumer groups with all their members in this
+ * process.
+ */
 export interface EmbeddedBus extends Bus {
   /** Runs retention and compaction now. The bus does so by itself about once a minute. */
   maintain(): Promise<void>

@@ -81,7 +81,10 @@ export function openSubscription(options: SubscriptionOptions): Subscription {
       return share?.lease === batch ? [{ share, batch }] : []
     })
 
-  /** Reads all ready partitions in one statement, and leases those that this member still owns after it. */
+  /**
+   * Reads all ready partitions in one statement, and leases the partitions that this member still owns after
+   * the read.
+   */
   async function fetch(ready: readonly Share[]): Promise<Batch[]> {
     const reading = {}
     const from = ready.map(({ end, position }) => ({ ...end, offset: position }))
@@ -95,7 +98,7 @@ export function openSubscription(options: SubscriptionOptions): Subscription {
         const { topic, partition } = share.end
         const batch = { topic, partition, messages: lists[index]! }
         share.lease = batch.messages.length > 0 ? batch : undefined
-        // Retention has deleted everything up to the end, so continue from there.
+        // Retention has deleted all messages up to the end, so continue from there.
         if (share.lease === undefined) share.position = upTo[index]!
         return share.lease === undefined ? [] : [batch]
       })

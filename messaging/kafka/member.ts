@@ -33,8 +33,8 @@ export interface MemberOptions {
   readonly group: string
   readonly topics: readonly string[]
   /**
-   * Where this process runs. A new member takes over the partitions of an older one with the same place, whose
-   * process must be gone, instead of waiting for its session to expire.
+   * Where this process runs. If an older member has the same place, its process must be gone, and a new
+   * member takes over its partitions instead of waiting for its session to expire.
    */
   readonly place?: string
   readonly maxBatchMessages: number

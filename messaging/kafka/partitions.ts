@@ -48,7 +48,7 @@ export interface Partitions {
   committed(offsets: readonly Committable[]): void
   /** Returns batches, which will be taken again. Ignores batches without a lease. */
   release(batches: readonly Batch[]): void
-  /** The partitions to fetch: those with nothing fetched, taken or being fetched. */
+  /** The partitions to fetch: they have no fetched or taken messages and no fetch in flight. */
   idle(): OwnedPartition[]
   /** Whether any batch is taken and not settled. */
   isBusy(): boolean

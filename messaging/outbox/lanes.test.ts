@@ -138,7 +138,7 @@ describe('instances of a service', () => {
     assert.equal(first.gains.count, 2)
   })
 
-  test('hand a lane over once none of its rows is in flight, and send no more of its rows until then', async (t) => {
+  test('hand over a lane once none of its rows is in flight, and send no more of its rows until then', async (t) => {
     const { start, renewed } = await setUp(t)
     let inFlight: readonly number[] = [5, 6]
     const first = start({ lanesInFlight: () => inFlight })

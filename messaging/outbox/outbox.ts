@@ -262,7 +262,7 @@ from ${schema}.outbox group by carrier`
       }
     },
 
-    /** Deletes acknowledged rows and reads the next ones, without those in flight, in one statement. */
+    /** Deletes acknowledged rows and reads the next rows that are not in flight, in one statement. */
     async takeForBroker(
       db: Queryable,
       acknowledged: readonly bigint[],

@@ -67,7 +67,7 @@ export function relayToBroker(at: BrokerContext, bus: Bus) {
     at.setLanesInFlight([...new Set([...polled, ...(flight?.lanes ?? [])])])
   }
 
-  /** Deletes the acknowledged rows and reads the next ones, without those in flight. */
+  /** Deletes the acknowledged rows and reads the next rows that are not in flight. */
   async function poll(from: readonly number[]): Promise<OutboxRow[]> {
     isPollDue = false
     if (from.length + acknowledged.length === 0) return []
@@ -114,7 +114,10 @@ export function relayToBroker(at: BrokerContext, bus: Bus) {
     failures = 0
   }
 
-  /** Polls while the last batch is in flight, waits for that, and sends what the poll found. */
+  /**
+   * Polls while the last batch is in flight, waits for its acknowledgment, and sends the rows that the poll
+   * found.
+   */
   async function step(): Promise<void> {
     const from = at.stopped.aborted ? [] : lanes.held()
     const epoch = lanes.epoch()
@@ -125,7 +128,8 @@ export function relayToBroker(at: BrokerContext, bus: Bus) {
     // polled again.
     if (epoch === lanes.epoch() && from.join() === lanes.held().join()) launch(rows, from)
     else isPollDue = true
-    // With nothing more to read, commits that come while the batch is in flight share the next poll.
+    // If there are no more rows to read, all commits that happen while the batch is in flight share the next
+    // poll.
     if (!isPollDue) await land()
     reportLanes([])
     if (acknowledged.length > 0) void deleteSoon()

@@ -68,7 +68,9 @@ interface Loop {
   readonly done: Promise<void>
 }
 
-/** Creates a relay that does not deliver anything before `start`, so that deliveries may themselves use the relay. */
+/**
+ * Creates a relay that delivers no rows before `start`, so that the deliveries can themselves use the relay.
+ */
 export function createRelay(options: RelayOptions): Relay {
   const { runtime, log, outbox } = options
   const closing = new AbortController()

@@ -52,11 +52,11 @@ export async function assertAllRead({ read }: Pick<Client, 'read'>, service: str
   assert.deepEqual(
     lags.filter((lag) => lag !== 0),
     [],
-    `${service} has not read everything`,
+    `${service} has not read all messages`,
   )
 }
 
-/** The values of a metric, of those series whose labels contain the text. */
+/** The values of a metric in the series whose labels contain the text. */
 export function valuesOf(scrape: string, name: string, labels = ''): number[] {
   return [...scrape.matchAll(new RegExp(`^${name}\\{(.*)\\} (\\S+)$`, 'gm'))]
     .filter(([, found]) => found!.includes(labels))

@@ -97,7 +97,7 @@ async function documented(status: number, method: string, target: string, option
 
 const NOBODY = '00000000-0000-4000-8000-000000000000'
 
-test('responses of order are as documented', async () => {
+test('responses of the order service are as documented', async () => {
   const account = await trifold.fundedAccount(130)
   const mine = `profileId=${account}`
   const one = { json: { productQuantity: 1 } }
@@ -129,7 +129,7 @@ test('responses of order are as documented', async () => {
   await documented(200, 'GET', '/orders/health')
 })
 
-test('responses of billing are as documented', async () => {
+test('responses of the billing service are as documented', async () => {
   const account = (await documented(200, 'POST', '/billing/account/create')).body
   await documented(200, 'POST', `/billing/account/${account}?amount=10.50`)
   await documented(400, 'POST', `/billing/account/${account}?amount=0`)
@@ -151,7 +151,7 @@ test('responses of billing are as documented', async () => {
   assert.ok(entries.headers.get('x-next-cursor'))
 })
 
-test('responses of notification are as documented', async () => {
+test('responses of the notification service are as documented', async () => {
   const accountId = crypto.randomUUID()
   const notice = { json: { accountId, event: 'DEPOSIT_ACCEPTED', value: 10 } }
   const id = (await documented(200, 'POST', '/notification', notice)).body
@@ -198,7 +198,7 @@ interface Documented<Schema> {
   readonly documentedAs: Schema
 }
 
-test('the documented amounts of a deposit are those that are accepted', () => {
+test('a deposit accepts exactly the documented amounts', () => {
   const { amount } = Deposit.properties
   const { documentedAs } = amount as typeof amount & Documented<{ pattern: string }>
   const pattern = new RegExp(documentedAs.pattern)
@@ -210,7 +210,7 @@ test('the documented amounts of a deposit are those that are accepted', () => {
   )
 })
 
-test('the documented amounts of a payment are those that are accepted', () => {
+test('a payment accepts exactly the documented amounts', () => {
   const { amount } = Pay.properties
   const { documentedAs } = amount as typeof amount &
     Documented<{ exclusiveMinimum: number; maximum: number; multipleOf: number }>

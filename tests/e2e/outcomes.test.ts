@@ -40,7 +40,7 @@ for (const style of STYLES) {
     })
   })
 
-  test(`${style}: without enough money an order is canceled, and nothing is taken`, async () => {
+  test(`${style}: without enough money, an order is canceled and no money is taken`, async () => {
     const account = await trifold.fundedAccount(UNIT_PRICE - 0.01)
     const placed = await trifold.order(account, { style })
     if (respondsAtOnce) assert.equal(placed.status, 201)

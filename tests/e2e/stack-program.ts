@@ -82,7 +82,7 @@ export async function startStackIn(
   return await startStack({
     ...{ replicas, environment, folder },
     ...(checkoutOf && { checkoutOf }),
-    // All ports of the stack stay below those that the system uses for outgoing connections.
+    // All ports of the stack are below the ports that the system uses for outgoing connections.
     portOffset: 50 * Math.floor(60 + Math.random() * 380),
     port: await freePorts(9_300 + Math.floor(Math.random() * 600), 1),
     signal: AbortSignal.timeout(START_LIMIT_MS),

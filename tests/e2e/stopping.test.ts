@@ -57,7 +57,7 @@ for (const [main, faults] of [
   ['services/billing', { PORT: 'http', INTERACTION_STYLE: 'rpc', DATABASE_CONNECTIONS: '1' }],
   ['services/notification', { PORT: 'http', LOG_LEVEL: 'loud', DATABASE_CONNECTIONS: '1' }],
 ] as const) {
-  test(`${main}: rejects an invalid configuration before anything starts, and names each error`, async () => {
+  test(`${main}: rejects an invalid configuration before it starts any part, and names each error`, async () => {
     const child = spawnMain(main, faults)
     assert.equal((await child.ended).code, 2)
     for (const name of Object.keys(faults)) {
@@ -66,7 +66,7 @@ for (const [main, faults] of [
   })
 }
 
-test('a program that is stopped in a burst responds to every request that it accepted, and loses none', async (t) => {
+test('a program that is stopped in a burst responds to every request that it accepted, and loses no order', async (t) => {
   const apart = await startApart(PATIENT)
   t.after(() => apart.close())
   const { client } = apart

@@ -174,7 +174,7 @@ function assertConventions({ name, kind, attributes, failed }: Span): void {
   }
 }
 
-test('an order starts a trace if its customer has none', async () => {
+test('an order starts a trace if its request has no trace context', async () => {
   const account = await client.fundedAccount(UNIT_PRICE)
   const { body: id } = await client.order(account, { style: 'events' })
   const sent = await eventually(async () => {

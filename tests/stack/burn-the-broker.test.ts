@@ -168,7 +168,7 @@ const allIsRead = async () => {
   for (const { service } of replicas) await assertAllRead(client, PATHS[service])
 }
 
-/** The state that must not change: a hash of the ledger, and what customers see. */
+/** The state that must not change: a hash of the ledger, and the data that customers can see. */
 async function snapshot() {
   const { order, billing: ofBilling, notification } = stack.databaseUrls
   const [ledger, accounts, orders, messages] = await Promise.all([

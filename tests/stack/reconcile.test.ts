@@ -19,7 +19,7 @@ after(async () => {
   await remove()
 })
 
-test("billing's database, restored from an earlier dump, is reconciled with Kafka's offsets left as they are", async () => {
+test("the billing database, restored from an earlier dump, is reconciled without changing Kafka's offsets", async () => {
   const customers = await tradeBefore(program)
   const dump = join(folder, 'billing.dump')
   await run('pg_dump', ['-Fc', '-f', dump, urls.billing])

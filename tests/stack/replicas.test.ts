@@ -111,7 +111,10 @@ function errandsOf(accounts: readonly Account[], orders: number, from: number): 
   }).flat()
 }
 
-/** Customers who each do one errand after another, until all errands have final responses. */
+/**
+ * Runs the errands with concurrent customers, each doing one errand after another, until all errands have
+ * final responses.
+ */
 function runErrands({ client }: OwnStack, errands: readonly Errand[]) {
   const limits = { limitMs: FINAL_LIMIT_MS, patienceMs: PATIENCE_MS }
   const over = inParallel(errands, (errand) => finish(client, errand, limits))

@@ -34,7 +34,7 @@ const PHASE_LIMIT_MS = 90_000
 const FUNDS = 100
 
 const skip = missingOldVersion()
-const NAME = 'a rolling upgrade, two replicas of each service'
+const NAME = 'a rolling upgrade with two replicas of each service'
 
 describe(skip ? `${NAME} (skipped: ${skip})` : NAME, { skip, timeout: 600_000 }, () => {
   let stack: OwnStack

@@ -206,7 +206,7 @@ export function caller(service: Service) {
     return {
       status: response.statusCode,
       headers: response.headers,
-      // biome-ignore lint/suspicious/noExplicitAny: a test states what it expects of a response.
+      // biome-ignore lint/suspicious/noExplicitAny: each test knows the shape of its response.
       body: JSON.parse(response.body) as any,
     }
   }

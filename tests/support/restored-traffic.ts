@@ -3,7 +3,7 @@ import { type InteractionStyle, STYLES } from '../../contracts/style.ts'
 import { eventually, UNIT_PRICE } from '../e2e/client.ts'
 import type { RunningProgram } from '../e2e/program.ts'
 
-/** A customer of a rehearsal. Each style has one from before the backup, and one from after it. */
+/** A customer in a rehearsal. Each style has one customer from before the backup and one from after it. */
 export interface Customer {
   readonly style: InteractionStyle
   readonly account: string

@@ -3,9 +3,9 @@ import { join, relative } from 'node:path'
 import { mock } from 'node:test'
 
 /**
- * Records what this process flushes below a folder, to determine what a power cut would leave there. The rule is
- * strict: a file keeps the bytes that it had at its last flush, a folder the names that it had at its last flush,
- * and everything else is lost. A real disk often keeps more.
+ * Records the flushes of this process below a folder, to determine which files a power cut would leave there.
+ * The rule is strict: a file keeps the bytes that it had at its last flush, a folder keeps the names that it
+ * had at its last flush, and all other data is lost. A real disk often keeps more.
  *
  * The folder must be empty at the start. Works by replacing functions of `node:fs`, through which both
  * Emscripten and the code under test write.

@@ -13,7 +13,7 @@ export interface PacedLoad extends Span {
   readonly style: InteractionStyle
   readonly perSecond: number
   readonly accounts: readonly string[]
-  /** Whether customers wait for the outcome; false if none can come, such as during an outage. */
+  /** Whether customers wait for the outcome; false if no outcome can arrive, such as during an outage. */
   readonly waits: boolean
 }
 

@@ -10,7 +10,7 @@ const ACCOUNTS = 1_000
 /** The same number as pgbench's clients. */
 const DATABASE_CONNECTIONS = 16
 
-/** POST /orders in `events`, while billing and notification do not run. */
+/** POST /orders in `events`, while the billing and notification services are not running. */
 export const ACCEPT: Bench = {
   name: 'accept',
   ours: `POST /orders answered, order service alone, ${CONNECTIONS} connections`,

@@ -94,7 +94,7 @@ export interface ShopPlace {
   /** Where customers place orders. */
   readonly url: string
   readonly databases: Urls
-  /** Servers whose CPU time, with that of their descendants, is a cost of the orders. */
+  /** Servers; their CPU time, including that of their descendants, is a cost of the orders. */
   readonly roots: Readonly<Record<string, number>>
 }
 

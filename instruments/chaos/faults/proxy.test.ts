@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { until } from '../../../platform/async/until.ts'
 import { startProxy, type Toxic } from './proxy.ts'
 
-/** A server that records what it receives and echoes it. */
+/** A server that records and echoes all text that it receives. */
 const heard: string[] = []
 const server = createServer((socket) => {
   socket.setNoDelay(true)
@@ -176,7 +176,7 @@ describe('stall', () => {
     caller.socket.destroy()
   })
 
-  test('delivers what a client sent before it gave up', async () => {
+  test('delivers the bytes that a client sent before it gave up', async () => {
     const caller = await connected()
     proxy.poison({ kind: 'stall' })
     caller.says('forgotten')

@@ -66,7 +66,7 @@ test('clocks are ahead and behind', () => {
   assert.ok(clocks.some((offsetMs) => offsetMs > 0) && clocks.some((offsetMs) => offsetMs < 0))
 })
 
-test('several faults overlap, and at times there are none', () => {
+test('several faults overlap, and at times there is no fault', () => {
   for (const seed of SEEDS) {
     const planned = draw(seed)
     const faultsAt = (timeMs: number) =>

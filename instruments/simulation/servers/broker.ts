@@ -12,7 +12,7 @@ import { partitionOf } from '../../../messaging/embedded/partitioner.ts'
  * Unlike a real broker it can be made to misbehave: to rebalance or rewind a group, and to lose its messages.
  */
 export interface Broker {
-  /** Throws without writing anything if one of the topics does not exist. */
+  /** Writes the messages; if one of the topics does not exist, throws without writing any. */
   append(messages: readonly OutgoingMessage[]): void
   join(group: string, topics: readonly string[]): Member
   groups(): readonly string[]
@@ -114,7 +114,7 @@ export function createBroker(
 ): Broker {
   const logs = new Map<string, BusMessage[]>()
   const counts = new Map<string, number>()
-  /** How often each topic was created, for those that were created more than once. */
+  /** How often each topic was created, for topics that were created more than once. */
   const incarnations = new Map<string, number>()
   const groups = new Map<string, Group>()
   for (const { name, partitions } of topics) {

@@ -193,7 +193,7 @@ const IDLE_IN_TRANSACTION_MS =
 /** The connection, which a transaction holds exclusively from its begin to its commit or rollback. */
 function createConnection(session: Session) {
   let holder: Owner | undefined
-  /** Frozen processes whose transaction was rolled back and whose locks remain. */
+  /** Frozen processes that still hold locks of a transaction that was rolled back. */
   const locking = new Set<Life>()
   let waiting: (() => unknown)[] = []
 
@@ -245,7 +245,9 @@ function createConnection(session: Session) {
       await session.script('rollback')
       release()
     },
-    /** Rolls the transaction back and keeps its locks, so that other processes of its service get none. */
+    /**
+     * Rolls the transaction back and keeps its locks, so that other processes of its service cannot get them.
+     */
     async breakOff(owner: Owner): Promise<void> {
       locking.add(owner.life)
       await this.rollback(owner)

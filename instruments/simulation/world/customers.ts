@@ -131,7 +131,7 @@ export function createUniqueValues(chance: Chance): UniqueValues {
 /** The context in which a customer's requests are sent. */
 export interface RequestContext extends Omit<CustomersOptions, 'chances'> {
   readonly chance: Chance
-  /** The orders of all customers, so that some can try to access those of others. */
+  /** The orders of all customers, so that a customer can try to access another customer's order. */
   readonly known: { accountId: string; orderId: string }[]
   /** Functions that repeat the operations without a final response; only those that may be repeated. */
   readonly repeats?: (() => Promise<unknown>)[]

@@ -83,5 +83,5 @@ export function laterIn(life: Life, scheduler: Scheduler, delayMs: number, run: 
   return () => cancel()
 }
 
-/** A promise that never settles: what every operation of a dead process returns. */
+/** A promise that never settles; every operation of a dead process returns it. */
 export const never = <T>() => new Promise<T>(() => {})

@@ -24,7 +24,7 @@ const GRANTED = {
   'reuse a key': Compile(Type.Never()),
 } satisfies Record<Intent['kind'], unknown>
 
-/** Whether the body of a response is exactly what the contract says: the result of the request, or a problem. */
+/** Whether the body of a response matches the contract exactly: the result of the request, or a problem. */
 export function isReadable({ kind }: Intent, { status, body }: NonNullable<Attempt['response']>) {
   return (status < 300 ? GRANTED[kind] : problem).Check(body)
 }

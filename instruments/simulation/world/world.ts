@@ -55,7 +55,10 @@ export interface World {
   strike(planned: Planned): Promise<void>
   /** Appends messages that no service has sent to the log. */
   publish(messages: readonly OutgoingMessage[]): void
-  /** Ends all faults: servers come back, and frozen processes are thawed, except those that have a running twin. */
+  /**
+   * Ends all faults: servers come back, and frozen processes are thawed, except if another process of the
+   * same service is running.
+   */
   heal(): void
   /** Thaws all frozen processes; returns whether there were any. */
   thaw(): boolean
