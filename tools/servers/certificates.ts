@@ -13,10 +13,10 @@ export interface Authority {
   /** The path of its own certificate. */
   readonly ca: string
   /**
-   * The certificate of a server or client, for `localhost`, 127.0.0.1 and ::1. It is created at the first call with
-   * this name.
+   * The certificate of a server or client, by default for `localhost`, 127.0.0.1 and ::1. It is created at the first
+   * call with this name.
    */
-  issue(name: string): Certificate
+  issue(name: string, hosts?: string): Certificate
 }
 
 const DAYS = '365'
@@ -34,14 +34,12 @@ export function openAuthority(folder: string): Authority {
   }
   return {
     ca,
-    issue(name) {
+    issue(name, hosts = 'DNS:localhost,IP:127.0.0.1,IP:::1') {
       const [cert, key, request] = [at(`${name}.pem`), at(`${name}.key`), at(`${name}.csr`)]
       if (existsSync(cert)) return { cert, key }
       const extensions = at('extensions.conf')
-      writeFileSync(
-        extensions,
-        'subjectAltName=DNS:localhost,IP:127.0.0.1,IP:::1\nextendedKeyUsage=serverAuth,clientAuth\n',
-      )
+      const usage = 'extendedKeyUsage=serverAuth,clientAuth'
+      writeFileSync(extensions, `subjectAltName=${hosts}\n${usage}\n`)
       openssl('req', ...CURVE, '-subj', `/CN=${name}`, '-keyout', key, '-out', request)
       const signing = ['-CA', ca, '-CAkey', caKey, '-CAcreateserial', '-days', DAYS]
       openssl('x509', '-req', '-in', request, ...signing, '-extfile', extensions, '-out', cert)

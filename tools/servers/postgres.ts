@@ -1,7 +1,9 @@
 import { spawnSync } from 'node:child_process'
 import { createHash, randomBytes } from 'node:crypto'
 import {
+  chmodSync,
   chownSync,
+  copyFileSync,
   existsSync,
   mkdirSync,
   readdirSync,
@@ -14,6 +16,7 @@ import {
 import { delimiter, join, resolve } from 'node:path'
 import { Client, escapeIdentifier, escapeLiteral } from 'pg'
 import { until } from '../../platform/async/until.ts'
+import type { Certificate } from './certificates.ts'
 import {
   containerName,
   type Docker,
@@ -39,6 +42,8 @@ export interface PostgresServerOptions {
   readonly port: number
   readonly maxConnections: number
   readonly logFile: string
+  /** Offers TLS with this certificate. Clients that ask for no TLS are still accepted. */
+  readonly certificate?: Certificate
   /** Runs the server in a container if possible; without this option Docker is not used. */
   readonly docker?: Docker
   /** Aborts the pull of an image. */
@@ -86,6 +91,7 @@ export async function startPostgres(options: PostgresServerOptions): Promise<Pos
     max_connections: maxConnections,
     logging_collector: 'off',
     ...programs.settings,
+    ...(options.certificate && tlsSettings(options.certificate, folder, user)),
   }
   const args = ['-D', cluster]
   for (const [name, value] of Object.entries(settings)) args.push('-c', `${name}=${value}`)
@@ -106,6 +112,17 @@ export async function startPostgres(options: PostgresServerOptions): Promise<Pos
   }
   const server = await restartable(begin, end, programs.signalAll)
   return { url: urlOf(ROLE), server, close: server.stop }
+}
+
+/** Copies the files, because the server rejects a private key that another user owns or can read. */
+function tlsSettings(certificate: Certificate, folder: string, user: User) {
+  const copies = { cert: join(folder, 'server.pem'), key: join(folder, 'server.key') }
+  for (const [part, path] of Object.entries(copies)) {
+    copyFileSync(certificate[part as keyof Certificate], path)
+    chmodSync(path, 0o600)
+    if (user) chownSync(path, user.uid, user.gid)
+  }
+  return { ssl: 'on', ssl_cert_file: copies.cert, ssl_key_file: copies.key }
 }
 
 async function findPrograms(
