@@ -23,14 +23,17 @@ else runOn(findNode())
 
 /** Runs the entry point in this process, so signals and exit codes need no forwarding. */
 function runHere() {
-  // A third of the start-up time is compilation. If the cache cannot be written, Node.js compiles at each start.
+  // Compilation is a third of the start-up time, so compiled code is cached. If the cache cannot be written,
+  // Node.js compiles at each start.
   Module.enableCompileCache?.(join(root, 'node_modules', '.cache', 'compiled'))
   putFirstOnPath(dirname(process.execPath))
   process.argv = [process.argv[0], resolve(root, entry), ...args]
   Module.runMain()
 }
 
-/** Runs this file again on another Node.js, forwards signals, and exits in the same way as the child. */
+/**
+ * Runs this file again on another Node.js, forwards signals to it, and exits in the same way as that process.
+ */
 function runOn(node) {
   const child = spawn(node, process.argv.slice(1), { stdio: 'inherit' })
   const signals = ['SIGINT', 'SIGTERM', 'SIGHUP']
@@ -38,7 +41,7 @@ function runOn(node) {
   child.on('error', (error) => fail(`${node} did not start: ${error.message}`))
   child.on('exit', (code, signal) => {
     if (signal === null) process.exit(code)
-    // A shell or npm reports death by a signal only if this process dies of the same one.
+    // A shell or npm reports that a signal killed the program only if the same signal kills this process.
     for (const each of signals) process.removeAllListeners(each)
     process.kill(process.pid, signal)
   })
@@ -50,8 +53,8 @@ function putFirstOnPath(folder) {
 }
 
 /**
- * Finds a new enough Node.js: the binary that `npm ci` installs as an optional dependency, or one on PATH. The binary is
- * found by its path, because npm 10 and older do not link it into node_modules/.bin.
+ * Finds a Node.js that is new enough: the binary that `npm ci` installs as an optional dependency, or one on
+ * PATH. The binary is found by its path, because npm 10 and older do not link it into node_modules/.bin.
  */
 function findNode() {
   const os = process.platform === 'win32' ? 'win' : process.platform
@@ -80,8 +83,9 @@ function majorOf(version) {
 }
 
 /**
- * Sends this process SIGTERM when the npm that runs it as a script dies. npm cannot forward SIGKILL, and a shell between
- * the two does not forward SIGTERM; without this, the program would keep running and keep its port.
+ * Sends this process SIGTERM when the npm that runs it as a script dies. npm cannot forward SIGKILL, and a
+ * shell between npm and this process does not forward SIGTERM. Without this function, the program would keep
+ * running and occupy its port.
  */
 function endWithNpm() {
   if (!process.env.npm_lifecycle_event) return
@@ -94,7 +98,10 @@ function endWithNpm() {
   timer.unref()
 }
 
-/** The process ids from the parent up to the outermost npm, because a script of one npm may run another npm. */
+/**
+ * The process ids from the parent up to the outermost npm. There may be several, because a script that npm
+ * runs may run npm again.
+ */
 function ancestors() {
   const chain = []
   let length = 1
@@ -106,7 +113,7 @@ function ancestors() {
       pid = Number(/^PPid:\s*(\d+)/m.exec(status)?.[1])
     }
   } catch {
-    // There is no /proc on this system, or an ancestor has just exited, which shortens the list.
+    // There is no /proc on this system, or an ancestor has just exited. The list ends here.
     if (chain.length === 0) chain.push(process.ppid)
   }
   return chain.slice(0, length).join()

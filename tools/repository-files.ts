@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url'
 /** The repository's root, with a trailing slash. */
 export const root = fileURLToPath(new URL('../', import.meta.url))
 
-/** Paths from the root of all files that are tracked, or new and not ignored; sorted. */
+/** The sorted paths, relative to the root, of all files that are tracked by Git, or new and not ignored. */
 export function repositoryFiles(): string[] {
   const list = execFileSync(
     'git',

@@ -17,14 +17,14 @@ const account = await trifold.fundedAccount(100)
 await trifold.order(account, { style: 'http' })
 await assertInvariantsHold(trifold)
 
-test('rejects a folder that a program is using', async () => {
+test('the audit rejects a folder that a program is using', async () => {
   const { code, stderr } = await run(['--data', data])
   assert.match(stderr, /in use by another Trifold process/)
   assert.equal(code, 2)
   await trifold.close()
 })
 
-test('finds no violation in a stopped program, and prints what it checked', async () => {
+test('the audit finds no violation in a stopped program, and prints what was checked', async () => {
   const { code, stdout } = await run(['--settled'], { DATA_DIR: data })
   assert.match(stdout, /^I1 +ok +.*\(2 transfers, 1 accounts\)$/m)
   assert.match(stdout, /^I7 +ok +.*\(2 messages, 0 letters\)$/m)
@@ -32,7 +32,7 @@ test('finds no violation in a stopped program, and prints what it checked', asyn
   assert.equal(code, 0)
 })
 
-test('prints each violation, up to a hundred', async () => {
+test('the audit prints each violation, up to a hundred', async () => {
   const database = await openPglite({ folder: join(data, 'database') })
   await database.query('update billing.account set balance_minor = balance_minor + 100')
   await database.query(
@@ -50,7 +50,7 @@ test('prints each violation, up to a hundred', async () => {
   assert.equal(code, 1)
 })
 
-test('rejects a folder without a database, and does not create it', async () => {
+test('the audit rejects a folder without a database, and does not create it', async () => {
   const missing = join(folder, 'missing')
   const { code, stderr } = await run(['--data', missing])
   assert.match(stderr, /is not a data folder/)
@@ -58,7 +58,7 @@ test('rejects a folder without a database, and does not create it', async () => 
   assert.equal(existsSync(missing), false)
 })
 
-test('rejects wrong options, and prints its usage', async () => {
+test('the audit rejects wrong options, and prints its usage', async () => {
   for (const args of [
     ['--dada', data],
     ['--orders', 'postgres://127.0.0.1/orders'],
@@ -70,7 +70,7 @@ test('rejects wrong options, and prints its usage', async () => {
   }
 })
 
-test('fails if a database cannot be reached', async () => {
+test('the audit fails if a database cannot be reached', async () => {
   const url = 'postgres://127.0.0.1:1/none'
   const { code, stderr } = await run(['--orders', url, '--billing', url, '--notification', url])
   assert.match(stderr, /no connection to PostgreSQL/)

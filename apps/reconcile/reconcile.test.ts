@@ -24,14 +24,14 @@ after(remove)
 const origin = join(folder, 'origin')
 const { customers, newcomers, views } = await trade()
 
-describe('databases of which none was restored', () => {
+describe('databases, none of which was restored,', () => {
   test('have no differences', async () => {
     const { code, output } = await run('--data', origin)
     assert.deepEqual([code, output], [0, 'Nothing differs.\n'])
   })
 })
 
-describe('billing restored to an earlier time', () => {
+describe('a billing database restored to an earlier time', () => {
   test('gets every deposit, payment and refund back, in the order of the ledger', async (t) => {
     const data = await restored('billing')
     const listed = await run('--data', data)
@@ -53,8 +53,8 @@ describe('billing restored to an earlier time', () => {
   })
 })
 
-describe('order restored to an earlier time', () => {
-  test('settles the orders that it has, and the payments of the others are refunded', async (t) => {
+describe('an order database restored to an earlier time', () => {
+  test('gets its orders settled, and payments for forgotten orders are refunded', async (t) => {
     const data = await restored('orders')
     const kinds = ['ORDER_FORGOTTEN', 'ORDER_NOT_CANCELED', 'ORDER_UNSETTLED']
     assert.deepEqual(kindsOf(await compare(data)), kinds)
@@ -80,8 +80,8 @@ describe('order restored to an earlier time', () => {
   })
 })
 
-describe('notification restored to an earlier time', () => {
-  test('gets every message back, and sends its letters', async (t) => {
+describe('a notification database restored to an earlier time', () => {
+  test('gets every message back, and the letters are sent', async (t) => {
     const data = await restored('notification')
     assert.deepEqual(kindsOf(await compare(data)), ['MESSAGE_MISSING'])
     await assertRepaired(data, 'notification')
@@ -96,7 +96,7 @@ describe('notification restored to an earlier time', () => {
   })
 })
 
-test('a deposit whose text was removed, and what it paid for, are listed with their amounts', async () => {
+test('a deposit whose text was removed, and the payments that it covered, are listed with their amounts', async () => {
   const data = await restored('billing')
   const { account } = newcomers[0]!
   const database = await openPglite({ folder: join(data, 'database') })
@@ -125,7 +125,7 @@ test('a deposit whose text was removed, and what it paid for, are listed with th
   )
 })
 
-test('with --restored, only differences of that database count', async () => {
+test('with --restored, only differences that the restore of that database explains are listed', async () => {
   const data = await restored('orders')
   assert.deepEqual(kindsOf(await compare(data, { restored: 'billing', apply: true })), [])
   assert.deepEqual(kindsOf(await compare(data, { restored: 'notification' })), [])
@@ -137,7 +137,7 @@ test('rows that last changed before --since are skipped', async () => {
   assert.deepEqual(kindsOf(await compare(data, { since: new Date(Date.now() + 60_000) })), [])
 })
 
-test('rejects wrong options, and prints its usage', async () => {
+test('reconcile rejects wrong options, and prints its usage', async () => {
   for (const args of [
     ['--orders', 'postgres://127.0.0.1/orders'],
     ['--restored', 'order'],

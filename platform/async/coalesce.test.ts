@@ -131,7 +131,7 @@ describe('a batch that fails', () => {
     assert.ok(batches.length <= 13)
   })
 
-  test('fails as a whole if the database is unavailable, because its parts would fail as well', async () => {
+  test('fails as a whole if the database is unavailable, because parts of the batch would fail as well', async () => {
     const batches: number[] = []
     const run = coalesce<number, number>({
       ...{ maxBatch: 100, maxQueue: 100, overflow: () => new Error('too many') },

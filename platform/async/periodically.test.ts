@@ -7,7 +7,7 @@ import { until } from './until.ts'
 
 const log = createLog('silent', 'test')
 
-test('runs at once, and again a fixed time after each end', async () => {
+test('periodic work runs at once, and again a fixed time after the end of each run', async () => {
   const clock = createClock({ frozen: true })
   let runs = 0
   const loop = periodically(1_000, clock.runtime, log, async () => {
@@ -24,7 +24,7 @@ test('runs at once, and again a fixed time after each end', async () => {
   await loop.close()
 })
 
-test('logs a failure and continues', async () => {
+test('periodic work continues after a failure, which is logged', async () => {
   const clock = createClock({ frozen: true })
   const lines: string[] = []
   const loud = createLog('warn', 'test', { write: (line) => lines.push(line) })
@@ -42,7 +42,7 @@ test('logs a failure and continues', async () => {
   await loop.close()
 })
 
-test('closing waits for the current run and starts no other', async () => {
+test('closing periodic work waits for the current run and starts no other', async () => {
   const clock = createClock({ frozen: true })
   let finish = () => {}
   let runs = 0

@@ -3,7 +3,7 @@ import { test } from 'node:test'
 import { createDatabaseClock } from './clock.ts'
 import type { Queryable } from './database.ts'
 
-test('follows the database, however the clock of the process is set or jumps', async () => {
+test("the database's clock is followed, however the clock of the process is set or jumps", async () => {
   const hour = 3_600_000
   let [time, skew, reads] = [1_000_000_000, hour, 0]
   const db: Queryable = {
@@ -19,10 +19,10 @@ test('follows the database, however the clock of the process is set or jumps', a
     time += 500
     assert.equal(await clock(db), time)
   }
-  assert.ok(reads <= 4, 'it is not read each time')
+  assert.ok(reads <= 4, 'the clock is not read each time')
 })
 
-test('rejects a reading that took too long, and reads the clock again the next time', async () => {
+test('a reading that took too long is rejected, and the clock is read again the next time', async () => {
   let [time, frozenMs] = [1_000_000_000, 20_000]
   const db: Queryable = {
     async query<Row>() {

@@ -71,7 +71,7 @@ test('an error that is not a conflict is not retried', async () => {
   }
 })
 
-test("a test's clock is the database's clock, also within a transaction", async () => {
+test("a clock that a test sets is the database's clock, including within a transaction", async () => {
   const clock = createClock({ frozen: true, database })
   const read = async (db: Queryable) => {
     const [row] = await db.query<{ time: Date }>('select now() as time')

@@ -84,7 +84,7 @@ const REJECTIONS: Readonly<Record<string, [ProblemCode, string]>> = {
 }
 
 for (const [what, [code, text]] of Object.entries(REJECTIONS)) {
-  test(`rejects ${what} with a problem that has a request id`, async (t) => {
+  test(`the front door rejects ${what} with a problem that has a request id`, async (t) => {
     const { send } = await open(t)
     const { status, headers, body } = await send(text)
     assert.deepEqual([status, body.code, body.status], [PROBLEMS[code].status, code, status])
@@ -112,13 +112,13 @@ const ACCEPTED: Readonly<Record<string, string>> = {
 }
 
 for (const [what, text] of Object.entries(ACCEPTED)) {
-  test(`accepts ${what}`, async (t) => {
+  test(`the front door accepts ${what}`, async (t) => {
     const { send } = await open(t)
     assert.deepEqual((await send(text)).body, 'inside')
   })
 }
 
-test('accepts any host if it is configured to', async (t) => {
+test('the front door accepts any host if so configured', async (t) => {
   const { send } = await open(t, { allowedHosts: 'any' })
   assert.equal((await send(get('/', 'host: arch.homework'))).status, 200)
   assert.equal((await send('GET / HTTP/1.0\r\n\r\n')).status, 200)

@@ -67,7 +67,7 @@ async function textOf(client: Socket): Promise<string> {
 
 const never = () => undefined
 
-test('closes connections that send nothing, half a header, half a body or garbage', async (t) => {
+test('the listener closes connections that send nothing, half a header, half a body or garbage', async (t) => {
   const readBody = (request: IncomingMessage) => void request.resume()
   const { client, connections } = await listen(t, readBody, { requestTimeoutMs: 300 })
   const kept = await Promise.all(
@@ -82,14 +82,14 @@ test('closes connections that send nothing, half a header, half a body or garbag
   for (const one of kept) assert.equal(one.writable, true)
 })
 
-test('sends a problem to a client that was too slow', async (t) => {
+test('the listener sends a problem to a client that was too slow', async (t) => {
   const { client } = await listen(t, never, { requestTimeoutMs: 300 })
   const text = await textOf(await client('POST / HTTP/1.1\r\nhost: here\r\ncontent-le'))
   assert.match(text, /^HTTP\/1\.1 408 /)
   assert.match(text, /"code":"REQUEST_TIMEOUT"/)
 })
 
-test('sends the responses in flight before the response to a client error', async (t) => {
+test('the listener sends the responses in flight before the response to a client error', async (t) => {
   const { promise: started, resolve: start } = Promise.withResolvers<ServerResponse>()
   const { client } = await listen(t, (_request, response) => start(response))
   const socket = await client(GET)
@@ -100,7 +100,7 @@ test('sends the responses in flight before the response to a client error', asyn
   assert.doesNotMatch(await textOf(socket).catch(String), /400/)
 })
 
-test('cuts off a client that does not read its response', async (t) => {
+test('the listener disconnects a client that does not read its response', async (t) => {
   const answer = (_request: IncomingMessage, response: ServerResponse) =>
     void response.end('x'.repeat(20 * MEBIBYTE))
   const { client, connections, done } = await listen(t, answer, { requestTimeoutMs: 500 })
@@ -108,7 +108,7 @@ test('cuts off a client that does not read its response', async (t) => {
   await until(async () => (await connections()) === 0 && done() === 3, SOON)
 })
 
-test('holds a limited amount of unread responses', async (t) => {
+test('the listener keeps a limited amount of unread responses in memory', async (t) => {
   const answer = (_request: IncomingMessage, response: ServerResponse) =>
     void response.end('x'.repeat(40 * MEBIBYTE))
   const { client, connections } = await listen(t, answer)
@@ -117,7 +117,7 @@ test('holds a limited amount of unread responses', async (t) => {
   await until(async () => (await connections()) === 1, SOON)
 })
 
-test('clients that do not read or send delay its draining only by seconds', async (t) => {
+test('clients that stop reading or sending delay draining only by seconds', async (t) => {
   const answer = (request: IncomingMessage, response: ServerResponse) =>
     request.method === 'GET' ? void response.end('x'.repeat(20 * MEBIBYTE)) : undefined
   const { client, listener, connections, done } = await listen(t, answer)
@@ -142,7 +142,7 @@ test('a request that takes too long gets 503', async (t) => {
   assert.match(String(answer), /^HTTP\/1\.1 503 .*SERVICE_UNAVAILABLE/s)
 })
 
-test('rejects too many requests in flight on one connection', async (t) => {
+test('the listener rejects too many requests in flight on one connection', async (t) => {
   const waiting: ServerResponse[] = []
   const { client } = await listen(t, (_request, response) => void waiting.push(response))
   const socket = await client(GET.repeat(40))
@@ -158,7 +158,7 @@ test('rejects too many requests in flight on one connection', async (t) => {
   assert.equal(waiting.length, 32)
 })
 
-test('rejects connections beyond its limit with 429, and closes idle ones to make room for new ones', async (t) => {
+test('the listener rejects connections beyond the limit with 429, and closes idle connections to make room', async (t) => {
   const answer = (_request: IncomingMessage, response: ServerResponse) => void response.end('ok')
   const { client, connections } = await listen(t, answer, { maxConnections: 2 })
   for (const idle of [await client(GET), await client(GET)]) await once(idle, 'data')

@@ -17,7 +17,7 @@ async function serve(t: TestContext) {
   return { server, port: listening.port }
 }
 
-test('responds on whichever socket a connection arrives', async (t) => {
+test('the server responds on whichever socket a connection arrives', async (t) => {
   const { port } = await serve(t)
   const answers = Array.from({ length: 100 }, async () => {
     const answer = await fetch(`http://127.0.0.1:${port}`, { headers: { connection: 'close' } })
@@ -31,7 +31,7 @@ test('a port in use is rejected, although the sockets of one server share a port
   await assert.rejects(listenOn(createServer(), '127.0.0.1', port), { code: 'EADDRINUSE' })
 })
 
-test('accepts several connections in a turn of the event loop', {
+test('the server accepts several connections in a turn of the event loop', {
   skip: process.platform === 'linux' ? false : 'only Linux shares out connections to sockets',
 }, async (t) => {
   const { server, port } = await serve(t)

@@ -136,7 +136,7 @@ test('a service that has caught up admits orders again', async (t) => {
   await hold(1)
 })
 
-test('bodies that arrive slowly do not take room from other requests', async (t) => {
+test('bodies that arrive slowly do not take up room that other requests need', async (t) => {
   const { hold, pass, url } = await serve(t)
   const { port, hostname } = new URL(url)
   const sockets = Array.from({ length: 100 }, () => connect(Number(port), hostname))

@@ -18,7 +18,7 @@ async function serve(t: TestContext, listener: RequestListener) {
   return { server, call: client.call, url: `http://127.0.0.1:${port}` }
 }
 
-test('sends method, headers and body, and resolves with any response', async (t) => {
+test('the HTTP client sends method, headers and body, and resolves with any response', async (t) => {
   const { call, url } = await serve(t, async (request, response) => {
     const chunks: Buffer[] = []
     for await (const chunk of request) chunks.push(chunk)
@@ -39,7 +39,7 @@ test('sends method, headers and body, and resolves with any response', async (t)
   assert.deepEqual(JSON.parse(answer.body), ['POST', '/a?b=1', '1', 'héllo'])
 })
 
-test('sends how long it will wait', async (t) => {
+test('the HTTP client sends how long the caller will wait', async (t) => {
   const { call, url } = await serve(t, (request, response) => {
     response.end(request.headers['x-request-timeout-ms'])
   })
@@ -47,7 +47,7 @@ test('sends how long it will wait', async (t) => {
   assert.equal(answer.body, '1235')
 })
 
-test('reuses its connections', async (t) => {
+test('the HTTP client reuses its connections', async (t) => {
   let connections = 0
   const { server, call, url } = await serve(t, (_request, response) => response.end('ok'))
   server.on('connection', () => connections++)
@@ -57,7 +57,7 @@ test('reuses its connections', async (t) => {
   assert.ok(connections <= 2, `${connections} connections for 20 calls`)
 })
 
-test('rejects if no server listens, and names the call without its query', async (t) => {
+test('the HTTP client rejects if no server listens, and names the call without its query', async (t) => {
   const { server, call, url } = await serve(t, () => {})
   server.close()
   await once(server, 'close')
@@ -71,7 +71,7 @@ test('rejects if no server listens, and names the call without its query', async
   )
 })
 
-test('the timeout covers a response that never arrives, and a body that never ends', async (t) => {
+test('the timeout of a call ends the wait for a response that never arrives, and for a body that never ends', async (t) => {
   const { call, url } = await serve(t, (request, response) => {
     if (request.url === '/body') response.writeHead(200).write('half')
   })
@@ -82,7 +82,7 @@ test('the timeout covers a response that never arrives, and a body that never en
   }
 })
 
-test('rejects a response that is incomplete or exceeds the size limit', async (t) => {
+test('the HTTP client rejects a response that is incomplete or exceeds the size limit', async (t) => {
   const { call, url } = await serve(t, (request, response) => {
     if (request.url === '/large') return response.end('x'.repeat(1_048_577))
     response.writeHead(200, { 'content-length': 10 }).write('x', () => response.destroy())

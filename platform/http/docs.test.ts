@@ -111,7 +111,7 @@ interface Document {
 const named = ({ parameters }: Operation) =>
   parameters.flatMap((one) => ('$ref' in one ? [] : [one]))
 
-test('the document has the routes, both servers and that no authentication is required', async (t) => {
+test('the document lists the routes and both servers, and says that no authentication is required', async (t) => {
   const app = await build(t)
   const answer = await app.inject('/billing/openapi.json')
   assert.match(String(answer.headers['content-type']), /^application\/json/)

@@ -90,7 +90,7 @@ async function problemOf(app: Built['app'], call: InjectOptions | string) {
   return { problem, headers: answer.headers }
 }
 
-test('responds with and without the prefix and a trailing slash', async (t) => {
+test('the server responds with and without the prefix and a trailing slash', async (t) => {
   const { app } = await build(t)
   for (const path of ['', '/', `?a=1`, `/?a=1`]) {
     for (const prefix of ['', PREFIX]) {
@@ -108,7 +108,7 @@ test('responds with and without the prefix and a trailing slash', async (t) => {
   }
 })
 
-test('reads numbers and booleans from the query, fills in defaults, and ignores unknown parameters', async (t) => {
+test('the server reads numbers and booleans from the query, fills in defaults, and ignores unknown parameters', async (t) => {
   const { app } = await build(t)
   const { trace: _, ...plain } = (await app.inject(`/orders/${UUID}?utm=x&__proto__=y`)).json()
   assert.deepEqual(plain, { id: UUID, limit: 20 })
@@ -116,7 +116,7 @@ test('reads numbers and booleans from the query, fills in defaults, and ignores 
   assert.deepEqual({ limit, deep }, { limit: 7, deep: true })
 })
 
-test('converts UUIDs to lower case, and sends a string as JSON if the schema says so', async (t) => {
+test('the server converts UUIDs to lower case, and sends a string as JSON if the schema says so', async (t) => {
   const { app } = await build(t)
   const url = `/orders?profileId=${UUID.toUpperCase()}`
   const answer = await app.inject({ method: 'POST', url, payload: { productQuantity: 3 } })
@@ -125,7 +125,7 @@ test('converts UUIDs to lower case, and sends a string as JSON if the schema say
   assert.equal(answer.body, `"${UUID} 3.0"`)
 })
 
-test('names the invalid field', async (t) => {
+test('the server names the invalid field in the problem', async (t) => {
   const { app } = await build(t)
   const url = `/orders?profileId=${UUID}`
   const bodies: [unknown, string, string][] = [
@@ -161,7 +161,7 @@ test('names the invalid field', async (t) => {
   }
 })
 
-test('rejects bodies that it cannot read, each with its own problem', async (t) => {
+test('the server rejects unreadable bodies, each with the problem that applies', async (t) => {
   const { app } = await build(t)
   const url = `/orders?profileId=${UUID}`
   const json = { 'content-type': 'application/json' }
@@ -264,7 +264,7 @@ test('responses have headers that keep a browser from running them', async (t) =
   }
 })
 
-test('keeps a valid request id, replaces any other, and logs it in every line', async (t) => {
+test('the server keeps a valid request id, replaces any other, and logs it in every line', async (t) => {
   const { app, lines } = await build(t)
   const url = `/orders/${UUID}`
   const kept = await app.inject({ url, headers: { 'x-request-id': 'a-1.b_2' } })
@@ -276,7 +276,7 @@ test('keeps a valid request id, replaces any other, and logs it in every line', 
   }
 })
 
-test('passes on a valid trace context, logs it, and creates none', async (t) => {
+test('the server passes on a valid trace context, logs it, and creates no trace context itself', async (t) => {
   const { app, lines } = await build(t)
   const url = `/orders/${UUID}`
   const traceparent = '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01'
@@ -294,7 +294,7 @@ test('passes on a valid trace context, logs it, and creates none', async (t) => 
   }
 })
 
-test('works with a plain log, and logs failed requests at info and others at debug', async (t) => {
+test('the server works with a plain log, and logs failed requests at info and other requests at debug', async (t) => {
   const lines: [string, object, string][] = []
   const write = (level: string) => (members: object, sentence: string) => {
     lines.push([level, members, sentence])
@@ -314,7 +314,7 @@ test('works with a plain log, and logs failed requests at info and others at deb
   assert.deepEqual([lines.at(-1)![0], lines.at(-1)![2]], ['info', 'request completed'])
 })
 
-test('limits the rate of each address, except for loopback and probes', async (t) => {
+test('the server limits the rate of each address, except for loopback and probes', async (t) => {
   const { app } = await build(t, { rateLimitPerMinute: 2 })
   const url = `/orders/${UUID}`
   const from = (remoteAddress: string, headers = {}) => ({ url, remoteAddress, headers })
@@ -331,7 +331,7 @@ test('limits the rate of each address, except for loopback and probes', async (t
   assert.equal((await app.inject(probe)).statusCode, 200)
 })
 
-test('trusts X-Forwarded-For from trusted networks only', async (t) => {
+test('the server trusts X-Forwarded-For from trusted networks only', async (t) => {
   const trustedNetworks = networksOf('10.0.0.0/8')
   const { app } = await build(t, { rateLimitPerMinute: 2, trustedNetworks })
   const statusOf = async (remoteAddress: string, forwarded?: string) => {
@@ -381,7 +381,7 @@ test('concurrent scrapes share one result, which is reused for a second', async 
   assert.equal(reads, 3)
 })
 
-test('continues the trace of a trusted caller, and links the trace of any other caller', async (t) => {
+test('the server continues the trace of a trusted caller, and links the trace of any other caller', async (t) => {
   const traceparent = '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01'
   const started: SpanStart[] = []
   const tracer: Tracer = {
@@ -453,7 +453,7 @@ test('liveness checks nothing; readiness shows which dependency is down, and nev
   ])
 })
 
-test('responds with 405 and lists the methods if a path has others', async (t) => {
+test('the server responds with 405 and lists the methods if a path has routes only for other methods', async (t) => {
   const { app } = await build(t)
   const cases = [
     ['PUT', '/orders', 'POST'],
@@ -481,7 +481,7 @@ test('responds with 405 and lists the methods if a path has others', async (t) =
   assert.equal((await app.inject({ method: 'HEAD', url: '/orders/health' })).statusCode, 200)
 })
 
-test('counts requests by the pattern of their route', async (t) => {
+test('the server counts requests by the pattern of their route', async (t) => {
   const { app } = await build(t)
   await app.inject(`/orders/${UUID}`)
   await app.inject(`${PREFIX}/orders/${UUID}/?limit=3`)
@@ -494,7 +494,7 @@ test('counts requests by the pattern of their route', async (t) => {
   assert.doesNotMatch(answer.body, new RegExp(UUID))
 })
 
-test('finishes a running request when it closes, and rejects later ones', async (t) => {
+test('the server finishes a running request when it closes, and rejects later ones', async (t) => {
   const { app } = await build(t)
   const { promise: finish, resolve: letFinish } = Promise.withResolvers<void>()
   const { promise: started, resolve: start } = Promise.withResolvers<void>()
@@ -527,7 +527,7 @@ test('finishes a running request when it closes, and rejects later ones', async 
   await assert.rejects(read(`${address}/orders/health`, agent), { code: 'ECONNREFUSED' })
 })
 
-test('rejects a body that is too large while it arrives, and closes the connection if the rest does not arrive', async (t) => {
+test('the server rejects a body that is too large while it arrives, and closes the connection if the rest does not arrive', async (t) => {
   const { app } = await build(t)
   const address = await app.listen({ port: 0, host: '127.0.0.1' })
   const request = send(`${address}/orders?profileId=${UUID}`, {
@@ -580,7 +580,7 @@ test('a client that sends all of a body that is too large before reading gets th
   assert.match(String(answer), /^HTTP\/1\.1 413 .*BODY_TOO_LARGE/s)
 })
 
-test('serves requests of another server, without listening itself', async (t) => {
+test('the server serves requests of another server, without listening itself', async (t) => {
   const { app } = await build(t)
   await app.ready()
   const server = createServer((request, response) => app.routing(request, response))

@@ -113,7 +113,7 @@ describe('a workload', () => {
     assert.ok(workload.hasRoom())
   })
 
-  test('with a maximum is limited by its number only', () => {
+  test('with a maximum is limited only by the number of pieces in flight', () => {
     const server = simulate(100)
     const { rejected } = server.run({ perSecond: 50, capacity: 0, seconds: 10 })
     assert.equal(rejected, 400)

@@ -24,7 +24,7 @@ test('a folder has one owner at a time in this process', (t) => {
   lockFolder(folder).release()
 })
 
-test('a folder is locked while another process has it, and free once that process was killed', async (t) => {
+test('a folder is locked while another process holds the lock, and free once that process has been killed', async (t) => {
   const folder = temporaryFolder(t)
   const module = new URL('./folder-lock.ts', import.meta.url).href
   const script = `
@@ -45,6 +45,6 @@ test('a folder is locked while another process has it, and free once that proces
   lockFolder(folder).release()
 })
 
-test('a missing folder is a different error', (t) => {
+test('locking a missing folder is a different error', (t) => {
   assert.throws(() => lockFolder(join(temporaryFolder(t), 'missing')), /unable to open/)
 })

@@ -52,7 +52,7 @@ describe('PGlite in a folder', () => {
     assert.deepEqual(await database.query('select 1 as one'), [{ one: 1 }])
   })
 
-  test('rejects a folder in use, and releases it when it is closed or cannot start', async (t) => {
+  test('rejects a folder in use, and releases the folder when the database is closed or cannot start', async (t) => {
     const folder = temporaryFolder(t)
     const database = await openPglite({ folder })
     await assert.rejects(openPglite({ folder }), /in use by another Trifold process/)
@@ -62,7 +62,7 @@ describe('PGlite in a folder', () => {
     await assert.rejects(openPglite({ folder }), /PGlite cannot start/)
   })
 
-  test('does not grow with deleted rows or with its log', async (t) => {
+  test('does not grow with deleted rows or with the write-ahead log', async (t) => {
     const folder = temporaryFolder(t)
     const database = await openPglite({ folder, upkeepEveryMs: 0 })
     t.after(() => database.close())

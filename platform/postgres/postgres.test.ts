@@ -85,7 +85,7 @@ describe(`${name}, when connections break`, { skip: !url }, () => {
     assert.equal(await pidOf(database), before)
   })
 
-  test('a session that idles in a transaction is ended, which releases its locks', async (t) => {
+  test('a session that stays idle in a transaction is ended, which releases its locks', async (t) => {
     const database = await open(t, { maxConnections: 1 })
     const other = await open(t)
     await database.script('drop table if exists public.locked')
@@ -207,7 +207,7 @@ describe('PostgreSQL that cannot be reached', () => {
     )
   })
 
-  test('is given up after the timeout if it does not answer', async (t) => {
+  test('is given up after the timeout if it does not respond', async (t) => {
     const server = createServer().listen(0, '127.0.0.1')
     await once(server, 'listening')
     t.after(() => server.close())

@@ -17,7 +17,7 @@ describe(`${name}, when it is unresponsive`, { skip: !url }, () => {
     return database
   }
 
-  test('requests fail within seconds once the server is unresponsive, and succeed once it answers again', async (t) => {
+  test('requests fail within seconds once the server is unresponsive, and succeed once it responds again', async (t) => {
     const line = await breakableLine(t, new URL(url!))
     const reports: Error[] = []
     const options = { maxConnections: 2, onPoolError: (error: Error) => reports.push(error) }

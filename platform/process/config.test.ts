@@ -38,7 +38,7 @@ function problemsOf(environment: Record<string, string>): readonly string[] {
   return []
 }
 
-test('uses the defaults of unset variables, and freezes the result', () => {
+test('readConfig uses the defaults of unset variables, and freezes the result', () => {
   const config = readConfig(schema, { HOST: '' })
   assert.equal(config.HOST, '127.0.0.1')
   assert.equal(config.PORT, 8081)
@@ -48,7 +48,7 @@ test('uses the defaults of unset variables, and freezes the result', () => {
   assert.ok(Object.isFrozen(config))
 })
 
-test('reads numbers and booleans from text', () => {
+test('readConfig reads numbers and booleans from text', () => {
   const config = readConfig(schema, { PORT: '0', OVERRIDE: '0', RATIO: '0.25', LOG_LEVEL: 'debug' })
   assert.equal(config.PORT, 0)
   assert.equal(config.OVERRIDE, false)
@@ -57,7 +57,7 @@ test('reads numbers and booleans from text', () => {
   assert.equal(readConfig(schema, { OVERRIDE: 'true' }).OVERRIDE, true)
 })
 
-test('names all invalid variables at once, with the expected values', () => {
+test('readConfig names all invalid variables at once, with the expected values', () => {
   const problems = problemsOf({ PORT: '70000', OVERRIDE: 'yes', STYLE: 'soap', LOG_LEVEL: 'loud' })
   assert.deepEqual(
     problems.map((problem) => problem.split(' (')[0]),
@@ -70,25 +70,25 @@ test('names all invalid variables at once, with the expected values', () => {
   )
 })
 
-test('names a required variable that is not set', () => {
+test('readConfig names a required variable that is not set', () => {
   assert.throws(() => readConfig(Type.Object({ URL: Type.String() }), { URL: '' }), {
     name: 'ConfigError',
     message: 'the configuration is invalid:\n  URL is not set; it must be text',
   })
 })
 
-test('rejects text that only looks like a number', () => {
+test('readConfig rejects text that only looks like a number', () => {
   for (const PORT of ['0x50', '1e3', ' 80', '80.5', '8 0', '99999999999999999999', '--1']) {
     assert.match(problemsOf({ PORT })[0] ?? '', /^PORT must be an integer/, PORT)
   }
 })
 
-test('never shows the value of a secret', () => {
+test('readConfig never shows the value of a secret', () => {
   const [problem] = problemsOf({ PASSWORD: 'hunter2' })
   assert.equal(problem, 'PASSWORD must be text of at least 12 characters')
 })
 
-test('rejects an invalid base path', () => {
+test('readConfig rejects an invalid base path', () => {
   for (const BASE_PATH of ['otusapp', '/a/', '/a b', 'http://x/', '/orders', '/lab/x', '/a/..']) {
     assert.equal(problemsOf({ BASE_PATH }).length, 1, BASE_PATH)
   }
@@ -154,7 +154,7 @@ const urls = Type.Object({
 })
 
 for (const name of Object.keys(BAD_URLS)) {
-  test(`rejects an invalid ${name} without showing its password`, () => {
+  test(`readConfig rejects an invalid ${name} without showing its password`, () => {
     for (const value of BAD_URLS[name]!) {
       const rejection = { name: 'ConfigError', message: new RegExp(`^ +${name} must be `, 'm') }
       assert.throws(() => readConfig(urls, { [name]: value }), rejection, value)
@@ -170,7 +170,7 @@ for (const name of Object.keys(BAD_URLS)) {
   })
 }
 
-test('rejects a duration that exceeds the limit of timers', () => {
+test('readConfig rejects a duration that is too long for a timer', () => {
   const durations = Type.Object({
     WAIT_MS: durationMs({ default: 1, minimum: 1, description: '' }),
   })
@@ -182,7 +182,7 @@ test('rejects a duration that exceeds the limit of timers', () => {
   }
 })
 
-test('by default accepts loopback names on loopback, and any name elsewhere', () => {
+test('by default, ALLOWED_HOSTS stands for loopback names on loopback, and for any name elsewhere', () => {
   const hostsOf = (HOST: string, ALLOWED_HOSTS = '') => allowedHostsOf({ HOST, ALLOWED_HOSTS })
   const local = ['localhost', '127.0.0.1', '[::1]']
   for (const host of ['localhost', '127.0.0.1', '::1', '127.0.0.2']) {
@@ -193,7 +193,7 @@ test('by default accepts loopback names on loopback, and any name elsewhere', ()
   assert.deepEqual(hostsOf('0.0.0.0', 'Shop.example, [::1]'), new Set(['shop.example', '[::1]']))
 })
 
-test('describes every variable for the documents', () => {
+test('describeConfig describes every variable for the documents', () => {
   const rows = describeConfig(schema)
   assert.deepEqual(rows[1], {
     name: 'PORT',

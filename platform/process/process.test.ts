@@ -58,7 +58,7 @@ const WELL_BEHAVED = `async () => {
 }`
 
 for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) {
-  test(`closes on ${signal} and ends with 0`, async (t) => {
+  test(`a process closes on ${signal} and ends with 0`, async (t) => {
     const program = run(t, WELL_BEHAVED)
     await program.prints('started')
     program.child.kill(signal)
@@ -73,7 +73,7 @@ const NEVER_CLOSES = `async () => {
   return { close: () => { console.log('closing'); return new Promise(() => {}) } }
 }`
 
-test('ends with 1 if closing takes longer than the deadline', async (t) => {
+test('a process ends with 1 if closing takes longer than the deadline', async (t) => {
   const program = run(t, NEVER_CLOSES, '{ deadlineMs: 50 }')
   await program.prints('started')
   program.child.kill('SIGTERM')
@@ -86,7 +86,7 @@ for (const [signal, expected] of [
   ['SIGTERM', 143],
   ['SIGINT', 130],
 ] as const) {
-  test(`ends at once with ${expected} on a second signal, ${signal}`, async (t) => {
+  test(`a process ends at once with ${expected} on a second signal, ${signal}`, async (t) => {
     const program = run(t, NEVER_CLOSES)
     await program.prints('started')
     program.child.kill('SIGTERM')
@@ -98,7 +98,7 @@ for (const [signal, expected] of [
   })
 }
 
-test('closes after a signal during the start, once it has started', async (t) => {
+test('a process that gets a signal while it starts closes once it has started', async (t) => {
   const program = run(
     t,
     `async () => {
@@ -132,7 +132,7 @@ const OUTPUTS: Readonly<Record<string, (t: TestContext) => Promise<number | 'pip
 }
 
 for (const [what, output] of Object.entries(OUTPUTS)) {
-  test(`keeps serving, counts dropped lines and closes while its log goes to ${what}`, async (t) => {
+  test(`a process keeps serving, counts dropped lines and closes while its log goes to ${what}`, async (t) => {
     const child = spawn(process.execPath, ['--input-type=module', '-e', sourceOf(TALKATIVE)], {
       cwd: import.meta.dirname,
       stdio: ['ignore', await output(t), 'pipe'],
@@ -145,7 +145,7 @@ for (const [what, output] of Object.entries(OUTPUTS)) {
   })
 }
 
-test('keeps serving after the reader of its log has exited', async (t) => {
+test('a process keeps serving after the reader of its log has exited', async (t) => {
   const child = spawn(process.execPath, ['--input-type=module', '-e', sourceOf(TALKATIVE)], {
     cwd: import.meta.dirname,
   })
@@ -156,7 +156,7 @@ test('keeps serving after the reader of its log has exited', async (t) => {
   assert.deepEqual(await once(child, 'exit'), [0, null])
 })
 
-test('prints the errors of a configuration and ends with 2', async (t) => {
+test('a process prints the errors of a configuration and ends with 2', async (t) => {
   const start = `async (env) => readConfig(Type.Object({
     PORT: Type.Integer(), SIZE: Type.Integer() }), env)`
   const { code, output } = await run(t, start, '{}', { PORT: 'x', SIZE: '' }).exit()
@@ -169,7 +169,7 @@ test('prints the errors of a configuration and ends with 2', async (t) => {
   )
 })
 
-test('logs a failed start and ends with 1', async (t) => {
+test('a process logs a failed start and ends with 1', async (t) => {
   const program = run(t, `() => { throw new Error('no luck') }`)
   const { code, output } = await program.exit()
   assert.equal(code, 1)
@@ -180,7 +180,7 @@ for (const [name, fault] of [
   ['exception', `setTimeout(() => { throw new Error('unforeseen') })`],
   ['rejection', `Promise.reject(new Error('unforeseen'))`],
 ] as const) {
-  test(`logs an uncaught ${name}, closes and ends with 1`, async (t) => {
+  test(`a process logs an uncaught ${name}, closes and ends with 1`, async (t) => {
     const program = run(
       t,
       `async () => {
@@ -195,7 +195,7 @@ for (const [name, fault] of [
   })
 }
 
-test('reads .env in the working folder, which overrides no variable', async (t) => {
+test('a process reads .env in the working folder, but existing variables take precedence', async (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'trifold-process-'))
   t.after(() => rmSync(folder, { recursive: true, force: true }))
   writeFileSync(join(folder, '.env'), 'FROM_FILE=file\nFROM_BOTH=file\n')
@@ -206,7 +206,7 @@ test('reads .env in the working folder, which overrides no variable', async (t) 
   await run(t, start, '{}', { FROM_BOTH: 'environment' }, folder).prints('file environment')
 })
 
-test('reports that .env cannot be read, and ends with 1', async (t) => {
+test('a process reports that .env cannot be read, and ends with 1', async (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'trifold-process-'))
   t.after(() => rmSync(folder, { recursive: true, force: true }))
   mkdirSync(join(folder, '.env'))
@@ -215,7 +215,7 @@ test('reports that .env cannot be read, and ends with 1', async (t) => {
   assert.match(output, /^order: \.env cannot be read: .*\n$/)
 })
 
-test('reports a schema of a newer version in one sentence, closes and ends with 2', async (t) => {
+test('a process reports in one sentence that the schema belongs to a newer version, closes and ends with 2', async (t) => {
   const start = `async () => {
     const { SchemaTooNewError } = await import('${new URL('../database/migrate.ts', import.meta.url)}')
     setTimeout(() => Promise.reject(new SchemaTooNewError('orders', 18, 6)))

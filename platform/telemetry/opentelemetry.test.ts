@@ -80,7 +80,7 @@ describe('a span', () => {
   })
 })
 
-test('services of one process have separate spans, and leave no globals behind', (t) => {
+test('services in one process have separate spans, and leave no globals behind', (t) => {
   const [order, billing] = [setUp(t, 'order'), setUp(t, 'billing')]
   order.tracer.begin(start()).end()
   billing.tracer.begin(start()).end()

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { redact, registerSecret, registerSecrets } from './redact.ts'
 
-test('masks a registered secret wherever it occurs, in each of its encodings', () => {
+test('redact masks a registered secret wherever it occurs, in each of its encodings', () => {
   registerSecret('s3cr"t/with\\all@of#it?%')
   for (const form of [
     's3cr"t/with\\all@of#it?%',
@@ -14,7 +14,7 @@ test('masks a registered secret wherever it occurs, in each of its encodings', (
   }
 })
 
-test('masks the password of a URL that its characters make invalid', () => {
+test('redact masks a password whose characters make the URL invalid', () => {
   for (const [index, special] of ['/', '@', '#', '%', '?', ':'].entries()) {
     const [left, right] = [`left${index}part`, `right${index}part`]
     registerSecret(`smtp://mailer:${left}${special}${right}@mail.example:587`)
@@ -24,19 +24,19 @@ test('masks the password of a URL that its characters make invalid', () => {
   }
 })
 
-test('masks a password whose parts are too short to be masked by themselves', () => {
+test('redact masks a password whose parts are too short to be masked by themselves', () => {
   registerSecret('smtp://mailer:p/q@r@mail.example:587')
   assert.equal(redact('535 rejected p/q@r'), '535 rejected ***')
 })
 
-test('masks the credentials of any URL, registered or not', () => {
+test('redact masks the credentials of any URL, registered or not', () => {
   assert.equal(redact('to amqp://me:pw@host:1/x'), 'to amqp://***@host:1/x')
   assert.equal(redact('{"url":"https://me@host"}'), '{"url":"https://***@host"}')
   const plain = 'see http://127.0.0.1:8000/orders and mail a@b.example'
   assert.equal(redact(plain), plain)
 })
 
-test('registers the secrets of an environment, by name and by URL', () => {
+test('registerSecrets finds the secrets in an environment by the names of variables and in URLs', () => {
   registerSecrets({
     OTEL_EXPORTER_OTLP_HEADERS: 'authorization=Bearer header-canary,x-key=other-canary',
     SMTP_PASSWORD: 'password-canary',
@@ -51,7 +51,7 @@ test('registers the secrets of an environment, by name and by URL', () => {
   assert.equal(redacted, '*** *** *** *** /usr/bin 127.0.0.1 /run/secrets/kafka')
 })
 
-test('takes linear time on hostile text', () => {
+test('redact takes linear time on hostile text', () => {
   for (const text of ['://'.repeat(6_000), 'a'.repeat(16_384), `://${'@'.repeat(16_384)}`]) {
     const times = Array.from({ length: 10 }, () => {
       const start = performance.now()

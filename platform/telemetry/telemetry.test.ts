@@ -7,7 +7,7 @@ import { wakeUpsOf } from '../../instruments/bench/processes.ts'
 import { until } from '../async/until.ts'
 import { createLog, createTelemetry, METRICS } from './telemetry.ts'
 
-test('counts, observes and reads gauges at the scrape, with the label of the service', async () => {
+test('telemetry counts, observes and reads gauges at the scrape, with the label of the service', async () => {
   const telemetry = createTelemetry('order')
   telemetry.count('trifold_outbox_delivered_total', { carrier: 'http' })
   telemetry.count('trifold_outbox_delivered_total', { carrier: 'http' }, 2)
@@ -45,7 +45,7 @@ test('a gauge whose reading fails is absent from the scrape until it can be read
   }
 })
 
-test('services of one process have separate metrics, and only one has those of the process', async () => {
+test('services in one process have separate metrics, and only one of them has the metrics of the process', async () => {
   const scrapes = await Promise.all(
     ['order', 'billing'].map(async (service) => {
       const telemetry = createTelemetry(service)

@@ -2,7 +2,10 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { root } from '../repository-files.ts'
 
-/** The JavaScript files of the checks, so that each runs on this Node.js on every platform. */
+/**
+ * The JavaScript file of each check, with its arguments. They are started by path, so that each runs on this
+ * Node.js on every platform.
+ */
 const CHECKS: readonly (readonly string[])[] = [
   ['node_modules/typescript/bin/tsc'],
   ['node_modules/@biomejs/biome/bin/biome', 'check', '.'],
@@ -16,7 +19,7 @@ const CHECKS: readonly (readonly string[])[] = [
   ['tools/check/tidy.ts'],
 ]
 
-// The first failure ends the run, because the later checks often only repeat it.
+// The first failure ends the run, because later checks often only report the same failure again.
 for (const check of CHECKS) {
   const child = spawn(process.execPath, check, { cwd: root, stdio: 'inherit' })
   const stop = () => child.kill()

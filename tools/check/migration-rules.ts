@@ -2,12 +2,15 @@ import type { Migration } from '../../platform/database/migrate.ts'
 
 interface Rule {
   readonly forbids: RegExp
-  /** Whether it is allowed on tables that the same migration creates, because no other version uses them yet. */
+  /**
+   * Whether the statement is allowed on tables that the same migration creates, which no other version uses
+   * yet.
+   */
   readonly isAllowedOnNewTables: boolean
   readonly advice: string
 }
 
-/** Operators and retention keep these tables small, so an index is built in an instant. */
+/** Retention keeps these tables small, so building an index on them takes only an instant. */
 const SMALL_TABLES = ['dead_letter']
 
 const TABLE = String.raw`(?:only )?(?:\w+\.)?(?<table>\w+)`
@@ -48,7 +51,7 @@ const RULES: readonly Rule[] = [
   {
     forbids: /\bdrop (?:table|column|schema)\b|\brename\b/,
     isAllowedOnNewTables: false,
-    advice: 'the previous version still reads it: remove it one release later',
+    advice: 'the previous version still uses what this removes: remove it one release later',
   },
 ]
 

@@ -13,7 +13,7 @@ export function testWords(args: readonly string[]): TestWords {
   return { words: args.filter((arg) => !isFlag(arg)), flags: args.filter(isFlag) }
 }
 
-/** The paths of the selected test files, from the root. */
+/** The paths of the selected test files, relative to the root. */
 export function testFiles(
   { words }: TestWords,
   isIncluded: (path: string) => boolean = () => true,
@@ -26,7 +26,7 @@ export function testFiles(
 export const nothingChosen = ({ words }: TestWords) =>
   `No test file has ${words.map((word) => `"${word}"`).join(' or ')} in its path.`
 
-/** The arguments of Node to run these files from the root folder. */
+/** The arguments with which Node runs these files from the root folder. */
 export function runnerArguments(
   files: readonly string[],
   concurrency: number,
@@ -36,14 +36,16 @@ export function runnerArguments(
     '--test',
     '--test-reporter=spec',
     `--test-concurrency=${concurrency}`,
-    // Only for tests that hang: the slowest take a minute and a half on a busy machine.
+    // The limit is only for tests that hang: the slowest tests take a minute and a half on a busy machine.
     '--test-timeout=300000',
     ...flags,
     ...files,
   ]
 }
 
-/** Unset, because a runner started by a test would otherwise report to that test's runner. */
+/**
+ * Unsets NODE_TEST_CONTEXT, because a runner started by a test would otherwise report to that test's runner.
+ */
 export const runnerEnvironment = { NODE_TEST_CONTEXT: undefined }
 
 /**
@@ -57,15 +59,16 @@ function main(args: readonly string[]): void {
     console.error(nothingChosen(chosen))
     process.exit(1)
   }
-  // At least two, because tests wait more than they compute; at most eight, because each file has a database.
+  // At least two files run at a time, because tests wait more than they compute; at most eight, because each
+  // has its own database.
   const concurrency = Math.min(8, Math.max(2, availableParallelism()))
   const runner = spawn(process.execPath, runnerArguments(files, concurrency, chosen), {
     cwd: root,
     env: { ...process.env, ...runnerEnvironment },
     stdio: 'inherit',
   })
-  // The runner stops its test files on SIGTERM. Ctrl-C arrives more than once: from the terminal, npm and the
-  // launcher.
+  // The runner stops its test files on SIGTERM. SIGINT is forwarded as SIGTERM, because Ctrl-C arrives more
+  // than once: from the terminal, npm and the launcher.
   for (const signal of ['SIGTERM', 'SIGINT']) process.on(signal, () => runner.kill('SIGTERM'))
   runner.once('exit', (code) => {
     process.exitCode = code ?? 1

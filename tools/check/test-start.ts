@@ -37,7 +37,7 @@ const LIMIT_MS = { npmCi: 300_000, ready: 60_000, stop: 10_000, tests: 1_800_000
 const LAST_LINES = 40
 /** The tests that start Node.js and npm themselves. */
 const SHORT_TESTS = ['run', 'unit', 'tools/launch', 'platform/process/process', 'folder-lock']
-/** The exit code of a shell if its command died of the signal. */
+/** The exit code of a shell whose command was killed by the signal. */
 const EXIT_CODES = { SIGINT: 130, SIGTERM: 143 } as const
 
 interface Result {
@@ -46,7 +46,7 @@ interface Result {
   readonly failure?: string
 }
 
-/** The environment for commands of a cell, with its Node.js and npm first on PATH. */
+/** The environment for the commands of one cell, with the Node.js and npm of the cell first on PATH. */
 interface Shell {
   readonly folder: string
   readonly npm: string
@@ -102,7 +102,7 @@ async function testCell(cell: Cell, folder: string, tests: readonly string[]): P
   }
 }
 
-/** Installs Node.js and npm from their packages; returns a folder with links to both. */
+/** Installs Node.js and npm from their npm packages. Returns a folder with links to both. */
 async function install({ name, node, npm }: Cell, folder: string): Promise<string> {
   const packages = [`node-linux-${process.arch}@${node}`, `npm@${npm}`]
   const modules = join(folder, `${name}-tools`)
@@ -119,8 +119,8 @@ async function install({ name, node, npm }: Cell, folder: string): Promise<strin
 }
 
 /**
- * The environment without the variables of the npm that runs this script, which would configure the cell's npm,
- * too.
+ * The environment without the variables of the npm that runs this script, because they would also configure
+ * the cell's npm.
  */
 function environmentWith(binaries?: string): NodeJS.ProcessEnv {
   const inherited = Object.entries(process.env).filter(
@@ -164,7 +164,8 @@ async function startOrderStop(shell: Shell, way: 'Ctrl-C' | 'SIGTERM'): Promise<
     await until(async () => !(await answers(url)), { limitMs: LIMIT_MS.stop })
     await until(async () => !groupIsAlive(child.pid!), { limitMs: LIMIT_MS.stop })
     const end = await ended
-    // If there is a shell between npm and the program, both die of the signal once the program has exited.
+    // If npm runs the program in a shell, the signal also kills the shell and npm once the program has
+    // exited.
     const exit = end.code ?? end.signal
     assert.ok(
       exit === 0 || exit === signal || exit === EXIT_CODES[signal],
@@ -206,10 +207,10 @@ async function answers(url: string): Promise<boolean> {
   )
 }
 
-/** The running process groups. */
+/** The process groups that are running. */
 const groups = new Set<number>()
 
-/** Starts npm in a process group of its own, with the child's process id. */
+/** Starts npm as the leader of a new process group, so the id of the group is the id of the process. */
 function start({ folder, environment }: Shell, args: readonly string[]) {
   const child: ChildProcess = spawn('npm', args, {
     cwd: folder,

@@ -18,8 +18,8 @@ const NODE_GLOBALS = new Set([
 const IMPURE_MEMBERS = new Set(['Date.now', 'Math.random', 'AbortSignal.timeout'])
 
 /**
- * Finds uses of the global clock, random numbers and host in the core, which must get them as arguments. The only
- * exception is `systemRuntime`, from which those arguments come.
+ * Finds uses of the global clock, random numbers and host in the core, which must receive them as arguments.
+ * The only exception is `systemRuntime`, where those arguments come from.
  */
 export function impureNames(source: ts.SourceFile): Finding[] {
   const declared = declaredNames(source)
@@ -60,7 +60,9 @@ function impureName(node: ts.Node, declared: ReadonlySet<string>): string | unde
   return isMemberName(node) || ts.isTypeNode(node.parent) ? undefined : node.text
 }
 
-/** Whether the name is that of a member, as in `x.process` and `{ process: 1 }`, and not that of the global. */
+/**
+ * Whether the name is the name of a member, as in `x.process` and `{ process: 1 }`, rather than the global.
+ */
 function isMemberName(node: ts.Identifier): boolean {
   const { parent } = node
   if (ts.isPropertyAccessExpression(parent)) return parent.name === node
@@ -69,7 +71,7 @@ function isMemberName(node: ts.Identifier): boolean {
   return 'name' in parent && parent.name === node
 }
 
-/** The names that the file declares anywhere, which shadow globals. */
+/** All names that the file declares anywhere. They shadow globals. */
 function declaredNames(source: ts.SourceFile): Set<string> {
   const names = new Set<string>()
   for (const node of nodesOf(source)) {
@@ -85,8 +87,8 @@ function declaredNames(source: ts.SourceFile): Set<string> {
 }
 
 /**
- * Finds `import value, { type T }` and `import { type T }`. dependency-cruiser ignores both as imports of types only,
- * although they load the module at run time.
+ * Finds `import value, { type T }` and `import { type T }`. dependency-cruiser ignores both because it takes
+ * them for type-only imports, although they load the module at run time.
  */
 export function mixedTypeImports(source: ts.SourceFile): Finding[] {
   return source.statements.filter(ts.isImportDeclaration).flatMap((statement) => {

@@ -1,7 +1,7 @@
 import ts from 'typescript'
 import { isStyle } from '../../contracts/style.ts'
 
-/** A violation of the house style: the line, counted from 1, and what to do about it. */
+/** A violation of the house style: its line, counted from 1, and a message that says how to fix it. */
 export interface Finding {
   readonly line: number
   readonly message: string
@@ -27,8 +27,9 @@ export function lineOf(node: ts.Node): number {
 }
 
 /**
- * Finds functions that do not fit on a screen. A named function inside another, as in a factory, is counted separately,
- * because it is read separately. Functions that declare tests are exempt: their length is not complexity.
+ * Finds functions that do not fit on a screen. A named function inside another function, as in a factory, is
+ * counted separately, because it is read separately. Functions that declare tests are exempt, because they
+ * are long without being complex.
  */
 export function longFunctions(source: ts.SourceFile): Finding[] {
   const functions = [...nodesOf(source)].filter(hasBody)
@@ -60,7 +61,7 @@ function linesOf(node: ts.Node): number {
   return source.getLineAndCharacterOfPosition(node.getEnd()).line + 2 - lineOf(node)
 }
 
-/** Whether the function declares tests, directly or through another function of the file. */
+/** Whether the function declares tests, directly or through another function in the file. */
 function declaresTests(node: ts.Node, declarers = new Set<string | undefined>()): boolean {
   if (!isTestPath(node.getSourceFile().fileName)) return false
   const declares = (call: ts.Node) =>
@@ -122,12 +123,12 @@ function exclusionOf(call: ts.CallExpression): string | undefined {
 }
 
 /**
- * Where the environment is read: by the process, whose configuration schema is the only description of it, and by the
+ * The files that may read the environment: `process.ts`, which serves the configuration schemas, and the
  * container's health check, which runs every few seconds and must not load the platform.
  */
 const READS_ENVIRONMENT = new Set(['platform/process/process.ts', 'apps/liveness/main.ts'])
 
-/** Finds reads of the environment that bypass the schema of the configuration. */
+/** Finds reads of the environment that bypass the configuration schema. */
 export function environmentReads(source: ts.SourceFile): Finding[] {
   if (READS_ENVIRONMENT.has(source.fileName) || isTool(source.fileName)) return []
   return [...nodesOf(source)].flatMap((node) =>
@@ -142,7 +143,10 @@ export function environmentReads(source: ts.SourceFile): Finding[] {
   )
 }
 
-/** Finds comparisons with the name of a style, outside tests. They would be wrong for a style that is added later. */
+/**
+ * Finds comparisons with the name of a style, except in tests. They would be wrong for a style that is added
+ * later.
+ */
 export function comparedStyles(source: ts.SourceFile): Finding[] {
   if (TEST_FILE.test(source.fileName)) return []
   return [...nodesOf(source)].flatMap((node) => {
@@ -174,7 +178,8 @@ function readsEnvironment(node: ts.Node): boolean {
   )
 }
 
-// Matches more than the first word of a statement, because a sentence may begin with "select" or "with", too.
+// Matches more than the first word of a statement, because an English sentence may also begin with "select"
+// or "with".
 const STATEMENT = new RegExp(
   [
     String.raw`select\b[^]*\bfrom\s`,
@@ -189,7 +194,10 @@ const STATEMENT = new RegExp(
     .join('|'),
 )
 
-/** Finds SQL outside the files for it. Together in one place, all statements on a table can be seen. */
+/**
+ * Finds SQL outside the files that may contain it, so that all statements on a table can be found in one
+ * place.
+ */
 export function sqlOutOfPlace(source: ts.SourceFile): Finding[] {
   const path = source.fileName
   const isAllowed = /(^|\/)store\.ts$|^(platform|messaging|chassis)\/|\/migrations\//.test(path)
@@ -197,7 +205,7 @@ export function sqlOutOfPlace(source: ts.SourceFile): Finding[] {
   return [...nodesOf(source)].flatMap((node) => {
     const text = ts.isTemplateExpression(node) ? node.getText().slice(1) : literalText(node)
     const keyword = /^\s*(\S+)/.exec(text)?.[1] ?? ''
-    // A keyword is all lower or all upper case; a sentence begins with one capital letter.
+    // An SQL keyword is all lower or all upper case. An English sentence begins with a single capital letter.
     const asKeyword = keyword === keyword.toLowerCase() || keyword === keyword.toUpperCase()
     if (!asKeyword || !STATEMENT.test(text.toLowerCase())) return []
     const message = `has SQL (${keyword} ...): it belongs in store.ts, migrations, platform, messaging or chassis`

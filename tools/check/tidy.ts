@@ -22,7 +22,7 @@ const EMPTY_NAMES = /^(utils?|helpers?|lib|types|common|index)\./
 // The brackets keep the pattern from matching itself in this file.
 const LOOSE_END = /\b(TO[D]O|FIX[M]E)\b(?!\s*\(?#\d+)/
 
-/** The findings in one file. `core` means that the file must not use Node's own globals. */
+/** Returns the findings in one file. `core` is true if the file must not use Node's own globals. */
 export function findings(path: string, text: string, core: boolean): Finding[] {
   const words = WORDS.test(path) ? [] : retiredWords(text)
   if (!CODE.test(path)) return words
@@ -42,7 +42,10 @@ export function findings(path: string, text: string, core: boolean): Finding[] {
   return all.sort((a, b) => a.line - b.line)
 }
 
-/** Whether the import rules count a file as core. Tidy and the import rules share that one list. */
+/**
+ * Returns a function that tells whether a file belongs to the core. The list is that of the import rules, so
+ * that both checks agree.
+ */
 export function coreMatcher(dependencyCruiserConfig: string): (path: string) => boolean {
   const { forbidden } = JSON.parse(dependencyCruiserConfig) as {
     forbidden: { name: string; from: { path: string[]; pathNot: string[] } }[]

@@ -50,8 +50,8 @@ export async function podsIn(
 }
 
 /**
- * Asserts that exactly these workloads run, are reachable through their Services, and have their volumes bound. It
- * retries for a while, because controllers finish a little later than helm.
+ * Asserts that exactly these workloads run, are reachable through their Services, and have their volumes
+ * bound. The check is repeated for a while, because controllers finish a little later than helm.
  */
 export function assertRunning(
   api: KubernetesApi,
@@ -87,7 +87,7 @@ async function assertRunningNow(
     assert.equal(await endpointsOf(api, namespace, name), replicas, `the Service ${name}`)
   }
   for (const { metadata, status } of await disruptionBudgets(api, namespace)) {
-    // Exactly one pod may be evicted at a time, so a node can always be drained.
+    // Exactly one pod can be evicted at a time, so a node can always be drained.
     assert.equal(status.disruptionsAllowed, 1, `the budget ${metadata.name}`)
   }
   const claims = await claimsIn(api, namespace)
@@ -181,7 +181,10 @@ export async function eventsOf(
   return (await api.get(`/api/v1/namespaces/${namespace}/events?fieldSelector=${of}`)).items
 }
 
-/** Creates a namespace as a careful administrator would: it admits only pods that meet the "restricted" standard. */
+/**
+ * Creates a namespace as a careful administrator would: only pods that meet the standard "restricted" are
+ * admitted.
+ */
 export async function makeNamespace(api: KubernetesApi, name: string): Promise<void> {
   const labels = { 'pod-security.kubernetes.io/enforce': 'restricted' }
   const namespace = { apiVersion: 'v1', kind: 'Namespace', metadata: { name, labels } }
@@ -236,7 +239,7 @@ export async function fewestEndpoints(
   return fewest
 }
 
-/** Our Secrets with their content, without those in which helm stores its releases. */
+/** The Secrets of our charts with their content, without the Secrets in which helm stores its releases. */
 export async function secretsIn(api: KubernetesApi, namespace: string): Promise<string[]> {
   const { items } = await api.get(`/api/v1/namespaces/${namespace}/secrets`)
   return items
@@ -253,7 +256,10 @@ export const nameOf = ({ metadata }: Named) => metadata.name
 
 const SETTLE_LIMIT_MS = 60_000
 
-/** Repeats assertions until they pass, because controllers act with a delay. Resolves with their result. */
+/**
+ * Repeats assertions until they pass, because controllers act with a delay. Resolves with the result of the
+ * assertions.
+ */
 export async function eventually<T>(assertions: () => Promise<T>): Promise<T> {
   let passed: { readonly value: T } | undefined
   const attempt = async () => {

@@ -37,12 +37,12 @@ const WORKLOADS: Workloads = {
     'trifold-order-database': 1,
   },
 }
-/** Objects that an uninstall keeps, because they are data. */
+/** The objects that an uninstall keeps, because they contain data. */
 const KEPT = [
   ...Object.keys(WORKLOADS.statefulSets).map((name) => `PersistentVolumeClaim/data-${name}-0`),
   ...SERVICES.map((service) => `Secret/trifold-${service}-database`),
 ].sort()
-/** Generous, because a busy machine needs longer, which is no fault of the charts. */
+/** A generous limit, because a slow start on a busy machine is not a fault of the charts. */
 const WAIT = ['--wait', '--timeout', '3m']
 const SHORT_WAIT = ['--wait', '--timeout', '12s']
 const SETTLE_LIMIT_MS = 60_000
@@ -54,7 +54,7 @@ export interface Cluster extends ControlPlane {
   readonly folder: string
 }
 
-/** An action on the cluster and the checks after it. `run` resolves with the figures for the printed table. */
+/** An action on the cluster, followed by checks. `run` resolves with the figures for the printed table. */
 export interface Step {
   readonly name: string
   run(cluster: Cluster): Promise<string>
@@ -202,7 +202,7 @@ export const STORY: readonly Step[] = [
       await helm(['install', 'trifold-billing', chartOf('billing'), ...set, ...WAIT], OTHER)
       const three = ['--set', 'replicas=3']
       await helm(['install', 'trifold-kafka', chartOf('kafka'), ...three, ...WAIT], OTHER)
-      // A broker gets its node id from this label, so no two may have the same value.
+      // A broker gets its node id from this label, so no two brokers may have the same value.
       const brokers = await podsIn(api, OTHER, 'app.kubernetes.io/component=broker')
       const numbers = brokers.map((pod) => pod.metadata.labels['apps.kubernetes.io/pod-index'])
       assert.deepEqual(numbers.sort(), ['0', '1', '2'])
@@ -237,7 +237,7 @@ export const STORY: readonly Step[] = [
   {
     name: 'one release takes over the objects that the four have left',
     async run({ api, helm, folder }) {
-      // In a copy, because helm writes dependencies into the chart's folder.
+      // A copy of the chart is used, because helm writes dependencies into the chart's folder.
       cpSync(helmFolder, join(folder, 'helm'), { recursive: true })
       const umbrella = join(folder, 'helm', 'trifold')
       await helm(['dependency', 'update', umbrella])
@@ -288,12 +288,12 @@ export const STORY: readonly Step[] = [
   },
 ]
 
-/** A fault that is planted in a chart, to show that this cluster would report it. */
+/** A fault that is planted in a chart, to show that this cluster reports it. */
 interface Fault {
   /** A replacement in the templates of the order chart. */
   readonly change?: readonly [text: string, into: string]
   readonly set?: string
-  /** Matches the expected error. */
+  /** A pattern that the error must match. */
   readonly error: RegExp
 }
 
@@ -323,7 +323,7 @@ async function assertFound({ api, helm, folder }: Cluster, fault: Fault): Promis
       () => assert.fail(`this was installed: ${JSON.stringify(fault)}`),
       (error) => error,
     )
-    // If a pod is not admitted, helm only times out; the reason is in the events.
+    // If a pod is not admitted, helm only reports a timeout; the reason is in the events.
     const { items } = await api.get(`/api/v1/namespaces/${NAMESPACE}/events?limit=500`)
     const rejections = items
       .filter(({ reason }: { reason: string }) => reason === 'FailedCreate')
@@ -344,7 +344,10 @@ function change(templates: string, [text, into]: readonly [string, string]): voi
   }
 }
 
-/** The ids of the pods and the secrets with their content, which change only if something replaces them. */
+/**
+ * The ids of the pods, and the Secrets with their content. They change only if something replaces a pod or a
+ * Secret.
+ */
 async function identities(api: KubernetesApi): Promise<string[]> {
   const pods = await podsIn(api, NAMESPACE)
   return [...pods.map(({ metadata }) => metadata.uid), ...(await secretsIn(api, NAMESPACE))].sort()

@@ -17,13 +17,19 @@ import { cacheFolder, lastLine, type NoTool, tryCommand } from './deploy-tools.t
 /** A Docker daemon, with containers that share the machine's network. */
 export interface Engine {
   readonly kind: 'engine'
-  /** Environment variables with which other Docker clients find the daemon. */
+  /** The environment variables that tell other Docker clients how to reach the daemon. */
   readonly environment: Readonly<Record<string, string>>
-  /** Runs the Docker client; resolves with its standard output, rejects with its output if it fails. */
+  /**
+   * Runs the Docker client. Resolves with its standard output; rejects with all of its output if the command
+   * fails.
+   */
   docker(args: readonly string[]): Promise<string>
-  /** An image with Node.js and npm to use instead of the official one; undefined if that can be pulled. */
+  /**
+   * An image with Node.js and npm to use instead of the official image; undefined if the official image can
+   * be pulled.
+   */
   baseImage(nodeVersion: string): Promise<string | undefined>
-  /** If the daemon was started here, stops it and removes all its data. */
+  /** Stops the daemon and removes all its data, if the daemon was started by `startEngine`. */
   close(): Promise<void>
 }
 
@@ -31,7 +37,7 @@ const READY_LIMIT_MS = 60_000
 const STOP_LIMIT_MS = 10_000
 const DEBIAN = 'bookworm'
 
-/** Uses the daemon of this machine; if Docker is installed but not running, starts a daemon. */
+/** Uses this machine's daemon. If Docker is installed but not running, starts a daemon. */
 export async function startEngine(): Promise<Engine | NoTool> {
   const docker = await findDocker()
   if (docker.kind === 'daemon') {
@@ -56,8 +62,8 @@ function clientOf(environment: Readonly<Record<string, string>>) {
 }
 
 /**
- * Starts a daemon without networks of its own, so that it does not change those of the machine. Its processes have their
- * own PID namespace, so all of them end with the first, which ends with this process.
+ * Starts a daemon that creates no networks, so that the machine's networks stay unchanged. The daemon's
+ * processes have their own PID namespace: all of them end with the first one, which ends with this process.
  */
 async function startOwn(): Promise<Engine> {
   const folder = mkdtempSync(join(tmpdir(), 'trifold-docker-'))
@@ -70,7 +76,7 @@ async function startOwn(): Promise<Engine> {
     ...['--iptables=false', '--ip6tables=false', '--ip-masq=false', '--userland-proxy=false'],
   ]
   const daemon = await startKept({ command: 'unshare', args, logFile })
-  // Debian's client has only the classic builder.
+  // Debian's Docker client has only the classic builder.
   const client = clientOf({ DOCKER_HOST: host, DOCKER_BUILDKIT: '0' })
   const close = async () => {
     // `unshare` ignores gentler signals. The daemon's data is in the folder, which is removed.
@@ -89,8 +95,9 @@ async function startOwn(): Promise<Engine> {
 }
 
 /**
- * Builds a base image on a machine that can reach Debian's packages but no image registry: Debian with the Node.js that
- * runs this program, this machine's npm and certificates, laid out as in the official image.
+ * Builds a base image, for machines that can reach Debian's packages but no image registry. The image
+ * contains Debian, the Node.js that runs this program, and this machine's npm and certificates, laid out as
+ * in the official image.
  */
 async function substituteImage(
   { docker }: Pick<Engine, 'docker'>,

@@ -8,7 +8,10 @@ import { type KeptProcess, lastLines, startKept } from '../servers/kept-process.
 import { freePorts } from '../servers/ports.ts'
 import type { ControlPlanePrograms } from './deploy-tools.ts'
 
-/** A Kubernetes control plane with real controllers, and with fake nodes that only report pods as running. */
+/**
+ * A Kubernetes control plane with real controllers and with fake nodes, which only report that their pods are
+ * running.
+ */
 export interface ControlPlane {
   /** The configuration file for clients such as helm. */
   readonly kubeconfig: string
@@ -17,7 +20,7 @@ export interface ControlPlane {
 }
 
 export interface KubernetesApi {
-  /** Resolves with the body of a response with status 200; rejects for any other. */
+  /** Resolves with the body if the response has status 200, and otherwise rejects. */
   // biome-ignore lint/suspicious/noExplicitAny: each kind has a shape of its own.
   get(path: string): Promise<any>
   /** Resolves with any response. */
@@ -30,7 +33,7 @@ export interface KubernetesApi {
 }
 
 export interface ControlPlaneOptions {
-  /** Holds keys, data and logs. */
+  /** The folder for keys, data and logs. */
   readonly folder: string
   readonly programs: ControlPlanePrograms
   readonly etcd: string
@@ -45,8 +48,8 @@ const CALL_LIMIT_MS = 30_000
 const LAST_LINES = 6
 
 /**
- * Starts etcd, API server, controllers, scheduler and kwok, on loopback. Resolves when all nodes are
- * ready.
+ * Starts etcd, the API server, the controllers, the scheduler and kwok on loopback. Resolves when all nodes
+ * are ready.
  */
 export async function startControlPlane(options: ControlPlaneOptions): Promise<ControlPlane> {
   const { folder, programs, etcd, kwok, nodes } = options
@@ -133,7 +136,7 @@ function etcdFlags(folder: string, client: string, peer: string): Record<string,
 function apiServerFlags(folder: string, etcd: string, port: number): Record<string, string> {
   return {
     'etcd-servers': `http://${etcd}`,
-    // The feature, on by default, needs a newer etcd than Debian's.
+    // This feature is on by default, but needs a newer etcd than Debian has.
     'feature-gates': 'WatchList=false',
     'bind-address': '127.0.0.1',
     'advertise-address': '127.0.0.1',
@@ -149,7 +152,7 @@ function apiServerFlags(folder: string, etcd: string, port: number): Record<stri
   }
 }
 
-/** Writes the keys of service accounts and the administrator's token; returns the token. */
+/** Writes the keys for service accounts and the administrator's token. Returns the token. */
 function writeKeys(folder: string): string {
   const { privateKey, publicKey } = generateKeyPairSync('rsa', {
     modulusLength: 2048,
@@ -205,7 +208,7 @@ function createApi(server: string, token: string, dispatcher: Agent): Kubernetes
   }
 }
 
-/** Creates nodes, each in a zone of its own, and a default storage class, as minikube has one. */
+/** Creates nodes, each in a separate zone, and a default storage class like that of minikube. */
 async function makeNodes(api: KubernetesApi, names: readonly string[]): Promise<void> {
   const capacity = { cpu: '8', memory: '16Gi', 'ephemeral-storage': '64Gi', pods: '110' }
   for (const name of names) {

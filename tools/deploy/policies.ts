@@ -54,7 +54,7 @@ interface Pod {
   readonly spec: PodSpec
 }
 
-/** The violations in the manifests of one release, one sentence each. */
+/** The policy violations in the manifests of one release, as one sentence each. */
 export function policyFindings(manifests: readonly Manifest[]): string[] {
   const pods = manifests.flatMap(podOf)
   return [
@@ -70,7 +70,10 @@ export function policyFindings(manifests: readonly Manifest[]): string[] {
   ]
 }
 
-/** The paths that probes request. Whether the program serves them has to be tested with a running program. */
+/**
+ * The paths that probes request. Only a test with a running program can show that the program serves these
+ * paths.
+ */
 export function probePaths(manifests: readonly Manifest[]): string[] {
   const paths = manifests
     .flatMap(podOf)
@@ -79,18 +82,21 @@ export function probePaths(manifests: readonly Manifest[]): string[] {
   return [...new Set(paths)]
 }
 
-/** Placeholders for values that only a Secret in the cluster holds. */
+/** Placeholders for values that are only in a Secret in the cluster. */
 const SECRET_VALUES: Labels = {
   DATABASE_URL: 'postgres://from/a-secret',
   SMTP_URL: 'smtp://from-a-secret:587',
 }
 
-/** Checks an environment against the configuration of the service; `environment` need not have the secrets. */
+/**
+ * Checks the environment of a container against the configuration of its service. `environment` need not
+ * contain the secrets.
+ */
 export function environmentFindings(main: string, environment: Labels): string[] {
   const service = /^services\/(order|billing|notification)\/main\.ts$/.exec(main)?.[1]
   if (service === undefined) return []
   const schema = SCHEMAS[service as keyof typeof SCHEMAS]
-  // main.ts adds the addresses of other services to the schema.
+  // main.ts adds the URLs of other services to the schema of the service.
   const text = readFileSync(root + main, 'utf8')
   const added = [...text.matchAll(/^ {4}([A-Z_]+_URL): /gm)].map(([, name]) => name as string)
   const known = new Set([...Object.keys(schema.properties), ...added])
@@ -126,7 +132,7 @@ function podOf(owner: Manifest): Pod[] {
   return template?.spec ? [{ owner, labels: template.metadata.labels, spec: template.spec }] : []
 }
 
-/** The rules of the Pod Security standard "restricted", and a few more. */
+/** Checks the rules of the Pod Security Standard "restricted", and a few more. */
 function restricted({ securityContext: pod, ...spec }: PodSpec): string[] {
   const findings: string[] = []
   if (spec.automountServiceAccountToken !== false) findings.push('has a service account token')
@@ -179,7 +185,8 @@ function probesOf({ startupProbe, readinessProbe, livenessProbe }: Container): P
 }
 
 /**
- * Checks that a selector selects the pods of one workload; otherwise a Service has no pods, or a policy no effect.
+ * Checks that a selector selects the pods of exactly one workload. With another selector, a Service could
+ * have no pods, or a policy no effect.
  */
 function selected({ kind, metadata, spec }: Manifest, pods: readonly Pod[]): string[] {
   const says = (finding: string) => [`${kind} ${metadata.name}: ${finding}`]
@@ -211,7 +218,7 @@ function rollingUpdate({ kind, metadata, spec }: Manifest): string[] {
   return [`Deployment ${metadata.name}: an update stops pods before others are ready`]
 }
 
-/** The values of Secrets must not occur in other objects. */
+/** Finds values of Secrets that occur in other objects. */
 function leakedSecrets(manifests: readonly Manifest[]): string[] {
   const isSecret = ({ kind }: Manifest) => kind === 'Secret'
   const secrets = manifests

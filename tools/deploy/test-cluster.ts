@@ -7,9 +7,9 @@ import { type ControlPlane, startControlPlane } from './control-plane.ts'
 import { findControlPlane, findEtcd, findHelm, findKwok, tryCommand } from './deploy-tools.ts'
 
 /**
- * Installs the charts on a Kubernetes control plane, as the README says, and checks upgrade, rollback, eviction,
- * uninstall, and that faults are reported. API server, controllers and scheduler are real. The nodes are fake, so no
- * container runs, and probes, network policies and ingress are not tested.
+ * Installs the charts on a Kubernetes control plane, as the README describes, and checks upgrade, rollback,
+ * eviction, uninstall, and that faults are reported. The API server, the controllers and the scheduler are
+ * real. The nodes are fake, so no container runs, and probes, network policies and ingress are not tested.
  */
 const NODES = ['node-1', 'node-2']
 
@@ -67,7 +67,10 @@ function printRow(result: 'ok' | 'FAILED', startedMs: number, name: string, figu
   console.log(`${result.padEnd(7)}${seconds} s  ${name} (${figures})`)
 }
 
-/** helm with folders of its own, so that the user's helm configuration is neither read nor changed. */
+/**
+ * A function that runs helm with separate folders, so that the user's helm configuration is neither read nor
+ * changed.
+ */
 function helmIn(folder: string, command: string, { kubeconfig }: ControlPlane): Cluster['helm'] {
   const homes = ['CACHE', 'CONFIG', 'DATA'].map(
     (name) => `HELM_${name}_HOME=${folder}/helm-${name}`,

@@ -27,9 +27,9 @@ import {
 import { testImage } from './test-image.ts'
 
 /**
- * Checks everything in deploy/ that can be checked without a cluster (image, compose file, charts), and the GitHub
- * workflow. A check is skipped,
- * and listed as skipped, if its tool cannot be installed. The exit code is 1 if any check fails.
+ * Checks everything in deploy/ that can be checked without a cluster (image, compose file, charts), and the
+ * GitHub workflow. If the tool for a check cannot be installed, the check is listed as skipped. The exit code
+ * is 1 if any check fails.
  */
 const CHARTS = ['kafka', 'billing', 'notification', 'order'] as const
 const SERVICES = CHARTS.slice(1)
@@ -37,7 +37,7 @@ const KUBERNETES_VERSIONS = ['1.30', '1.33', '1.36']
 const helmFolder = join(root, 'deploy', 'helm')
 const FLOW = join(helmFolder, 'order', 'files', 'flow.mjs')
 
-/** The sets of values that the services' charts are rendered with; kafka has its own. */
+/** The sets of values for rendering the charts of the services. The Kafka chart has its own sets. */
 const VALUE_SETS: Readonly<Record<string, readonly string[]>> = {
   defaults: [],
   'style http': ['interactionStyle=http'],
@@ -73,7 +73,7 @@ const INVALID_VALUES = [
   'misspelt=true',
 ]
 
-/** Findings of kube-score that we accept, each with its reason. */
+/** Findings of kube-score that are accepted, each with the reason. */
 const SCORE_EXCEPTIONS: readonly { readonly finding: RegExp; readonly why: string }[] = [
   {
     finding: /ImagePullPolicy is not set to Always/,
@@ -105,7 +105,7 @@ async function step(name: string, run: () => Promise<readonly string[]>): Promis
   if (findings.length > 0) failed = true
 }
 
-/** The output of a command as a finding if the command fails, otherwise nothing. */
+/** Runs a command. If it fails, its output is returned as a finding. */
 async function failureOf(command: string, args: readonly string[], about = ''): Promise<string[]> {
   const { ok, output } = await tryCommand(command, args)
   return ok ? [] : [`${about}${about && ': '}${output.trim()}`]
@@ -171,7 +171,10 @@ async function everythingElse(): Promise<void> {
   await step('the flow of helm test passes, and probed paths respond', () => flow(renderings))
 }
 
-/** Runs only with --image, because it takes minutes and starts servers. Then a missing Docker is a failure. */
+/**
+ * Tests the image. This runs only with --image, because it takes minutes and starts servers. If Docker is
+ * missing, the check fails instead of being skipped.
+ */
 async function image(): Promise<void> {
   const why = await testImage(async ({ name, run }) => {
     const figures: string[] = []
@@ -199,9 +202,10 @@ async function checkRendered(renderings: Readonly<Record<string, readonly Manife
   }
   await withTool('best practices (kube-score)', findKubeScore(), async (command) => {
     const bad = new Set<string>()
-    // Without network policies, kube-score would only report that they are missing.
+    // In renderings without network policies, kube-score would only report that they are missing.
     for (const file of files.filter((one) => !one.includes('no-network-policy'))) {
-      // One file at a time, because the files have objects of the same names, which kube-score would mix up.
+      // One file at a time, because objects in different files have the same names, and kube-score would mix
+      // them up.
       const args = ['score', '--output-format', 'ci', file]
       const { stdout, output } = await tryCommand(command, args)
       const lines = stdout.split('\n')
@@ -216,7 +220,7 @@ async function checkRendered(renderings: Readonly<Record<string, readonly Manife
   })
 }
 
-/** Compares the versions in package.json, the image and `.node-version`. */
+/** Compares the Node.js versions in package.json, the image and `.node-version`. */
 function nodeVersions(): string[] {
   const read = (path: string) => readFileSync(join(root, path), 'utf8')
   const packages: Record<string, string> = JSON.parse(read('package.json')).optionalDependencies
@@ -234,7 +238,7 @@ function nodeVersions(): string[] {
   ]
 }
 
-/** Compares the versions in the compose file, the charts and `npm run stack`. */
+/** Compares the versions of Kafka and PostgreSQL in the compose file, the charts and `npm run stack`. */
 function serverImages(): string[] {
   const read = (path: string) => parse(readFileSync(join(root, 'deploy', path), 'utf8'))
   const { services } = read('compose.yaml')
@@ -252,7 +256,7 @@ function serverImages(): string[] {
   return findings
 }
 
-/** The files below a folder of the repository, by their paths in it. */
+/** The content of each file below a folder of the repository, by the path relative to that folder. */
 function filesBelow(folder: string): Record<string, string> {
   const own = repositoryFiles().filter((file) => file.startsWith(folder))
   return Object.fromEntries(
@@ -260,7 +264,7 @@ function filesBelow(folder: string): Record<string, string> {
   )
 }
 
-/** The copy of the common chart that each chart contains. */
+/** The files of the copy of the common chart that each chart contains. */
 function vendoredCommon(): Record<string, string> {
   const note = 'A copy of deploy/helm/common, made by npm run test:deploy -- --vendor. Do not edit.'
   const marked = Object.entries(filesBelow('deploy/helm/common/')).map(([path, text]) => {
@@ -314,7 +318,7 @@ async function lint(helm: string): Promise<string[]> {
   return [...updated, ...(await failureOf(helm, ['lint', '--strict', ...charts]))]
 }
 
-/** Fills `renderings` with the manifests, by the file that each was written to. */
+/** Renders all charts, and adds the manifests to `renderings` under the names of the files that contain them. */
 async function renderAll(
   helm: string,
   renderings: Record<string, readonly Manifest[]>,
@@ -355,7 +359,7 @@ async function acceptedInvalidValues(helm: string): Promise<string[]> {
     for (const value of INVALID_VALUES) {
       const args = ['template', 'x', join(helmFolder, chart), '--set', value]
       const { ok, output } = await tryCommand(helm, args)
-      // The schema must reject the value; a template that fails on it is not enough.
+      // The schema itself must reject the value. It is not enough if a template fails.
       if (ok || !output.includes('schema')) accepted.push(`${chart} accepts ${value}`)
     }
   }
@@ -363,7 +367,8 @@ async function acceptedInvalidValues(helm: string): Promise<string[]> {
 }
 
 /**
- * Runs the script of the charts' test pod against the program in each style, and requests the paths of the probes.
+ * Runs the script of the charts' test pod against a running program in each style, and requests the paths of
+ * all probes.
  */
 async function flow(renderings: Readonly<Record<string, readonly Manifest[]>>): Promise<string[]> {
   const paths = probePaths(Object.values(renderings).flat())

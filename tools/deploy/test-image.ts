@@ -29,7 +29,7 @@ const FIRST_PORT = 24_000
 const HEALTHY_LIMIT_MS = 120_000
 const MEGABYTE = 1_000_000
 
-/** The variables that each service must report as missing if none is set. */
+/** The variables that each service must report as missing if no variable is set. */
 const MISSING = {
   order: ['DATABASE_URL'],
   billing: ['DATABASE_URL'],
@@ -51,10 +51,11 @@ interface Container {
 }
 
 /**
- * Builds the image and runs it as deploy/README.md says: each service without its settings, the all-in-one program, and
- * our services of the compose file. Kafka, PostgreSQL and nginx are started as in `npm run stack`, and all share the
- * machine's network, so that no other image is needed. `step` runs a step and resolves with whether it passed; the
- * first failure ends the run. Returns the reason, as a clause, if there is no Docker.
+ * Builds the image and runs it as deploy/README.md describes: each service without settings, the all-in-one
+ * program, and our services in the compose file. Kafka, PostgreSQL and nginx are started as in `npm run
+ * stack`, and all programs share the machine's network, so no other image is needed. `step` runs a step and
+ * resolves with whether it passed; the first failure ends the run. If there is no Docker, resolves with the
+ * reason, as a clause.
  */
 export async function testImage(
   step: (one: ImageStep) => Promise<boolean>,
@@ -64,7 +65,7 @@ export async function testImage(
   const engine = await startEngine()
   if (engine.kind === 'none') return engine.why
   const folder = mkdtempSync(join(tmpdir(), 'trifold-image-'))
-  // PostgreSQL may run as another user, who must be able to enter the folder.
+  // PostgreSQL may run as another user, and that user must be able to enter the folder.
   chmodSync(folder, 0o755)
   const steps: readonly ImageStep[] = [
     { name: 'the image is built', run: () => build(engine) },
@@ -256,7 +257,7 @@ interface ComposeStack extends Engine {
   readonly url: (service: Service) => string
 }
 
-/** Overrides what the compose file says about networks and about other servers, and nothing else. */
+/** An override for the compose file that changes only the networks and the addresses of other servers. */
 function overrideText(
   folder: string,
   brokers: string,

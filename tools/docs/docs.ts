@@ -29,16 +29,17 @@ import {
 } from './tables.ts'
 
 /**
- * Writes the parts of the documents that are generated from the code and from a running program: tables, pictures,
- * results. A table is between the lines `<!-- NAME:begin -->` and `<!-- NAME:end -->`; other files are generated
- * completely. With `--check` nothing is written, and the exit code is 1 if a document is out of date.
+ * Writes those parts of the documents that are generated from the code and from a running program: tables,
+ * pictures and results. A table is between the lines `<!-- NAME:begin -->` and `<!-- NAME:end -->`; files
+ * without such lines are generated completely. With `--check`, nothing is written, and the exit code is 1 if
+ * a document is out of date.
  */
 export interface Document {
-  /** The path from the root. */
+  /** The path relative to the root. */
   readonly path: string
-  /** The current content of the file; empty if there is no file. */
+  /** The current content of the file; empty if the file does not exist. */
   readonly text: string
-  /** The content that it should have. */
+  /** The content that the file should have. */
   readonly expected: string
 }
 
@@ -66,7 +67,7 @@ export async function generatedDocuments(): Promise<Document[]> {
   ])
 }
 
-/** The tables of the pages for users. */
+/** Fills in the tables on the pages for users. */
 function pageTables(
   recordings: readonly Recording[],
   { openApi, folders }: Awaited<ReturnType<typeof collectFrom>>,
@@ -90,7 +91,7 @@ function pageTables(
   return Object.entries(tables).map(([page, filled]) => [pathOf(page, language), filled])
 }
 
-/** For each style, the sequence of an order that is paid, and of a scene that is typical of the style. */
+/** The sequence pictures of each style: an order that is paid, and a scene that is typical of the style. */
 const SEQUENCES: readonly (readonly [Recording['style'], Scene, name: string, title: string])[] = [
   ['http', 'paid', 'sequence', 'An order in style http'],
   ['hybrid', 'paid', 'sequence', 'An order in style hybrid'],
@@ -120,7 +121,7 @@ function reportsOf(folders: readonly NewmanFolder[]): (readonly [string, string]
     .map((folder) => [`docs/newman/${folder.name}.txt`, newmanReport(folder)])
 }
 
-/** The schemas of the charts' values, with the styles that a deployment can choose as its default. */
+/** The schemas for the charts' values. They list the styles that a deployment can choose as its default. */
 function chartSchemas(): Promise<(readonly [string, string])[]> {
   const enumOfStyles = /("interactionStyle": \{\s*"enum": )\[[^\]]*\]/
   const names = STYLES.map((style) => JSON.stringify(style)).join(', ')
@@ -134,7 +135,10 @@ function chartSchemas(): Promise<(readonly [string, string])[]> {
   )
 }
 
-/** Replaces the table of that name. Throws if the document has no place for it, which would hide the table. */
+/**
+ * Replaces the table with this name. Throws if the document has no place for the table, which would otherwise
+ * be missing without notice.
+ */
 export function fillIn(path: string, text: string, name: string, table: string): string {
   const [begin, end] = [`<!-- ${name}:begin -->`, `<!-- ${name}:end -->`]
   const [from, to] = [text.indexOf(begin), text.indexOf(end)]

@@ -2,7 +2,10 @@ import type { Language } from './pages.ts'
 import type { Results } from './results.ts'
 import { type Say, table } from './tables.ts'
 
-/** The table of the guarantees page with what each instrument tries, and the result of its last recorded run. */
+/**
+ * The table on the guarantees page that shows what each instrument tries, and the result of its last recorded
+ * run.
+ */
 export function instrumentsTable(
   { simulate, mutants, chaos, ...others }: Results,
   say: Say,

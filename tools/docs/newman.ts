@@ -2,7 +2,10 @@ import { spawn } from 'node:child_process'
 import { text } from 'node:stream/consumers'
 import { root } from '../repository-files.ts'
 
-/** The output of newman for a folder of the acceptance collection, without what differs from run to run. */
+/**
+ * The output of newman for one folder of the acceptance collection, without the parts that differ from run to
+ * run.
+ */
 export interface NewmanFolder {
   readonly name: string
   readonly requests: number
@@ -14,7 +17,7 @@ const COLLECTION = 'tests/acceptance/trifold.postman_collection.json'
 const LAST_LINES = 40
 const ADDRESS = 'http://127.0.0.1:8000'
 
-/** Runs the acceptance collection. If an assertion fails, rejects with the end of newman's output. */
+/** Runs the acceptance collection. If an assertion fails, rejects with the last lines of newman's output. */
 export async function runNewman(url: string): Promise<NewmanFolder[]> {
   const args = ['run', COLLECTION, '--env-var', `baseUrl=${url}`, '--color', 'off']
   const newman = spawn(process.execPath, ['node_modules/newman/bin/newman.js', ...args], {
@@ -32,8 +35,9 @@ export async function runNewman(url: string): Promise<NewmanFolder[]> {
 }
 
 /**
- * The folders of a run. Ids are numbered in the order of their first appearance, and times and sizes are removed. Of a
- * request that polls until a condition is true, only the last repetition is kept.
+ * The folders in the output of a run. Ids are replaced by numbers, in the order of their first appearance,
+ * and times and sizes are removed. If a request polls until a condition is true, only its last repetition is
+ * kept.
  */
 export function readNewman(output: string): NewmanFolder[] {
   const [, ...folders] = output.split('\n┌─', 1)[0]!.split('\n❏ ')
@@ -60,7 +64,7 @@ function withoutIds(text: string): string {
 
 const titleOf = (block: string | undefined) => block?.split('\n', 1)[0]
 
-/** The output of one folder, as a file. */
+/** The file that shows the output of one folder. */
 export function newmanReport({ name, requests, assertions, output }: NewmanFolder): string {
   const command = `npx newman run ${COLLECTION} --env-var baseUrl=${ADDRESS} --folder ${name}`
   return `$ ${command}

@@ -1,10 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { repositoryFiles, root } from '../repository-files.ts'
 
-/**
- * The pages for users, each in two languages: `README` stands for `README.md` and `README.ru.md`. Every page with a
- * Russian version is in the list.
- */
+/** All pages that have a Russian version. `README` stands for `README.md` and `README.ru.md`. */
 const RUSSIAN_PAGE = '.ru.md'
 export const PAGES: readonly string[] = repositoryFiles()
   .filter((path) => path.endsWith(RUSSIAN_PAGE))
@@ -20,8 +17,8 @@ export const readPage = (page: string, language: Language = 'en'): string =>
   readFileSync(root + pathOf(page, language), 'utf8')
 
 /**
- * The `sh` blocks that call the program. Blocks that need more than a running program, such as a cluster, are marked
- * `bash` instead.
+ * The `sh` blocks that call the program. Blocks that need more than the running program, such as a cluster,
+ * are marked `bash` instead.
  */
 export function curlBlocksIn(markdown: string): string[] {
   const blocks = [...markdown.matchAll(/^```sh\n(.*?)^```$/gms)].map(([, lines]) => lines as string)

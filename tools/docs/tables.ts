@@ -17,8 +17,8 @@ import type { Language } from './pages.ts'
 import type { Structure } from './pictures/structure.ts'
 
 /**
- * The tables of the documents, as Markdown, each generated from the code that it describes. `say` translates text that
- * is not code into the language of the document.
+ * The tables in the documents, as Markdown, each generated from the code that it describes. `say` translates
+ * text that is not code into the language of the document.
  */
 export type Say = (text: string) => string
 
@@ -39,8 +39,8 @@ export interface OpenApi {
 }
 
 /**
- * A table for each group of variables, by the name of its place on the page. Variables that are in no other group are
- * those of the program.
+ * A table for each group of variables, by the name of the table on the page. Variables that are in no other
+ * group belong to the group of the program.
  */
 export function configurationTables(say: Say): Record<string, string> {
   const groups = Map.groupBy(variablesOf(allInOneConfig), ({ name }) => {
@@ -51,7 +51,10 @@ export function configurationTables(say: Say): Record<string, string> {
   return Object.fromEntries([...groups].map(([name, rows]) => [name, variablesTable(rows, say)]))
 }
 
-/** A variable is in the first group that has it. The style's are in order's and billing's configuration, too. */
+/**
+ * A variable belongs to the first group that contains it. The variables of the style are also in the
+ * configurations of the order and billing services.
+ */
 const CONFIGURATION_GROUPS: readonly (readonly [name: string, config: object])[] = [
   ['configuration-style', styleConfig],
   ['configuration-orders', orderConfig],
@@ -85,7 +88,7 @@ const EXAMPLE_HEAD = `# All environment variables of the program, with their def
 # started in. Variables that are already set take precedence.
 `
 
-/** A row per event. The services that send and read it are taken from the recordings. */
+/** One row for each event. The services that send and read the event are taken from the recordings. */
 export function eventsTable(recorded: Structure, say: Say): string {
   const { sends, reads } = partiesOf(recorded)
   const events = Object.entries(EVENTS).map(([name, { topic, summary, schema }]) => [
@@ -105,7 +108,7 @@ export function eventsTable(recorded: Structure, say: Say): string {
   return table(head.map(say), [...events, balance])
 }
 
-/** A row per topic. */
+/** One row for each topic. */
 export function topicsTable(recorded: Structure, say: Say): string {
   const { sends, reads } = partiesOf(recorded)
   const events = [
@@ -186,7 +189,8 @@ function accessText(access: Access, say: Say): string {
 }
 
 /**
- * The cost of an order in each style, from the figures in docs/performance.md. Throws if it has none of any style.
+ * The cost of an order in each style, from the figures in docs/performance.md. Throws if the page has no
+ * figures.
  */
 export function costsTable(benchmark: string, say: Say, language: Language): string {
   const figure = (pattern: string) => {
@@ -228,7 +232,7 @@ function variablesOf(config: TObject) {
   }))
 }
 
-/** Describes the valid values; only patterns are formatted as code. */
+/** Describes the valid values of a variable. Only patterns are formatted as code. */
 function valuesOf(type: string, say: Say): string {
   const pattern = /^text that matches (.+)$/.exec(type)?.[1]
   if (pattern) return `${say('text that matches')} ${code(pattern)}`

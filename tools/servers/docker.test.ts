@@ -42,7 +42,7 @@ describe('a Docker daemon', () => {
   for (const [what, answers, expected] of [
     ['is used on this machine', { context: HERE, info: 'echo "linux [name=seccomp]"' }, undefined],
     ['is not used on another host', { context: 'echo tcp://10.0.0.1:2375' }, /not on this machine/],
-    ['is not used if it does not answer', { context: HERE, info: 'exit 1' }, /does not answer/],
+    ['is not used if it does not respond', { context: HERE, info: 'exit 1' }, /does not respond/],
     [
       'is not used if it remaps user ids',
       { context: HERE, info: 'echo "linux [name=seccomp,profile=default name=rootless]"' },

@@ -5,12 +5,12 @@ import { closeSync, mkdirSync, openSync } from 'node:fs'
 import { promisify } from 'node:util'
 import { type KeptProcess, startKept } from './kept-process.ts'
 
-/** A Docker daemon that can be used, or the reason why none can, as a clause. */
+/** A Docker daemon that can be used, or a clause that says why none can be used. */
 export type Docker =
   | { readonly kind: 'daemon'; readonly command: string }
   | { readonly kind: 'none'; readonly why: string }
 
-/** An image that the daemon has, or the reason why it does not, as a clause. */
+/** An image that the daemon has, or a clause that says why it does not have the image. */
 export type Image =
   | { readonly kind: 'image'; readonly command: string; readonly name: string }
   | { readonly kind: 'none'; readonly why: string }
@@ -19,8 +19,8 @@ const COMMAND_LIMIT_MS = 20_000
 const SHARED_MEMORY = '256m'
 
 /**
- * Finds a daemon with containers that can replace programs of this machine: they mount our folders under our user, and
- * their ports are published on our loopback.
+ * Finds a daemon whose containers can replace programs on this machine: they can mount folders of the current
+ * user, and publish their ports on this machine's loopback.
  */
 export async function findDocker(command = 'docker'): Promise<Docker> {
   const none = (why: string): Docker => ({ kind: 'none', why })
@@ -30,19 +30,20 @@ export async function findDocker(command = 'docker'): Promise<Docker> {
     const host = (await run(command, ['context', 'inspect', '--format', format])).trim()
     if (!host.startsWith('unix:')) return none(`Docker's daemon is not on this machine (${host})`)
     const info = await run(command, ['info', '--format', '{{.OSType}} {{.SecurityOptions}}'])
-    // In both modes our user id is another user in a container, who may not read our folders.
+    // In both modes, our user id is a different user in a container, and that user may not be able to read
+    // our folders.
     if (/name=(rootless|userns)/.test(info)) return none("Docker's containers remap user ids")
     if (!info.startsWith('linux')) return none(`Docker runs no Linux containers (${info.trim()})`)
     return { kind: 'daemon', command }
   } catch (error) {
     const { code } = error as { code?: unknown }
-    return none(code === 'ENOENT' ? 'Docker is not installed' : "Docker's daemon does not answer")
+    return none(code === 'ENOENT' ? 'Docker is not installed' : "Docker's daemon does not respond")
   }
 }
 
 /**
- * Finds the image, and pulls it if the daemon does not have it, reporting progress. Rejects only if `signal` is
- * aborted.
+ * Finds the image. If the daemon does not have it, the image is pulled, and progress is reported. Rejects
+ * only if `signal` is aborted.
  */
 export async function findImage(
   docker: Docker,
@@ -72,23 +73,30 @@ export async function findImage(
   return { kind: 'none', why: `Docker cannot pull ${name}: ${lines.at(-1) ?? `code ${code}`}` }
 }
 
-/** Whether the daemon has the image already. */
+/** Whether the daemon already has the image. */
 export async function hasImage(docker: Docker, name: string): Promise<boolean> {
   if (docker.kind === 'none') return false
   return await succeeds(run(docker.command, ['image', 'inspect', '--format', '{{.Id}}', name]))
 }
 
-/** Searches this machine for programs. The error says how to install them, and why Docker cannot run them. */
+/**
+ * Searches this machine for programs. If they are missing, the error says how to install them and why Docker
+ * cannot run them instead.
+ */
 export function withoutImage<T>(image: Image | undefined, find: () => T): T {
   try {
     return find()
   } catch (cause) {
     const why = image?.kind === 'none' ? image.why : 'Docker is not to be used'
-    throw new Error(`${(cause as Error).message} Docker could run it, too, but ${why}.`, { cause })
+    throw new Error(`${(cause as Error).message} Docker could run it instead, but ${why}.`, {
+      cause,
+    })
   }
 }
 
-/** Progress from the lines that `docker pull` prints without a terminal, one for each step of a layer. */
+/**
+ * Describes the progress of `docker pull`. Without a terminal, it prints one line for each step of a layer.
+ */
 export function pullProgress(lines: readonly string[]): string {
   const count = (...steps: string[]) =>
     lines.filter((line) => steps.some((step) => line.endsWith(`: ${step}`))).length
@@ -98,29 +106,32 @@ export function pullProgress(lines: readonly string[]): string {
 
 export interface ContainerOptions {
   readonly name: string
-  /** Mounted at the same path in the container. */
+  /** The folder that is mounted at the same path in the container. */
   readonly folder: string
-  /** The user and group of this machine that the container runs as; they own the folder. */
+  /** The user and group of this machine that own the folder. The container runs as this user. */
   readonly user: { readonly uid: number; readonly gid: number }
-  /** Published on loopback under the same number. */
+  /** The port of the container, which is published on loopback under the same number. */
   readonly port?: number
-  /** Files of this machine, by the path of the file of the image that each replaces. */
+  /** Files of this machine that replace files of the image, by the path of the replaced file. */
   readonly files?: Readonly<Record<string, string>>
-  /** Receives the output of the container. */
+  /** The file for the output of the container. */
   readonly logFile: string
 }
 
-/** The name follows from the folder, so that a start finds the container that an earlier start left behind. */
+/**
+ * The name of a container is derived from the folder, so that a start finds a container that an earlier start
+ * left behind.
+ */
 export function containerName(what: string, folder: string): string {
   return `trifold-${what}-${createHash('sha256').update(folder).digest('hex').slice(0, 12)}`
 }
 
 /**
- * Runs a program of an image in the foreground. The container ends with this process, however that ends: the kernel
- * closes our end of the Docker client's standard input, the daemon closes the container's when the client exits, and
- * the first process of the container ends the container at the end of its standard input, even while the server is
- * frozen. A container left behind by a daemon that died is removed at the next start. The returned process is the
- * Docker client, which forwards signals.
+ * Runs a program of an image in the foreground. The container ends when this process ends, however it ends:
+ * the kernel closes this process's end of the Docker client's standard input, the client exits, the daemon
+ * closes the container's standard input, and the first process in the container then ends the container, even
+ * while the server is frozen. A container left behind by a daemon that died is removed at the next start. The
+ * returned process is the Docker client, which forwards signals.
  */
 export async function startContainer(
   image: Extract<Image, { kind: 'image' }>,
@@ -133,7 +144,7 @@ export async function startContainer(
   const log = openSync(options.logFile, 'a')
   const client = spawn(command, runArguments(image.name, program, options), {
     stdio: ['pipe', log, log],
-    // Keeps Ctrl-C from reaching the client; `stop` ends it.
+    // Ctrl-C must not reach the client directly; `stop` ends it.
     detached: true,
   })
   closeSync(log)
@@ -152,21 +163,27 @@ export async function startContainer(
   }
 }
 
-/** Sends a signal to all processes of a container except its first; resolves when they have received it. */
+/**
+ * Sends a signal to all processes in a container except the first. Resolves when they have received the
+ * signal.
+ */
 export async function signalContainer(
   { command }: Extract<Image, { kind: 'image' }>,
   name: string,
   signal: NodeJS.Signals,
 ): Promise<void> {
-  // `kill -1` spares the first process, which keeps reading its input while the others are frozen.
+  // `kill -1` spares the first process, which keeps reading its input while the other processes are frozen.
   const all = ['exec', name, 'bash', '-c', `kill -s ${signal.slice('SIG'.length)} -1`]
-  // Fails if the container has ended, which then needs no signal.
+  // This fails if the container has ended, but then no signal is needed.
   await succeeds(run(command, signal === 'SIGKILL' ? ['kill', name] : all))
 }
 
 const STOP_LIMIT_MS = 15_000
 
-/** The arguments of `docker run`. They contain no secret, because every user of the machine can see them. */
+/**
+ * The arguments of `docker run`. They must not contain secrets, because every user of the machine can see
+ * them.
+ */
 export function runArguments(
   image: string,
   program: { readonly command: string; readonly args: readonly string[] },
@@ -180,7 +197,7 @@ export function runArguments(
     ...['run', '--interactive', '--rm', '--pull', 'never', '--name', name],
     ...['--user', `${user.uid}:${user.gid}`],
     ...mounts.flatMap((mount) => ['--mount', mount]),
-    // SELinux would otherwise deny the container access to the folder.
+    // Without this option, SELinux would deny the container access to the folder.
     ...['--security-opt', 'label=disable'],
     ...(port === undefined ? [] : ['--publish', `127.0.0.1:${port}:${port}`]),
     // PostgreSQL's parallel workers share memory; Docker's default of 64 MB is too small for them.
@@ -192,9 +209,10 @@ export function runArguments(
 }
 
 /**
- * $0 is the program, $@ its arguments. When the first process of a container ends, the kernel kills all others. `read`
- * returns 1 at the end of the input and more than 128 after its time-out. Bash runs no trap for the exit of a child
- * while it reads, so the loop checks between reads whether the server still runs.
+ * $0 is the program, and $@ are its arguments. When the first process in a container ends, the kernel kills
+ * all others. `read` returns 1 at the end of the input and more than 128 after its timeout. Bash runs no trap
+ * for the exit of a child while it reads, so the loop checks between reads whether the server is still
+ * running.
  */
 const FIRST_PROCESS = `
 for name in TERM INT; do trap "kill -s $name \\$!" $name; done
@@ -208,11 +226,11 @@ wait $!
 
 async function endAtOnce(command: string, name: string, client: ChildProcess): Promise<void> {
   await removeContainer(command, name)
-  // The client of an unresponsive daemon would wait forever.
+  // If the daemon is unresponsive, the client would wait forever.
   client.kill('SIGKILL')
 }
 
-/** Removes the container, if it exists, with the anonymous volumes that its image declares. */
+/** Removes the container, if it exists, together with the anonymous volumes that its image declares. */
 const removeContainer = (command: string, name: string) =>
   succeeds(run(command, ['rm', '--force', '--volumes', name]))
 

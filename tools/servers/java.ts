@@ -6,14 +6,19 @@ import { root } from '../repository-files.ts'
 import { downloadJars } from './maven.ts'
 
 const MIN_JAVA = 17
-/** The path of the compiler in a Maven repository, and its SHA-256. It runs on Java 17. */
+/**
+ * The path of the compiler in a Maven repository, and the SHA-256 of the file. The compiler runs on Java 17.
+ */
 const COMPILER = {
   'org/eclipse/jdt/ecj/3.46.0/ecj-3.46.0.jar':
     'd0d43f8e2d7003e5efed612e2cbb5f01870043397d8f1bbe536fd9128f4fcbf7',
 }
 const COMPILE_LIMIT_MS = 120_000
 
-/** The command that runs Java 17 or newer. Throws an Error that says how to install Java if there is none. */
+/**
+ * Returns the command that runs Java 17 or newer. If there is none, throws an Error that says how to install
+ * Java.
+ */
 export function findJava(user: string): string {
   const home = process.env.JAVA_HOME
   const java = home ? join(home, 'bin', 'java') : 'java'
@@ -28,9 +33,9 @@ export function findJava(user: string): string {
 }
 
 /**
- * Compiles Java sources into `folder` with Eclipse's compiler, a JAR file of 3 MB kept in `.cache/`, so that a machine
- * with a Java runtime needs no JDK. Returns a class path of `folder` and the JAR files in the folder `libraries`.
- * Warnings count as errors.
+ * Compiles Java sources into `folder` with Eclipse's compiler, a JAR file of 3 MB that is kept in `.cache/`,
+ * so that a machine with a Java runtime needs no JDK. Returns a class path with `folder` and the JAR files in
+ * the folder `libraries`. Warnings count as errors.
  */
 export async function compileJava(
   sources: readonly string[],

@@ -27,61 +27,70 @@ export interface Kafka {
 }
 
 export interface KafkaOptions {
-  /** Holds data, configuration and log; a later start in the same folder uses the data that is there. */
+  /** The folder for data, configuration and log. A later start in the same folder uses the existing data. */
   readonly folder: string
-  /** The controller uses the next port. By default, two free ports are found. */
+  /** The port of the broker; the controller uses the next port. By default, two free ports are found. */
   readonly port?: number
-  /** Uses the heap and the collector of Kafka's own start script, instead of the smallest that work. */
+  /**
+   * Uses the heap size and the garbage collector of Kafka's own start script, instead of settings that need
+   * little memory.
+   */
   readonly defaultHeap?: true
-  /** Further listeners for clients. They are not reachable in a container. */
+  /** Further listeners for clients. They are not reachable if the broker runs in a container. */
   readonly listeners?: readonly KafkaListener[]
-  /** Runs the broker in a container if possible; without this option Docker is not used. */
+  /** Runs the broker in a container if possible. Without this option, Docker is not used. */
   readonly docker?: Docker
-  /** Aborts the pull of an image. */
+  /** Aborts pulling an image. */
   readonly signal?: AbortSignal
   readonly say?: (line: string) => void
 }
 
-/** A listener that advertises another loopback port than its own: that of a proxy in front of it. */
+/** A listener that advertises the loopback port of a proxy in front of it instead of its own port. */
 export interface KafkaListener {
-  /** In upper case. */
+  /** The name of the listener, in upper case. */
   readonly name: string
   readonly port: number
   readonly advertisedPort: number
-  /** Without this option, in plain text and without a login. */
+  /** TLS and logins. Without this option, the listener uses plain text and needs no login. */
   readonly security?: ListenerSecurity
 }
 
-/** TLS and SASL for a listener. */
+/** The TLS and SASL settings of a listener. */
 export interface ListenerSecurity {
   readonly certificate: Certificate
-  /** Clients need a certificate of this authority (the path of a PEM file). Without it, they need none. */
+  /**
+   * The path of a PEM file with an authority's certificate. Clients need a certificate signed by this
+   * authority; without this option, they need none.
+   */
   readonly clientCa?: string
-  /** Passwords by user name, for SCRAM-SHA-512 and PLAIN. They take effect when the data folder is formatted. */
+  /**
+   * The passwords by user name, for SCRAM-SHA-512 and PLAIN. They take effect when the data folder is
+   * formatted.
+   */
   readonly users: Readonly<Record<string, string>>
 }
 
-/** Runs Kafka's programs, with Java of this machine or in a container. */
+/** Runs Kafka's programs, on this machine's Java or in a container. */
 interface Programs {
   readonly classPath: readonly string[]
   /** The address on which the broker listens for clients. */
   readonly listenAddress: string
-  /** Runs Java; its output goes to the log file. */
+  /** Runs Java, with its output going to the log file. */
   run(args: readonly string[]): Promise<KeptProcess>
   readonly signalAll?: SignalAll
 }
 
 const VERSION = '4.3.1'
 export const KAFKA_IMAGE = `apache/kafka:${VERSION}`
-/** How many lines of the log an error includes. */
+/** How many lines of the log an error message includes. */
 const LAST_LINES = 8
 const READY_LIMIT_MS = 90_000
 
 /**
- * Starts Apache Kafka on loopback, as one node that is broker and controller. It runs from the project's image if
- * `docker` is given and has the image or can pull it; otherwise on Java of this machine, from the JAR files that the
- * project publishes on Maven Central (about 45 MB, kept in `.cache/`). Both use the same data in `folder`. Topics are
- * not created automatically. Resolves when the broker answers.
+ * Starts Apache Kafka on loopback, as one node that is both broker and controller. If `docker` is given and
+ * has the official image or can pull it, Kafka runs in a container. Otherwise it runs on this machine's Java,
+ * from the JAR files that the Kafka project publishes on Maven Central (about 45 MB, kept in `.cache/`). Both
+ * use the same data in `folder`. Topics are not created automatically. Resolves when the broker responds.
  */
 export async function startKafka(options: KafkaOptions): Promise<Kafka> {
   const { defaultHeap = false, listeners = [] } = options
@@ -127,7 +136,7 @@ async function findPrograms(
     say(`Kafka: running in a container of ${KAFKA_IMAGE}`)
     return containerPrograms(image, folder, port, logFile)
   }
-  if (image) say(`Kafka: ${image.why}, so Java of this machine is used`)
+  if (image) say(`Kafka: ${image.why}, so this machine's Java is used`)
   const java = withoutImage(image, () => findJava('Apache Kafka'))
   const libraries = await kafkaLibraries(say)
   return {
@@ -145,12 +154,13 @@ function containerPrograms(
   logFile: string,
 ): Programs {
   const name = containerName('kafka', folder)
-  // Runs as our user, who can then read and remove the data.
+  // Kafka runs as the current user, who can then read and remove the data.
   const user = { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 }
   const options = { name, folder, user, port, logFile }
   return {
     classPath: ['-Dorg.apache.logging.log4j.level=WARN', '-cp', '/opt/kafka/libs/*'],
-    // Docker's proxy does not connect from the container's loopback. Outside, the port is published on loopback only.
+    // Docker's proxy does not connect from the container's loopback. Outside the container, the port is
+    // published on loopback only.
     listenAddress: '0.0.0.0',
     run: (args) => startContainer(image, { command: 'java', args }, options),
     signalAll: (_, signal) => signalContainer(image, name, signal),
@@ -158,20 +168,23 @@ function containerPrograms(
 }
 
 const SMALL_HEAP = ['-Xms512m', '-Xmx512m', '-XX:+UseSerialGC']
-/** KAFKA_HEAP_OPTS of kafka-server-start.sh and KAFKA_JVM_PERFORMANCE_OPTS of kafka-run-class.sh. */
+/** KAFKA_HEAP_OPTS from kafka-server-start.sh and KAFKA_JVM_PERFORMANCE_OPTS from kafka-run-class.sh. */
 const DEFAULT_HEAP = [
   ...['-Xms1G', '-Xmx1G', '-server', '-XX:+UseG1GC', '-XX:MaxGCPauseMillis=20'],
   ...['-XX:InitiatingHeapOccupancyPercent=35', '-XX:+ExplicitGCInvokesConcurrent'],
 ]
 
-/** Downloads the JAR files of the broker, which include those of the Java client. Returns their folder. */
+/**
+ * Downloads the JAR files of the broker, which include the Java client. Returns the folder that contains
+ * them.
+ */
 export async function kafkaLibraries(say: (line: string) => void): Promise<string> {
   const folder = join(root, '.cache', 'kafka', VERSION)
   await downloadJars(jarChecksums(), folder, (line) => say(`Apache Kafka ${VERSION}: ${line}`))
   return folder
 }
 
-/** The SHA-256 of `kafka_2.13` and its runtime dependencies, by path in a Maven repository. */
+/** The SHA-256 of `kafka_2.13` and of its runtime dependencies, by path in a Maven repository. */
 function jarChecksums(): Record<string, string> {
   const text = readFileSync(join(root, 'tools', 'servers', 'kafka-jars.json'), 'utf8')
   return JSON.parse(text) as Record<string, string>
@@ -210,7 +223,7 @@ function properties(
     // A killed node can register again only after the session of its previous run has expired.
     'broker.session.timeout.ms=3000',
     'broker.heartbeat.interval.ms=500',
-    // A new group must not wait for further members.
+    // A new consumer group must not wait for further members.
     'group.initial.rebalance.delay.ms=0',
     ...listeners.flatMap(securityProperties),
     '',
@@ -238,7 +251,7 @@ function securityProperties({ name, security }: KafkaListener): string[] {
   ].map((line) => `listener.name.${name.toLowerCase()}.${line}`)
 }
 
-/** Formats a new data folder with a cluster id; does nothing if it is formatted already. */
+/** Formats a new data folder with a cluster id. Does nothing if the folder is already formatted. */
 async function format(
   run: Programs['run'],
   classPath: readonly string[],
@@ -259,7 +272,7 @@ async function format(
   throw new Error(`${folder} cannot be formatted for Kafka: ${lastLines(logFile, LAST_LINES)}`)
 }
 
-/** Resolves when the broker answers a request; rejects if it exits before that. */
+/** Resolves when the broker responds to a request. Rejects if the broker exits before that. */
 async function answers(brokers: string, ended: Promise<number>): Promise<void> {
   const admin = new Admin({
     clientId: 'start',
@@ -279,9 +292,9 @@ async function answers(brokers: string, ended: Promise<number>): Promise<void> {
 }
 
 /**
- * Where to start the search for free ports. It is below the ports that the system gives to outgoing connections,
- * because a client that keeps connecting to one of those may end up connected to itself. It is random, so that brokers
- * that start at the same time do not try the same ports.
+ * The port at which the search for free ports starts. It is below the ports that the system gives to outgoing
+ * connections, because a client that keeps connecting to one of those may end up connected to itself. It is
+ * random, so that brokers that start at the same time do not try the same ports.
  */
 const randomPort = () => 20_000 + 2 * Math.floor(Math.random() * 6_000)
 

@@ -4,22 +4,25 @@ import { closeSync, existsSync, openSync, readFileSync } from 'node:fs'
 import { createInterface } from 'node:readline'
 import type { Readable } from 'node:stream'
 
-/** A server that runs as a child process, and that ends with this process however this process ends. */
+/** A server that runs as a child process and ends when this process ends, however this process ends. */
 export interface KeptProcess {
   /** The process id of the server itself, not of the shell that watches it. */
   readonly pid: number
   /** Resolves with the exit code when the server has ended for any reason. */
   readonly ended: Promise<number>
-  /** Sends `gentle` (SIGTERM by default), and SIGKILL after `limitMs`; resolves when the server has ended. */
+  /**
+   * Sends the signal `gentle` (SIGTERM by default), and SIGKILL after `limitMs`. Resolves when the server has
+   * ended.
+   */
   stop(limitMs?: number, gentle?: NodeJS.Signals): Promise<void>
 }
 
 export interface KeptProcessOptions {
   readonly command: string
   readonly args: readonly string[]
-  /** Receives the server's output; without it, the output goes to this process's own. */
+  /** The file for the server's output. Without a file, the server writes to the output of this process. */
   readonly logFile?: string
-  /** Gets each line of output, instead of the log file. */
+  /** Called with each line of output, instead of writing it to the log file. */
   readonly onLine?: (line: string) => void
   readonly folder?: string
   readonly env?: Readonly<Record<string, string | undefined>>
@@ -28,10 +31,10 @@ export interface KeptProcessOptions {
 }
 
 /**
- * A process that gets SIGKILL cannot stop its children. Therefore a shell starts the server and reads from a pipe that
- * only this process can write to. When this process dies for any reason, the kernel closes the pipe, the shell's guard
- * reads its end and kills the server with its process group. The server has a session of its own, so that Ctrl-C
- * does not reach it directly.
+ * A process that is killed by SIGKILL cannot stop its children. A shell therefore starts the server, and a
+ * guard in the shell reads from a pipe that only this process can write to. When this process dies for any
+ * reason, the kernel closes the pipe, and the guard kills the server with its process group. The server has a
+ * separate session, so that Ctrl-C does not reach it directly.
  */
 export async function startKept(options: KeptProcessOptions): Promise<KeptProcess> {
   const log = options.logFile === undefined ? undefined : openSync(options.logFile, 'a')
@@ -73,10 +76,10 @@ export function lastLines(logFile: string, count: number): string {
 const STOP_LIMIT_MS = 15_000
 
 /**
- * $0 is the command, $@ its arguments. Descriptor 4 is the pipe, because a shell gives its background processes
- * /dev/null as standard input; the server gets neither of the two pipes. $$ is also the id of the process group,
- * because the shell was started as the leader of one. When the server has ended, the rest of the group (the guard, and
- * workers of the server) gets SIGTERM, which the shell ignores.
+ * $0 is the command, and $@ are its arguments. The pipe is moved to descriptor 4, because a shell gives its
+ * background processes /dev/null as standard input; the server gets neither of the two pipes. $$ is also the
+ * id of the process group, because the shell was started as a group leader. When the server has ended, the
+ * rest of the group (the guard and workers of the server) gets SIGTERM, which the shell ignores.
  */
 const KEEPER = `
 exec 4<&0
@@ -94,7 +97,7 @@ exit $code
 `
 
 async function endOf(shell: ChildProcess): Promise<number> {
-  // Unlike 'exit', 'close' comes after all output has been read.
+  // Unlike 'exit', 'close' is emitted after all output has been read.
   const [code] = (await once(shell, 'close')) as [number | null]
   return code ?? 1
 }
@@ -107,7 +110,10 @@ async function readPid(shell: ChildProcess): Promise<number> {
   return pid
 }
 
-/** The shell waits for the server, so while it runs the process id cannot belong to another process. */
+/**
+ * Sends a signal to the server. The shell waits for the server, so while the shell runs, the process id
+ * cannot belong to another process.
+ */
 function signal(shell: ChildProcess, pid: number, name: NodeJS.Signals): void {
   if (shell.exitCode !== null || shell.signalCode !== null) return
   try {

@@ -39,7 +39,10 @@ const DOWNLOAD_TIMEOUT_MS = 120_000
 const MAX_ATTEMPTS = 3
 const PROGRESS_PERIOD_MS = 1_000
 
-/** Returns the number of bytes. The file gets its final name only when it is complete and its hash matches. */
+/**
+ * Downloads one file and returns its size in bytes. The file gets its final name only when it is complete and
+ * its hash matches.
+ */
 async function download(path: string, checksum: string, folder: string): Promise<number> {
   const url = `${process.env.MAVEN_REPOSITORY ?? MAVEN_CENTRAL}/${path}`
   const bytes = await fetchBytes(url)

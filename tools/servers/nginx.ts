@@ -22,7 +22,7 @@ export interface GatewayOptions {
   readonly port: number
   /** Every path is served with and without this prefix; '' and '/' mean no prefix. */
   readonly basePath: string
-  /** The replicas of each service as `host:port`, by the first part of the service's paths. */
+  /** The replicas of each service as `host:port`, by the first segment of the service's paths. */
   readonly upstreams: Readonly<Record<'orders' | 'billing' | 'notification', readonly string[]>>
 }
 
@@ -30,8 +30,8 @@ const READY_LIMIT_MS = 10_000
 const TEMPLATE = join(root, 'deploy', 'nginx', 'trifold.conf.template')
 
 /**
- * Starts nginx; the services need not run yet. It reads and writes only files in `folder`, so it needs no privileges and
- * leaves the installed configuration alone. Resolves when nginx answers.
+ * Starts nginx. The services need not be running yet. nginx reads and writes only files in `folder`, so it
+ * needs no privileges and does not touch the installed configuration. Resolves when nginx responds.
  */
 export async function startNginx(folder: string, options: GatewayOptions): Promise<Gateway> {
   const command = findNginx()
@@ -70,7 +70,7 @@ export function nginxConfiguration(options: GatewayOptions, asRoot: boolean): st
     UNAVAILABLE: problemBody('SERVICE_UNAVAILABLE', {}),
   }
   const values: Record<string, string> = {
-    // Otherwise the workers would run as a user who may not enter the folder.
+    // Without this line, the workers would run as a user who may not be able to enter the folder.
     USER: asRoot ? 'user root;' : '',
     PORT: String(options.port),
     BASE_PATH: basePath,
@@ -98,7 +98,10 @@ function upstream([path, replicas]: [string, readonly string[]]): string {
   return [`  upstream ${path} {`, ...BALANCING, ...servers, '    keepalive 64;', '  }'].join('\n')
 }
 
-/** `zone` shares failures among workers. With `least_conn`, an unresponsive replica gets few new requests. */
+/**
+ * With `zone`, the workers share what they know about failed replicas. With `least_conn`, an unresponsive
+ * replica gets few new requests.
+ */
 const BALANCING = ['    zone replicas 256k;', '    least_conn;']
 
 function location(path: string, basePath: string): string {
@@ -112,13 +115,13 @@ function prefixPattern(basePath: string): string {
 }
 
 function findNginx(): string {
-  // Debian installs it in a folder that is only on the administrator's PATH.
+  // Debian installs nginx in a folder that is only on the administrator's PATH.
   for (const command of ['nginx', '/usr/sbin/nginx', '/usr/local/sbin/nginx']) {
     if (spawnSync(command, ['-v']).status === 0) return command
   }
   throw new Error(
     'nginx is not installed. Debian and Ubuntu: apt-get install nginx-light; Fedora: dnf install ' +
-      'nginx; macOS: brew install nginx. It need not run, because the stack starts its own.',
+      'nginx; macOS: brew install nginx. The installed nginx need not be running, because the stack starts its own.',
   )
 }
 

@@ -6,11 +6,12 @@ import { clusterImagePath } from '../../platform/pglite/cluster.ts'
 import { root } from '../repository-files.ts'
 
 /**
- * Runs initdb in the installed PGlite and writes the cluster image that a first start loads. Run this after a
- * change of PGlite's version; it takes about a minute, most of it compression.
+ * Runs initdb in the installed version of PGlite and writes the cluster image that a first start loads. Run
+ * this after upgrading PGlite. It takes about a minute, most of it for compression.
  */
 async function makeClusterImage(): Promise<Uint8Array> {
-  // The log of initdb would be two thirds of the image. PostgreSQL deletes the segment if it may not recycle it.
+  // The write-ahead log of initdb would be two thirds of the image. PostgreSQL deletes the log segment if
+  // recycling is off.
   const startParams = [...PGlite.defaultStartParams, '-c', 'wal_recycle=off']
   const pglite = await PGlite.create({ startParams })
   await pglite.exec('select pg_switch_wal(); checkpoint')
@@ -23,7 +24,8 @@ const tar = await makeClusterImage()
 const image = brotliCompressSync(tar, {
   params: {
     [constants.BROTLI_PARAM_QUALITY]: constants.BROTLI_MAX_QUALITY,
-    // A window wide enough to see that the three databases of a cluster are copies of one another.
+    // The compression window is wide enough to cover the three databases of a cluster, which are copies of
+    // one another.
     [constants.BROTLI_PARAM_LGWIN]: constants.BROTLI_MAX_WINDOW_BITS,
   },
 })

@@ -9,8 +9,9 @@ const BLOCKED_BY_FETCH: ReadonlySet<number> = new Set([
 ])
 
 /**
- * Finds `count` consecutive free loopback ports from `preferred` upward, none of them blocked by `fetch`, and returns
- * the first. Prefer ports below 32768, because the system gives those above to outgoing connections.
+ * Finds `count` consecutive free loopback ports from `preferred` upward, none of them blocked by `fetch`, and
+ * returns the first. Choose `preferred` below 32768, because the system gives higher ports to outgoing
+ * connections.
  */
 export async function freePorts(preferred: number, count: number): Promise<number> {
   for (let first = preferred; first < preferred + SEARCHED_PORTS; first += count) {
@@ -18,7 +19,7 @@ export async function freePorts(preferred: number, count: number): Promise<numbe
     if (row.some((port) => BLOCKED_BY_FETCH.has(port))) continue
     if ((await Promise.all(row.map(isFree))).every(Boolean)) return first
   }
-  throw new Error(`found no ${count} consecutive free ports from ${preferred} on`)
+  throw new Error(`cannot find ${count} consecutive free ports from ${preferred} upward`)
 }
 
 export function isFree(port: number): Promise<boolean> {

@@ -37,41 +37,44 @@ export interface Postgres {
 }
 
 export interface PostgresServerOptions {
-  /** Holds the cluster; a later start uses the data that is there. */
+  /** The folder with the cluster. A later start uses the existing data. */
   readonly folder: string
   readonly port: number
   readonly maxConnections: number
   readonly logFile: string
-  /** Offers TLS with this certificate. Clients that ask for no TLS are still accepted. */
+  /** Offers TLS with this certificate. Clients that do not use TLS are still accepted. */
   readonly certificate?: Certificate
-  /** Runs the server in a container if possible; without this option Docker is not used. */
+  /** Runs the server in a container if possible. Without this option, Docker is not used. */
   readonly docker?: Docker
-  /** Aborts the pull of an image. */
+  /** Aborts pulling an image. */
   readonly signal?: AbortSignal
   readonly say?: (line: string) => void
 }
 
-/** The user that the server runs as, because it refuses to run as root; undefined for the current user. */
+/**
+ * The user that runs the server, because PostgreSQL refuses to run as root; undefined for the current user.
+ */
 type User = { readonly uid: number; readonly gid: number } | undefined
 
-/** Runs PostgreSQL's programs, from binaries of this machine or in a container. */
+/** Runs PostgreSQL's programs, from this machine's binaries or in a container. */
 interface Programs {
-  /** Settings without which this machine could not reach the server. */
+  /** Settings that let this machine reach the server. */
   readonly settings: Readonly<Record<string, string>>
   run(program: 'initdb' | 'postgres', args: readonly string[]): Promise<KeptProcess>
   readonly signalAll?: SignalAll
 }
 
-/** The version of a new cluster; an existing one runs on the image of its own version. */
+/** The version of a new cluster in a container. An existing cluster runs on the image of its own version. */
 export const IMAGE_MAJOR = 17
 const READY_LIMIT_MS = 60_000
 const CLOSE_LIMIT_MS = 30_000
 const ROLE = 'trifold'
 
 /**
- * Starts PostgreSQL on a cluster of its own, on loopback with a password. It runs from the official image if `docker` is
- * given and has the image or can pull it, otherwise from binaries of this machine; both use the same cluster. An
- * installed cluster is neither read nor changed. Resolves when the server answers.
+ * Starts PostgreSQL on a separate cluster, on loopback, with a password. If `docker` is given and has the
+ * official image or can pull it, the server runs in a container. Otherwise it runs from this machine's
+ * binaries. Both use the same cluster. The cluster of an installed PostgreSQL is neither read nor changed.
+ * Resolves when the server responds.
  */
 export async function startPostgres(options: PostgresServerOptions): Promise<Postgres> {
   const { port, logFile, maxConnections, say = () => undefined } = options
@@ -137,7 +140,7 @@ async function findPrograms(
     say(`running in a container of ${name}`)
     return containerPrograms(image, options, user)
   }
-  if (image) say(`${image.why}, so binaries of this machine are used`)
+  if (image) say(`${image.why}, so this machine's binaries are used`)
   const binaries = withoutImage(image, () => findBinaries(cluster))
   return {
     settings: {},
@@ -151,11 +154,11 @@ function containerPrograms(
   user: User = { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 },
 ): Programs {
   const name = containerName('postgres', folder)
-  // initdb looks up the name of its user, who is missing in the image's own file.
+  // initdb looks up the name of the user that runs it, and that user is missing in the image's own file.
   const users = join(folder, 'container-passwd')
   writeFileSync(users, `postgres:x:${user.uid}:${user.gid}::/:/bin/false\n`)
-  // Connections through Docker's proxy do not come from the container's loopback, the only source that a new
-  // cluster accepts.
+  // Connections through Docker's proxy do not come from the container's loopback, and a new cluster accepts
+  // connections only from there.
   const access = join(folder, 'container-hba.conf')
   writeFileSync(access, 'host all all all scram-sha-256\n')
   for (const file of [users, access]) chownSync(file, user.uid, user.gid)
@@ -167,7 +170,10 @@ function containerPrograms(
   }
 }
 
-/** Creates the databases that the server does not have. Returns the names of those that it created. */
+/**
+ * Creates the databases that the server does not have yet. Returns the names of the databases that were
+ * created.
+ */
 export async function makeDatabases(serverUrl: string, names: readonly string[]) {
   const made: string[] = []
   await inDatabase(serverUrl, async (client) => {
@@ -179,14 +185,14 @@ export async function makeDatabases(serverUrl: string, names: readonly string[])
   return made
 }
 
-/** The URL of another database of the same server. */
+/** The URL of another database on the same server. */
 export function databaseUrl(serverUrl: string, name: string): string {
   const url = new URL(serverUrl)
   url.pathname = `/${name}`
   return url.href
 }
 
-/** The same URL with PostgreSQL's superuser. It has the password of the role that owns the databases. */
+/** The same URL for PostgreSQL's superuser, who has the same password as the role that owns the databases. */
 export function superuserUrl(databaseUrl: string): string {
   const url = new URL(databaseUrl)
   url.username = 'postgres'
@@ -202,7 +208,7 @@ async function makeDatabase(client: Client, name: string): Promise<boolean> {
     await client.query(`create database ${escapeIdentifier(name)}`)
     return true
   } catch (error) {
-    // Another client created it at the same moment.
+    // Another client created the database at the same moment.
     if (DUPLICATES.includes((error as { code?: string }).code ?? '')) return false
     throw error
   }
@@ -217,7 +223,8 @@ async function makeRole(client: Client, password: string): Promise<boolean> {
 
 async function inDatabase<T>(url: string, work: (client: Client) => Promise<T>): Promise<T> {
   const client = new Client({ connectionString: url, connectionTimeoutMillis: 5_000 })
-  // An error without a listener would end the process; the statements of a broken connection fail anyway.
+  // An error event without a listener would end the process. If the connection breaks, its statements fail
+  // anyway.
   client.on('error', () => undefined)
   try {
     await client.connect()
@@ -228,8 +235,8 @@ async function inDatabase<T>(url: string, work: (client: Client) => Promise<T>):
 }
 
 /**
- * Creates the cluster in another folder and then renames that, so that an interrupted start leaves no partial
- * cluster.
+ * Creates the cluster in another folder and then renames that folder, so that an interrupted start leaves no
+ * partial cluster.
  */
 async function makeCluster(parts: {
   folder: string
@@ -260,7 +267,9 @@ function passwordIn(folder: string): string {
   return readFileSync(file, 'utf8')
 }
 
-/** A user that is not root, to run the server; undefined if the current user is not root. */
+/**
+ * The user that should run the server if the current user is root; undefined if the current user is not root.
+ */
 function ordinaryUser(): User {
   if (process.getuid?.() !== 0) return undefined
   for (const name of ['postgres', 'nobody']) {
@@ -273,7 +282,10 @@ function ordinaryUser(): User {
   throw new Error('PostgreSQL does not run as root, and there is no user "postgres" or "nobody".')
 }
 
-/** Returns `folder`, or another folder if the server's user cannot enter it, as is common for folders of root. */
+/**
+ * Returns `folder`, or another folder if the user that runs the server cannot enter `folder`, as is common if
+ * root owns it.
+ */
 function reachableFolder(folder: string, user: User, say: (line: string) => void): string {
   mkdirSync(folder, { recursive: true })
   if (user === undefined || spawnSync('test', ['-x', folder], user).status === 0) return folder
@@ -286,7 +298,8 @@ function reachableFolder(folder: string, user: User, say: (line: string) => void
 }
 
 /**
- * The folder of the PostgreSQL version that created the cluster; without a cluster, of the newest on this machine.
+ * The folder with the binaries of the PostgreSQL version that created the cluster. If there is no cluster
+ * yet, that of the newest version on this machine.
  */
 function findBinaries(cluster: string): string {
   const found = candidates()
@@ -304,7 +317,7 @@ function findBinaries(cluster: string): string {
   }
   throw new Error(
     "PostgreSQL's server is not installed. Debian and Ubuntu: apt-get install postgresql; Fedora: " +
-      'dnf install postgresql-server; macOS: brew install postgresql. It need not run, because the ' +
+      'dnf install postgresql-server; macOS: brew install postgresql. The installed server need not be running, because the ' +
       'stack starts its own. To use another server, set DATABASE_URL.',
   )
 }
@@ -315,7 +328,10 @@ function majorOfCluster(cluster: string): number | undefined {
   return existsSync(versionFile) ? Number(readFileSync(versionFile, 'utf8')) : undefined
 }
 
-/** Folders that have PostgreSQL's server: those on PATH, and those of distributions, one for each version. */
+/**
+ * The folders that contain PostgreSQL's server: those on PATH, and those in which distributions install each
+ * version.
+ */
 function candidates(): string[] {
   const below = (parent: string, pattern: RegExp) =>
     existsSync(parent)

@@ -3,27 +3,27 @@ import type { KeptProcess } from './kept-process.ts'
 
 /** A server that tests can stop, kill, freeze, and start again. */
 export interface Restartable {
-  /** The process id of the current process, or of the last one. */
+  /** The process id of the server while it runs, and otherwise of its last run. */
   readonly pid: number
-  /** Resolves with the exit code of that process when it has ended for any reason. */
+  /** Resolves with the exit code of that process when the process has ended for any reason. */
   readonly ended: Promise<number>
-  /** Shuts the server down gracefully; resolves when it has ended. */
+  /** Shuts down the server gracefully. Resolves when the server has ended. */
   stop(): Promise<void>
   /** Sends SIGKILL to the server and all its descendants, as if the machine had failed. */
   kill(): Promise<void>
-  /** Sends SIGSTOP to all of them: connections stay open and get no response. */
+  /** Sends SIGSTOP to the server and all its descendants. Connections stay open and get no response. */
   freeze(): Promise<void>
   thaw(): Promise<void>
-  /** Starts the server again at the same address with the same data; resolves when it answers. */
+  /** Starts the server again at the same address with the same data. Resolves when the server responds. */
   start(): Promise<void>
 }
 
-/** Signals a server and all its descendants, ignoring those that have ended. */
+/** Sends a signal to a server and all its descendants, ignoring processes that have ended. */
 export type SignalAll = (server: KeptProcess, name: NodeJS.Signals) => void | Promise<void>
 
 /**
- * `begin` starts the server and resolves when it answers; `end` shuts it down. `signalAll` is replaced for a server that
- * runs in a container.
+ * Makes a server restartable. `begin` starts the server and resolves when the server responds; `end` shuts it
+ * down. A server in a container needs its own `signalAll`.
  */
 export async function restartable(
   begin: () => Promise<KeptProcess>,
@@ -75,12 +75,15 @@ function send(name: NodeJS.Signals, pids: readonly number[]): void {
   }
 }
 
-/** A process and all its descendants. Their group is not enough: PostgreSQL's children have sessions of their own. */
+/**
+ * A process and all its descendants. Signaling the process group is not enough, because PostgreSQL's children
+ * have their own sessions.
+ */
 function familyOf(pid: number): number[] {
   const { stdout } = spawnSync('ps', ['-A', '-o', 'pid=,ppid='], { encoding: 'utf8' })
   const rows = stdout.split('\n').map((row) => row.trim().split(/\s+/).map(Number))
   const family = [pid]
-  // The array grows during the iteration, so that descendants of descendants are found, too.
+  // The array grows during the iteration, so that descendants at any depth are found.
   for (const parent of family) {
     for (const [child = 0, of] of rows) if (of === parent) family.push(child)
   }

@@ -1,13 +1,15 @@
 import { parseArgs } from 'node:util'
 
 export interface StackOptions {
-  /** How many processes of each service. */
+  /** How many processes of each service to start. */
   readonly replicas: Readonly<Record<ServiceName, number>>
   /** The loopback port of nginx. */
   readonly port: number
   /** The folder for data and logs; undefined means data/stack in the repository. */
   readonly folder: string | undefined
-  /** With `auto`, Kafka and PostgreSQL run in containers if a Docker daemon answers; undefined means `never`. */
+  /**
+   * With `auto`, Kafka and PostgreSQL run in containers if a Docker daemon responds. Undefined means `never`.
+   */
   readonly docker?: 'auto' | 'never'
 }
 

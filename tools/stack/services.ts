@@ -8,16 +8,16 @@ import { SERVICES, type ServiceName } from './options.ts'
 /** One process of a service. */
 export interface Replica {
   readonly service: ServiceName
-  /** Counts the replicas of a service, from 1. */
+  /** The number of the replica among those of its service, from 1. */
   readonly number: number
   readonly port: number
   readonly url: string
   readonly logFile: string
-  /** Its `start` does not wait until the replica is ready; `replicasReady` does. */
+  /** The process of the replica. `start` does not wait until the replica is ready; `replicasReady` does. */
   readonly server: Restartable
 }
 
-/** What a replica needs to know of the rest of the stack. */
+/** What a replica needs to know about the rest of the stack. */
 export interface ReplicaContext {
   readonly brokers: string
   readonly databaseUrls: Readonly<Record<ServiceName, string>>
@@ -26,9 +26,9 @@ export interface ReplicaContext {
   readonly basePath: string
   readonly maildir: string
   readonly logs: string
-  /** Further variables of all services. */
+  /** Additional environment variables for all services. */
   readonly environment: Readonly<Record<string, string | undefined>>
-  /** Further variables of one replica; called at each of its starts. */
+  /** Returns additional environment variables for one replica. Called at each start of the replica. */
   readonly environmentOf?:
     | ((replica: Pick<Replica, 'service' | 'number'>) => ReplicaContext['environment'])
     | undefined
@@ -36,12 +36,12 @@ export interface ReplicaContext {
 }
 
 /**
- * The folder of the checkout that a replica runs. Called at each start of a replica, so that a test can upgrade
- * one replica after another.
+ * Returns the folder of the checkout from which a replica runs. Called at each start of a replica, so that a
+ * test can upgrade one replica after another.
  */
 export type CheckoutOf = (replica: Pick<Replica, 'service' | 'number'>) => string
 
-/** The first part of a service's paths. */
+/** The first segment of each service's paths. */
 export const PATHS = {
   order: 'orders',
   billing: 'billing',
@@ -50,10 +50,10 @@ export const PATHS = {
 
 const READY_LIMIT_MS = 120_000
 const PROBE_LIMIT_MS = 5_000
-/** Longer than the limit that a service sets itself for its drain. */
+/** Longer than the time that a service itself allows for draining. */
 const STOP_LIMIT_MS = 25_000
 
-/** Starts all replicas at once; each waits by itself for the servers that it needs. */
+/** Starts all replicas at once. Each replica waits by itself for the servers that it needs. */
 export async function startReplicas(
   ports: Readonly<Record<ServiceName, readonly number[]>>,
   contextOf: (service: ServiceName) => ReplicaContext,
@@ -76,7 +76,7 @@ async function startReplica(
     startKept({
       command: process.execPath,
       args: [join(context.checkoutOf?.(replica) ?? root, 'services', service, 'main.ts')],
-      // A folder without a .env file, because the environment is complete.
+      // The logs folder has no .env file, which would add to the environment.
       folder: context.logs,
       env: { ...replicaEnvironment(replica, context), ...context.environmentOf?.(replica) },
       logFile,
@@ -86,9 +86,9 @@ async function startReplica(
 }
 
 /**
- * As in deploy/Dockerfile. By default, V8 lets each semi-space of the young generation grow to 64 MB. At 4 MB, a service
- * needs 160 MB less but settles fewer orders in `hybrid` (docs/performance.md). The limit takes effect only when
- * Node.js starts.
+ * The same options as in deploy/Dockerfile. By default, V8 lets each semi-space of the young generation grow
+ * to 64 MB. With 4 MB, a service needs 160 MB less but settles fewer orders in `hybrid`
+ * (docs/performance.md). The limit takes effect only when Node.js starts.
  */
 export const NODE_OPTIONS = '--max-semi-space-size=16'
 
@@ -141,7 +141,10 @@ export async function replicasReady(
   await Promise.all(each)
 }
 
-/** Probes the readiness of a service, directly or through the gateway. Rejects with the reason if it is not ready. */
+/**
+ * Probes the readiness of a service, directly or through the gateway. Rejects with the reason if the service
+ * is not ready.
+ */
 export async function isReady(url: string, service: ServiceName): Promise<boolean> {
   const signal = AbortSignal.timeout(PROBE_LIMIT_MS)
   const response = await fetch(`${url}/${PATHS[service]}/actuator/health/readiness`, { signal })

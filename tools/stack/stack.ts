@@ -23,7 +23,7 @@ import {
   stopReplicas,
 } from './services.ts'
 
-/** Kafka, PostgreSQL, nginx, and the services, each as a process of its own. */
+/** Kafka, PostgreSQL, nginx, and the services, each as a separate process. */
 export interface Stack {
   /** The URL of nginx. */
   readonly url: string
@@ -35,28 +35,29 @@ export interface Stack {
   readonly kafka: Restartable | undefined
   /** undefined if DATABASE_URL names another server. */
   readonly postgres: Restartable | undefined
-  /** Holds the stack's data and logs. */
+  /** The folder with the stack's data and logs. */
   readonly folder: string
   close(): Promise<void>
 }
 
 export interface StackStart extends StackOptions {
   readonly environment: Readonly<Record<string, string | undefined>>
-  /** Further variables of one replica; called at each of its starts. */
+  /** Returns additional environment variables for one replica. Called at each start of the replica. */
   readonly environmentOf?: ReplicaContext['environmentOf']
   readonly checkoutOf?: CheckoutOf
   /** Aborts the start. */
   readonly signal: AbortSignal
   readonly say: (line: string) => void
   /**
-   * Added to the usual ports of everything except nginx; 0 by default. Two stacks that search for free ports in the
-   * same range may take a port that the other has released only for a moment.
+   * Added to the usual ports of everything except nginx; 0 by default. Give stacks that run at the same time
+   * different offsets: in the same range, one stack could take a port that the other has released only for a
+   * moment.
    */
   readonly portOffset?: number
   /**
-   * Puts a proxy of the caller's between a service and a server that it depends on. Gets the server's loopback port,
-   * and resolves with the port that the service is to use instead. With it nothing runs in containers, and servers
-   * named by variables get no proxy.
+   * Lets the caller put a proxy between a service and a server that the service depends on. Receives the
+   * loopback port of the server, and resolves with the port that the service should use instead. If this is
+   * given, nothing runs in containers, and servers named by environment variables get no proxy.
    */
   readonly proxyFor?: (from: ServiceName, to: Dependency, port: number) => Promise<number>
 }
@@ -66,19 +67,19 @@ export type Dependency = 'kafka' | 'postgres' | 'gateway'
 const DATABASES = { order: 'orders', billing: 'billing', notification: 'notification' } as const
 const KAFKA_PORT = 9092
 const POSTGRES_PORT = 5440
-/** The port of the first replica of each service; its other replicas use the ports after it. */
+/** The port of the first replica of each service. Further replicas use the ports after it. */
 const SERVICE_PORTS = { order: 8011, billing: 8021, notification: 8031 } as const
 /** A service's pool has 10 connections by default. */
 const CONNECTIONS_PER_PROCESS = 12
-/** For operators and tools. */
+/** Connections for operators and tools. */
 const EXTRA_CONNECTIONS = 40
 const GATEWAY_LIMIT_MS = 30_000
-/** Three services stop one after the other, each within its own limit, then the servers. */
+/** The three services stop one after the other, each within its own limit, and then the servers stop. */
 const CLOSE_LIMIT_MS = 120_000
 
 /**
- * Starts the whole stack and resolves when it is ready. If a part does not start, those that were started before it are
- * stopped.
+ * Starts the whole stack and resolves when it is ready. If a part does not start, the parts started before it
+ * are stopped.
  */
 export async function startStack(start: StackStart): Promise<Stack> {
   const folder = resolve(start.folder ?? join(root, 'data', 'stack'))
@@ -156,7 +157,10 @@ async function startParts(
 
 type Addresses = Pick<ReplicaContext, 'brokers' | 'databaseUrls' | 'gatewayUrl'>
 
-/** The addresses of the servers and of nginx for each service, through the caller's proxies if there are any. */
+/**
+ * The addresses at which each service reaches the servers and nginx, through the caller's proxies if there
+ * are any.
+ */
 async function addressesFor(
   proxyFor: StackStart['proxyFor'],
   { brokersOf, databaseUrls, postgres }: Servers,
@@ -166,7 +170,7 @@ async function addressesFor(
     if (!proxyFor || (to === 'postgres' && !postgres)) return url
     const changed = new URL(url)
     changed.port = String(await proxyFor(from, to, Number(changed.port)))
-    // URL appends a slash, which does not belong in an address that paths are appended to.
+    // URL appends a slash. It is removed, because paths are appended to the address.
     return changed.href.replace(/\/$/, '')
   }
   const entries = SERVICES.map(async (service): Promise<[ServiceName, Addresses]> => {
@@ -199,8 +203,8 @@ interface Servers extends Pick<Stack, 'brokers' | 'databaseUrls' | 'kafka' | 'po
 }
 
 /**
- * Starts Kafka with the topics and PostgreSQL with the databases. If one fails, the other is awaited all the same, so
- * that it can be stopped.
+ * Starts Kafka with the topics, and PostgreSQL with the databases. If one server fails to start, the start of
+ * the other is still awaited, so that it can be stopped.
  */
 async function startServers(
   start: ServersStart,
@@ -251,7 +255,7 @@ async function kafkaWithTopics(
   return { brokers, brokersOf, kafka: server }
 }
 
-/** A listener of the broker for each service, so that each service has a proxy of its own. */
+/** One listener of the broker for each service, so that each service can have its own proxy. */
 function listenersFrom(first: number, proxyFor: NonNullable<StackStart['proxyFor']>) {
   const listeners = SERVICES.map(async (service, index): Promise<KafkaListener> => {
     const port = first + index

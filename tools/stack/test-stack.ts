@@ -20,9 +20,9 @@ interface Suite {
   readonly files: (path: string) => boolean
   /** How many files run at a time. */
   readonly concurrency: number
-  /** Environment variables of its tests. */
+  /** The environment variables of the suite's tests. */
   readonly environment: Readonly<Record<string, string>>
-  /** Whether the suite needs a Kafka and a PostgreSQL, which are then named in its environment. */
+  /** Whether the suite needs Kafka and PostgreSQL. If so, variables in its environment name them. */
   readonly servers: boolean
 }
 
@@ -54,15 +54,18 @@ const SUITES: readonly Suite[] = [
 const KAFKA = 'TEST_KAFKA_BROKERS'
 const POSTGRES = 'TEST_DATABASE_URL'
 const POSTGRES_PORT = 25_440
-/** A database of its own, because the role has full rights only in databases that it created. */
+/** A separate database for the tests, because the role has full rights only in databases that it created. */
 const DATABASE = 'test'
-/** Enough for all test files that run at a time, and for the connections that create their databases. */
+/**
+ * Enough for all test files that run at the same time, and for the connections that create their databases.
+ */
 const MAX_CONNECTIONS = 200
 const EXIT_INTERRUPTED = 130
 
 /**
- * Runs the suites on Apache Kafka and PostgreSQL: on the servers that the environment names, or on servers that it
- * starts. However this process ends, the servers and the tests end with it. Returns the exit code, 0 if all passed.
+ * Runs the suites on Apache Kafka and PostgreSQL: on servers that the environment names, or on servers
+ * started here. However this process ends, these servers and the tests end with it. Returns the exit code,
+ * which is 0 if all tests passed.
  */
 async function testStack(chosen: TestWords, stopped: AbortSignal): Promise<number> {
   const selected = SUITES.map((suite) => ({ suite, files: testFiles(chosen, suite.files) })).filter(
@@ -112,7 +115,7 @@ async function runSuite(
 /** Starts the servers that the environment does not name, in a temporary folder. */
 async function startServers(stopped: AbortSignal) {
   const folder = mkdtempSync(join(tmpdir(), 'trifold-test-'))
-  // PostgreSQL may run as another user, who must be able to enter the folder.
+  // PostgreSQL may run as another user, and that user must be able to enter the folder.
   chmodSync(folder, 0o755)
   const closers: (() => Promise<void>)[] = []
   const environment: Record<string, string> = {}

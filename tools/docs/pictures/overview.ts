@@ -1,7 +1,7 @@
 import { type Flow, flowOf, type InteractionStyle, STYLES } from '../../../contracts/style.ts'
 import { arrow, box, codeWidth, svg, words } from './svg.ts'
 
-/** Draws all styles on one page: which steps of an order are calls and which are events. */
+/** Draws all styles in one picture: which steps of an order are calls and which are events. */
 export function overviewPicture(): string {
   return svg({
     width: WIDTH,
@@ -14,7 +14,10 @@ export function overviewPicture(): string {
 
 const WIDTH = 872
 const [TOP, ROW_HEIGHT, BOX_HEIGHT, BOX_WIDTH] = [20, 86, 46, 118]
-/** The left edge of each party's box. Of two neighbors, the left one calls the right one or sends it an event. */
+/**
+ * The x coordinate of the left edge of each party's box. Each party calls its right neighbor or sends it an
+ * event.
+ */
 const PARTIES = { customer: 150, order: 354, billing: 544, notification: 734 } as const
 const STEPS = [
   { from: 'order', to: 'billing', label: 'payment', kind: 'payment' },

@@ -9,9 +9,10 @@ import { type Span, startTraceCollector } from '../../../tests/e2e/trace-collect
 import { readTopics, type WireMessage } from '../../../tests/support/harness.ts'
 
 /**
- * A recording of what the services actually send each other, for the pictures. The program runs as a process, a customer
- * uses it in each style, and the effects of each request are recorded from the traces that the services export.
- * Messages are also read from the topics, to make sure that none is missing and to get their names from their bodies.
+ * A recording of what the services actually send each other, for the pictures. The program runs as a separate
+ * process, a customer uses it in each style, and the effects of each request are taken from the traces that
+ * the services export. Messages are also read from the topics, to make sure that none is missing and to find
+ * the name of each event in the body.
  */
 export interface Recording {
   readonly style: InteractionStyle
@@ -19,9 +20,12 @@ export interface Recording {
   readonly spans: readonly Span[]
   /** The event name of each message, by message id. */
   readonly events: ReadonlyMap<string, string>
-  /** The states of the scene's order, if it has one: right after the response, and at the end. */
+  /**
+   * The states of the scene's order right after the response and at the end; undefined if the scene has no
+   * order.
+   */
   readonly states: { readonly atOnce: string; readonly final: string } | undefined
-  /** The service that was off until the customer had the response. */
+  /** The service that was switched off until the customer had received the response. */
   readonly off: Service | undefined
 }
 
@@ -30,7 +34,7 @@ export type Scene = 'deposit' | 'paid' | 'refused' | 'deleted' | 'read' | 'outag
 
 const LAB = { 'x-trifold-lab': 'true' }
 /**
- * Long enough that even on a busy machine no call times out and nothing is resent, which would change the
+ * Long enough that even on a busy machine, no call times out and nothing is resent. Both would change the
  * recording.
  */
 const LONG_TIMEOUTS = {
@@ -41,7 +45,10 @@ const LONG_TIMEOUTS = {
 const CUSTOMER_SPAN = '00f067aa0ba902b7'
 const PATHS = ['orders', 'billing', 'notification']
 
-/** Records all scenes. `collect` runs after them, and gets what else the documents need from the running program. */
+/**
+ * Records all scenes. After them, `collect` reads everything else that the documents need from the running
+ * program.
+ */
 export async function recordScenes<Collected>(collect: (client: Client) => Promise<Collected>) {
   const collector = await startTraceCollector()
   const program = await startApart({ ...collector.environment, ...LONG_TIMEOUTS })
@@ -66,7 +73,10 @@ interface PlayedScene extends Pick<Recording, 'style' | 'scene' | 'states' | 'of
   readonly traceId: string
 }
 
-/** Plays the scenes of a style with one customer, each after everything that the previous one caused is done. */
+/**
+ * Plays the scenes of a style with one customer. Each scene starts when all work that the previous scene
+ * caused is done.
+ */
 async function playStyle(client: Client, style: InteractionStyle): Promise<PlayedScene[]> {
   const scenes: PlayedScene[] = []
   const account = await client.createAccount()
@@ -84,7 +94,10 @@ async function playStyle(client: Client, style: InteractionStyle): Promise<Playe
     scenes.push({ style, scene, states, off, traceId })
   }
 
-  /** Places an order while the service `held` is stopped, and starts that once the customer has read the order. */
+  /**
+   * Places an order while the service `held` is stopped, and starts the service once the customer has read
+   * the order.
+   */
   function ordering(quantity: number, held?: Service, off?: Service) {
     return async (headers: Record<string, string>) => {
       if (held) await client.read(`/lab/services/${held}/stop`, { headers: LAB }, 'POST')
@@ -92,7 +105,8 @@ async function playStyle(client: Client, style: InteractionStyle): Promise<Playe
       const { body } = await client.order(account, { style, quantity, headers })
       const id = (body as { orderId?: string }).orderId ?? String(body)
       const { state: atOnce } = await client.getOrder(account, id, 0)
-      // A call to the service that is off has to fail before that starts again, so that every recording shows it.
+      // A call to the service that is off has to fail before the service starts again, so that every
+      // recording shows the failed call.
       if (off) await eventually(async () => assert.ok((await failedCalls(client, off)) > failed))
       if (held) await client.read(`/lab/services/${held}/start`, { headers: LAB }, 'POST')
       const { state: final } = await client.getOrder(account, id)
@@ -105,7 +119,7 @@ async function playStyle(client: Client, style: InteractionStyle): Promise<Playe
     return { states: undefined }
   }
   const { response, announcement, payment } = flowOf(style)
-  // Otherwise billing could settle the order before the customer reads it.
+  // Without this, the billing service could settle the order before the customer reads it.
   const held = response === 'id' ? 'billing' : undefined
   let paidId = ''
   const deposit = `/billing/account/${account}?amount=199`
@@ -126,7 +140,7 @@ async function playStyle(client: Client, style: InteractionStyle): Promise<Playe
   return scenes
 }
 
-/** The number of failed calls that will be retried, of all services that make calls. */
+/** The number of failed calls that will be retried, over all services that make calls. */
 async function failedCalls(client: Client, off: Service | undefined): Promise<number> {
   const callers = off === 'billing' ? ['orders'] : ['orders', 'billing']
   const scrapes = callers.map((path) => client.read<string>(`/${path}/actuator/prometheus`, FRESH))
@@ -136,8 +150,8 @@ async function failedCalls(client: Client, off: Service | undefined): Promise<nu
 }
 
 /**
- * Resolves when two rounds in a row found all outboxes and topics empty. One round could miss work that moved from one
- * service to another during it.
+ * Resolves when two consecutive rounds have found all outboxes empty and all topics read. A single round
+ * could miss work that moves from one service to another during the round.
  */
 async function untilIdle(client: Client): Promise<void> {
   let quiet = 0
@@ -153,7 +167,7 @@ async function untilIdle(client: Client): Promise<void> {
   })
 }
 
-/** All messages of the topics; waits until they include every message that has a span. */
+/** Reads all messages from the topics. Waits until every message that has a span is among them. */
 async function readMessages(program: ProgramApart, spans: readonly Span[]): Promise<WireMessage[]> {
   const again = await program.restart()
   const bus = await again.openBus()
@@ -173,7 +187,10 @@ async function readMessages(program: ProgramApart, spans: readonly Span[]): Prom
   }
 }
 
-/** Finds the message of a span. On a compacted topic, a newer message will do, because the sent one may be gone. */
+/**
+ * Finds the message of a span. On a compacted topic, a newer message is accepted, because the original may be
+ * gone.
+ */
 function findMessage(messages: readonly WireMessage[], span: Span): WireMessage | undefined {
   const topic = TOPICS.find(({ name }) => name === span.attributes['messaging.destination.name'])
   return (
@@ -199,7 +216,7 @@ function toRecording(
   return { ...scene, spans, events }
 }
 
-/** The name of the event; a balance is the only message that does not have it in its body. */
+/** The name of the event. Only balance events do not have their name in the body. */
 const nameOf = ({ body, headers }: WireMessage) => String(body.event ?? headers.ce_type)
 
 export const messageId = ({ attributes }: Span): string =>

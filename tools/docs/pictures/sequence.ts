@@ -2,7 +2,7 @@ import type { Recording, Service } from './recording.ts'
 import { type Party, type Step, stepsOf } from './steps.ts'
 import { arrow, box, svg, type Tone, words } from './svg.ts'
 
-/** Draws the steps of a scene from top to bottom, with a lane for each participant. */
+/** Draws the steps of a scene from top to bottom, with a vertical line for each participant. */
 type Lane = Party | 'broker' | 'mailbox'
 
 const WIDTH = 872
@@ -47,7 +47,7 @@ function lanesOf(steps: readonly Step[]): Lane[] {
   return (Object.keys(LANES) as Lane[]).filter((lane) => seen.has(lane))
 }
 
-/** The page so far, with the parties that are busy, since when, and where the next step goes. */
+/** The page drawn so far: which parties are busy, since when, and where the next step goes. */
 function createPage(off: Service | undefined) {
   const marks: string[] = []
   const bars: string[] = []
@@ -55,7 +55,10 @@ function createPage(off: Service | undefined) {
   let y = TOP + 4
   let isBackAt: number | undefined
 
-  /** The x coordinate where an arrow begins or ends: at the bar of a party that is busy, otherwise at its line. */
+  /**
+   * The x coordinate where an arrow begins or ends: at the bar of a busy party, otherwise at the party's
+   * line.
+   */
   const edge = (lane: Lane, toward: number): number => {
     const x = LANES[lane]
     const half = busySince.get(lane as Party)?.length ? HALF_BAR : 1

@@ -2,9 +2,9 @@ import type { Span } from '../../../tests/e2e/trace-collector.ts'
 import { messageId, type Recording, type Service } from './recording.ts'
 
 /**
- * The spans of a recording as the steps of a picture. Effects come after their causes. Concurrent steps, which happen in
- * a different order each time, get a fixed order here: first the response, then messages, calls and letters, balances
- * last.
+ * Turns the spans of a recording into the steps of a picture. Effects come after their causes. The order of
+ * concurrent steps differs from run to run, so they are put into a fixed order: first the response, then
+ * messages, calls and letters, and balances last.
  */
 export type Step =
   | { readonly kind: 'call'; readonly from: Party; readonly to: Service; readonly label: string }
@@ -24,7 +24,7 @@ export type Step =
     }
   | { readonly kind: 'receive'; readonly readers: readonly Reader[] }
   | { readonly kind: 'letter'; readonly from: Service }
-  /** The service that was off is back. */
+  /** The service that was off is running again. */
   | { readonly kind: 'back'; readonly service: Service }
 
 export type Party = 'customer' | Service
@@ -38,12 +38,12 @@ const SERVICES: Readonly<Record<string, Service>> = {
   billing: 'billing',
   notification: 'notification',
 }
-/** The start of a span is rounded to whole milliseconds, and its end is measured from there. */
+/** The start of a span is rounded to whole milliseconds, and its end is measured from the rounded start. */
 const SPAN_ERROR_NS = 1_000_000n
 
 export function stepsOf({ spans, events, states, off }: Recording): Step[] {
   const steps: Step[] = []
-  /** Effects that are not drawn yet. */
+  /** Effects that have not been drawn yet. */
   const queue: Span[] = []
   const later: Span[] = []
   const ids = new Set(spans.map(({ id }) => id))
@@ -69,7 +69,7 @@ export function stepsOf({ spans, events, states, off }: Recording): Step[] {
   function call(client: Span): void {
     const [server] = childrenOf(client)
     if (server) return request(server, serviceOf(client))
-    // The service was off, and the gateway responded for it.
+    // The service was off, so the gateway responded in its place.
     const [from, to] = [serviceOf(client), targetOf(client)]
     steps.push({ kind: 'call', from, to, label: callLabel(client) })
     steps.push({ kind: 'response', from: to, to: from, status: statusOf(client) })
@@ -100,7 +100,7 @@ export function stepsOf({ spans, events, states, off }: Recording): Step[] {
       else if (isLetter(span)) steps.push({ kind: 'letter', from: serviceOf(span) })
       else if (off === undefined || later.length > 0) call(span)
       else if (span.failed) {
-        // Drawn once, because the number of failed attempts depends on how long the service was off.
+        // Repeated attempts are drawn once, because their number depends on how long the service was off.
         if (!tried.has(callLabel(span)) && !isDrawn(span)) call(span)
         tried.add(callLabel(span))
       } else later.push(span)
@@ -120,8 +120,8 @@ export function stepsOf({ spans, events, states, off }: Recording): Step[] {
 }
 
 /**
- * Whether the response waits for the child. The response to a customer waits for a call if a commit follows the call;
- * the response to another service waits for the calls that ended before it.
+ * Whether the response waits for the child span. The response to a customer waits for a call if a commit
+ * follows the call. The response to another service waits for the calls that ended before the response.
  */
 function isWaitedFor(child: Span, server: Span, siblings: readonly Span[], from: Party): boolean {
   if (isCommit(child)) return true
@@ -135,10 +135,10 @@ export const isCommit = ({ name }: Span): boolean => name.startsWith('commit ')
 export const isLetter = ({ name }: Span): boolean => name === 'send letter'
 export const isCall = (span: Span): boolean => span.attributes['url.full'] !== undefined
 
-/** The service that a call of another service was meant for. */
+/** The service that a call is addressed to. */
 export const targetOf = (client: Span): Service => SERVICES[pathOf(client).split('/')[1]!]!
 
-/** The method and path of a call, from the span of either end, without ids. */
+/** The method and path of a call, without ids. Works for the span of the caller and of the receiver. */
 export function callLabel(span: Span): string {
   const path = pathOf(span).replace(/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}/g, '{id}')
   return `${span.attributes['http.request.method']} ${path}`

@@ -4,8 +4,8 @@ import { callLabel, isCall, isCommit, isLetter, serviceOf, targetOf } from './st
 import { arrow, box, codeWidth, svg, words } from './svg.ts'
 
 /**
- * Draws which services call each other and exchange events in a style: exactly what its recordings contain. It is an
- * error if the page has no place for something in them.
+ * Draws which services call each other and exchange events in a style, exactly as its recordings show. Throws
+ * if the recordings contain something that has no position in the picture.
  */
 export interface Structure {
   /** The requests of customers, by service. */
@@ -40,7 +40,7 @@ export function structureOf(recordings: readonly Recording[]): Structure {
       if (span.kind === 'consumer') put(reads, `${topicOf(span)} > ${service}`, event)
     }
   }
-  // Sorted, because spans arrive in a different order each time.
+  // Sorted, because the order in which spans arrive differs from run to run.
   return {
     requests: inOrder(requests),
     calls: inOrder(calls),
