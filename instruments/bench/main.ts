@@ -51,17 +51,17 @@ const SURVEYS: readonly Survey[] = [IDLE, FOOTPRINT, ORDINARY, LEAK, OVERLOAD, M
 
 const USAGE = `Usage: npm run bench -- [options]
 
-Starts its own Kafka and PostgreSQL, measures the services in turn with references on the same servers,
+Starts its own Kafka and PostgreSQL, measures the services and references alternately on these servers,
 and prints the ratios: ${BENCHES.map(({ name }) => name).join(', ')}.
-Then it surveys what the processes cost: ${SURVEYS.map(({ name }) => name).join(', ')}.
+Then it measures the costs of the processes: ${SURVEYS.map(({ name }) => name).join(', ')}.
 
-  --only NAME[,NAME]   run only these
-  --quick              run short rounds, and skip what needs minutes; exit with 1 if a ratio falls short of
-                       its mark by a factor of two in each of three rounds
+  --only NAME[,NAME]   run only these benchmarks and surveys
+  --quick              run short rounds, and skip rows that take minutes; exit with 1 if a ratio misses its
+                       mark by a factor of two in each of three rounds
   --rounds N           pairs of runs that count (3)
   --seconds N          length of each run (6)
   --minutes N          length of leak, which runs only if --only names it (30)
-  --write              write the tables to docs/performance.md, too
+  --write              also write the tables to docs/performance.md
   --help               print this text
 `
 

@@ -108,7 +108,7 @@ function curve(report: Report, name: 'p50Ms' | 'p99Ms', y: (ms: number) => numbe
 
 export function settledChart(report: Report): string {
   const height = 130
-  const most = niceCeiling(Math.max(1, ...report.seconds.map(({ settled }) => settled)))
+  const most = roundNumberAbove(Math.max(1, ...report.seconds.map(({ settled }) => settled)))
   const y = (count: number) => height - (count / most) * (height - TOP)
   const grid = [0, most / 2, most].map((count) => gridLine(y(count), String(count)))
   const columns = report.seconds.map(({ settled }, second) =>
@@ -160,7 +160,7 @@ function gridLine(y: number, text: string): string {
 const label = (text: string, y: number) =>
   `<text class="label" x="${LEFT - 10}" y="${px(y)}">${escapeText(text)}</text>`
 
-function niceCeiling(most: number): number {
+function roundNumberAbove(most: number): number {
   return [2, 4, 10, 20, 30, 40, 60, 100, 200, 400, 1_000].find((nice) => nice >= most) ?? most
 }
 

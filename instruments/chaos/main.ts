@@ -24,28 +24,28 @@ import { runChaos } from './run.ts'
  *
  * Then the faults stop. Each request with an Idempotency-Key is retried until it has a final response, all
  * work must be finished within a limit (`run.ts`), and history, databases, topics and letters must agree
- * (`checker.ts` applies the invariants of the audit, and the simulator's check of what customers were told).
- * `figures.ts` computes the figures of the run; `report.ts` and `charts.ts` make a page of them.
+ * (`checker.ts` applies the invariants of the audit, and the simulator's check of the responses to
+ * customers). `figures.ts` computes the figures of the run; `report.ts` and `charts.ts` make a page of them.
  */
 const HELP = `
 npm run chaos -- [--minutes 5] [--style mixed] [--seed N] [--record]
 
-Runs two replicas of each service on their own Apache Kafka, PostgreSQL and nginx, lets customers work
-through TCP proxies, and injects faults everywhere: in the network, the services, the broker, the database
-and a disk. Services are killed, frozen, frozen inside a transaction for shorter and for longer than
-PostgreSQL's session time-out, and started with clocks that are an hour off or a day ahead. Then faults and
-requests stop, everything must come to rest within a minute, and what customers were told is checked against
-databases, topics and letters.
+Runs two replicas of each service on their own Apache Kafka, PostgreSQL and nginx, sends customers' requests
+through TCP proxies, and injects faults into the network, the services, the broker, the database and a disk.
+Services are killed, frozen, frozen inside a transaction for shorter and for longer than PostgreSQL's session
+time-out, and started with clocks that are an hour off or a day ahead. Then faults and requests stop, and all
+work must be finished within a minute. The responses that customers received are checked against databases,
+topics and letters.
 
-  --minutes N   how long faults happen (5)
+  --minutes N   how long faults are injected (5)
   --style S     ${STYLES.join(', ')}, or mixed: each request draws its own style (mixed)
-  --seed N      seed of the faults and the customers; drawn and printed if it is not given
+  --seed N      seed of the faults and the customers; drawn and printed if absent
   --record      write the result and its date to docs/results.json, for npm run docs, and the charts to
                 docs/pictures/chaos.svg
   --help        print this text
 
 Writes a report page, its figures and the history of all requests to reports/. Exit code: 0 if every check
-passed, 1 if one failed, 2 if the run itself failed.
+passed, 1 if a check failed, 2 if the run itself failed.
 `
 
 const EXIT_INTERRUPTED = 130

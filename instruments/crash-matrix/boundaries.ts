@@ -58,8 +58,8 @@ export function createBoundaries(options: BoundariesOptions = {}): Boundaries {
     const crossing: Crossing = { service: life.service, ...boundary, phase }
     const number = crossings.push(crossing) - 1
     const first = crashAt === undefined ? undefined : crossings[crashAt]
-    const isAgain = twice && deaths === 1 && first !== undefined && isSame(first, crossing)
-    if (number !== crashAt && !isAgain) return false
+    const isSecondDeath = twice && deaths === 1 && first !== undefined && isSame(first, crossing)
+    if (number !== crashAt && !isSecondDeath) return false
     deaths += 1
     const what = [boundary.of, boundary.member].filter(Boolean).join(' ')
     life.crash(`planned crash of ${life.name}: ${what}, ${phase}`)

@@ -42,7 +42,7 @@ npm run crash-matrix -- [--quick] [options]
   --help         print this text
 
 All crashes are listed in reports/crash-matrix.json.
-Exit codes: 0 no violation and no boundary left out; 1 otherwise; 2 wrong usage.
+Exit codes: 0 no violation, and a crash at every boundary; 1 otherwise; 2 wrong usage.
 `
 
 /** How many crashes with violations are printed in full; all are counted. */

@@ -42,10 +42,12 @@ export async function crashAll(options: MatrixOptions): Promise<void> {
   const threads = openThreads<CrashRun, WorkerResult>(module, workers)
   try {
     const recorded = await record(threads, cells)
-    const planned = (options.isQuick ? oneOfEach(recorded) : everyOne(recorded)).map((one) => ({
-      ...one,
-      twice: isTwice,
-    }))
+    const planned = (options.isQuick ? onePerBoundary(recorded) : onePerCrossing(recorded)).map(
+      (one) => ({
+        ...one,
+        twice: isTwice,
+      }),
+    )
     onPlanned(planned.length)
     await threads.run(planned.values(), (run, result) => onCrash(crashOf(run, result, recorded)))
   } finally {
@@ -91,13 +93,13 @@ async function record(threads: CrashThreads, cells: readonly Cell[]): Promise<Re
 
 type Planned = CrashRun & { readonly crashAt: number }
 
-const everyOne = ({ all }: Recorded): Planned[] =>
+const onePerCrossing = ({ all }: Recorded): Planned[] =>
   all.flatMap(({ cell, crossings }) =>
     crossings.map((_, crashAt): Planned => ({ ...cell, crashAt })),
   )
 
 /** One crash per boundary. The cells that reach it take turns, so that each cell has its share of the crashes. */
-function oneOfEach({ all }: Recorded): Planned[] {
+function onePerBoundary({ all }: Recorded): Planned[] {
   const places = new Map<string, Planned[]>()
   for (const { cell, crossings } of all) {
     const known = new Set<string>()

@@ -346,7 +346,7 @@ test('a handler that hangs does not hold up other partitions', async (t) => {
   const { start, send, committed } = await setUp(t, 2)
   const [slow, free] = [keyOn(0, 2), keyOn(1, 2)]
   const hangs = Promise.withResolvers<void>()
-  const unhang = Promise.withResolvers<void>()
+  const resume = Promise.withResolvers<void>()
   const handled: string[] = []
   const parallel: Database = { ...database, transaction: (work) => work(database) }
   start({
@@ -354,7 +354,7 @@ test('a handler that hangs does not hold up other partitions', async (t) => {
     async handle(_tx, events) {
       if (events.some(({ body }) => body.key === slow)) {
         hangs.resolve()
-        await unhang.promise
+        await resume.promise
       }
       handled.push(...events.map(({ body }) => body.text))
     },
@@ -364,7 +364,7 @@ test('a handler that hangs does not hold up other partitions', async (t) => {
   await send(['free'], free)
   await until(async () => (await committed()) === 1)
   assert.deepEqual(handled, ['free'])
-  unhang.resolve()
+  resume.resolve()
   await until(async () => (await committed()) === 2)
 })
 
@@ -502,18 +502,18 @@ test('redelivers messages after a crash between the transaction and the offset c
 test('closing finishes and commits the batches in flight', async (t) => {
   const { start, send, words, write, committed } = await setUp(t)
   const inside = Promise.withResolvers<void>()
-  const goOn = Promise.withResolvers<void>()
+  const proceed = Promise.withResolvers<void>()
   const consumer = start({
     async handle(tx, events) {
       inside.resolve()
-      await goOn.promise
+      await proceed.promise
       await write(tx, events)
     },
   })
   await send(['a'])
   await inside.promise
   const closed = consumer.close()
-  goOn.resolve()
+  proceed.resolve()
   await closed
   assert.equal(await committed(), 1)
   assert.deepEqual(await words(), ['a'])

@@ -152,8 +152,8 @@ export function drawSchedule({ seed, lengthMs, withDisk }: ScheduleOptions): Pla
     if (fault) {
       const recoveryMs = recoveryOf(fault.target)
       const [shortest, usual] = lengthOf(fault)
-      const isEverything = fault.target === 'PostgreSQL'
-      const longest = isEverything ? LONGEST_WITHOUT_DATABASE_MS : usual
+      const isDatabase = fault.target === 'PostgreSQL'
+      const longest = isDatabase ? LONGEST_WITHOUT_DATABASE_MS : usual
       const forMs = Math.round(chance.between(shortest, longest))
       const roomMs = lengthMs - recoveryMs - atMs
       const endMs = atMs + Math.min(forMs, roomMs)

@@ -77,13 +77,13 @@ export function createForeignProgram(broker: Broker, chance: Chance): ForeignPro
       for (const one of former.sort((a, b) => Number(a.offset - b.offset))) {
         const { topic, key, offset } = one
         while (broker.nextPlace(topic, key).offset < offset) send(skipped(topic, ++drawn), key)
-        send(draw(KINDS.filter((kind) => isAlike(kind(0), one))), key)
+        send(draw(KINDS.filter((kind) => isSameKind(kind(0), one))), key)
       }
     },
   }
 }
 
-const isAlike = (a: Draft, b: Draft) => a.topic === b.topic && a.fate === b.fate
+const isSameKind = (a: Draft, b: Draft) => a.topic === b.topic && a.fate === b.fate
 
 const KINDS: readonly ((value: number) => Draft)[] = [
   (value) => deposit(value, 'DEPOSITED', (key) => key),

@@ -65,8 +65,8 @@ export function connectToBroker(options: BrokerOptions) {
       onSent(messages) {
         for (const message of messages) {
           story.record(service, 'broker', describeMessage(message))
-          const isDoubled = faults.happens('message doubled', message.topic)
-          if (isDoubled) copyLater(message, chance.next() * LONGEST_DELAY_MS)
+          const isDuplicated = faults.happens('message doubled', message.topic)
+          if (isDuplicated) copyLater(message, chance.next() * LONGEST_DELAY_MS)
         }
       },
       onTaken(batches) {

@@ -120,8 +120,8 @@ function createSubscription(member: Member, options: SubscriptionOptions): Subsc
     async take() {
       while (!member.hasLeft()) {
         const change = member.changed()
-        const isWorthACall = member.ready().length > 0 || options.isDown()
-        const batches = isWorthACall ? await perform('take', group, takeNow) : []
+        const mayHaveMessages = member.ready().length > 0 || options.isDown()
+        const batches = mayHaveMessages ? await perform('take', group, takeNow) : []
         if (batches.length > 0) return batches
         await change
       }

@@ -71,12 +71,12 @@ export function createDatabases(options: DatabasesOptions): SimulatedDatabases {
   const databases: SimulatedDatabases = {
     direct,
     async abandon(life) {
-      const owner = connection.heldBy()
+      const owner = connection.holder()
       if (owner?.life === life) await connection.rollback(owner)
       connection.unlock(life)
     },
     async freeze(life, durationMs) {
-      const owner = connection.heldBy()
+      const owner = connection.holder()
       if (owner?.life !== life || durationMs < IDLE_IN_TRANSACTION_MS) return
       await connection.breakOff(owner)
       scheduler.after(IDLE_IN_TRANSACTION_MS, () => connection.unlock(life))
@@ -228,7 +228,7 @@ function createConnection(session: Session) {
           new DatabaseError('canceling statement due to lock timeout', 'conflict', '55P03'),
       }
     },
-    heldBy: () => holder,
+    holder: () => holder,
     assertHeldBy,
     async begin(owner: Owner): Promise<void> {
       holder = owner

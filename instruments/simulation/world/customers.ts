@@ -169,8 +169,8 @@ export async function runCustomer(at: CustomerContext): Promise<void> {
 async function act(at: CustomerContext, intent: Intent): Promise<void> {
   const { chance } = at
   const orderId = await perform(at, intent)
-  const isRegretted = intent.kind === 'order' && chance.happens(0.3)
-  if (!isRegretted || typeof orderId !== 'string') return
+  const isCanceledSoon = intent.kind === 'order' && chance.happens(0.3)
+  if (!isCanceledSoon || typeof orderId !== 'string') return
   const { accountId } = intent
   await pause(at, chance.next() ** 3 * LONGEST_REGRET_MS)
   const kinds = chance.pick([['delete'], ['delete', 'void'], ['delete', 'delete']] as const)
