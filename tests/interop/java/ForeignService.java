@@ -140,8 +140,8 @@ public final class ForeignService {
     }
 
     /**
-     * The simplest possible billing, to show which message follows which. Its ledger is in memory
-     * and is lost when it ends; a real ledger belongs in a database.
+     * The simplest possible billing service, to show which message answers which. Its ledger is in
+     * memory and is lost when the program ends; a real ledger belongs in a database.
      */
     private static class Billing implements Reaction {
         private final KafkaProducer<String, String> producer;
@@ -190,7 +190,7 @@ public final class ForeignService {
         }
 
         private void publish(Messages.PaymentEvent event) throws Exception {
-            // Serialized as its interface, whose annotations add the field `event`.
+            // The annotations of the interface add the field `event`.
             var writer = Messages.JSON.writerFor(Messages.PaymentEvent.class);
             String body = writer.writeValueAsString(event);
             producer.send(new ProducerRecord<>("payment", event.accountId(), body)).get();
