@@ -36,7 +36,10 @@ describe('a stored key', () => {
     const found = await idempotency.find(database, ['a1', 'a2', 'a3'])
     assert.deepEqual([...found.keys()].sort(), ['a1', 'a2'])
     assert.deepEqual(found.get('a1'), {
-      ...{ key: 'a1', owner: '', request: 'POST /orders', response: created },
+      key: 'a1',
+      owner: '',
+      request: 'POST /orders',
+      response: created,
     })
     assert.equal(found.get('a2')?.response, null)
   })
@@ -81,7 +84,10 @@ describe('a stored key', () => {
 
   test('is deleted in batches, however many keys have expired', async () => {
     const keys = Array.from({ length: 4_100 }, (_, n) => ({
-      ...{ key: `many-${n}`, owner: '', request: 'r {}', response: created },
+      key: `many-${n}`,
+      owner: '',
+      request: 'r {}',
+      response: created,
     }))
     await database.transaction((tx) => idempotency.remember(tx, keys))
     clock.advance(2_000)
@@ -132,7 +138,8 @@ describe('a repeated request', () => {
   test('gets the stored response', () => {
     const { request } = first
     assert.deepEqual(repeatResult(first, { request, response: created }), {
-      ...{ kind: 'repeated', response: created },
+      kind: 'repeated',
+      response: created,
     })
   })
 

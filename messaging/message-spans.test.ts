@@ -29,12 +29,22 @@ function recorder() {
 }
 
 const row = (given: Partial<OutboxRow> = {}): OutboxRow => ({
-  ...{ carrier: 'broker', id: 1n, destination: 'words', key: 'k', eventId: 'e1', body: '{}' },
-  ...{ headers: { ce_id: 'e1', traceparent }, attempts: 0 },
+  carrier: 'broker',
+  id: 1n,
+  destination: 'words',
+  key: 'k',
+  eventId: 'e1',
+  body: '{}',
+  headers: { ce_id: 'e1', traceparent },
+  attempts: 0,
   ...given,
 })
 const message = (offset: bigint) => ({
-  ...{ topic: 'words', partition: 3, offset, key: 'k', value: null },
+  topic: 'words',
+  partition: 3,
+  offset,
+  key: 'k',
+  value: null,
   headers: { ce_id: `e${offset}`, traceparent },
 })
 const item = (offset: bigint) => ({

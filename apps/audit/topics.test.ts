@@ -26,7 +26,10 @@ const refused = await place(1_000)
 const paid = await place(2)
 
 const input: AuditInput = {
-  ...{ orders: database, billing: database, notification: database, bus: database },
+  orders: database,
+  billing: database,
+  notification: database,
+  bus: database,
   now: Date.now(),
   settled: true,
 }

@@ -71,14 +71,23 @@ export function createCommands(options: CommandOptions) {
      */
     deposit: (depositId: string, accountId: string, amountMinor: bigint) =>
       bill({
-        ...({ type: 'deposit', style: STYLE_OF_UNLABELED_EVENTS, byMessage: false } as const),
-        ...{ depositId, accountId, amountMinor },
+        type: 'deposit',
+        style: STYLE_OF_UNLABELED_EVENTS,
+        byMessage: false,
+        depositId,
+        accountId,
+        amountMinor,
       }),
 
     voidPayment: (orderId: string, accountId: string | null, style: InteractionStyle) =>
       bill({
-        ...({ type: 'void', byMessage: false, byOrder: true, paymentId: runtime.uuid() } as const),
-        ...{ orderId, accountId, style },
+        type: 'void',
+        byMessage: false,
+        byOrder: true,
+        paymentId: runtime.uuid(),
+        orderId,
+        accountId,
+        style,
       }),
 
     /**

@@ -114,8 +114,15 @@ function parse(args: readonly string[]) {
   const text = { type: 'string' } as const
   const flag = { type: 'boolean' } as const
   const options = {
-    ...{ data: text, orders: text, billing: text, notification: text },
-    ...{ restored: text, since: text, json: text, apply: flag, help: flag },
+    data: text,
+    orders: text,
+    billing: text,
+    notification: text,
+    restored: text,
+    since: text,
+    json: text,
+    apply: flag,
+    help: flag,
   }
   try {
     return parseArgs({ args: [...args], options }).values

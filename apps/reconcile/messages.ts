@@ -74,7 +74,9 @@ async function compareCancellations(at: Comparison, commands: Commands): Promise
 
 const failureNotice = (orderId: string, accountId: string, reason: Reason | null): Notice => ({
   ...noticeOf(`${orderId}/PAYMENT_FAIL`, accountId),
-  ...{ event: 'PAYMENT_FAIL', orderId, reason },
+  event: 'PAYMENT_FAIL',
+  orderId,
+  reason,
 })
 
 const noticeOf = (eventId: string, accountId: string) =>
@@ -86,7 +88,8 @@ function entryNotice({ kind, accountId, orderId, depositId, amountMinor }: Ledge
     case 'DEPOSIT':
       return {
         ...noticeOf(`${depositId}/DEPOSIT_ACCEPTED`, accountId),
-        ...{ event: 'DEPOSIT_ACCEPTED', valueMinor },
+        event: 'DEPOSIT_ACCEPTED',
+        valueMinor,
       }
     case 'PAYMENT':
       return {
@@ -97,7 +100,9 @@ function entryNotice({ kind, accountId, orderId, depositId, amountMinor }: Ledge
     case 'REFUND':
       return {
         ...noticeOf(`${orderId}/PAYMENT_REFUNDED`, accountId),
-        ...{ event: 'PAYMENT_REFUNDED', orderId: orderId!, valueMinor },
+        event: 'PAYMENT_REFUNDED',
+        orderId: orderId!,
+        valueMinor,
       }
   }
 }

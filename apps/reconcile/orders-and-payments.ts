@@ -52,7 +52,8 @@ function differenceOf(
 ): Difference | undefined {
   const { id, profileId, priceMinor } = order
   const common = {
-    ...{ id, accountId: payment.accountId ?? profileId },
+    id,
+    accountId: payment.accountId ?? profileId,
     ...(payment.amountMinor !== null && { amountMinor: payment.amountMinor }),
   }
   switch (order.state) {

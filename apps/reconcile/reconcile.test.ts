@@ -118,7 +118,9 @@ test('a deposit whose text was removed, and the payments that it covered, are li
     [
       { kind: 'DEPOSIT_UNREADABLE', accountId: account, amount: undefined, why: undefined },
       {
-        ...{ kind: 'PAYMENT_MISSING', accountId: account, amount: 130 },
+        kind: 'PAYMENT_MISSING',
+        accountId: account,
+        amount: 130,
         why: `account ${account} has 0 of 130`,
       },
     ],
@@ -188,12 +190,14 @@ async function compare(data: string, options: Partial<ReconcileOptions> = {}) {
   const database = await openPglite({ folder: join(data, 'database') })
   const differences: (Difference & { result: Result['kind'] })[] = []
   await reconcile({
-    ...{
-      databases: { orders: database, billing: database, notification: database },
-      bus: database,
-    },
-    ...{ runtime: systemRuntime, since: null, apply: false },
-    ...{ resendAfterMs: 5_000, deadlineMs: 900_000, lettersPerHour: 10 },
+    databases: { orders: database, billing: database, notification: database },
+    bus: database,
+    runtime: systemRuntime,
+    since: null,
+    apply: false,
+    resendAfterMs: 5_000,
+    deadlineMs: 900_000,
+    lettersPerHour: 10,
     report: (difference, { kind: result }) => differences.push({ ...difference, result }),
     ...options,
   }).finally(() => database.close())

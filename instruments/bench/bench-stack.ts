@@ -122,7 +122,9 @@ export async function openBenchStack(
     closers.push(postgres.close)
     const port = await freePorts(KAFKA_PORT, 2)
     const kafka = await startKafka({
-      ...{ folder: join(folder, 'kafka'), port, say },
+      folder: join(folder, 'kafka'),
+      port,
+      say,
       defaultHeap: true,
     })
     closers.push(kafka.close)
@@ -144,8 +146,18 @@ export async function openBenchStack(
       await createTopics(brokers, TOPICS)
     }
     return {
-      ...{ brokers, urls, folder, say, serve, kill, rest, discardWork, close },
-      ...{ openBooks: openOwnBooks, kafka: kafka.server, postgres: postgres.server },
+      brokers,
+      urls,
+      folder,
+      say,
+      serve,
+      kill,
+      rest,
+      discardWork,
+      close,
+      openBooks: openOwnBooks,
+      kafka: kafka.server,
+      postgres: postgres.server,
     }
   } catch (error) {
     await close()
@@ -242,7 +254,9 @@ async function createServices(around: {
     const environment = replicaEnvironment(
       { service, number: 1, port: ports[service] },
       {
-        ...{ brokers, databaseUrls, logs },
+        brokers,
+        databaseUrls,
+        logs,
         gatewayUrl: '',
         basePath: '/otusapp/gur-ok',
         maildir: join(folder, 'mail'),

@@ -125,7 +125,10 @@ function outcomesOf(bench: Bench, ours: readonly Run[], reference: readonly Run[
   const { name, unit, reach, aim, lessIsBetter = false } = bench
   const common = { ours: bench.ours, reference: bench.reference, unit, reach, aim, lessIsBetter }
   const outcomeOf = (of: string, figure: (run: Run) => number, costs: Costs): Outcome => ({
-    ...{ name: of, ...common, rounds: ours.length, costs },
+    name: of,
+    ...common,
+    rounds: ours.length,
+    costs,
     ratio: spreadOf(ours.map((run, index) => figure(run) / figure(reference[index]!))),
     figures: { ours: spreadOf(ours.map(figure)), reference: spreadOf(reference.map(figure)) },
   })
@@ -140,18 +143,17 @@ function outcomesOf(bench: Bench, ours: readonly Run[], reference: readonly Run[
 function cpuOf({ name }: Bench, marks: NonNullable<Bench['cpuMs']>, runs: readonly Run[]): Outcome {
   const spread = spreadOf(runs.map(({ costs }) => costs!.all!))
   return {
-    ...{
-      name: `${name} CPU`,
-      unit: 'ms per order',
-      ...marks,
-      lessIsBetter: true,
-      isAbsolute: true,
-    },
+    name: `${name} CPU`,
+    unit: 'ms per order',
+    ...marks,
+    lessIsBetter: true,
+    isAbsolute: true,
     ours: 'CPU time of all processes, PostgreSQL and Kafka included',
     reference: 'one millisecond',
     ratio: spread,
     figures: { ours: spread, reference: spreadOf([1]) },
-    ...{ rounds: runs.length, costs: {} },
+    rounds: runs.length,
+    costs: {},
   }
 }
 

@@ -99,7 +99,10 @@ function optionsOf(args: readonly string[]): Options | undefined {
     return quick ? isQuick : !isLong
   })
   return {
-    ...{ benches, surveys, quick, write },
+    benches,
+    surveys,
+    quick,
+    write,
     rounds: countOf('rounds', values.rounds ?? (quick ? '1' : '3')),
     seconds: countOf('seconds', values.seconds ?? (quick ? '2' : '6')),
     ...(values.minutes && { minutes: countOf('minutes', values.minutes) }),

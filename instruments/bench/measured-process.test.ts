@@ -11,8 +11,11 @@ import { startMeasured } from './measured-process.ts'
 import type { Load, LoadResult } from './programs/load.ts'
 
 const IDLE_LOAD: Load = {
-  ...{ url: 'http://127.0.0.1:1', style: 'events', connections: 0 },
-  ...{ accounts: [], seconds: 0 },
+  url: 'http://127.0.0.1:1',
+  style: 'events',
+  connections: 0,
+  accounts: [],
+  seconds: 0,
 }
 
 test('a measured process returns the result of a task, and ends when it is closed', async () => {

@@ -32,7 +32,8 @@ test('rejects output with a failed transaction, and output without figures', () 
 test('preserves text, and no colon in it becomes a variable', () => {
   const recording: Recording = {
     transactions: [[{ text: 'select $2, $1', params: ["it's a:b 12:34", null] }]],
-    ...{ ids: [], account: 'none' },
+    ids: [],
+    account: 'none',
   }
   const script = pgbenchScript(recording, 1)
   assert.match(script, /^select null, \('it''s a:' \|\| 'b 12:' \|\| '34'\);$/m)

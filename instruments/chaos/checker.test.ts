@@ -37,7 +37,9 @@ const script = await actOut()
 for (const operation of script)
   for (const attempt of operation.attempts) history.note(operation, attempt)
 const customers = startCustomers({
-  ...{ url: trifold.url, seed: 5, style: 'mixed' },
+  url: trifold.url,
+  seed: 5,
+  style: 'mixed',
   onAttempt: history.note,
 })
 await eventually(async () => assert.ok(customers.operations.length >= SHOPPING_OPERATIONS), 60_000)
@@ -144,7 +146,9 @@ test('a true history has no violations, and the file preserves all of it', async
 
 /** The operation with its members in a fixed order. */
 const sorted = ({ intent, style, key, attempts }: Operation) => ({
-  ...{ intent, style, key },
+  intent,
+  style,
+  key,
   attempts: attempts.map(({ sentMs, doneMs, response }) => ({ sentMs, doneMs, response })),
 })
 

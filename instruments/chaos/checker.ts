@@ -87,7 +87,9 @@ export async function openForChecks(stack: Stack): Promise<OpenedStack> {
     untilAtRest: (limitMs) => untilAtRest({ databases, brokers }, limitMs),
     async evidence() {
       const bus = await createKafkaBus({
-        ...{ brokers, clientId: 'chaos', runtime: systemRuntime },
+        brokers,
+        clientId: 'chaos',
+        runtime: systemRuntime,
         log: createLog('silent', 'chaos'),
       })
       try {

@@ -52,7 +52,12 @@ export function startCustomers(options: CustomersOptions): Customers {
 
   function customer(name: string): CustomerContext {
     return {
-      ...{ chances, style, onAttempt, patience: PATIENCE, operations, known, name },
+      style,
+      onAttempt,
+      patience: PATIENCE,
+      operations,
+      known,
+      name,
       http: callsTo(url, client.call),
       scheduler,
       chance: chances(name),

@@ -82,7 +82,9 @@ export function figuresOf(
     p50Ms: quantile(latencies, 0.5) ?? 0,
     p99Ms: quantile(latencies, 0.99) ?? 0,
     orders: {
-      ...{ APPROVED: count('APPROVED'), CANCELED: count('CANCELED'), PENDING: count('PENDING') },
+      APPROVED: count('APPROVED'),
+      CANCELED: count('CANCELED'),
+      PENDING: count('PENDING'),
     },
     ledgerEntries: entries.length,
     messages: messages.length,

@@ -93,13 +93,20 @@ async function chaos(options: Options, stopped: AbortSignal, say: Say): Promise<
   let fragile: FragileStack | undefined
   try {
     fragile = await startFragileStack({
-      ...{ folder, say, signal: stopped },
+      folder,
+      say,
+      signal: stopped,
       style: style === 'mixed' ? 'events' : style,
       onDisk: createChances(seed)('disk').pick(['billing', 'notification'] as const),
     })
     if (typeof fragile.disk === 'string') say(`no disk faults: ${fragile.disk}`)
     const report = await runChaos({
-      ...{ minutes, style, seed, fragile, say, signal: stopped },
+      minutes,
+      style,
+      seed,
+      fragile,
+      say,
+      signal: stopped,
       historyFile: join(reports, 'history.jsonl'),
     })
     if (report === undefined) throw stopped.reason

@@ -12,7 +12,8 @@ const START_MS = 1_000_000
 const reads = (...times: readonly (readonly [afterMs: number, tookMs: number | undefined])[]) =>
   times.map(
     ([afterMs, tookMs]): Operation => ({
-      ...{ intent: { kind: 'list orders', accountId: 'a' }, style: 'http' },
+      intent: { kind: 'list orders', accountId: 'a' },
+      style: 'http',
       attempts: [
         {
           sentMs: START_MS + afterMs,
@@ -24,20 +25,23 @@ const reads = (...times: readonly (readonly [afterMs: number, tookMs: number | u
   )
 
 const orderAt = (afterMs: number, state: 'APPROVED' | 'CANCELED' | 'PENDING') => ({
-  ...{
-    id: 'o',
-    profileId: 'a',
-    quantity: 1,
-    priceMinor: 6_500n,
-    state,
-    reason: null,
-    style: 'http' as const,
-  },
-  ...{ created: new Date(START_MS), updated: new Date(START_MS + afterMs) },
+  id: 'o',
+  profileId: 'a',
+  quantity: 1,
+  priceMinor: 6_500n,
+  state,
+  reason: null,
+  style: 'http' as const,
+  created: new Date(START_MS),
+  updated: new Date(START_MS + afterMs),
 })
 
 const tables: Tables = {
-  ...{ accounts: [], entries: [], deposits: [], payments: [], messages: [] },
+  accounts: [],
+  entries: [],
+  deposits: [],
+  payments: [],
+  messages: [],
   orders: [orderAt(100, 'APPROVED'), orderAt(900, 'CANCELED'), orderAt(2_500, 'APPROVED')],
 }
 
@@ -47,9 +51,16 @@ const figures = figuresOf(operations, tables, times)
 
 const at = { detail: '', beganMs: START_MS, endedMs: START_MS + 500 }
 const report: Report = {
-  ...{ seed: 7, style: 'mixed', minutes: 1, startedMs: START_MS, findings: [], diskRefusals: 3 },
+  seed: 7,
+  style: 'mixed',
+  minutes: 1,
+  startedMs: START_MS,
+  findings: [],
+  diskRefusals: 3,
   endedSessions: 2,
-  ...{ healedMs: START_MS + 2_000, restMs: START_MS + 3_000, withoutDisk: undefined },
+  healedMs: START_MS + 2_000,
+  restMs: START_MS + 3_000,
+  withoutDisk: undefined,
   checked: { 'I3 orders': 3 },
   faults: [
     { target: 'Kafka', name: 'freeze', detail: '', beganMs: START_MS, endedMs: START_MS + 1_500 },

@@ -52,7 +52,13 @@ export async function runChaos(options: RunOptions): Promise<Report | undefined>
     faults.length > 0,
   )
   return {
-    ...{ seed, style, minutes, startedMs, healedMs, faults, restMs: quiet.restMs },
+    seed,
+    style,
+    minutes,
+    startedMs,
+    healedMs,
+    faults,
+    restMs: quiet.restMs,
     withoutDisk: typeof fragile.disk === 'string' ? fragile.disk : undefined,
     diskRefusals: withDisk ? countInLog(fragile, 'No space left on device') : 0,
     endedSessions: countInLog(fragile, 'idle-in-transaction timeout'),

@@ -126,7 +126,8 @@ async function request(
   content?: object,
 ): Promise<unknown> {
   const call: Call = {
-    ...{ target: 'order', method, url: `http://gateway${path}` },
+    method,
+    url: `http://gateway${path}`,
     headers: content ? { 'content-type': 'application/json' } : {},
     ...(content && { body: JSON.stringify(content) }),
   }

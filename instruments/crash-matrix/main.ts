@@ -67,8 +67,16 @@ interface Options {
 
 function readOptions(args: readonly string[]): Options | undefined {
   const values = readArguments(args, {
-    ...{ style: TEXT, scenario: TEXT, instances: TEXT, workers: TEXT, crash: TEXT },
-    ...{ quick: FLAG, twice: FLAG, trace: FLAG, record: FLAG, help: FLAG },
+    style: TEXT,
+    scenario: TEXT,
+    instances: TEXT,
+    workers: TEXT,
+    crash: TEXT,
+    quick: FLAG,
+    twice: FLAG,
+    trace: FLAG,
+    record: FLAG,
+    help: FLAG,
   })
   if (values.help) return undefined
   const { style = 'all', scenario = 'all', instances = 'all', crash, trace = false } = values
@@ -214,7 +222,10 @@ function report(
   const folder = join(root, 'reports')
   mkdirSync(folder, { recursive: true })
   const all = rows.map(({ service, kind, name, phase, crashes: of }) => ({
-    ...{ service, kind, name, phase },
+    service,
+    kind,
+    name,
+    phase,
     crashes: of.map(({ run, finalStates, deaths, violations }) => ({
       ...run,
       finalStates,

@@ -64,8 +64,13 @@ export async function runCell(
       boundaries.planted.parts(service, bug(service, parts, life), life),
   }
   const world = createWorld({
-    ...{ seed: SEED, style, store, isTraced, profile: PROFILES.calm },
-    ...{ planted, deployment: deploymentOf(run) },
+    seed: SEED,
+    style,
+    store,
+    isTraced,
+    profile: PROFILES.calm,
+    planted,
+    deployment: deploymentOf(run),
   })
   const { scheduler } = world
   const stage = createStage(world, style)

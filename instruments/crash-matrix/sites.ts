@@ -91,8 +91,13 @@ export function readSites(changed: ReadonlyMap<string, string> = new Map()): Sit
 }
 
 const OPTIONS: ts.CompilerOptions = {
-  ...{ target: ts.ScriptTarget.ESNext, module: ts.ModuleKind.NodeNext, strict: true },
-  ...{ allowImportingTsExtensions: true, noEmit: true, types: [], lib: ['lib.esnext.d.ts'] },
+  target: ts.ScriptTarget.ESNext,
+  module: ts.ModuleKind.NodeNext,
+  strict: true,
+  allowImportingTsExtensions: true,
+  noEmit: true,
+  types: [],
+  lib: ['lib.esnext.d.ts'],
 }
 
 /**

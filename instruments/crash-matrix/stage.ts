@@ -22,12 +22,18 @@ export function createStage(world: World, style: InteractionStyle): Stage {
   const { scheduler, chances } = world
   const operations: Operation[] = []
   const context = {
-    ...{ http: world.customer, scheduler, style },
-    ...{ chance: chances('customer'), known: [], patience: PATIENCE },
+    http: world.customer,
+    scheduler,
+    style,
+    chance: chances('customer'),
+    known: [],
+    patience: PATIENCE,
   }
   const isKeyed = ({ kind }: Intent) => ['open', 'deposit', 'order', 'pay'].includes(kind)
   return {
-    ...{ world, style, operations },
+    world,
+    style,
+    operations,
     perform(intent) {
       const key = isKeyed(intent) ? `key-${operations.length}` : undefined
       const operation: Operation = {
@@ -43,7 +49,9 @@ export function createStage(world: World, style: InteractionStyle): Stage {
       sendUntilFinal(context, operations.findLast(({ intent }) => intent.kind === kind)!),
     stopService: (service, durationMs) =>
       world.strike({
-        ...{ name: `${service} down`, kind: 'service down', durationMs },
+        name: `${service} down`,
+        kind: 'service down',
+        durationMs,
         afterMs: scheduler.now() - START_MS,
         draw: (SERVICES.indexOf(service) + 0.5) / SERVICES.length,
       }),

@@ -84,8 +84,13 @@ function readOptions(args: readonly string[]): Options | undefined {
     help,
     ...rest
   } = readArguments(args, {
-    ...{ only: TEXT, seeds: TEXT, workers: TEXT, quick: FLAG },
-    ...{ write: FLAG, record: FLAG, help: FLAG },
+    only: TEXT,
+    seeds: TEXT,
+    workers: TEXT,
+    quick: FLAG,
+    write: FLAG,
+    record: FLAG,
+    help: FLAG,
   })
   if (help) return undefined
   const number = (name: 'seeds' | 'workers', fallback: number) => {

@@ -84,8 +84,16 @@ interface Options {
 
 function readOptions(args: readonly string[]): Options | undefined {
   const values = readArguments(args, {
-    ...{ seeds: TEXT, from: TEXT, seed: TEXT, style: TEXT, profile: TEXT },
-    ...{ minutes: TEXT, workers: TEXT, trace: FLAG, record: FLAG, help: FLAG },
+    seeds: TEXT,
+    from: TEXT,
+    seed: TEXT,
+    style: TEXT,
+    profile: TEXT,
+    minutes: TEXT,
+    workers: TEXT,
+    trace: FLAG,
+    record: FLAG,
+    help: FLAG,
   })
   if (values.help) return undefined
   const number = (name: 'seeds' | 'from' | 'seed' | 'minutes' | 'workers', fallback: number) => {
@@ -142,7 +150,10 @@ async function sweep(options: Options): Promise<number> {
   const progress = setInterval(() => process.stderr.write(`${tally.line()}\n`), PROGRESS_MS)
   try {
     await simulateAll({
-      ...{ runs: runs(), workers: threads, profile, limitMs: minutes * 60_000 },
+      runs: runs(),
+      workers: threads,
+      profile,
+      limitMs: minutes * 60_000,
       onDone(one) {
         tally.add(one)
         if (one.violations.length === 0) return

@@ -54,9 +54,14 @@ export function createTally(options: TallyOptions): Tally {
     },
     async write() {
       const report = {
-        ...{ started, seconds: Math.round(seconds()), ...options },
-        ...{ runs, runsPerSecond: perSecond(), profiles },
-        ...{ events: sums.events, operations: sums.operations },
+        started,
+        seconds: Math.round(seconds()),
+        ...options,
+        runs,
+        runsPerSecond: perSecond(),
+        profiles,
+        events: sums.events,
+        operations: sums.operations,
         simulatedSeconds: Math.round(sums.simulatedMs / 1000),
         violated,
       }

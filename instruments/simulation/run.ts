@@ -65,7 +65,10 @@ export async function simulate(store: Store, run: Run): Promise<RunResult> {
     })
   }
   const customers = startCustomers({
-    ...{ http: world.customer, scheduler, chances, style: run.style },
+    http: world.customer,
+    scheduler,
+    chances,
+    style: run.style,
   })
   await scheduler.runUntil(START_MS + lengthOf(plan, chances('length').happens(0.35)))
   await scheduler.runUntil(START_MS + LONGEST_FAULTS_MS, customers.areDone)
@@ -87,7 +90,10 @@ export async function simulate(store: Store, run: Run): Promise<RunResult> {
   }
   violations.push(...(await check(world, customers.operations, healedMs)))
   return {
-    ...{ profile, violations, faults: faults.happened(), arrows: story.arrows() },
+    profile,
+    violations,
+    faults: faults.happened(),
+    arrows: story.arrows(),
     fingerprint: story.fingerprint(),
     events: scheduler.happened(),
     operations: customers.operations.length,

@@ -15,7 +15,13 @@ parentPort!.on('message', async ({ seed, style, profile }: SeedRun) => {
   const result = await simulate(await store, { seed, style, profile })
   const { violations, events, operations, durationMs } = result
   const found: SeedResult = {
-    ...{ seed, style, profile: result.profile, violations, events, operations, durationMs },
+    seed,
+    style,
+    profile: result.profile,
+    violations,
+    events,
+    operations,
+    durationMs,
   }
   parentPort!.postMessage(found)
 })

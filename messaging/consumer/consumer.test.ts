@@ -58,7 +58,13 @@ async function setUp(t: { after(work: () => Promise<void>): void }, partitions =
   }
   const start = (options: Partial<ConsumerOptions<Word>> = {}) => {
     const consumer = startConsumer<Word>({
-      ...{ bus, database, schema, group: 'reader', topics: ['words'], runtime: systemRuntime, log },
+      bus,
+      database,
+      schema,
+      group: 'reader',
+      topics: ['words'],
+      runtime: systemRuntime,
+      log,
       decode: decodeWord,
       handle: write,
       backoff: { baseMs: 1, maxMs: 5 },

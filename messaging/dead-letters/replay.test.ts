@@ -38,7 +38,11 @@ async function setUp(given: Partial<ReplayOptions<string>> = {}) {
   const outbox = createOutbox(schema)
   const events: string[] = []
   const replay = createReplay<string>({
-    ...{ database, schema, outbox, runtime: systemRuntime, log: createLog('silent', 'test') },
+    database,
+    schema,
+    outbox,
+    runtime: systemRuntime,
+    log: createLog('silent', 'test'),
     relay: { wake: (tx) => events.push(`woken for ${[...outbox.writtenBy(tx).keys()]}`) },
     decode: ({ topic, partition, offset, value, headers }) => {
       const body = new TextDecoder().decode(value ?? bytes('broken'))
@@ -87,7 +91,8 @@ describe('a replayed message of the broker', () => {
     const own = traceparent.replace('00f067aa0ba902b7', '1111111111111111')
     const recorded: unknown[] = []
     const tracer: Tracer = {
-      ...{ isOn: true, messagingSystem: 'kafka' },
+      isOn: true,
+      messagingSystem: 'kafka',
       begin({ name, parent }) {
         recorded.push([name, parent])
         return { context: { traceparent: own }, end: ({ error } = {}) => recorded.push(error) }

@@ -141,8 +141,17 @@ function bytesOf(body: ReplaySchema['body']): Uint8Array | undefined {
 function view(deadLetter: DeadLetter): DeadLetterView {
   const { id, source, topic, partition, offset, key, value, headers, code, reason } = deadLetter
   return {
-    ...{ id, source, topic, partition, offset: String(offset), key, ...bodyOf(value) },
-    ...{ headers, code, reason, created: deadLetter.created.toISOString() },
+    id,
+    source,
+    topic,
+    partition,
+    offset: String(offset),
+    key,
+    ...bodyOf(value),
+    headers,
+    code,
+    reason,
+    created: deadLetter.created.toISOString(),
   }
 }
 

@@ -118,7 +118,13 @@ export async function createEmbeddedBus(options: EmbeddedBusOptions): Promise<Em
       const group = groups.get(name) ?? { name, shares: new Map(), members: new Set() }
       groups.set(name, group)
       const subscription = openSubscription({
-        ...{ log, group, topics, positions, ends, maxBatchMessages, assertReachable },
+        log,
+        group,
+        topics,
+        positions,
+        ends,
+        maxBatchMessages,
+        assertReachable,
       })
       subscriptions.add(subscription)
       const close = () => {

@@ -74,32 +74,15 @@ export function createMember(options: MemberOptions): Member {
   const consumer = createConsumer(options)
   const fetching = new ConnectionPool(options.clientId, { ...options.security, ...CONNECTION })
   const partitions = createPartitions()
-  const wakers = new Set<() => void>()
+  const { wake, waitForChange } = createChange(runtime)
   let joined: ConsumerGroupJoinPayload | undefined
   let failure: unknown
   let closed: Promise<void> | undefined
-
-  const wake = () => {
-    for (const waker of wakers) waker()
-  }
 
   function fail(error: unknown): void {
     failure ??= error
     partitions.clear()
     wake()
-  }
-
-  /** Resolves at the next change, when any of `work` ends, or after `limitMs`. */
-  async function waitForChange(limitMs: number, work: Promise<void>[] = []): Promise<void> {
-    const change = Promise.withResolvers<void>()
-    const timer = new AbortController()
-    wakers.add(change.resolve)
-    try {
-      await Promise.race([...work, change.promise, runtime.sleep(limitMs, timer.signal)])
-    } finally {
-      wakers.delete(change.resolve)
-      timer.abort(WOKEN)
-    }
   }
 
   /** Joins the group, with retries: the next rebalance may begin before this one has ended. */
@@ -141,7 +124,11 @@ export function createMember(options: MemberOptions): Member {
   })
 
   const fetcher = createFetcher({
-    ...{ consumer, topics, partitions, log, connections: fetching },
+    consumer,
+    topics,
+    partitions,
+    log,
+    connections: fetching,
     onPartitionsAdded: () => {
       if (joined?.isLeader) void join().catch(fail)
     },
@@ -201,6 +188,29 @@ export function createMember(options: MemberOptions): Member {
     close() {
       closed ??= leave()
       return closed
+    },
+  }
+}
+
+/** Lets a member wait until its state changes. */
+function createChange(runtime: Runtime) {
+  const wakers = new Set<() => void>()
+  return {
+    wake() {
+      for (const waker of wakers) waker()
+    },
+
+    /** Resolves at the next change, when any of `work` ends, or after `limitMs`. */
+    async waitForChange(limitMs: number, work: Promise<void>[] = []): Promise<void> {
+      const change = Promise.withResolvers<void>()
+      const timer = new AbortController()
+      wakers.add(change.resolve)
+      try {
+        await Promise.race([...work, change.promise, runtime.sleep(limitMs, timer.signal)])
+      } finally {
+        wakers.delete(change.resolve)
+        timer.abort(WOKEN)
+      }
     },
   }
 }

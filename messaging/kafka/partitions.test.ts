@@ -5,8 +5,12 @@ import { createPartitions, type Partitions } from './partitions.ts'
 
 const messages = (count: number): BusMessage[] =>
   Array.from({ length: count }, (_, n) => ({
-    ...{ topic: 't', partition: 0, offset: BigInt(n) },
-    ...{ key: 'k', value: null, headers: {} },
+    topic: 't',
+    partition: 0,
+    offset: BigInt(n),
+    key: 'k',
+    value: null,
+    headers: {},
   }))
 
 /** A member that owns partitions of `t` with this many fetched messages in each. */

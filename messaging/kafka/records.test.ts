@@ -46,7 +46,9 @@ const ABORT = Buffer.from([0, 0, 0, 0])
 function marker(firstOffset: bigint, producerId: bigint, key: Buffer): Batch {
   const attributes = CONTROL | TRANSACTIONAL
   return batch(firstOffset, [], {
-    ...{ producerId, attributes, lastOffsetDelta: 0 },
+    producerId,
+    attributes,
+    lastOffsetDelta: 0,
     records: [{ ...record(0, ''), key }],
   })
 }
@@ -105,14 +107,12 @@ test('decodes headers as text, takes the last one of a name, and null for a miss
   const { messages } = decode({ ...at, partition: 3 }, 0n, { records, abortedTransactions: null })
   assert.deepEqual(messages, [
     {
-      ...{
-        topic: 't',
-        topicId: 'id',
-        partition: 3,
-        offset: 0n,
-        key: null,
-        value: Buffer.from('v'),
-      },
+      topic: 't',
+      topicId: 'id',
+      partition: 3,
+      offset: 0n,
+      key: null,
+      value: Buffer.from('v'),
       headers: { ключ: '🗝️', twice: '2', empty: '' },
     },
   ])

@@ -110,7 +110,9 @@ async function startSecureKafka() {
     folder: join(folder, 'kafka'),
     listeners: [
       {
-        ...{ name: 'SECURE', port, advertisedPort: port },
+        name: 'SECURE',
+        port,
+        advertisedPort: port,
         security: {
           certificate: authority.issue('kafka'),
           clientCa: authority.ca,
@@ -138,7 +140,10 @@ function onSecureBroker({
   const log = createLog(process.env.TEST_LOG_LEVEL ?? 'silent', 'security')
   const open = (using: KafkaSecurity = security): Promise<Bus> =>
     createKafkaBus({
-      ...{ brokers: [brokers], clientId: 'test', runtime: systemRuntime, log },
+      brokers: [brokers],
+      clientId: 'test',
+      runtime: systemRuntime,
+      log,
       security: using,
     })
 

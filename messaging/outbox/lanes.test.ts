@@ -96,7 +96,12 @@ async function setUp(t: { after(work: () => Promise<void>): void }) {
   const start = (given: Partial<LanesOptions> = {}) => {
     const gains = { count: 0 }
     const lanes = holdLanes({
-      ...{ database, schema, runtime, log, instance: runtime.uuid(), soleProcess: false },
+      database,
+      schema,
+      runtime,
+      log,
+      instance: runtime.uuid(),
+      soleProcess: false,
       lanesInFlight: () => [],
       onGain: () => {
         gains.count += 1

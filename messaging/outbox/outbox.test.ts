@@ -45,13 +45,19 @@ async function setUp() {
 }
 
 const message = (eventId: string, key = 'k', carrier: Carrier = 'http'): OutboxMessage => ({
-  ...{ carrier, key, eventId, destination: '/somewhere' },
-  ...{ body: `{"id":"${eventId}"}`, headers: { ce_id: eventId } },
+  carrier,
+  key,
+  eventId,
+  destination: '/somewhere',
+  body: `{"id":"${eventId}"}`,
+  headers: { ce_id: eventId },
 })
 const names = (rows: readonly { eventId: string }[]) => rows.map(({ eventId }) => eventId)
 const ids = (rows: readonly { id: bigint }[]) => rows.map(({ id }) => id)
 const later = (row: { id: bigint }, byMs: number) => ({
-  ...{ id: row.id, waitMs: byMs, error: 'no answer' },
+  id: row.id,
+  waitMs: byMs,
+  error: 'no answer',
 })
 
 describe('the outbox', () => {
@@ -134,6 +140,34 @@ describe('rows for the broker', () => {
     assert.deepEqual(names(await takeForBroker(ids(first))), ['3', '4'])
     assert.deepEqual(names(await takeForBroker()), ['3', '4'])
   })
+})
+
+test('delivered rows are deleted with an asynchronous commit, except letters', async () => {
+  const { outbox, put } = await setUp()
+  const commitAfter = (work: (tx: Queryable) => Promise<unknown>) =>
+    database.transaction(async (tx) => {
+      await work(tx)
+      const [row] = await tx.query<{ mode: string }>(
+        `select current_setting('synchronous_commit') as mode`,
+      )
+      return row?.mode
+    })
+  const done = async (carrier: Carrier) => {
+    await put([message(carrier, carrier, carrier)])
+    const options = { lanes: allLanes, busyKeys: [], room: 100 }
+    return commitAfter(async (tx) => {
+      if (carrier === 'broker') {
+        const rows = await outbox.takeForBroker(tx, [], [], allLanes, 100)
+        return outbox.takeForBroker(tx, ids(rows), [], [], 100)
+      }
+      const { rows } = await outbox.takeCalls(tx, carrier, nothing, options)
+      return outbox.takeCalls(tx, carrier, { ...nothing, done: ids(rows) }, options)
+    })
+  }
+  assert.equal(await done('broker'), 'off')
+  assert.equal(await done('http'), 'off')
+  assert.equal(await done('letter'), await commitAfter(async () => undefined))
+  assert.notEqual(await commitAfter(async () => undefined), 'off')
 })
 
 describe('an outbox that PostgreSQL believes to be empty', () => {

@@ -187,40 +187,9 @@ type Transaction = Queryable & { [WRITTEN]?: Written }
 
 export type Outbox = ReturnType<typeof createOutbox>
 
-/** The statements of one service's outbox. */
+/** The operations on one service's outbox. */
 export function createOutbox(schema: string) {
-  const columns = 'id, destination, key, event_id, body, headers, attempts'
-  // Uses the expressions of the index `outbox_key`, so that the planner uses that index and no other.
-  const isOlderOfKey = (carrier: string, row: string) =>
-    `(p.carrier || ':' || p.key) = (${carrier} || ':' || ${row}.key) and (p.id + 0) < ${row}.id`
-  const insert = `
-insert into ${schema}.outbox
-  (carrier, lane, destination, key, event_id, body, headers, created, due)
-select carrier, lane, destination, key, event_id, body, headers, now(), now()
-from unnest($1::text[], $2::smallint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[])
-  with ordinality as m (carrier, lane, destination, key, event_id, body, headers, place)
-order by place
-returning id, carrier <> 'broker' and not exists (
-  select from ${schema}.outbox p
-  where ${isOlderOfKey('outbox.carrier', 'outbox')}) as is_first`
-  // Deleting delivered rows does not have to be durable: if a crash of the server loses the deletion, the rows
-  // are sent again and receivers deduplicate them. An asynchronous commit saves the wait for the disk.
-  const withAsyncCommit = `(select set_config('synchronous_commit', 'off', true)) = 'off'`
-  const takeForBroker = `
-with deleted as (delete from ${schema}.outbox where carrier = 'broker' and id = any($1::bigint[]))
-select ${columns} from ${schema}.outbox
-where carrier = 'broker' and lane = any($3::smallint[])
-  and id not in (select unnest($1::bigint[] || $2::bigint[])) and ${withAsyncCommit}
-order by id limit $4`
-  const polls = pollStatements(schema, withAsyncCommit)
-  const unattempted = `
-select id from ${schema}.outbox
-where carrier = 'http' and id = any($1::bigint[]) and attempts = 0`
-  const forget = `delete from ${schema}.outbox where (carrier || ':' || key) = ($1 || ':' || $2)`
-  const depth = `
-select carrier, count(*)::integer as rows,
-  extract(epoch from now() - min(created))::float8 as "oldestSeconds"
-from ${schema}.outbox group by carrier`
+  const statements = outboxStatements(schema)
 
   return {
     /** The carriers for which this transaction wrote rows, each with the lanes of those rows. */
@@ -246,7 +215,7 @@ from ${schema}.outbox group by carrier`
         const ofCarrier = written.lanes.get(carrier) ?? new Set()
         written.lanes.set(carrier, ofCarrier.add(lanes[index]!))
       }
-      const rows = await tx.query<{ id: bigint; is_first: boolean }>(insert, [
+      const rows = await tx.query<{ id: bigint; is_first: boolean }>(statements.insert, [
         messages.map((message) => message.carrier),
         lanes,
         messages.map((message) => message.destination),
@@ -270,7 +239,12 @@ from ${schema}.outbox group by carrier`
       lanes: readonly number[],
       limit: number,
     ): Promise<OutboxRow[]> {
-      const rows = await db.query<StoredRow>(takeForBroker, [acknowledged, inFlight, lanes, limit])
+      const rows = await db.query<StoredRow>(statements.takeForBroker, [
+        acknowledged,
+        inFlight,
+        lanes,
+        limit,
+      ])
       return rows.map((row) => toRow('broker', row))
     },
 
@@ -288,18 +262,21 @@ from ${schema}.outbox group by carrier`
       { lanes, busyKeys, room }: PollOptions,
     ): Promise<{ rows: OutboxRow[]; parked: number }> {
       const busyByLane = Map.groupBy(busyKeys, laneOf)
-      const rows = await db.query<{ parked: number } & Nullable<StoredRow>>(polls.take[carrier], [
-        done,
-        postponed.map((row) => row.id),
-        postponed.map((row) => row.waitMs),
-        postponed.map((row) => redact(row.error)),
-        lanes,
-        // Candidates per lane. Rows of busy keys and rows deleted by this statement are still due in its
-        // snapshot, so they are added to the limit: otherwise they would take up the room of other rows.
-        lanes.map((lane) => room + (busyByLane.get(lane)?.length ?? 0) + done.length),
-        busyKeys,
-        room,
-      ])
+      const rows = await db.query<{ parked: number } & Nullable<StoredRow>>(
+        statements.take[carrier],
+        [
+          done,
+          postponed.map((row) => row.id),
+          postponed.map((row) => row.waitMs),
+          postponed.map((row) => redact(row.error)),
+          lanes,
+          // Candidates per lane: rows of busy keys and rows deleted by this statement are still due in its
+          // snapshot, and would otherwise take up the room of others.
+          lanes.map((lane) => room + (busyByLane.get(lane)?.length ?? 0) + done.length),
+          busyKeys,
+          room,
+        ],
+      )
       return {
         rows: rows.flatMap((row) => (row.id === null ? [] : [toRow(carrier, row as StoredRow)])),
         parked: rows[0]!.parked,
@@ -308,7 +285,7 @@ from ${schema}.outbox group by carrier`
 
     /** Returns the ids of the given calls that have not been attempted yet. */
     async unattempted(db: Queryable, ids: readonly bigint[]): Promise<Set<bigint>> {
-      const rows = await db.query<{ id: bigint }>(unattempted, [ids])
+      const rows = await db.query<{ id: bigint }>(statements.unattempted, [ids])
       return new Set(rows.map((row) => row.id))
     },
 
@@ -318,17 +295,54 @@ from ${schema}.outbox group by carrier`
       carrier: 'http' | 'letter',
       lanes: readonly number[],
     ): Promise<void> {
-      await db.query(polls.retrySoon[carrier], [lanes])
+      await db.query(statements.retrySoon[carrier], [lanes])
     },
 
     /** Deletes all waiting rows of a key. */
     async forget(db: Queryable, carrier: Carrier, key: string): Promise<void> {
-      await db.query(forget, [carrier, key])
+      await db.query(statements.forget, [carrier, key])
     },
 
     depth(db: Queryable): Promise<{ carrier: Carrier; rows: number; oldestSeconds: number }[]> {
-      return db.query(depth)
+      return db.query(statements.depth)
     },
+  }
+}
+
+function outboxStatements(schema: string) {
+  // Deleting delivered rows does not have to be durable: if a crash of the server loses the deletion, the rows
+  // are sent again and receivers deduplicate them. An asynchronous commit saves the wait for the disk.
+  const asyncCommit = `(select set_config('synchronous_commit', 'off', true))`
+  return {
+    ...pollStatements(schema, asyncCommit),
+    // `is_first` uses the expressions of the index `outbox_key`, so that the planner uses that index and no other.
+    insert: `
+insert into ${schema}.outbox
+  (carrier, lane, destination, key, event_id, body, headers, created, due)
+select carrier, lane, destination, key, event_id, body, headers, now(), now()
+from unnest($1::text[], $2::smallint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[])
+  with ordinality as m (carrier, lane, destination, key, event_id, body, headers, place)
+order by place
+returning id, carrier <> 'broker' and not exists (
+  select from ${schema}.outbox p
+  where (p.carrier || ':' || p.key) = (outbox.carrier || ':' || outbox.key)
+    and (p.id + 0) < outbox.id) as is_first`,
+    takeForBroker: `
+with deleted as (
+  delete from ${schema}.outbox where carrier = 'broker' and id = any($1::bigint[])
+  returning ${asyncCommit})
+select id, destination, key, event_id, body, headers, attempts from ${schema}.outbox
+where carrier = 'broker' and lane = any($3::smallint[])
+  and id not in (select unnest($1::bigint[] || $2::bigint[]))
+order by id limit $4`,
+    unattempted: `
+select id from ${schema}.outbox
+where carrier = 'http' and id = any($1::bigint[]) and attempts = 0`,
+    forget: `delete from ${schema}.outbox where (carrier || ':' || key) = ($1 || ':' || $2)`,
+    depth: `
+select carrier, count(*)::integer as rows,
+  extract(epoch from now() - min(created))::float8 as "oldestSeconds"
+from ${schema}.outbox group by carrier`,
   }
 }
 

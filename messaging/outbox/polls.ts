@@ -9,8 +9,11 @@ const RETRIED_PER_LANE = 100
  * The statements of `takeCalls` and `retrySoon`. Only calls commit asynchronously: if a crash loses a deletion,
  * the receiver of a call deduplicates the repeat, but a mail server would deliver a letter twice.
  */
-export const pollStatements = (schema: string, withAsyncCommit: string) => ({
-  take: { http: takeCalls(schema, 'http', withAsyncCommit), letter: takeCalls(schema, 'letter') },
+export const pollStatements = (schema: string, asyncCommit: string) => ({
+  take: {
+    http: takeCalls(schema, 'http', asyncCommit),
+    letter: takeCalls(schema, 'letter', 'null'),
+  },
   retrySoon: { http: retryPostponed(schema, 'http'), letter: retryPostponed(schema, 'letter') },
 })
 
@@ -23,17 +26,19 @@ export const pollStatements = (schema: string, withAsyncCommit: string) => ({
  * All parts of the statement see the table as it was before the statement. Rows that it deletes or postpones
  * are therefore excluded by id, and the caller keeps the keys of postponed rows in `busyKeys`.
  */
-function takeCalls(schema: string, carrier: 'http' | 'letter', condition = 'true'): string {
+function takeCalls(schema: string, carrier: 'http' | 'letter', asyncCommit: string): string {
   // Uses the expressions of the index `outbox_key`, so that the planner uses that index and no other.
   const isOfKey = (key: string) => `(p.carrier || ':' || p.key) = ('${carrier}:' || ${key})`
   return `
 with deleted as (
-  delete from ${schema}.outbox where carrier = '${carrier}' and id = any($1::bigint[]) returning key),
+  delete from ${schema}.outbox where carrier = '${carrier}' and id = any($1::bigint[])
+  returning key, ${asyncCommit}),
 postponed as (
   update ${schema}.outbox o set
     attempts = o.attempts + 1, due = now() + f.wait_ms * interval '1 ms', last_error = f.error
   from unnest($2::bigint[], $3::integer[], $4::text[]) as f (id, wait_ms, error)
-  where o.carrier = '${carrier}' and o.id = any($2::bigint[]) and o.id = f.id),
+  where o.carrier = '${carrier}' and o.id = any($2::bigint[]) and o.id = f.id
+  returning ${asyncCommit}),
 due as materialized (
   select c.id, c.key, exists (
     select from ${schema}.outbox p
@@ -66,7 +71,7 @@ left join lateral (
     select * from ${schema}.outbox p
     where ${isOfKey('h.key')} and (p.id + 0) >= h.id
     order by (p.id + 0) limit ${ROWS_PER_KEY}) as p
-  where h.key <> all($7::text[]) and ${condition}
+  where h.key <> all($7::text[])
   order by p.id limit $8) as t on true`
 }
 

@@ -130,9 +130,13 @@ describe('calls', () => {
     )
     assert.deepEqual(deadLetters, [
       {
-        ...{ source: 'outbox', topic: 'http:/calls', key: 'a' },
+        source: 'outbox',
+        topic: 'http:/calls',
+        key: 'a',
         value: new TextEncoder().encode('{"id":"a1"}'),
-        ...{ headers: '{"ce_id":"a1"}', code: 'UNDELIVERABLE', reason: 'they refuse it' },
+        headers: '{"ce_id":"a1"}',
+        code: 'UNDELIVERABLE',
+        reason: 'they refuse it',
       },
     ])
     const { body } = await telemetry.scrape()

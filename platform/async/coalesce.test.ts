@@ -10,7 +10,9 @@ function doubling(given: Partial<CoalesceOptions<number, number>> = {}, bad: num
   const gates: (() => void)[] = []
   let open = false
   const double = coalesce<number, number>({
-    ...{ maxBatch: 100, maxQueue: 100, overflow: () => new Error('too many') },
+    maxBatch: 100,
+    maxQueue: 100,
+    overflow: () => new Error('too many'),
     async run(items) {
       batches.push([...items])
       if (!open) await new Promise<void>((resolve) => gates.push(resolve))
@@ -134,7 +136,9 @@ describe('a batch that fails', () => {
   test('fails as a whole if the database is unavailable, because parts of the batch would fail as well', async () => {
     const batches: number[] = []
     const run = coalesce<number, number>({
-      ...{ maxBatch: 100, maxQueue: 100, overflow: () => new Error('too many') },
+      maxBatch: 100,
+      maxQueue: 100,
+      overflow: () => new Error('too many'),
       async run(items) {
         batches.push(items.length)
         throw new DatabaseError('the server is away', 'unavailable')

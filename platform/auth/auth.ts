@@ -82,13 +82,18 @@ async function openSource(
     const key = await secretIn(secretFile)
     const nothing = async () => undefined
     return {
-      ...{ key, algorithms: ['HS256'] },
-      ...{ refreshIfOld: () => undefined, ageSeconds: () => 0, close: nothing },
+      key,
+      algorithms: ['HS256'],
+      refreshIfOld: () => undefined,
+      ageSeconds: () => 0,
+      close: nothing,
     }
   }
   const agent = new Agent({ maxResponseSize: MAX_KEY_SET_BYTES })
   const keys = createKeySet({
-    ...{ clock: runtime.monotonic, log, onChange },
+    clock: runtime.monotonic,
+    log,
+    onChange,
     load: url === '' ? () => keySetIn(file) : () => keySetAt(url, agent),
     maxAgeMs: url === '' ? FILE_MAX_AGE_MS : URL_MAX_AGE_MS,
   })

@@ -23,8 +23,11 @@ const auth: Auth = {
     const [subject = '', ...scopes] = token.split('+')
     if (subject === 'nobody') throw new Fault('UNAUTHENTICATED', { detail: 'expired' })
     const principal: Principal = {
-      ...{ issuer: 'i', subject, profileId: subject === 'ann' ? ANN : BOB },
-      ...{ scopes: new Set(scopes), service: subject === 'billing' ? 'billing' : undefined },
+      issuer: 'i',
+      subject,
+      profileId: subject === 'ann' ? ANN : BOB,
+      scopes: new Set(scopes),
+      service: subject === 'billing' ? 'billing' : undefined,
     }
     return subject === 'ann' ? Promise.resolve(principal) : principal
   },
@@ -33,8 +36,14 @@ const auth: Auth = {
 async function build(t: TestContext, isOn: boolean) {
   const telemetry = createTelemetry('order')
   const app = await createHttpServer({
-    ...{ service: 'orders', title: 'Orders', basePath: '/', bodyLimitBytes: 2_048 },
-    ...{ rateLimitPerMinute: 0, readiness: {}, telemetry, auth: isOn ? auth : undefined },
+    service: 'orders',
+    title: 'Orders',
+    basePath: '/',
+    bodyLimitBytes: 2_048,
+    rateLimitPerMinute: 0,
+    readiness: {},
+    telemetry,
+    auth: isOn ? auth : undefined,
     log: createLog('silent', 'order'),
     runtime: systemRuntime,
   })

@@ -18,8 +18,13 @@ async function serve(t: TestContext) {
   const started: FastifyRequest[] = []
   const telemetry = createTelemetry('order')
   const app = await createHttpServer({
-    ...{ service: 'orders', title: 'Orders', basePath: '/base', bodyLimitBytes: 2_048 },
-    ...{ requestTimeoutMs: 30_000, rateLimitPerMinute: 0, readiness: {}, telemetry },
+    service: 'orders',
+    title: 'Orders',
+    basePath: '/base',
+    bodyLimitBytes: 2_048,
+    rateLimitPerMinute: 0,
+    readiness: {},
+    telemetry,
     log: createLog('silent', 'order'),
     runtime: { ...systemRuntime, monotonic: () => performance.now() + aheadMs },
   })
@@ -35,7 +40,10 @@ async function serve(t: TestContext) {
   app.get('/orders/slow', () => new Promise<void>((resolve) => held.push(resolve)))
   await app.ready()
   const door = await openFrontDoor({
-    ...{ host: '127.0.0.1', port: 0, requestTimeoutMs: 30_000, maxConnections: 1_000 },
+    host: '127.0.0.1',
+    port: 0,
+    requestTimeoutMs: 30_000,
+    maxConnections: 1_000,
     allowedHosts: 'any',
     handle: (services, request, response) => services.pass('order', request, response),
   })
@@ -53,7 +61,11 @@ async function serve(t: TestContext) {
       signal: AbortSignal.timeout(30_000),
     })
   return {
-    ...{ url: door.url, held, started, telemetry, order },
+    url: door.url,
+    held,
+    started,
+    telemetry,
+    order,
     pass(ms: number) {
       aheadMs += ms
     },
@@ -80,7 +92,9 @@ test('a service that falls behind rejects new orders with a problem and Retry-Af
   assert.deepEqual(
     { code, retryable, instance },
     {
-      ...{ code: 'TOO_MANY_REQUESTS', retryable: true, instance: 'mine' },
+      code: 'TOO_MANY_REQUESTS',
+      retryable: true,
+      instance: 'mine',
     },
   )
   assert.match((await telemetry.scrape()).body, /^trifold_requests_refused_total\{.*\} 1$/m)

@@ -55,7 +55,10 @@ export function createHttpClient(): { call: HttpClient; close(): Promise<void> }
     try {
       const { signal } = timeout
       const response = await request(url, {
-        ...{ dispatcher: agent, method, body, signal },
+        dispatcher: agent,
+        method,
+        body,
+        signal,
         headers: { ...headers, [TIMEOUT_HEADER]: String(Math.ceil(timeoutMs)) },
       })
       return { status: response.statusCode, body: await response.body.text() }

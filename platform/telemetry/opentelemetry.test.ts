@@ -14,14 +14,18 @@ const newParent = () => ({
   traceparent: `00-${crypto.randomUUID().replaceAll('-', '')}-00f067aa0ba902b7-01`,
 })
 const start = (given: Partial<SpanStart> = {}): SpanStart => ({
-  ...{ name: 'send words', kind: 'producer', parent: {} },
+  name: 'send words',
+  kind: 'producer',
+  parent: {},
   ...given,
 })
 
 function setUp(t: { after(work: () => Promise<void>): void }, service = 'order') {
   const ended: tracing.ReadableSpan[] = []
   const tracer = createOpenTelemetryTracer({
-    ...{ service, messagingSystem: 'kafka', log: createLog('silent', service) },
+    service,
+    messagingSystem: 'kafka',
+    log: createLog('silent', service),
     // An exporter would get the spans later, because the SDK is still detecting its resource.
     processor: {
       onStart: () => undefined,
@@ -155,8 +159,10 @@ test('without tracing, no span is created, and the context of the parent is pass
 
 test('tracing is on if an exporter is configured and nothing turns it off', () => {
   const off = {
-    ...{ OTEL_EXPORTER_OTLP_ENDPOINT: '', OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: '' },
-    ...{ OTEL_TRACES_EXPORTER: '', OTEL_SDK_DISABLED: false },
+    OTEL_EXPORTER_OTLP_ENDPOINT: '',
+    OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: '',
+    OTEL_TRACES_EXPORTER: '',
+    OTEL_SDK_DISABLED: false,
   }
   const endpoint = { OTEL_EXPORTER_OTLP_ENDPOINT: 'http://127.0.0.1:4318' }
   assert.equal(isTracingOn(off), false)

@@ -67,7 +67,10 @@ const anyCommand: fc.Arbitrary<Command> = fc.oneof(
   fc.record({ ...type('requestDeposit'), accountId: account, amountMinor: amount }),
 )
 const accountsOpen: Command[] = ['anna', 'boris'].map((accountId) => ({
-  ...{ type: 'createAccount', accountId, style: 'http', byMessage: false },
+  type: 'createAccount',
+  accountId,
+  style: 'http',
+  byMessage: false,
 }))
 
 const history = fc.array(anyCommand, { maxLength: 40, size: 'max' })
@@ -191,8 +194,12 @@ describe('after any sequence of commands', () => {
 
 describe('a payment and its void', () => {
   const rich: Command = {
-    ...{ type: 'deposit', depositId: 'rich', accountId: 'anna', amountMinor: 100_000n },
-    ...{ style: 'http', byMessage: false },
+    type: 'deposit',
+    depositId: 'rich',
+    accountId: 'anna',
+    amountMinor: 100_000n,
+    style: 'http',
+    byMessage: false,
   }
   const paying: fc.Arbitrary<Command> = fc.record({
     ...type('pay'),

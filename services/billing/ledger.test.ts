@@ -14,41 +14,68 @@ import {
 
 const common = { style: 'events', byMessage: false } as const
 const account = (given: Partial<Account> = {}): Account => ({
-  ...{ id: 'anna', balanceMinor: 50_000n, version: 4, pendingMinor: 0n },
+  id: 'anna',
+  balanceMinor: 50_000n,
+  version: 4,
+  pendingMinor: 0n,
   ...given,
 })
 const payment = (given: Partial<Payment> = {}): Payment => ({
-  ...{ id: 'pay-1', orderId: 'order-1', accountId: 'anna', amountMinor: 19_500n },
-  ...{ state: 'PAID', reason: null, style: 'events' },
+  id: 'pay-1',
+  orderId: 'order-1',
+  accountId: 'anna',
+  amountMinor: 19_500n,
+  state: 'PAID',
+  reason: null,
+  style: 'events',
   ...given,
 })
 const deposit = (given: Partial<Deposit> = {}): Deposit => ({
-  ...{ id: 'dep-1', accountId: 'anna', amountMinor: 700n, state: 'REQUESTED', style: 'events' },
+  id: 'dep-1',
+  accountId: 'anna',
+  amountMinor: 700n,
+  state: 'REQUESTED',
+  style: 'events',
   ...given,
 })
 const rows = (given: Partial<Rows> = {}): Rows => ({
-  ...{ account: account(), payment: undefined, deposit: undefined, now: 1_000 },
+  account: account(),
+  payment: undefined,
+  deposit: undefined,
+  now: 1_000,
   ...given,
 })
 
 type Of<Type> = Command & { readonly type: Type }
 const pay = (given: Partial<Of<'pay'>> = {}): Command => ({
-  ...{ ...common, type: 'pay', paymentId: 'pay-1', orderId: 'order-1' },
-  ...{ accountId: 'anna', amountMinor: 19_500n },
+  ...common,
+  type: 'pay',
+  paymentId: 'pay-1',
+  orderId: 'order-1',
+  accountId: 'anna',
+  amountMinor: 19_500n,
   ...given,
 })
 const voiding = (given: Partial<Of<'void'>> = {}): Command => ({
-  ...{ ...common, type: 'void', paymentId: 'void-1', orderId: 'order-1' },
-  ...{ accountId: 'anna', byOrder: true },
+  ...common,
+  type: 'void',
+  paymentId: 'void-1',
+  orderId: 'order-1',
+  accountId: 'anna',
+  byOrder: true,
   ...given,
 })
 const terms = { depositId: 'dep-1', accountId: 'anna', amountMinor: 700n } as const
 const depositing = (given: Partial<Of<'deposit'>> = {}): Command => ({
-  ...{ ...common, type: 'deposit', ...terms },
+  ...common,
+  type: 'deposit',
+  ...terms,
   ...given,
 })
 const requesting = (given: Partial<typeof terms> = {}): Command => ({
-  ...{ ...common, type: 'requestDeposit', ...terms },
+  ...common,
+  type: 'requestDeposit',
+  ...terms,
   ...given,
 })
 
@@ -58,8 +85,15 @@ const voided = (accountId: string | null) =>
   payment({ id: 'void-1', accountId, amountMinor: null, state: 'VOIDED', reason: 'ORDER_CANCELED' })
 
 const transfer = (given: Partial<Transfer>): Transfer => ({
-  ...{ accountId: 'anna', version: 5, kind: 'PAYMENT', debit: 'customer', credit: 'revenue' },
-  ...{ amountMinor: 19_500n, balanceAfterMinor: 30_500n, orderId: 'order-1', depositId: null },
+  accountId: 'anna',
+  version: 5,
+  kind: 'PAYMENT',
+  debit: 'customer',
+  credit: 'revenue',
+  amountMinor: 19_500n,
+  balanceAfterMinor: 30_500n,
+  orderId: 'order-1',
+  depositId: null,
   ...given,
 })
 
@@ -250,8 +284,13 @@ describe('a void', () => {
 
 describe('a deposit', () => {
   const paidIn = transfer({
-    ...{ kind: 'DEPOSIT', debit: 'cash', credit: 'customer', amountMinor: 700n },
-    ...{ balanceAfterMinor: 50_700n, orderId: null, depositId: 'dep-1' },
+    kind: 'DEPOSIT',
+    debit: 'cash',
+    credit: 'customer',
+    amountMinor: 700n,
+    balanceAfterMinor: 50_700n,
+    orderId: null,
+    depositId: 'dep-1',
   })
   const accepted = deposit({ state: 'APPLIED' })
 

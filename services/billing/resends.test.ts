@@ -26,7 +26,11 @@ test('a deposit is not resent while its last request is still in the outbox', as
     writeChanges(
       tx,
       {
-        ...{ newAccounts: [account], accounts: [], newPayments: [], payments: [], transfers: [] },
+        newAccounts: [account],
+        accounts: [],
+        newPayments: [],
+        payments: [],
+        transfers: [],
         newDeposits: [{ ...deposit, state: 'REQUESTED', style: 'events' }],
         deposits: [],
       },

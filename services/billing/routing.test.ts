@@ -11,11 +11,21 @@ const traceparent = '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01'
 const at = { now: Date.parse('2026-03-01T10:20:30.456Z'), traceparent }
 
 const payment = (style: InteractionStyle, given: Partial<Payment> = {}): Payment => ({
-  ...{ id: 'pay-1', orderId, accountId, amountMinor: 19_550n, state: 'PAID', reason: null, style },
+  id: 'pay-1',
+  orderId,
+  accountId,
+  amountMinor: 19_550n,
+  state: 'PAID',
+  reason: null,
+  style,
   ...given,
 })
 const deposit = (style: InteractionStyle): Deposit => ({
-  ...{ id: depositId, accountId, amountMinor: 10n, state: 'APPLIED', style },
+  id: depositId,
+  accountId,
+  amountMinor: 10n,
+  state: 'APPLIED',
+  style,
 })
 
 const cloudEvent = (id: string, type: string) => ({
@@ -28,17 +38,20 @@ const cloudEvent = (id: string, type: string) => ({
 })
 
 const paid = (style: InteractionStyle): Announcement => ({
-  ...{ event: 'ORDER_PAID', payment: payment(style) },
+  event: 'ORDER_PAID',
+  payment: payment(style),
 })
 const failed = (style: InteractionStyle): Announcement => ({
   event: 'PAYMENT_FAIL',
   payment: payment(style, { state: 'REFUSED', reason: 'ACCOUNT_NOT_FOUND' }),
 })
 const refunded = (style: InteractionStyle): Announcement => ({
-  ...{ event: 'PAYMENT_REFUNDED', payment: payment(style, { state: 'REFUNDED' }) },
+  event: 'PAYMENT_REFUNDED',
+  payment: payment(style, { state: 'REFUNDED' }),
 })
 const accepted = (style: InteractionStyle): Announcement => ({
-  ...{ event: 'DEPOSIT_ACCEPTED', deposit: deposit(style) },
+  event: 'DEPOSIT_ACCEPTED',
+  deposit: deposit(style),
 })
 
 const cases = [
@@ -68,7 +81,9 @@ for (const [announce, cause, body, more] of cases) {
             body: JSON.stringify(body),
             headers: {
               ...cloudEvent(eventId, event),
-              ...{ 'x-interaction-style': style, ...more, traceparent },
+              'x-interaction-style': style,
+              ...more,
+              traceparent,
             },
           },
         ])
@@ -86,8 +101,11 @@ for (const [announce, cause, body, more] of cases) {
         eventId,
         body: JSON.stringify(body),
         headers: {
-          ...{ 'content-type': 'application/json', 'idempotency-key': eventId },
-          ...{ 'x-interaction-style': 'http', ...reason, traceparent },
+          'content-type': 'application/json',
+          'idempotency-key': eventId,
+          'x-interaction-style': 'http',
+          ...reason,
+          traceparent,
         },
       })
     })
@@ -105,7 +123,8 @@ test('a deposit is requested on the topic billing, under its own id', () => {
     body: JSON.stringify({ event: 'DEPOSIT_REQUEST', accountId, value: 0.1 }),
     headers: {
       ...cloudEvent(depositId, 'DEPOSIT_REQUEST'),
-      ...{ 'x-interaction-style': 'events', traceparent },
+      'x-interaction-style': 'events',
+      traceparent,
     },
   })
 })

@@ -176,7 +176,8 @@ describe('a void that names no account', () => {
   test('is a conflict if the payment commits between its read and its lock', async () => {
     const [accountId, orderId] = [await openAccount(500), newId()]
     const context = {
-      ...{ outbox: createOutbox('billing'), idempotency: createIdempotency('billing') },
+      outbox: createOutbox('billing'),
+      idempotency: createIdempotency('billing'),
       now: Date.now(),
     }
     const common = { style: 'hybrid', byMessage: false, orderId, paymentId: newId() } as const

@@ -106,10 +106,15 @@ describe('ORDER_CREATED of any program', () => {
 
 describe('ORDER_CANCELED of any program', () => {
   const created = (orderId: string, accountId: string) => ({
-    ...{ event: 'ORDER_CREATED', orderId, accountId, price: 195 },
+    event: 'ORDER_CREATED',
+    orderId,
+    accountId,
+    price: 195,
   })
   const canceled = (orderId: string, accountId: string) => ({
-    ...{ event: 'ORDER_CANCELED', orderId, accountId },
+    event: 'ORDER_CANCELED',
+    orderId,
+    accountId,
   })
 
   test('refunds a payment once, and is answered by PAYMENT_REFUNDED each time', async () => {

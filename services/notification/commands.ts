@@ -120,7 +120,8 @@ async function writeAll(
   await at.outbox.enqueue(tx, allowed)
   const suppressed = new Set(letters.filter((letter) => !allowed.includes(letter)).map(idOf))
   return found.map(({ message, isNew }) => ({
-    ...{ message, isNew },
+    message,
+    isNew,
     isSuppressed: isNew && suppressed.has(message.eventId),
   }))
 }

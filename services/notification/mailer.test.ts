@@ -189,7 +189,10 @@ describe('the mail server', () => {
     const mailers: { close(): void }[] = []
     const at = (login = '') => {
       const mailer = createMailer({
-        ...{ from, maildir: '', timeoutMs: 2_000, log: recordingLog() },
+        from,
+        maildir: '',
+        timeoutMs: 2_000,
+        log: recordingLog(),
         smtpUrl: `smtp://${login}127.0.0.1:${port}`,
       })
       mailers.push(mailer)

@@ -48,7 +48,13 @@ function view(
 ): WaitingOrderView {
   const { id, profileId, state, style, reason, created } = order
   return {
-    ...{ id, profileId, state, style, reason, waitsFor, attempts },
+    id,
+    profileId,
+    state,
+    style,
+    reason,
+    waitsFor,
+    attempts,
     nextAttempt: nextAttempt.toISOString(),
     deadline: deadline?.toISOString() ?? null,
     stuck: waitsFor === 'void' && attempts >= voidAttempts,

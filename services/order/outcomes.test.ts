@@ -27,8 +27,14 @@ async function place(): Promise<string> {
   const now = Date.now()
   const id = crypto.randomUUID()
   const order: Order = {
-    ...{ id, profileId: crypto.randomUUID(), productQuantity: 1, priceMinor: 6500n },
-    ...{ style: 'http', state: 'PENDING', reason: null, idempotencyKey: null },
+    id,
+    profileId: crypto.randomUUID(),
+    productQuantity: 1,
+    priceMinor: 6500n,
+    style: 'http',
+    state: 'PENDING',
+    reason: null,
+    idempotencyKey: null,
   }
   await insertOrders(database, [order], { now, resendAt: now, deadline: now })
   return id

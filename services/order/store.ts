@@ -12,38 +12,11 @@ export interface StoredOrder extends Order {
   readonly updated: Date
 }
 
-interface OrderRow {
-  id: string
-  profile_id: string
-  order_number: bigint
-  product_quantity: number
-  price_minor: bigint
-  style: InteractionStyle
-  state: OrderState
-  reason: Reason | null
-  idempotency_key: string | null
-  created: Date
-  updated: Date
-}
+const ORDER = `id, profile_id as "profileId", order_number as "orderNumber",
+  product_quantity as "productQuantity", price_minor as "priceMinor", style, state, reason,
+  idempotency_key as "idempotencyKey", created, updated`
 
-const COLUMNS = `id, profile_id, order_number, product_quantity, price_minor, style, state, reason,
-  idempotency_key, created, updated`
-
-const toOrder = (row: OrderRow): StoredOrder => ({
-  id: row.id,
-  profileId: row.profile_id,
-  orderNumber: row.order_number,
-  productQuantity: row.product_quantity,
-  priceMinor: row.price_minor,
-  style: row.style,
-  state: row.state,
-  reason: row.reason,
-  idempotencyKey: row.idempotency_key,
-  created: row.created,
-  updated: row.updated,
-})
-
-const byId = (rows: readonly OrderRow[]) => new Map(rows.map((row) => [row.id, toOrder(row)]))
+const byId = (orders: readonly StoredOrder[]) => new Map(orders.map((order) => [order.id, order]))
 
 /**
  * Inserts PENDING orders, and for each order a row in the table `watch`, with the trace context of the
@@ -86,11 +59,11 @@ export async function findOrders(
   ids: readonly string[],
 ): Promise<Map<string, StoredOrder>> {
   if (ids.length === 0) return new Map()
-  const rows = await db.query<OrderRow>(
-    `select ${COLUMNS} from orders.orders where id = any($1::uuid[])`,
-    [ids],
+  return byId(
+    await db.query<StoredOrder>(`select ${ORDER} from orders.orders where id = any($1::uuid[])`, [
+      ids,
+    ]),
   )
-  return byId(rows)
 }
 
 /** Locks orders in ascending order of their ids, so that concurrent batches cannot deadlock. */
@@ -99,11 +72,12 @@ export async function lockOrders(
   ids: readonly string[],
 ): Promise<Map<string, StoredOrder>> {
   if (ids.length === 0) return new Map()
-  const rows = await tx.query<OrderRow>(
-    `select ${COLUMNS} from orders.orders where id = any($1::uuid[]) order by id for update`,
-    [ids],
+  return byId(
+    await tx.query<StoredOrder>(
+      `select ${ORDER} from orders.orders where id = any($1::uuid[]) order by id for update`,
+      [ids],
+    ),
   )
-  return byId(rows)
 }
 
 export interface OrderChange {
@@ -134,17 +108,16 @@ export async function changeOrders(
 }
 
 /** A profile's orders, newest first; the cursor is the smallest order number of the previous page. */
-export async function listOrders(
+export function listOrders(
   db: Queryable,
   profileId: string,
   { limit, cursor }: Page,
 ): Promise<StoredOrder[]> {
-  const rows = await db.query<OrderRow>(
-    `select ${COLUMNS} from orders.orders
+  return db.query<StoredOrder>(
+    `select ${ORDER} from orders.orders
      where profile_id = $1 and order_number < $2 order by order_number desc limit $3`,
     [profileId, BigInt(cursor ?? '9223372036854775807'), limit],
   )
-  return rows.map(toOrder)
 }
 
 export interface PendingOrders {
@@ -268,14 +241,14 @@ export async function takeOrdersToResend(
   const maxAttempts = state === 'CANCELED' ? stuckAfter : MAX_INTEGER
   const params = [new Date(now), afterMs, maxAfterMs, limit, state, maxAttempts, PAID_BY_CALL]
   const rows = await tx.query<
-    OrderRow & WatchedTrace & { attempts: number; is_in_outbox: boolean; deadline: Date | null }
+    StoredOrder & WatchedTrace & { attempts: number; isInOutbox: boolean; deadline: Date | null }
   >(TAKE_TO_RESEND[state], params)
-  return rows.map((row) => ({
-    order: toOrder(row),
-    trace: toTrace(row),
-    attempts: row.attempts,
-    isInOutbox: row.is_in_outbox,
-    ...(row.deadline && { deadlineMs: row.deadline.getTime() }),
+  return rows.map(({ traceparent, tracestate, attempts, isInOutbox, deadline, ...order }) => ({
+    order,
+    trace: toTrace({ traceparent, tracestate }),
+    attempts,
+    isInOutbox,
+    ...(deadline && { deadlineMs: deadline.getTime() }),
   }))
 }
 
@@ -300,10 +273,10 @@ put_off as (
 waiting as (
   select carrier, (select created from orders.outbox o where o.carrier = c.carrier order by id limit 1) as oldest
   from (values ('broker'), ('http')) as c (carrier))
-select ${COLUMNS}, traceparent, tracestate, attempts, deadline, exists (
+select ${ORDER}, traceparent, tracestate, attempts, deadline, exists (
     select from waiting
     where carrier = case when style = any($7::text[]) then 'http' else 'broker' end
-      and oldest <= requested) as is_in_outbox
+      and oldest <= requested) as "isInOutbox"
 from orders.orders o join due on id = order_id
 where id = any(array(select order_id from due)) and state = $5`
 
@@ -338,15 +311,18 @@ export async function listWaiting(
   db: Queryable,
   { waitsFor, minAttempts, limit, cursor = LOWEST_ID }: WaitingFilter,
 ): Promise<WaitingOrder[]> {
-  const rows = await db.query<
-    OrderRow & { waits_for: 'payment' | 'void'; asked: number; ask_at: Date; deadline: Date | null }
-  >(LIST_WAITING, [cursor, limit, waitsFor ?? null, minAttempts])
-  return rows.map((row) => ({
-    order: toOrder(row),
-    waitsFor: row.waits_for,
-    attempts: row.asked,
-    nextAttempt: row.ask_at,
-    deadline: row.deadline,
+  const rows = await db.query<StoredOrder & Omit<WaitingOrder, 'order'>>(LIST_WAITING, [
+    cursor,
+    limit,
+    waitsFor ?? null,
+    minAttempts,
+  ])
+  return rows.map(({ waitsFor, attempts, nextAttempt, deadline, ...order }) => ({
+    order,
+    waitsFor,
+    attempts,
+    nextAttempt,
+    deadline,
   }))
 }
 
@@ -359,7 +335,7 @@ const waiting = (watch: string, waitsFor: string, deadline: string) => `
  order by order_id limit $2)`
 
 const LIST_WAITING = `
-select ${COLUMNS}, waits_for, asked, ask_at, deadline
+select ${ORDER}, waits_for as "waitsFor", asked as attempts, ask_at as "nextAttempt", deadline
 from (${waiting('orders.watch', 'payment', 'deadline')}
   union all ${waiting('orders.void_watch', 'void', 'null::timestamptz')}) w
 join orders.orders on id = order_id

@@ -56,8 +56,12 @@ describe('bytes that no service understands', () => {
     const [letter] = await poison('billing', account, 'not "JSON"')
     const { id, partition, offset, reason, created, ...rest } = letter!
     assert.deepEqual(rest, {
-      ...{ source: 'broker', topic: 'billing', key: account, headers: {} },
-      ...{ body: 'not "JSON"', code: 'UNREADABLE' },
+      source: 'broker',
+      topic: 'billing',
+      key: account,
+      headers: {},
+      body: 'not "JSON"',
+      code: 'UNREADABLE',
     })
     assert.match(reason, /not JSON/)
     assert.match(offset, /^\d+$/)
@@ -143,7 +147,10 @@ test('a rejected call is sent again under the same event id when it is corrected
   await billing.transaction((tx) =>
     outbox.enqueue(tx, [
       {
-        ...{ carrier: 'http', destination: '/notification/', key: account, eventId },
+        carrier: 'http',
+        destination: '/notification/',
+        key: account,
+        eventId,
         body: JSON.stringify({ ...right, value: 'nine' }),
         headers: { 'content-type': 'application/json', 'idempotency-key': eventId },
       },

@@ -143,7 +143,9 @@ async function apartEmbedded(settings: Settings): Promise<ProgramApart> {
 
 /** The minimal settings of the all-in-one. */
 export const inFolder = (folder: string) => ({
-  ...{ PORT: '0', LOG_LEVEL: 'silent', DATA_DIR: folder },
+  PORT: '0',
+  LOG_LEVEL: 'silent',
+  DATA_DIR: folder,
 })
 
 export interface ChildProgram {

@@ -102,7 +102,8 @@ describe('a mail server that fails', () => {
 
   async function faults() {
     const refusing = new SMTPServer({
-      ...{ disabledCommands: ['STARTTLS'], allowInsecureAuth: true },
+      disabledCommands: ['STARTTLS'],
+      allowInsecureAuth: true,
       // Some servers quote the login that they reject.
       onAuth: ({ password }, _session, callback) =>
         callback(Object.assign(new Error(`bad login ${password}`), { responseCode: 535 })),

@@ -80,7 +80,9 @@ export async function startStackIn(
 ): Promise<Stack> {
   const output: string[] = []
   return await startStack({
-    ...{ replicas, environment, folder },
+    replicas,
+    environment,
+    folder,
     ...(checkoutOf && { checkoutOf }),
     // All ports of the stack are below the ports that the system uses for outgoing connections.
     portOffset: 50 * Math.floor(60 + Math.random() * 380),

@@ -190,7 +190,9 @@ async function snapshot() {
   assert.ok(letters.length > 0)
   return {
     ledger: createHash('sha256').update(ledger.join('\n')).digest('hex'),
-    ...{ accounts, orders, messages },
+    accounts,
+    orders,
+    messages,
     letters: letters.map(({ messageId, recipient }) => `${messageId} to ${recipient}`).sort(),
   }
 }

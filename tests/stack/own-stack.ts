@@ -61,7 +61,8 @@ export async function startOwnStack(
 
   return {
     ...stack,
-    ...{ kafka, postgres },
+    kafka,
+    postgres,
     client: createClient(stack.url),
     untilInvariantsHold: (limitMs, isExpected = () => false) =>
       eventually(() => audited(isExpected), limitMs),

@@ -17,7 +17,10 @@ const { folder, remove } = await temporaryFolder()
 const cluster = join(folder, 'cluster')
 const port = await freePorts(25_700, 2)
 const postgres = await startPostgres({
-  ...{ folder, port, maxConnections: 20, logFile: join(folder, 'postgres.log') },
+  folder,
+  port,
+  maxConnections: 20,
+  logFile: join(folder, 'postgres.log'),
 })
 const { uid, gid } = await stat(cluster)
 for (const name of ['archive', 'backups', 'home']) {
@@ -61,7 +64,8 @@ const insert = (id: number) => `insert into entry values (${id})`
 /** Runs each statement in its own transaction; resolves with the rows of each. */
 async function inBilling(...statements: string[]): Promise<unknown[][]> {
   const database = await openPostgres({
-    ...{ url: databaseUrl(postgres.url, 'billing'), maxConnections: 1 },
+    url: databaseUrl(postgres.url, 'billing'),
+    maxConnections: 1,
   })
   const rows: unknown[][] = []
   for (const statement of statements) rows.push(await database.query(statement))

@@ -200,7 +200,8 @@ async function asNewerVersion(
   try {
     await bus.send(
       messages.map(([topic, body]) => ({
-        ...{ topic, key },
+        topic,
+        key,
         value: new TextEncoder().encode(JSON.stringify(body)),
         headers: { ce_id: `${body.orderId ?? crypto.randomUUID()}/${body.event}` },
       })),

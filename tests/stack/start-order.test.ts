@@ -63,7 +63,11 @@ test('services start before their dependencies, wait for them, and work once the
   const serverUrl = `postgres://trifold:${password}@127.0.0.1:${postgresPort}/postgres`
   const brokers = `127.0.0.1:${kafkaPort}`
   const replicas = await startReplicas(ports, () => ({
-    ...{ brokers, logs, gatewayUrl: gateway.url, basePath: '/otusapp/gur-ok', environment: {} },
+    brokers,
+    logs,
+    gatewayUrl: gateway.url,
+    basePath: '/otusapp/gur-ok',
+    environment: {},
     maildir: join(folder, 'mail'),
     databaseUrls: {
       order: databaseUrl(serverUrl, 'orders'),
@@ -89,7 +93,9 @@ test('services start before their dependencies, wait for them, and work once the
 
   // A PostgreSQL server without the services' databases is not enough.
   const postgres = await startPostgres({
-    ...{ folder: postgresFolder, port: postgresPort, maxConnections: CONNECTIONS },
+    folder: postgresFolder,
+    port: postgresPort,
+    maxConnections: CONNECTIONS,
     logFile: join(logs, 'postgres.log'),
   })
   closers.push(postgres.close)

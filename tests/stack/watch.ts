@@ -101,7 +101,11 @@ export function watchOutage(replicas: readonly Replica[], missing: 'broker' | 'd
       assert.ok(slowestHealthMs < HEALTH_LIMIT_MS, `health took ${slowestHealthMs} ms`)
       assert.ok(slowestScrapeMs < SCRAPE_LIMIT_MS, `a scrape took ${slowestScrapeMs} ms`)
       return {
-        ...{ polls, slowestHealthMs, slowestScrapeMs, outboxRows, oldestSeconds },
+        polls,
+        slowestHealthMs,
+        slowestScrapeMs,
+        outboxRows,
+        oldestSeconds,
         noticedMs: Math.max(...noticedMs.values()),
       }
     },

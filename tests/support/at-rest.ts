@@ -75,7 +75,8 @@ async function unread(brokers: readonly string[]): Promise<Count[]> {
       topics: TOPICS.filter(({ name }) => names.includes(name)).map(({ name, partitions }) => ({
         name,
         partitions: Array.from({ length: partitions }, (_, partitionIndex) => ({
-          ...{ partitionIndex, timestamp: -1n },
+          partitionIndex,
+          timestamp: -1n,
         })),
       })),
     })

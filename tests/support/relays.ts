@@ -52,7 +52,13 @@ export async function openRelays() {
       const telemetry = createTelemetry('test')
       const log = createLog('silent', 'test')
       const relay = createRelay({
-        ...{ database, schema, outbox, runtime, log, telemetry, soleProcess: true },
+        database,
+        schema,
+        outbox,
+        runtime,
+        log,
+        telemetry,
+        soleProcess: true,
         ...options,
       })
       relay.start(call ? { http: call } : {}, bus)
@@ -95,8 +101,12 @@ export const message = (
   key: string,
   carrier: Carrier = 'http',
 ): OutboxMessage => ({
-  ...{ carrier, key, eventId, destination: carrier === 'broker' ? 'words' : '/calls' },
-  ...{ body: `{"id":"${eventId}"}`, headers: { ce_id: eventId } },
+  carrier,
+  key,
+  eventId,
+  destination: carrier === 'broker' ? 'words' : '/calls',
+  body: `{"id":"${eventId}"}`,
+  headers: { ce_id: eventId },
 })
 
 /** Receives calls: it returns the delivery in `answers` for the event id, else `done`, and records every call. */

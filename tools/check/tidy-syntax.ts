@@ -159,6 +159,18 @@ export function comparedStyles(source: ts.SourceFile): Finding[] {
   })
 }
 
+/** Finds properties that are packed into an inner object, `...{ a, b }`, to save lines. */
+export function packedProperties(source: ts.SourceFile): Finding[] {
+  const isLiteral = (node: ts.Expression): boolean =>
+    ts.isParenthesizedExpression(node) || ts.isAsExpression(node)
+      ? isLiteral(node.expression)
+      : ts.isObjectLiteralExpression(node)
+  return [...nodesOf(source)].flatMap((node) => {
+    if (!ts.isSpreadAssignment(node) || !isLiteral(node.expression)) return []
+    return [{ line: lineOf(node), message: 'spreads an object literal: list its properties' }]
+  })
+}
+
 function readsEnvironment(node: ts.Node): boolean {
   if (ts.isPropertyAccessExpression(node)) {
     return node.name.text === 'env' && /(^|\.)process$/.test(node.expression.getText())

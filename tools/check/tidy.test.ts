@@ -57,6 +57,12 @@ export function later(runtime: Runtime, ms: number) {
     quiet('services/order/routes.test.ts', "const a = style === 'http'")
   })
 
+  test('rejects properties that are packed into an inner object', () => {
+    says('a/b.ts', 'f({\n  ...{ a, b },\n  c,\n})', /^spreads an object literal/, 2)
+    says('a/b.test.ts', 'f({ ...({ a: 1 } as const), b })', /^spreads an object literal/)
+    quiet('a/b.ts', 'f({ ...a, ...(b && { b }) })')
+  })
+
   test('requires the environment to be read in one file', () => {
     const reads = [
       'f(process.env.A)',

@@ -8,6 +8,7 @@ import {
   exclusiveOrSkippedTests,
   type Finding,
   longFunctions,
+  packedProperties,
   sqlOutOfPlace,
 } from './tidy-syntax.ts'
 import { retiredWords } from './tidy-words.ts'
@@ -35,6 +36,7 @@ export function findings(path: string, text: string, core: boolean): Finding[] {
       ...exclusiveOrSkippedTests(source),
       ...environmentReads(source),
       ...comparedStyles(source),
+      ...packedProperties(source),
       ...sqlOutOfPlace(source),
       ...(core ? [...impureNames(source), ...mixedTypeImports(source)] : []),
     )

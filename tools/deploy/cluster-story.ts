@@ -193,7 +193,9 @@ export const STORY: readonly Step[] = [
     async run({ api, helm }) {
       await makeNamespace(api, OTHER)
       await api.call('POST', `/api/v1/namespaces/${OTHER}/secrets`, {
-        ...{ apiVersion: 'v1', kind: 'Secret', metadata: { name: 'database' } },
+        apiVersion: 'v1',
+        kind: 'Secret',
+        metadata: { name: 'database' },
         stringData: { url: 'postgres://somebody:secret@database.example/billing' },
       })
       const database = 'database.internal=false,database.existingSecret=database'

@@ -187,7 +187,9 @@ function writeKubeconfig(folder: string, server: string, token: string, certific
 function createApi(server: string, token: string, dispatcher: Agent): KubernetesApi {
   const call: KubernetesApi['call'] = async (method, path, body) => {
     const response = await request(server + path, {
-      ...{ dispatcher, method, signal: AbortSignal.timeout(CALL_LIMIT_MS) },
+      dispatcher,
+      method,
+      signal: AbortSignal.timeout(CALL_LIMIT_MS),
       headers: {
         authorization: `Bearer ${token}`,
         'content-type': method === 'PATCH' ? 'application/merge-patch+json' : 'application/json',
@@ -214,12 +216,15 @@ async function makeNodes(api: KubernetesApi, names: readonly string[]): Promise<
   for (const name of names) {
     const labels = { 'kubernetes.io/hostname': name, 'topology.kubernetes.io/zone': `of-${name}` }
     await make(api, '/api/v1/nodes', {
-      ...{ apiVersion: 'v1', kind: 'Node', metadata: { name, labels } },
+      apiVersion: 'v1',
+      kind: 'Node',
+      metadata: { name, labels },
       status: { capacity, allocatable: capacity },
     })
   }
   await make(api, '/apis/storage.k8s.io/v1/storageclasses', {
-    ...{ apiVersion: 'storage.k8s.io/v1', kind: 'StorageClass' },
+    apiVersion: 'storage.k8s.io/v1',
+    kind: 'StorageClass',
     metadata: {
       name: 'standard',
       annotations: { 'storageclass.kubernetes.io/is-default-class': 'true' },

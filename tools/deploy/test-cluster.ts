@@ -35,7 +35,10 @@ async function testCluster(stopped: AbortSignal): Promise<boolean> {
   try {
     const startedMs = performance.now()
     plane = await startControlPlane({
-      ...{ folder, programs: control.programs, etcd: etcd.command, kwok: kwok.command },
+      folder,
+      programs: control.programs,
+      etcd: etcd.command,
+      kwok: kwok.command,
       nodes: NODES,
     })
     const { gitVersion } = await plane.api.get('/version')

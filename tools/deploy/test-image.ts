@@ -214,7 +214,9 @@ async function onStack(engine: Engine, composeCommand: string, folder: string): 
     closers.push(kafka.close)
     const first = await freePorts(FIRST_PORT, 5)
     const postgres = await startPostgres({
-      ...{ folder: join(folder, 'postgres'), port: first, maxConnections: 100 },
+      folder: join(folder, 'postgres'),
+      port: first,
+      maxConnections: 100,
       logFile: join(folder, 'postgres.log'),
     })
     closers.push(postgres.close)
@@ -285,7 +287,10 @@ function overrideText(
       ...here,
       depends_on: { topics: { condition: 'service_completed_successfully' } },
       environment: {
-        ...{ ...PATIENT, HOST: '127.0.0.1', PORT: String(ports[service]), KAFKA_BROKERS: brokers },
+        ...PATIENT,
+        HOST: '127.0.0.1',
+        PORT: String(ports[service]),
+        KAFKA_BROKERS: brokers,
         DATABASE_URL: databaseUrlOf(service),
         ...Object.fromEntries(calls[service].map((name) => [name, urls[name]])),
       },

@@ -51,7 +51,10 @@ async function openBroker({ brokers, topic }: PathTask) {
   const bootstrapBrokers = [brokers]
   const partitioner = compatibilityPartitioner
   const producer = new Producer({
-    ...{ clientId: 'path', bootstrapBrokers, idempotent: true, partitioner },
+    clientId: 'path',
+    bootstrapBrokers,
+    idempotent: true,
+    partitioner,
   })
   const groupId = `path-${systemRuntime.uuid()}`
   const consumer = new Consumer({ clientId: 'path', groupId, bootstrapBrokers })

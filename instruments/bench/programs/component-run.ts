@@ -61,7 +61,11 @@ async function relay(task: ComponentTask): Promise<number> {
   }
   const startedMs = performance.now()
   const relay = createRelay({
-    ...{ database, log, telemetry, runtime: systemRuntime, soleProcess: false },
+    database,
+    log,
+    telemetry,
+    runtime: systemRuntime,
+    soleProcess: false,
     schema: 'orders',
     outbox: createOutbox('orders'),
   })
@@ -126,7 +130,11 @@ async function apply(task: ComponentTask): Promise<number> {
     },
   }
   const consumer = startConsumer<PaymentEvent>({
-    ...{ bus: timed, database, log, telemetry, runtime: systemRuntime },
+    bus: timed,
+    database,
+    log,
+    telemetry,
+    runtime: systemRuntime,
     schema: 'notification',
     group: `bench-${systemRuntime.uuid()}`,
     topics: [task.topic],

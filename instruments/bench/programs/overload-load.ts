@@ -167,7 +167,13 @@ function openRecord({ pids, patienceMs }: OverloadLoad) {
       ownMs = (user + system) / 1_000
     },
     result: ({ seconds }: Phase, sent: number): PhaseResult => ({
-      ...{ seconds, sent, good, failed, normalAfterMs, cpuMs, rssBytes },
+      seconds,
+      sent,
+      good,
+      failed,
+      normalAfterMs,
+      cpuMs,
+      rssBytes,
       rejected: rejectedMs.length,
       // Requests without a response count as late.
       late: sent - good - rejectedMs.length - failed,

@@ -49,7 +49,9 @@ export const PRICE_MINOR = 6_500n
 /** Long enough that a slow machine resends nothing during the recording. */
 const SETTINGS = {
   ...readConfig(allInOneConfig, { RESEND_AFTER_MS: '60000' }),
-  ...{ BILLING_URL: '', NOTIFICATION_URL: '', ORDER_URL: '' },
+  BILLING_URL: '',
+  NOTIFICATION_URL: '',
+  ORDER_URL: '',
 }
 
 /** Places an order in this style and records the statements that the three services execute for it. */
@@ -90,7 +92,10 @@ export async function recordOrder(style: InteractionStyle): Promise<Recording> {
 async function startServices(database: Database, bus: ServiceParts['bus'], runtime: Runtime) {
   const apps = new Map<string, Service['app']>()
   const parts = (name: string): ServiceParts => ({
-    ...{ database, bus, runtime, soleProcess: true },
+    database,
+    bus,
+    runtime,
+    soleProcess: true,
     http: async ({ target, method, url, headers, body }) => {
       const call = { method, url, headers: { ...headers }, ...(body && { payload: body }) }
       const response = await apps.get(target)!.inject(call)

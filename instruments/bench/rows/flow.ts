@@ -50,7 +50,9 @@ export const FLOW_BENCHES: readonly Bench[] = [
 function flowBench(name: string, flow: Flow, reach: number, aim: number): Bench {
   const { style, connections } = flow
   return {
-    ...{ name, reach, aim },
+    name,
+    reach,
+    aim,
     ours: `orders settled, ${style}, ${connections} connections`,
     reference: PGBENCH,
     unit: 'orders/s',

@@ -104,7 +104,10 @@ async function measure(stack: BenchStack, one: Case, seconds: number): Promise<s
   try {
     const shared = one.connections === 'shared'
     const load = {
-      ...{ url: target.url, pids: target.pids, accounts: target.accounts, style: one.style },
+      url: target.url,
+      pids: target.pids,
+      accounts: target.accounts,
+      style: one.style,
       connections: shared ? SHARED_CONNECTIONS : ('own' as const),
       patienceMs: PATIENCE_MS,
     }

@@ -26,9 +26,13 @@ function recordingServer(startMs = 0) {
       done.push(what)
     }
   const server: Restartable = {
-    ...{ pid: 1, ended: new Promise<number>(() => undefined) },
-    ...{ stop: note('stop'), kill: note('kill'), start: note('start', startMs) },
-    ...{ freeze: note('freeze'), thaw: note('thaw') },
+    pid: 1,
+    ended: new Promise<number>(() => undefined),
+    stop: note('stop'),
+    kill: note('kill'),
+    start: note('start', startMs),
+    freeze: note('freeze'),
+    thaw: note('thaw'),
   }
   return { server, done }
 }
@@ -67,14 +71,19 @@ async function run(
 const quietly = [new AbortController().signal, () => undefined] as const
 
 const kill = (afterMs: number, forMs: number): Planned => ({
-  ...{ fault: { kind: 'kill', target: 'Kafka' }, afterMs, forMs },
+  fault: { kind: 'kill', target: 'Kafka' },
+  afterMs,
+  forMs,
 })
 const freeze = (afterMs: number, forMs: number): Planned => ({
-  ...{ fault: { kind: 'freeze', target: 'Kafka' }, afterMs, forMs },
+  fault: { kind: 'freeze', target: 'Kafka' },
+  afterMs,
+  forMs,
 })
 const cut = (afterMs: number, forMs: number): Planned => ({
   fault: { kind: 'toxic', target: 'order → Kafka', toxic: { kind: 'cut' }, share: 0.5 },
-  ...{ afterMs, forMs },
+  afterMs,
+  forMs,
 })
 
 test('each fault begins on time, lasts as planned, and is returned with its details', async () => {
@@ -119,7 +128,8 @@ test('aborting the run repairs all faults and begins no new one', async () => {
 
 const freezeInTransaction = (outlastsSession: boolean): Planned => ({
   fault: { kind: 'freeze in transaction', target: 'order 1', outlastsSession },
-  ...{ afterMs: 0, forMs: 10 },
+  afterMs: 0,
+  forMs: 10,
 })
 
 test('a replica is frozen again and again until it has a transaction open', async () => {
@@ -139,7 +149,8 @@ test('a transaction that a frozen replica holds open past the time-out is a viol
 
 const hourAhead: Planned = {
   fault: { kind: 'wrong clock', target: 'order 1', offsetMs: HOUR_MS },
-  ...{ afterMs: 0, forMs: 10 },
+  afterMs: 0,
+  forMs: 10,
 }
 
 test('a replica is restarted with a wrong clock, and later with the right one', async () => {

@@ -72,7 +72,11 @@ export async function startFragileStack(options: FragileStackOptions): Promise<F
     // Closers run in reverse, so the disk is unmounted after PostgreSQL has stopped.
     if (typeof disk !== 'string') closers.push(disk.close)
     const stack = await startStack({
-      ...{ folder, replicas: TWO_OF_EACH, docker: 'never', signal, say },
+      folder,
+      replicas: TWO_OF_EACH,
+      docker: 'never',
+      signal,
+      say,
       port: await freePorts(PORT, 1),
       portOffset: PORT_OFFSET,
       environment: {
@@ -98,7 +102,11 @@ export async function startFragileStack(options: FragileStackOptions): Promise<F
     const sessions = await openSessions(stack.databaseUrls)
     closers.push(sessions.close)
     return {
-      ...{ stack, proxies, disk, sessions, close },
+      stack,
+      proxies,
+      disk,
+      sessions,
+      close,
       setClock: (replica, offsetMs) => clocks.set(replica, offsetMs),
       isReady(name) {
         const own = stack.replicas.find(({ service, number }) => name === `${service} ${number}`)!

@@ -58,7 +58,9 @@ async function call(): Promise<Caller> {
   })
   await once(socket, 'connect')
   return {
-    ...{ socket, text: () => text, end: () => end },
+    socket,
+    text: () => text,
+    end: () => end,
     says: (words) => void socket.write(words),
     hears: async (words) => void (await until(async () => text === words, { limitMs: LIMIT_MS })),
   }

@@ -102,7 +102,9 @@ export async function startProxy(targetPort: number): Promise<TcpProxy> {
       upstream,
       toServer: createFlow({ from: client, to: upstream, toxic, reset: undefined }),
       toClient: createFlow({
-        ...{ from: upstream, to: client, toxic },
+        from: upstream,
+        to: client,
+        toxic,
         reset: () => client.resetAndDestroy(),
       }),
     }

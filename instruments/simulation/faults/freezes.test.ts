@@ -28,7 +28,12 @@ beforeEach(async () => {
   const story = createStory(scheduler.now, false)
   const faults = createFaults({ chances, profile: PROFILES.calm })
   const steps = createSteps({
-    ...{ scheduler, chances, story, faults, crash: () => {}, freeze: async () => {} },
+    scheduler,
+    chances,
+    story,
+    faults,
+    crash: () => {},
+    freeze: async () => {},
     isSlow: () => false,
   })
   databases = createDatabases({
@@ -38,7 +43,8 @@ beforeEach(async () => {
     losesSignal: () => false,
   })
   freezer = createFreezer({
-    ...{ scheduler, story },
+    scheduler,
+    story,
     onFreeze: (life, durationMs) => databases.freeze(life, durationMs),
   })
 })

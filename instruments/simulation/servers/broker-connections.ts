@@ -44,7 +44,9 @@ export function connectToBroker(options: BrokerOptions) {
     const chance = chances(`luck of ${life.name}`)
     const service = life.service as ServiceName
     return createSimulatedBus({
-      ...{ life, broker, steps },
+      life,
+      broker,
+      steps,
       luck: {
         messagesOf(share: Share) {
           if (scheduler.now() < share.delayedUntilMs) return 0

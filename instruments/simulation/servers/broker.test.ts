@@ -11,7 +11,8 @@ busConformance('simulated bus', async (topics) => {
   function open() {
     const own = life
     return createSimulatedBus({
-      ...{ life: own, broker },
+      life: own,
+      broker,
       steps: { perform: async (_life, _step, work) => work() },
       luck: {
         messagesOf: (share) => share.lag(),

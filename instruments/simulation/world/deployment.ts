@@ -95,7 +95,9 @@ export function createService(
         SMTP_URL: '',
       }
       return createNotificationService(parts, config, {
-        ...{ deliver: letter, isDown: () => false, close: () => {} },
+        deliver: letter,
+        isDown: () => false,
+        close: () => {},
       })
     }
   }

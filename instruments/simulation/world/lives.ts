@@ -34,7 +34,9 @@ export function createLife(
   const notices = new Set<() => void>()
   const stopped = new Set<() => void>()
   const life = {
-    ...{ name, service, clock },
+    name,
+    service,
+    clock,
     alive: true,
     frozen: false,
     freeze() {

@@ -104,7 +104,8 @@ export function createWorld(options: WorldOptions): World {
   const crash = (life: Life) => processes.crash(life)
   const isSlow = (kind: StepKind) => IS_OF_BROKER.has(kind) && broker.isSlow()
   const freezer = createFreezer({
-    ...{ scheduler, story },
+    scheduler,
+    story,
     onFreeze(life, durationMs) {
       messages.freeze(life)
       return databases.freeze(life, durationMs)
@@ -113,15 +114,15 @@ export function createWorld(options: WorldOptions): World {
   const { freeze } = freezer
   const steps = createSteps({ scheduler, faults, chances, story, crash, freeze, isSlow })
   const databases = createDatabases({
-    ...{ session: store.session, scheduler, steps },
+    session: store.session,
+    scheduler,
+    steps,
     losesSignal: (channel) => faults.happens('signal lost', channel),
   })
   const broker = createBroker(TOPICS, scheduler.now, (message) => foreign.follow(message))
   const lost: LostMessage[] = []
   const foreign: ForeignProgram = createForeignProgram(broker, chances('foreign program'))
-  const messages = connectToBroker({
-    ...{ scheduler, chances, faults, story, steps, broker },
-  })
+  const messages = connectToBroker({ scheduler, chances, faults, story, steps, broker })
   const network = createNetwork({ scheduler, faults, chances, story })
   const mailbox = createMailbox()
   const shape = chances('shape')
@@ -138,7 +139,11 @@ export function createWorld(options: WorldOptions): World {
   })
 
   const processes: Processes = startProcesses({
-    ...{ scheduler, chances, story, deployment, clocks: profile.clocks },
+    scheduler,
+    chances,
+    story,
+    deployment,
+    clocks: profile.clocks,
     partsOf(life) {
       const parts: ServiceParts = {
         ...inertParts,
@@ -159,12 +164,17 @@ export function createWorld(options: WorldOptions): World {
   })
 
   const onLost = (gone: readonly LostMessage[]) => lost.push(...gone)
-  const at = {
-    ...{ scheduler, chance: shape, story, broker, databases, processes },
-    ...{ freeze, onLost, foreign },
-  }
+  const parts = { scheduler, story, broker, databases, processes, freeze, foreign }
+  const at = { ...parts, chance: shape, onLost }
   return {
-    ...{ scheduler, chances, faults, databases, story, mailbox, settings, lost },
+    scheduler,
+    chances,
+    faults,
+    databases,
+    story,
+    mailbox,
+    settings,
+    lost,
     foreign: foreign.sent,
     balanceStream: () => [
       ...lost.flatMap(({ message }) => (message.topic === 'balance' ? [message] : [])),
