@@ -436,7 +436,7 @@ test('takes the next messages while the offsets of the last ones are being commi
   await until(async () => (await committed()) === 2)
 })
 
-test('gathers messages that no request waits for, after the first of them', async (t) => {
+test('gathers more messages after a small batch if no request waits for them', async (t) => {
   const { start, send, write, committed } = await setUp(t)
   const clock = createClock({ frozen: true, database })
   const batches: number[] = []

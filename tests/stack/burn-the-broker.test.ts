@@ -85,7 +85,7 @@ test(
     const { accounts, errands } = customers
     await assertPromisesKept(client, accounts, errands, LIMIT_MS, { messagesMayBeLost: true })
     const lost = await stack.untilInvariantsHold(LIMIT_MS, isOfLostAnnouncement)
-    t.diagnostic(`${errands.length} errands; with the log were lost: ${lost.map(sentenceOf)}`)
+    t.diagnostic(`${errands.length} errands; lost with the log: ${lost.map(sentenceOf)}`)
   },
 )
 

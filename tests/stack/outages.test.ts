@@ -146,7 +146,7 @@ function assertRejected({ errands, reads }: Customers, outageMs: number): void {
   assert.ok(attempts.length > 0)
   for (const one of attempts) {
     const description = `${JSON.stringify(one.response?.body)} after ${lengthOf(one)} ms`
-    // 429: it was queued for too long behind requests that the database did not answer.
+    // 429: the request was queued for too long behind requests that the database did not answer.
     const { response } = one
     assert.ok(response && [429, 503].includes(response.status), description)
     assert.match(response.headers.get('content-type') ?? '', /^application\/problem\+json/)

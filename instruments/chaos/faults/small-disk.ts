@@ -44,7 +44,10 @@ export function mountSmallDisk(folder: string): SmallDisk | string {
   }
 }
 
-/** The mount disappears at once; processes that have files open on it keep them until they close them. */
+/**
+ * The mount disappears at once, but a process can use the files that it has open on the disk until it closes
+ * them.
+ */
 const lazily = (folder: string) => ['--lazy', folder]
 
 /**

@@ -32,7 +32,7 @@ export interface ForeignMessage extends Draft {
 
 interface Draft {
   readonly topic: 'billing' | 'payment'
-  /** The expected result: a deposit, a dead letter with this code, or nothing. */
+  /** The expected result: a deposit, a dead letter with this code, or no effect. */
   readonly fate: 'DEPOSITED' | 'UNREADABLE' | 'REFUSED' | 'SKIPPED'
   /** A number that identifies the message; in a deposit request, the amount. No customer uses the same amount. */
   readonly value: number

@@ -36,7 +36,7 @@ export interface Attempt {
   readonly sentMs: number
   /** When the response arrived, or the customer stopped waiting for it. */
   readonly doneMs: number
-  /** Absent if no response came; the request may have taken effect or not. */
+  /** Absent if no response came; the request may or may not have taken effect. */
   readonly response?: { readonly status: number; readonly body: unknown }
 }
 
