@@ -30,7 +30,7 @@ const remember = (key: string, response: typeof created | null, request = 'POST 
 const find = async (key: string) => (await idempotency.find(database, [key])).get(key)
 
 describe('a stored key', () => {
-  test('is found with its response, among other keys and unknown ones', async () => {
+  test('is found with its response when several known and unknown keys are read', async () => {
     await remember('a1', created)
     await remember('a2', null)
     const found = await idempotency.find(database, ['a1', 'a2', 'a3'])
@@ -44,7 +44,7 @@ describe('a stored key', () => {
     assert.equal(found.get('a2')?.response, null)
   })
 
-  test('conflicts when it is stored again, together with any other keys, and stays unchanged', async () => {
+  test('causes a conflict if it is stored again, alone or with other keys, and stays unchanged', async () => {
     await remember('b1', created)
     await assert.rejects(remember('b1', null), { name: 'DatabaseError', kind: 'conflict' })
     const both = database.transaction((tx) =>
@@ -71,7 +71,7 @@ describe('a stored key', () => {
     assert.equal(await find('unknown'), undefined)
   })
 
-  test('is deleted when it expires, and can then be used again', async () => {
+  test('is deleted after it expires, and can then be used again', async () => {
     await remember('d1', created)
     clock.advance(1)
     await remember('d2', created)
@@ -164,7 +164,7 @@ describe('the owner of a key', () => {
     keyedRequest(key, 'POST /orders', { profileId: owner, productQuantity: 3 })!
   const find = (request: ReturnType<typeof of>) => idempotency.find(database, keysOf(request))
 
-  test('is the only one to get its response; another owner has the same key independently', async () => {
+  test('gets the response to its own request, even if another owner uses the same key', async () => {
     const [anna, boris] = [of('anna', 'shared'), of('boris', 'shared')]
     await idempotency.remember(database, [{ ...anna, response: created }])
     const found = lookUp(await find(boris), boris)
@@ -175,7 +175,7 @@ describe('the owner of a key', () => {
     assert.deepEqual(lookUp(await find(anna), anna).stored?.response, created)
   })
 
-  test('is read from the request if the previous version stored the key', async () => {
+  test('is derived from the request if the previous version stored the key without an owner', async () => {
     const [anna, boris] = [of('anna', 'older'), of('boris', 'older')]
     await database.query(
       `insert into keys.idempotency (key, request, status, body, created)
@@ -187,7 +187,7 @@ describe('the owner of a key', () => {
   })
 })
 
-test('an amount written differently is the same request', () => {
+test('requests that write the same amount differently count as the same request', () => {
   const deposit = (amount: string) => keyedRequest('k', 'POST deposit', { accountId: 'a', amount })!
   for (const amount of ['1', '1.0', '1.00']) {
     const { request } = deposit(amount)

@@ -145,7 +145,7 @@ export const requestBatches = ({
 
 export interface Batches<Item, Result> {
   readonly schema: string
-  /** The trace of an item, which gets a span of the transaction. */
+  /** The trace context of an item. In that trace, the item gets a span for the transaction. */
   readonly traceOf: (item: Item) => TraceContext
   /** Returns one result for each item. It runs again if the transaction is retried. */
   readonly run: (tx: Queryable, items: readonly Item[]) => Promise<readonly Result[]>

@@ -73,7 +73,7 @@ describe('the events', () => {
     }
   })
 
-  test('are identified by position and incarnation on a recreated topic', () => {
+  test('are identified by their position and the incarnation of the topic if the topic was recreated', () => {
     const value = new TextEncoder().encode(JSON.stringify(bodyOf('ORDER_PAID')))
     const at = { topic: 'payment', partition: 3, offset: 42n, value }
     for (const [incarnation, headers, id] of [

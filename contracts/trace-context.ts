@@ -15,7 +15,7 @@ export function traceContextOf(headers: Readonly<Record<string, unknown>>): Trac
   return isValid ? { traceparent, tracestate } : { traceparent }
 }
 
-/** Picks the trace context from an object that has other members as well. */
+/** Returns only the trace context of an object with other members. */
 export function traceOf({ traceparent, tracestate }: TraceContext): TraceContext {
   if (!traceparent) return NO_TRACE
   return tracestate ? { traceparent, tracestate } : { traceparent }

@@ -9,7 +9,7 @@ import { databaseUrl } from '../../tools/servers/postgres.ts'
 const serverUrl = process.env.TEST_DATABASE_URL
 const skip = serverUrl ? false : 'TEST_DATABASE_URL names no server, and PGlite has one process'
 
-/** A process that locks the relay's lanes and an account, reports it, and continues on command. */
+/** A process that locks the relay's lanes and an account, reports that it has done so, and continues on command. */
 const PEER = `
   import { once } from 'node:events'
   const { openPostgres } = await import(process.env.POSTGRES_MODULE)
@@ -26,7 +26,7 @@ const PEER = `
   process.exit()
 `
 
-test('an instance that is frozen in a transaction delays deposits and deliveries only for seconds', {
+test('an instance that is frozen in a transaction delays deposits and deliveries by only a few seconds', {
   skip,
 }, async (t) => {
   const { database, call, others, openAccount, balanceOf, entriesOf } = await startBilling()

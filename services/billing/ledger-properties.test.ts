@@ -105,7 +105,7 @@ function assertConsistent({ accounts, deposits, transfers }: Ledger): void {
 }
 
 describe('after any sequence of commands', () => {
-  test('balances are sums of transfers, entries have no gaps, and pending amounts are the requested deposits', () => {
+  test('balances equal the sums of transfers, entries have no gaps, and pending amounts equal the requested deposits', () => {
     always((ledger, commands) => {
       for (const command of [...accountsOpen, ...commands]) {
         ledger.apply(command)
@@ -114,7 +114,7 @@ describe('after any sequence of commands', () => {
     })
   })
 
-  test('each transfer has the debit and the credit side of its kind', () => {
+  test('each transfer has the debit and credit sides that its kind requires', () => {
     always((ledger, commands) => {
       for (const command of [...accountsOpen, ...commands]) ledger.apply(command)
       for (const { kind, debit, credit } of ledger.transfers) {
@@ -152,7 +152,7 @@ describe('after any sequence of commands', () => {
     })
   })
 
-  test('a repeated command changes nothing, by a call or a message', () => {
+  test('a repeated command changes nothing, whether it arrives by call or by message', () => {
     always((ledger, commands) => {
       const done = [...accountsOpen, ...commands].filter(
         (command) => ledger.apply(command).outcome.kind !== 'refused',
@@ -178,7 +178,7 @@ describe('after any sequence of commands', () => {
     })
   })
 
-  test('only commands by message are announced twice', () => {
+  test('the outcome of a repeated command is announced again only if the command arrived by message', () => {
     always((ledger, commands) => {
       const announced = new Set<string>()
       for (const command of [...accountsOpen, ...commands]) {
@@ -212,7 +212,7 @@ describe('a payment and its void', () => {
     orderId: fc.constant('order-1'),
     accountId: fc.constantFrom('anna', 'boris', null),
   })
-  // Only order may name another account than the one that paid.
+  // Only the order service may name an account other than the one that paid.
   const voiding: fc.Arbitrary<Command> = anyVoid.map((command) => ({
     ...command,
     byOrder: command.byOrder || command.accountId === 'boris',
@@ -232,7 +232,7 @@ describe('a payment and its void', () => {
     return { ledger, moved: ledger.transfers.filter(({ orderId }) => orderId === 'order-1') }
   }
 
-  test('leave the balance unchanged, in any order and number', () => {
+  test('leave the balance unchanged, in whatever order and however often they arrive', () => {
     fc.assert(
       fc.property(shuffled, (commands) => {
         const { ledger, moved } = play(commands)

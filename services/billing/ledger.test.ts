@@ -106,7 +106,7 @@ describe('opening an account', () => {
       outcome: { kind: 'account', account: fresh },
     })
   })
-  test('again changes nothing', () => {
+  test('a second time changes nothing', () => {
     assert.deepEqual(decide(rows(), create).account, account())
   })
 })
@@ -122,7 +122,7 @@ describe('a payment', () => {
     })
   })
 
-  test('may take the whole balance', () => {
+  test('can take the whole balance', () => {
     const { account: left } = decide(rows({ account: account({ balanceMinor: 19_500n }) }), pay())
     assert.equal(left?.balanceMinor, 0n)
   })
@@ -172,10 +172,10 @@ describe('a payment', () => {
   ] as const
   for (const [known, event] of repetitions) {
     const named = `${known.state}${known.accountId ? '' : ' without an account'}`
-    test(`of an order that is ${named} finds that outcome and transfers nothing`, () => {
+    test(`transfers nothing and returns the stored outcome if the order is already ${named}`, () => {
       assert.deepEqual(decide(rows({ payment: known }), pay()), paymentOutcome(known))
     })
-    test(`by message of an order that is ${named} announces ${event} again`, () => {
+    test(`announces ${event} again if it arrives by message and the order is already ${named}`, () => {
       assert.deepEqual(decide(rows({ payment: known }), pay({ byMessage: true })), {
         ...paymentOutcome(known),
         announce: { event, payment: { ...known, accountId: 'anna' } },
@@ -183,7 +183,7 @@ describe('a payment', () => {
     })
   }
 
-  test('that an earlier void of another style refuses is announced in its own style', () => {
+  test('is announced as failed in its own style if an earlier void with another style makes it fail', () => {
     const known = payment({ ...voided('anna'), style: 'http' })
     const decision = decide(rows({ payment: known }), pay({ byMessage: true }))
     assert.deepEqual(decision.announce, {
@@ -192,7 +192,7 @@ describe('a payment', () => {
     })
   })
 
-  test('with another account or amount than the stored payment is refused', () => {
+  test('is refused if its account or amount differs from the stored payment', () => {
     for (const known of [
       payment(),
       payment({ state: 'REFUSED' }),
@@ -214,7 +214,7 @@ describe('a void', () => {
   const paidOut = account({ balanceMinor: 30_500n, version: 5 })
   for (const accountId of ['anna', null]) {
     const who = accountId ?? 'no account'
-    test(`of a paid order that names ${who} refunds it and is announced`, () => {
+    test(`refunds a paid order and is announced if it names ${who}`, () => {
       const given = payment({ state: 'REFUNDED' })
       const decision = decide(
         rows({ account: paidOut, payment: payment() }),
@@ -229,13 +229,13 @@ describe('a void', () => {
         announce: { event: 'PAYMENT_REFUNDED', payment: given },
       })
     })
-    test(`that arrives before the payment and names ${who} is stored and announces nothing`, () => {
+    test(`is stored and announces nothing if it arrives before the payment and names ${who}`, () => {
       const first = voided(accountId)
       const decision = decide(rows({ account: undefined }), voiding({ accountId }))
       assert.deepEqual(decision, { ...paymentOutcome(first), payment: first })
     })
     for (const known of [payment({ state: 'REFUSED' }), voided('anna'), voided(null)]) {
-      test(`of an order that is ${known.state} for ${known.accountId} by ${who} changes nothing`, () => {
+      test(`changes nothing if it names ${who} and the payment is already ${known.state} with account ${known.accountId}`, () => {
         assert.deepEqual(
           decide(rows({ payment: known }), voiding({ accountId })),
           paymentOutcome(known),
@@ -245,20 +245,21 @@ describe('a void', () => {
   }
 
   for (const known of [undefined, payment({ state: 'REFUSED' }), voided('anna'), voided(null)]) {
-    const name = known ? `${known.state} for ${known.accountId}` : 'not paid yet'
-    test(`by message of an order that is ${name} announces that it is not paid`, () => {
+    const name = known ? `${known.state} with account ${known.accountId}` : 'not paid yet'
+    test(`announces the failure of the payment if it arrives by message and the order is ${name}`, () => {
       for (const style of ['events', 'hybrid'] as const) {
         const command = voiding({ byMessage: true, style })
         const { announce } = decide(rows({ payment: known }), command)
         assert.equal(announce?.event, 'PAYMENT_FAIL')
-        // A requested payment has the style of its order; a void that arrived before it may have another one.
+        // A requested payment has the style of its order. A void that arrived before the payment may have
+        // another style.
         const expected = known?.state === 'REFUSED' ? known.style : style
         assert.deepEqual([announce.payment.accountId, announce.payment.style], ['anna', expected])
       }
     })
   }
 
-  test('of a refunded order changes nothing; by message, it announces the refund again', () => {
+  test('changes nothing if the order was already refunded, but announces the refund again if it arrives by message', () => {
     const known = payment({ state: 'REFUNDED' })
     assert.deepEqual(decide(rows({ payment: known }), voiding()), paymentOutcome(known))
     assert.deepEqual(decide(rows({ payment: known }), voiding({ byMessage: true })), {
@@ -267,7 +268,7 @@ describe('a void', () => {
     })
   })
 
-  test('by order refunds the account that paid, whichever account it names', () => {
+  test('from the order service refunds the account that paid, whichever account it names', () => {
     const command = voiding({ accountId: 'boris', byOrder: true })
     const decision = decide(rows({ account: paidOut, payment: payment() }), command)
     assert.equal(decision.account?.id, 'anna')
@@ -275,7 +276,7 @@ describe('a void', () => {
     assert.equal(decision.payment?.state, 'REFUNDED')
   })
 
-  test('by another caller is refused if it names an account that did not pay', () => {
+  test('from another caller is refused if it names an account that did not pay', () => {
     const command = voiding({ accountId: 'boris', byOrder: false })
     const decision = decide(rows({ account: paidOut, payment: payment() }), command)
     assert.deepEqual(decision, refused('PAYMENT_MISMATCH'))
@@ -304,7 +305,7 @@ describe('a deposit', () => {
     })
   })
 
-  test('that is requested returns the balance that it leads to, and transfers nothing', () => {
+  test('returns the resulting balance and transfers nothing when it is requested', () => {
     const waiting = account({ pendingMinor: 300n })
     assert.deepEqual(decide(rows({ account: waiting }), requesting()), {
       account: account({ pendingMinor: 1_000n }),
@@ -314,7 +315,7 @@ describe('a deposit', () => {
     })
   })
 
-  test('that was requested is no longer pending once it is booked', () => {
+  test('is no longer pending once it is booked', () => {
     const known = rows({ account: account({ pendingMinor: 1_000n }), deposit: deposit() })
     const decision = decide(known, depositing({ byMessage: true }))
     assert.deepEqual(decision.account, {
@@ -324,7 +325,7 @@ describe('a deposit', () => {
     assert.deepEqual(decision.transfer, paidIn)
   })
 
-  test('again transfers nothing; by message, it is announced again', () => {
+  test('transfers nothing when it is repeated, and is announced again if the repeat arrives by message', () => {
     const known = rows({ deposit: accepted })
     const outcome = { kind: 'balance', balanceMinor: 50_000n }
     assert.deepEqual(decide(known, depositing()), { outcome })
@@ -334,7 +335,7 @@ describe('a deposit', () => {
     })
   })
 
-  test('requested again changes nothing and finds the same balance', () => {
+  test('changes nothing and returns the same balance when it is requested again', () => {
     for (const known of [deposit(), accepted]) {
       const pendingMinor = known === accepted ? 0n : 700n
       const decision = decide(
@@ -346,7 +347,7 @@ describe('a deposit', () => {
     }
   })
 
-  test('to another account or of another amount than the stored deposit is refused', () => {
+  test('is refused if its account or amount differs from the stored deposit', () => {
     for (const known of [deposit(), accepted]) {
       for (const other of [{ accountId: 'boris' }, { amountMinor: 701n }]) {
         const account_ = account({ id: other.accountId ?? 'anna', pendingMinor: 9_000n })
@@ -357,13 +358,13 @@ describe('a deposit', () => {
     }
   })
 
-  test('needs an account', () => {
+  test('requires an existing account', () => {
     const nowhere = rows({ account: undefined })
     assert.deepEqual(decide(nowhere, depositing()), refused('ACCOUNT_NOT_FOUND'))
     assert.deepEqual(decide(nowhere, requesting()), refused('ACCOUNT_NOT_FOUND'))
   })
 
-  test('that would make the balance too large, including pending deposits, is refused', () => {
+  test('is refused if it would make the balance, including pending deposits, too large', () => {
     const pendingMinor = 300n
     const full = MAX_BALANCE_MINOR - pendingMinor - 700n
     const at = (balanceMinor: bigint) => rows({ account: account({ balanceMinor, pendingMinor }) })

@@ -17,7 +17,8 @@ after(() => database.close())
 const outbox = createOutbox(SCHEMA)
 
 test('a deposit is not resent while its last request is still in the outbox', async () => {
-  // Ahead of the database's clock, which dates outbox rows, so that a slow run cannot overtake it.
+  // Far ahead of the database's clock, which sets the times of outbox rows, so that this time stays ahead
+  // even in a slow run.
   let now = Date.now() + 60_000
   const accountId = crypto.randomUUID()
   const account = { id: accountId, balanceMinor: 0n, version: 0, pendingMinor: 700n }
@@ -56,7 +57,8 @@ test('a deposit is not resent while its last request is still in the outbox', as
     return rows.length
   }
 
-  // The first request was delivered and then lost; the second one stays in the outbox, as if the broker were down.
+  // The first request was delivered and then lost. The second request stays in the outbox, as if the broker
+  // were down.
   assert.equal(await resendAfter(RESEND_AFTER_MS - 1), 0)
   assert.equal(await resendAfter(1), 1)
   for (let minutes = 0; minutes < 5; minutes += 1) assert.equal(await resendAfter(60_000), 0)

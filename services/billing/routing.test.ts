@@ -90,7 +90,7 @@ for (const [announce, cause, body, more] of cases) {
       })
     }
 
-    test('is a call to notification in http, with the body of the event', () => {
+    test('is a call to the notification service in http, with the body of the event', () => {
       const { 'x-amount': _, ...reason }: { 'x-amount'?: string; 'x-reason'?: string } = more
       const [call, ...others] = route(announce('http'), at)
       assert.equal(others.length, event === 'PAYMENT_REFUNDED' ? 1 : 0)
@@ -129,7 +129,7 @@ test('a deposit is requested on the topic billing, under its own id', () => {
   })
 })
 
-test('a balance event has an id derived from account and version', () => {
+test('the id of a balance event is derived from the account and its version', () => {
   const account = { id: accountId, balanceMinor: 123n, version: 7, pendingMinor: 500n }
   const eventId = `${accountId}/BALANCE_CHANGED/7`
   const updated = '2026-03-01T10:20:30.456Z'
@@ -144,7 +144,7 @@ test('a balance event has an id derived from account and version', () => {
   })
 })
 
-test('in http order is notified of a refund by a call, because it reads no results on a topic', () => {
+test('in http, a call notifies the order service of a refund, because that service reads no results on a topic', () => {
   assert.deepEqual(route(refunded('http'), at)[1], {
     carrier: 'http',
     destination: `/orders/${orderId}?profileId=${accountId}`,
@@ -155,7 +155,7 @@ test('in http order is notified of a refund by a call, because it reads no resul
   })
 })
 
-test('a repeated announcement is the same message with its own time and trace', () => {
+test('a repeated announcement is the same message, except for its time and trace', () => {
   const [first] = route(paid('events'), at)
   const [again] = route(paid('events'), { now: at.now + 60_000 })
   assert.deepEqual([again?.eventId, again?.body], [first?.eventId, first?.body])

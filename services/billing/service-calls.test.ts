@@ -14,7 +14,7 @@ const newId = () => crypto.randomUUID()
 const inStyle = (style: string) => ({ headers: { 'x-interaction-style': style } })
 
 describe('a deposit', () => {
-  test('in events responds with the balance that it will lead to, and is booked from the topic', async () => {
+  test('in events gets the future balance as its response, and is booked when its message is read from the topic', async () => {
     const accountId = await openAccount(100)
     const answers = await Promise.all(
       [10, 20].map((amount) => call('POST', `/billing/account/${accountId}?amount=${amount}`)),
@@ -32,7 +32,7 @@ describe('a deposit', () => {
     )
   })
 
-  test('in events is resent under the same id if its message is lost, and is booked once', async () => {
+  test('in events is resent under the same id if its message is lost, and is booked exactly once', async () => {
     const accountId = await openAccount()
     const lost: string[] = []
     loses.next = (id) => {
@@ -77,10 +77,10 @@ describe('in http', () => {
   for (const [name, answer] of [
     ['hangs', 'hang'],
     ['cuts the connection', 'cut'],
-    ['answers 503', { status: 503 }],
+    ['responds with 503', { status: 503 }],
     ['does not know the event yet', unknownEvent],
   ] as const) {
-    test(`a payment gets its response although notification ${name}, and is announced later`, async () => {
+    test(`a payment gets its response even if the notification service ${name}, and is announced later`, async () => {
       const [accountId, orderId] = [await openAccount(500), newId()]
       others.respondWith(answer)
       assert.equal((await pay(accountId, orderId)).status, 200)
@@ -103,7 +103,7 @@ describe('in http', () => {
     [{ status: 404, body: { code: 'ORDER_NOT_FOUND' } }, true],
   ] as const) {
     const described = `${answer.status} ${'body' in answer ? answer.body.code : 'from a gateway'}`
-    test(`the call that notifies order of a refund ${isFinal ? 'ends with' : 'is retried after'} ${described}`, async () => {
+    test(`the call that notifies the order service of a refund ${isFinal ? 'ends with' : 'is retried after'} ${described}`, async () => {
       const [accountId, orderId] = [await openAccount(500), newId()]
       await pay(accountId, orderId)
       others.respondWith(({ method }) =>
@@ -125,7 +125,7 @@ describe('in http', () => {
     })
   }
 
-  test('a payment after the deadline of its order is refused and announced', async () => {
+  test('a payment that arrives after the deadline of its order is refused and announced as failed', async () => {
     const [accountId, orderId] = [await openAccount(500), newId()]
     const headers = { 'x-deadline': '2020-01-01T00:00:00.000Z', ...inStyle('http').headers }
     const body = { accountId, amount: 195, orderId }
@@ -147,7 +147,7 @@ describe('in http', () => {
     assert.equal(request?.headers['x-reason'], 'NOT_ENOUGH_MONEY')
   })
 
-  test('order is notified of a refund', async () => {
+  test('the order service is notified of a refund', async () => {
     const [accountId, orderId] = [await openAccount(500), newId()]
     await pay(accountId, orderId)
     const { body } = await call('POST', `/billing/payments/${orderId}/void`, inStyle('http'))
@@ -160,7 +160,7 @@ describe('in http', () => {
     ])
   })
 
-  test('order is notified of a refund even if the caller claims to be order', async () => {
+  test('the order service is notified of a refund even if the caller claims to be the order service', async () => {
     const [accountId, orderId] = [await openAccount(500), newId()]
     await pay(accountId, orderId)
     const headers = { 'idempotency-key': `${orderId}/ORDER_CANCELED`, ...inStyle('http').headers }
@@ -173,7 +173,7 @@ describe('in http', () => {
 })
 
 describe('a void that names no account', () => {
-  test('is a conflict if the payment commits between its read and its lock', async () => {
+  test('is a conflict if the payment commits after the void has read it and before the void has locked the account', async () => {
     const [accountId, orderId] = [await openAccount(500), newId()]
     const context = {
       outbox: createOutbox('billing'),
@@ -209,7 +209,7 @@ describe('a void that names no account', () => {
   })
 })
 
-test('an Idempotency-Key makes one deposit of twenty concurrent requests, and is rejected for another deposit', async () => {
+test('twenty concurrent requests with one Idempotency-Key make one deposit, and a different deposit with that key is rejected', async () => {
   const accountId = await openAccount()
   const headers = { 'idempotency-key': `key-${accountId}`, 'x-interaction-style': 'hybrid' }
   const deposit = (amount: number) =>
@@ -220,8 +220,8 @@ test('an Idempotency-Key makes one deposit of twenty concurrent requests, and is
   assert.equal((await entriesOf(accountId)).length, 1)
 })
 
-describe('the time that a caller waits', () => {
-  test('rejects a payment once it has run out, and the same payment in time is paid', async () => {
+describe("the time limit in a caller's request", () => {
+  test('makes a payment fail once the time has run out, and lets the same payment succeed in time', async () => {
     const accountId = await openAccount(100)
     const orderId = newId()
     const pay = (timeoutMs: string) =>
@@ -239,7 +239,7 @@ describe('the time that a caller waits', () => {
     assert.equal(await balanceOf(accountId), 60)
   })
 
-  test('limits the first attempt at the announcement in http', async () => {
+  test('limits the first attempt to announce the payment in http', async () => {
     const accountId = await openAccount()
     const headers = { 'x-interaction-style': 'http', 'x-request-timeout-ms': '200' }
     await call('POST', `/billing/account/${accountId}?amount=1`, { headers })

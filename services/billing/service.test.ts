@@ -20,8 +20,8 @@ const {
 const { balanceOf, entriesOf } = of
 const newId = () => crypto.randomUUID()
 
-describe('ORDER_CREATED of any program', () => {
-  test('takes the price and is answered by ORDER_PAID, exactly as the contract says', async () => {
+describe('ORDER_CREATED from any program', () => {
+  test('takes the price and is answered with ORDER_PAID, exactly as the contract says', async () => {
     const [accountId, orderId] = [await openAccount(500), newId()]
     await sendBare(bus, 'billing', { event: 'ORDER_CREATED', orderId, accountId, price: 195 })
     const { text, headers } = await announced(accountId, 'ORDER_PAID')
@@ -40,7 +40,7 @@ describe('ORDER_CREATED of any program', () => {
     assert.equal(await balanceOf(accountId), 305)
   })
 
-  test('again takes nothing more and is answered by the same event', async () => {
+  test('takes nothing when it is repeated, and is answered with the same event', async () => {
     const [accountId, orderId] = [await openAccount(500), newId()]
     const body = { event: 'ORDER_CREATED', orderId, accountId, price: 195 }
     for (let n = 0; n < 3; n += 1) await sendBare(bus, 'billing', body)
@@ -51,7 +51,7 @@ describe('ORDER_CREATED of any program', () => {
     assert.equal((await entriesOf(accountId)).length, 2)
   })
 
-  test('for more than the balance takes nothing and is answered by PAYMENT_FAIL', async () => {
+  test('takes nothing if the balance is too low, and is answered with PAYMENT_FAIL', async () => {
     const [accountId, orderId] = [await openAccount(194.99), newId()]
     await sendBare(bus, 'billing', { event: 'ORDER_CREATED', orderId, accountId, price: 195 })
     const { text, headers } = await announced(accountId, 'PAYMENT_FAIL')
@@ -60,14 +60,14 @@ describe('ORDER_CREATED of any program', () => {
     assert.equal(await balanceOf(accountId), 194.99)
   })
 
-  test('for an account that does not exist is answered by PAYMENT_FAIL with that reason', async () => {
+  test('is answered with PAYMENT_FAIL and a reason if the account does not exist', async () => {
     const [accountId, orderId] = [newId(), newId()]
     await sendBare(bus, 'billing', { event: 'ORDER_CREATED', orderId, accountId, price: 195 })
     const { headers } = await announced(accountId, 'PAYMENT_FAIL')
     assert.equal(headers['x-reason'], 'ACCOUNT_NOT_FOUND')
   })
 
-  test('with ids in upper case is about the same order and account', async () => {
+  test('means the same order and account if its ids are in upper case', async () => {
     const [accountId, orderId] = [await openAccount(500), newId()]
     const body = { event: 'ORDER_CREATED', orderId: orderId.toUpperCase(), price: 195 }
     await sendBare(bus, 'billing', { ...body, accountId: accountId.toUpperCase() })
@@ -75,7 +75,7 @@ describe('ORDER_CREATED of any program', () => {
     assert.equal((await call('GET', `/billing/payments/${orderId}`)).body.state, 'PAID')
   })
 
-  test('with another price than the stored payment becomes a dead letter and transfers nothing', async () => {
+  test('becomes a dead letter and transfers nothing if its price differs from the stored payment', async () => {
     const [accountId, orderId] = [await openAccount(500), newId()]
     const body = { event: 'ORDER_CREATED', orderId, accountId, price: 195 }
     await sendBare(bus, 'billing', body)
@@ -86,7 +86,7 @@ describe('ORDER_CREATED of any program', () => {
     assert.equal(await balanceOf(accountId), 305)
   })
 
-  test('of more orders than the balance covers pays those that it covers, in their order', async () => {
+  test('pays as many orders as the balance covers, in the sequence of the messages', async () => {
     const accountId = await openAccount(195 * 4 + 100)
     const orders = Array.from({ length: 10 }, newId)
     for (const orderId of orders) {
@@ -104,7 +104,7 @@ describe('ORDER_CREATED of any program', () => {
   })
 })
 
-describe('ORDER_CANCELED of any program', () => {
+describe('ORDER_CANCELED from any program', () => {
   const created = (orderId: string, accountId: string) => ({
     event: 'ORDER_CREATED',
     orderId,
@@ -117,7 +117,7 @@ describe('ORDER_CANCELED of any program', () => {
     accountId,
   })
 
-  test('refunds a payment once, and is answered by PAYMENT_REFUNDED each time', async () => {
+  test('refunds a payment once, and is answered with PAYMENT_REFUNDED each time', async () => {
     const [accountId, orderId] = [await openAccount(500), newId()]
     await sendBare(bus, 'billing', created(orderId, accountId))
     for (let n = 0; n < 2; n += 1) await sendBare(bus, 'billing', canceled(orderId, accountId))
@@ -135,7 +135,7 @@ describe('ORDER_CANCELED of any program', () => {
     )
   })
 
-  test('that arrives first wins over the payment that arrives later', async () => {
+  test('prevents the payment if it arrives before the payment', async () => {
     const [accountId, orderId] = [await openAccount(500), newId()]
     await sendBare(bus, 'billing', canceled(orderId, accountId))
     await sendBare(bus, 'billing', created(orderId, accountId))
@@ -144,7 +144,7 @@ describe('ORDER_CANCELED of any program', () => {
     assert.equal(await balanceOf(accountId), 500)
   })
 
-  test('that names another account refunds the one that paid', async () => {
+  test('refunds the account that paid, even if it names another account', async () => {
     const [accountId, orderId, other] = [await openAccount(500), newId(), await openAccount(1)]
     await sendBare(bus, 'billing', created(orderId, accountId))
     await announced(accountId, 'ORDER_PAID')
@@ -154,8 +154,8 @@ describe('ORDER_CANCELED of any program', () => {
   })
 })
 
-describe('DEPOSIT_REQUEST of any program', () => {
-  test('is answered by DEPOSIT_ACCEPTED, and is booked once under its id', async () => {
+describe('DEPOSIT_REQUEST from any program', () => {
+  test('is answered with DEPOSIT_ACCEPTED, and is booked once under its id', async () => {
     const accountId = await openAccount()
     const body = { event: 'DEPOSIT_REQUEST', accountId, value: 12.34 }
     for (let n = 0; n < 2; n += 1) {
@@ -167,7 +167,7 @@ describe('DEPOSIT_REQUEST of any program', () => {
     assert.equal(await balanceOf(accountId), 12.34)
   })
 
-  test('without an id is booked each time', async () => {
+  test('is booked each time it arrives if it has no id', async () => {
     const accountId = await openAccount()
     const body = { event: 'DEPOSIT_REQUEST', accountId, value: 0.1 }
     for (let n = 0; n < 3; n += 1) await sendBare(bus, 'billing', body)
@@ -175,13 +175,13 @@ describe('DEPOSIT_REQUEST of any program', () => {
     assert.equal(await balanceOf(accountId), 0.3)
   })
 
-  test('for an account that does not exist becomes a dead letter', async () => {
+  test('becomes a dead letter if the account does not exist', async () => {
     const accountId = newId()
     await sendBare(bus, 'billing', { event: 'DEPOSIT_REQUEST', accountId, value: 5 })
     assert.match((await firstDeadLetter(accountId)).reason, /ACCOUNT_NOT_FOUND/)
   })
 
-  test('under the id of a deposit to another account becomes a dead letter and credits nobody', async () => {
+  test('becomes a dead letter and credits nobody if its id belongs to a deposit to another account', async () => {
     const [accountId, other] = [await openAccount(), await openAccount()]
     const id = { ce_id: `shared-${accountId}` }
     await sendBare(bus, 'billing', { event: 'DEPOSIT_REQUEST', accountId, value: 5 }, id)
@@ -213,7 +213,7 @@ describe('a message that can never succeed', () => {
     ],
   ]
   for (const [name, value, reason] of cases) {
-    test(`because it ${name} becomes a dead letter with its bytes, and later messages are handled`, async () => {
+    test(`becomes a dead letter with its bytes if it ${name}, and later messages are handled`, async () => {
       const accountId = await openAccount(500)
       await bus.send([{ topic: 'billing', key: accountId, value, headers: {} }])
       await handled(accountId)
@@ -229,7 +229,7 @@ describe('a message that can never succeed', () => {
     ['one that the database cannot hold', 'a\0b'],
     ['one that no HTTP header can carry', 'заказ-1'],
   ] as const) {
-    test(`because its id is ${name} becomes a dead letter, and later messages are handled`, async () => {
+    test(`becomes a dead letter if its id is ${name}, and later messages are handled`, async () => {
       const accountId = await openAccount(500)
       const body = { event: 'DEPOSIT_REQUEST', accountId, value: 5 }
       await sendBare(bus, 'billing', body, { ce_id: id })
@@ -261,7 +261,7 @@ test('each balance event has the next version, and the last one has the current 
   assert.equal(ids[4], `${accountId}/BALANCE_CHANGED/4`)
 })
 
-test('readers can decode every message of billing', () => {
+test('readers can decode every message that the billing service sends', () => {
   for (const { topic, text, headers } of wire.messages) {
     if (topic !== 'payment') continue
     const value = new TextEncoder().encode(text)

@@ -89,7 +89,7 @@ describe('the Maildir', () => {
     }
   })
 
-  test('is never listed, because that takes longer with every letter', async (t) => {
+  test('is never listed, because listing takes longer with every letter', async (t) => {
     for (const method of ['readdir', 'opendir'] as const) {
       t.mock.method(fs, method, () => assert.fail(`${method} was called`))
     }
@@ -102,7 +102,7 @@ describe('the Maildir', () => {
     for (let n = 0; n < 2; n += 1) assert.deepEqual(await deliver(letter()), { kind: 'done' })
   })
 
-  test('has the letter and its name on the disk before the letter counts as delivered', {
+  test('has the letter and its file name on disk before the letter counts as delivered', {
     skip: process.platform === 'win32' && 'folders cannot be flushed',
   }, async (t) => {
     const maildir = join(folder, 'outer', 'flushed')
@@ -114,7 +114,7 @@ describe('the Maildir', () => {
       handle.sync = async () => {
         await sync.call(handle)
         const path = String(args[0])
-        // A flush of the folder makes the names durable that it has at that time.
+        // Flushing a folder makes the names that it has at that time durable.
         const isFolder = path === join(maildir, 'new')
         flushed.push(isFolder ? `new with ${(await readdir(path)).length}` : path)
       }
@@ -144,7 +144,7 @@ describe('the Maildir', () => {
     assert.equal(await modeOf(join('new', name)), 0o600)
   })
 
-  test('that cannot be written to is logged once at the start and once at the end of the outage', async () => {
+  test('is logged once at the start and once at the end of an outage in which it cannot be written to', async () => {
     const maildir = join(folder, 'no-folder')
     await writeFile(maildir, 'a file')
     const log = recordingLog()
@@ -163,7 +163,7 @@ describe('the Maildir', () => {
 describe('the mail server', () => {
   type Got = { from: string; to: string[]; text: string }
 
-  /** A mail server in this process; closed with the test. */
+  /** A mail server in this process. It is closed when the test ends. */
   async function listen(
     t: { after(work: () => Promise<void> | void): void },
     options: SMTPServerOptions = {},
@@ -205,7 +205,7 @@ describe('the mail server', () => {
     return { got, at }
   }
 
-  test('gets the letter with the same Message-ID in every attempt', async (t) => {
+  test('receives the letter with the same Message-ID in every attempt', async (t) => {
     const { got, at } = await listen(t)
     const { deliver } = at()
     for (let n = 0; n < 2; n += 1) assert.deepEqual(await deliver(letter()), { kind: 'done' })
@@ -220,21 +220,21 @@ describe('the mail server', () => {
       callback(Object.assign(new Error('not now, or never'), { responseCode })),
   })
 
-  test('that rejects the address for good makes the letter poison', async (t) => {
+  test('makes a letter poison by rejecting the address permanently', async (t) => {
     const { at } = await listen(t, refusing(550))
     const delivery = await at().deliver(letter())
     assert.equal(delivery.kind, 'poison')
     assert.match((delivery as { reason: string }).reason, /550/)
   })
 
-  test('that rejects the address for now is retried, and is not down', async (t) => {
+  test('is retried after rejecting the address temporarily, and does not count as down', async (t) => {
     const { at } = await listen(t, refusing(451))
     const mailer = at()
     assert.equal((await mailer.deliver(letter())).kind, 'retry')
     assert.equal(mailer.isDown(), false)
   })
 
-  test('that rejects the login is retried, because the letter is not at fault', async (t) => {
+  test('is retried after rejecting the login, because the letter is not at fault', async (t) => {
     const { at } = await listen(t, {
       disabledCommands: ['STARTTLS'],
       allowInsecureAuth: true,
@@ -244,7 +244,7 @@ describe('the mail server', () => {
     assert.equal((await at('us:wrong@').deliver(letter())).kind, 'retry')
   })
 
-  test('that rejects all connections is retried', async (t) => {
+  test('is retried while it rejects all connections', async (t) => {
     const { at } = await listen(t, {
       onConnect: (_session, callback) =>
         callback(Object.assign(new Error('no service here'), { responseCode: 554 })),
@@ -252,7 +252,7 @@ describe('the mail server', () => {
     assert.equal((await at().deliver(letter())).kind, 'retry')
   })
 
-  test('that is down is retried', async () => {
+  test('is retried while it is down', async () => {
     const probe = createServer()
     await new Promise<void>((resolve) => void probe.listen(0, '127.0.0.1', resolve))
     const { port } = probe.address() as { port: number }

@@ -1,4 +1,4 @@
-// Long because one service, with its database, topic and Maildir, serves every test.
+// This file is long because one service, with its database, topic and Maildir, serves all tests.
 import assert from 'node:assert/strict'
 import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -45,7 +45,7 @@ const awaitMessages = (accountId: string, count = 1) =>
     },
     { what: `${count} messages for ${accountId}` },
   )
-/** Waits until notification has handled everything that was sent for an account before this call. */
+/** Waits until the notification service has handled everything that was sent for an account before this call. */
 async function passed(accountId: string): Promise<void> {
   const orderId = newId()
   await sendBare(bus, 'payment', { event: 'ORDER_PAID', orderId, accountId })
@@ -58,7 +58,7 @@ async function passed(accountId: string): Promise<void> {
   })
 }
 
-test('a failure is not written after the payment of its order, by call or event', async () => {
+test('the failure of an order is not announced after its payment was, whether it arrives by call or event', async () => {
   const [accountId, orderId, other] = [newId(), newId(), newId()]
   const send = (event: string, order: string, more: object = {}) =>
     sendBare(
@@ -71,7 +71,7 @@ test('a failure is not written after the payment of its order, by call or event'
   await send('ORDER_PAID', orderId)
   await send('PAYMENT_FAIL', orderId)
   await send('PAYMENT_REFUNDED', orderId, refund)
-  // If the failure arrives first, all notices are written, and the refund is last.
+  // If the failure arrives first, all notices are written, and the notice of the refund is the last one.
   await send('PAYMENT_FAIL', other)
   await send('ORDER_PAID', other)
   await send('PAYMENT_REFUNDED', other, refund)
@@ -94,7 +94,7 @@ test('a failure is not written after the payment of its order, by call or event'
   assert.equal(status, 200)
 })
 
-test('a failure is written although another account paid for the order', async () => {
+test('the failure of an order is announced even if another account paid for the order', async () => {
   const [accountId, payer, orderId] = [newId(), newId(), newId()]
   const paid = { event: 'ORDER_PAID', orderId, accountId: payer }
   await sendBare(bus, 'payment', paid, { ce_id: `${orderId}/ORDER_PAID` })
@@ -105,7 +105,7 @@ test('a failure is written although another account paid for the order', async (
   assert.equal(message!.event, 'PAYMENT_FAIL')
 })
 
-test('a failure that is announced with two reasons is one message', async () => {
+test('a failure that is announced twice with different reasons is one message', async () => {
   const [accountId, orderId] = [newId(), newId()]
   const notify = (reason: string) =>
     call('POST', '/notification/', {
@@ -166,7 +166,7 @@ describe('an event on the topic payment', () => {
     assert.equal((await messagesOf(accountId)).length, 2)
   })
 
-  test('that cannot be read becomes a dead letter, and later events are written', async () => {
+  test('becomes a dead letter if it cannot be read, and later events are handled', async () => {
     const accountId = newId()
     const value = new TextEncoder().encode('{"event":"ORDER_PAID"}')
     await bus.send([{ topic: 'payment', key: accountId, value, headers: {} }])
@@ -180,7 +180,7 @@ describe('an event on the topic payment', () => {
     assert.deepEqual(letters[0]!.value, value)
   })
 
-  test('of a newer writer is skipped or read without its new fields, and counted', async () => {
+  test('from a newer version is counted, and skipped or read without its new fields', async () => {
     const accountId = newId()
     const orderId = newId()
     for (let n = 0; n < 2; n += 1) {
@@ -207,7 +207,7 @@ describe('an event on the topic payment', () => {
     assert.ok(body.includes(`trifold_consumer_unknown_fields_total{${labels}} 1`))
   })
 
-  test('has a later time than the one before, with two hundred at once', async () => {
+  test('gets a later time than the event before, even if two hundred arrive at once', async () => {
     const accountId = newId()
     const events = Array.from({ length: 200 }, (_, n) => ({
       topic: 'payment',
@@ -248,7 +248,7 @@ describe('a call', () => {
     assert.equal(message?.text, `NOT ENOUGH MONEY on account ${accountId} for order ${orderId}`)
   })
 
-  test('is written once under its key, together with the event of that id', async () => {
+  test('and the event with its key as the id are written as one message', async () => {
     const [accountId, orderId] = [newId(), newId()]
     const body = { event: 'ORDER_PAID', orderId, accountId }
     const key = `${orderId}/ORDER_PAID`
@@ -264,7 +264,7 @@ describe('a call', () => {
     assert.deepEqual([...new Set(ids)], [first?.id])
   })
 
-  test('with the id of an event does not suppress the message of the event', async () => {
+  test('cannot suppress the message of an event by using its id as the key', async () => {
     const accountId = newId()
     for (const forged of [
       { orderId: newId() },
@@ -282,7 +282,7 @@ describe('a call', () => {
     }
   })
 
-  test('with the key of another account has its own message, once', async () => {
+  test('gets its own message, once, if its key was used for another account', async () => {
     const key = newId()
     const body = { event: 'ORDER_PAID', orderId: newId(), accountId: newId() }
     const other = { ...body, accountId: newId() }
@@ -294,7 +294,7 @@ describe('a call', () => {
     assert.equal((await messagesOf(other.accountId)).length, 1)
   })
 
-  test('about a failed payment and an event with another reason are one message', async () => {
+  test('about a failed payment and the event with another reason are one message', async () => {
     const [accountId, orderId] = [newId(), newId()]
     const body = { event: 'PAYMENT_FAIL', orderId, accountId }
     const key = `${orderId}/PAYMENT_FAIL`
@@ -304,13 +304,13 @@ describe('a call', () => {
     assert.equal((await messagesOf(accountId)).length, 2)
   })
 
-  test('without a key is written each time', async () => {
+  test('is written each time it arrives if it has no key', async () => {
     const body = { event: 'ORDER_PAID', orderId: newId(), accountId: newId() }
     await Promise.all([notify(body), notify(body)])
     assert.equal((await messagesOf(body.accountId)).length, 2)
   })
 
-  test('with the key of another call is rejected', async () => {
+  test('is rejected if its key was used for a different call', async () => {
     const accountId = newId()
     const body = { event: 'ORDER_PAID', orderId: newId(), accountId }
     const key = newId()
@@ -322,7 +322,7 @@ describe('a call', () => {
     assert.equal((await messagesOf(accountId)).length, 1)
   })
 
-  test('is rejected with the name of a missing field', async () => {
+  test('is rejected with a problem that names the missing field', async () => {
     const accountId = newId()
     const cases = [
       [{ event: 'ORDER_PAID', accountId }, 'body/orderId'],
@@ -347,7 +347,7 @@ describe('letters', () => {
     return texts.filter((text) => text.includes(`To: ${email}`))
   }
 
-  test('go to accounts with a contact, one for each message', async () => {
+  test('are sent to accounts with a contact, one for each message', async () => {
     const accountId = newId()
     const email = `${accountId.slice(0, 8)}@example.org`
     const contact = `/notification/contact/${accountId}`
@@ -372,7 +372,7 @@ describe('letters', () => {
   })
 })
 
-describe('limits and retention:', () => {
+describe('limits and retention', () => {
   const contactOf = (accountId: string) => `/notification/contact/${accountId}`
   const put = (accountId: string, email: string) =>
     call('PUT', contactOf(accountId), { body: { email } })
@@ -445,7 +445,7 @@ describe('limits and retention:', () => {
     assert.equal((await messagesOf(accountId)).length, 1)
   })
 
-  test('messages older than ninety days keep their rows, without their texts', async () => {
+  test('messages that are older than ninety days lose their texts, but keep their rows', async () => {
     const [old, young] = [newId(), newId()]
     for (const accountId of [old, young]) {
       await sendBare(bus, 'payment', { event: 'DEPOSIT_ACCEPTED', accountId, value: 1 })
@@ -491,7 +491,7 @@ describe('all messages', () => {
     )
   })
 
-  test('are gone after DELETE, and their events do not write them again', async () => {
+  test('are gone after DELETE, and redelivered events do not write them again', async () => {
     const accountId = newId()
     const body = { event: 'ORDER_PAID', orderId: newId(), accountId }
     const key = `${body.orderId}/ORDER_PAID`

@@ -37,7 +37,7 @@ const off = (reason: Reason, ...effects: OrderDecision['effects']): OrderDecisio
 type Row = [given: OrderState, when: OrderCommand, then: OrderDecision]
 const refuse = { type: 'refuse', reason: 'NOT_ENOUGH_MONEY' } as const
 
-/** Every state with every command; a canceled order was canceled for lack of money. */
+/** Every state with every command. The canceled order was canceled for lack of money. */
 const table: Row[] = [
   ['PENDING', { type: 'approve' }, paid],
   ['PENDING', { type: 'approve', paidMinor: 19_500n }, paid],
@@ -79,7 +79,7 @@ describe('an order', () => {
     })
   }
 
-  test('keeps the reason of a refusal, and announces it if billing may not have', () => {
+  test('keeps the reason of a refusal, and announces the failure if the billing service may not have announced it', () => {
     for (const reason of reasons) {
       const isAnnounced = reason === 'NOT_ENOUGH_MONEY' || reason === 'ACCOUNT_NOT_FOUND'
       const effects: OrderDecision['effects'] = isAnnounced
@@ -134,7 +134,7 @@ describe('after any sequence of commands', () => {
     })
   })
 
-  test('an order has a reason if and only if it is canceled, and keeps the first one', () => {
+  test('an order has a reason if and only if it is canceled, and keeps the first reason', () => {
     always(({ end, steps }) => {
       assert.equal(end.reason !== null, end.state === 'CANCELED')
       const off = steps.find(({ decision }) => decision.state === 'CANCELED')
@@ -152,7 +152,7 @@ describe('after any sequence of commands', () => {
     })
   })
 
-  test('the customer is notified of a cancellation by order or by billing', () => {
+  test('the order service or the billing service notifies the customer of a cancellation', () => {
     always(({ steps }) => {
       const off = steps.find(
         ({ before, decision }) => before.state === 'PENDING' && decision.state === 'CANCELED',
@@ -175,7 +175,7 @@ describe('after any sequence of commands', () => {
         decision.effects.includes('voidPayment'),
       )
       const approved = steps.findLastIndex(({ command }) => command.type === 'approve')
-      // No void is needed if billing itself reports that it took nothing or refunded everything.
+      // No void is needed if the billing service itself reports that it took nothing or refunded everything.
       const byBilling = ['refuse', 'acknowledgeRefund']
       const offAt = steps.findIndex(({ decision }) => decision.state === 'CANCELED')
       const isReported = byBilling.includes(steps[offAt]!.command.type)

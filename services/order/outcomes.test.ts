@@ -68,10 +68,10 @@ describe('a request that waits for the outcome of an order', () => {
   })
 })
 
-describe('an order that was placed here', () => {
+describe('an order that was placed at this instance', () => {
   const lone = () => createOutcomes({ ...parts, soleProcess: false, hasPeers: () => false })
 
-  test('is known to be PENDING without a read until it is settled, for its owner only', async () => {
+  test('is known to be PENDING without reading the database until it is settled, and only for its owner', async () => {
     const outcomes = lone()
     const [id, profileId] = [await place(), crypto.randomUUID()]
     assert.equal(outcomes.isPending(id, profileId), false)
@@ -83,13 +83,13 @@ describe('an order that was placed here', () => {
     outcomes.close()
   })
 
-  test('is read if other instances may have settled it', () => {
+  test('is read from the database if other instances may have settled it', () => {
     const order = { id: crypto.randomUUID(), profileId: crypto.randomUUID() }
     first.placed([order])
     assert.equal(first.isPending(order.id, order.profileId), false)
   })
 
-  test('is forgotten once ten thousand orders were placed after it', () => {
+  test('is forgotten once ten thousand orders have been placed after it', () => {
     const outcomes = lone()
     const orders = Array.from({ length: 10_001 }, () => ({
       id: crypto.randomUUID(),

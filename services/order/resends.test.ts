@@ -42,11 +42,12 @@ const place = (tx: Queryable, orders: number, now: number) => {
 }
 
 test('an order is not resent while its last request is still in the outbox', async () => {
-  // Ahead of the database's clock, which dates outbox rows, so that a slow run cannot overtake it.
+  // Far ahead of the database's clock, which sets the times of outbox rows, so that this time stays ahead
+  // even in a slow run.
   let now = Date.now() + 60_000
   await database.transaction((tx) => place(tx, 1, now))
 
-  /** Polls after a wait, and returns how many orders were resent. */
+  /** Polls after a wait, and returns how many orders had their requests resent. */
   const pollAfter = async (waitMs: number) => {
     now += waitMs
     return await database.transaction(async (tx) => {
@@ -64,7 +65,8 @@ test('an order is not resent while its last request is still in the outbox', asy
     return rows.length
   }
 
-  // The first request was delivered and then lost; the second one stays in the outbox, as if the broker were down.
+  // The first request was delivered and then lost. The second request stays in the outbox, as if the broker
+  // were down.
   assert.equal(await pollAfter(RESEND_AFTER_MS - 1), 0)
   assert.equal(await pollAfter(1), 1)
   for (let minutes = 0; minutes < 5; minutes += 1) assert.equal(await pollAfter(60_000), 0)
@@ -115,7 +117,7 @@ test('with RESEND=false nothing is resent, but attempts are counted', async () =
   const { stuck, waitsFor } = await attemptsReach(orderId, VOID_ATTEMPTS)
   assert.deepEqual([stuck, waitsFor], [true, 'void'])
 
-  // The request of a later order of the account follows everything that was sent before.
+  // The request of a later order of the same account follows everything that was sent earlier.
   const laterId = await place()
   const sent = () => wire.of(accountId).map(({ body }) => `${body.event} ${body.orderId}`)
   await until(() => sent().includes(`ORDER_CREATED ${laterId}`))

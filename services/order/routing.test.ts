@@ -37,7 +37,7 @@ const callHeaders = (event: string, style: InteractionStyle) => ({
   traceparent,
 })
 
-test('in events a payment is requested by ORDER_CREATED on the topic billing', () => {
+test('in events, a payment is requested by ORDER_CREATED on the topic billing', () => {
   assert.deepEqual(route('requestPayment', order('events'), null, now, { traceparent }), {
     carrier: 'broker',
     destination: 'billing',
@@ -48,7 +48,7 @@ test('in events a payment is requested by ORDER_CREATED on the topic billing', (
   })
 })
 
-test('in events a void is requested by ORDER_CANCELED on the topic billing', () => {
+test('in events, a void is requested by ORDER_CANCELED on the topic billing', () => {
   assert.deepEqual(route('voidPayment', order('events'), 'DELETED', now, { traceparent }), {
     carrier: 'broker',
     destination: 'billing',
@@ -60,7 +60,7 @@ test('in events a void is requested by ORDER_CANCELED on the topic billing', () 
 })
 
 for (const style of ['http', 'hybrid'] as const) {
-  test(`in ${style} a payment is a call to billing, with the order's id as its key`, () => {
+  test(`in ${style}, a payment is requested by a call to the billing service, with the order's id as the key`, () => {
     assert.deepEqual(route('requestPayment', order(style), null, now, { traceparent }), {
       carrier: 'http',
       destination: '/billing/account',
@@ -71,7 +71,7 @@ for (const style of ['http', 'hybrid'] as const) {
     })
   })
 
-  test(`in ${style} a void is a call to billing`, () => {
+  test(`in ${style}, a void is requested by a call to the billing service`, () => {
     assert.deepEqual(route('voidPayment', order(style), 'DELETED', now, { traceparent }), {
       carrier: 'http',
       destination: `/billing/payments/${orderId}/void`,
@@ -83,7 +83,7 @@ for (const style of ['http', 'hybrid'] as const) {
   })
 }
 
-test('a failure is announced by PAYMENT_FAIL on the topic payment, with its reason in a header', () => {
+test('a failure is announced by PAYMENT_FAIL on the topic payment, with the reason in a header', () => {
   const trace = { traceparent }
   const message = route('announceFailure', order('hybrid'), 'BILLING_UNREACHABLE', now, trace)
   assert.deepEqual(message, {
@@ -96,7 +96,7 @@ test('a failure is announced by PAYMENT_FAIL on the topic payment, with its reas
   })
 })
 
-test('an order continues in the default style if only a later version knows its own', () => {
+test('an order continues in the default style if its own style is known only to a later version', () => {
   const unknown = route(
     'requestPayment',
     order('of a later version' as InteractionStyle),

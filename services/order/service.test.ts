@@ -1,4 +1,4 @@
-// Long, because all tests share one running service.
+// This file is long because all tests share one running service.
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import type { InteractionStyle } from '../../contracts/style.ts'
@@ -29,7 +29,7 @@ const isSettled = (orderId: string, accountId: string, state: string) =>
     what: `${orderId} ${state}`,
   })
 
-/** The events about an account on the topics, as one line each. */
+/** The events about an account on all topics, as one line each. */
 const sent = (accountId: string) =>
   wire.of(accountId).map(({ body }) => `${body.event}${body.orderId ? ` ${body.orderId}` : ''}`)
 const deadLetters = (accountId: string) =>
@@ -37,8 +37,8 @@ const deadLetters = (accountId: string) =>
     accountId,
   ])
 
-describe('in events an order', () => {
-  test('is PENDING at once and requests its payment by ORDER_CREATED, exactly as the contract says', async () => {
+describe('an order in events', () => {
+  test('is PENDING at once, and its payment is requested by ORDER_CREATED exactly as the contract says', async () => {
     const accountId = newAccount()
     const { status, body: orderId } = await place(accountId, undefined, theirTrace)
     assert.equal(status, 201)
@@ -70,7 +70,7 @@ describe('in events an order', () => {
     ['ORDER_PAID', 'APPROVED', null],
     ['PAYMENT_FAIL', 'CANCELED', 'NOT_ENOUGH_MONEY'],
   ] as const) {
-    test(`is ${state} after a bare ${event} of any program`, async () => {
+    test(`is ${state} after a bare ${event} from any program`, async () => {
       const accountId = newAccount()
       const { body: orderId } = await place(accountId)
       await sendBare(bus, 'payment', { event, orderId, accountId })
@@ -104,7 +104,7 @@ describe('in events an order', () => {
     )
   })
 
-  test('that is canceled and then paid requests its void', async () => {
+  test('has its payment voided if it is canceled and then paid', async () => {
     const accountId = newAccount()
     const { body: orderId } = await place(accountId)
     await sendBare(bus, 'payment', { event: 'PAYMENT_FAIL', orderId, accountId })
@@ -119,7 +119,7 @@ describe('in events an order', () => {
     assert.equal((await read(orderId, accountId)).state, 'CANCELED')
   })
 
-  test('that was paid with another amount than its price is canceled, and that payment voided', async () => {
+  test('is canceled, and the payment voided, if the paid amount is not its price', async () => {
     const accountId = newAccount()
     const { body: orderId } = await place(accountId)
     const body = { event: 'ORDER_PAID', orderId, accountId }
@@ -132,7 +132,7 @@ describe('in events an order', () => {
     await isSettled(other, accountId, 'APPROVED')
   })
 
-  test('that is deleted is canceled, and its payment voided', async () => {
+  test('is canceled, and its payment voided, when it is deleted', async () => {
     const accountId = newAccount()
     const { body: orderId } = await place(accountId)
     assert.deepEqual((await remove(orderId, accountId)).body, orderId)
@@ -143,7 +143,7 @@ describe('in events an order', () => {
     assert.deepEqual(sent(accountId).slice(0, all.length).sort(), all.sort())
   })
 
-  test('that is refunded by billing is canceled', async () => {
+  test('is canceled when the billing service refunds it', async () => {
     const accountId = newAccount()
     const { body: orderId } = await place(accountId)
     await sendBare(bus, 'payment', { event: 'ORDER_PAID', orderId, accountId })
@@ -165,7 +165,7 @@ describe('in events an order', () => {
     assert.equal((await read(orderId, accountId)).state, 'PENDING')
   })
 
-  test('that order does not have is skipped, and so are deposits', async () => {
+  test('is skipped if the order service does not know it, as are deposits', async () => {
     const accountId = newAccount()
     const { body: orderId } = await place(accountId)
     await sendBare(bus, 'payment', { event: 'DEPOSIT_ACCEPTED', accountId, value: 5 })
@@ -176,7 +176,7 @@ describe('in events an order', () => {
     assert.deepEqual(await deadLetters(accountId), [])
   })
 
-  test('without an outcome resends the same event', async () => {
+  test('has the same event resent while it has no outcome', async () => {
     const accountId = newAccount()
     const { body: orderId } = await place(accountId)
     await until(() => sent(accountId).length === 1)
@@ -194,7 +194,7 @@ describe('in events an order', () => {
     await isSettled(orderId, accountId, 'APPROVED')
   })
 
-  test('without an outcome is canceled at its deadline, and its payment voided', async () => {
+  test('is canceled at its deadline if it has no outcome, and its payment is voided', async () => {
     const accountId = newAccount()
     const { body: orderId } = await place(accountId)
     clock.advance(ORDER_DEADLINE_MS - 10_000)
@@ -226,8 +226,11 @@ describe('in events an order', () => {
 })
 
 for (const style of ['http', 'hybrid'] as const) {
-  describe(`in ${style} an order`, () => {
-    /** Places an order while billing responds like this to payments; voids get their proper response. */
+  describe(`an order in ${style}`, () => {
+    /**
+     * Places an order while the billing service gives this response to payments. Voids get their normal
+     * response.
+     */
     async function placeWhile(answer: FakeResponse) {
       billing.respondWith(({ path }) => (path.endsWith('/void') ? VOIDED : answer))
       const accountId = newAccount()
@@ -263,7 +266,7 @@ for (const style of ['http', 'hybrid'] as const) {
       [409, { code: 'PAYMENT_VOIDED', reason: 'ORDER_CANCELED' }, 409, 'ORDER_CANCELED'],
     ] as const
     for (const [billingStatus, body, expectedStatus, reason] of refusals) {
-      test(`that billing refuses with ${billingStatus} ${body.code} gets ${expectedStatus} and no void`, async () => {
+      test(`gets ${expectedStatus} and no void if the billing service refuses it with ${billingStatus} ${body.code}`, async () => {
         const {
           status,
           body: problem,
@@ -280,11 +283,11 @@ for (const style of ['http', 'hybrid'] as const) {
     const troubles: [name: string, answer: FakeResponse][] = [
       ['hangs', 'hang'],
       ['cuts the connection', 'cut'],
-      ['answers 503', { status: 503 }],
-      ['answers 200 with something that is not a payment', { status: 200, body: { ok: true } }],
+      ['responds with 503', { status: 503 }],
+      ['responds with 200 and something other than a payment', { status: 200, body: { ok: true } }],
     ]
     for (const [name, answer] of troubles) {
-      test(`is canceled with 503 if billing ${name}, and its payment voided`, async () => {
+      test(`is canceled with 503 if the billing service ${name}, and its payment is voided`, async () => {
         const { status, body, accountId, orderId, order } = await placeWhile(answer)
         assert.equal(status, 503)
         assert.equal(body.code, 'BILLING_UNREACHABLE')
@@ -316,7 +319,7 @@ for (const style of ['http', 'hybrid'] as const) {
       })
     }
 
-    test('is canceled if billing has another payment for it, and that payment is voided', async () => {
+    test('is canceled if the billing service has a different payment for it, and that payment is voided', async () => {
       const answer = { status: 409, body: { code: 'PAYMENT_MISMATCH' } }
       const { status, body, orderId, order } = await placeWhile(answer)
       assert.deepEqual(
@@ -327,7 +330,7 @@ for (const style of ['http', 'hybrid'] as const) {
       await until(() => voidsOf(orderId).length > 0)
     })
 
-    test('repeats its void until billing confirms it', async () => {
+    test('has its void repeated until the billing service confirms it', async () => {
       billing.respondWith('cut')
       const accountId = newAccount()
       const { orderId } = (await place(accountId, style)).body
@@ -352,7 +355,7 @@ for (const style of ['http', 'hybrid'] as const) {
       [{ status: 404 }, 'is not behind the gateway'],
       [{ status: 302 }, 'is behind a login page'],
     ] as const) {
-      test(`stays PENDING while billing ${name}, and is paid once billing accepts the call`, async () => {
+      test(`stays PENDING while the billing service ${name}, and is paid once the service accepts the call`, async () => {
         billing.respondWith(answer)
         const accountId = newAccount()
         const placing = place(accountId, style)
@@ -374,7 +377,7 @@ for (const style of ['http', 'hybrid'] as const) {
       })
     }
 
-    test('that is canceled while billing rejects its payment is voided without another attempt', async () => {
+    test('is voided without another payment attempt if it is canceled while the billing service rejects the call', async () => {
       billing.respondWith({ status: 403 })
       const accountId = newAccount()
       const placing = place(accountId, style)
@@ -392,7 +395,7 @@ for (const style of ['http', 'hybrid'] as const) {
       assert.equal(payments(), before)
     })
 
-    test('repeats its payment while billing is still processing it', async () => {
+    test('has its payment request repeated while the billing service is still processing it', async () => {
       const accountId = newAccount()
       let attempts = 0
       billing.respondWith(({ body: request }) => {
@@ -410,10 +413,10 @@ for (const style of ['http', 'hybrid'] as const) {
   })
 }
 
-describe('the time that a caller waits', () => {
+describe("the time limit in a caller's request", () => {
   const [accountId, key] = [newAccount(), crypto.randomUUID()]
 
-  test('rejects an order once it has run out, and the key stays free', async () => {
+  test('makes an order fail once the time has run out, and leaves the Idempotency-Key unused', async () => {
     const headers = { 'x-request-timeout-ms': '0', 'idempotency-key': key }
     const { status, body, headers: received } = await place(accountId, 'events', headers)
     assert.deepEqual([status, body.code, received['retry-after']], [429, 'TOO_MANY_REQUESTS', '1'])
@@ -422,7 +425,7 @@ describe('the time that a caller waits', () => {
   })
 
   for (const style of ['http', 'hybrid'] as const) {
-    test(`is passed to billing in ${style}, up to the limit of the call`, async () => {
+    test(`is passed on to the billing service in ${style}, up to the time limit of that call`, async () => {
       billing.respondWith({ status: 200, body: 'paid' })
       for (const [timeoutMs, most] of [
         ['100', 100],
@@ -437,7 +440,7 @@ describe('the time that a caller waits', () => {
       }
     })
 
-    test(`ends in ${style} while billing is unresponsive, and the void is not limited by it`, async () => {
+    test(`ends the wait in ${style} while the billing service is unresponsive, and does not limit the void`, async () => {
       billing.respondWith('hang')
       const owner = newAccount()
       const { status } = await place(owner, style, { 'x-request-timeout-ms': '50' })
@@ -456,7 +459,7 @@ describe('an Idempotency-Key', () => {
   const keyed = (accountId: string, key: string, style: InteractionStyle) =>
     place(accountId, style, { 'idempotency-key': key })
 
-  test('gives the same order to all requests with it, and calls billing once', async () => {
+  test('makes all requests with it get the same order, and the billing service is called once', async () => {
     const accountId = newAccount()
     const answers = await Promise.all(
       Array.from({ length: 20 }, () => keyed(accountId, `key-${accountId}`, 'events')),
@@ -482,7 +485,7 @@ describe('an Idempotency-Key', () => {
     assert.equal(again.headers['retry-after'], undefined)
   })
 
-  test('has one response, even if its first request reads the outcome late', async () => {
+  test('has one response, even if the first request reads the outcome late', async () => {
     const accountId = newAccount()
     const key = `key-${accountId}`
     billing.respondWith('hang')

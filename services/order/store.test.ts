@@ -33,7 +33,7 @@ test('a transaction that locks an order waits for the one that locked it before,
   assert.equal(await second, 'APPROVED')
 })
 
-test('an order that is settled leaves the watch, and no other order does', async () => {
+test('an order that is settled leaves the table watch, and no other order does', async () => {
   const [id, other] = [await placed(), await placed()]
   await changeOrders(database, [{ id, to: 'CANCELED', reason: 'DELETED' }], now)
   const watched = await database.query<{ order_id: string }>(

@@ -29,7 +29,7 @@ for (const [whose, headers] of [
   ['its customer`s trace', theirs],
   ['no trace where its customer is in none', {}],
 ] as const) {
-  test(`an order is resent, and voided at its deadline, in ${whose}`, async () => {
+  test(`a request is resent, and an order voided at its deadline, in ${whose}`, async () => {
     const accountId = crypto.randomUUID()
     await place(accountId, 'events', headers)
     await until(() => {

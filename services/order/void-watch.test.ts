@@ -34,7 +34,7 @@ async function placeAndDelete(style: InteractionStyle) {
 const outcomes = [{ event: 'PAYMENT_FAIL' }, { event: 'PAYMENT_REFUNDED', value: 195 }] as const
 
 for (const outcome of outcomes) {
-  test(`a void by event is resent until billing announces ${outcome.event}`, async () => {
+  test(`a void by event is resent until the billing service announces ${outcome.event}`, async () => {
     const { accountId, orderId } = await placeAndDelete('events')
     await until(() => {
       clock.advance(POLL_MS)
@@ -51,20 +51,20 @@ for (const outcome of outcomes) {
   })
 }
 
-test("an order's own announcement does not confirm its void", async () => {
+test('an announcement by the order service itself does not confirm a void', async () => {
   const { accountId, orderId } = await placeAndDelete('events')
   const announced = await until(() =>
     wire.of(accountId).find(({ topic, body }) => topic === 'payment' && body.orderId === orderId),
   )
   assert.deepEqual(announced.body, { event: 'PAYMENT_FAIL', orderId, accountId })
-  // A later message on the same topic has been read.
+  // At this point, the announcement has been read, because a later message on the same topic has been.
   const other = await place('events', accountId)
   await sendBare(bus, 'payment', { event: 'ORDER_PAID', orderId: other, accountId })
   await until(async () => (await stateOf(other, accountId)) === 'APPROVED')
   assert.equal(await isWatched(orderId), true)
 })
 
-test('a void by call is watched until billing confirms it', async () => {
+test('a void by call is retried until the billing service confirms it', async () => {
   billing.respondWith(({ path }) =>
     path.endsWith('/void') ? { status: 503 } : { status: 200, body: 'paid' },
   )
@@ -77,7 +77,7 @@ test('a void by call is watched until billing confirms it', async () => {
   })
 })
 
-test('an order whose void is not confirmed is listed as stuck, and then resent less often', async () => {
+test('an order with an unconfirmed void is listed as stuck, and its void is then resent less often', async () => {
   const { accountId, orderId } = await placeAndDelete('events')
   const listed = async (query: string) =>
     (await call('GET', `/orders/pending?${query}`)).body.find(
