@@ -181,12 +181,12 @@ export const RUSSIAN: Readonly<Record<string, string>> = {
     'То же вместе с путём, только для трассировок, например http://127.0.0.1:4318/v1/traces.',
   'The exporter of traces: otlp, zipkin or console; none switches tracing off.':
     'Как уходят трассировки: otlp, zipkin, console; none выключает их.',
-  'The PostgreSQL database of this service, like postgres://user:password@host/name.':
+  'The PostgreSQL database of this service, such as postgres://user:password@host/name.':
     'База PostgreSQL этого сервиса, например postgres://user:password@host/name.',
-  'a URL like postgres://user:password@host/name, with / # ? @ percent-encoded in user and password':
+  'a URL such as postgres://user:password@host/name, with / # ? @ percent-encoded in user and password':
     'URL вроде postgres://user:password@host/name, где / # ? @ в имени и пароле закодированы процентами',
-  'host:port, or several separated by commas': 'host:port или несколько через запятую',
-  'The largest number of connections to the database.': 'Наибольшее число соединений с базой.',
+  'host:port, or several of them separated by commas': 'host:port или несколько через запятую',
+  'The maximum number of connections to the database.': 'Наибольшее число соединений с базой.',
   'One or more Kafka brokers as host:port, separated by commas; the other brokers are found through them.':
     'Один или несколько брокеров Kafka, host:port через запятую; остальные найдутся через них.',
   'Whether connections to Kafka use TLS.': 'Соединяться ли с Kafka по TLS.',
