@@ -8,7 +8,7 @@ import { createKafkaSubscription, type KafkaSubscription } from './subscription.
 export interface KafkaBusOptions {
   /** `host:port` of some of the brokers. The client learns the others from them. */
   readonly brokers: readonly string[]
-  /** How to connect to them. By default in plain text, without a login. */
+  /** How to connect to the brokers; by default in plain text, without a login. */
   readonly security?: KafkaSecurity
   /** The name of this program in the broker's logs and metrics, without spaces. */
   readonly clientId: string

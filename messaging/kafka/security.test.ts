@@ -17,7 +17,8 @@ import { createKafkaBus } from './bus.ts'
 import { type KafkaSecurity, kafkaSecurity, kafkaSecurityConfig } from './security.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'trifold-security-'))
-// Started before the first test, because hooks run as soon as no test is left.
+// The broker starts before the first test is defined, because node:test runs `after` hooks as soon as no test
+// is left.
 const secure = process.env.TEST_KAFKA_BROKERS === undefined ? undefined : await startSecureKafka()
 after(async () => {
   await secure?.kafka.close()
@@ -74,7 +75,7 @@ describe('the configuration of TLS and SASL', () => {
     [{ KAFKA_SASL_MECHANISM: 'SCRAM-SHA-256' }, /SCRAM-SHA-256 needs KAFKA_SASL_USERNAME/],
     [{ KAFKA_SASL_MECHANISM: 'OAUTHBEARER' }, /OAUTHBEARER needs KAFKA_SASL_TOKEN_FILE/],
     [{ KAFKA_SASL_USERNAME: 'order' }, /has no effect on the mechanism none/],
-    [{ ...scram('order'), KAFKA_SASL_MECHANISM: 'PLAIN' }, /PLAIN sends the password as it is/],
+    [{ ...scram('order'), KAFKA_SASL_MECHANISM: 'PLAIN' }, /PLAIN sends the password unencrypted/],
   ]
   for (const [variables, message] of rejected) {
     test(`is rejected: ${message.source}`, () => {

@@ -8,14 +8,17 @@ import { ConfigError } from '../../platform/process/config.ts'
 import { itemsOf } from '../../platform/process/config-formats.ts'
 import { registerSecret } from '../../platform/telemetry/redact.ts'
 
-/** How clients connect to Kafka, to spread into the options of each client. Empty: plain text, no login. */
+/**
+ * Options for connections to Kafka, to be spread into the options of each client. If empty, clients connect
+ * in plain text without a login.
+ */
 export interface KafkaSecurity {
   readonly tls?: ConnectionOptions
   readonly tlsServerName?: string | boolean
   readonly sasl?: SASLOptions
 }
 
-/** The variables for TLS and SASL, to spread into the schema of a program that uses Kafka. */
+/** The variables for TLS and SASL, to be spread into the schema of a program that uses Kafka. */
 export const kafkaSecurityConfig = {
   KAFKA_TLS: Type.Boolean({
     default: false,
@@ -142,7 +145,7 @@ function saslProblems(config: KafkaSecurityConfig, brokers: string): string[] {
     return []
   })
   if (mechanism === 'PLAIN' && !config.KAFKA_TLS && !itemsOf(brokers).every(isLoopback)) {
-    problems.push('PLAIN sends the password as it is: set KAFKA_TLS=true, or use SCRAM-SHA-512')
+    problems.push('PLAIN sends the password unencrypted: set KAFKA_TLS=true, or use SCRAM-SHA-512')
   }
   return problems
 }
@@ -152,7 +155,7 @@ const SASL_VALUES = [
   'KAFKA_SASL_PASSWORD_FILE',
   'KAFKA_SASL_TOKEN_FILE',
 ] as const
-/** What a mechanism needs; the others need a user name and a password. */
+/** The variables that a mechanism needs; mechanisms that are not listed need a user name and a password. */
 const NEEDED: Partial<Record<string, readonly string[]>> = {
   none: [],
   OAUTHBEARER: ['KAFKA_SASL_TOKEN_FILE'],
