@@ -83,7 +83,7 @@ export interface NodeSettings {
   readonly env?: Settings
 }
 
-/** The ports are below those of the stack and of the tests, which may run at the same time. */
+/** The ports are below those of the stack and of the tests, which can run at the same time. */
 const KAFKA_PORT = 19_392
 const POSTGRES_PORT = 19_440
 const SERVICE_PORT = 19_411

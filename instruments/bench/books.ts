@@ -12,7 +12,7 @@ export type Urls = Readonly<Record<ServiceName, string>>
 const BALANCE_MINOR = 10n ** 13n
 const POLL_MS = 50
 
-/** Runs `work` with a connection of its own. */
+/** Runs `work` with a separate connection. */
 export async function inDatabase<T>(url: string, work: (client: Client) => Promise<T>): Promise<T> {
   const client = new Client({ connectionString: url })
   client.on('error', () => undefined)

@@ -16,7 +16,7 @@ export interface ProcessStat {
 const TICKS_PER_SECOND = 100
 const PAGE_BYTES = 4_096
 
-/** Parses a line of /proc/PID/stat. The process name is in parentheses and may contain any character. */
+/** Parses a line of /proc/PID/stat. The process name is in parentheses and can contain any character. */
 export function parseStat(text: string): ProcessStat {
   const fields = text.slice(text.lastIndexOf(')') + 2).split(' ')
   const numberAt = (index: number) => Number(fields[index])

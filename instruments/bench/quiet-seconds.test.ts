@@ -40,7 +40,7 @@ test('ends at the limit if too few seconds were quiet, and counts the quietest',
   assert.ok(Math.abs(stolenShare - 0.2 / 3) < 1e-9)
 })
 
-test('all seconds count if it may not go on for longer', () => {
+test('all seconds count if the measurement must not take longer', () => {
   const { tookMs, lastedSeconds } = measure({ seconds: 3 }, [1])
   assert.equal(lastedSeconds, 3)
   assert.equal(tookMs.filter((ms) => ms === 50).length, 10)

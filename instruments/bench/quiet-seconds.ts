@@ -29,7 +29,7 @@ export interface Quietest {
   readonly stolenShare: number
 }
 
-/** A measurement may last this many times as long as the quiet seconds that it needs. */
+/** A measurement can last this many times as long as the quiet seconds that it needs. */
 const MAX_EXTENSION = 4
 
 /** With --quick, every second counts, and the measurement does not wait for quiet ones. */

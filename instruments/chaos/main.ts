@@ -140,7 +140,8 @@ function keepLogs(folder: string, reports: string): void {
 if (import.meta.main) {
   const stopped = new AbortController()
   for (const name of ['SIGINT', 'SIGTERM'] as const) {
-    // `on` and not `once`: npm forwards the signal, and its exit causes a second one, which must not end the cleanup.
+    // `on` and not `once`: npm forwards the signal, and npm's exit causes a second signal, which must not end
+    // the cleanup.
     process.on(name, () => stopped.abort(new Error(`interrupted by ${name}`)))
   }
   const startedMs = performance.now()

@@ -299,7 +299,7 @@ export const MESSAGE_MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'letter to another customer',
-    fault: 'A letter is addressed to a customer of the same batch instead of its own account.',
+    fault: 'A letter is addressed to another customer in the same batch.',
     edits: [
       {
         file: COMMANDS,

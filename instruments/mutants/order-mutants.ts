@@ -199,7 +199,7 @@ export const ORDER_MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'no deadline',
-    fault: 'An order stays PENDING for as long as its outcome is unknown.',
+    fault: 'An order without an outcome is not canceled at its deadline.',
     edits: [{ file: RESENDS, find: '    await cancelOverdue()\n', replace: '' }],
     seeds: 30,
     styles: ['events'],

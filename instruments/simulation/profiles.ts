@@ -1,7 +1,7 @@
 import type { Mishap, Trouble } from './faults/mishaps.ts'
 import type { ClockQuality } from './world/clocks.ts'
 
-/** The faults that may happen in a run, and how often. */
+/** The faults that can happen in a run, and how often. */
 export interface Profile {
   /** Factors for the probability of each mishap at a step (`faults.ts`); 1 leaves it unchanged. */
   readonly mishaps: Readonly<Partial<Record<Mishap, number>>>

@@ -168,8 +168,8 @@ const toDeadLetter = (row: StoredRow): DeadLetter => ({
 })
 
 /**
- * A page of dead letters, oldest first. `next` is the cursor of the next page, undefined on the last one. Bodies
- * can be large, so a page may be shorter than its limit and yet not be the last.
+ * A page of dead letters, oldest first. `next` is the cursor of the next page, undefined on the last one.
+ * Bodies can be large, so a page can be shorter than its limit and still not be the last page.
  */
 export async function listDeadLetters(
   db: Queryable,

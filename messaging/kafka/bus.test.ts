@@ -30,7 +30,7 @@ function open(at: string, place?: string): Promise<Bus> {
   return createKafkaBus({ ...options, ...(place !== undefined && { place }) })
 }
 
-/** A bus with its own topics, which are deleted when it is closed. */
+/** A bus with its own topics; closing the bus deletes them. */
 async function openKafka(at: string, topics: readonly TopicSpec[]) {
   await createTopics(at, topics)
   const buses = [await open(at)]
@@ -128,7 +128,7 @@ function interoperability(at: string): void {
     assert.deepEqual(received.map(textOf), ['kept', 'kept too'])
   })
 
-  behavior(at, 'sends more messages at once than one request may contain', 1, async (scene) => {
+  behavior(at, 'sends more messages at once than one request can contain', 1, async (scene) => {
     const { bus, topic, group } = scene
     const value = new Uint8Array(100_000)
     const large = Array.from({ length: 30 }, (_, n) => ({ topic, key: `${n}`, value, headers: {} }))
@@ -233,7 +233,7 @@ function takeovers(at: string): void {
     const { topic, group } = scene
     await withBuses(['host-1', 'host-1'], at, async (buses) => {
       const seen = [new Set<number>(), new Set<number>()]
-      // One after the other, so that the second replaces a healthy member.
+      // They join one after the other, so that the second replaces a healthy member.
       const older = await buses[0]!.subscribe(group, [topic])
       const subscriptions = [older, await buses[1]!.subscribe(group, [topic])]
       let stopped = false

@@ -85,7 +85,7 @@ export function createMember(options: MemberOptions): Member {
     wake()
   }
 
-  /** Joins the group, with retries: the next rebalance may begin before this one has ended. */
+  /** Joins the group, with retries: the next rebalance can begin before this one has ended. */
   async function join(): Promise<void> {
     for (let attempt = 1; ; attempt += 1) {
       const takesOver = consumer.groupInstanceId !== null

@@ -92,7 +92,7 @@ test('omits the messages of an aborted transaction, and no others', () => {
     texts: ['committed', 'plain', 'second try'],
     next: 7n,
   })
-  // A response may end before the marker that commits or aborts the transaction.
+  // A response can end before the marker that commits or aborts the transaction.
   assert.deepEqual(read(0n, log.slice(0, 2), aborted), { texts: ['committed'], next: 2n })
 })
 

@@ -90,8 +90,8 @@ type PartitionResponse = FetchResponse['responses'][number]['partitions'][number
 
 /**
  * Decodes the messages of a partition, starting at offset `from`. A broker returns whole batches as they were
- * written, so the first may begin before that offset. Control batches of transactions and records of aborted
- * transactions contain no messages, but the next offset moves past them.
+ * written, so the first batch can begin before that offset. Control batches of transactions and records of
+ * aborted transactions contain no messages, but the next offset moves past them.
  */
 export function decode(
   place: Pick<BusMessage, 'topic' | 'partition'> & { readonly topicId: string },

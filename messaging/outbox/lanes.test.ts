@@ -133,7 +133,7 @@ describe('instances of a service', () => {
     await until(() => first.held().length === LANES)
     assert.equal(first.gains.count, 1)
     const second = start()
-    // Checked together, because a lease may lapse while its renewal is in flight.
+    // Checked together, because a lease can lapse while its renewal is in flight.
     const isHalf = ({ length }: readonly number[]) => length === LANES / 2
     await renewed(() => isHalf(first.held()) && isHalf(second.held()))
     assert.deepEqual([...first.held(), ...second.held()].sort(), all)

@@ -9,7 +9,7 @@ import { LANES } from './outbox.ts'
  * sends, and a compacted topic would keep the late row.
  *
  * Whether a lease has expired is decided by the database's clock. The holder measures its own lease with a
- * monotonic clock. If a holder was frozen for longer than its lease, two relays may send the same rows, in
+ * monotonic clock. If a holder was frozen for longer than its lease, two relays can send the same rows, in
  * the same order, and receivers deduplicate them by event id.
  */
 export interface Lanes {

@@ -4,7 +4,7 @@ import type { DeadLetterView } from '../../contracts/http.ts'
 import { type Client, eventually } from '../e2e/client.ts'
 import type { ForeignRecord, Position } from './foreign-service.ts'
 
-/** How long messages between services and foreign programs may take. */
+/** The longest time that messages between services and foreign programs can take. */
 export const LIMIT_MS = 60_000
 
 /** The bodies about an account in order, without redeliveries. */

@@ -25,7 +25,7 @@ export interface Attempt {
   readonly response: Answer<unknown> | undefined
 }
 
-/** The final response, on which the customer may rely. */
+/** The final response, on which the customer can rely. */
 export type FinalResponse =
   | { readonly kind: 'accepted' | 'approved' | 'canceled'; readonly orderId: string }
   | { readonly kind: 'booked'; readonly balance: number }

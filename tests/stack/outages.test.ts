@@ -12,7 +12,7 @@ import { fetchFromReplica, startOwnStack } from './own-stack.ts'
 import { assertPromisesKept } from './promises.ts'
 import { memoryOf, type WatchReport, watchOutage } from './watch.ts'
 
-// OUTAGE_SECONDS sets the length of each outage; `full` makes them as long as realistic ones.
+// OUTAGE_SECONDS sets the length of each outage; `full` makes the outages realistically long.
 const LENGTH = process.env.OUTAGE_SECONDS ?? '20'
 const secondsOf = (full: number) => (LENGTH === 'full' ? full : Number(LENGTH))
 const OUTAGES = [

@@ -82,7 +82,7 @@ describe(skip ? `${NAME} (skipped: ${skip})` : NAME, { skip, timeout: 600_000 },
     }
   }
 
-  /** Pays an order and refunds it; one version may do the first and the other the second. */
+  /** Pays an order and refunds it; one version can handle the payment and the other the refund. */
   async function payAndRefund(style: InteractionStyle): Promise<void> {
     const { client } = stack
     const account = await client.fundedAccount(FUNDS)

@@ -24,7 +24,7 @@ async function withServer<T>(
       if (status === 'cut') return request.socket.destroy()
       const text = '"an id"'
       response.writeHead(status, { 'content-length': text.length })
-      // In two chunks, as it may arrive over a network.
+      // In two chunks, as it can arrive over a network.
       response.write(text.slice(0, 3))
       response.end(text.slice(3))
     })
@@ -83,7 +83,7 @@ test('a response counts once it is complete', () => {
   assert.throws(() => parseResponse(Buffer.from(endless)), /without a length/)
 })
 
-test('an idle connection is used again, and one that was closed is replaced', async () => {
+test('an idle connection is used again, and a closed connection is replaced', async () => {
   await withServer(
     (nth) => (nth === 3 ? 'cut' : 201),
     async ({ url }) => {

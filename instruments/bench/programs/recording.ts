@@ -162,7 +162,10 @@ function recording(database: Database, recorded: Statement[][]): Database {
 }
 
 const isWriting = ({ text }: Statement) => !/^\s*select\b/.test(text)
-/** The relay's deletion of delivered rows, which is left out because the reference delivers nothing. */
+/**
+ * Whether this is the relay's deletion of delivered rows, which is left out because the reference delivers no
+ * rows.
+ */
 const isDelivery = (text: string) => /delete from \w+\.outbox/.test(text)
 
 function mentions(statements: readonly Statement[], id: string): boolean {

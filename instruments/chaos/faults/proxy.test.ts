@@ -29,7 +29,7 @@ beforeEach(() => {
 })
 
 const LIMIT_MS = 5_000
-/** For how many turns of the event loop, of at least 10 ms each, nothing may arrive. */
+/** No bytes may arrive for this many turns of the event loop, of at least 10 ms each. */
 const SILENT_TURNS = 15
 /** Timers may be early by less than a millisecond. */
 const EARLY_MS = 2

@@ -8,7 +8,7 @@ import { connect, createServer, type Socket } from 'node:net'
  * - `latency`: each chunk arrives `delayMs` later, plus a random part of `jitterMs`.
  * - `slow`: `bytesPerSecond` pass in each direction.
  * - `stall`: nothing passes in either direction. Bytes sent during the fault arrive when it is over, as they
- *   do after a network outage, so a request may be carried out long after its client gave up.
+ *   do after a network outage, so a request can be carried out long after its client gave up.
  * - `half-open`: the other end is gone without a FIN or RST. Each connection stays open to the client, and
  *   all bytes that the client sends on it are discarded, forever; connections made after the fault work.
  * - `cut`: connections are closed, and new ones are closed as soon as they are made.

@@ -34,7 +34,7 @@ export const DISK = 'small disk'
 export const TARGETS = [...LINKS, ...PROCESSES, DISK] as const
 export type Target = (typeof TARGETS)[number]
 
-/** A fault of one target, which is repaired later. */
+/** A fault that affects one target and is repaired later. */
 export type Fault =
   | { readonly kind: 'toxic'; readonly target: Link; readonly toxic: Toxic; readonly share: number }
   /** SIGKILL, and a start later. */

@@ -222,8 +222,8 @@ function checkView(
 }
 
 /**
- * An operation has at most one effect with a key. Without a key it has at most two per attempt, because the network
- * may deliver a call twice.
+ * An operation has at most one effect with a key. Without a key it has at most two effects per attempt,
+ * because the network can deliver a call twice.
  */
 function checkCauses(operations: readonly Operation[], tables: Tables, add: Add): void {
   const limits = new Map<string, number>()
@@ -248,7 +248,8 @@ function checkCauses(operations: readonly Operation[], tables: Tables, add: Add)
 }
 
 /**
- * The effect that an operation may have. Effects are traced back to operations by account and amount or quantity.
+ * The effect that an operation can have. Effects are traced back to operations by account and amount or
+ * quantity.
  */
 function effectOf(intent: Intent): string | undefined {
   if (intent.kind === 'open') return 'open'

@@ -50,7 +50,7 @@ export interface Tables {
   }[]
 }
 
-/** Reads the tables of the three schemas, which may share one database or each have their own. */
+/** Reads the tables of the three schemas, in one shared database or in a database each. */
 export async function readTables(databases: {
   readonly orders: Queryable
   readonly billing: Queryable

@@ -141,7 +141,7 @@ export interface CustomerContext extends RequestContext {
   readonly name: string
   readonly operations: Operation[]
   readonly unique: UniqueValues
-  /** How many Idempotency-Keys this customer has used that other customers may use as well. */
+  /** How many Idempotency-Keys this customer has used that other customers can also use. */
   readonly accountKeys: { count: number }
 }
 

@@ -15,7 +15,9 @@ export interface Life {
   readonly service: ServiceName | 'customer'
   readonly clock: Clock
   readonly alive: boolean
-  /** Stopped as by SIGSTOP: it keeps its memory and connections, and continues when it is thawed. */
+  /**
+   * Stopped as if by SIGSTOP: the process keeps its memory and connections, and continues when it is thawed.
+   */
   readonly frozen: boolean
   freeze(): void
   thaw(): void

@@ -103,7 +103,7 @@ export function createSteps(options: StepsOptions): Steps {
   }
 }
 
-/** The median duration of a step. A step may take almost no time, and on rare occasions takes much longer. */
+/** The median duration of a step. A step can take almost no time, and occasionally takes much longer. */
 const TYPICAL_MS: Readonly<Record<StepKind, number>> = {
   statement: 0.3,
   commit: 1,

@@ -13,8 +13,9 @@ export interface Arrow {
 }
 
 /**
- * The record of a run. Every step goes into a fingerprint, which is equal for two runs only if they are identical.
- * If the run is traced, the messages, calls and faults are also kept as arrows of a sequence diagram.
+ * The record of a run. Every step goes into a fingerprint. Two runs have the same fingerprint only if they
+ * are identical. If the run is traced, the messages, calls and faults are also kept as arrows of a sequence
+ * diagram.
  */
 export interface Story {
   step(life: Life, step: Step, mishap: Mishap | undefined): void
