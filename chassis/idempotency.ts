@@ -1,3 +1,4 @@
+import { type Principal, serviceScope } from '../contracts/access.ts'
 import { parseAmount } from '../contracts/money.ts'
 import {
   Fault,
@@ -14,9 +15,9 @@ import type { Queryable } from '../platform/database/database.ts'
  * response. While the outcome of a request is unknown, its key is stored without a response. The transaction
  * that settles the outcome adds the response.
  *
- * The owner of a key is the profile or account in the request; for a void, it is the order. A request that
- * opens an account names none of them. Keys of such requests have no owner, so callers must choose keys that
- * no other caller uses, such as random UUIDs.
+ * The owner of a key is the authenticated caller. While AUTH is off, it is the profile or account in the
+ * request; for a void, it is the order. A request that opens an account names none of them. Keys of such
+ * requests have no owner, so callers must choose keys that no other caller uses, such as random UUIDs.
  */
 export interface KeyedRequest {
   /**
@@ -76,16 +77,21 @@ export function idempotencyOwnerColumn(schema: string): string {
   return `alter table ${schema}.idempotency add column owner text;`
 }
 
+/** The key belongs to the authenticated caller, or without one to the profile, account or order in the request. */
 export function keyedRequest(
   key: string | undefined,
   call: string,
   content: object,
+  caller?: Principal,
 ): KeyedRequest | undefined {
   if (key === undefined) return undefined
   const entries = Object.entries(content).sort(([a], [b]) => (a < b ? -1 : 1))
   const request = `${call} ${JSON.stringify(Object.fromEntries(entries))}`
-  return { key, owner: ownerOf(request), request }
+  return { key, owner: caller ? ownerFor(caller) : ownerOf(request), request }
 }
+
+const ownerFor = ({ service, profileId }: Principal) =>
+  service === undefined ? profileId : serviceScope(service)
 
 /** The profile or account in a request. A void may omit the account, so the order owns its keys. */
 function ownerOf(request: string): string {

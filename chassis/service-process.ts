@@ -4,6 +4,9 @@ import Type, { type Static, type TObject } from 'typebox'
 import { createKafkaBus } from '../messaging/kafka/bus.ts'
 import { kafkaSecurity, kafkaSecurityConfig } from '../messaging/kafka/security.ts'
 import { backoffMs, type Log, systemRuntime } from '../platform/async/runtime.ts'
+import { type Auth, openAuth } from '../platform/auth/auth.ts'
+import { authConfig } from '../platform/auth/config.ts'
+import { tokenInFile, withServiceToken } from '../platform/auth/service-tokens.ts'
 import { DatabaseError } from '../platform/database/database.ts'
 import {
   type FrontDoor,
@@ -20,7 +23,13 @@ import {
 import { createHttpClient, tracedCalls } from '../platform/http/client.ts'
 import { pathOf } from '../platform/http/request-target.ts'
 import { openPostgres } from '../platform/postgres/postgres.ts'
-import { allowedHostsOf, httpConfig, prefixOf, readConfig } from '../platform/process/config.ts'
+import {
+  allowedHostsOf,
+  ConfigError,
+  httpConfig,
+  prefixOf,
+  readConfig,
+} from '../platform/process/config.ts'
 import { brokerList, itemsOf, networksOf, postgresUrl } from '../platform/process/config-formats.ts'
 import { runProcess } from '../platform/process/process.ts'
 import { createLog, createTelemetry } from '../platform/telemetry/telemetry.ts'
@@ -49,10 +58,18 @@ export const serversConfig = {
 } as const
 
 /** The configuration of a service that runs as its own process, on Kafka and PostgreSQL. */
-export const processConfig = { ...httpConfig, ...serversConfig, ...tracingConfig } as const
+export const processConfig = {
+  ...httpConfig,
+  ...serversConfig,
+  ...tracingConfig,
+  ...authConfig,
+} as const
 
 const processSchema = Type.Object(processConfig)
-type ProcessConfig = Static<typeof processSchema>
+type ProcessConfig = Static<typeof processSchema> & {
+  /** Absent for a service that calls no other service. */
+  readonly SERVICE_TOKEN_FILE?: string
+}
 
 export interface ServiceProcess<Schema extends TObject> {
   readonly name: 'order' | 'billing' | 'notification'
@@ -71,8 +88,14 @@ export function runService<Schema extends TObject>(service: ServiceProcess<Schem
   return runProcess(`trifold-${name}`, async (environment) => {
     const config = readConfig(schema, environment) as Static<Schema> & ProcessConfig
     const log = createLog(config.LOG_LEVEL, name)
+    if (config.AUTH === 'jwt' && config.SERVICE_TOKEN_FILE === '') {
+      throw new ConfigError([
+        'AUTH=jwt needs SERVICE_TOKEN_FILE, the token for calls to other services',
+      ])
+    }
+    const auth = await openAuth(config, { runtime: systemRuntime, log })
     const door = await openDoor(config, name, path)
-    const parts = await openParts(config, name, log, placeOf(door))
+    const parts = await openParts(config, auth, name, log, placeOf(door))
     const closing = new AbortController()
     const starting = startWhenPossible(
       () => service.create(parts.forService, config),
@@ -92,6 +115,7 @@ export function runService<Schema extends TObject>(service: ServiceProcess<Schem
         await running?.close()
         await door.close()
         await parts.close()
+        await auth?.close()
       },
     }
   })
@@ -138,7 +162,13 @@ function placeOf({ url }: FrontDoor): string {
   return `${hostname()}-${new URL(url).host}`.replace(/[^\w.-]/g, '-')
 }
 
-async function openParts(config: ProcessConfig, name: string, log: Log, place: string) {
+async function openParts(
+  config: ProcessConfig,
+  auth: Auth | undefined,
+  name: string,
+  log: Log,
+  place: string,
+) {
   const security = kafkaSecurity(config, config.KAFKA_BROKERS)
   const telemetry = createTelemetry(name)
   const tracer = await openTracer({ service: name, messagingSystem: 'kafka', log }, config)
@@ -157,10 +187,13 @@ async function openParts(config: ProcessConfig, name: string, log: Log, place: s
     log,
   })
   const http = createHttpClient()
+  const tokenFile = config.SERVICE_TOKEN_FILE ?? ''
+  const call =
+    auth && tokenFile !== '' ? withServiceToken(http.call, tokenInFile(tokenFile), log) : http.call
   const forService = measured({
     database,
     bus,
-    http: tracedCalls(http.call, tracer),
+    http: tracedCalls(call, tracer),
     runtime: systemRuntime,
     log,
     telemetry,
@@ -172,6 +205,7 @@ async function openParts(config: ProcessConfig, name: string, log: Log, place: s
       bodyLimitBytes: config.BODY_LIMIT_BYTES,
       rateLimitPerMinute: config.RATE_LIMIT_PER_MINUTE,
       trustedNetworks: networksOf(config.TRUSTED_PROXIES),
+      auth,
     },
   })
   return {

@@ -196,7 +196,7 @@ const INSIDE: Readonly<Record<string, string>> = {
  * Tools for operators: they read only their command line, the operating system and the operator's own
  * program.
  */
-const READS_NOTHING_HOSTILE = /^apps\/(demo|backup|restore|reconcile|topics)\//
+const READS_NOTHING_HOSTILE = /^apps\/(demo|backup|restore|reconcile|token|topics)\//
 
 const UNITS = [...'/ \t0a1.,;:-=@"\\[{(%?#&+'].concat(
   'é',

@@ -1,4 +1,5 @@
 import Type, { type Static } from 'typebox'
+import { authConfig } from '../../platform/auth/config.ts'
 import { httpConfig, logLevel } from '../../platform/process/config.ts'
 import { tracingConfig } from '../../platform/telemetry/tracing-start.ts'
 import { billingConfig } from '../../services/billing/config.ts'
@@ -23,11 +24,12 @@ export const allInOneConfig = Type.Object({
   LAB: Type.Boolean({
     default: true,
     description:
-      'Whether the services and the broker can be switched off and on over HTTP, from a loopback address.',
+      'Whether the services and the broker can be switched off and on over HTTP, from a loopback address and while AUTH is off.',
   }),
   ...orderConfig,
   ...billingConfig,
   ...notificationConfig,
   ...tracingConfig,
+  ...authConfig,
 })
 export type AllInOneConfig = Static<typeof allInOneConfig>

@@ -65,7 +65,7 @@ export async function openGateway(config: AllInOneConfig): Promise<Gateway> {
       if (allows(request, response, READ_ONLY)) sendJson(request, response, 200, INDEX)
       return
     }
-    if (first === 'lab' && second === 'services' && config.LAB && lab) {
+    if (first === 'lab' && second === 'services' && config.LAB && config.AUTH === 'off' && lab) {
       void handleLab(lab, request, response, third, fourth)
       return
     }

@@ -8,7 +8,10 @@ import {
 import { createEmbeddedBus } from '../../messaging/embedded/bus.ts'
 import { TOPICS } from '../../messaging/topics.ts'
 import { type Log, systemRuntime } from '../../platform/async/runtime.ts'
+import { openAuth } from '../../platform/auth/auth.ts'
+import { createOwnIssuer, withServiceToken } from '../../platform/auth/service-tokens.ts'
 import type { Database } from '../../platform/database/database.ts'
+import type { RouteAccess } from '../../platform/http/access.ts'
 import { createHttpClient, tracedCalls } from '../../platform/http/client.ts'
 import type { HttpServer } from '../../platform/http/server.ts'
 import { openPglite } from '../../platform/pglite/pglite.ts'
@@ -30,19 +33,23 @@ export interface Program {
   /** The database that all parts share, with a schema for each service and one for the bus. */
   readonly database: Database
   readonly dataDir: string
+  /** The routes of the running services, with who may call them. */
+  routes(): RouteAccess[]
   close(): Promise<void>
 }
 
 type ServiceName = 'order' | 'billing' | 'notification'
 
 export async function startAllInOne(config: AllInOneConfig): Promise<Program> {
+  const log = createLog(config.LOG_LEVEL, 'all-in-one')
   const dataDir = resolve(config.DATA_DIR)
   const maildir = config.MAILDIR === '' ? join(dataDir, 'mail') : config.MAILDIR
+  const own = await createOwnIssuer(config, systemRuntime.now)
+  const auth = await openAuth(config, { runtime: systemRuntime, log, others: [own.issuer] })
   const database = await openPglite({
     folder: join(dataDir, 'database'),
     flush: config.DATABASE_FLUSH,
   })
-  const log = createLog(config.LOG_LEVEL, 'all-in-one')
   const gateway = await openGateway(config).catch(async (error) => {
     await database.close()
     throw error
@@ -56,13 +63,17 @@ export async function startAllInOne(config: AllInOneConfig): Promise<Program> {
     notification: createHttpClient(),
   }
   const tracers = await openTracers(config, log)
+  const callsOf = (name: ServiceName) => {
+    const { call } = clients[name]
+    return auth ? withServiceToken(call, own.tokensOf(name), log) : call
+  }
 
   // Each service has its own log, metrics and traces, just as in a separate process.
   const parts = (name: ServiceName): ServiceParts =>
     measured({
       database,
       bus,
-      http: tracedCalls(clients[name].call, tracers[name]),
+      http: tracedCalls(callsOf(name), tracers[name]),
       runtime: systemRuntime,
       log: createLog(config.LOG_LEVEL, name),
       telemetry: createTelemetry(name),
@@ -73,10 +84,12 @@ export async function startAllInOne(config: AllInOneConfig): Promise<Program> {
         bodyLimitBytes: config.BODY_LIMIT_BYTES,
         rateLimitPerMinute: config.RATE_LIMIT_PER_MINUTE,
         trustedNetworks: networksOf(config.TRUSTED_PROXIES),
+        auth,
       },
     })
   const { url } = gateway
   const urls = { BILLING_URL: url, NOTIFICATION_URL: url, ORDER_URL: url }
+  const servers = new Map<ServiceName, HttpServer>()
   const standIns = new Map<ServiceName, HttpServer>()
 
   /** Unmounts and closes the stand-in that was mounted when the service was switched off. */
@@ -95,9 +108,11 @@ export async function startAllInOne(config: AllInOneConfig): Promise<Program> {
       start: async () => {
         const own = parts(name)
         const running = await create(own)
+        servers.set(name, running.app)
         gateway.mount(name, running.app)
         await removeStandIn(name)
         return async () => {
+          servers.delete(name)
           await gateway.unmount(name)
           await running.close()
           const description = { service: path, title: `Trifold ${name}, switched off` }
@@ -130,6 +145,7 @@ export async function startAllInOne(config: AllInOneConfig): Promise<Program> {
     lab,
     database,
     dataDir,
+    routes: () => [...servers.values()].flatMap((app) => app.routeTable()),
     async close() {
       // Each service is closed before the services that it calls: the order service calls the billing
       // service, and the billing service calls the notification service. All calls go through the gateway, so
@@ -139,6 +155,7 @@ export async function startAllInOne(config: AllInOneConfig): Promise<Program> {
       for (const name of [...standIns.keys()]) await removeStandIn(name)
       await Promise.all(Object.values(clients).map((client) => client.close()))
       await gateway.close()
+      await auth?.close()
       await bus.close()
       await database.close()
       await Promise.all(Object.values(tracers).map((tracer) => tracer.close()))

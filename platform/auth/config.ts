@@ -8,7 +8,8 @@ export const DEVELOPMENT_ISSUER = 'urn:trifold:development'
 export const authConfig = {
   AUTH: Type.Enum(['off', 'jwt'], {
     default: 'off',
-    description: 'jwt: a caller needs a signed token; off: every caller may do everything.',
+    description:
+      'Whether callers need a signed token (jwt), or may do everything without one (off).',
   }),
   AUTH_ISSUER: Type.String({
     default: DEVELOPMENT_ISSUER,

@@ -1,5 +1,6 @@
 import Type from 'typebox'
 import { processConfig, runService } from '../../chassis/service-process.ts'
+import { serviceTokenConfig } from '../../platform/auth/config.ts'
 import { httpConfig } from '../../platform/process/config.ts'
 import { httpUrl } from '../../platform/process/config-formats.ts'
 import { billingConfig } from './config.ts'
@@ -10,6 +11,7 @@ await runService({
   path: 'billing',
   schema: Type.Object({
     ...processConfig,
+    ...serviceTokenConfig,
     PORT: Type.Integer({ ...httpConfig.PORT, default: 8002 }),
     ...billingConfig,
     NOTIFICATION_URL: httpUrl({

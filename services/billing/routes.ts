@@ -80,7 +80,12 @@ function accountRoutes(app: HttpServer, routes: BillingRoutes): void {
       },
     },
     async (request, reply) => {
-      const keyed = keyedRequest(request.headers['idempotency-key'], 'POST account/create', {})
+      const keyed = keyedRequest(
+        request.headers['idempotency-key'],
+        'POST account/create',
+        {},
+        request.principal,
+      )
       const style = requestedStyle(request.headers['x-interaction-style'], routes)
       const command = {
         ...common(request),
@@ -112,7 +117,8 @@ function accountRoutes(app: HttpServer, routes: BillingRoutes): void {
       const amountMinor = amountOf(amount, 'query/amount')
       const style = requestedStyle(request.headers['x-interaction-style'], routes)
       const content = { accountId, amount }
-      const keyed = keyedRequest(request.headers['idempotency-key'], 'POST deposit', content)
+      const key = request.headers['idempotency-key']
+      const keyed = keyedRequest(key, 'POST deposit', content, request.principal)
       const type = flowOf(style).deposit === 'promised' ? 'requestDeposit' : 'deposit'
       const terms = { depositId: newId(), accountId, amountMinor }
       const command = { ...common(request), type, style, ...terms } as const
@@ -151,9 +157,15 @@ function paymentRoutes(app: HttpServer, routes: BillingRoutes): void {
     },
     async (request, reply) => {
       const { accountId, amount } = request.body
+      // Another customer's order could otherwise never be paid: an order has one payment.
+      if (request.ownProfile !== undefined && request.body.orderId !== undefined) {
+        const detail = 'only the order service may name an order'
+        throw new Fault('NOT_YOURS', { field: 'body/orderId', detail })
+      }
       const amountMinor = amountOf(amount, 'body/amount')
       const style = flowStyle(request.headers['x-interaction-style'])
-      const keyed = keyedRequest(request.headers['idempotency-key'], 'POST payment', request.body)
+      const key = request.headers['idempotency-key']
+      const keyed = keyedRequest(key, 'POST payment', request.body, request.principal)
       const paymentId = newId()
       const orderId = request.body.orderId ?? paymentId
       const deadlineMs = parseDeadline(request.headers['x-deadline'])
@@ -181,9 +193,16 @@ function paymentRoutes(app: HttpServer, routes: BillingRoutes): void {
       const { orderId } = request.params
       const accountId = request.body?.accountId ?? null
       const key = request.headers['idempotency-key']
-      const keyed = keyedRequest(key, 'POST void', { orderId, accountId })
+      // A void without a payment would prevent the payment of another customer's order.
+      if (request.ownProfile !== undefined) {
+        checkOwner(request.ownProfile, (await routes.findPayment(orderId))?.accountId)
+      }
+      const keyed = keyedRequest(key, 'POST void', { orderId, accountId }, request.principal)
       const style = flowStyle(request.headers['x-interaction-style'])
-      const byOrder = key === `${orderId}/ORDER_CANCELED`
+      const { principal } = request
+      const byOrder = principal
+        ? principal.service === 'order'
+        : key === `${orderId}/ORDER_CANCELED`
       const terms = { paymentId: newId(), orderId, accountId, byOrder }
       const command = { ...common(request), type: 'void', style, ...terms } as const
       return sendStored(reply, await routes.settle({ command, keyed }, request))
@@ -269,6 +288,7 @@ function readingPayments(app: HttpServer, routes: BillingRoutes): void {
     async (request) => {
       const payment = await routes.findPayment(request.params.orderId)
       if (payment === undefined) throw new Fault('PAYMENT_NOT_FOUND')
+      checkOwner(request.ownProfile, payment.accountId)
       const { id, orderId, accountId, amountMinor, state, reason, created, updated } = payment
       return {
         id,
@@ -282,6 +302,11 @@ function readingPayments(app: HttpServer, routes: BillingRoutes): void {
       }
     },
   )
+}
+
+/** Lets a customer reach only what belongs to the own account. */
+function checkOwner(ownProfile: string | undefined, accountId: string | null | undefined): void {
+  if (ownProfile !== undefined && accountId !== ownProfile) throw new Fault('NOT_YOURS')
 }
 
 function amountOf(value: number | string, field: string): bigint {

@@ -126,6 +126,10 @@ function messageRoutes(app: HttpServer, routes: NotificationRoutes): void {
     async (request) => {
       const message = await routes.find(request.params.id)
       if (message === undefined) throw new Fault('MESSAGE_NOT_FOUND')
+      const { ownProfile } = request
+      if (ownProfile !== undefined && message.accountId !== ownProfile) {
+        throw new Fault('NOT_YOURS')
+      }
       return view(message)
     },
   )

@@ -104,10 +104,9 @@ function placingRoute(app: HttpServer, routes: OrderRoutes): void {
         const detail = 'the total exceeds the largest payment allowed'
         throw new Fault('VALIDATION_FAILED', { field: 'body/productQuantity', detail })
       }
-      const keyed = keyedRequest(request.headers['idempotency-key'], 'POST /orders', {
-        profileId,
-        productQuantity,
-      })
+      const key = request.headers['idempotency-key']
+      const content = { profileId, productQuantity }
+      const keyed = keyedRequest(key, 'POST /orders', content, request.principal)
       const order: Order = {
         id: routes.newId(),
         profileId,

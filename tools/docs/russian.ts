@@ -148,8 +148,34 @@ export const RUSSIAN: Readonly<Record<string, string>> = {
     'Папка со всем состоянием: база, журнал событий и письма.',
   'Whether each commit waits until it is on disk. If true, commits survive a power cut; if false, they survive kill -9, but not a power cut.':
     'Ждёт ли коммит записи на диск, чтобы пережить отключение питания; без этого он переживает kill -9.',
-  'Whether the services and the broker can be switched off and on over HTTP, from a loopback address.':
-    'Можно ли выключать и включать сервисы и брокера по HTTP, с loopback.',
+  'Whether the services and the broker can be switched off and on over HTTP, from a loopback address and while AUTH is off.':
+    'Можно ли выключать и включать сервисы и брокера по HTTP, с loopback и пока AUTH выключен.',
+  'the name of an HTTP header': 'имя заголовка HTTP',
+  'algorithms separated by commas: ES256, ES384, ES512, EdDSA, RS256, RS384, RS512, PS256, PS384, PS512':
+    'алгоритмы через запятую: ES256, ES384, ES512, EdDSA, RS256, RS384, RS512, PS256, PS384, PS512',
+  'Whether callers need a signed token (jwt), or may do everything without one (off).':
+    'Нужен ли вызывающему подписанный токен (jwt), или каждому можно всё и без него (off).',
+  'The issuer of tokens, their claim iss. The default is that of npm run token.':
+    'Издатель токенов, их поле iss. По умолчанию — издатель npm run token.',
+  'The audience that the claim aud of a token must contain.':
+    'Получатель, который должен быть в поле aud токена.',
+  'The https:// URL of the public keys of the issuer (JWKS); http:// on loopback.':
+    'URL https:// открытых ключей издателя (JWKS); на loopback можно http://.',
+  'A file with the public keys of the issuer (JWKS), instead of AUTH_JWKS_URL.':
+    'Файл с открытыми ключами издателя (JWKS) вместо AUTH_JWKS_URL.',
+  'A file with a secret of at least 32 bytes, instead of public keys. Only HS256 is accepted then.':
+    'Файл с секретом не короче 32 байт вместо открытых ключей. Тогда принимается только HS256.',
+  'The accepted signatures of tokens.': 'Какие подписи токенов принимаются.',
+  "The claim with the id of the customer's profile. If it is not a UUID, the id is derived from iss and sub.":
+    'Поле с id профиля клиента. Если это не UUID, id получают из iss и sub.',
+  'The claim with the scopes: a list, or text separated by spaces.':
+    'Поле с правами: список или текст через пробел.',
+  "How many seconds the issuer's clock may differ.":
+    'На сколько секунд могут расходиться часы издателя.',
+  'Another header that may contain the token, without "Bearer", such as x-jwt-token. Empty: none.':
+    'Ещё один заголовок, в котором может быть токен без «Bearer», например x-jwt-token. Пусто — никакой.',
+  'With AUTH=jwt: whether customers may deposit to their own accounts; otherwise only tokens with the scope deposits:write may.':
+    'При AUTH=jwt: могут ли клиенты пополнять свои счета; иначе — только токены с правом deposits:write.',
   'The style of requests that do not name one.': 'Стиль запросов, которые его не называют.',
   'Whether a request may name another style with x-interaction-style.':
     'Может ли запрос назвать другой стиль через x-interaction-style.',

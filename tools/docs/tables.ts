@@ -6,6 +6,7 @@ import type { Access } from '../../contracts/access.ts'
 import { BALANCE_CHANGED, EVENTS } from '../../contracts/events.ts'
 import { PROBLEMS } from '../../contracts/problems.ts'
 import { isStyle, STYLES } from '../../contracts/style.ts'
+import { authConfig } from '../../platform/auth/config.ts'
 import { describeConfig, httpConfig } from '../../platform/process/config.ts'
 import { METRICS } from '../../platform/telemetry/telemetry.ts'
 import { tracingConfig } from '../../platform/telemetry/tracing-start.ts'
@@ -62,6 +63,7 @@ const CONFIGURATION_GROUPS: readonly (readonly [name: string, config: object])[]
   ['configuration-email', notificationConfig],
   ['configuration-http', httpConfig],
   ['configuration-tracing', tracingConfig],
+  ['configuration-identity', authConfig],
 ]
 
 function variablesTable(group: ReturnType<typeof variablesOf>, say: Say): string {
