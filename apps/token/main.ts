@@ -69,7 +69,10 @@ function readOptions(args: readonly string[]) {
     return parseArgs({
       args: [...args],
       options: {
-        ...{ profile: text, scope: text, minutes: text, data: text },
+        profile: text,
+        scope: text,
+        minutes: text,
+        data: text,
         help: { type: 'boolean', short: 'h' },
       },
     }).values

@@ -50,8 +50,11 @@ test('tokens of a process name the service, are reused, and are renewed before t
   const config = readConfig(Type.Object(authConfig), AUTH_SETTINGS)
   const own = await createOwnIssuer(config, now)
   const verifier = createVerifier({
-    ...{ issuers: [own.issuer], profileClaim: 'sub', scopeClaim: 'scope' },
-    ...{ clockToleranceSeconds: 0, now },
+    issuers: [own.issuer],
+    profileClaim: 'sub',
+    scopeClaim: 'scope',
+    clockToleranceSeconds: 0,
+    now,
   })
   const tokenOf = own.tokensOf('billing')
   const first = await tokenOf()

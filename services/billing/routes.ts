@@ -46,7 +46,8 @@ export interface BillingRoutes {
 
 export function billingRoutes(app: HttpServer, routes: BillingRoutes): void {
   accountRoutes(app, routes)
-  paymentRoutes(app, routes)
+  payingRoute(app, routes)
+  voidingRoute(app, routes)
   readingAccounts(app, routes)
   readingPayments(app, routes)
 }
@@ -134,13 +135,12 @@ const PAYMENT_PROBLEMS = [
   'PAYMENT_MISMATCH',
 ] as const
 
-function paymentRoutes(app: HttpServer, routes: BillingRoutes): void {
-  const { newId } = routes
-  // Calls between services carry the style of the order or deposit that they belong to, whatever the default
-  // style is here.
-  const flowStyle = (header: string | undefined) =>
-    requestedStyle(header, { ...routes, allowOverride: true })
+/** Calls between services carry the style of the order that they belong to, whatever the default style is here. */
+const flowStyle = (header: string | undefined, routes: BillingRoutes) =>
+  requestedStyle(header, { ...routes, allowOverride: true })
 
+function payingRoute(app: HttpServer, routes: BillingRoutes): void {
+  const { newId } = routes
   app.post(
     '/billing/account',
     {
@@ -163,7 +163,7 @@ function paymentRoutes(app: HttpServer, routes: BillingRoutes): void {
         throw new Fault('NOT_YOURS', { field: 'body/orderId', detail })
       }
       const amountMinor = amountOf(amount, 'body/amount')
-      const style = flowStyle(request.headers['x-interaction-style'])
+      const style = flowStyle(request.headers['x-interaction-style'], routes)
       const key = request.headers['idempotency-key']
       const keyed = keyedRequest(key, 'POST payment', request.body, request.principal)
       const paymentId = newId()
@@ -174,7 +174,10 @@ function paymentRoutes(app: HttpServer, routes: BillingRoutes): void {
       return sendStored(reply, await routes.settle({ command, keyed }, request))
     },
   )
+}
 
+function voidingRoute(app: HttpServer, routes: BillingRoutes): void {
+  const { newId } = routes
   app.post(
     '/billing/payments/:orderId/void',
     {
@@ -198,7 +201,7 @@ function paymentRoutes(app: HttpServer, routes: BillingRoutes): void {
         checkOwner(request.ownProfile, (await routes.findPayment(orderId))?.accountId)
       }
       const keyed = keyedRequest(key, 'POST void', { orderId, accountId }, request.principal)
-      const style = flowStyle(request.headers['x-interaction-style'])
+      const style = flowStyle(request.headers['x-interaction-style'], routes)
       const { principal } = request
       const byOrder = principal
         ? principal.service === 'order'
