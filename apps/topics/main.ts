@@ -15,6 +15,7 @@ import {
 import { TOPICS } from '../../messaging/topics.ts'
 import { readConfig } from '../../platform/process/config.ts'
 import { environment } from '../../platform/process/process.ts'
+import { createAcls } from './acls.ts'
 
 export interface TopicSettings {
   /** How to connect to the brokers. By default in plain text, without a login. */
@@ -120,6 +121,7 @@ function fromCommandLine() {
       partitions: { type: 'string' },
       replication: { type: 'string' },
       'retention-ms': { type: 'string' },
+      acls: { type: 'boolean', default: false },
     },
   })
   const numberOf = (name: 'partitions' | 'replication' | 'retention-ms') => {
@@ -132,6 +134,7 @@ function fromCommandLine() {
   const security = readConfig(Type.Object(kafkaSecurityConfig), environment())
   return {
     brokers: values.brokers,
+    acls: values.acls,
     settings: {
       security: kafkaSecurity(security, values.brokers),
       partitions: numberOf('partitions'),
@@ -151,8 +154,11 @@ function reasons({ message, errors = [] }: Error & { errors?: Error[] }): string
 
 if (import.meta.main) {
   try {
-    const { brokers, settings } = fromCommandLine()
+    const { brokers, settings, acls } = fromCommandLine()
     for (const sentence of await createTopics(brokers, TOPICS, settings)) console.log(sentence)
+    if (acls) {
+      for (const sentence of await createAcls(brokers, settings.security)) console.log(sentence)
+    }
   } catch (error) {
     console.error(`topics: ${[...new Set(reasons(error as Error))].join(' ')}`)
     process.exitCode = 1

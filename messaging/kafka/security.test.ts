@@ -3,7 +3,9 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, describe, test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
 import Type from 'typebox'
+import { createAcls } from '../../apps/topics/acls.ts'
 import { createTopics } from '../../apps/topics/main.ts'
 import { systemRuntime } from '../../platform/async/runtime.ts'
 import { readConfig } from '../../platform/process/config.ts'
@@ -11,10 +13,15 @@ import { createLog } from '../../platform/telemetry/telemetry.ts'
 import { openAuthority } from '../../tools/servers/certificates.ts'
 import { startKafka } from '../../tools/servers/kafka.ts'
 import { freePorts } from '../../tools/servers/ports.ts'
-import { busConformance } from '../bus.conformance.ts'
+import { busConformance, message } from '../bus.conformance.ts'
 import type { Bus } from '../bus.ts'
+import { TOPICS } from '../topics.ts'
 import { createKafkaBus } from './bus.ts'
 import { type KafkaSecurity, kafkaSecurity, kafkaSecurityConfig } from './security.ts'
+
+/** How long a reader may take to get a message that is there. */
+const READ_LIMIT_MS = 10_000
+const USERS = ['admin', 'order', 'billing', 'notification']
 
 const folder = mkdtempSync(join(tmpdir(), 'trifold-security-'))
 // The broker starts before the first test is defined, because node:test runs `after` hooks as soon as no test
@@ -30,7 +37,7 @@ const fileWith = (name: string, text: string): string => {
   writeFileSync(path, text)
   return path
 }
-const PASSWORD = fileWith('password', 'secret of order\n')
+const PASSWORD = fileWith('password', 'secret\n')
 
 const securityOf = (variables: Record<string, string>, brokers = 'kafka.example:9093') =>
   kafkaSecurity(readConfig(Type.Object(kafkaSecurityConfig), variables), brokers)
@@ -117,7 +124,8 @@ async function startSecureKafka() {
         security: {
           certificate: authority.issue('kafka'),
           clientCa: authority.ca,
-          users: { order: 'secret of order' },
+          acls: true,
+          users: Object.fromEntries(USERS.map((user) => [user, 'secret'])),
         },
       },
     ],
@@ -131,7 +139,7 @@ function onSecureBroker({
 }: Pick<NonNullable<typeof secure>, 'authority' | 'brokers'>): void {
   const { cert, key } = authority.issue('order')
   const variables = {
-    ...scram('order'),
+    ...scram('admin'),
     KAFKA_TLS: 'true',
     KAFKA_TLS_CA_FILE: authority.ca,
     KAFKA_TLS_CERT_FILE: cert,
@@ -171,6 +179,46 @@ function onSecureBroker({
   }
 
   test('a login with PLAIN over TLS is accepted', () => pings({ KAFKA_SASL_MECHANISM: 'PLAIN' }))
+
+  test('with ACLs, a service reads and writes the topics of its events and no others', async () => {
+    await createTopics(brokers, TOPICS, { security })
+    await createAcls(brokers, security)
+    await createAcls(brokers, security)
+    const writer = await open()
+    await writer.send(TOPICS.map(({ name }) => message(name, 'k', 'v')))
+    await writer.close()
+    const can = async (user: string, use: (bus: Bus) => Promise<unknown>) => {
+      const bus = await open(securityOf({ ...variables, KAFKA_SASL_USERNAME: user }, brokers))
+      // A reader without a right keeps trying, because the right may be granted later.
+      const given = new AbortController()
+      const tooLate = sleep(READ_LIMIT_MS, false, { signal: given.signal }).catch(() => false)
+      const succeeds = use(bus).then(
+        () => true,
+        () => false,
+      )
+      const outcome = await Promise.race([succeeds, tooLate])
+      given.abort()
+      await bus.close()
+      return outcome
+    }
+    const allowed: Record<string, string[]> = { order: [], billing: [], notification: [] }
+    for (const [user, list] of Object.entries(allowed)) {
+      for (const { name: topic } of TOPICS) {
+        const write = (bus: Bus) => bus.send([message(topic, 'k', 'v')])
+        if (await can(user, write)) list.push(`writes ${topic}`)
+      }
+      for (const { name: topic } of TOPICS) {
+        const read = async (bus: Bus) => (await bus.subscribe(user, [topic])).take()
+        if (await can(user, read)) list.push(`reads ${topic}`)
+      }
+    }
+    assert.deepEqual(allowed, {
+      order: ['writes billing', 'reads payment'],
+      billing: ['writes billing', 'writes payment', 'writes balance', 'reads billing'],
+      notification: ['reads payment'],
+    })
+    assert.equal(await can('order', (bus) => bus.subscribe('notification', ['payment'])), false)
+  })
 
   const otherCa = openAuthority(join(folder, 'other'))
   const stranger = otherCa.issue('stranger')

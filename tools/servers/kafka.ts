@@ -63,6 +63,8 @@ export interface ListenerSecurity {
    * authority; without this option, they need none.
    */
   readonly clientCa?: string
+  /** Users need ACLs for everything they do, except `admin`. Without this option, every user may do everything. */
+  readonly acls?: true
   /**
    * The passwords by user name, for SCRAM-SHA-512 and PLAIN. They take effect when the data folder is
    * formatted.
@@ -226,9 +228,16 @@ function properties(
     // A new consumer group must not wait for further members.
     'group.initial.rebalance.delay.ms=0',
     ...listeners.flatMap(securityProperties),
+    ...(listeners.some(({ security }) => security?.acls) ? AUTHORIZER : []),
     '',
   ].join('\n')
 }
+
+/** Clients of the listeners without a login are anonymous, and so is the controller. These listeners are on loopback. */
+const AUTHORIZER = [
+  'authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer',
+  'super.users=User:ANONYMOUS;User:admin',
+]
 
 function securityProperties({ name, security }: KafkaListener): string[] {
   if (security === undefined) return []
