@@ -6,10 +6,9 @@ import {
   ResourcePatternTypes,
   ResourceTypes,
 } from '@platformatic/kafka'
+import type { ServiceName } from '../../contracts/access.ts'
 import { EVENTS } from '../../contracts/events.ts'
 import type { KafkaSecurity } from '../../messaging/kafka/security.ts'
-
-type ServiceName = 'order' | 'billing' | 'notification'
 
 /** The topics that each service reads, as the consumer group of its own name. */
 const READS: Readonly<Record<ServiceName, readonly string[]>> = {
@@ -38,10 +37,8 @@ export async function createAcls(
   brokers: string,
   security: KafkaSecurity | undefined,
 ): Promise<string[]> {
-  const admin = new Admin({
-    ...{ clientId: 'topics', bootstrapBrokers: brokers.split(',') },
-    ...security,
-  })
+  const client = { clientId: 'topics', bootstrapBrokers: brokers.split(',') }
+  const admin = new Admin({ ...client, ...security })
   try {
     const services = Object.keys(READS) as ServiceName[]
     await admin.createAcls({ creations: services.flatMap(aclsOf) })
@@ -71,7 +68,9 @@ function allow(
   operation: Acl['operation'],
 ): Acl {
   return {
-    ...{ resourceType, resourceName, operation },
+    resourceType,
+    resourceName,
+    operation,
     resourcePatternType: ResourcePatternTypes.LITERAL,
     principal: `User:${user}`,
     host: '*',
