@@ -3,6 +3,14 @@ import { basename, join } from 'node:path'
 import { describe, type TestContext, test } from 'node:test'
 import { inFolder, spawnMain, temporaryFolder } from '../../tests/e2e/program.ts'
 
+test('does not start on all addresses without authentication, and says what to do', async (t) => {
+  const { folder, remove } = await temporaryFolder()
+  t.after(remove)
+  const program = spawnMain('apps/all-in-one', { ...inFolder(folder), HOST: '0.0.0.0' })
+  assert.equal((await program.ended).code, 2)
+  assert.match(program.output(), /HOST=0\.0\.0\.0 .*set AUTH=jwt .*or AUTH_OFF_ANYWHERE=true/)
+})
+
 describe('the banner of npm start', () => {
   const bannerWith = async (t: TestContext, folder: string, settings: Record<string, string>) => {
     const program = spawnMain('apps/all-in-one', { ...inFolder(folder), ...settings })

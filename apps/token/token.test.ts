@@ -10,7 +10,7 @@ import { CUSTOMER_SCOPES } from '../../contracts/access.ts'
 import { systemRuntime } from '../../platform/async/runtime.ts'
 import { openAuth } from '../../platform/auth/auth.ts'
 import { authConfig } from '../../platform/auth/config.ts'
-import { readConfig } from '../../platform/process/config.ts'
+import { httpConfig, readConfig } from '../../platform/process/config.ts'
 import { createLog } from '../../platform/telemetry/telemetry.ts'
 import { temporaryFolder } from '../../tests/e2e/program.ts'
 
@@ -34,7 +34,10 @@ test('prints a token that the printed settings make the program accept', async (
     run(folder, ['--scope', 'operator:read service:order', '--minutes', '5']),
   ])
   const [, file = ''] = /AUTH=jwt AUTH_JWKS_FILE=(\S+)/.exec(runs[0].stderr) ?? []
-  const config = readConfig(Type.Object(authConfig), { AUTH: 'jwt', AUTH_JWKS_FILE: file })
+  const config = readConfig(Type.Object({ ...authConfig, HOST: httpConfig.HOST }), {
+    AUTH: 'jwt',
+    AUTH_JWKS_FILE: file,
+  })
   const auth = await openAuth(config, { runtime: systemRuntime, log: createLog('silent', 'auth') })
   assert.ok(auth)
   t.after(() => auth.close())

@@ -12,7 +12,7 @@ import type { Principal } from '../../contracts/access.ts'
 import { Fault } from '../../contracts/problems.ts'
 import { AUTH_SETTINGS, newKey, sign, type TestKey, writeKeys } from '../../tests/support/tokens.ts'
 import { systemRuntime } from '../async/runtime.ts'
-import { ConfigError, readConfig } from '../process/config.ts'
+import { ConfigError, httpConfig, readConfig } from '../process/config.ts'
 import { createLog } from '../telemetry/telemetry.ts'
 import { openAuth } from './auth.ts'
 import { authConfig } from './config.ts'
@@ -21,10 +21,13 @@ import { uuidV5 } from './verifier.ts'
 const log = createLog('silent', 'auth')
 const NOW = Math.floor(Date.now() / 1_000)
 
+const configOf = (settings: Readonly<Record<string, string>>) =>
+  readConfig(Type.Object({ ...authConfig, HOST: httpConfig.HOST }), settings)
+
 /** Authentication with a clock that the test can advance. */
 async function open(t: TestContext, settings: Readonly<Record<string, string>>) {
   let aheadMs = 0
-  const config = readConfig(Type.Object(authConfig), { ...AUTH_SETTINGS, ...settings })
+  const config = configOf({ ...AUTH_SETTINGS, ...settings })
   const runtime = {
     now: () => systemRuntime.now() + aheadMs,
     monotonic: () => systemRuntime.monotonic() + aheadMs,
@@ -248,5 +251,21 @@ test('reports settings that contradict each other, and unusable files', async (t
       assert.match(error.message, message)
       return true
     })
+  }
+})
+
+test('without authentication, listens on loopback only, unless told otherwise', async () => {
+  const openOff = (settings: Readonly<Record<string, string>>) =>
+    openAuth(configOf(settings), { runtime: systemRuntime, log })
+  for (const HOST of ['127.0.0.1', '127.1.2.3', 'localhost', '::1']) {
+    assert.equal(await openOff({ HOST }), undefined)
+  }
+  for (const HOST of ['0.0.0.0', '::', '192.168.1.7', '127.example.org']) {
+    await assert.rejects(openOff({ HOST }), (error) => {
+      assert.ok(error instanceof ConfigError)
+      assert.match(error.message, new RegExp(`HOST=${HOST} .*AUTH=jwt.*AUTH_OFF_ANYWHERE=true`))
+      return true
+    })
+    assert.equal(await openOff({ HOST, AUTH_OFF_ANYWHERE: 'true' }), undefined)
   }
 })

@@ -35,10 +35,13 @@ const MIN_SECRET_BYTES = 32
  * Prepares the authentication that the configuration describes; undefined if AUTH is off. Throws a ConfigError if
  * settings contradict each other or a file is unusable. Keys at a URL are loaded in the background.
  */
-export async function openAuth(config: AuthConfig, parts: AuthParts): Promise<Auth | undefined> {
-  if (config.AUTH === 'off') return undefined
+export async function openAuth(
+  config: AuthConfig & { readonly HOST: string },
+  parts: AuthParts,
+): Promise<Auth | undefined> {
   const problems = authProblems(config)
   if (problems.length > 0) throw new ConfigError(problems)
+  if (config.AUTH === 'off') return undefined
   const source = await openSource(config, parts, () => verifier.forget())
   const configured: Issuer = {
     issuer: config.AUTH_ISSUER,

