@@ -43,8 +43,9 @@ export const MESSAGE_MUTANTS: readonly Mutant[] = [
     edits: [
       {
         file: RELAY,
-        find: 'isPollDue ? runtime.turn().then(sending) : sending()',
-        replace: 'outbox.takeForBroker(database, ids, [], [], 0).then(sending)',
+        find: 'isPollDue ? at.runtime.turn().then(sending) : sending()',
+        replace:
+          'at.outbox.takeForBroker(at.database, rows.map(({ id }) => id), [], [], 0).then(sending)',
       },
     ],
     seeds: 10,

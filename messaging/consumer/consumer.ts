@@ -135,12 +135,6 @@ export function startConsumer<Body>(options: ConsumerOptions<Body>): Consumer {
     await runtime.sleep(TAKE_DELAY_MS, waiting.signal)
   }
 
-  /** Waits for more messages after a small batch, because a small batch costs as much as a large one. */
-  async function gather(last: readonly Batch[]): Promise<void> {
-    const messages = last.reduce((sum, batch) => sum + batch.messages.length, 0)
-    if (messages < ENOUGH_MESSAGES) await runtime.sleep(GATHER_MS, stop.signal)
-  }
-
   async function run(): Promise<void> {
     while (!stop.signal.aborted) {
       try {
@@ -154,7 +148,7 @@ export function startConsumer<Body>(options: ConsumerOptions<Body>): Consumer {
         else if (batches.length === 0) break
         else {
           await startTask(subscription, batches)
-          if (options.canWait) await gather(batches)
+          if (options.canWait && isSmall(batches)) await runtime.sleep(GATHER_MS, stop.signal)
         }
       } catch (error) {
         await backOff(error)
@@ -192,6 +186,10 @@ export function startConsumer<Body>(options: ConsumerOptions<Body>): Consumer {
     },
   }
 }
+
+/** A transaction of few messages costs as much as one of many. */
+const isSmall = (batches: readonly Batch[]) =>
+  batches.reduce((sum, batch) => sum + batch.messages.length, 0) < ENOUGH_MESSAGES
 
 /**
  * Registers the consumer's metrics. A partition whose lag this member does not know gets no value at all, because

@@ -80,6 +80,8 @@ export function createSettlement<Body>(options: SettlementOptions<Body>) {
   const outage = createOutage(log, 'the database')
   const reportUnknown = createUnknownReport(log, telemetry)
   const identify = createIncarnations(database, schema)
+  const pauseMs = (failures: number) =>
+    backoffMs(failures, backoff.baseMs, backoff.maxMs, runtime.random())
 
   /** Attempts the whole run in one transaction. Resolves with the error if the transaction failed. */
   async function attempt(items: readonly Item<Body>[]): Promise<{ error: unknown } | undefined> {
@@ -95,7 +97,7 @@ export function createSettlement<Body>(options: SettlementOptions<Body>) {
         // handler must not send the commit with its last statements.
         const handlerTx = events.length < run.length ? partOf(tx) : tx
         handled = (events.length > 0 && (await options.handle(handlerTx, events))) || undefined
-        deadLetters = deadLettersOf(run, handled?.poison)
+        deadLetters = deadLettersOf(run, handled?.poison, runtime.uuid)
         stored = await storeDeadLetters(tx, schema, deadLetters)
       })
     } catch (error) {
@@ -105,47 +107,15 @@ export function createSettlement<Body>(options: SettlementOptions<Body>) {
     spans.end({ refusalOf: (message) => codeOf(deadLetters, message) })
     outage.ended()
     // Dead letters that an earlier delivery stored were reported at that time.
-    report(
-      run,
-      deadLetters.filter(({ id }) => stored.has(id)),
-    )
+    const newLetters = deadLetters.filter(({ id }) => stored.has(id))
+    for (const { message, read } of run) reportUnknown(message.topic, read)
+    reportSettled(options, run, newLetters)
     try {
       handled?.afterCommit?.()
     } catch (error) {
       log.error({ err: error }, 'after-commit hook failed')
     }
     return undefined
-  }
-
-  function deadLettersOf(
-    run: readonly Item<Body>[],
-    poison?: Handled<Body>['poison'],
-  ): NewDeadLetter[] {
-    return run.flatMap(({ message, read }) => {
-      if ('unknownEvent' in read) return []
-      const reason = 'event' in read ? poison?.get(read.event) : read.reason
-      if (reason === undefined) return []
-      const code = 'event' in read ? ('REFUSED' satisfies DeadLetterCode) : read.code
-      const origin = { id: runtime.uuid(), source: 'broker', eventId: null } as const
-      return [{ incarnation: '', ...message, ...origin, code, reason }]
-    })
-  }
-
-  function report(run: readonly Item<Body>[], deadLetters: readonly NewDeadLetter[]): void {
-    for (const [topic, count] of countByTopic(run)) {
-      telemetry?.observe('trifold_consumer_batch_size', count, { topic })
-      telemetry?.count('trifold_consumer_messages_total', { topic }, count)
-    }
-    for (const { message, read } of run) reportUnknown(message.topic, read)
-    if (deadLetters.length === 0) return
-    telemetry?.count('trifold_dead_letters_total', { source: 'broker' }, deadLetters.length)
-    for (const { topic, partition, offset, code, reason, headers } of deadLetters) {
-      const at = `${topic}/${partition}/${offset}`
-      log.error(
-        { at, code, reason, ...traceIds(traceContextOf(headers)) },
-        'a message was dead-lettered',
-      )
-    }
   }
 
   /**
@@ -175,13 +145,13 @@ export function createSettlement<Body>(options: SettlementOptions<Body>) {
       } else if (kind !== 'unavailable' && run.length > 1) {
         return divide(run, onRetry)
       } else if (kind === 'fault' && ++failures.fault < HANDLER_ATTEMPTS) {
-        waitMs = backoffMs(failures.fault, backoff.baseMs, backoff.maxMs, runtime.random())
+        waitMs = pauseMs(failures.fault)
       } else if (refusal && 'event' in run[0]!.read) {
         return settle([{ message: run[0]!.message, read: refusal }], onRetry)
       } else {
         // This includes failures to store a dead letter: the partition waits so that the message is not lost.
         outage.failed(error)
-        waitMs = backoffMs(failures.unavailable++, backoff.baseMs, backoff.maxMs, runtime.random())
+        waitMs = pauseMs(failures.unavailable++)
       }
       onRetry()
       await runtime.sleep(waitMs, stopped)
@@ -216,16 +186,48 @@ export function createSettlement<Body>(options: SettlementOptions<Body>) {
       } catch (error) {
         const failures = outage.failed(error)
         onRetry()
-        await runtime.sleep(
-          backoffMs(failures, backoff.baseMs, backoff.maxMs, runtime.random()),
-          stopped,
-        )
+        await runtime.sleep(pauseMs(failures), stopped)
         if (stopped.aborted) return undefined
       }
     }
   }
 
   return { read, settle, isDatabaseDown: () => outage.isOngoing() }
+}
+
+function deadLettersOf<Body>(
+  run: readonly Item<Body>[],
+  poison: Handled<Body>['poison'],
+  newId: () => string,
+): NewDeadLetter[] {
+  return run.flatMap(({ message, read }) => {
+    if ('unknownEvent' in read) return []
+    const reason = 'event' in read ? poison?.get(read.event) : read.reason
+    if (reason === undefined) return []
+    const code = 'event' in read ? ('REFUSED' satisfies DeadLetterCode) : read.code
+    const origin = { id: newId(), source: 'broker', eventId: null } as const
+    return [{ incarnation: '', ...message, ...origin, code, reason }]
+  })
+}
+
+function reportSettled(
+  { telemetry, log }: Pick<SettlementOptions<unknown>, 'telemetry' | 'log'>,
+  run: readonly Item<unknown>[],
+  deadLetters: readonly NewDeadLetter[],
+): void {
+  for (const [topic, count] of countByTopic(run)) {
+    telemetry?.observe('trifold_consumer_batch_size', count, { topic })
+    telemetry?.count('trifold_consumer_messages_total', { topic }, count)
+  }
+  if (deadLetters.length === 0) return
+  telemetry?.count('trifold_dead_letters_total', { source: 'broker' }, deadLetters.length)
+  for (const { topic, partition, offset, code, reason, headers } of deadLetters) {
+    const at = `${topic}/${partition}/${offset}`
+    log.error(
+      { at, code, reason, ...traceIds(traceContextOf(headers)) },
+      'a message was dead-lettered',
+    )
+  }
 }
 
 /** Counts events and fields that this version does not know and ignores, and logs each name once. */

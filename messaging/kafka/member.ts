@@ -158,10 +158,7 @@ export function createMember(options: MemberOptions): Member {
     wake()
     // Closing its connection ends the fetch in flight.
     disconnect(fetching)
-    if (await within(CLOSE_LIMIT_MS, runtime, consumer.close())) return
-    // An unresponsive broker does not answer. Without connections the client closes at once.
-    disconnect(consumer.connections)
-    await within(CLOSE_LIMIT_MS, runtime, consumer.close())
+    await closeConsumer(consumer, runtime)
   }
 
   return {
@@ -190,6 +187,13 @@ export function createMember(options: MemberOptions): Member {
       return closed
     },
   }
+}
+
+async function closeConsumer(consumer: Consumer, runtime: Runtime): Promise<void> {
+  if (await within(CLOSE_LIMIT_MS, runtime, consumer.close())) return
+  // An unresponsive broker does not answer. Without connections the client closes at once.
+  disconnect(consumer.connections)
+  await within(CLOSE_LIMIT_MS, runtime, consumer.close())
 }
 
 /** Lets a member wait until its state changes. */

@@ -270,8 +270,8 @@ export function createOutbox(schema: string) {
           postponed.map((row) => row.waitMs),
           postponed.map((row) => redact(row.error)),
           lanes,
-          // Candidates per lane: rows of busy keys and rows deleted by this statement are still due in its
-          // snapshot, and would otherwise take up the room of others.
+          // Candidates per lane. Rows of busy keys and rows deleted by this statement are still due in its
+          // snapshot, so they are added to the limit: otherwise they would take up the room of other rows.
           lanes.map((lane) => room + (busyByLane.get(lane)?.length ?? 0) + done.length),
           busyKeys,
           room,

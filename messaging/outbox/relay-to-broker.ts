@@ -58,7 +58,6 @@ export function relayToBroker(at: BrokerContext, bus: Bus) {
   let flight: Flight | undefined
   /** Ids that the next poll deletes. */
   let acknowledged: bigint[] = []
-  let isDeleteScheduled = false
   let failures = 0
   const ended = new AbortController()
 
@@ -85,28 +84,17 @@ export function relayToBroker(at: BrokerContext, bus: Bus) {
 
   function launch(rows: readonly OutboxRow[], from: readonly number[]): void {
     if (rows.length === 0) return
-    const ids = rows.map(({ id }) => id)
-    const { promise: givenUp, reject: giveUp } = Promise.withResolvers<never>()
-    const sending = () => send(at, bus, rows, givenUp)
-    // The next poll is sent to the database before this batch is encoded.
-    const sent = isPollDue ? runtime.turn().then(sending) : sending()
-    const delivered = sent.then(() => {
-      acknowledged.push(...ids)
-      telemetry.count('trifold_outbox_delivered_total', { carrier: 'broker' }, rows.length)
-      telemetry.observe('trifold_relay_batch_size', rows.length)
-      for (const { eventId } of rows) at.onAttempt(eventId)
-    })
-    // `land` throws its error.
-    delivered.catch(() => undefined)
-    flight = { lanes: from, ids, acknowledged: delivered, giveUp }
+    flight = startFlight(at, bus, rows, from, isPollDue)
     if (at.stopped.aborted) void limitLastSend()
     reportLanes([])
   }
 
   async function land(): Promise<void> {
     if (flight === undefined) return
+    const { ids } = flight
     try {
       await flight.acknowledged
+      acknowledged.push(...ids)
     } finally {
       flight = undefined
     }
@@ -132,15 +120,7 @@ export function relayToBroker(at: BrokerContext, bus: Bus) {
     // poll.
     if (!isPollDue) await land()
     reportLanes([])
-    if (acknowledged.length > 0) void deleteSoon()
-  }
-
-  async function deleteSoon(): Promise<void> {
-    if (isDeleteScheduled) return
-    isDeleteScheduled = true
-    await runtime.sleep(DELETE_WITHIN_MS, ended.signal)
-    isDeleteScheduled = false
-    if (acknowledged.length > 0) pollSoon()
+    if (acknowledged.length > 0) signal.raiseIn(DELETE_WITHIN_MS)
   }
 
   function pollSoon(): void {
@@ -190,6 +170,22 @@ export function relayToBroker(at: BrokerContext, bus: Bus) {
   }
 }
 
+function startFlight(
+  at: BrokerContext,
+  bus: Bus,
+  rows: readonly OutboxRow[],
+  lanes: readonly number[],
+  isPollDue: boolean,
+): Flight {
+  const { promise: givenUp, reject: giveUp } = Promise.withResolvers<never>()
+  const sending = () => send(at, bus, rows, givenUp)
+  // The next poll is sent to the database before this batch is encoded.
+  const acknowledged = isPollDue ? at.runtime.turn().then(sending) : sending()
+  // `land` throws its error.
+  acknowledged.catch(() => undefined)
+  return { lanes, ids: rows.map(({ id }) => id), acknowledged, giveUp }
+}
+
 async function send(
   at: BrokerContext,
   bus: Bus,
@@ -204,6 +200,9 @@ async function send(
     spans.end(error)
     throw error
   }
+  at.telemetry.count('trifold_outbox_delivered_total', { carrier: 'broker' }, rows.length)
+  at.telemetry.observe('trifold_relay_batch_size', rows.length)
+  for (const { eventId } of rows) at.onAttempt(eventId)
 }
 
 const encoder = new TextEncoder()

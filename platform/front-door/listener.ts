@@ -129,10 +129,7 @@ export function createHttpListener(options: HttpListenerOptions): HttpListener {
     else endWith(socket, rawProblem(...problemOf(error.code)))
   }
 
-  /**
-   * Disconnects clients that take too long and, if more than MAX_UNREAD_BYTES are unread, the clients with
-   * the most unread bytes.
-   */
+  /** Disconnects clients that take too long or leave too many bytes unread. */
   function check(): void {
     const now = performance.now()
     // Idle connections are closed to make room for new ones.
@@ -143,16 +140,11 @@ export function createHttpListener(options: HttpListenerOptions): HttpListener {
       for (const exchange of exchanges) {
         bytes += exchange.response.writableLength
         if (isStalled(exchange, now)) socket.destroy()
-        else rejectIfLate(exchange, now)
+        else rejectIfLate(exchange, now - requestTimeoutMs - LONGEST_WAIT_MS)
       }
       unread.push({ socket, bytes })
     }
-    let total = unread.reduce((sum, { bytes }) => sum + bytes, 0)
-    for (const { socket, bytes } of unread.sort((a, b) => b.bytes - a.bytes)) {
-      if (total <= MAX_UNREAD_BYTES) return
-      socket.destroy()
-      total -= bytes
-    }
+    limitUnread(unread)
   }
 
   function isStalled(exchange: Exchange, now: number): boolean {
@@ -165,12 +157,6 @@ export function createHttpListener(options: HttpListenerOptions): HttpListener {
     exchange.writingSinceMs ??= now
     const limit = drainingSince === undefined ? requestTimeoutMs : DRAIN_CLIENT_MS
     return now - exchange.writingSinceMs > limit
-  }
-
-  function rejectIfLate({ request, response, startedMs }: Exchange, now: number): void {
-    if (response.headersSent || now - startedMs < requestTimeoutMs + LONGEST_WAIT_MS) return
-    const detail = 'the response took too long; the request may still take effect'
-    sendProblem(request, response, 'SERVICE_UNAVAILABLE', { detail })
   }
 
   return {
@@ -187,6 +173,22 @@ export function createHttpListener(options: HttpListenerOptions): HttpListener {
         })
         server.closeIdleConnections()
       }),
+  }
+}
+
+function rejectIfLate({ request, response, startedMs }: Exchange, startedAfterMs: number): void {
+  if (response.headersSent || startedMs > startedAfterMs) return
+  const detail = 'the response took too long; the request may still take effect'
+  sendProblem(request, response, 'SERVICE_UNAVAILABLE', { detail })
+}
+
+/** If more than MAX_UNREAD_BYTES are unread in all, disconnects the clients with the most unread bytes. */
+function limitUnread(clients: { readonly socket: Socket; readonly bytes: number }[]): void {
+  let total = clients.reduce((sum, { bytes }) => sum + bytes, 0)
+  for (const { socket, bytes } of clients.sort((a, b) => b.bytes - a.bytes)) {
+    if (total <= MAX_UNREAD_BYTES) return
+    socket.destroy()
+    total -= bytes
   }
 }
 

@@ -102,9 +102,17 @@ describe('tidy on functions', () => {
 
   test('counts the named functions of a factory separately', () => {
     quiet('a/b.ts', `function x() {\n${body(30)}function y() {\n${body(50)}}\nreturn y }`)
-    quiet('a/b.ts', `function x() {\nreturn { y() {\n${body(60)}},\n z: () => {\n${body(60)}} } }`)
+    quiet('a/b.ts', `function x() {\nreturn { y() {\n${body(55)}},\n z: () => {\n${body(55)}} } }`)
     says('a/b.ts', `function x() {\nfunction y() {\n${body(70)}}\nreturn y }`, /^y has 72 lines/, 2)
     says('a/b.ts', `function x() {\n${body(30)}g(() => {\n${body(50)}})\n}`, /^x has/)
+  })
+
+  test('requires a reason for a factory over 120 lines', () => {
+    const inner = (count: number) =>
+      `function y() {\n${body(55)}}\nfunction z() {\n${body(count)}}\n`
+    quiet('a/b.ts', `function x() {\n${inner(59)}}`)
+    says('a/b.ts', `function x() {\n${inner(60)}}`, /^x has 121 lines with its inner functions/)
+    quiet('a/b.ts', `// Long, because it is one state.\nfunction x() {\n${inner(60)}}`)
   })
 
   test('ignores functions that declare tests', () => {

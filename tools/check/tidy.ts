@@ -7,6 +7,7 @@ import {
   environmentReads,
   exclusiveOrSkippedTests,
   type Finding,
+  isLongForReason,
   longFunctions,
   packedProperties,
   sqlOutOfPlace,
@@ -81,10 +82,7 @@ function looseEnds(text: string): Finding[] {
 
 function longFile(text: string): Finding[] {
   const lines = text.trimEnd().split('\n').length
-  const opening = (ts.getLeadingCommentRanges(text, 0) ?? [])
-    .map(({ pos, end }) => text.slice(pos, end))
-    .join('\n')
-  if (lines <= MAX_FILE_LINES || /\blong\b/i.test(opening)) return []
+  if (lines <= MAX_FILE_LINES || isLongForReason(text)) return []
   const message = `has ${lines} lines: split it, or open it with a comment that says why it is long`
   return [{ line: 1, message }]
 }

@@ -1,3 +1,4 @@
+// createBroker is long, because every operation of the simulated broker changes the same topics and groups.
 import type {
   Batch,
   BusMessage,

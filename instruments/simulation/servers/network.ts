@@ -42,15 +42,15 @@ const SERVICES: Readonly<Record<string, ServiceName>> = {
 /** The longest extra delay of a slow request or response: longer than most callers wait. */
 const SLOW_MS = 4_000
 
+function serviceOf(url: string): ServiceName {
+  const first = new URL(url).pathname.split('/')[1] ?? ''
+  const service = SERVICES[first]
+  if (service === undefined) throw new Error(`no service has the path of ${url}`)
+  return service
+}
+
 export function createNetwork({ scheduler, faults, chances, story }: NetworkOptions): Network {
   const mounted = new Map<ServiceName, Mounted[]>()
-
-  function serviceOf(url: string): ServiceName {
-    const first = new URL(url).pathname.split('/')[1] ?? ''
-    const service = SERVICES[first]
-    if (service === undefined) throw new Error(`no service has the path of ${url}`)
-    return service
-  }
 
   /** Hands a request to an instance; passes on its response, or undefined if the connection breaks. */
   function serve(

@@ -1,3 +1,4 @@
+// createDatabases is long, because the databases of all processes take turns on one connection.
 import {
   type Database,
   DatabaseError,

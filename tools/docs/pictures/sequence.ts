@@ -1,3 +1,4 @@
+// createPage is long, because every drawing step moves the same position on the page.
 import type { Recording, Service } from './recording.ts'
 import { type Party, type Step, stepsOf } from './steps.ts'
 import { arrow, box, svg, type Tone, words } from './svg.ts'
