@@ -5,7 +5,7 @@ import {
   type Service,
   type ServiceParts,
 } from '../../chassis/service.ts'
-import { createEmbeddedBus } from '../../messaging/embedded/bus.ts'
+import { createEmbeddedBus, type EmbeddedBus } from '../../messaging/embedded/bus.ts'
 import { TOPICS } from '../../messaging/topics.ts'
 import { type Log, systemRuntime } from '../../platform/async/runtime.ts'
 import { openAuth } from '../../platform/auth/auth.ts'
@@ -130,12 +130,7 @@ export async function startAllInOne(config: AllInOneConfig): Promise<Program> {
     notification: service('notification', 'notification', (own) =>
       createNotificationService(own, { ...config, MAILDIR: maildir }),
     ),
-    broker: switchable({
-      start: async () => {
-        bus.resume()
-        return async () => bus.pause()
-      },
-    }),
+    broker: brokerSwitch(bus),
   }
   gateway.openLab(lab)
   for (const one of [lab.broker, lab.notification, lab.billing, lab.order]) await one.start()
@@ -162,6 +157,14 @@ export async function startAllInOne(config: AllInOneConfig): Promise<Program> {
     },
   }
 }
+
+const brokerSwitch = (bus: Pick<EmbeddedBus, 'pause' | 'resume'>) =>
+  switchable({
+    start: async () => {
+      bus.resume()
+      return async () => bus.pause()
+    },
+  })
 
 async function openTracers(config: AllInOneConfig, log: Log) {
   const open = (service: ServiceName) =>
