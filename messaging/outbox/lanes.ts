@@ -1,6 +1,7 @@
 import type { Log, Runtime } from '../../platform/async/runtime.ts'
 import type { Database } from '../../platform/database/database.ts'
 import { LANES } from './outbox.ts'
+import { LEASE_MS, RENEW_MS } from './timing.ts'
 
 /**
  * Divides the lanes of an outbox among the instances of a service. One relay at a time holds the lease of a
@@ -19,9 +20,6 @@ export interface Lanes {
   epoch(): number
   close(): Promise<void>
 }
-
-const LEASE_MS = 10_000
-const RENEW_MS = 2_500
 
 export interface LanesOptions {
   readonly database: Database

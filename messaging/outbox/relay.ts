@@ -11,6 +11,7 @@ import { type Carrier, LANES, type NewRow, type Outbox } from './outbox.ts'
 import { listenToPeers } from './peers.ts'
 import { type CallsContext, type Deliver, relayCalls } from './relay-calls.ts'
 import { type BrokerContext, relayToBroker } from './relay-to-broker.ts'
+import { PEER_HEARD_MS, POLL_ALONE_MS, POLL_WITH_PEERS_MS } from './timing.ts'
 
 /**
  * The relay empties the outbox: it reads the rows of its lanes, delivers them through their carriers and
@@ -49,12 +50,6 @@ export interface RelayOptions {
   readonly place?: string
 }
 
-/** How long a notification proves that there are peers. A new peer may not have claimed its lanes yet. */
-const PEER_HEARD_MS = 10_000
-/** Poll interval with peers: a peer may have written rows into our lanes and died before it notified us. */
-const POLL_WITH_PEERS_MS = 1_000
-/** Poll interval without peers: only a commit that succeeded while its response was lost leaves rows unnoticed. */
-const POLL_ALONE_MS = 5_000
 /** How long rows that no request waits for are gathered before they are sent. */
 const GATHER_MS = 50
 
