@@ -1,5 +1,8 @@
-import { busConformance } from '../../../messaging/bus.conformance.ts'
-import { createLife } from '../world/lives.ts'
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { busConformance, numbered, receive } from '../../../messaging/bus.conformance.ts'
+import { createLife, type Life, never } from '../world/lives.ts'
+import type { Steps } from '../world/steps.ts'
 import { createBroker } from './broker.ts'
 import { createSimulatedBus } from './simulated-bus.ts'
 
@@ -32,4 +35,31 @@ busConformance('simulated bus', async (topics) => {
     },
     close: () => bus.close(),
   }
+})
+
+test('a process that dies before it hears that it joined a group leaves the group', async () => {
+  const broker = createBroker([{ name: 'flow', partitions: 2, compacted: false }], () => 0)
+  const openFor = (life: Life, perform: Steps['perform']) =>
+    createSimulatedBus({
+      life,
+      broker,
+      steps: { perform },
+      luck: {
+        messagesOf: (share) => share.lag(),
+        writtenOf: () => undefined,
+        onJoined: (member) => life.onEnd(() => member.leave()),
+      },
+    })
+  const [first, second] = [createLife('first', 'order'), createLife('second', 'order')]
+  const unanswered = openFor(first, async (_life, _step, work) => {
+    await work()
+    return never()
+  })
+  void unanswered.subscribe('readers', ['flow'])
+  const bus = openFor(second, async (_life, _step, work) => work())
+  const subscription = await bus.subscribe('readers', ['flow'])
+  first.end()
+  const messages = numbered('flow', 20, 10)
+  await bus.send(messages)
+  assert.equal((await receive(subscription, 20)).length, 20)
 })

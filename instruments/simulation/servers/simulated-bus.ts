@@ -71,8 +71,12 @@ export function createSimulatedBus(options: SimulatedBusOptions): Bus {
       await turn
     },
     async subscribe(group, topics) {
-      const member = await perform('subscribe', group, () => broker.join(group, topics))
-      luck.onJoined(member)
+      const member = await perform('subscribe', group, () => {
+        const joined = broker.join(group, topics)
+        // Not after the step: a process that dies before it gets the answer is a member too.
+        luck.onJoined(joined)
+        return joined
+      })
       const subscription = createSubscription(member, {
         group,
         isDown: () => broker.isDown(),
