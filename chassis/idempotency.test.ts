@@ -214,7 +214,7 @@ test('a stored response is sent byte for byte', () => {
   }
   const json = 'application/json; charset=utf-8'
   assert.deepEqual(send(created), { status: 201, type: json, body: '"an id"' })
-  // Fastify adds a charset to the content type of text, but not to that of bytes.
+  // Fastify adds a charset to the content type of a string, but not to that of bytes.
   const type = 'application/problem+json'
   const bytes = (body: string) => new TextEncoder().encode(body)
   const poor = { status: 402, body: '{"retryable":false}' }

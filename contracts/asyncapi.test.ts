@@ -7,7 +7,7 @@ import { asyncApiPage } from '../platform/front-door/asyncapi-page.ts'
 import { asyncApiDocument } from './asyncapi.ts'
 import { decodeEvent, EVENTS } from './events.ts'
 
-// The document as a reader gets it, through JSON, without the hidden members that TypeBox adds to schemas.
+// The document as its readers get it, as JSON, without the hidden members that TypeBox adds to schemas.
 const document = JSON.parse(JSON.stringify(asyncApiDocument())) as ReturnType<
   typeof asyncApiDocument
 >
@@ -18,7 +18,8 @@ describe('the AsyncAPI document', () => {
   test('is valid AsyncAPI 3.0.0', async () => {
     const address = import.meta.resolve('@asyncapi/specs/schemas/3.0.0.json')
     const specification = JSON.parse(await readFile(new URL(address), 'utf8'))
-    // The specification's schema includes a copy of draft-07 with the same id as Ajv's own.
+    // The schema of the AsyncAPI specification includes a copy of JSON Schema draft-07 with the same id as
+    // Ajv's own copy.
     const bare = new Ajv({ strict: false, allErrors: true, meta: false, validateSchema: false })
     addFormats.default(bare)
     const validate = bare.compile(specification)

@@ -19,7 +19,8 @@ const names = Object.keys(EVENTS) as EventName[]
 const orderId = '01997a4e-5c80-7f21-a2b3-c4d5e6f70819'
 const accountId = '01997a4e-3b52-7d10-8e6f-6a1c2b3d4e5f'
 
-// The published contract, written out, because strict readers reject any other set of fields.
+// The fields of the published contract, written out here because strict readers reject any other set of
+// fields.
 const FIELDS: Record<EventName, readonly string[]> = {
   ORDER_CREATED: ['event', 'orderId', 'accountId', 'price'],
   DEPOSIT_REQUEST: ['event', 'accountId', 'value'],
@@ -281,7 +282,10 @@ function poison(topic: string, body: unknown): string {
   return read as string
 }
 
-/** The time of the fastest of ten runs in milliseconds, which excludes the noise of the machine. */
+/**
+ * The time of the fastest of ten runs, in milliseconds. The fastest run is the least affected by other load
+ * on the machine.
+ */
 function fastestMs(work: () => unknown): number {
   const times = Array.from({ length: 10 }, () => {
     const start = performance.now()

@@ -20,7 +20,7 @@ describe('the table of problems', () => {
   test('marks a problem retryable unless the caller has to change the request', () => {
     for (const code of codes) {
       const { status, retryable } = PROBLEMS[code]
-      // The order was canceled, and the response is stored under the request's Idempotency-Key.
+      // Not retryable, because the order was canceled, and this response is stored under the Idempotency-Key.
       if (code === 'BILLING_UNREACHABLE') assert.ok(!retryable)
       else if (status >= 500 || status === 429) assert.ok(retryable, code)
       else if (status !== 408 && status !== 409) assert.ok(!retryable, code)

@@ -10,7 +10,7 @@ import { root } from './repository-files.ts'
 
 const LAUNCHER = join(root, 'tools', 'launch.mjs')
 const LIMIT_MS = 20_000
-/** Makes this Node.js look like one that cannot run TypeScript. */
+/** Makes this Node.js look like a version that cannot run TypeScript. */
 const AS_OLD_NODE = [
   '--import',
   'data:text/javascript,Object.defineProperty(process, "version", { value: "v18.20.8" })',
@@ -62,7 +62,7 @@ for (const [name, nodeArgs] of [
       assert.deepEqual(await ended, { code: 7, signal: null })
     })
 
-    test('dies of the signal that the program died of', async () => {
+    test('is killed by the signal that killed the program', async () => {
       assert.deepEqual(await launch('kill').ended, { code: null, signal: 'SIGKILL' })
     })
 
@@ -85,7 +85,7 @@ for (const [name, nodeArgs] of [
 }
 
 describe('the launcher', () => {
-  /** The output of a launcher in a repository of its own, on an old Node.js, with nothing else on PATH. */
+  /** The output of a launcher in a separate repository, on an old Node.js, with nothing else on PATH. */
   async function failureOutput(prepare: (repository: string) => void): Promise<string> {
     const repository = mkdtempSync(join(folder, 'repository-'))
     mkdirSync(join(repository, 'tools'))
@@ -101,7 +101,7 @@ describe('the launcher', () => {
   test('says in one sentence what to install if there is no Node.js 24', async () => {
     const output = await failureOutput((repository) => {
       mkdirSync(join(repository, 'node_modules'))
-      // A file of this name that is not a working Node.js.
+      // A file with this name that is not a working Node.js.
       writeFileSync(join(repository, 'node'), '', { mode: 0o755 })
     })
     assert.equal(

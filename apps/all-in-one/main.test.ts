@@ -21,14 +21,14 @@ describe('the banner of npm start', () => {
     return program.output()
   }
 
-  test('says which folder letters go to', async (t) => {
+  test('names the folder that letters are written to', async (t) => {
     const { folder, remove } = await temporaryFolder()
     t.after(remove)
     const banner = await bannerWith(t, folder, {})
     assert.match(banner, new RegExp(`^ {2}letters +in .*${join(basename(folder), 'mail')}$`, 'm'))
   })
 
-  test('says which mail server letters go to, without its password', async (t) => {
+  test('names the mail server that letters are sent to, without the password', async (t) => {
     const { folder, remove } = await temporaryFolder()
     t.after(remove)
     const banner = await bannerWith(t, folder, { SMTP_URL: 'smtp://me:canary@127.0.0.1:9' })

@@ -235,7 +235,7 @@ export async function auditCauses(
   for (const { message, event, causeId } of causeless) {
     const cause = event === 'DEPOSIT_ACCEPTED' ? byDeposit.get(causeId) : byOrder.get(causeId)
     const found = cause ? `${cause.state}, of account ${cause.accountId}` : 'nothing'
-    const sentence = `announces ${message.event} of ${causeId} to account ${message.accountId}, but billing has ${found}`
+    const sentence = `announces ${message.event} of ${causeId} to account ${message.accountId}, but the billing service has ${found}`
     findings.add('I5', message.subject, sentence)
   }
 }

@@ -26,7 +26,7 @@ await eventually(async () => assert.deepEqual(await within([]), []))
 const letters = await lettersIn(trifold.maildir)
 
 describe('the data of a settled program', () => {
-  test('holds every invariant, and each is checked on some rows', async () => {
+  test('satisfies every invariant, and each invariant is checked on some rows', async () => {
     const checked = new Set<string>()
     const input = { ...inOne(database), letters, settled: true }
     assert.deepEqual(
@@ -37,7 +37,7 @@ describe('the data of a settled program', () => {
     assert.ok(letters.length > 0)
   })
 
-  test('holds them if log and letters cannot be read, too', async () => {
+  test('satisfies the invariants even if the log and the letters cannot be read', async () => {
     const { bus: _, ...input } = inOne(database)
     assert.deepEqual(await audit(input), [])
     assert.deepEqual(await audit({ ...input, settled: true }), [])
@@ -64,7 +64,7 @@ describe('broken data', () => {
     ],
     ['update billing.account set version = version + 1 where id = $1', http.account],
   ])
-  breaking('a balance in the ledger that does not follow from the one before', 'I1', [
+  breaking('a balance in the ledger that does not follow from the previous one', 'I1', [
     [
       `update billing.transfer set balance_after_minor = balance_after_minor + 1
       where account_id = $1 and version = 2`,
@@ -77,7 +77,7 @@ describe('broken data', () => {
       http.account,
     ],
   ])
-  breaking('a transfer with one side only', 'I1', [
+  breaking('a transfer with only one side', 'I1', [
     [CHECKS_OF_TRANSFER],
     [
       `update billing.transfer set debit = 'customer' where account_id = $1 and version = 1`,
@@ -106,11 +106,11 @@ describe('broken data', () => {
       `${hybrid.refused}/PAYMENT_FAIL`,
     ],
   ])
-  breaking('a payment of another amount than was taken', 'I2', [
+  breaking('a payment whose amount differs from the amount taken', 'I2', [
     ['update billing.payment set amount_minor = amount_minor + 1 where order_id = $1', http.paid],
     ['update orders.orders set price_minor = price_minor + 1 where id = $1', http.paid],
   ])
-  breaking('a deposit that is on the account and was never applied', 'I2', [
+  breaking('a deposit that is in the account but was never applied', 'I2', [
     [
       `insert into billing.deposit (id, account_id, amount_minor, state, style, ask_at, created)
       select deposit_id || '2', account_id, amount_minor, 'APPLIED', 'http', created, created
@@ -147,7 +147,7 @@ describe('broken data', () => {
   breaking('a canceled order that was paid', 'I3', [
     [`update orders.orders set state = 'CANCELED', reason = 'DELETED' where id = $1`, events.paid],
   ])
-  breaking('an order of another price than was paid', 'I3', [
+  breaking('an order whose price differs from the amount paid', 'I3', [
     ['update orders.orders set price_minor = price_minor + 1 where id = $1', events.paid],
   ])
 
@@ -164,12 +164,12 @@ describe('broken data', () => {
   breaking('a refusal that was not announced', 'I5', [
     ['delete from notification.message where event_id = $1', `${hybrid.refused}/PAYMENT_FAIL`],
   ])
-  breaking('a failure to reach billing that order did not announce', 'I5', [
+  breaking('an unreachable billing service that the order service did not announce', 'I5', [
     ['delete from billing.payment where order_id = $1', hybrid.refused],
     ['delete from notification.message where event_id = $1', `${hybrid.refused}/PAYMENT_FAIL`],
     [`update orders.orders set reason = 'BILLING_UNREACHABLE' where id = $1`, hybrid.refused],
   ])
-  breaking('a message of a payment that was never made', 'I5', [
+  breaking('a message about a payment that was never made', 'I5', [
     [
       `update notification.message set event_id = $1 where event_id = $2`,
       `${systemRuntime.uuid()}/PAYMENT_FAIL`,
@@ -177,7 +177,7 @@ describe('broken data', () => {
     ],
     ['delete from billing.payment where order_id = $1', http.refused],
   ])
-  breaking('a message to another account than the one that paid', 'I5', [
+  breaking('a message to an account that did not pay', 'I5', [
     [
       'update notification.message set account_id = $1 where event_id = $2',
       systemRuntime.uuid(),
@@ -209,7 +209,7 @@ describe('broken data', () => {
       `${http.refused}/PAYMENT_FAIL`,
     ],
   ])
-  breaking('a second message of an event', 'I7', [
+  breaking('a second message about an event', 'I7', [
     ['alter table notification.message drop constraint message_event_id_key'],
     [
       `insert into notification.message (id, event_id, account_id, event, text, created)
@@ -227,7 +227,7 @@ describe('broken data', () => {
     [{ messageId: `<${systemRuntime.uuid()}@trifold>`, recipient: 'a@b.example' }],
   )
 
-  breaking('an order that somebody else paid', 'I8', [
+  breaking('an order that another account paid', 'I8', [
     ['update orders.orders set profile_id = $1 where id = $2', systemRuntime.uuid(), http.paid],
   ])
 
@@ -266,7 +266,7 @@ describe('broken data', () => {
     ],
   ])
 
-  test('a dead letter breaks I9 with its position and reason', async () => {
+  test('a dead letter violates I9, with its position and reason', async () => {
     const violations = await within([
       [
         `insert into orders.dead_letter (id, source, topic, partition, "offset", headers, code, reason, created)
@@ -293,7 +293,7 @@ describe('data while work is in flight', () => {
   ] as const
   const inFlight = { settled: false }
 
-  test('may have an announcement in an outbox', async () => {
+  test('may have an announcement that is still in an outbox', async () => {
     const waiting = [
       `
 insert into billing.outbox (carrier, lane, destination, key, event_id, body, headers, created, due)
@@ -305,7 +305,7 @@ values ('broker', 0, 'payment', 'k', $1, '', '{}', $2, $2)`,
     assert.deepEqual(named(await within([unheard], inFlight)), ['I5'])
   })
 
-  test('may have an announcement in the log that was not read yet', async () => {
+  test('may have an announcement that is in the log and has not been read yet', async () => {
     const unread = [
       `
 update bus.group_offset set next_offset = 0 where group_name = 'notification'`,
@@ -313,7 +313,7 @@ update bus.group_offset set next_offset = 0 where group_name = 'notification'`,
     assert.deepEqual(await within([unheard, unread], inFlight), [])
   })
 
-  test('may have a refund that order was not notified of yet', async () => {
+  test('may have a refund that the order service has not been notified of yet', async () => {
     const unaware = [
       `update orders.orders set state = 'APPROVED', reason = null where id = $1`,
       http.refunded,
@@ -335,7 +335,7 @@ update bus.group_offset set next_offset = 0 where group_name = 'notification'`,
   })
 })
 
-/** A statement and its parameters. */
+/** An SQL statement and its parameters. */
 type Break = readonly [text: string, ...params: unknown[]]
 
 function breaking(
@@ -344,7 +344,7 @@ function breaking(
   breaks: readonly Break[],
   found?: readonly Letter[],
 ): void {
-  test(`${what} breaks ${invariant} alone`, async () => {
+  test(`${what} violates only ${invariant}`, async () => {
     const violations = await within(breaks, found && { letters: found })
     assert.deepEqual(named(violations), [invariant], JSON.stringify(violations, null, 1))
   })
@@ -354,7 +354,7 @@ const named = (violations: readonly Violation[]) => [
   ...new Set(violations.map(({ invariant }) => invariant)),
 ]
 
-/** The violations after these changes, which are rolled back. */
+/** Makes these changes, returns the violations that the audit finds, and rolls the changes back. */
 async function within(
   breaks: readonly Break[],
   given: Partial<AuditInput> = {},
@@ -376,7 +376,7 @@ function inOne(db: Queryable): AuditInput {
   return { orders: db, billing: db, notification: db, bus: db, now: Date.now() }
 }
 
-/** In one style: a deposit, an order that is refunded, one that is refused, and one that is paid. */
+/** Runs in one style: a deposit, an order that is refunded, an order that is refused, and an order that is paid. */
 async function run(style: InteractionStyle): Promise<Flow> {
   const account = await trifold.createAccount()
   const json = { email: `${style}@b.example` }

@@ -16,19 +16,19 @@ async function pages(keys: readonly string[]): Promise<string[][]> {
 }
 
 describe('pages of rows', () => {
-  test('have each row once, however the rows divide into pages', async () => {
+  test('contain each row once, however the rows are divided into pages', async () => {
     for (const keys of ['', 'a', 'abc', 'abcd', 'abcdefg']) {
       assert.deepEqual((await pages([...keys])).flat(), [...keys])
     }
   })
 
-  test('end where rows share a key that should be unique, and have all of these rows', async () => {
+  test('contain all rows that share a key, even if the key should be unique', async () => {
     for (const keys of ['aa', 'abb', 'aabb', 'abbc', 'abccd', 'aabbccdd']) {
       assert.deepEqual((await pages([...keys])).flat(), [...keys])
     }
   })
 
-  test('cannot be read where a whole page has one key', async () => {
+  test('cannot be read if all rows of a page share one key', async () => {
     await assert.rejects(pages([...'abbb']), /at least 3 rows have the key b/)
   })
 })

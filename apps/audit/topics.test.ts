@@ -59,7 +59,7 @@ const exchanged = (one: BusMessage, other: BusMessage) =>
   })
 
 describe('a log that agrees with the databases', () => {
-  test('violates nothing, and all of it is checked', async () => {
+  test('has no violations, and every part of it is checked', async () => {
     const checked = new Map<string, number>()
     const note = (_: string, count: number, what: string) =>
       checked.set(what, (checked.get(what) ?? 0) + count)
@@ -68,13 +68,13 @@ describe('a log that agrees with the databases', () => {
     assert.equal(checked.get('ledger entries against topics'), 4)
   })
 
-  test('violates nothing if all of it was sent twice', async () => {
+  test('has no violations even if all messages were sent twice', async () => {
     const again = log.map((message) => ({ ...message, offset: message.offset + 1_000n }))
     assert.deepEqual(await violationsOf([...log, ...again]), [])
   })
 })
 
-describe('a log that does not agree', () => {
+describe('a log that disagrees with the databases', () => {
   breaking('a missing outcome', 'I5', () =>
     log.filter((message) => message !== find(`${paid}/ORDER_PAID`)),
   )
@@ -135,7 +135,7 @@ describe('a log that does not agree', () => {
 })
 
 function breaking(what: string, invariant: string, doctored: () => readonly BusMessage[]): void {
-  test(`${what} breaks ${invariant} alone`, async () => {
+  test(`${what} violates only ${invariant}`, async () => {
     const violations = await violationsOf(doctored())
     const named = [...new Set(violations.map((violation) => violation.invariant))]
     assert.deepEqual(named, [invariant], JSON.stringify(violations, null, 1))

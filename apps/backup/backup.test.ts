@@ -15,7 +15,7 @@ const live = join(folder, 'live')
 describe('a backup', () => {
   const kept = join(folder, 'kept')
 
-  test('of a running program holds every order that was acknowledged before it', async (t) => {
+  test('of a running program contains every order that was acknowledged before the backup', async (t) => {
     const program = spawnMain('apps/all-in-one', { ...inFolder(live), ...PATIENT })
     t.after(() => program.kill('SIGKILL'))
     const client = await program.ready
@@ -51,7 +51,7 @@ describe('a backup', () => {
     assert.doesNotMatch(output, /paused/)
   })
 
-  test('never overwrites a backup, and needs a data folder', async () => {
+  test('never overwrites another backup, and requires a data folder', async () => {
     const twice = await run('backup', '--data', live, '--to', kept)
     assert.equal(twice.code, 2)
     assert.match(twice.output, /already exists/)
@@ -60,7 +60,7 @@ describe('a backup', () => {
     assert.match(empty.output, /is not a data folder/)
   })
 
-  test('replaces a data folder only with --replace, and moves it aside', async () => {
+  test('replaces a data folder only with --replace, and keeps the old folder under another name', async () => {
     const target = join(folder, 'target')
     await mkdir(target)
     await writeFile(join(target, 'precious'), '')

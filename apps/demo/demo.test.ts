@@ -24,7 +24,7 @@ describe('the demo', () => {
   })
   after(() => rm(folder, { recursive: true, force: true }))
 
-  test('starts a program, sees every promise kept, and leaves nothing behind', async () => {
+  test('starts a program, finds that every promise is kept, and leaves nothing behind', async () => {
     const { exitCode, output } = await runDemo(['--own'], folder)
     assert.equal(exitCode, 0, output)
     assert.match(output, /^Program: http:\/\/127\.0\.0\.1:\d+, ready after /m)
@@ -90,7 +90,7 @@ describe('the demo', () => {
     }
   })
 
-  test('exits with 1 if no program answers', async () => {
+  test('exits with 1 if no program responds', async () => {
     const { exitCode, output } = await runDemo(
       ['--url', 'http://127.0.0.1:9', '--wait', '0.05'],
       folder,
@@ -111,7 +111,7 @@ describe('the demo', () => {
   })
 })
 
-/** Runs the demo with its temporary files in a folder; interrupts it when its output matches. */
+/** Runs the demo with its temporary files in a folder, and interrupts it when its output matches the pattern. */
 async function runDemo(
   args: readonly string[],
   folder: string,
@@ -146,7 +146,7 @@ async function startImpostor(): Promise<Server> {
   return server
 }
 
-/** A program that accepts every order, cancels it, and notifies nobody. */
+/** A program that accepts every order, cancels it, and sends no notice. */
 function wrongAnswer({ method, url = '' }: IncomingMessage): [number, unknown] {
   if (url === '/orders/health') return [200, { status: 'OK' }]
   if (url === '/billing/account/create') return [200, ID]

@@ -8,9 +8,9 @@ import { type Cell, cell, type Table } from './table.ts'
 
 /** The scenes in which a service is off while a customer whose balance is 199 orders 3 units for 195. */
 export async function servicesAreOff(client: Client, table: Table, lab: LabSwitch): Promise<void> {
-  table.scene('3  The first order again, while notification is off')
+  table.scene('3  The first order again, while the notification service is off')
   await playOutage(client, table, lab, 'notification', orderWithoutNotification)
-  table.scene('4  The first order again, while billing is off')
+  table.scene('4  The first order again, while the billing service is off')
   await playOutage(client, table, lab, 'billing', orderWithoutBilling)
 }
 

@@ -151,7 +151,7 @@ test('reconcile rejects wrong options, and prints its usage', async () => {
   }
 })
 
-/** Runs a program with some orders, copies the rows of each service halfway, and stops the program. */
+/** Runs a program with some orders, copies the rows of each service halfway through, and stops the program. */
 async function trade() {
   const program = await startProgram({ DATA_DIR: origin })
   const { orders: database } = program.databases
@@ -175,7 +175,7 @@ const allViews = (program: RunningProgram) => viewsOf(program, [...customers, ..
 
 let copies = 0
 
-/** A copy of the data folder in which one service has its rows from halfway. */
+/** A copy of the data folder in which one service has the rows that were copied halfway through. */
 async function restored(service: Service): Promise<string> {
   copies += 1
   const data = join(folder, `restored-${copies}`)

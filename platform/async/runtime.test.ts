@@ -44,7 +44,7 @@ describe('uuidV7', () => {
 })
 
 describe('backoffMs', () => {
-  test('is between half of the doubled base and all of it, at most the cap', () => {
+  test('is between half of the doubled base and all of it, but at most the cap', () => {
     const attempt = fc.nat({ max: 1_000 })
     const durationMs = fc.integer({ min: 1, max: 3_600_000 })
     const random = fc.double({ min: 0, max: 1, maxExcluded: true, noNaN: true })
@@ -74,7 +74,7 @@ describe('systemRuntime', () => {
   test('sleeps at least as long as requested', async () => {
     const start = performance.now()
     await systemRuntime.sleep(20)
-    // Timers count whole milliseconds, so the sleep may be up to one shorter.
+    // Timers count whole milliseconds, so the sleep may be up to a millisecond shorter.
     assert.ok(performance.now() - start >= 19)
   })
 

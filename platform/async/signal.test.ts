@@ -3,7 +3,10 @@ import { test } from 'node:test'
 import { type Runtime, systemRuntime } from './runtime.ts'
 import { createSignal } from './signal.ts'
 
-/** Sleeps end only through their signal or through the test; the requested durations are recorded. */
+/**
+ * A runtime whose sleeps end only when their signal aborts or the test ends them. The requested durations are
+ * recorded.
+ */
 function frozen() {
   const asked: number[] = []
   const ends: (() => void)[] = []

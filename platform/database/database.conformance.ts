@@ -5,7 +5,10 @@ import { after, before, describe, test } from 'node:test'
 import { type Database, DatabaseError, type Queryable } from './database.ts'
 import { type Migration, migrate } from './migrate.ts'
 
-/** The contract of every implementation of Database. Uses a schema of its own, and drops it at the end. */
+/**
+ * The tests that every implementation of Database has to pass. They use a separate schema and drop it at the
+ * end.
+ */
 export function describeDatabase(
   name: string,
   open: () => Promise<Database>,
@@ -271,7 +274,8 @@ function describeTransactions({ schema, database }: Context): void {
   })
 
   test('a statement planned while its table was empty still uses the index after the table has grown', async () => {
-    // Rows are wide, so the planner guesses that an empty table has few of them and that reading all is cheap.
+    // The rows are wide, so the planner guesses that an empty table has only a few and that reading all of
+    // them is cheap.
     const columns = Array.from({ length: 20 }, (_, nth) => `note_${nth} text`)
     await database().script(`create table ${schema}.grown (id integer primary key, ${columns})`)
     const find = `select * from ${schema}.grown where id = any($1::integer[])`
@@ -290,7 +294,8 @@ function describeTransactions({ schema, database }: Context): void {
     await database().script(
       `create table ${schema}.changed (id integer primary key, note text); ${few}; analyze ${schema}.changed`,
     )
-    // Without the first condition it would be a plain join, for which the planner reads a small table whole.
+    // Without the first condition, this would be a plain join, for which the planner reads a small table from
+    // end to end.
     const change = `update ${schema}.changed t set note = c.note
       from unnest($1::integer[], $2::text[]) as c (id, note) where t.id = any($1) and t.id = c.id`
     const ids = Array.from({ length: 20 }, (_, nth) => 100 * (nth + 1))
@@ -412,7 +417,8 @@ function describeMigrations({ schema, database }: Context): void {
     const index = { name: 'thing_note', table: 'thing', definition: '(note)' }
     const indexed = [create, { id: 2, name: 'index', index }]
     await migrate(database(), `${schema}_m`, [create])
-    // A unique index on values that are not unique is left in the same state as by such a crash.
+    // Building a unique index on values that are not unique fails, and leaves the index in the same state as
+    // a crash.
     await database().query(`insert into ${schema}_m.thing values (2, 'a')`)
     const unique = `create unique index concurrently thing_note on ${schema}_m.thing (note)`
     await assert.rejects(database().build(unique), { sqlState: '23505' })

@@ -14,7 +14,7 @@ const database = await openTestDatabase()
 after(() => database.close())
 await database.script('create table item (id integer primary key)')
 
-/** Makes a number of transactions fail after their work and before their commit. */
+/** Makes the first transactions fail, after their work and before their commit. */
 function failing(times: number, kind: DatabaseErrorKind) {
   const counts = { started: 0 }
   const failing: Database = {
@@ -45,7 +45,8 @@ test('a unique key that another transaction has inserted is a conflict', async (
   let attempts = 0
   await transact(database, async (tx) => {
     attempts += 1
-    // The first attempt uses what it read before the other insert; the second attempt reads again.
+    // The first attempt uses the rows that it read before the other transaction's insert; the second attempt
+    // reads again.
     if (attempts === 1) await tx.query('insert into item (id) values (1)')
   })
   assert.equal(attempts, 2)

@@ -58,7 +58,7 @@ async function listen(
   }
 }
 
-/** Everything that arrives until the server ends its side. */
+/** Everything that arrives until the server ends its side of the connection. */
 async function textOf(client: Socket): Promise<string> {
   let text = ''
   for await (const chunk of client) text += chunk

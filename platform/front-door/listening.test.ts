@@ -57,7 +57,7 @@ test('the HTTP server closes the connections of all sockets', async (t) => {
   const sockets = Array.from({ length: 50 }, () => connect(port, '127.0.0.1').resume())
   await Promise.all(sockets.map((socket) => once(socket, 'connect')))
   const areClosed = async () => {
-    // Some connections may not have been accepted yet.
+    // At this point, some connections may not have been accepted yet.
     server.closeAllConnections()
     return sockets.every(({ destroyed }) => destroyed)
   }

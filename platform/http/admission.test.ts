@@ -69,7 +69,7 @@ async function serve(t: TestContext) {
     pass(ms: number) {
       aheadMs += ms
     },
-    /** Starts orders that do not get a response yet. */
+    /** Sends orders whose handlers do not respond yet. */
     async hold(count: number, headers: Record<string, string> = {}) {
       const before = held.length
       const answers = Array.from({ length: count }, () => order(headers))
@@ -158,7 +158,7 @@ test('bodies that arrive slowly do not take up room that other requests need', a
     for (const socket of sockets) socket.destroy()
   })
   for (const socket of sockets) {
-    // The front door closes before them.
+    // At the end of the test, the front door closes before these sockets, and they may report an error.
     socket.on('error', () => undefined)
     await once(socket, 'connect')
     socket.write(

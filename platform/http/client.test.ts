@@ -53,7 +53,7 @@ test('the HTTP client reuses its connections', async (t) => {
   server.on('connection', () => connections++)
   for (let i = 0; i < 20; i++)
     await call({ target: 'billing', method: 'GET', url, headers: {} }, 2000)
-  // A connection becomes free shortly after its response, so a second one may be opened before that.
+  // A connection becomes free shortly after its response, so a second connection may be opened before that.
   assert.ok(connections <= 2, `${connections} connections for 20 calls`)
 })
 

@@ -1,4 +1,4 @@
-// This file is long because each behavior of the server needs a test of its own.
+// This file is long because each behavior of the server has its own test.
 
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
@@ -444,7 +444,7 @@ test('liveness checks nothing; readiness shows which dependency is down, and nev
   ])
   assert.deepEqual((await app.inject('/orders/actuator/health/liveness')).json(), { status: 'UP' })
   assert.deepEqual((await app.inject('/orders/health')).json(), { status: 'OK' })
-  // All sleeps end at once, so a check that never ends exceeds its time at once.
+  // All sleeps end at once, so a check that never ends exceeds its time limit at once.
   const runtime = { ...systemRuntime, sleep: async () => {} }
   const hung = await build(t, { runtime, readiness: { database: () => new Promise(() => {}) } })
   assert.equal((await hung.app.inject('/orders/actuator/health')).statusCode, 503)

@@ -15,7 +15,10 @@ function simulate(max?: number) {
     pass(ms: number) {
       nowMs += ms
     },
-    /** Advances the time in steps of 10 ms. Returns how much was rejected, and how long the finished work took. */
+    /**
+     * Advances the time in steps of 10 ms. Returns how much work was rejected, and how long the finished work
+     * took.
+     */
     run(load: { perSecond: number; capacity: number; seconds: number }) {
       const tookMs: number[] = []
       let rejected = 0

@@ -6,10 +6,10 @@ import { type TestContext, test } from 'node:test'
 import { watchFlushes } from '../../tests/support/unflushed-writes.ts'
 import { openPglite } from './pglite.ts'
 
-/** No real disk is needed to count flushes, and in memory the thousands of flushes of a start cost nothing. */
+/** Counting flushes needs no real disk, and in memory the thousands of flushes during a start cost nothing. */
 const PARENT = existsSync('/dev/shm') ? '/dev/shm' : tmpdir()
 
-/** An empty folder whose flushes are recorded, and a second one for what a power cut would leave of it. */
+/** An empty folder whose flushes are recorded, and a second folder for the files that a power cut would leave. */
 function folders(t: TestContext) {
   const folder = mkdtempSync(join(PARENT, 'trifold-flush-'))
   const [live, left] = [join(folder, 'live'), join(folder, 'left')]
@@ -24,7 +24,7 @@ function folders(t: TestContext) {
 
 const COMMITS = 50
 
-test('with flush, each commit flushes the log once', async (t) => {
+test('with flush, each commit flushes the write-ahead log once', async (t) => {
   const { live, watch } = folders(t)
   const database = await openPglite({ folder: join(live, 'database'), flush: true })
   t.after(() => database.close())
@@ -34,7 +34,7 @@ test('with flush, each commit flushes the log once', async (t) => {
     await database.transaction((tx) => tx.query('insert into entry values ($1)', [id]))
   }
   const flushes = watch.flushes() - before
-  // The log may continue in a new file, which takes a few flushes of its own.
+  // The log may continue in a new file, which takes a few additional flushes.
   assert.ok(flushes >= COMMITS && flushes <= COMMITS + 10, `${flushes} flushes`)
 })
 
@@ -46,7 +46,7 @@ test('without flush, nothing is flushed', async (t) => {
   assert.equal(watch.flushes(), 0)
 })
 
-test('with flush, a power cut leaves every commit, across checkpoints and log files', async (t) => {
+test('with flush, every commit survives a power cut, across checkpoints and log files', async (t) => {
   const { live, left, watch } = folders(t)
   const database = await openPglite({ folder: join(live, 'database'), flush: true })
   t.after(() => database.close())

@@ -36,7 +36,7 @@ describe(`${name}, when connections break`, { skip: !url }, () => {
     assert.deepEqual(await database.query('select 1 as one'), [{ one: 1 }])
   })
 
-  test('reports its connections, the waits for one, and their duration', async (t) => {
+  test('reports its connections, how many transactions wait for one, and how long they waited', async (t) => {
     const telemetry = createTelemetry('order')
     const database = await open(t, { maxConnections: 1, telemetry })
     const values = async () => {
@@ -156,7 +156,7 @@ describe(`${name}, while a schema is migrated`, { skip: !url }, () => {
       { id: 2, name: 'index', index: { name: 'item_note', table: 'item', definition: '(note)' } },
     ]
     const read = reading.transaction(async (tx) => {
-      // Like a long report, the session keeps running statements, so that it does not idle.
+      // The session keeps running statements, like a long report, so that it is never idle.
       await tx.query(`select count(*) from ${schema}.item`)
       for (let n = 0; n < 30; n += 1) await tx.query('select pg_sleep(0.1)')
     })

@@ -29,7 +29,8 @@ describe(`${name}, when it is unresponsive`, { skip: !url }, () => {
     const rejections = connecting.map((answer) => assert.rejects(answer, unavailable))
     // The probe ended the wait, because the time that a statement may take is much longer.
     await Promise.all([assert.rejects(onTheLine!, unresponsive), ...rejections])
-    // It is rejected at once: a statement that waited would still be pending after a turn of the event loop.
+    // The statement is rejected at once: if it waited, it would still be pending after a turn of the event
+    // loop.
     const rejected = assert.rejects(database.query('select 1'), unresponsive).then(() => 'rejected')
     assert.equal(await Promise.race([rejected, setImmediate('pending')]), 'rejected')
     assert.equal(reports.length, 1)
@@ -58,7 +59,7 @@ describe(`${name}, when it is unresponsive`, { skip: !url }, () => {
   })
 })
 
-/** A proxy to the server that can freeze: it then accepts connections but passes nothing on. */
+/** A proxy in front of the server that can be frozen. It then accepts connections but passes nothing on. */
 async function breakableLine(t: TestContext, server: URL) {
   const ends = new Set<Socket>()
   let isFrozen = false
@@ -90,7 +91,7 @@ async function breakableLine(t: TestContext, server: URL) {
       isFrozen = true
       pauseOpen()
     },
-    /** Passes nothing more on over the existing connections. */
+    /** From this call on, nothing is passed on over the existing connections. */
     pauseOpen,
     restore() {
       isFrozen = false

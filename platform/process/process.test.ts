@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 
-/** The source of a program that starts with the given source. */
+/** The code of a program whose start runs the given code. */
 const sourceOf = (start: string, options = '{}') => `
   import Type from '${import.meta.resolve('typebox')}'
   import { readConfig } from '${new URL('./config.ts', import.meta.url)}'
@@ -17,7 +17,7 @@ const sourceOf = (start: string, options = '{}') => `
   const busy = setInterval(() => {}, 1000)
   await runProcess('order', ${start}, ${options})`
 
-/** Runs a program that starts with the given source, and collects its output. */
+/** Runs a program whose start runs the given code, and collects its output. */
 function run(
   t: TestContext,
   start: string,
@@ -91,7 +91,8 @@ for (const [signal, expected] of [
     await program.prints('started')
     program.child.kill('SIGTERM')
     await program.prints('closing')
-    // A repeat within 300 ms counts as the same Ctrl-C, passed on by npm. So the signal is sent until it counts.
+    // A repeated signal within 300 ms counts as the same Ctrl-C, passed on by npm. The signal is therefore
+    // sent until it counts as a second one.
     const again = setInterval(() => program.child.kill(signal), 50)
     assert.equal((await program.exit()).code, expected)
     clearInterval(again)
@@ -114,7 +115,7 @@ test('a process that gets a signal while it starts closes once it has started', 
   assert.match(output, /closed/)
 })
 
-/** Reports on standard error when it has written far more than a pipe can hold. */
+/** A program that reports on standard error when it has written far more than a pipe can hold. */
 const TALKATIVE = `async () => {
   for (let line = 0; line < 5_000; line += 1) log.info({ line }, 'x'.repeat(1_000))
   const { body } = await createTelemetry('order').scrape()

@@ -26,7 +26,8 @@ function setUp(t: { after(work: () => Promise<void>): void }, service = 'order')
     service,
     messagingSystem: 'kafka',
     log: createLog('silent', service),
-    // An exporter would get the spans later, because the SDK is still detecting its resource.
+    // A processor is used, because an exporter would receive the spans only after the SDK has detected its
+    // resource.
     processor: {
       onStart: () => undefined,
       onEnd: (span) => void ended.push(span),
@@ -39,7 +40,7 @@ function setUp(t: { after(work: () => Promise<void>): void }, service = 'order')
 }
 
 describe('a span', () => {
-  test('continues its parent, and its context continues it', (t) => {
+  test('continues the trace of its parent, and its own context continues the span', (t) => {
     const { tracer, spans } = setUp(t)
     const span = tracer.begin(start({ parent, attributes: { words: 2, none: undefined } }))
     span.end({ attributes: { more: 'x' } })
@@ -65,7 +66,7 @@ describe('a span', () => {
     assert.match(span.context.traceparent!, new RegExp(`^00-${traceId}-[0-9a-f]{16}-00$`))
   })
 
-  test('has the type of its error: a code, a class or a word', (t) => {
+  test('records the type of an error as a code, a class or a word', (t) => {
     const { tracer, spans } = setUp(t)
     const errors = [
       new RangeError('far'),
@@ -101,7 +102,7 @@ test('services in one process have separate spans, and leave no globals behind',
 describe('spans of work that is shared', () => {
   const batchStart = { name: 'send', kind: 'client' } as const
 
-  test('are a span in the trace of each member, and a batch span that is linked to all of them', (t) => {
+  test('are one span in the trace of each member, and a batch span that is linked to all of these', (t) => {
     const { tracer, spans } = setUp(t)
     const members = [newParent(), newParent()].map((one) => start({ parent: one }))
     const shared = beginShared(tracer, members, batchStart)
@@ -125,7 +126,7 @@ describe('spans of work that is shared', () => {
     assert.equal(batch!.attributes['error.type'], undefined)
   })
 
-  test('are a single span for one member, and have at most 128 links', (t) => {
+  test('are a single span if there is one member, and a batch span has at most 128 links', (t) => {
     const { tracer, spans } = setUp(t)
     beginShared(tracer, [start({ parent })], batchStart).end()
     assert.deepEqual(
@@ -140,7 +141,7 @@ describe('spans of work that is shared', () => {
     assert.equal(spans().length, 202)
   })
 
-  test('have the error of a failed transaction, and rethrow it', async (t) => {
+  test('record the error of a failed transaction, which is rethrown', async (t) => {
     const { tracer, spans } = setUp(t)
     const failing = inCommitSpans(tracer, 'orders', [parent], () =>
       Promise.reject(new RangeError('far')),

@@ -95,7 +95,8 @@ test('an idle process is not woken by its metrics', { skip: linux }, async () =>
   try {
     const [output] = await once(child.stdout, 'data')
     assert.equal(String(output).trim(), 'true')
-    // Compiling and garbage collection after the start also wake it, and take longer on a slow machine.
+    // Compilation and garbage collection after the start also wake the process, and take longer on a slow
+    // machine.
     await until(
       async () => {
         const before = wakeUpsOf(child.pid!).mainThread

@@ -11,7 +11,10 @@ import { root } from '../repository-files.ts'
 import { SERVICES } from '../stack/options.ts'
 import { PATHS } from '../stack/services.ts'
 
-/** Checks dashboard, alert rules and scrape configuration against the metrics that the services report. */
+/**
+ * Checks the dashboard, the alert rules and the scrape configuration against the metrics that the services
+ * report.
+ */
 
 const folder = join(root, 'deploy', 'observability')
 const read = (name: string) => readFileSync(join(folder, name), 'utf8')
@@ -38,7 +41,7 @@ const panels = dashboard.panels.filter(({ type }) => type !== 'row')
 const { groups } = parseYaml(read('alerts.yaml')) as { groups: readonly { rules: Rule[] }[] }
 const rules = groups.flatMap((group) => group.rules)
 
-/** An expression of a panel as Grafana sends it. */
+/** An expression in a panel, as Grafana sends it to Prometheus. */
 const sent = (expr: string) =>
   expr.replaceAll('$__rate_interval', '1m').replaceAll('$service', '.+')
 
@@ -78,7 +81,7 @@ describe('the dashboard', () => {
     assert.deepEqual(missing, [])
   })
 
-  test('uses only labels in its legends that the series have', () => {
+  test('uses only labels in its legends that the series of the panel have', () => {
     for (const { title, targets = [] } of panels) {
       for (const { expr, legendFormat } of targets) {
         const { labels } = namesIn(sent(expr))
@@ -102,7 +105,7 @@ describe('the alerts', () => {
     assert.equal(new Set(rules.map(({ alert }) => alert)).size, rules.length)
   })
 
-  test('use only labels that their expressions have', () => {
+  test('use only labels that the results of their expressions have', () => {
     for (const { alert, expr, annotations } of rules) {
       const { metrics, labels } = namesIn(expr)
       for (const metric of metrics) for (const label of known.get(metric) ?? []) labels.add(label)
@@ -181,7 +184,7 @@ describe('promtool', { skip: without }, () => {
   }
 })
 
-/** A series that a metric is scraped as, and its labels. */
+/** The name and labels of a series as which a metric is scraped. */
 type Series = [name: string, labels: ReadonlySet<string>]
 
 function seriesOf(name: string, type: string, labels: readonly string[]): Series[] {
@@ -198,7 +201,7 @@ function ownSeries(): Series[] {
   return Object.entries(METRICS).flatMap(([name, { type, labels }]) => seriesOf(name, type, labels))
 }
 
-/** The series of the process itself. */
+/** The series that describe the process itself. */
 async function processSeries(): Promise<Series[]> {
   const register = new Registry()
   collectDefaultMetrics({ register })

@@ -9,7 +9,7 @@ const ENVIRONMENT = {
   INTERACTION_STYLE: 'http',
 }
 
-/** The findings in a release that meets every policy except for what the test changes. */
+/** The findings in a release that meets every policy, apart from the change that the test makes. */
 function release({ container = {}, pod = {}, environment = {}, others = [] as Manifest[] } = {}) {
   const template = {
     metadata: { labels: { app: 'order' } },

@@ -12,7 +12,7 @@ const documents = files.filter((path) => path.endsWith('.md'))
 const { scripts } = JSON.parse(read('package.json')) as { scripts: Record<string, string> }
 
 describe('the documents', () => {
-  // Starts the program twice and newman once, which takes seconds, or minutes on a busy machine.
+  // This test starts the program twice and newman once. That takes seconds, or minutes on a busy machine.
   const options = { timeout: 600_000 }
   test(
     'have up-to-date tables, pictures and results; npm run docs updates them',
@@ -107,7 +107,8 @@ describe('the table of metrics', () => {
     const sources = files
       .filter((path) => /^(platform|messaging|chassis|services|apps)\/.*\.ts$/.test(path))
       .filter((path) => !/\.(test|conformance)\.ts$/.test(path))
-      // The table declares a name as a key, without quotes; code that reports the metric has the name in quotes.
+      // In the table, the name of a metric is a key without quotes. In the code that reports the metric, the
+      // name is in quotes.
       .map(read)
     const unreported = Object.keys(METRICS).filter(
       (name) => !sources.some((source) => source.includes(`'${name}'`)),
@@ -130,10 +131,10 @@ describe('fillIn', () => {
   })
 })
 
-/** npm's own commands, which need no script. */
+/** npm's own commands. They need no script. */
 const NPM_WORDS = new Set(['ci', 'install', 'package', 'run'])
 
-/** The targets of links within the repository, outside of fenced code. */
+/** The targets of all links to files in the repository, except those in fenced code. */
 function linksIn(path: string): string[] {
   const prose = read(path).replace(/^```.*?^```/gms, '')
   return [...prose.matchAll(/\]\(([^)\s]+)\)/g)]
@@ -148,7 +149,7 @@ function resolves(from: string, link: string): boolean {
   return anchor === undefined || anchorsOf(path).includes(anchor)
 }
 
-/** The anchors that GitHub makes of the headings. */
+/** The anchors that GitHub makes from the headings. */
 function anchorsOf(path: string): string[] {
   return [...read(path).matchAll(/^#+ (.+)$/gm)].map(([, heading = '']) =>
     heading

@@ -96,8 +96,13 @@ const SEQUENCES: readonly (readonly [Recording['style'], Scene, name: string, ti
   ['http', 'paid', 'sequence', 'An order in style http'],
   ['hybrid', 'paid', 'sequence', 'An order in style hybrid'],
   ['events', 'paid', 'sequence', 'An order in style events'],
-  ['http', 'outage', 'notification-off', 'An order in style http while notification is off'],
-  ['hybrid', 'outage', 'billing-off', 'An order in style hybrid while billing is off'],
+  [
+    'http',
+    'outage',
+    'notification-off',
+    'An order in style http while the notification service is off',
+  ],
+  ['hybrid', 'outage', 'billing-off', 'An order in style hybrid while the billing service is off'],
   ['events', 'refused', 'refused', 'An order in style events without enough money'],
 ]
 

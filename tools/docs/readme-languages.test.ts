@@ -80,7 +80,7 @@ test('the READMEs are short', () => {
 
 test('every translation is used in the Russian pages', () => {
   const russian = PAGES.map((page) => readPage(page, 'ru')).join('\n')
-  // A sentence may have {figures} in it.
+  // A sentence may contain {figures}.
   const isThere = (words: string) => words.split(/\{\w+\}/).every((part) => russian.includes(part))
   const stale = Object.entries(RUSSIAN).filter(([, words]) => !isThere(words))
   assert.deepEqual(stale, [])

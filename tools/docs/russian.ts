@@ -26,8 +26,8 @@ export const RUSSIAN: Readonly<Record<string, string>> = {
 
   'enough money': 'денег хватает',
   'not enough money': 'денег не хватает',
-  'notification is down': 'недоступен notification',
-  'billing is down': 'недоступен billing',
+  'the notification service is down': 'недоступен notification',
+  'the billing service is down': 'недоступен billing',
   'the broker is down': 'недоступен брокер',
   deposit: 'пополнение',
   '201 after the payment': '201 после оплаты',
@@ -39,9 +39,10 @@ export const RUSSIAN: Readonly<Record<string, string>> = {
   'the notice exists before the response': 'уведомление готово до ответа',
   'the notice follows': 'уведомление приходит следом',
   'the notice comes later, once': 'уведомление приходит позже, один раз',
-  'its payment is voided when billing is back': 'платёж аннулируется, когда billing вернётся',
-  'order notifies the customer at once': 'order сразу уведомляет покупателя',
-  'paid if billing is back within 15 minutes, otherwise CANCELED, and order notifies the customer':
+  'the payment is voided once the billing service is back':
+    'платёж аннулируется, когда billing вернётся',
+  'the order service notifies the customer at once': 'order сразу уведомляет покупателя',
+  'paid if the billing service is back within 15 minutes, otherwise CANCELED, and the order service notifies the customer':
     'заказ будет оплачен, если billing вернётся за 15 минут, иначе CANCELED, и order уведомит покупателя',
   'settles when the broker is back, or is CANCELED after 15 minutes':
     'завершится, когда брокер вернётся, или станет CANCELED через 15 минут',

@@ -19,22 +19,22 @@ const SITUATIONS: Readonly<Record<string, (flow: Flow) => readonly string[]>> = 
     flow.response === 'outcome' ? '402, order CANCELED' : '201 PENDING at once, then CANCELED',
     noticeOf(flow),
   ],
-  'notification is down': (flow) => [
+  'the notification service is down': (flow) => [
     flow.response === 'outcome' ? '201 after the payment' : '201 PENDING at once, then APPROVED',
     'the notice comes later, once',
   ],
-  'billing is down': (flow) =>
+  'the billing service is down': (flow) =>
     flow.payment === 'call'
       ? [
           flow.response === 'outcome'
             ? '503, order CANCELED'
             : '201 PENDING at once, then CANCELED',
-          'its payment is voided when billing is back',
-          'order notifies the customer at once',
+          'the payment is voided once the billing service is back',
+          'the order service notifies the customer at once',
         ]
       : [
           '201 PENDING at once',
-          'paid if billing is back within 15 minutes, otherwise CANCELED, and order notifies the customer',
+          'paid if the billing service is back within 15 minutes, otherwise CANCELED, and the order service notifies the customer',
         ],
   'the broker is down': (flow) => {
     if (flow.payment === 'event') {

@@ -23,7 +23,7 @@ import { freePorts } from './ports.ts'
 import { IMAGE_MAJOR, makeDatabases, startPostgres } from './postgres.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'trifold-docker-'))
-// PostgreSQL may run as another user, who must be able to enter the folder.
+// PostgreSQL may run as another user, and that user must be able to enter the folder.
 chmodSync(folder, 0o755)
 after(() => rmSync(folder, { recursive: true }))
 
@@ -78,7 +78,7 @@ describe('an image', () => {
     return { image, lines, command }
   }
 
-  test('that exists is not pulled', async () => {
+  test('is not pulled if the daemon already has it', async () => {
     const { image, lines, command } = await findWith({ image: 'exit 0', pull: 'exit 9' })
     assert.deepEqual(image, { kind: 'image', command, name })
     assert.deepEqual(lines, [])
@@ -92,7 +92,7 @@ describe('an image', () => {
     assert.deepEqual(lines, [`pulling the image ${name}`, 'pulled 2 of 2 layers'])
   })
 
-  test("that cannot be pulled is reported with the daemon's last line", async () => {
+  test("is reported with the daemon's last line if it cannot be pulled", async () => {
     const { image } = await findWith({ pull: 'echo "no such host" >&2; exit 1' })
     assert.deepEqual(image, {
       kind: 'none',
@@ -116,7 +116,7 @@ describe('an image', () => {
     assert.deepEqual(await findImage(none, name, say), none)
   })
 
-  test('has its pulled layers counted', () => {
+  test('reports how many of its layers have been pulled', () => {
     const lines = [
       '17: Pulling from library/postgres',
       'a: Pulling fs layer',
@@ -126,7 +126,7 @@ describe('an image', () => {
     assert.equal(pullProgress([...lines, 'b: Pull complete']), 'pulled 1 of 2 layers')
   })
 
-  test('that is missing, together with the programs, gives one error that explains both', () => {
+  test('gives one error that explains both problems if the image and the programs are missing', () => {
     const find = () => {
       throw new Error('Install Java.')
     }
@@ -143,7 +143,7 @@ describe('a container', () => {
   const options = { name: 'one', folder: '/srv/data', user: { uid: 1000, gid: 100 }, port: 5440 }
   const program = { command: 'postgres', args: ['-D', '/srv/data/cluster'] }
 
-  test('runs as our user, is removed when it ends, and keeps its standard input open', () => {
+  test('runs as the current user, is removed when it ends, and keeps its standard input open', () => {
     const args = runArguments('postgres:17', program, options)
     const text = args.join(' ')
     assert.match(text, /^run --interactive --rm /)
@@ -153,7 +153,7 @@ describe('a container', () => {
     assert.deepEqual(args.slice(-3), ['postgres', '-D', '/srv/data/cluster'])
   })
 
-  test('has one name for one folder', () => {
+  test('always has the same name for the same folder', () => {
     assert.equal(containerName('kafka', '/a'), containerName('kafka', '/a'))
     assert.notEqual(containerName('kafka', '/a'), containerName('kafka', '/b'))
     assert.notEqual(containerName('kafka', '/a'), containerName('postgres', '/a'))

@@ -13,7 +13,7 @@ after(() => rm(folder, { recursive: true }))
 
 const LIMIT_MS = 20_000
 
-/** A parent and a child in another session, each an HTTP server on a port of its own. */
+/** A parent and a child in another session. Each is an HTTP server on a separate port. */
 const FAMILY = `
 const [parentPort, childPort] = process.argv.slice(1).map(Number)
 const answer = (port) => require('node:http').createServer((_, response) => response.end()).listen(port, '127.0.0.1')
@@ -60,7 +60,7 @@ test('kill ends a server with its children, and start brings it back at the same
   assert.equal(await allAnswer(), true)
 })
 
-test('a frozen server and its children do not answer until they are thawed', async (t) => {
+test('a frozen server and its children do not respond until they are thawed', async (t) => {
   const { server, allAnswer, nobodyAnswers } = await startFamily(t)
   const before = server.pid
   await server.freeze()

@@ -72,7 +72,7 @@ function recording(spans: readonly Span[], more: Partial<Recording> = {}): Recor
   }
 }
 
-/** An order in `events`; billing sends the balance before or after the announcement. */
+/** An order in `events`. The billing service sends the balance before or after the announcement. */
 const inEvents = (balanceAt: number, readAt: readonly [order: number, notification: number]) => [
   server('order', 'POST', '/orders', ['a', '', 0, 9], 201),
   commit('order', ['b', 'a', 1, 2]),
