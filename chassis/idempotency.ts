@@ -103,7 +103,7 @@ function contentOf(request: string): Readonly<Record<string, unknown>> {
   return JSON.parse(request.slice(request.indexOf('{')))
 }
 
-/** A header cannot contain a line break, so no caller can send a key of this form. */
+/** A key prefixed with its owner. A header cannot contain a line break, so no caller can send such a key. */
 const withOwner = ({ owner, key }: KeyedRequest): string => `${owner}\n${key}`
 
 /** Both keys under which a request may be stored. */

@@ -33,7 +33,7 @@ export interface ServiceParts {
   readonly runtime: Runtime
   readonly log: Log
   readonly telemetry: Telemetry
-  /** Absent if tracing is off. */
+  /** The tracer of the service; absent if tracing is off. */
   readonly tracer?: Tracer
   /** Whether no other process can use the database. */
   readonly soleProcess: boolean

@@ -106,7 +106,7 @@ export type BillingEvent = EventOf<'ORDER_CREATED' | 'DEPOSIT_REQUEST' | 'ORDER_
 export type PaymentEvent = Exclude<Event, BillingEvent>
 export type BalanceChanged = Static<typeof BALANCE_CHANGED>
 
-/** Why a payment failed or an order was canceled. The header `x-reason` carries the key. */
+/** Why a payment failed or an order was canceled. The header `x-reason` contains the key. */
 export const REASONS = {
   NOT_ENOUGH_MONEY: 'the account does not have enough money',
   ACCOUNT_NOT_FOUND: 'there is no such account',
@@ -123,7 +123,7 @@ export function isReason(text: unknown): text is Reason {
   return typeof text === 'string' && Object.hasOwn(REASONS, text)
 }
 
-/** What the headers of an event carry. */
+/** The values in the headers of an event. */
 export interface EventMeta extends TraceContext {
   /** Identifies the event forever: a message whose id was seen before is a redelivery. */
   readonly id: string
@@ -145,7 +145,10 @@ export interface EventMeta extends TraceContext {
   readonly deadlineMs?: number
 }
 
-/** The CloudEvents headers of the Kafka binary binding, and our own. `time` is in epoch milliseconds. */
+/**
+ * Builds the headers of an event: those of the CloudEvents Kafka binary binding, and our own. `time` is in
+ * epoch milliseconds.
+ */
 export function eventHeaders(
   type: string,
   source: string,

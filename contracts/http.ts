@@ -302,7 +302,7 @@ export const Contact = Type.Object(
   closed,
 )
 
-// Dead letters, of every service
+// Dead letters. Every service has the same routes for them.
 
 export const DeadLetter = Type.Object(
   {
@@ -349,7 +349,7 @@ export const Replay = Type.Object(
 )
 export type Replay = Static<typeof Replay>
 
-// The outbox, of every service
+// The outbox. Every service has the same route for it.
 
 export const OutboxPage = Type.Object({
   ...Page.properties,

@@ -131,7 +131,10 @@ export interface ProblemDetails {
   readonly reason?: string
 }
 
-/** An error meant for the caller. Its code determines the status, the title and whether to retry. */
+/**
+ * An error that the caller is meant to see. Its code determines the status, the title and whether a retry may
+ * help.
+ */
 export class Fault extends Error {
   readonly code: ProblemCode
   readonly details: ProblemDetails

@@ -7,7 +7,7 @@ export interface TraceContext {
   readonly tracestate?: string
 }
 
-/** The trace context of the headers. Empty if `traceparent` is missing or malformed. */
+/** The trace context in the headers of a request or message. Empty if `traceparent` is missing or malformed. */
 export function traceContextOf(headers: Readonly<Record<string, unknown>>): TraceContext {
   const { traceparent, tracestate } = headers
   if (typeof traceparent !== 'string' || !TRACEPARENT.test(traceparent)) return NO_TRACE

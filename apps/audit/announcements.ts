@@ -20,7 +20,7 @@ import {
   repeatedEvents,
 } from './store.ts'
 
-/** I5, I6 and I7: compares the notices to customers with the ledger, the payments and the deposits. */
+/** Checks I5, I6 and I7: compares the notices to customers with the ledger, the payments and the deposits. */
 export async function auditAnnouncements(input: AuditInput, findings: Findings): Promise<void> {
   await auditOutcomes(input, findings)
   await auditOrderOfLedger(input, findings)

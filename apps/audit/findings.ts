@@ -12,7 +12,7 @@ export interface AuditInput {
   readonly letters?: readonly Letter[]
   /** All messages that were ever sent to the topics, sorted by offset within each partition. */
   readonly topics?: readonly BusMessage[]
-  /** Epoch milliseconds. */
+  /** The current time, in epoch milliseconds. */
   readonly now: number
   /**
    * Whether all work must be finished, because requests and faults have stopped and the services have had

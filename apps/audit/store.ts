@@ -91,7 +91,7 @@ export interface BrokenAccount {
   requestedMinor: string
 }
 
-/** Accounts whose row disagrees with their ledger entries or their requested deposits. */
+/** Accounts whose rows do not agree with their ledger entries or their requested deposits. */
 export function brokenAccounts(billing: Queryable, limit: number): Promise<BrokenAccount[]> {
   return billing.query<BrokenAccount>(
     `

@@ -30,7 +30,7 @@ import {
 
 /** The first copy of a message. Later copies are allowed, because receivers deduplicate them. */
 interface Sent {
-  /** Topic, partition and offset, such as `payment/3/17`. */
+  /** The topic, partition and offset of the copy, such as `payment/3/17`. */
   readonly place: string
   readonly topic: string
   /**

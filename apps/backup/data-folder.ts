@@ -7,7 +7,7 @@ import { pipeline } from 'node:stream/promises'
 /** A mistake that the user can correct, in the options or the folders. Any other error is a fault. */
 export class UsageError extends Error {}
 
-/** The subfolders of a data folder that a backup contains. Locks and logs are not among them. */
+/** The subfolders of a data folder that are backed up. They contain no locks and no logs. */
 export const STATE = ['database', 'mail'] as const
 /** Files that belong to the process that uses the folder. A backup leaves them out. */
 export const PROCESS_FILES = ['trifold.lock', 'trifold.pid']
@@ -23,7 +23,7 @@ export interface Manifest {
 }
 
 export interface BackupFile {
-  /** Relative to the root of the backup, with slashes. */
+  /** The path relative to the root of the backup, with slashes. */
   readonly path: string
   readonly bytes: number
   readonly sha256: string

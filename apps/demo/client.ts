@@ -14,7 +14,7 @@ export interface CallOptions {
   readonly style?: InteractionStyle
   readonly json?: unknown
   readonly headers?: Readonly<Record<string, string>>
-  /** Whether the call continues when the demo is interrupted. */
+  /** Whether the call goes on even if the demo is interrupted. */
   readonly uninterrupted?: boolean
 }
 

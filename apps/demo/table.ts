@@ -13,15 +13,15 @@ export interface Table {
   rows(cells: ByStyle<Readonly<Record<string, Cell>>>): void
   /** Prints rows of plain text, with the label in the first row. */
   columns(label: string, texts: ByStyle<readonly string[]>): void
-  /** Prints the verdict; returns whether every promise was kept. */
+  /** Prints the verdict, and returns whether every promise was kept. */
   conclude(responseMs: ByStyle<number>, seconds: string): boolean
 }
 
 export interface Cell {
   readonly seen: string
-  /** The values that keep the promise. */
+  /** The values that count as keeping the promise. */
   readonly promised: readonly string[]
-  /** Printed at the right of the cell, such as a duration. */
+  /** A text that is printed at the right edge of the cell, such as a duration. */
   readonly note: string
 }
 

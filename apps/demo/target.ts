@@ -20,9 +20,9 @@ export interface Target {
 }
 
 export interface TargetOptions {
-  /** The program to drive; it must be running. */
+  /** The URL of the program to drive, which must be running. */
   readonly url?: string
-  /** Start a program even if one is running. */
+  /** Whether to start a program even if one is already running. */
   readonly own: boolean
   readonly waitMs: number
 }

@@ -96,7 +96,7 @@ export interface Comparison {
   readonly databases: Readonly<Record<Service, Database>>
   /** The database of the embedded bus, if the embedded bus is the broker. */
   readonly bus?: Database
-  /** Rows that last changed before this time are skipped; null compares all rows. */
+  /** Rows that last changed before this time are skipped. If null, all rows are compared. */
   readonly since: Date | null
   /** Repairs a difference if repairs are requested, and reports it. */
   found(difference: Difference, repair?: Repair): Promise<void>

@@ -151,7 +151,7 @@ export interface Message {
   readonly eventId: string
   readonly accountId: string
   readonly event: 'DEPOSIT_ACCEPTED' | 'ORDER_PAID' | 'PAYMENT_REFUNDED'
-  /** Empty if the text was removed. */
+  /** The text of the message; empty if it was removed. */
   readonly text: string
 }
 

@@ -101,7 +101,7 @@ export function cached<T>(
 ): () => Promise<T> {
   let last: { readonly result: T; readonly at: number } | undefined
   return async () => {
-    // The age is negative after the clock was set back.
+    // The age can be negative, because the clock can be set back.
     const age = last === undefined ? -1 : now() - last.at
     if (last !== undefined && age >= 0 && age < durationMs) return last.result
     const result = await work()

@@ -24,8 +24,9 @@ const FIRST_PAUSE_MS = 5
 const LONGEST_PAUSE_MS = 50
 
 /**
- * Polls until `find` returns something other than false, null and undefined, and returns it. A poll that throws
- * counts as one that found nothing. Rejects after `limitMs`, with the error of the last poll as the cause.
+ * Calls `find` repeatedly until it returns something other than false, null and undefined, and returns that
+ * value. A call that throws counts as one that found nothing. Rejects after `limitMs`, with the error of the
+ * last call as the cause.
  */
 export async function until<Value>(
   find: () => Found<Value> | Promise<Found<Value>>,

@@ -6,12 +6,12 @@ export interface Waiters<Value> {
   wait(key: string): Waiter<Value>
   /** Ends all waits for the key with this value. */
   resolve(key: string, value: Value): void
-  /** The keys for which requests wait now. */
+  /** The keys for which requests are currently waiting. */
   keys(): readonly string[]
 }
 
 export interface Waiter<Value> {
-  /** Resolves with the value, or with undefined after `limitMs`. Either way the wait is over. */
+  /** Resolves with the value, or with undefined after `limitMs`. The wait is then over in either case. */
   within(limitMs: number): Promise<Value | undefined>
   cancel(): void
 }

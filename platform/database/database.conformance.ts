@@ -1,4 +1,4 @@
-// This file is long because it has the whole contract of a database, which both implementations must meet.
+// This file is long because it contains the whole contract that both implementations of a database must meet.
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
 import { after, before, describe, test } from 'node:test'

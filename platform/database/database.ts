@@ -1,8 +1,8 @@
 /**
- * The database interface of the services. It has two implementations: PGlite (`pglite.ts`) in the process,
- * and PostgreSQL (`postgres.ts`) over the wire. Both return `bigint` as bigint, `integer` as number,
- * `timestamptz` as Date and `bytea` as Uint8Array, and accept the same types as parameters, alone or in
- * arrays for `unnest`.
+ * The database interface of the services. It has two implementations: PGlite inside the process
+ * (`pglite.ts`), and PostgreSQL over the wire (`postgres.ts`). Both return `bigint` as bigint, `integer` as
+ * number, `timestamptz` as Date and `bytea` as Uint8Array. They accept the same types as parameters, alone or
+ * in arrays for `unnest`.
  */
 export interface Queryable {
   /**

@@ -24,7 +24,7 @@ export interface IndexBuild {
   readonly name: string
   readonly table: string
   readonly unique?: true
-  /** The part after the table's name, such as `(lane, due) where carrier = 'http'`. */
+  /** The part of the index definition after the table's name, such as `(lane, due) where carrier = 'http'`. */
   readonly definition: string
 }
 
@@ -124,7 +124,7 @@ async function createTable(tx: Queryable, schema: string): Promise<void> {
   await tx.query(`alter table ${schema}.migration add column if not exists compatible_from integer`)
 }
 
-/** Returns false if another process has applied the migration. */
+/** Applies one migration. Returns false if another process has already applied it. */
 async function apply(
   tx: Queryable,
   schema: string,

@@ -33,7 +33,7 @@ export interface MountedServices {
 
 export interface FrontDoorOptions {
   readonly host: string
-  /** 0 means any free port. */
+  /** The port to listen on; 0 means any free port. */
   readonly port: number
   readonly requestTimeoutMs: number
   readonly maxConnections: number
@@ -51,7 +51,7 @@ interface Mount {
   onIdle?: () => void
 }
 
-/** Rejects if the address is not available. */
+/** Opens the front door. Rejects if the address is not available. */
 export async function openFrontDoor(options: FrontDoorOptions): Promise<FrontDoor> {
   const mounts = new Map<string, Mount>()
   const mountOf = new Map<ServerResponse, Mount>()

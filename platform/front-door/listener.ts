@@ -45,7 +45,7 @@ const KEEP_ALIVE_MS = 72_000
 const MAX_HEADERS_MS = 10_000
 /** How much longer than other responses a response may take because of `Prefer: wait`. */
 const LONGEST_WAIT_MS = 30_000
-/** How long a socket that this side has ended stays open, so that the client can read the response. */
+/** How long a socket stays open after this side has ended it, so that the client can still read the response. */
 const LINGER_MS = 500
 const CHECK_EVERY_MS = 1_000
 /** How long the last responses may take when the server closes. */
@@ -55,7 +55,7 @@ const LAST_RESPONSES_MS = 1_000
  * response.
  */
 const DRAIN_CLIENT_MS = 2_000
-/** How long draining may take in all. */
+/** The total time that draining may take. */
 const DRAIN_ALL_MS = 16_000
 /** How many requests may be in flight on one connection. */
 const MAX_PIPELINED = 32
@@ -94,7 +94,7 @@ export function createHttpListener(options: HttpListenerOptions): HttpListener {
 
   function onConnection(socket: Socket): void {
     connections.set(socket, new Set())
-    // Responses that are queued behind the current one emit no 'close' event.
+    // When the socket closes, responses queued behind the current one emit no 'close' event.
     socket.once('close', () => {
       for (const exchange of connections.get(socket) ?? []) finish(socket, exchange)
       connections.delete(socket)
@@ -132,7 +132,7 @@ export function createHttpListener(options: HttpListenerOptions): HttpListener {
   /** Disconnects clients that take too long or leave too many bytes unread. */
   function check(): void {
     const now = performance.now()
-    // Idle connections are closed to make room for new ones.
+    // At the limit, idle connections are closed to make room for new ones.
     if (connections.size >= maxConnections) server.closeIdleConnections()
     const unread: { socket: Socket; bytes: number }[] = []
     for (const [socket, exchanges] of connections) {

@@ -73,7 +73,7 @@ export function sendAsyncApi(
   return true
 }
 
-/** The bytes of a response for a socket from which no request could be read. */
+/** A complete problem response as text, for a socket from which no request could be read. */
 export function rawProblem(code: ProblemCode, detail: string, headers: object = {}): string {
   const { status, title, retryable } = PROBLEMS[code]
   const instance = crypto.randomUUID()

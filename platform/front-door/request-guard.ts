@@ -46,7 +46,10 @@ function checkHost(
   return ['MISDIRECTED_REQUEST', 'ALLOWED_HOSTS does not list the host of this request']
 }
 
-/** Node keeps the first of several headers, but a proxy in front may have routed by the last one. */
+/**
+ * Whether a header occurs more than once. Node keeps the first one, but a proxy in front may have routed by
+ * the last one.
+ */
 function isRepeated(name: string, rawHeaders: readonly string[]): boolean {
   let count = 0
   for (let at = 0; at < rawHeaders.length; at += 2) {

@@ -48,7 +48,7 @@ export function createHttpClient(): { call: HttpClient; close(): Promise<void> }
   })
 
   async function call({ method, url, headers, body }: HttpCall, timeoutMs: number) {
-    // AbortSignal.timeout costs more, because it cannot be canceled after the response.
+    // Not AbortSignal.timeout, which costs more because it cannot be canceled after the response.
     const timeout = new AbortController()
     const fail = () => timeout.abort(new Error(`no response in ${timeoutMs} ms`))
     const timer = setTimeout(fail, timeoutMs)

@@ -49,7 +49,7 @@ const PROBLEMS_OF_CHANGES: readonly ProblemCode[] = [
   'UNSUPPORTED_MEDIA_TYPE',
 ]
 
-/** The `components` that operations refer to. */
+/** The `components` of the OpenAPI document that operations refer to. */
 export const SHARED_COMPONENTS = {
   parameters: {
     traceparent: {

@@ -28,7 +28,10 @@ const TAGS: Readonly<Record<string, string>> = {
   health: 'Whether the service is running',
 }
 
-/** Adds the OpenAPI document at /S/openapi.json, and a page at /S/docs/ that shows it and works offline. */
+/**
+ * Adds the OpenAPI document at /S/openapi.json, where S is the service's path, and a page at /S/docs/ that
+ * shows the document and works offline.
+ */
 export async function addDocs(app: HttpServer, options: DocsOptions) {
   const { service, title, basePath, isAuthenticated } = options
   const schemas = new Map<string, FastifySchema>()
@@ -120,7 +123,10 @@ async function addPage(scope: FastifyInstance, service: string, title: string): 
   })
 }
 
-/** Makes query parameters with a default optional in the document, because TypeBox marks them as required. */
+/**
+ * Marks query parameters that have a default as optional in the document, because TypeBox marks them as
+ * required.
+ */
 function readable(schema: FastifySchema): FastifySchema {
   const query = schema.querystring as QuerySchema | undefined
   const required = query?.required?.filter((name) => query.properties[name]?.default === undefined)

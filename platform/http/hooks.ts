@@ -18,8 +18,8 @@ declare module 'fastify' {
   }
   interface FastifyContextConfig {
     /**
-     * Requests of this route have no span and are logged at debug only, because probes and scrapes arrive all
-     * the time.
+     * Requests to this route have no span and are logged only at debug. Set for probes and scrapes, which
+     * arrive all the time.
      */
     quiet?: boolean
   }
@@ -54,7 +54,7 @@ export function addRequestHooks(
   app.decorateRequest('trace')
   app.decorateRequest('span')
 
-  // These hooks use callbacks instead of promises, which cost more, because they run for every request.
+  // These hooks run for every request, so they use callbacks, which cost less than promises.
   app.addHook('onRequest', (request, reply, done) => {
     const caller = traceContextOf(request.headers)
     const isTraced = tracer.isOn && !request.routeOptions.config.quiet
@@ -119,7 +119,7 @@ function isBareText(payload: unknown, request: FastifyRequest, reply: FastifyRep
   return responses?.[reply.statusCode]?.type === 'string'
 }
 
-/** The caller's id of the request if it is safe in headers and log lines, otherwise a new id. */
+/** The request id that the caller sent, if it is safe in headers and log lines; otherwise a new id. */
 export function requestId(header: unknown): string {
   const isSafe = typeof header === 'string' && /^[\w.-]{1,128}$/.test(header)
   return isSafe ? header : crypto.randomUUID()

@@ -3,8 +3,8 @@ import { pathOf } from './request-target.ts'
 import type { HttpServer } from './validation.ts'
 
 /**
- * Makes the server respond with 405 and `Allow` if a path has routes, but none for the method. Call it before
- * adding routes. The handler for unknown routes has to use `faultOf`.
+ * Makes the server respond with 405 and `Allow` if a path has routes, but none for the requested method. Call
+ * this function before adding routes. The handler for unknown routes has to use `faultOf`.
  */
 export function addMethodChecks(app: HttpServer): {
   faultOf(request: { readonly method: string; readonly url: string }): {

@@ -10,7 +10,7 @@ export interface OperationsOptions {
   readonly service: string
   readonly log: Log
   readonly telemetry: Telemetry
-  /** One check for each dependency. It resolves if the dependency is available. */
+  /** One check for each dependency. A check resolves if the dependency is available, and otherwise rejects. */
   readonly readiness: Readonly<Record<string, () => Promise<void>>>
   readonly runtime: Runtime
   readonly isTrusted: (request: FastifyRequest) => boolean

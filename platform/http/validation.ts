@@ -120,7 +120,7 @@ function firstRepeated(query: Values): string | undefined {
   return Object.keys(query).find((name) => Array.isArray(query[name]))
 }
 
-/** The values that the schema names, read from their text. Missing values get their defaults. */
+/** Reads the values that the schema names from text. Missing values get their defaults. */
 function readNamed({ properties }: PlainSchema, input: Values): unknown {
   if (properties === undefined) return input
   const values: Record<string, unknown> = {}
@@ -158,7 +158,7 @@ function firstProblem(schema: PlainSchema, errors: ValidationError[]): [string, 
   return [error.instancePath, inner ? `must be ${expectedText(inner)}` : error.message]
 }
 
-/** The part of a schema for the value at a JSON pointer, through objects and lists. */
+/** The part of a schema that describes the value at a JSON pointer. Works through objects and lists. */
 function schemaAt(schema: PlainSchema, pointer: string): PlainSchema | undefined {
   const steps = pointer.split('/').slice(1)
   return steps.reduce<PlainSchema | undefined>((at, step) => {

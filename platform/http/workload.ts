@@ -16,7 +16,7 @@ export interface Work {
   end(outcome: 'done' | 'abandoned'): void
 }
 
-/** How long admitted work should take while clients send more than the service can handle. */
+/** The target time, in milliseconds, for admitted work while clients send more than the service can handle. */
 const TARGET_MS = 150
 /** Work is late if, at the current rate, the last piece in flight would finish after this time. */
 const LATE_MS = 1_000
@@ -24,7 +24,7 @@ const LATE_MS = 1_000
  * This much work is always admitted, because with less in flight, batches would be too small to be efficient.
  */
 const MIN_IN_FLIGHT = 64
-/** A burst of this size is admitted while the rate is still unknown. */
+/** As long as the rate is unknown, this number of pieces of work is admitted. */
 const BURST = 512
 const RECOVERED_AFTER_MS = 1_000
 /** The rate is measured over the current window and the one before it. */

@@ -61,7 +61,8 @@ export async function openPglite(options: PgliteOptions = {}): Promise<Database>
     const result = exclusively(work)
     if (performance.now() >= upkeepAt) {
       upkeepAt = performance.now() + upkeepEveryMs
-      // No caller waits for the upkeep. If the database has failed, the next statement fails as well.
+      // No caller waits for the upkeep, so its errors are ignored. If the database has failed, the next
+      // statement fails as well.
       exclusively(() => upkeep(session)).catch(() => {})
     }
     return result
@@ -114,7 +115,10 @@ async function runTransaction<T>(session: Session, work: (tx: Queryable) => Prom
   return result
 }
 
-/** Runs work one at a time, in order, and gives the event loop a turn every MAX_TURN_MS. */
+/**
+ * Returns a function that runs pieces of work in order, one at a time, and gives the event loop a turn every
+ * MAX_TURN_MS.
+ */
 function createQueue(): <T>(work: () => Promise<T>) => Promise<T> {
   let last: Promise<unknown> = Promise.resolve()
   let turnStarted = performance.now()

@@ -29,7 +29,7 @@ const selectLogSize = `
     pg_stat_force_next_flush()
   from pg_control_checkpoint()`
 
-/** The thresholds have the form of autovacuum's: a share of the table plus a minimum. */
+/** The thresholds are calculated as in autovacuum: a share of the table plus a minimum. */
 const selectNeediestTable = `
   select format('%I.%I', schemaname, relname) as name
   from pg_stat_all_tables

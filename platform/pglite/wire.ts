@@ -41,7 +41,7 @@ export function createRequests() {
   }
 
   function text(value: string): void {
-    // A UTF-16 unit is at most three bytes of UTF-8.
+    // A UTF-16 code unit becomes at most three bytes of UTF-8.
     reserve(3 * value.length)
     end += bytes.write(value, end)
   }
@@ -106,7 +106,7 @@ export function createRequests() {
 }
 
 export interface Answer {
-  /** Absent if no statement was described. Empty if the statement returns no rows. */
+  /** The columns of the result. Undefined if no statement was described; empty if the statement returns no rows. */
   readonly columns: readonly Column[] | undefined
   /** The values of each row. */
   readonly rows: readonly (readonly (string | null)[])[]

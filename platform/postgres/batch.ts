@@ -9,7 +9,10 @@ import { decoderOf, encodeValue } from './values.ts'
  * costs more than the statements themselves.
  */
 export interface Statements {
-  /** Rejects with a DatabaseError. If one statement of a batch fails, the server skips those after it. */
+  /**
+   * Runs a statement. Rejects with a DatabaseError. If one statement of a batch fails, the server skips those
+   * after it.
+   */
   run(text: string, params?: readonly unknown[]): Promise<Answer>
 }
 

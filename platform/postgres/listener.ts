@@ -21,7 +21,7 @@ const RECONNECT_BASE_MS = 200
 const RECONNECT_MAX_MS = 5_000
 const LEAVE_LIMIT_MS = 1_000
 
-/** Connects at the first call of `listen`. */
+/** Creates a listener, which connects when `listen` is first called. */
 export function createListener(options: ListenerOptions): Listener {
   const callbacks = new Map<string, Set<() => void>>()
   let closed = false

@@ -30,7 +30,7 @@ export interface PostgresOptions {
   readonly connectTimeoutMs?: number
   /** Receives metrics about the pool's connections, and about how long work waited for one. */
   readonly telemetry?: Pick<Telemetry, 'gauge' | 'observe'>
-  /** Called when an idle connection breaks, which the pool then replaces, and when the server is unresponsive. */
+  /** Called when an idle connection breaks (the pool replaces it), and when the server becomes unresponsive. */
   readonly onPoolError?: (error: Error) => void
 }
 
@@ -188,7 +188,7 @@ function observePool(pool: Pool, telemetry: Pick<Telemetry, 'gauge'>): void {
 
 interface Connection extends Statements {
   script(text: string): Promise<void>
-  /** True once the connection has failed or its state is unknown. */
+  /** Returns whether the connection has failed or is in an unknown state. */
   broken(): boolean
   giveUp(): void
 }
@@ -244,7 +244,8 @@ async function runTransaction<T>(connection: Connection, work: (tx: Queryable) =
       return (await connection.run(text, params)).rows as Row[]
     },
     last() {
-      // If it fails, the statements before it fail with the same error.
+      // The result of the commit is not awaited here: if it fails, the statements before it fail with the
+      // same error.
       commit().catch(() => undefined)
     },
   }

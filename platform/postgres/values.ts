@@ -5,7 +5,7 @@
 
 type Decode = (text: string) => unknown
 
-/** The text of a parameter. Null and undefined become SQL's null, a plain object becomes JSON. */
+/** Converts a parameter into text. Null and undefined become SQL's null, and a plain object becomes JSON. */
 export function encodeValue(value: unknown): string | null {
   if (value === null || value === undefined) return null
   switch (typeof value) {
@@ -47,7 +47,7 @@ function encodeItem(item: unknown): string {
 
 const SPECIAL = /["\\]/
 
-/** Reads one-dimensional arrays, such as `{1,NULL,"a \"quoted\" one"}`. */
+/** Decodes a one-dimensional array, such as `{1,NULL,"a \"quoted\" one"}`. */
 function decodeArray(text: string, decode: Decode): unknown[] {
   const items: unknown[] = []
   const item = /"((?:[^"\\]|\\.)*)"|[^,{}"]+/gsu
@@ -79,7 +79,10 @@ function asText(text: string): string {
   return text
 }
 
-/** The oid of a type, the oid of its array type, and its decoder. The oids are from PostgreSQL's pg_type.dat. */
+/**
+ * For each type, its oid, the oid of its array type, and its decoder. The oids are from PostgreSQL's
+ * pg_type.dat.
+ */
 const types: readonly (readonly [number, number, Decode])[] = [
   [16, 1000, (text) => text === 't'], // boolean
   [17, 1001, decodeBytea],

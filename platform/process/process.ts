@@ -6,8 +6,8 @@ import { createLog } from '../telemetry/telemetry.ts'
 import { ConfigError, type Environment } from './config.ts'
 
 /**
- * The environment of the process, which is read here only. A `.env` file in the working folder adds variables, and
- * overrides none. Throws an Error if the file exists and cannot be read.
+ * The environment of the process. It is read only here. A `.env` file in the working folder can add
+ * variables, but not override any. Throws an Error if the file exists but cannot be read.
  */
 export function environment(): Environment {
   try {
@@ -21,7 +21,7 @@ export function environment(): Environment {
 }
 
 export interface ProcessOptions {
-  /** How long `close` may take, in milliseconds. After that the process ends with code 1. */
+  /** How long `close` may take, in milliseconds. After that, the process ends with code 1. */
   readonly deadlineMs?: number
   readonly log?: Log
 }
@@ -32,23 +32,24 @@ export const CLOSE_DEADLINE_MS = 20_000
 /**
  * V8's flags for collecting the old generation.
  *
- * - It may grow to twice the size of the live objects. By default, V8 collects 10 MB of old garbage every three
- *   seconds in a process that handles a few hundred orders a second.
- * - The live objects, some tens of megabytes, are marked in one pause of 30 to 50 ms, by all threads together.
- *   Concurrent marking would take a whole core for 50 ms at a time, on machines that have few. Incremental marking
- *   takes seconds, and objects that are promoted during it survive with all that they refer to: six times as
- *   much becomes old, and each collection of the young generation takes twice as long.
+ * - The old generation may grow to twice the size of its live objects. By default, in a process that handles
+ *   a few hundred orders a second, V8 collects 10 MB of old garbage every three seconds.
+ * - The live objects, some tens of megabytes, are marked in one pause of 30 to 50 ms, by all threads
+ *   together. Concurrent marking would occupy a whole core for 50 ms at a time, on machines that have few
+ *   cores. Incremental marking takes seconds, and objects that are promoted during that time survive with
+ *   everything that they refer to: six times as much becomes old, and each collection of the young generation
+ *   takes twice as long.
  */
 const COLLECTION = ['--heap-growing-percent=200', '--no-incremental-marking']
 /**
- * Optimizing one of PGlite's largest functions briefly takes hundreds of megabytes. One task at a time leaves less
- * of that behind as fragmented memory.
+ * Optimizing one of PGlite's largest functions briefly takes hundreds of megabytes. Running one optimization
+ * at a time leaves less fragmented memory behind.
  */
 const COMPILATION = ['--wasm-num-compilation-tasks=1']
 
 /**
- * A repeat of a signal within this time is ignored, because one Ctrl-C may arrive twice: from the terminal, and from
- * npm, which passes it on.
+ * A repeated signal within this time is ignored, because one Ctrl-C can arrive twice: from the terminal, and
+ * from npm, which passes it on.
  */
 const SAME_SIGNAL_MS = 300
 
@@ -80,7 +81,8 @@ export async function runProcess(
       log.error({ deadlineMs }, `${name} did not close before its deadline`)
       exit(1)
     }, deadlineMs)
-    // A signal during the start takes effect after it, because only a started program can be closed.
+    // A signal that arrives during the start takes effect after the start, because only a started program can
+    // be closed.
     started
       .then((program) => program.close())
       .then(
@@ -127,14 +129,14 @@ export async function runProcess(
   await started.catch((error) => failToStart(name, error, log))
 }
 
-/** Ends the process once its output has been written, or after FLUSH_MS if no reader takes it. */
+/** Ends the process once its output has been written, or after FLUSH_MS if nothing reads the output. */
 function exit(code: number): void {
   const end = () => process.exit(code)
   setTimeout(end, FLUSH_MS)
   process.stdout.write('', end)
 }
 
-/** Whether the command line does not set this V8 flag. */
+/** Whether the command line leaves this V8 flag unset. */
 function isUnset(flag: string): boolean {
   return !process.execArgv.some((given) => nameOf(given) === nameOf(flag))
 }
@@ -143,7 +145,7 @@ const nameOf = (flag: string) => flag.split('=', 1)[0]!.replace('--no-', '--')
 
 /**
  * Reports a failed start and ends the process. An error that the operator can fix, such as a port in use, is
- * reported as one sentence, any other error with its stack.
+ * reported in one sentence; any other error is reported with its stack.
  */
 function failToStart(name: string, error: unknown, log: Log): never {
   const isForOperator = error instanceof ConfigError || error instanceof SchemaTooNewError
@@ -155,7 +157,10 @@ function failToStart(name: string, error: unknown, log: Log): never {
   process.exit(1)
 }
 
-/** Errors thrown on purpose are plain Errors, and system errors have a `syscall`. Other classes mean a bug. */
+/**
+ * Errors thrown on purpose are plain Errors, and system errors have a `syscall`. An error of any other class
+ * indicates a bug.
+ */
 function isPlainError(error: unknown): error is Error {
   return error instanceof Error && (error.name === 'Error' || 'syscall' in error)
 }

@@ -1,6 +1,6 @@
 /**
  * Conversions between schemas and text: `expectedText` describes a schema in words that follow "must be", and
- * `fromText` reads a value from text of a URL, a header or the environment.
+ * `fromText` reads a value from text in a URL, a header or the environment.
  */
 
 /** The members of a JSON schema that this module reads. */
@@ -12,7 +12,7 @@ export interface PlainSchema {
   readonly properties?: Readonly<Record<string, PlainSchema>>
   readonly items?: PlainSchema
   readonly format?: string
-  /** Words for messages, used instead of the format. */
+  /** A description of the format, used in messages instead of the format's name. */
   readonly expected?: string
   readonly pattern?: string
   readonly minimum?: number
@@ -57,7 +57,8 @@ function stringText({ format, pattern, minLength, maxLength, expected }: PlainSc
   if (expected !== undefined) return expected
   if (format === 'uuid') return 'a UUID'
   const size = span(minLength, maxLength, 'characters')
-  // Unicode before the @ would need SMTPUTF8 on every mail server on the route, and few support it.
+  // Unicode before the @ would require SMTPUTF8 on every mail server on the route, and few servers support
+  // it.
   if (format === 'email') return `an ASCII email address${size}, with its domain in xn-- form`
   if (format) return `text in the format ${format}${size}`
   return pattern ? `text that matches ${pattern}${size}` : `text${size}`
@@ -81,7 +82,7 @@ function bounds(schema: PlainSchema): string {
   return limits.filter((limit) => limit !== '').join(' and')
 }
 
-/** A decimal number of up to 15 digits. A number with more digits would be rounded silently. */
+/** A decimal number with up to 15 digits. A number with more digits would be rounded silently. */
 const PLAIN_NUMBER = /^-?(?=(?:\.?\d){1,15}$)\d+(?:\.\d+)?$/
 const BOOLEANS: Readonly<Record<string, boolean>> = { true: true, 1: true, false: false, 0: false }
 

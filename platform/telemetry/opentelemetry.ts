@@ -19,7 +19,10 @@ import type { Log } from '../async/runtime.ts'
 import type { OpenTracer, Span, SpanStart } from './tracing.ts'
 
 export interface OpenTelemetryOptions {
-  /** The `service.name`. OTEL_SERVICE_NAME is ignored, because services may share an environment. */
+  /**
+   * The attribute `service.name` of all spans. OTEL_SERVICE_NAME is ignored, because services can share an
+   * environment.
+   */
   readonly service: string
   readonly messagingSystem: string
   readonly log: Log

@@ -10,7 +10,10 @@ const MIN_SECRET_LENGTH = 4
 const MAX_CREDENTIALS_LENGTH = 512
 const SECRET_NAME = /PASSWORD|PASSWD|SECRET|TOKEN|API_?KEY|HEADERS$/
 
-/** Sorted by length, longest first: masking a part of a secret first would leave the rest of it unmasked. */
+/**
+ * Sorted by length, longest first, because masking a part of a secret first would leave the rest of the
+ * secret unmasked.
+ */
 let secrets: readonly string[] = []
 
 /**
@@ -43,7 +46,7 @@ function registerPasswords(value: string): void {
   if (start >= 0 && colon >= 0 && colon < end) {
     add(value.slice(start + 3, end))
     add(value.slice(colon + 1, end))
-    // Parsers split a password at these characters, and quote a part of it as a host or a port.
+    // Parsers split a password at these characters, and may quote a part of the password as a host or a port.
     for (const part of value.slice(colon + 1, end).split(/[/@#?%:]/)) add(part)
   }
   for (const [, password] of value.matchAll(/[?&]password=([^&#]*)/gi)) add(password ?? '')

@@ -23,7 +23,7 @@ export interface Account {
 export interface Payment {
   readonly id: string
   readonly orderId: string
-  /** Null if a void arrived before the payment and did not name the account. */
+  /** The account that pays. Null if a void arrived before the payment and did not name the account. */
   readonly accountId: string | null
   readonly amountMinor: bigint | null
   readonly state: 'PAID' | 'REFUSED' | 'VOIDED' | 'REFUNDED'
@@ -98,7 +98,7 @@ export type Announcement =
   | { readonly event: 'DEPOSIT_ACCEPTED'; readonly deposit: Deposit }
   | { readonly event: 'DEPOSIT_REQUEST'; readonly deposit: Deposit }
 
-/** The result for the sender of a command. A refused command changed nothing. */
+/** The result of a command, for its sender. A refused command has changed nothing. */
 export type Outcome =
   | { readonly kind: 'account'; readonly account: Account }
   | { readonly kind: 'payment'; readonly payment: Payment }
@@ -117,7 +117,7 @@ export interface Rows {
   readonly account: Account | undefined
   readonly payment: Payment | undefined
   readonly deposit: Deposit | undefined
-  /** By the database's clock, in epoch milliseconds. */
+  /** The current time by the database's clock, in epoch milliseconds. */
   readonly now: number
 }
 

@@ -18,7 +18,7 @@ import type { Account, Announcement, Deposit, Payment } from './ledger.ts'
  * announcement has the same id.
  */
 export interface Companions extends TraceContext {
-  /** Epoch milliseconds. */
+  /** The current time, in epoch milliseconds. */
   readonly now: number
 }
 

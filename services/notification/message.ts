@@ -19,7 +19,7 @@ export type Notice = TraceContext & {
     | { readonly event: 'PAYMENT_REFUNDED'; readonly orderId: string; readonly valueMinor: bigint }
   )
 
-/** The notice of an event that arrived in a call or on the topic. */
+/** Makes the notice of an event that arrived in a call or on the topic. */
 export function toNotice(
   body: PaymentEvent,
   meta: Pick<EventMeta, 'id' | 'reason' | keyof TraceContext>,

@@ -151,7 +151,7 @@ async function removeTexts(db: Queryable, after: bigint, days: number | null) {
   return { last: page?.last ?? undefined, hasYoung: page?.hasYoung ?? false }
 }
 
-/** Removes all messages that exist at the start, page by page. */
+/** Removes the texts of all messages that exist when the removal starts, page by page. */
 export async function deleteMessages(db: Queryable): Promise<void> {
   const [end] = await db.query<{ seq: bigint | null }>(
     'select max(seq) as seq from notification.message',
@@ -193,7 +193,7 @@ export async function findContacts(
   return new Map(rows.map((row) => [row.account_id, row.email]))
 }
 
-/** Returns whether there was a contact. */
+/** Deletes an account's contact. Returns whether there was one. */
 export async function deleteContact(db: Queryable, accountId: string): Promise<boolean> {
   const rows = await db.query(
     'delete from notification.contact where account_id = $1 returning account_id',
@@ -223,7 +223,7 @@ export async function countLetters(
   return new Map(rows.map(({ email, letters }) => [email, letters - (counts.get(email) as number)]))
 }
 
-/** Deletes the letter counts of past hours, one page per call. */
+/** Deletes letter counts of past hours, one page of rows per call. */
 export async function deleteOldShares(db: Queryable): Promise<void> {
   await db.query(
     `delete from notification.letter_share where email = any (array(

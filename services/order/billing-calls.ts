@@ -44,7 +44,8 @@ export function billingCalls(options: BillingCallsOptions) {
   }
 
   async function pay(row: OutboxRow): Promise<Delivery> {
-    // The order may have been canceled between two attempts, and its void waits behind this row.
+    // The order may have been canceled since the previous attempt. Its void then waits behind this outbox
+    // row.
     if (row.attempts > 0 && !(await isPending(row.key))) return { kind: 'done' }
     const answer = await post(row)
     const command = answer && commandFrom(answer)
@@ -124,7 +125,7 @@ function problemOf(body: string): { code?: unknown; reason?: Reason } {
   return { code: problem?.code, ...(isReason(reason) && { reason }) }
 }
 
-/** Undefined if the text is not JSON. */
+/** Parses JSON. Returns undefined if the text is not JSON. */
 function parse(body: string): unknown {
   try {
     return JSON.parse(body)

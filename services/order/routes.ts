@@ -57,7 +57,7 @@ export interface OrderRoutes {
   }
 }
 
-/** Shorter than the time a process has to stop, because stopping waits for open requests. */
+/** Shorter than the time that a process has for stopping, because stopping waits for open requests. */
 const MAX_WAIT_SECONDS = 15
 /**
  * How often a waiting read reads the order again, in milliseconds, in case the notification of its outcome is

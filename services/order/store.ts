@@ -107,7 +107,7 @@ export async function changeOrders(
   )
 }
 
-/** A profile's orders, newest first; the cursor is the smallest order number of the previous page. */
+/** A profile's orders, newest first. The cursor is the lowest order number on the previous page. */
 export function listOrders(
   db: Queryable,
   profileId: string,
@@ -153,7 +153,7 @@ export async function isAnyWatched(db: Queryable): Promise<boolean> {
   return row!.is_any
 }
 
-/** PENDING orders past their deadline, each with its trace. */
+/** PENDING orders that are past their deadline, each with its trace context. */
 export async function overdueOrders(
   db: Queryable,
   now: number,
@@ -207,7 +207,7 @@ export interface ResendSchedule {
    * an hour.
    */
   readonly stuckAfter: number
-  /** The most orders that one statement takes. */
+  /** The maximum number of orders that one statement takes. */
   readonly limit: number
 }
 
@@ -218,7 +218,7 @@ export interface OrderToResend {
   readonly attempts: number
   /** The order's last request is still in the outbox, so there is no need to write another one. */
   readonly isInOutbox: boolean
-  /** Epoch milliseconds; only for a PENDING order. */
+  /** The deadline of a PENDING order, in epoch milliseconds. */
   readonly deadlineMs?: number
 }
 
@@ -255,7 +255,10 @@ export async function takeOrdersToResend(
 const MAX_INTEGER = 2_147_483_647
 const PAID_BY_CALL = STYLES.filter((style) => FLOWS[style].payment === 'call')
 
-/** SQL for the milliseconds between a resend and the next one, given the number of resends before it. */
+/**
+ * SQL for the milliseconds from a resend to the next resend, given an expression for the number of earlier
+ * resends.
+ */
 const intervalMs = (resends: string) =>
   `case when ${resends} + 1 >= $6::integer then 3600000
     else least($3::float8, $2::float8 * power(2, least(${resends}, 20))) end`

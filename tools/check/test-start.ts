@@ -144,7 +144,10 @@ async function installDependencies(shell: Shell): Promise<string> {
   return took
 }
 
-/** Starts the program, places an order and stops the program in the given way. Returns how long the start took. */
+/**
+ * Starts the program, places an order and stops the program in the given way. Returns a sentence with the
+ * time that the start took.
+ */
 async function startOrderStop(shell: Shell, way: 'Ctrl-C' | 'SIGTERM'): Promise<string> {
   const started = start(shell, ['start'])
   const { child, ended, output } = started

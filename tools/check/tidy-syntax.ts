@@ -200,7 +200,7 @@ function readsEnvironment(node: ts.Node): boolean {
     const from = node.parent.parent.parent.moduleSpecifier.getText().slice(1, -1)
     return /^(node:)?process$/.test(from) && (node.propertyName ?? node.name).text === 'env'
   }
-  // const { env } = process
+  // Matches `const { env } = process`.
   return (
     ts.isVariableDeclaration(node) &&
     node.initializer?.getText() === 'process' &&

@@ -21,7 +21,7 @@ const TEXT = /\.(md|java|tpl)$/
 const WORDS = /^tools\/check\/tidy(-words|\.test)\.ts$/
 const KEBAB_CASE = /^[a-z0-9]+(-[a-z0-9]+)*(\.(test|conformance|d))?\.[a-z]+$/
 const EMPTY_NAMES = /^(utils?|helpers?|lib|types|common|index)\./
-// The brackets keep the pattern from matching itself in this file.
+// The brackets keep this pattern from matching its own source.
 const LOOSE_END = /\b(TO[D]O|FIX[M]E)\b(?!\s*\(?#\d+)/
 
 /** Returns the findings in one file. `core` is true if the file must not use Node's own globals. */

@@ -171,7 +171,7 @@ interface Resource {
   readonly verbs: readonly string[]
 }
 
-/** The events of the objects with this name. */
+/** The Kubernetes events about objects with this name. */
 export async function eventsOf(
   api: KubernetesApi,
   namespace: string,
@@ -211,14 +211,20 @@ export async function podsOf(
   return pods.filter(({ metadata }) => !metadata.deletionTimestamp).map(nameOf)
 }
 
-/** Returns the status of the response: 201, or 429 while the disruption budget forbids the eviction. */
+/**
+ * Requests the eviction of a pod. Returns the status of the response: 201, or 429 while the disruption budget
+ * forbids the eviction.
+ */
 export async function evict(api: KubernetesApi, namespace: string, pod: string): Promise<number> {
   const eviction = { apiVersion: 'policy/v1', kind: 'Eviction', metadata: { name: pod, namespace } }
   const path = `/api/v1/namespaces/${namespace}/pods/${pod}/eviction`
   return (await api.call('POST', path, eviction)).status
 }
 
-/** The lowest number of ready pods behind a Service while `during` is pending, and right after it. */
+/**
+ * The lowest number of ready pods behind a Service while the promise `during` is pending and right after it
+ * has settled.
+ */
 export async function fewestEndpoints(
   api: KubernetesApi,
   namespace: string,

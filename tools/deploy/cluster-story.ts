@@ -49,7 +49,7 @@ const SETTLE_LIMIT_MS = 60_000
 const helmFolder = join(root, 'deploy', 'helm')
 
 export interface Cluster extends ControlPlane {
-  /** Runs helm in the namespace; rejects with its output if it fails. */
+  /** Runs helm in the namespace. If helm fails, rejects with its output. */
   helm(args: readonly string[], namespace?: string): Promise<string>
   readonly folder: string
 }
@@ -292,7 +292,7 @@ export const STORY: readonly Step[] = [
 
 /** A fault that is planted in a chart, to show that this cluster reports it. */
 interface Fault {
-  /** A replacement in the templates of the order chart. */
+  /** A text in the templates of the order chart, and its replacement. */
   readonly change?: readonly [text: string, into: string]
   readonly set?: string
   /** A pattern that the error must match. */

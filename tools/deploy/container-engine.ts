@@ -79,7 +79,7 @@ async function startOwn(): Promise<Engine> {
   // Debian's Docker client has only the classic builder.
   const client = clientOf({ DOCKER_HOST: host, DOCKER_BUILDKIT: '0' })
   const close = async () => {
-    // `unshare` ignores gentler signals. The daemon's data is in the folder, which is removed.
+    // `unshare` ignores signals that are gentler than SIGKILL. The daemon's data is in the folder, which is removed.
     await daemon.stop(STOP_LIMIT_MS, 'SIGKILL')
     rmSync(folder, { recursive: true, force: true })
   }

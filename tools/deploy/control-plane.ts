@@ -23,7 +23,7 @@ export interface KubernetesApi {
   /** Resolves with the body if the response has status 200, and otherwise rejects. */
   // biome-ignore lint/suspicious/noExplicitAny: each kind has a shape of its own.
   get(path: string): Promise<any>
-  /** Resolves with any response. */
+  /** Sends a request. Resolves with the response, whatever its status is. */
   call(
     method: 'GET' | 'POST' | 'DELETE' | 'PATCH',
     path: string,
@@ -68,7 +68,7 @@ export async function startControlPlane(options: ControlPlaneOptions): Promise<C
   const agents: Agent[] = []
   const close = async () => {
     await Promise.all(agents.map((agent) => agent.destroy()))
-    // In reverse order, because later processes depend on earlier ones.
+    // The processes are stopped in reverse order, because later processes depend on earlier ones.
     for (const server of started.reverse()) await server.stop(STOP_LIMIT_MS)
   }
   try {

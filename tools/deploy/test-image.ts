@@ -18,7 +18,7 @@ import { findPythonTool, tryCommand } from './deploy-tools.ts'
 /** One check of the image. */
 export interface ImageStep {
   readonly name: string
-  /** Resolves with the figures to print. */
+  /** Runs the check. Resolves with the figures to print. */
   run(): Promise<string>
 }
 
@@ -139,7 +139,7 @@ async function unset({ docker }: Engine): Promise<string> {
 
 const HARDENED = ['--read-only', '--cap-drop', 'ALL', '--security-opt', 'no-new-privileges']
 
-/** Expected lines of /proc/1/status: an unprivileged user without capabilities. */
+/** The expected lines in /proc/1/status: an unprivileged user without capabilities. */
 const STATUS = {
   Uid: '1000\t1000\t1000\t1000',
   CapEff: '0000000000000000',

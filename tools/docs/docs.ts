@@ -151,7 +151,7 @@ export function fillIn(path: string, text: string, name: string, table: string):
   return `${text.slice(0, from + begin.length)}\n${table}\n${text.slice(to)}`
 }
 
-/** Reads the OpenAPI documents that the services serve, and runs newman. */
+/** Reads the OpenAPI documents from the running services, and runs newman. */
 async function collectFrom({ url, read }: Client) {
   const services = ['orders', 'billing', 'notification']
   const documents = services.map((service) => read<OpenApi>(`/${service}/openapi.json`))

@@ -21,7 +21,7 @@ export function readResults(file = FILE): Results {
   return JSON.parse(readFileSync(file, 'utf8')) as Results
 }
 
-/** Replaces the entry of one instrument; `started` is when its run started. */
+/** Replaces the entry of one instrument. `started` is the time at which its run started. */
 export function recordResult<Name extends keyof Results>(
   name: Name,
   figures: Omit<Results[Name], 'date'>,

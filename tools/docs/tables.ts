@@ -76,7 +76,10 @@ function variablesTable(group: ReturnType<typeof variablesOf>, say: Say): string
   return table(['variable', 'default', 'values', 'description'].map(say), rows)
 }
 
-/** Every variable with its default, commented out, so that the file documents everything and sets nothing. */
+/**
+ * The text of `.env.example`: every variable with its default, commented out, so that the file documents
+ * everything and sets nothing.
+ */
 export function environmentExample(): string {
   const entries = variablesOf(allInOneConfig).map(({ name, type, value, description }) => {
     const values = type === 'text' ? '' : `# Values: ${type}\n`

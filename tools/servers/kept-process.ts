@@ -6,7 +6,7 @@ import type { Readable } from 'node:stream'
 
 /** A server that runs as a child process and ends when this process ends, however this process ends. */
 export interface KeptProcess {
-  /** The process id of the server itself, not of the shell that watches it. */
+  /** The process id of the server itself, rather than of the shell that watches it. */
   readonly pid: number
   /** Resolves with the exit code when the server has ended for any reason. */
   readonly ended: Promise<number>
@@ -26,7 +26,7 @@ export interface KeptProcessOptions {
   readonly onLine?: (line: string) => void
   readonly folder?: string
   readonly env?: Readonly<Record<string, string | undefined>>
-  /** The user to run as, if not the user of this process. */
+  /** The user that runs the server, if it is not the user of this process. */
   readonly user?: { readonly uid: number; readonly gid: number } | undefined
 }
 
@@ -119,6 +119,6 @@ function signal(shell: ChildProcess, pid: number, name: NodeJS.Signals): void {
   try {
     process.kill(pid, name)
   } catch {
-    // The server has just ended.
+    // The server has just ended, so there is nothing to signal.
   }
 }

@@ -108,7 +108,7 @@ function location(path: string, basePath: string): string {
   return `    location ~ ^${basePath}/${path}(/|$) { proxy_pass http://${path}; }`
 }
 
-/** A regular expression that matches the prefix or nothing. */
+/** A regular expression that matches the prefix or an empty string. */
 function prefixPattern(basePath: string): string {
   const bare = prefixOf(basePath)
   return bare === '' ? '' : `(${bare.replaceAll('.', '\\.')})?`

@@ -39,7 +39,7 @@ export async function restartable(
       return server.ended
     },
     async stop() {
-      // A frozen server could not shut down.
+      // A frozen server could not shut down, so it is thawed first.
       await signalAll(server, 'SIGCONT')
       await end(server)
     },
@@ -70,7 +70,7 @@ function send(name: NodeJS.Signals, pids: readonly number[]): void {
     try {
       process.kill(pid, name)
     } catch {
-      // The process has just ended.
+      // The process has just ended, so there is nothing to signal.
     }
   }
 }

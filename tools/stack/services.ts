@@ -92,7 +92,7 @@ async function startReplica(
  */
 export const NODE_OPTIONS = '--max-semi-space-size=16'
 
-/** The environment of a replica: the given variables, overridden by those that the stack sets. */
+/** The environment of a replica: the given variables, overridden by the variables that the stack sets. */
 export function replicaEnvironment(
   { service, number, port }: Pick<Replica, 'service' | 'number' | 'port'>,
   { brokers, databaseUrls, gatewayUrl, basePath, maildir, environment }: ReplicaContext,
@@ -153,7 +153,7 @@ export async function isReady(url: string, service: ServiceName): Promise<boolea
   return true
 }
 
-/** Stops callers before the services that they call: order, then billing, then notification. */
+/** Stops each service before the services that it calls: first order, then billing, then notification. */
 export async function stopReplicas(replicas: readonly Replica[]): Promise<void> {
   for (const service of SERVICES) {
     await Promise.all(

@@ -31,9 +31,9 @@ export interface Stack {
   readonly databaseUrls: Readonly<Record<ServiceName, string>>
   readonly replicas: readonly Replica[]
   readonly nginxPid: number
-  /** undefined if KAFKA_BROKERS names other brokers. */
+  /** The Kafka of the stack; undefined if KAFKA_BROKERS names other brokers. */
   readonly kafka: Restartable | undefined
-  /** undefined if DATABASE_URL names another server. */
+  /** The PostgreSQL of the stack; undefined if DATABASE_URL names another server. */
   readonly postgres: Restartable | undefined
   /** The folder with the stack's data and logs. */
   readonly folder: string
@@ -45,7 +45,7 @@ export interface StackStart extends StackOptions {
   /** Returns additional environment variables for one replica. Called at each start of the replica. */
   readonly environmentOf?: ReplicaContext['environmentOf']
   readonly checkoutOf?: CheckoutOf
-  /** Aborts the start. */
+  /** Aborts the start of the stack. */
   readonly signal: AbortSignal
   readonly say: (line: string) => void
   /**
@@ -69,7 +69,7 @@ const KAFKA_PORT = 9092
 const POSTGRES_PORT = 5440
 /** The port of the first replica of each service. Further replicas use the ports after it. */
 const SERVICE_PORTS = { order: 8011, billing: 8021, notification: 8031 } as const
-/** A service's pool has 10 connections by default. */
+/** Connections for each service process. Its pool has 10 by default, and it opens others outside the pool. */
 const CONNECTIONS_PER_PROCESS = 12
 /** Connections for operators and tools. */
 const EXTRA_CONNECTIONS = 40

@@ -18,7 +18,7 @@ import { databaseUrl, makeDatabases, startPostgres } from '../servers/postgres.t
 interface Suite {
   readonly name: string
   readonly files: (path: string) => boolean
-  /** How many files run at a time. */
+  /** How many test files run at a time. */
   readonly concurrency: number
   /** The environment variables of the suite's tests. */
   readonly environment: Readonly<Record<string, string>>

@@ -68,7 +68,10 @@ const SERVICES: Readonly<Record<Service, { readonly x: number; readonly database
   billing: { x: 398, database: 'billing' },
   notification: { x: 702, database: 'notification' },
 }
-/** Where a service's line meets a topic, and where the event names end. Chosen so that no lines cross. */
+/**
+ * Where a service's line meets a topic, and where the event names end. The positions are chosen so that no
+ * lines cross.
+ */
 const PORTS: Readonly<Record<string, { readonly x: number; readonly namesEnd?: number }>> = {
   'payment > order': { x: 40 },
   'order > payment': { x: 80 },
@@ -110,7 +113,7 @@ export function structurePicture(structure: Structure, title: string): string {
 interface Meeting {
   readonly x: number
   readonly isRead: boolean
-  /** The names of the events sent, in rows; empty if the service reads the topic. */
+  /** The names of the events that the service sends, in rows; empty if the service reads the topic. */
   readonly rows: readonly string[]
   readonly left: number
   readonly right: number
@@ -146,7 +149,7 @@ function topicsOf({ sends, reads }: Structure): TopicOnPage[] {
   }))
 }
 
-/** Up to two names are drawn as a column, more as one row. */
+/** Up to two names are drawn in a column; more names are drawn in one row. */
 function toMeeting(key: string, events: ReadonlySet<string>, isRead: boolean): Meeting {
   const port = PORTS[isRead && key === 'billing > billing' ? `${key} (reads)` : key]
   if (!port) throw new Error(`the picture has no place for ${key}: ${[...events]}`)
@@ -222,7 +225,7 @@ function drawDatabase(middle: number, name: string): string[] {
   ]
 }
 
-/** Calls between neighbors: where the arrow begins and where it ends. */
+/** For calls between neighbors, where the arrow begins and where it ends. */
 const CALLS: Readonly<Record<string, readonly [from: number, to: number]>> = {
   'order > billing': [SERVICES.order.x + SERVICE_WIDTH, SERVICES.billing.x - 2],
   'billing > order': [SERVICES.billing.x, SERVICES.order.x + SERVICE_WIDTH + 2],
@@ -230,7 +233,7 @@ const CALLS: Readonly<Record<string, readonly [from: number, to: number]>> = {
 }
 const [FIRST_CALL, CALL_HEIGHT] = [22, 24]
 
-/** Calls in both directions between two services share the gap, one below the other. */
+/** If two services call each other, both arrows are drawn in the gap between them, one below the other. */
 function callsBetween({ calls }: Structure): string[] {
   const rows = new Map<string, number>()
   return [...calls].flatMap(([key, labels]) => {

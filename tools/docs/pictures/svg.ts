@@ -1,6 +1,7 @@
 /**
- * Building blocks of the pictures. A picture is one SVG file for light and dark mode: its colors are classes that follow
- * the reader's preference, and it has its own background. Text stays text. Lengths are in pixels.
+ * The building blocks of the pictures. A picture is one SVG file for both light and dark mode: its colors are
+ * classes that follow the reader's preference, and it has its own background. Text is kept as text. Lengths
+ * are in pixels.
  */
 export interface Picture {
   readonly width: number
