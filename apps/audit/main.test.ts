@@ -73,7 +73,7 @@ test('the audit rejects wrong options, and prints its usage', async () => {
 test('the audit fails if a database cannot be reached', async () => {
   const url = 'postgres://127.0.0.1:1/none'
   const { code, stderr } = await run(['--orders', url, '--billing', url, '--notification', url])
-  assert.match(stderr, /no connection to PostgreSQL/)
+  assert.match(stderr, /cannot connect to PostgreSQL/)
   assert.equal(code, 2)
 })
 

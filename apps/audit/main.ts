@@ -82,7 +82,7 @@ function readOptions(args: readonly string[]): Options {
     throw new UsageError('use --data or the URLs of databases, not both')
   }
   if (!orders || !billing || !notification) {
-    if (given.length > 0) throw new UsageError('--orders, --billing and --notification go together')
+    if (given.length > 0) throw new UsageError('--orders, --billing and --notification must be used together')
     return { help, settled, data, urls: undefined }
   }
   return { help, settled, data, urls: [orders, billing, notification] }
@@ -129,7 +129,7 @@ async function openDatabases({ data, urls }: Options): Promise<Opened> {
 async function openFolder(folder: string, maildir: string | undefined): Promise<Opened> {
   const databaseFolder = join(folder, 'database')
   if (!existsSync(join(databaseFolder, 'pgdata', 'PG_VERSION'))) {
-    throw new Error(`${folder} is not a data folder: it holds no database`)
+    throw new Error(`${folder} is not a data folder: it contains no database`)
   }
   const database = await openPglite({ folder: databaseFolder })
   const close = () => database.close()

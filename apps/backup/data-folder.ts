@@ -31,7 +31,7 @@ export interface BackupFile {
 
 export function assertDataFolder(folder: string): void {
   if (existsSync(join(folder, 'database', 'pgdata', 'PG_VERSION'))) return
-  throw new UsageError(`${folder} is not a data folder: it holds no database`)
+  throw new UsageError(`${folder} is not a data folder: it contains no database`)
 }
 
 /** The size and checksum of every file below a folder except the manifest, sorted by path. */
@@ -78,7 +78,7 @@ async function readManifest(folder: string): Promise<Manifest> {
   })
   const manifest = JSON.parse(text) as Manifest
   if (manifest.format !== 1) {
-    throw new UsageError(`${folder} was written by another version: format ${manifest.format}`)
+    throw new UsageError(`${folder} was written by another version, in the unknown format ${manifest.format}`)
   }
   return manifest
 }

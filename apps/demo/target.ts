@@ -46,7 +46,7 @@ export async function findTarget(
   const isThere = () => isHealthy(client)
   const healthy = await (url ? client.until(isThere, Boolean) : isThere())
   interrupted.throwIfAborted()
-  if (!healthy && url) throw new Error(`no healthy program at ${url}/orders/health`)
+  if (!healthy && url) throw new Error(`there is no healthy program at ${url}/orders/health`)
   if (!healthy) {
     console.log(`No program at ${defaultUrl}: starting one in a temporary folder ...`)
     return startOwn(interrupted)

@@ -93,7 +93,7 @@ function readOptions(args: readonly string[]) {
     throw new UsageError('use --data or the URLs of databases, not both')
   }
   if (urls.length % 3 !== 0) {
-    throw new UsageError('--orders, --billing and --notification go together')
+    throw new UsageError('--orders, --billing and --notification must be used together')
   }
   if (restored !== undefined && !isService(restored)) {
     throw new UsageError(`--restored must be one of ${SERVICES.join(', ')}`)
@@ -158,7 +158,7 @@ async function openDatabases({ data, urls }: ReturnType<typeof readOptions>): Pr
 async function openFolder(folder: string): Promise<Opened> {
   const databaseFolder = join(folder, 'database')
   if (!existsSync(join(databaseFolder, 'pgdata', 'PG_VERSION'))) {
-    throw new Error(`${folder} is not a data folder: it holds no database`)
+    throw new Error(`${folder} is not a data folder: it contains no database`)
   }
   const database = await openPglite({ folder: databaseFolder })
   return {

@@ -58,7 +58,7 @@ function differenceOf(
   }
   switch (order.state) {
     case 'PENDING':
-      return { ...common, kind: 'ORDER_UNSETTLED', detail: `its payment is ${payment.state}` }
+      return { ...common, kind: 'ORDER_UNSETTLED', detail: `the payment is ${payment.state}` }
     case 'CANCELED': {
       const isKept = payment.state === 'PAID' && !order.isVoidWatched
       return isKept && !announced.has(`${id}/PAYMENT_REFUNDED`)
@@ -70,7 +70,7 @@ function differenceOf(
       if (payment.state === 'PAID' && payment.amountMinor === priceMinor) return undefined
       // If the payment was announced, `compareLedger` has already reported the difference.
       if (payment.state !== 'PAID' && announced.has(`${id}/ORDER_PAID`)) return undefined
-      return { ...common, kind: 'PAYMENT_CONFLICT', detail: `its payment is ${payment.state}` }
+      return { ...common, kind: 'PAYMENT_CONFLICT', detail: `the payment is ${payment.state}` }
     }
   }
 }
