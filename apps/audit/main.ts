@@ -82,7 +82,8 @@ function readOptions(args: readonly string[]): Options {
     throw new UsageError('use --data or the URLs of databases, not both')
   }
   if (!orders || !billing || !notification) {
-    if (given.length > 0) throw new UsageError('--orders, --billing and --notification must be used together')
+    if (given.length > 0)
+      throw new UsageError('--orders, --billing and --notification must be used together')
     return { help, settled, data, urls: undefined }
   }
   return { help, settled, data, urls: [orders, billing, notification] }

@@ -78,7 +78,9 @@ async function readManifest(folder: string): Promise<Manifest> {
   })
   const manifest = JSON.parse(text) as Manifest
   if (manifest.format !== 1) {
-    throw new UsageError(`${folder} was written by another version, in the unknown format ${manifest.format}`)
+    throw new UsageError(
+      `${folder} was written by another version, in the unknown format ${manifest.format}`,
+    )
   }
   return manifest
 }

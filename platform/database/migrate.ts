@@ -197,7 +197,10 @@ function asOneStatement(sql: string): string {
 }
 
 function check(schema: string, migrations: readonly Migration[]): void {
-  if (!/^[a-z_][a-z0-9_]*$/.test(schema)) throw new Error(`${schema} is not a valid schema name: use lower-case letters, digits and underscores`)
+  if (!/^[a-z_][a-z0-9_]*$/.test(schema))
+    throw new Error(
+      `${schema} is not a valid schema name: use lower-case letters, digits and underscores`,
+    )
   let lastId = Number.NEGATIVE_INFINITY
   for (const { id, name, sql, index } of migrations) {
     if (id <= lastId) throw new Error(`migration ${id} (${name}) is out of order`)

@@ -290,5 +290,10 @@ function isStale(error: Pick<DatabaseError, 'sqlState' | 'message'>): boolean {
 function connectError(cause: Error): DatabaseError {
   const sqlState = cause instanceof ServerError ? cause.code : undefined
   const reason = cause.message || String((cause as { code?: string }).code ?? cause.name)
-  return new DatabaseError(`cannot connect to PostgreSQL: ${reason}`, 'unavailable', sqlState, cause)
+  return new DatabaseError(
+    `cannot connect to PostgreSQL: ${reason}`,
+    'unavailable',
+    sqlState,
+    cause,
+  )
 }
