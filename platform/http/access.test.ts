@@ -105,6 +105,9 @@ test('a request without a valid token gets 401 and a challenge', async (t) => {
     assert.deepEqual([status, body.code], [401, 'UNAUTHENTICATED'])
     assert.match(String(challenge), /^Bearer/)
   }
+  const [withoutToken, invalid] = answers.map(({ challenge }) => challenge)
+  assert.equal(withoutToken, 'Bearer realm="trifold"')
+  assert.equal(invalid, 'Bearer realm="trifold", error="invalid_token"')
 })
 
 test('a token without the scope gets 403, which names the scope', async (t) => {

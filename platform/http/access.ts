@@ -117,6 +117,7 @@ function admitTo(
 }
 
 const BEARER = 'bearer '
+const NO_TOKEN = 'the request has no bearer token'
 
 function tokenIn({ headers }: FastifyRequest, { legacyHeader }: Auth, telemetry: Telemetry) {
   const { authorization } = headers
@@ -125,7 +126,7 @@ function tokenIn({ headers }: FastifyRequest, { legacyHeader }: Auth, telemetry:
   const token = isBearer ? authorization?.slice(BEARER.length).trim() : undefined
   if (bare === undefined) {
     if (token !== undefined) return token
-    throw new Fault('UNAUTHENTICATED', { detail: 'the request has no bearer token' })
+    throw new Fault('UNAUTHENTICATED', { detail: NO_TOKEN })
   }
   telemetry.count('trifold_auth_legacy_header_total')
   if (authorization === undefined || token === bare) return String(bare)
@@ -133,11 +134,12 @@ function tokenIn({ headers }: FastifyRequest, { legacyHeader }: Auth, telemetry:
   throw new Fault('VALIDATION_FAILED', { field: `headers/${legacyHeader}`, detail })
 }
 
-/** RFC 6750: how the request can be authenticated, or which scope its token lacks. */
+/** RFC 6750: how to authenticate, what is wrong with the token, if there is one, or which scope it lacks. */
 function challenge(error: Error, reply: FastifyReply, access: readonly Grant[] = []): void {
   if (!(error instanceof Fault)) return
   if (error.code === 'UNAUTHENTICATED') {
-    reply.header('www-authenticate', `Bearer realm="trifold", error="invalid_token"`)
+    const reason = error.details.detail === NO_TOKEN ? '' : ', error="invalid_token"'
+    reply.header('www-authenticate', `Bearer realm="trifold"${reason}`)
   } else if (error.code === 'FORBIDDEN') {
     const scope = scopesOf(access).join(' ')
     const text = `Bearer realm="trifold", error="insufficient_scope", scope="${scope}"`
