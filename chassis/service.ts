@@ -155,7 +155,7 @@ export interface Batches<Item, Result> {
   readonly afterRollback?: (results: readonly Result[]) => void
 }
 
-/** Returns a function that runs items that arrive concurrently in one shared transaction. */
+/** Returns a function that batches concurrently submitted items into one transaction. */
 export function inBatches<Item, Result>(
   parts: Pick<ServiceParts, 'database' | 'telemetry' | 'tracer' | 'runtime'>,
   { schema, traceOf, run, afterCommit, afterRollback }: Batches<Item, Result>,

@@ -155,7 +155,10 @@ const PARSERS: Readonly<Record<string, Parser>> = {
   },
 }
 
-/** Regular expressions, or whole files, that see no text from outside, each with the origin of its text. */
+/**
+ * Regular expressions that are never matched against untrusted input, or files with only such expressions. Each entry
+ * says where the input comes from instead.
+ */
 const INSIDE: Readonly<Record<string, string>> = {
   'messaging/kafka/security.ts /^\\[|\\]$/g': 'the environment',
   'platform/process/config-formats.ts /^[\\w.~-]+$/': 'the environment',

@@ -12,20 +12,20 @@ import { reportPage } from './report.ts'
 import { runChaos } from './run.ts'
 
 /**
- * Chaos on real servers: the faults that the simulator simulates are injected here into real processes.
+ * Chaos on real servers: the simulator's faults, injected into real processes.
  *
  * `fragile-stack.ts` starts two replicas of each service on Kafka, PostgreSQL and nginx, with a proxy
  * (`proxy.ts`) on every network link of a service. Kafka has a listener for each service and advertises the
  * proxy's port, so that clients cannot bypass it. One service has its tables on a disk that can be filled
  * (`small-disk.ts`). A replica can start with a wrong clock (`wrong-clock.ts`), and PostgreSQL reports which
  * transactions it has open (`sessions.ts`). `schedule.ts` draws the faults and their times from the seed;
- * `faults.ts` injects them and repairs them. While faults happen, the customers of the simulator work over
- * HTTP (`customers.ts`), and each attempt is a line of the history (`history.ts`).
+ * `faults.ts` injects and repairs them. While faults are active, the simulator's customers send requests over
+ * HTTP (`customers.ts`), and each attempt is recorded as a line of the history (`history.ts`).
  *
  * Then the faults stop. Each request with an Idempotency-Key is retried until it has a final response, all
- * work must be finished within a limit (`run.ts`), and history, databases, topics and letters must agree
- * (`checker.ts` applies the invariants of the audit, and the simulator's check of the responses to
- * customers). `figures.ts` computes the figures of the run; `report.ts` and `charts.ts` make a page of them.
+ * work must finish within a time limit (`run.ts`), and the history, databases, topics and e-mails must agree:
+ * `checker.ts` applies the audit's invariants and the simulator's check of the customers' responses.
+ * `figures.ts` computes the run's statistics; `report.ts` and `charts.ts` render them as a page.
  */
 const HELP = `
 npm run chaos -- [--minutes 5] [--style mixed] [--seed N] [--record]

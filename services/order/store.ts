@@ -214,7 +214,7 @@ export interface ResendSchedule {
 export interface OrderToResend {
   readonly order: StoredOrder
   readonly trace: TraceContext
-  /** How many times a resend of the order has been due, including this time. */
+  /** How many times this order has come due for a resend, including this time. */
   readonly attempts: number
   /** The order's last request is still in the outbox, so there is no need to write another one. */
   readonly isInOutbox: boolean

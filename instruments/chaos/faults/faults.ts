@@ -63,7 +63,7 @@ async function inject({ fault, forMs }: Planned, options: FaultsOptions): Promis
   return typeof violation === 'string' ? { ...injected, violation } : injected
 }
 
-/** Repairs a fault. Resolves with a sentence about the violation that it found, if there was one. */
+/** Repairs a fault. Resolves to a description of the invariant violation detected during the repair, or to undefined. */
 type Heal = () => unknown
 
 async function begin(fault: Fault, options: FaultsOptions): Promise<Heal> {
