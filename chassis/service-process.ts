@@ -1,6 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { hostname } from 'node:os'
 import Type, { type Static, type TObject } from 'typebox'
+import type { ServiceName } from '../contracts/access.ts'
 import { createKafkaBus } from '../messaging/kafka/bus.ts'
 import { kafkaSecurity, kafkaSecurityConfig } from '../messaging/kafka/security.ts'
 import { backoffMs, type Log, systemRuntime } from '../platform/async/runtime.ts'
@@ -72,7 +73,7 @@ type ProcessConfig = Static<typeof processSchema> & {
 }
 
 export interface ServiceProcess<Schema extends TObject> {
-  readonly name: 'order' | 'billing' | 'notification'
+  readonly name: ServiceName
   /** The first segment of the service's paths. */
   readonly path: 'orders' | 'billing' | 'notification'
   readonly schema: Schema

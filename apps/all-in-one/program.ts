@@ -5,6 +5,7 @@ import {
   type Service,
   type ServiceParts,
 } from '../../chassis/service.ts'
+import type { ServiceName } from '../../contracts/access.ts'
 import { createEmbeddedBus, type EmbeddedBus } from '../../messaging/embedded/bus.ts'
 import { TOPICS } from '../../messaging/topics.ts'
 import { type Log, systemRuntime } from '../../platform/async/runtime.ts'
@@ -37,8 +38,6 @@ export interface Program {
   routes(): RouteAccess[]
   close(): Promise<void>
 }
-
-type ServiceName = 'order' | 'billing' | 'notification'
 
 export async function startAllInOne(config: AllInOneConfig): Promise<Program> {
   const log = createLog(config.LOG_LEVEL, 'all-in-one')

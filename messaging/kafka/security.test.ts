@@ -90,6 +90,11 @@ describe('the configuration of TLS and SASL', () => {
     })
   }
 
+  test('rejects PLAIN without TLS for a host whose name only begins like a loopback address', () => {
+    const plain = { ...scram('order'), KAFKA_SASL_MECHANISM: 'PLAIN' }
+    assert.throws(() => securityOf(plain, '127.example.com:9092'), { name: 'ConfigError' })
+  })
+
   test('allows PLAIN without TLS on loopback', () => {
     const plain = { ...scram('order'), KAFKA_SASL_MECHANISM: 'PLAIN' }
     for (const broker of ['127.0.0.1:9092', 'localhost:9092', '[::1]:9092']) {

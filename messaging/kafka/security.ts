@@ -4,7 +4,7 @@ import { isIP } from 'node:net'
 import type { ConnectionOptions } from 'node:tls'
 import type { SASLOptions } from '@platformatic/kafka'
 import Type, { type Static } from 'typebox'
-import { ConfigError } from '../../platform/process/config.ts'
+import { ConfigError, isLoopbackHost } from '../../platform/process/config.ts'
 import { itemsOf } from '../../platform/process/config-formats.ts'
 import { registerSecret } from '../../platform/telemetry/redact.ts'
 
@@ -144,7 +144,11 @@ function saslProblems(config: KafkaSecurityConfig, brokers: string): string[] {
     if (!isSet && needed.includes(name)) return `${mechanism} needs ${name}`
     return []
   })
-  if (mechanism === 'PLAIN' && !config.KAFKA_TLS && !itemsOf(brokers).every(isLoopback)) {
+  if (
+    mechanism === 'PLAIN' &&
+    !config.KAFKA_TLS &&
+    !itemsOf(brokers).map(hostOf).every(isLoopbackHost)
+  ) {
     problems.push('PLAIN sends the password unencrypted: set KAFKA_TLS=true, or use SCRAM-SHA-512')
   }
   return problems
@@ -164,11 +168,6 @@ const NEEDED: Partial<Record<string, readonly string[]>> = {
 /** The host in `host:port`, without the brackets of an IPv6 address. */
 function hostOf(broker: string): string {
   return new URL(`kafka://${broker}`).hostname.replace(/^\[|\]$/g, '')
-}
-
-function isLoopback(broker: string): boolean {
-  const host = hostOf(broker)
-  return host === 'localhost' || host === '::1' || host.startsWith('127.')
 }
 
 function unreadable(config: KafkaSecurityConfig): string[] {

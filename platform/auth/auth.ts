@@ -119,8 +119,9 @@ async function secretIn(file: string): Promise<Uint8Array> {
   const text = await readFile(file, 'utf8').catch((error: Error) => {
     throw new ConfigError([`AUTH_SHARED_SECRET_FILE is unusable: ${error.message}`])
   })
-  registerSecret(text.trimEnd())
-  const secret = new TextEncoder().encode(text.trimEnd())
+  const trimmed = text.trimEnd()
+  registerSecret(trimmed)
+  const secret = new TextEncoder().encode(trimmed)
   if (secret.length >= MIN_SECRET_BYTES) return secret
   throw new ConfigError([`AUTH_SHARED_SECRET_FILE needs at least ${MIN_SECRET_BYTES} bytes`])
 }

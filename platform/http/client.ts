@@ -1,11 +1,12 @@
 import { Agent, request } from 'undici'
+import type { ServiceName } from '../../contracts/access.ts'
 import { traceContextOf } from '../../contracts/trace-context.ts'
 import type { Tracer } from '../telemetry/tracing.ts'
 
 /** One HTTP call. The URL is absolute. The body is text, and the headers name its content type. */
 export interface HttpCall {
   /** The service that is called. */
-  readonly target: 'order' | 'billing' | 'notification'
+  readonly target: ServiceName
   readonly method: 'POST' | 'GET' | 'DELETE'
   readonly url: string
   readonly headers: Readonly<Record<string, string>>
